@@ -1,0 +1,198 @@
+//! What can go wrong, as values that name what was given and what was wanted. Knows nothing of the rest.
+
+use core::fmt;
+
+/// Every way in which a call can be refused. A refused call has written nothing, unless its
+/// documentation says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Error {
+    /// A size that must be at least 1 is 0.
+    Zero {
+        /// The size's name, e.g. `"layers"`.
+        what: &'static str,
+    },
+    /// A size, or a product of sizes, exceeds what this machine can address (or [`crate::config::LARGEST`]).
+    TooLarge {
+        /// The size's name.
+        what: &'static str,
+    },
+    /// The width cannot be divided evenly among the heads.
+    Heads {
+        /// The model's width, C.
+        width: usize,
+        /// The number of heads, H.
+        heads: usize,
+    },
+    /// A number outside its range (dropout rate, epsilon, temperature, ...).
+    Range {
+        /// The number's name.
+        what: &'static str,
+        /// What was given.
+        given: f32,
+        /// The range that was wanted, in words.
+        wanted: &'static str,
+    },
+    /// A slice is not exactly as long as wanted, in elements.
+    Length {
+        /// The slice's name.
+        what: &'static str,
+        /// Its length.
+        given: usize,
+        /// The length that was wanted.
+        wanted: usize,
+    },
+    /// A token outside `0..vocab` (targets may also be -1: ignored).
+    Token {
+        /// Where in the slice it stands.
+        index: usize,
+        /// Its value.
+        token: i64,
+        /// The vocabulary's size, V.
+        vocab: usize,
+    },
+    /// More positions than the model's context has.
+    Context {
+        /// How many were given.
+        length: usize,
+        /// The model's context.
+        context: usize,
+    },
+    /// Too few tokens to draw a window (context + 1) from.
+    Data {
+        /// How many there are.
+        given: usize,
+        /// How many are needed at least.
+        wanted: usize,
+    },
+    /// The loss or the gradient norm is NaN or infinite; no parameter was changed by the step.
+    NotFinite {
+        /// `"loss"` or `"gradient norm"`.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+    },
+    /// The instruction set was asked for by name and is unknown, or absent from this processor or build.
+    InstructionSet,
+    /// The plan was made for something else: the call needs what the plan did not reserve.
+    Plan {
+        /// What is missing from it.
+        what: &'static str,
+    },
+    /// A character outside the table, or a malformed one.
+    Character {
+        /// Its byte position in the text.
+        index: usize,
+    },
+    /// The bytes are not a checkpoint of this model.
+    Checkpoint(CheckpointError),
+}
+
+/// Why bytes were refused as a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The bytes end before the header or the data does.
+    Truncated {
+        /// How many bytes there are.
+        given: usize,
+        /// How many are needed at least.
+        wanted: usize,
+    },
+    /// The header is not the JSON that safetensors prescribes.
+    Header {
+        /// The byte at which reading stopped.
+        at: usize,
+    },
+    /// A tensor that the model has is missing.
+    Missing {
+        /// Its number in [`crate::layout::Plan::tensors`].
+        tensor: usize,
+    },
+    /// A tensor's type or shape is not the model's.
+    Shape {
+        /// Its number in [`crate::layout::Plan::tensors`].
+        tensor: usize,
+    },
+    /// The bytes have been altered: the checksum does not match.
+    Checksum {
+        /// The checksum that the file states.
+        stated: u32,
+        /// The checksum of its data.
+        computed: u32,
+    },
+    /// A metadata entry that resuming needs is missing or malformed.
+    Metadata {
+        /// Its key.
+        key: &'static str,
+    },
+    /// The buffer to write to is too short.
+    Buffer {
+        /// Its length in bytes.
+        given: usize,
+        /// The length that was wanted.
+        wanted: usize,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Error::Zero { what } => write!(f, "{what} is 0; at least 1 is wanted"),
+            Error::TooLarge { what } => write!(f, "{what} is too large for this machine"),
+            Error::Heads { width, heads } => write!(f, "width {width} is not divisible by heads {heads}"),
+            Error::Range { what, given, wanted } => write!(f, "{what} is {given}; wanted: {wanted}"),
+            Error::Length { what, given, wanted } => {
+                write!(f, "{what} has {given} elements; wanted: exactly {wanted}")
+            }
+            Error::Token { index, token, vocab } => {
+                write!(f, "token {token} at index {index} is outside the vocabulary of {vocab}")
+            }
+            Error::Context { length, context } => {
+                write!(f, "{length} positions exceed the context of {context}")
+            }
+            Error::Data { given, wanted } => write!(f, "{given} tokens given; at least {wanted} are needed"),
+            Error::NotFinite { what, value } => write!(f, "{what} is {value}; the step changed nothing"),
+            Error::InstructionSet => write!(f, "that instruction set is unknown or absent here"),
+            Error::Plan { what } => write!(f, "the plan did not reserve {what}"),
+            Error::Character { index } => write!(f, "character at byte {index} is not in the table"),
+            Error::Checkpoint(error) => write!(f, "checkpoint: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for CheckpointError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            CheckpointError::Truncated { given, wanted } => {
+                write!(f, "{given} bytes; at least {wanted} are needed")
+            }
+            CheckpointError::Header { at } => write!(f, "the header is not safetensors (byte {at})"),
+            CheckpointError::Missing { tensor } => write!(f, "tensor {tensor} of the model is missing"),
+            CheckpointError::Shape { tensor } => {
+                write!(f, "tensor {tensor} has another type or shape than the model's")
+            }
+            CheckpointError::Checksum { stated, computed } => {
+                write!(f, "checksum {computed:08x}, stated {stated:08x}: the bytes were altered")
+            }
+            CheckpointError::Metadata { key } => write!(f, "metadata {key:?} is missing or malformed"),
+            CheckpointError::Buffer { given, wanted } => {
+                write!(f, "the buffer has {given} bytes; wanted: {wanted}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for Error {}
+impl core::error::Error for CheckpointError {}
+
+impl From<CheckpointError> for Error {
+    fn from(error: CheckpointError) -> Self {
+        Error::Checkpoint(error)
+    }
+}
+
+/// Refuses a slice that is not exactly `wanted` long.
+pub(crate) const fn exact_length(what: &'static str, given: usize, wanted: usize) -> Result<(), Error> {
+    if given == wanted { Ok(()) } else { Err(Error::Length { what, given, wanted }) }
+}

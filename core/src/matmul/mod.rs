@@ -1,0 +1,256 @@
+//! Matrix products. Knows nothing of models.
+//!
+//! # The contract
+//! `C[m, n] = start + A[m, 0] * B[0, n] + A[m, 1] * B[1, n] + ...`, as one chain of fused multiply-adds over
+//! the inner index in ascending order, for every element of C. `start` is zero, a bias, or what C holds.
+//! Vector lanes run over columns of C, blocks of the inner index store and reload the same f32, and threads
+//! share out elements of C: neither the instruction set, nor the blocking, nor the number of threads shows in
+//! a single bit. [`reference`] is the contract in ten lines.
+
+mod packed;
+
+use crate::error::Error;
+use crate::parallel::{Compute, PerUnit, Shared, share};
+use crate::simd::InstructionSet;
+
+#[cfg(not(feature = "matrixmultiply"))]
+use packed::product;
+pub use packed::scratch;
+
+/// A matrix that is read: element `[i, j]` is `data[i * row_stride + j * column_stride]`.
+#[derive(Clone, Copy)]
+pub struct Matrix<'a> {
+    /// The elements.
+    pub data: &'a [f32],
+    /// The distance from one row to the next, in elements.
+    pub row_stride: usize,
+    /// The distance from one column to the next, in elements.
+    pub column_stride: usize,
+}
+
+impl<'a> Matrix<'a> {
+    /// Rows of `columns` elements, one behind the other.
+    pub const fn new(data: &'a [f32], columns: usize) -> Matrix<'a> {
+        Matrix { data, row_stride: columns, column_stride: 1 }
+    }
+
+    /// The part that begins at element `[row, column]`.
+    pub(crate) fn from(self, row: usize, column: usize) -> Matrix<'a> {
+        let first = row * self.row_stride + column * self.column_stride;
+        Matrix { data: self.data.get(first..).unwrap_or_default(), ..self }
+    }
+
+    /// Rows and columns exchanged, without moving an element.
+    pub const fn transposed(self) -> Matrix<'a> {
+        Matrix { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
+    }
+}
+
+/// Where every element's chain of multiply-adds starts.
+#[derive(Clone, Copy)]
+pub enum Start<'a> {
+    /// At zero; C is not read.
+    Zero,
+    /// At the bias of its column, `[n]`; C is not read.
+    Bias(&'a [f32]),
+    /// At what C holds.
+    Accumulate,
+}
+
+/// The sizes of a product: C is `[m, n]`, A is `[m, k]`, B is `[k, n]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// Rows of A and C.
+    pub m: usize,
+    /// Columns of B and C.
+    pub n: usize,
+    /// The inner index.
+    pub k: usize,
+}
+
+/// The number of elements that rows and columns with these strides reach over.
+fn reach(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -> Option<usize> {
+    let (Some(last_row), Some(last_column)) = (rows.checked_sub(1), columns.checked_sub(1)) else {
+        return Some(0);
+    };
+    last_row.checked_mul(row_stride)?.checked_add(last_column.checked_mul(column_stride)?)?.checked_add(1)
+}
+
+fn check(
+    size: Size,
+    c: &[f32],
+    c_stride: usize,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scratch_length: usize,
+) -> Result<(), Error> {
+    let Size { m, n, k } = size;
+    let bias = match start {
+        Start::Bias(bias) => bias.len(),
+        Start::Zero | Start::Accumulate => n,
+    };
+    let long_enough = |what, given: usize, wanted: Option<usize>| match wanted {
+        Some(wanted) if given >= wanted => Ok(()),
+        Some(wanted) => Err(Error::Length { what, given, wanted }),
+        None => Err(Error::TooLarge { what }),
+    };
+    if m > 1 && c_stride < n {
+        return Err(Error::Length { what: "row of C", given: c_stride, wanted: n });
+    }
+    long_enough("C", c.len(), reach(m, n, c_stride, 1))?;
+    long_enough("A", a.data.len(), reach(m, k, a.row_stride, a.column_stride))?;
+    long_enough("B", b.data.len(), reach(k, n, b.row_stride, b.column_stride))?;
+    long_enough("bias", bias, Some(n))?;
+    long_enough("scratch", scratch_length, Some(scratch(m, n, k)))
+}
+
+/// `C = start + A B` on the calling thread.
+///
+/// `c` holds rows `c_stride` apart; `scratch` at least [`scratch`]`(m, n, k)` elements.
+pub fn matmul(
+    simd: InstructionSet,
+    size: Size,
+    (c, c_stride): PerUnit<'_>,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scratch: &mut [f32],
+) -> Result<(), Error> {
+    check(size, c, c_stride, start, a, b, scratch.len())?;
+    // SAFETY: just checked.
+    unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, scratch) };
+    Ok(())
+}
+
+/// [`matmul`] for sizes that the layout guarantees: a mismatch is a bug, which debug builds report and
+/// others leave without effect.
+pub(crate) fn matmul_trusted(
+    simd: InstructionSet,
+    size: Size,
+    c: PerUnit<'_>,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scratch: &mut [f32],
+) {
+    let result = matmul(simd, size, c, start, a, b, scratch);
+    debug_assert_eq!(result, Ok(()));
+}
+
+/// [`matmul`] on all threads, which share out the longer of C's sides.
+///
+/// `scratch` is cut into one part of `worker_scratch` elements for each worker.
+pub fn matmul_parallel(
+    compute: Compute<'_>,
+    size: Size,
+    (c, c_stride): PerUnit<'_>,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    (scratch, worker_scratch): PerUnit<'_>,
+) -> Result<(), Error> {
+    check(size, c, c_stride, start, a, b, scratch.len().min(worker_scratch))?;
+    let Size { m, n, k } = size;
+    let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
+    let by_columns = n >= m;
+    let units = if by_columns { n.div_ceil(packed::COLUMNS) } else { m };
+    let work = m.saturating_mul(n).saturating_mul(k);
+    let workers = compute.workers(units, work, most);
+    let c = Shared(c.as_mut_ptr());
+    let scratch = Shared(scratch.as_mut_ptr());
+    compute.parallel.run(workers, &|worker| {
+        let range = share(units, workers, worker);
+        let (rows, columns) = if by_columns {
+            (0..m, range.start * packed::COLUMNS..n.min(range.end * packed::COLUMNS))
+        } else {
+            (range, 0..n)
+        };
+        let (a, b) = (a.from(rows.start, 0), b.from(0, columns.start));
+        let start = match start {
+            Start::Bias(bias) => Start::Bias(bias.get(columns.clone()).unwrap_or_default()),
+            other => other,
+        };
+        let size = Size { m: rows.end - rows.start, n: columns.end - columns.start, k };
+        // SAFETY: all sizes were checked for the whole product; workers' parts of C and of the scratch are
+        // disjoint, and `run` returns before the borrows end.
+        unsafe {
+            let c = c.pointer().add(rows.start * c_stride + columns.start);
+            let scratch = scratch.pointer().add(worker * worker_scratch);
+            let scratch = core::slice::from_raw_parts_mut(scratch, worker_scratch);
+            product(compute.simd, size, c, c_stride, start, a, b, scratch);
+        }
+    });
+    Ok(())
+}
+
+/// The contract, to be read: the same bits as [`matmul`], element by element.
+pub fn reference(
+    size: Size,
+    (c, c_stride): PerUnit<'_>,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+) -> Result<(), Error> {
+    check(size, c, c_stride, start, a, b, usize::MAX)?;
+    for (i, row) in c.chunks_mut(c_stride.max(1)).take(size.m).enumerate() {
+        for (j, element) in row.iter_mut().take(size.n).enumerate() {
+            let mut sum = match start {
+                Start::Zero => 0.0,
+                Start::Bias(bias) => bias.get(j).copied().unwrap_or_default(),
+                Start::Accumulate => *element,
+            };
+            for p in 0..size.k {
+                let a = a.data.get(i * a.row_stride + p * a.column_stride).copied().unwrap_or_default();
+                let b = b.data.get(p * b.row_stride + j * b.column_stride).copied().unwrap_or_default();
+                sum = libm::fmaf(a, b, sum);
+            }
+            *element = sum;
+        }
+    }
+    Ok(())
+}
+
+/// The product by the `matrixmultiply` crate: another order of summation, for comparison.
+///
+/// # Safety
+/// As for `packed::product`.
+#[cfg(feature = "matrixmultiply")]
+unsafe fn product(
+    _: InstructionSet,
+    Size { m, n, k }: Size,
+    c: *mut f32,
+    c_stride: usize,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    _: &mut [f32],
+) {
+    if let Start::Bias(bias) = start {
+        for i in 0..m {
+            // SAFETY: the caller vouches for `m` rows of `n`, and a bias of `n`.
+            unsafe { core::ptr::copy_nonoverlapping(bias.as_ptr(), c.add(i * c_stride), n) };
+        }
+    }
+    let beta = if let Start::Zero = start { 0.0 } else { 1.0 };
+    let stride = |n: usize| n as isize;
+    // SAFETY: the caller vouches for every index.
+    unsafe {
+        matrixmultiply::sgemm(
+            m,
+            k,
+            n,
+            1.0,
+            a.data.as_ptr(),
+            stride(a.row_stride),
+            stride(a.column_stride),
+            b.data.as_ptr(),
+            stride(b.row_stride),
+            stride(b.column_stride),
+            beta,
+            c,
+            stride(c_stride),
+            1,
+        );
+    }
+}

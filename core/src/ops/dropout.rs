@@ -1,0 +1,152 @@
+//! Dropout (Srivastava et al. 2014), inverted: survivors are scaled during training, so that use needs no
+//! change.
+//!
+//! Whether an element is dropped depends on (seed, stream, step, layer, place, row, column) alone. Forward
+//! and backward ask for the same mask again instead of storing it.
+
+use super::{count_rows, rows, rows_mut};
+use crate::error::{Error, exact_length};
+use crate::rng::{self, Stream};
+use crate::simd::{self, InstructionSet, Vector, vectorized};
+
+/// Which elements of a tensor are dropped in one step: a function of row and column, drawn on demand.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Mask {
+    key: u64,
+    threshold: u32,
+    scale: f32,
+}
+
+impl Mask {
+    /// The mask of one layer at one step; `None` for rate 0.
+    ///
+    /// The rate is rounded to a multiple of 2^-31. Survivors are multiplied by one over the probability to
+    /// survive, so that the expected value stays what it was (rate 0.5: by 2).
+    pub fn new(rate: f32, seed: u64, stream: Stream, step: u64, layer: u64) -> Result<Option<Mask>, Error> {
+        if !(0.0..1.0).contains(&rate) {
+            return Err(Error::Range {
+                what: "dropout rate",
+                given: rate,
+                wanted: "at least 0 and less than 1",
+            });
+        }
+        const UNIT: f64 = (1_u32 << 31) as f64;
+        let threshold = (f64::from(rate) * UNIT) as u32;
+        if threshold == 0 {
+            return Ok(None);
+        }
+        let scale = (UNIT / (UNIT - f64::from(threshold))) as f32;
+        Ok(Some(Mask { key: rng::key(seed, stream, step, layer), threshold, scale }))
+    }
+
+    /// The factor of survivors.
+    pub const fn scale(&self) -> f32 {
+        self.scale
+    }
+
+    /// The mask of one place in the batch: a sequence, or a head of a sequence.
+    #[inline]
+    pub(crate) fn at(self, place: u64) -> Mask {
+        Mask { key: rng::mix(self.key, place), ..self }
+    }
+
+    #[inline]
+    pub(crate) fn row(self, row: usize) -> Row {
+        let key = rng::mix(self.key, row as u64);
+        Row { low: key as u32, high: (key >> 32) as u32, threshold: self.threshold, scale: self.scale }
+    }
+}
+
+/// One row of a mask.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    low: u32,
+    high: u32,
+    threshold: u32,
+    scale: f32,
+}
+
+impl Row {
+    /// Drops and scales sixteen elements, the first of which stands in column `16 * block`.
+    ///
+    /// The draw is the column number through the row's key and Wellons' `lowbias32` mixer.
+    #[inline(always)]
+    pub(crate) fn apply<V: Vector>(self, block: usize, x: V) -> V {
+        let first = V::splat_bits((block as u32).wrapping_mul(simd::LANES as u32));
+        let column = V::add_bits(V::lane_numbers(), first);
+        let h = V::xor_bits(V::mul_bits(column, V::splat_bits(0x9E37_79B9)), V::splat_bits(self.low));
+        let h = V::xor_bits(h, V::shift_right::<16>(h));
+        let h = V::xor_bits(V::mul_bits(h, V::splat_bits(0x7FEB_352D)), V::splat_bits(self.high));
+        let h = V::xor_bits(h, V::shift_right::<15>(h));
+        let h = V::mul_bits(h, V::splat_bits(0x846C_A68B));
+        let h = V::xor_bits(h, V::shift_right::<16>(h));
+        let dropped = V::lt_bits(V::shift_right::<1>(h), V::splat_bits(self.threshold));
+        V::select(dropped, V::zero(), x.mul(V::splat(self.scale)))
+    }
+}
+
+/// Writes `y = dropout(x)`, both `[R, width]`. Backward is the same function on gradients.
+///
+/// `place` tells apart tensors that share a mask's layer and step: the sequence in the batch, for one.
+pub fn forward(
+    simd: InstructionSet,
+    y: &mut [f32],
+    x: &[f32],
+    width: usize,
+    mask: Option<Mask>,
+    place: u64,
+) -> Result<(), Error> {
+    count_rows("x", x, width)?;
+    exact_length("y", y.len(), x.len())?;
+    write(simd, y, x, width, mask.map(|mask| mask.at(place)));
+    Ok(())
+}
+
+/// Writes `d_x = dropout(d_y)` with the mask of [`forward`], both `[R, width]`.
+pub fn backward(
+    simd: InstructionSet,
+    d_x: &mut [f32],
+    d_y: &[f32],
+    width: usize,
+    mask: Option<Mask>,
+    place: u64,
+) -> Result<(), Error> {
+    forward(simd, d_x, d_y, width, mask, place)
+}
+
+vectorized! {
+    /// `y = dropout(x)` for one place.
+    pub(crate) fn write<V>(y: &mut [f32], x: &[f32], width: usize, mask: Option<Mask>) {
+        let Some(mask) = mask else {
+            return simd::map(y, [x], |_, [x]: [V; 1]| x);
+        };
+        for (i, (y, x)) in rows_mut(y, width).zip(rows(x, width)).enumerate() {
+            let row = mask.row(i);
+            simd::map(y, [x], |block, [x]: [V; 1]| row.apply(block, x));
+        }
+    }
+}
+
+vectorized! {
+    /// `x = dropout(x)` for one place.
+    pub(crate) fn in_place<V>(x: &mut [f32], width: usize, mask: Option<Mask>) {
+        let Some(mask) = mask else { return };
+        for (i, x) in rows_mut(x, width).enumerate() {
+            let row = mask.row(i);
+            simd::update(x, [], |block, x: V, []| row.apply(block, x));
+        }
+    }
+}
+
+vectorized! {
+    /// `y = x + dropout(y)` for one place: a residual sum.
+    pub(crate) fn add_residual<V>(y: &mut [f32], x: &[f32], width: usize, mask: Option<Mask>) {
+        let Some(mask) = mask else {
+            return simd::update(y, [x], |_, y, [x]: [V; 1]| x.add(y));
+        };
+        for (i, (y, x)) in rows_mut(y, width).zip(rows(x, width)).enumerate() {
+            let row = mask.row(i);
+            simd::update(y, [x], |block, y, [x]: [V; 1]| x.add(row.apply(block, y)));
+        }
+    }
+}

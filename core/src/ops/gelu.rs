@@ -1,0 +1,93 @@
+//! The Gaussian error linear unit (Hendrycks & Gimpel 2016), exact and in GPT-2's tanh form.
+
+use crate::config::Activation;
+use crate::error::{Error, exact_length};
+use crate::simd::math::{erf, exp, tanh};
+use crate::simd::{self, InstructionSet, vectorized};
+
+/// sqrt(2 / pi).
+const TANH_SCALE: f32 = 0.797_884_6;
+const TANH_CUBIC: f32 = 0.044_715;
+
+/// Writes `y = gelu(x)`, element by element; both of any one length.
+pub fn forward(simd: InstructionSet, y: &mut [f32], x: &[f32], activation: Activation) -> Result<(), Error> {
+    exact_length("y", y.len(), x.len())?;
+    activate(simd, y, x, activation);
+    Ok(())
+}
+
+/// Writes `d_x = d_y gelu'(x)`, element by element; all of any one length.
+pub fn backward(
+    simd: InstructionSet,
+    d_x: &mut [f32],
+    d_y: &[f32],
+    x: &[f32],
+    activation: Activation,
+) -> Result<(), Error> {
+    exact_length("d_y", d_y.len(), x.len())?;
+    exact_length("d_x", d_x.len(), x.len())?;
+    slope(simd, d_x, d_y, x, activation);
+    Ok(())
+}
+
+/// gelu and its derivative.
+#[inline(always)]
+fn exact<V: simd::Vector>(x: V) -> (V, V) {
+    let half = V::splat(0.5);
+    let cumulative = erf(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2))).add(V::splat(1.0)).mul(half);
+    // 1 / sqrt(2 pi)
+    let density = exp(x.mul(x).mul(V::splat(-0.5))).mul(V::splat(0.398_942_3));
+    (x.mul(cumulative), cumulative.add(x.mul(density)))
+}
+
+/// The tanh form and its derivative.
+#[inline(always)]
+fn tanh_form<V: simd::Vector>(x: V) -> (V, V) {
+    let (half, one) = (V::splat(0.5), V::splat(1.0));
+    let square = x.mul(x);
+    let cubic = square.mul(V::splat(TANH_CUBIC));
+    let t = tanh(x.mul(cubic.add(one)).mul(V::splat(TANH_SCALE)));
+    let inner_slope = cubic.mul(V::splat(3.0)).add(one).mul(V::splat(TANH_SCALE));
+    let cumulative = t.add(one).mul(half);
+    let slope = cumulative.add(x.mul(half).mul(one.sub(t.mul(t))).mul(inner_slope));
+    (x.mul(cumulative), slope)
+}
+
+vectorized! {
+    pub(crate) fn activate<V>(y: &mut [f32], x: &[f32], activation: Activation) {
+        match activation {
+            Activation::Gelu => simd::map(y, [x], |_, [x]: [V; 1]| exact(x).0),
+            Activation::GeluTanh => simd::map(y, [x], |_, [x]: [V; 1]| tanh_form(x).0),
+        }
+    }
+}
+
+vectorized! {
+    fn slope<V>(d_x: &mut [f32], d_y: &[f32], x: &[f32], activation: Activation) {
+        match activation {
+            Activation::Gelu => simd::map(d_x, [d_y, x], |_, [d_y, x]: [V; 2]| d_y.mul(exact(x).1)),
+            Activation::GeluTanh => simd::map(d_x, [d_y, x], |_, [d_y, x]: [V; 2]| d_y.mul(tanh_form(x).1)),
+        }
+    }
+}
+
+vectorized! {
+    /// Both at once, each in the other's place: `x` becomes the gradient of the input, and `d_y` the output
+    /// `gelu(x)`, which the weight gradient of the next product needs again.
+    pub(crate) fn exchange<V>(x: &mut [f32], d_y: &mut [f32], activation: Activation) {
+        let (x, x_tail) = x.as_chunks_mut::<{ simd::LANES }>();
+        let (d_y, d_y_tail) = d_y.as_chunks_mut::<{ simd::LANES }>();
+        let both = |x: V| match activation {
+            Activation::Gelu => exact(x),
+            Activation::GeluTanh => tanh_form(x),
+        };
+        for (x, d_y) in x.iter_mut().zip(d_y) {
+            let (y, slope) = both(V::load(x));
+            V::load(d_y).mul(slope).store(x);
+            y.store(d_y);
+        }
+        let (y, slope) = both(V::load_partial(x_tail));
+        V::load_partial(d_y_tail).mul(slope).store_partial(x_tail);
+        y.store_partial(d_y_tail);
+    }
+}

@@ -1,0 +1,120 @@
+//! The affine map `y = x W + b`, with `W [in, out]` as in Hugging Face GPT-2's `Conv1D`.
+
+use super::{count_rows, optional_length, rows};
+use crate::error::{Error, exact_length};
+use crate::matmul::{Matrix, Size, Start, matmul, matmul_trusted};
+use crate::simd::{self, InstructionSet, vectorized};
+
+/// Writes `y [R, out]` from `x [R, in]`, `weight [in, out]` and `bias [out]` (or an empty one).
+///
+/// `width` is `in`; the scratch is [`crate::matmul::scratch`]`(R, out, in)`.
+#[allow(clippy::too_many_arguments)]
+pub fn forward(
+    simd: InstructionSet,
+    y: &mut [f32],
+    x: &[f32],
+    weight: &[f32],
+    bias: &[f32],
+    width: usize,
+    scratch: &mut [f32],
+) -> Result<(), Error> {
+    let size = sizes(y, x, weight, width)?;
+    optional_length("bias", bias.len(), size.n)?;
+    let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
+    matmul(simd, size, (y, size.n), start, Matrix::new(x, width), Matrix::new(weight, size.n), scratch)
+}
+
+/// Writes `d_x [R, in]` from `d_y [R, out]` and the weight.
+///
+/// The scratch is [`crate::matmul::scratch`]`(R, in, out)`.
+pub fn backward(
+    simd: InstructionSet,
+    d_x: &mut [f32],
+    d_y: &[f32],
+    weight: &[f32],
+    width: usize,
+    scratch: &mut [f32],
+) -> Result<(), Error> {
+    let Size { m, n, k } = sizes(d_y, d_x, weight, width)?;
+    let size = Size { m, n: k, k: n };
+    matmul(
+        simd,
+        size,
+        (d_x, k),
+        Start::Zero,
+        Matrix::new(d_y, n),
+        Matrix::new(weight, n).transposed(),
+        scratch,
+    )
+}
+
+/// Adds the gradients of the parameters to `d_weight [in, out]` and `d_bias [out]` (or an empty one), row
+/// after row.
+///
+/// The scratch is [`crate::matmul::scratch`]`(in, out, R)`.
+#[allow(clippy::too_many_arguments)]
+pub fn backward_parameters(
+    simd: InstructionSet,
+    d_weight: &mut [f32],
+    d_bias: &mut [f32],
+    x: &[f32],
+    d_y: &[f32],
+    width: usize,
+    scratch: &mut [f32],
+) -> Result<(), Error> {
+    let Size { m, n, k } = sizes(d_y, x, d_weight, width)?;
+    optional_length("d_bias", d_bias.len(), n)?;
+    bias_gradient(simd, d_bias, 0, n, d_y);
+    let size = Size { m: k, n, k: m };
+    let x = Matrix::new(x, width).transposed();
+    matmul(simd, size, (d_weight, n), Start::Accumulate, x, Matrix::new(d_y, n), scratch)
+}
+
+/// The size of `y = x W`, from the slices' lengths.
+fn sizes(y: &[f32], x: &[f32], weight: &[f32], width: usize) -> Result<Size, Error> {
+    let count = count_rows("x", x, width)?;
+    let columns = count_rows("weight", weight, width)?;
+    exact_length("y", y.len(), count.saturating_mul(columns))?;
+    Ok(Size { m: count, n: columns, k: width })
+}
+
+/// `y = x W + b` for sizes that the layout guarantees.
+pub(crate) fn forward_trusted(
+    simd: InstructionSet,
+    y: &mut [f32],
+    x: &[f32],
+    (weight, bias): (&[f32], &[f32]),
+    Size { m, n, k }: Size,
+    scratch: &mut [f32],
+) {
+    let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
+    let (x, weight) = (Matrix::new(x, k), Matrix::new(weight, n));
+    matmul_trusted(simd, Size { m, n, k }, (y, n), start, x, weight, scratch);
+}
+
+/// `d_x = d_y W^T` for sizes that the layout guarantees; `size` is that of the forward product.
+pub(crate) fn backward_trusted(
+    simd: InstructionSet,
+    d_x: &mut [f32],
+    d_y: &[f32],
+    weight: &[f32],
+    Size { m, n, k }: Size,
+    scratch: &mut [f32],
+) {
+    let (d_y, weight) = (Matrix::new(d_y, n), Matrix::new(weight, n).transposed());
+    matmul_trusted(simd, Size { m, n: k, k: n }, (d_x, k), Start::Zero, d_y, weight, scratch);
+}
+
+vectorized! {
+    /// Adds the sums of columns `column..column + d_bias.len()` of `d_y [R, width]`.
+    pub(crate) fn bias_gradient<V>(d_bias: &mut [f32], column: usize, width: usize, d_y: &[f32]) {
+        if d_bias.is_empty() {
+            return;
+        }
+        let columns = column..column.wrapping_add(d_bias.len());
+        for d_y in rows(d_y, width) {
+            let Some(d_y) = d_y.get(columns.clone()) else { return };
+            simd::update(d_bias, [d_y], |_, sum, [d_y]: [V; 1]| sum.add(d_y));
+        }
+    }
+}

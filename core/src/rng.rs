@@ -1,0 +1,58 @@
+//! Named random streams. A number depends on the seed, the stream and the place it is for, never on the
+//! order in which places are visited. Knows nothing of models.
+
+use rand_core::{Rng, SeedableRng};
+use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
+
+/// What random numbers are for: streams with the same seed share nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+pub enum Stream {
+    /// Initial values of the parameters.
+    Initialization = 1,
+    /// Which windows of the text a step trains on.
+    Batches = 2,
+    /// Which token is drawn in generation.
+    Sampling = 3,
+    /// Dropout of the embedding sum.
+    EmbeddingDropout = 4,
+    /// Dropout of the attention weights.
+    AttentionDropout = 5,
+    /// Dropout of the attention's projection.
+    AttentionProjectionDropout = 6,
+    /// Dropout of the MLP's projection.
+    MlpProjectionDropout = 7,
+}
+
+/// Mixes one more coordinate into a key (SplitMix64 of their sum; Steele, Lea & Flood 2014).
+#[inline]
+pub fn mix(key: u64, coordinate: u64) -> u64 {
+    SplitMix64::seed_from_u64(key ^ coordinate.wrapping_mul(0xD134_2543_DE82_EF95)).next_u64()
+}
+
+/// The key of one stream at one step and place (a layer, a tensor, a sequence).
+#[inline]
+pub fn key(seed: u64, stream: Stream, step: u64, place: u64) -> u64 {
+    mix(mix(mix(seed, stream as u64), step), place)
+}
+
+/// A generator for one stream at one step and place.
+pub fn generator(seed: u64, stream: Stream, step: u64, place: u64) -> Xoshiro256PlusPlus {
+    Xoshiro256PlusPlus::seed_from_u64(key(seed, stream, step, place))
+}
+
+/// A uniform number in `[0, 1)`, a multiple of 2^-24.
+pub fn uniform(rng: &mut impl Rng) -> f32 {
+    (rng.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)
+}
+
+/// A uniform integer in `0..bound` without bias (Lemire 2019); 0 where `bound` is 0.
+pub fn below(rng: &mut impl Rng, bound: u32) -> u32 {
+    let threshold = bound.wrapping_neg().checked_rem(bound).unwrap_or(0);
+    loop {
+        let product = u64::from(rng.next_u32()) * u64::from(bound);
+        if product as u32 >= threshold {
+            return (product >> 32) as u32;
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! Sixteen lanes in two 256-bit registers: AVX2 and FMA (x86-64, 2013 on).
+#![allow(unsafe_code)]
+
+use core::arch::x86_64::*;
+
+use super::{LANES, Vector};
+
+// Every `unsafe` in this file calls an intrinsic that needs AVX2 or FMA.
+// SAFETY (of all of them): the type is only used where `is_available` was true (`super::InstructionSet`),
+// and loads and stores go through references to whole arrays.
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx2(__m256, __m256);
+
+/// Whether the processor and the operating system offer AVX2 and FMA.
+pub(crate) fn is_available() -> bool {
+    const OSXSAVE_AVX_FMA: u32 = 1 << 27 | 1 << 28 | 1 << 12;
+    const YMM_STATE: u64 = 0b110;
+    const AVX2: u32 = 1 << 5;
+    __cpuid(0).eax >= 7
+        && __cpuid(1).ecx & OSXSAVE_AVX_FMA == OSXSAVE_AVX_FMA
+        && enabled_state() & YMM_STATE == YMM_STATE
+        && __cpuid_count(7, 0).ebx & AVX2 != 0
+}
+
+/// The register state that the operating system saves (XCR0).
+pub(super) fn enabled_state() -> u64 {
+    #[target_feature(enable = "xsave")]
+    fn read() -> u64 {
+        // SAFETY: register 0 always exists.
+        unsafe { _xgetbv(0) }
+    }
+    // SAFETY: only called after the OSXSAVE bit was seen.
+    unsafe { read() }
+}
+
+macro_rules! lanewise {
+    ($($name:ident($($arg:ident),*) = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: Self),*) -> Self {
+            unsafe { Avx2($intrinsic(self.0, $($arg.0),*), $intrinsic(self.1, $($arg.1),*)) }
+        }
+    )*};
+}
+
+macro_rules! bitwise {
+    ($($name:ident = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(a: Self::Bits, b: Self::Bits) -> Self::Bits {
+            unsafe { ($intrinsic(a.0, b.0), $intrinsic(a.1, b.1)) }
+        }
+    )*};
+}
+
+impl Vector for Avx2 {
+    type Bits = (__m256i, __m256i);
+    type Mask = (__m256, __m256);
+    const TILE_ROWS: usize = 6;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        unsafe { Avx2(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
+    }
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        unsafe { Avx2(_mm256_loadu_ps(from.as_ptr()), _mm256_loadu_ps(from.as_ptr().add(8))) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        unsafe {
+            _mm256_storeu_ps(to.as_mut_ptr(), self.0);
+            _mm256_storeu_ps(to.as_mut_ptr().add(8), self.1);
+        }
+    }
+    lanewise! {
+        add(other) = _mm256_add_ps;
+        sub(other) = _mm256_sub_ps;
+        mul(other) = _mm256_mul_ps;
+        div(other) = _mm256_div_ps;
+        max(other) = _mm256_max_ps;
+        mul_add(factor, summand) = _mm256_fmadd_ps;
+        sqrt() = _mm256_sqrt_ps;
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> Self::Mask {
+        unsafe {
+            (_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, other.0), _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, other.1))
+        }
+    }
+    #[inline(always)]
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+        unsafe { Avx2(_mm256_blendv_ps(no.0, yes.0, mask.0), _mm256_blendv_ps(no.1, yes.1, mask.1)) }
+    }
+    #[inline(always)]
+    fn reduce_add(self) -> f32 {
+        unsafe {
+            let eight = _mm256_add_ps(self.0, self.1);
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    fn to_bits(self) -> Self::Bits {
+        unsafe { (_mm256_castps_si256(self.0), _mm256_castps_si256(self.1)) }
+    }
+    #[inline(always)]
+    fn from_bits(bits: Self::Bits) -> Self {
+        unsafe { Avx2(_mm256_castsi256_ps(bits.0), _mm256_castsi256_ps(bits.1)) }
+    }
+    #[inline(always)]
+    fn splat_bits(value: u32) -> Self::Bits {
+        unsafe { (_mm256_set1_epi32(value as i32), _mm256_set1_epi32(value as i32)) }
+    }
+    #[inline(always)]
+    fn lane_numbers() -> Self::Bits {
+        unsafe {
+            (_mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7), _mm256_setr_epi32(8, 9, 10, 11, 12, 13, 14, 15))
+        }
+    }
+    bitwise! {
+        add_bits = _mm256_add_epi32;
+        sub_bits = _mm256_sub_epi32;
+        mul_bits = _mm256_mullo_epi32;
+        and_bits = _mm256_and_si256;
+        xor_bits = _mm256_xor_si256;
+    }
+    #[inline(always)]
+    fn shift_left<const N: i32>(a: Self::Bits) -> Self::Bits {
+        unsafe { (_mm256_slli_epi32::<N>(a.0), _mm256_slli_epi32::<N>(a.1)) }
+    }
+    #[inline(always)]
+    fn shift_right<const N: i32>(a: Self::Bits) -> Self::Bits {
+        unsafe { (_mm256_srli_epi32::<N>(a.0), _mm256_srli_epi32::<N>(a.1)) }
+    }
+    #[inline(always)]
+    fn lt_bits(a: Self::Bits, b: Self::Bits) -> Self::Mask {
+        unsafe {
+            (
+                _mm256_castsi256_ps(_mm256_cmpgt_epi32(b.0, a.0)),
+                _mm256_castsi256_ps(_mm256_cmpgt_epi32(b.1, a.1)),
+            )
+        }
+    }
+    #[inline(always)]
+    fn from_signed(a: Self::Bits) -> Self {
+        unsafe { Avx2(_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1)) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
+        // SAFETY: the caller vouches for every index.
+        unsafe { transpose(to, from, stride, count) }
+    }
+}
+
+/// [`Vector::transpose`] in blocks of eight by eight.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
+    unsafe {
+        for half in 0..2 {
+            let from = from.add(8 * half * stride);
+            let to = to.add(8 * half);
+            let mut p = 0;
+            while p + 8 <= count {
+                let row = |j: usize| _mm256_loadu_ps(from.add(j * stride + p));
+                let pair = |j: usize| {
+                    (_mm256_unpacklo_ps(row(j), row(j + 1)), _mm256_unpackhi_ps(row(j), row(j + 1)))
+                };
+                let quad = |j: usize| {
+                    let ((a, b), (c, d)) = (pair(j), pair(j + 2));
+                    [
+                        _mm256_shuffle_ps::<0x44>(a, c),
+                        _mm256_shuffle_ps::<0xEE>(a, c),
+                        _mm256_shuffle_ps::<0x44>(b, d),
+                        _mm256_shuffle_ps::<0xEE>(b, d),
+                    ]
+                };
+                let (low, high) = (quad(0), quad(4));
+                for i in 0..4 {
+                    let first = _mm256_permute2f128_ps::<0x20>(low[i], high[i]);
+                    let second = _mm256_permute2f128_ps::<0x31>(low[i], high[i]);
+                    _mm256_storeu_ps(to.add(LANES * (p + i)), first);
+                    _mm256_storeu_ps(to.add(LANES * (p + i + 4)), second);
+                }
+                p += 8;
+            }
+            while p < count {
+                for j in 0..8 {
+                    *to.add(LANES * p + j) = *from.add(j * stride + p);
+                }
+                p += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Sixteen lanes in one 512-bit register: AVX-512 F and DQ (x86-64, 2017 on).
+#![allow(unsafe_code)]
+
+use core::arch::x86_64::*;
+
+use super::{LANES, Vector, avx2};
+
+// Every `unsafe` in this file calls an intrinsic that needs AVX-512.
+// SAFETY (of all of them): the type is only used where `is_available` was true (`super::InstructionSet`),
+// and loads and stores go through references to whole arrays.
+
+#[derive(Clone, Copy)]
+pub(crate) struct Avx512(__m512);
+
+/// Whether the processor and the operating system offer AVX-512 F and DQ beside AVX2 and FMA.
+pub(crate) fn is_available() -> bool {
+    const F_DQ: u32 = 1 << 16 | 1 << 17;
+    const ZMM_STATE: u64 = 0b1110_0110;
+    avx2::is_available()
+        && avx2::enabled_state() & ZMM_STATE == ZMM_STATE
+        && __cpuid_count(7, 0).ebx & F_DQ == F_DQ
+}
+
+macro_rules! lanewise {
+    ($($name:ident($($arg:ident),*) = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(self, $($arg: Self),*) -> Self {
+            unsafe { Avx512($intrinsic(self.0, $($arg.0),*)) }
+        }
+    )*};
+}
+
+macro_rules! bitwise {
+    ($($name:ident = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        fn $name(a: Self::Bits, b: Self::Bits) -> Self::Bits {
+            unsafe { $intrinsic(a, b) }
+        }
+    )*};
+}
+
+impl Vector for Avx512 {
+    type Bits = __m512i;
+    type Mask = __mmask16;
+    const TILE_ROWS: usize = 14;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        unsafe { Avx512(_mm512_set1_ps(value)) }
+    }
+    #[inline(always)]
+    fn load(from: &[f32; LANES]) -> Self {
+        unsafe { Avx512(_mm512_loadu_ps(from.as_ptr())) }
+    }
+    #[inline(always)]
+    fn store(self, to: &mut [f32; LANES]) {
+        unsafe { _mm512_storeu_ps(to.as_mut_ptr(), self.0) }
+    }
+    lanewise! {
+        add(other) = _mm512_add_ps;
+        sub(other) = _mm512_sub_ps;
+        mul(other) = _mm512_mul_ps;
+        div(other) = _mm512_div_ps;
+        max(other) = _mm512_max_ps;
+        mul_add(factor, summand) = _mm512_fmadd_ps;
+        sqrt() = _mm512_sqrt_ps;
+    }
+    #[inline(always)]
+    fn lt(self, other: Self) -> Self::Mask {
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, other.0) }
+    }
+    #[inline(always)]
+    fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
+        unsafe { Avx512(_mm512_mask_blend_ps(mask, no.0, yes.0)) }
+    }
+    #[inline(always)]
+    fn reduce_add(self) -> f32 {
+        unsafe {
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
+            let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
+    fn to_bits(self) -> Self::Bits {
+        unsafe { _mm512_castps_si512(self.0) }
+    }
+    #[inline(always)]
+    fn from_bits(bits: Self::Bits) -> Self {
+        unsafe { Avx512(_mm512_castsi512_ps(bits)) }
+    }
+    #[inline(always)]
+    fn splat_bits(value: u32) -> Self::Bits {
+        unsafe { _mm512_set1_epi32(value as i32) }
+    }
+    #[inline(always)]
+    fn lane_numbers() -> Self::Bits {
+        unsafe { _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15) }
+    }
+    bitwise! {
+        add_bits = _mm512_add_epi32;
+        sub_bits = _mm512_sub_epi32;
+        mul_bits = _mm512_mullo_epi32;
+        and_bits = _mm512_and_si512;
+        xor_bits = _mm512_xor_si512;
+    }
+    #[inline(always)]
+    fn shift_left<const N: i32>(a: Self::Bits) -> Self::Bits {
+        // The intrinsic's constant is unsigned, which `N` cannot become here; the count comes in a register.
+        unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(N)) }
+    }
+    #[inline(always)]
+    fn shift_right<const N: i32>(a: Self::Bits) -> Self::Bits {
+        unsafe { _mm512_srl_epi32(a, _mm_cvtsi32_si128(N)) }
+    }
+    #[inline(always)]
+    fn lt_bits(a: Self::Bits, b: Self::Bits) -> Self::Mask {
+        unsafe { _mm512_cmplt_epi32_mask(a, b) }
+    }
+    #[inline(always)]
+    fn from_signed(a: Self::Bits) -> Self {
+        unsafe { Avx512(_mm512_cvtepi32_ps(a)) }
+    }
+    #[inline(always)]
+    unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
+        // SAFETY: the caller vouches for every index; AVX-512 includes AVX2.
+        unsafe { avx2::transpose(to, from, stride, count) }
+    }
+}
