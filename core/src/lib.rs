@@ -20,18 +20,29 @@
 extern crate std;
 
 pub mod config;
+pub mod data;
 pub mod error;
+pub mod initialization;
 pub mod layout;
 #[allow(unsafe_code)]
 pub mod matmul;
+pub mod model;
 pub mod ops;
+pub mod optimizer;
 pub mod parallel;
 pub mod rng;
+pub mod schedule;
 #[allow(unsafe_code)]
 mod simd;
+pub mod trainer;
 
 pub use config::{Activation, Config, Dropout};
 pub use error::{CheckpointError, Error};
+pub use data::Tokens;
 pub use layout::{OptimizerState, Options, Plan, Shape};
+pub use model::{Gradients, Loss, Pass, Training};
+pub use optimizer::Optimizer;
 pub use parallel::{Compute, Parallel, Serial};
+pub use schedule::{Decay, Schedule};
 pub use simd::InstructionSet;
+pub use trainer::{Buffers, Recipe, Report, Trainer};

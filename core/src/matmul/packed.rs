@@ -283,20 +283,13 @@ unsafe fn tile<V: Vector, const M: usize>(t: Tile) {
     let whole = t.columns == COLUMNS;
     // SAFETY: see above.
     unsafe {
-        let read = |from: *const f32| {
-            if whole {
-                V::load(&*from.cast())
-            } else {
-                V::load_partial(core::slice::from_raw_parts(from, t.columns))
-            }
-        };
         let mut sums = [V::zero(); M];
         match t.first {
             First::Zero => {}
-            First::Bias(bias) => sums = [read(bias); M],
+            First::Bias(bias) => sums = [read::<V>(bias, t.columns); M],
             First::C => {
                 for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = read(t.c.add(i * t.c_row));
+                    *sum = read::<V>(t.c.add(i * t.c_row), t.columns);
                 }
             }
         }
@@ -312,7 +305,7 @@ unsafe fn tile<V: Vector, const M: usize>(t: Tile) {
             }
         } else {
             for _ in 0..t.k {
-                let row = read(b);
+                let row = read::<V>(b, t.columns);
                 for (i, sum) in sums.iter_mut().enumerate() {
                     *sum = V::splat(*a.add(i * t.a_row)).mul_add(row, *sum);
                 }
@@ -327,6 +320,22 @@ unsafe fn tile<V: Vector, const M: usize>(t: Tile) {
             } else {
                 sum.store_partial(core::slice::from_raw_parts_mut(to, t.columns));
             }
+        }
+    }
+}
+
+/// Up to sixteen elements, padded with zeros.
+///
+/// # Safety
+/// `from` must be readable for `columns` elements.
+#[inline(always)]
+unsafe fn read<V: Vector>(from: *const f32, columns: usize) -> V {
+    // SAFETY: see above.
+    unsafe {
+        if columns == COLUMNS {
+            V::load(&*from.cast())
+        } else {
+            V::load_partial(core::slice::from_raw_parts(from, columns))
         }
     }
 }

@@ -162,7 +162,8 @@ fn scores(
     matmul_trusted(simd, size, (tile, columns), Start::Zero, head.query, head.key.transposed(), scratch);
 }
 
-fn forward_sequence(
+/// [`forward`] for sizes that the layout guarantees.
+pub(crate) fn forward_sequence(
     simd: InstructionSet,
     out: &mut [f32],
     stats: &mut [f32],
@@ -240,8 +241,9 @@ vectorized! {
     }
 }
 
+/// [`backward`] for sizes that the layout guarantees.
 #[allow(clippy::too_many_arguments)]
-fn backward_sequence(
+pub(crate) fn backward_sequence(
     simd: InstructionSet,
     d_qkv: &mut [f32],
     d_out: &[f32],

@@ -165,20 +165,8 @@ pub(super) unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, co
             let to = to.add(8 * half);
             let mut p = 0;
             while p + 8 <= count {
-                let row = |j: usize| _mm256_loadu_ps(from.add(j * stride + p));
-                let pair = |j: usize| {
-                    (_mm256_unpacklo_ps(row(j), row(j + 1)), _mm256_unpackhi_ps(row(j), row(j + 1)))
-                };
-                let quad = |j: usize| {
-                    let ((a, b), (c, d)) = (pair(j), pair(j + 2));
-                    [
-                        _mm256_shuffle_ps::<0x44>(a, c),
-                        _mm256_shuffle_ps::<0xEE>(a, c),
-                        _mm256_shuffle_ps::<0x44>(b, d),
-                        _mm256_shuffle_ps::<0xEE>(b, d),
-                    ]
-                };
-                let (low, high) = (quad(0), quad(4));
+                let low = transpose_quads(from.add(p), stride);
+                let high = transpose_quads(from.add(4 * stride + p), stride);
                 for i in 0..4 {
                     let first = _mm256_permute2f128_ps::<0x20>(low[i], high[i]);
                     let second = _mm256_permute2f128_ps::<0x31>(low[i], high[i]);
@@ -194,5 +182,26 @@ pub(super) unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, co
                 p += 1;
             }
         }
+    }
+}
+
+/// Four rows of eight, as columns: vector i holds columns i and i + 4.
+#[inline(always)]
+unsafe fn transpose_quads(from: *const f32, stride: usize) -> [__m256; 4] {
+    unsafe {
+        let [a, b, c, d] = [
+            _mm256_loadu_ps(from),
+            _mm256_loadu_ps(from.add(stride)),
+            _mm256_loadu_ps(from.add(2 * stride)),
+            _mm256_loadu_ps(from.add(3 * stride)),
+        ];
+        let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_shuffle_ps::<0x44>(ab_low, cd_low),
+            _mm256_shuffle_ps::<0xEE>(ab_low, cd_low),
+            _mm256_shuffle_ps::<0x44>(ab_high, cd_high),
+            _mm256_shuffle_ps::<0xEE>(ab_high, cd_high),
+        ]
     }
 }

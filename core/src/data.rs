@@ -1,0 +1,86 @@
+//! Token streams as they lie in memory, and the windows that training and evaluation cut from them. Knows
+//! nothing of models.
+
+use crate::error::Error;
+use crate::rng::{self, Stream};
+
+/// A text as tokens, in the narrowest integers that hold its vocabulary.
+#[derive(Clone, Copy, Debug)]
+pub enum Tokens<'a> {
+    /// Up to 256 different tokens: bytes, characters.
+    U8(&'a [u8]),
+    /// Up to 65,536 different tokens: GPT-2's.
+    U16(&'a [u16]),
+    /// As [`crate::model::Pass`] takes them.
+    I32(&'a [i32]),
+}
+
+impl<'a> From<&'a [u8]> for Tokens<'a> {
+    fn from(tokens: &'a [u8]) -> Self {
+        Tokens::U8(tokens)
+    }
+}
+
+impl<'a> From<&'a [u16]> for Tokens<'a> {
+    fn from(tokens: &'a [u16]) -> Self {
+        Tokens::U16(tokens)
+    }
+}
+
+impl<'a> From<&'a [i32]> for Tokens<'a> {
+    fn from(tokens: &'a [i32]) -> Self {
+        Tokens::I32(tokens)
+    }
+}
+
+impl Tokens<'_> {
+    /// How many there are.
+    pub const fn len(&self) -> usize {
+        match self {
+            Tokens::U8(tokens) => tokens.len(),
+            Tokens::U16(tokens) => tokens.len(),
+            Tokens::I32(tokens) => tokens.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The token at a place.
+    pub fn get(&self, index: usize) -> Option<i32> {
+        match self {
+            Tokens::U8(tokens) => tokens.get(index).map(|token| i32::from(*token)),
+            Tokens::U16(tokens) => tokens.get(index).map(|token| i32::from(*token)),
+            Tokens::I32(tokens) => tokens.get(index).copied(),
+        }
+    }
+
+    /// Copies tokens `first..` into `inputs`, and those one place later, which the model is to predict, into
+    /// `targets`.
+    pub fn window(&self, first: usize, inputs: &mut [i32], targets: &mut [i32]) -> Result<(), Error> {
+        let wanted = first.saturating_add(inputs.len().max(targets.len())).saturating_add(1);
+        if wanted > self.len() {
+            return Err(Error::Data { given: self.len(), wanted });
+        }
+        for (i, input) in inputs.iter_mut().enumerate() {
+            *input = self.get(first + i).unwrap_or_default();
+        }
+        for (i, target) in targets.iter_mut().enumerate() {
+            *target = self.get(first + i + 1).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Where the window for one sequence of one step begins: uniform over all windows of `length` inputs and
+    /// their targets, a function of (seed, step, sequence) alone.
+    pub fn random_window(&self, length: usize, seed: u64, step: u64, sequence: u64) -> Result<usize, Error> {
+        let windows = self.len().saturating_sub(length);
+        if windows == 0 {
+            return Err(Error::Data { given: self.len(), wanted: length.saturating_add(1) });
+        }
+        let mut rng = rng::generator(seed, Stream::Batches, step, sequence);
+        Ok(rng::below(&mut rng, u32::try_from(windows).unwrap_or(u32::MAX)) as usize)
+    }
+}

@@ -1,0 +1,62 @@
+//! Random initial values of the parameters, by GPT-2's scheme. Knows the tensors' names, nothing of training.
+
+use crate::error::{Error, exact_length};
+use crate::layout::Plan;
+use crate::rng::{self, Stream};
+use crate::simd::math::log;
+use crate::simd::{self, InstructionSet, vectorized};
+
+/// The standard deviation of matrices.
+const DEVIATION: f32 = 0.02;
+
+/// Fills `parameters` (exactly [`Plan::parameters`] elements): matrices with normal(0, 0.02), those that end a
+/// residual branch scaled by 1 / sqrt(2 L) (Radford et al. 2019), biases with 0, norms with 1.
+///
+/// Each tensor has a random stream of its own.
+pub fn initialize(
+    simd: InstructionSet,
+    plan: &Plan,
+    parameters: &mut [f32],
+    seed: u64,
+) -> Result<(), Error> {
+    exact_length("parameters", parameters.len(), plan.parameters)?;
+    let residual = DEVIATION / libm::sqrtf(2.0 * plan.config.layers as f32);
+    let mut rest = parameters;
+    for (number, tensor) in plan.tensors().enumerate() {
+        let Some(values) = rest.split_off_mut(..tensor.len()) else { break };
+        if tensor.rank == 2 {
+            let deviation = if tensor.name.is_residual_projection() { residual } else { DEVIATION };
+            normal(simd, values, deviation, rng::generator(seed, Stream::Initialization, 0, number as u64));
+        } else {
+            values.fill(if tensor.name.is_norm_weight() { 1.0 } else { 0.0 });
+        }
+    }
+    Ok(())
+}
+
+vectorized! {
+    /// Normal numbers of mean 0, by Marsaglia's polar method on sixteen pairs at a time.
+    fn normal<V>(values: &mut [f32], deviation: f32, rng: rand_xoshiro::Xoshiro256PlusPlus) {
+        const PAIRS: usize = simd::LANES;
+        let mut rng = rng;
+        for values in values.chunks_mut(2 * PAIRS) {
+            let (mut x, mut y, mut square) = ([0.0; PAIRS], [0.0; PAIRS], [0.0; PAIRS]);
+            for ((x, y), square) in x.iter_mut().zip(&mut y).zip(&mut square) {
+                // A point of the unit disc without its centre.
+                while !(*square > 0.0 && *square < 1.0) {
+                    *x = 2.0 * rng::uniform(&mut rng) - 1.0;
+                    *y = 2.0 * rng::uniform(&mut rng) - 1.0;
+                    *square = *x * *x + *y * *y;
+                }
+            }
+            let square = V::load(&square);
+            let radius = log(square).mul(V::splat(-2.0)).div(square).sqrt().mul(V::splat(deviation));
+            let (mut first, mut second) = ([0.0; PAIRS], [0.0; PAIRS]);
+            V::load(&x).mul(radius).store(&mut first);
+            V::load(&y).mul(radius).store(&mut second);
+            for (value, normal) in values.iter_mut().zip(first.into_iter().chain(second)) {
+                *value = normal;
+            }
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! From gradients to new parameters: AdamW, SGD with momentum, and the global norm for clipping. Knows
+//! tensors only by their rank.
+
+use crate::error::{Error, exact_length};
+use crate::layout::{OptimizerState, Plan};
+use crate::parallel::{Compute, share};
+use crate::simd::{self, vectorized};
+
+/// How gradients change parameters.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Optimizer {
+    /// Adam with decoupled weight decay (Loshchilov & Hutter 2019), as PyTorch's `AdamW`; decays matrices only.
+    AdamW {
+        /// The first moment's memory, in `[0, 1)`.
+        beta1: f32,
+        /// The second moment's memory, in `[0, 1)`.
+        beta2: f32,
+        /// Added to the root of the second moment.
+        epsilon: f32,
+        /// The share, times the learning rate, by which matrices shrink at each step.
+        weight_decay: f32,
+    },
+    /// Stochastic gradient descent, as PyTorch's `SGD`.
+    Sgd {
+        /// The velocity's memory, in `[0, 1)`; 0 for none.
+        momentum: f32,
+    },
+}
+
+impl Optimizer {
+    /// nanoGPT's choice for small models: betas 0.9 and 0.99, epsilon 1e-8, weight decay 0.1.
+    pub const ADAMW: Optimizer =
+        Optimizer::AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1 };
+
+    /// What it keeps between steps: what [`crate::Options::optimizer`] must be.
+    pub fn state(&self) -> OptimizerState {
+        match self {
+            Optimizer::AdamW { .. } => OptimizerState::AdamW,
+            Optimizer::Sgd { momentum } if *momentum == 0.0 => OptimizerState::None,
+            Optimizer::Sgd { .. } => OptimizerState::Momentum,
+        }
+    }
+
+    /// Refuses numbers out of range, naming them.
+    pub fn validate(&self) -> Result<(), Error> {
+        let below_one = |what, given: f32| {
+            if (0.0..1.0).contains(&given) {
+                Ok(())
+            } else {
+                Err(Error::Range { what, given, wanted: "at least 0 and less than 1" })
+            }
+        };
+        match *self {
+            Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+                below_one("beta1", beta1)?;
+                below_one("beta2", beta2)?;
+                if !(epsilon > 0.0 && epsilon.is_finite()) {
+                    return Err(Error::Range { what: "epsilon", given: epsilon, wanted: "more than 0" });
+                }
+                if !(weight_decay >= 0.0 && weight_decay.is_finite()) {
+                    let (what, wanted) = ("weight_decay", "at least 0");
+                    return Err(Error::Range { what, given: weight_decay, wanted });
+                }
+                Ok(())
+            }
+            Optimizer::Sgd { momentum } => below_one("momentum", momentum),
+        }
+    }
+
+    /// Changes `parameters` along the gradients times `factor` (that of clipping, or 1), at `step` counted
+    /// from 0.
+    ///
+    /// `state`: exactly [`Plan::optimizer`] elements, zero before the first step.
+    #[allow(clippy::too_many_arguments)]
+    pub fn update(
+        &self,
+        compute: Compute<'_>,
+        plan: &Plan,
+        parameters: &mut [f32],
+        gradients: &[f32],
+        state: &mut [f32],
+        step: u64,
+        learning_rate: f32,
+        factor: f32,
+    ) -> Result<(), Error> {
+        if self.state() != plan.options.optimizer {
+            return Err(Error::Plan { what: "this optimizer's state" });
+        }
+        exact_length("parameters", parameters.len(), plan.parameters)?;
+        exact_length("gradients", gradients.len(), plan.gradients)?;
+        exact_length("optimizer state", state.len(), plan.optimizer)?;
+        let (mut parameters, mut gradients) = (parameters, gradients);
+        let half = if let Optimizer::AdamW { .. } = self { plan.parameters } else { state.len() };
+        let Some((mut first, mut second)) = state.split_at_mut_checked(half) else { return Ok(()) };
+        for tensor in plan.tensors() {
+            let n = tensor.len();
+            let (Some(x), Some(g)) = (parameters.split_off_mut(..n), gradients.split_off(..n)) else { break };
+            let first = first.split_off_mut(..n).unwrap_or_default();
+            let second = second.split_off_mut(..n).unwrap_or_default();
+            let no_scratch = (&mut [][..], 0);
+            let part = |range: core::ops::Range<usize>| g.get(range).unwrap_or_default();
+            match *self {
+                Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+                    let decay = if tensor.rank == 2 { weight_decay } else { 0.0 };
+                    let rule = AdamW::new(beta1, beta2, epsilon, decay, step, learning_rate, factor);
+                    let buffers = [(x, 1), (first, 1), (second, 1)];
+                    compute.split(n, n, buffers, no_scratch, |range, [x, first, second], _| {
+                        adamw(compute.simd, x, first, second, part(range), rule);
+                    });
+                }
+                Optimizer::Sgd { momentum: 0.0 } => {
+                    compute.split(n, n, [(x, 1)], no_scratch, |range, [x], _| {
+                        sgd(compute.simd, x, part(range), learning_rate * factor);
+                    });
+                }
+                Optimizer::Sgd { momentum } => {
+                    compute.split(n, n, [(x, 1), (first, 1)], no_scratch, |range, [x, velocity], _| {
+                        sgd_momentum(compute.simd, x, velocity, part(range), momentum, learning_rate, factor);
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// AdamW's numbers for one tensor at one step.
+#[derive(Clone, Copy)]
+struct AdamW {
+    keep: f32,
+    factor: f32,
+    beta1: f32,
+    beta2: f32,
+    step_size: f32,
+    second_scale: f32,
+    epsilon: f32,
+}
+
+impl AdamW {
+    fn new(
+        beta1: f32,
+        beta2: f32,
+        epsilon: f32,
+        decay: f32,
+        step: u64,
+        learning_rate: f32,
+        factor: f32,
+    ) -> AdamW {
+        let count = step.saturating_add(1) as f64;
+        let correction = |beta: f32| 1.0 - libm::pow(f64::from(beta), count);
+        AdamW {
+            keep: (1.0 - f64::from(learning_rate) * f64::from(decay)) as f32,
+            factor,
+            beta1,
+            beta2,
+            step_size: (f64::from(learning_rate) / correction(beta1)) as f32,
+            second_scale: (1.0 / libm::sqrt(correction(beta2))) as f32,
+            epsilon,
+        }
+    }
+}
+
+vectorized! {
+    fn adamw<V>(x: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], rule: AdamW) {
+        let (keep, factor) = (V::splat(rule.keep), V::splat(rule.factor));
+        let (beta1, fresh1) = (V::splat(rule.beta1), V::splat(1.0 - rule.beta1));
+        let (beta2, fresh2) = (V::splat(rule.beta2), V::splat(1.0 - rule.beta2));
+        let (step_size, epsilon) = (V::splat(rule.step_size), V::splat(rule.epsilon));
+        let scale = V::splat(rule.second_scale);
+        let apply = |x: V, m: V, v: V, g: V| {
+            let g = g.mul(factor);
+            let m = m.mul(beta1).add(g.mul(fresh1));
+            let v = v.mul(beta2).add(g.mul(g).mul(fresh2));
+            let change = m.div(v.sqrt().mul(scale).add(epsilon)).mul(step_size);
+            (x.mul(keep).sub(change), m, v)
+        };
+        let (x, x_tail) = x.as_chunks_mut::<{ simd::LANES }>();
+        let (first, first_tail) = first.as_chunks_mut::<{ simd::LANES }>();
+        let (second, second_tail) = second.as_chunks_mut::<{ simd::LANES }>();
+        let (gradient, gradient_tail) = gradient.as_chunks::<{ simd::LANES }>();
+        for (((x, first), second), g) in x.iter_mut().zip(first).zip(second).zip(gradient) {
+            let (new, m, v) = apply(V::load(x), V::load(first), V::load(second), V::load(g));
+            new.store(x);
+            m.store(first);
+            v.store(second);
+        }
+        let (x, g) = (V::load_partial(x_tail), V::load_partial(gradient_tail));
+        let (new, m, v) = apply(x, V::load_partial(first_tail), V::load_partial(second_tail), g);
+        new.store_partial(x_tail);
+        m.store_partial(first_tail);
+        v.store_partial(second_tail);
+    }
+}
+
+vectorized! {
+    fn sgd<V>(x: &mut [f32], gradient: &[f32], rate: f32) {
+        simd::update(x, [gradient], |_, x, [g]: [V; 1]| x.sub(g.mul(V::splat(rate))));
+    }
+}
+
+vectorized! {
+    fn sgd_momentum<V>(
+        x: &mut [f32], velocity: &mut [f32], gradient: &[f32], momentum: f32, rate: f32, factor: f32,
+    ) {
+        simd::update(velocity, [gradient], |_, velocity, [g]: [V; 1]| {
+            velocity.mul(V::splat(momentum)).add(g.mul(V::splat(factor)))
+        });
+        simd::update(x, [velocity], |_, x, [velocity]: [V; 1]| x.sub(velocity.mul(V::splat(rate))));
+    }
+}
+
+/// The factor that brings a gradient of this norm to at most `clip` (PyTorch's `clip_grad_norm_`).
+pub fn clip_factor(norm: f32, clip: f32) -> f32 {
+    let factor = clip / (norm + 1e-6);
+    if factor < 1.0 { factor } else { 1.0 }
+}
+
+/// The norm of all gradients together.
+///
+/// Squares are summed in 64 fixed parts, within them in chunks of 4096: an order that is the same for every
+/// number of threads, and accurate for any number of parameters.
+pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
+    const PARTS: usize = 64;
+    const CHUNK: usize = 4096;
+    let chunks = gradients.len().div_ceil(CHUNK);
+    let mut sums = [0.0; PARTS];
+    compute.split(PARTS, gradients.len(), [(&mut sums, 1)], (&mut [], 0), |range, [sums], _| {
+        for (part, sum) in range.zip(sums) {
+            let chunks = share(chunks, PARTS, part);
+            let last = (chunks.end * CHUNK).min(gradients.len());
+            let part = gradients.get(chunks.start * CHUNK..last).unwrap_or_default();
+            let squares = part.chunks(CHUNK).map(|chunk| f64::from(sum_of_squares(compute.simd, chunk)));
+            *sum = squares.sum::<f64>() as f32;
+        }
+    });
+    libm::sqrt(sums.iter().map(|sum| f64::from(*sum)).sum()) as f32
+}
+
+vectorized! {
+    fn sum_of_squares<V>(x: &[f32]) -> f32 {
+        simd::sum([x], |[x]: [V; 1]| x.mul(x))
+    }
+}
