@@ -13,6 +13,7 @@
 //! | [`parallel`] | how a host lends threads |
 //! | [`matmul`] | the contract of matrix products, a reference, and the packed kernels |
 //! | [`ops`] | one file per operation, forward and backward side by side |
+//! | [`schedule`] | the learning rate at each step |
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -27,6 +28,7 @@ pub mod matmul;
 pub mod ops;
 pub mod parallel;
 pub mod rng;
+pub mod schedule;
 #[allow(unsafe_code)]
 mod simd;
 
@@ -34,4 +36,5 @@ pub use config::{Activation, Config, Dropout};
 pub use error::{CheckpointError, Error};
 pub use layout::{OptimizerState, Options, Plan, Shape};
 pub use parallel::{Compute, Parallel, Serial};
+pub use schedule::{Decay, Schedule};
 pub use simd::InstructionSet;
