@@ -14,6 +14,7 @@
 //! | [`matmul`] | the contract of matrix products, a reference, and the packed kernels |
 //! | [`ops`] | one file per operation, forward and backward side by side |
 //! | [`schedule`] | the learning rate at each step |
+//! | [`sampling`] | drawing a token from logits |
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -28,6 +29,7 @@ pub mod matmul;
 pub mod ops;
 pub mod parallel;
 pub mod rng;
+pub mod sampling;
 pub mod schedule;
 #[allow(unsafe_code)]
 mod simd;
@@ -36,5 +38,6 @@ pub use config::{Activation, Config, Dropout};
 pub use error::{CheckpointError, Error};
 pub use layout::{OptimizerState, Options, Plan, Shape};
 pub use parallel::{Compute, Parallel, Serial};
+pub use sampling::Sampling;
 pub use schedule::{Decay, Schedule};
 pub use simd::InstructionSet;
