@@ -15,6 +15,7 @@
 //! | [`ops`] | one file per operation, forward and backward side by side |
 //! | [`schedule`] | the learning rate at each step |
 //! | [`sampling`] | drawing a token from logits |
+//! | [`tokenizer`] | text to tokens and back: bytes, or a table of characters |
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -33,6 +34,7 @@ pub mod sampling;
 pub mod schedule;
 #[allow(unsafe_code)]
 mod simd;
+pub mod tokenizer;
 
 pub use config::{Activation, Config, Dropout};
 pub use error::{CheckpointError, Error};
@@ -41,3 +43,4 @@ pub use parallel::{Compute, Parallel, Serial};
 pub use sampling::Sampling;
 pub use schedule::{Decay, Schedule};
 pub use simd::InstructionSet;
+pub use tokenizer::{ByteTokenizer, CharTable};
