@@ -65,9 +65,10 @@ pub enum Error {
         /// How many are needed at least.
         wanted: usize,
     },
-    /// The loss or the gradient norm is NaN or infinite; no parameter was changed by the step.
+    /// The loss or the gradient norm is NaN or infinite, and no parameter was changed by the step; or a
+    /// logit is, and nothing was drawn.
     NotFinite {
-        /// `"loss"` or `"gradient norm"`.
+        /// `"loss"`, `"gradient norm"`, `"logit"` or `"greatest logit"`.
         what: &'static str,
         /// Its value.
         value: f32,
@@ -83,6 +84,31 @@ pub enum Error {
     Character {
         /// Its byte position in the text.
         index: usize,
+    },
+    /// A buffer to be filled is too short.
+    Buffer {
+        /// The buffer's name.
+        what: &'static str,
+        /// Its length, in elements.
+        given: usize,
+        /// The length that is needed at least.
+        wanted: usize,
+    },
+    /// A table is not strictly ascending.
+    Unsorted {
+        /// The table's name.
+        what: &'static str,
+        /// The first element that is not greater than the one before it.
+        index: usize,
+    },
+    /// A part of a learning-rate schedule is longer than the room that is left for it.
+    Steps {
+        /// `"warmup"` or `"decay_steps"`.
+        what: &'static str,
+        /// What was given.
+        given: u64,
+        /// How many steps there is room for.
+        most: u64,
     },
     /// The bytes are not a checkpoint of this model.
     Checkpoint(CheckpointError),
@@ -152,10 +178,17 @@ impl fmt::Display for Error {
                 write!(f, "{length} positions exceed the context of {context}")
             }
             Error::Data { given, wanted } => write!(f, "{given} tokens given; at least {wanted} are needed"),
-            Error::NotFinite { what, value } => write!(f, "{what} is {value}; the step changed nothing"),
+            Error::NotFinite { what, value } => write!(f, "{what} is {value}; nothing was changed"),
             Error::InstructionSet => write!(f, "that instruction set is unknown or absent here"),
             Error::Plan { what } => write!(f, "the plan did not reserve {what}"),
             Error::Character { index } => write!(f, "character at byte {index} is not in the table"),
+            Error::Buffer { what, given, wanted } => {
+                write!(f, "{what} has {given} elements; wanted: at least {wanted}")
+            }
+            Error::Unsorted { what, index } => write!(f, "{what} is not strictly ascending at index {index}"),
+            Error::Steps { what, given, most } => {
+                write!(f, "{what} is {given} steps; wanted: at most {most}")
+            }
             Error::Checkpoint(error) => write!(f, "checkpoint: {error}"),
         }
     }

@@ -13,12 +13,7 @@ const DEVIATION: f32 = 0.02;
 /// residual branch scaled by 1 / sqrt(2 L) (Radford et al. 2019), biases with 0, norms with 1.
 ///
 /// Each tensor has a random stream of its own.
-pub fn initialize(
-    simd: InstructionSet,
-    plan: &Plan,
-    parameters: &mut [f32],
-    seed: u64,
-) -> Result<(), Error> {
+pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], seed: u64) -> Result<(), Error> {
     exact_length("parameters", parameters.len(), plan.parameters)?;
     let residual = DEVIATION / libm::sqrtf(2.0 * plan.config.layers as f32);
     let mut rest = parameters;

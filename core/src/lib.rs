@@ -13,6 +13,9 @@
 //! | [`parallel`] | how a host lends threads |
 //! | [`matmul`] | the contract of matrix products, a reference, and the packed kernels |
 //! | [`ops`] | one file per operation, forward and backward side by side |
+//! | [`schedule`] | the learning rate at each step |
+//! | [`sampling`] | drawing a token from logits |
+//! | [`tokenizer`] | text to tokens and back: bytes, or a table of characters |
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -31,18 +34,22 @@ pub mod ops;
 pub mod optimizer;
 pub mod parallel;
 pub mod rng;
+pub mod sampling;
 pub mod schedule;
 #[allow(unsafe_code)]
 mod simd;
+pub mod tokenizer;
 pub mod trainer;
 
 pub use config::{Activation, Config, Dropout};
-pub use error::{CheckpointError, Error};
 pub use data::Tokens;
+pub use error::{CheckpointError, Error};
 pub use layout::{OptimizerState, Options, Plan, Shape};
 pub use model::{Gradients, Loss, Pass, Training};
 pub use optimizer::Optimizer;
 pub use parallel::{Compute, Parallel, Serial};
+pub use sampling::Sampling;
 pub use schedule::{Decay, Schedule};
 pub use simd::InstructionSet;
+pub use tokenizer::{ByteTokenizer, CharTable};
 pub use trainer::{Buffers, Recipe, Report, Trainer};

@@ -145,10 +145,8 @@ impl<'a> Pass<'a> {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
         });
-        let loss = Loss {
-            sum: workspace.losses.iter().map(|loss| f64::from(*loss)).sum(),
-            counted: counted_here,
-        };
+        let loss =
+            Loss { sum: workspace.losses.iter().map(|loss| f64::from(*loss)).sum(), counted: counted_here };
         if !loss.sum.is_finite() {
             return Err(Error::NotFinite { what: "loss", value: loss.sum as f32 });
         }
@@ -267,11 +265,8 @@ impl<'a> Pass<'a> {
             let block = Block::new(block, config);
             let activations = LayerActivations::new(activations, config, rows);
             let (middle, out) = (residual.cut(rows * c), residual.cut(rows * c));
-            let scratch = Scratch {
-                normed: workspace.normed,
-                wide: workspace.wide,
-                workers: workspace.workers,
-            };
+            let scratch =
+                Scratch { normed: workspace.normed, wide: workspace.wide, workers: workspace.workers };
             self.block_forward(&block, self.masks(layer), activations, x, middle, out, scratch);
             x = out;
         }
@@ -279,13 +274,24 @@ impl<'a> Pass<'a> {
         let norm = &parameters.final_norm;
         let statistics = [(&mut *workspace.final_mean, 1), (&mut *workspace.final_rstd, 1)];
         let [mean, rstd] = statistics;
-        self.by_sequence([mean, rstd, (workspace.final_normed, c)], rows * c, |range, [mean, rstd, normed]| {
-            norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
-        });
+        self.by_sequence(
+            [mean, rstd, (workspace.final_normed, c)],
+            rows * c,
+            |range, [mean, rstd, normed]| {
+                norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
+            },
+        );
         let head = Matrix::new(parameters.head_matrix(), c).transposed();
         let logits = (&mut *workspace.logits, config.vocab);
         let size = Size { m: rows, n: config.vocab, k: c };
-        self.product(logits, size, Start::Zero, Matrix::new(workspace.final_normed, c), head, workspace.workers);
+        self.product(
+            logits,
+            size,
+            Start::Zero,
+            Matrix::new(workspace.final_normed, c),
+            head,
+            workspace.workers,
+        );
     }
 
     /// x = dropout(token embedding + position embedding).
@@ -334,14 +340,16 @@ impl<'a> Pass<'a> {
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
         self.by_sequence_with(scratch.workers, buffers, work, |range, buffers, scratch| {
-            let [middle, out, normed, wide, mean_1, rstd_1, qkv, stats, attended, mean_2, rstd_2, hidden] = buffers;
+            let [middle, out, normed, wide, mean_1, rstd_1, qkv, stats, attended, mean_2, rstd_2, hidden] =
+                buffers;
             let x = part(x, &range, t * c);
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
 
             norm_forward(self, &block.ln_1, normed, mean_1, rstd_1, x);
             linear::forward_trusted(simd, qkv, normed, pair(&block.c_attn), product(3 * c, c), scratch);
-            let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
+            let sequences =
+                rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
             for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
                 let attention = self.attention(&masks, sequence);
                 attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
@@ -358,7 +366,14 @@ impl<'a> Pass<'a> {
             linear::forward_trusted(simd, hidden, normed, pair(&block.c_fc), product(f, c), scratch);
             let activated = wide.get_mut(..m * f).unwrap_or_default();
             gelu::activate(simd, activated, hidden, config.activation);
-            linear::forward_trusted(simd, out, activated, pair(&block.mlp_projection), product(c, f), scratch);
+            linear::forward_trusted(
+                simd,
+                out,
+                activated,
+                pair(&block.mlp_projection),
+                product(c, f),
+                scratch,
+            );
             let mut residual = rows(middle, t * c);
             self.each_masked(range, rows_mut(out, t * c), masks.mlp_projection, |out, mask| {
                 dropout::add_residual(simd, out, residual.next().unwrap_or_default(), c, mask);
@@ -395,7 +410,14 @@ impl<'a> Pass<'a> {
             let t = self.shape.length;
             let d_normed = part(workspace.d_normed, &range, t * c);
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
-            norm_backward(self, &parameters.final_norm, d_residual, d_normed, part(x, &range, t * c), statistics);
+            norm_backward(
+                self,
+                &parameters.final_norm,
+                d_residual,
+                d_normed,
+                part(x, &range, t * c),
+                statistics,
+            );
         });
         self.norm_gradient(&mut gradients.final_norm, mode, workspace.d_normed, x, statistics);
 
@@ -455,7 +477,14 @@ impl<'a> Pass<'a> {
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             let middle = part(middle, &range, t * c);
             self.drop_gradient(range, d_branch, d_residual, masks.mlp_projection);
-            linear::backward_trusted(simd, activated, d_branch, block.mlp_projection.weight, product(c, f), scratch);
+            linear::backward_trusted(
+                simd,
+                activated,
+                d_branch,
+                block.mlp_projection.weight,
+                product(c, f),
+                scratch,
+            );
             gelu::exchange(simd, hidden, activated, config.activation);
             linear::backward_trusted(simd, d_normed, hidden, block.c_fc.weight, product(f, c), scratch);
             let norm = &block.ln_2;
@@ -495,7 +524,9 @@ impl<'a> Pass<'a> {
                 let attended = part(attended, &this, t * c);
                 let stats = part(attention_stats, &this, 2 * t * h);
                 let attention = self.attention(&masks, sequence);
-                attention::backward_sequence(simd, d_qkv, d_attended, qkv, attended, stats, attention, scratch);
+                attention::backward_sequence(
+                    simd, d_qkv, d_attended, qkv, attended, stats, attention, scratch,
+                );
             }
             linear::backward_trusted(simd, d_normed, d_qkv, block.c_attn.weight, product(3 * c, c), scratch);
             let norm = &block.ln_1;
@@ -563,7 +594,13 @@ impl<'a> Pass<'a> {
     }
 
     /// `d_branch = dropout(d_residual)`: the gradient that enters a residual branch.
-    fn drop_gradient(&self, range: Range<usize>, d_branch: &mut [f32], d_residual: &[f32], mask: Option<Mask>) {
+    fn drop_gradient(
+        &self,
+        range: Range<usize>,
+        d_branch: &mut [f32],
+        d_residual: &[f32],
+        mask: Option<Mask>,
+    ) {
         let (t, c) = (self.shape.length, self.plan.config.width);
         let mut d_residual = rows(d_residual, t * c);
         self.each_masked(range, rows_mut(d_branch, t * c), mask, |d_branch, mask| {
@@ -603,9 +640,15 @@ impl<'a> Pass<'a> {
         mode.clear(gradient.bias);
         if !gradient.bias.is_empty() {
             let no_scratch = (&mut [][..], 0);
-            self.compute.split(to, rows * to, [(&mut *gradient.bias, 1)], no_scratch, |range, [d_bias], _| {
-                linear::bias_gradient(self.compute.simd, d_bias, range.start, to, d_y);
-            });
+            self.compute.split(
+                to,
+                rows * to,
+                [(&mut *gradient.bias, 1)],
+                no_scratch,
+                |range, [d_bias], _| {
+                    linear::bias_gradient(self.compute.simd, d_bias, range.start, to, d_y);
+                },
+            );
         }
     }
 

@@ -113,9 +113,9 @@ impl<'a> Trainer<'a> {
         self.accumulated = 0;
         for _ in 0..self.recipe.accumulate {
             let batch = core::mem::take(&mut self.buffers.batch);
-            let loss = self.random_windows(text, shape, batch).and_then(|(tokens, targets)| {
-                self.accumulate(tokens, targets, shape, counted)
-            });
+            let loss = self
+                .random_windows(text, shape, batch)
+                .and_then(|(tokens, targets)| self.accumulate(tokens, targets, shape, counted));
             self.buffers.batch = batch;
             let loss = loss?;
             total = Loss { sum: total.sum + loss.sum, counted: total.counted + loss.counted };
