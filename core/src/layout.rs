@@ -8,6 +8,7 @@ use core::fmt;
 
 use crate::config::Config;
 use crate::error::{Error, exact_length};
+use crate::generate;
 use crate::matmul;
 use crate::ops::attention;
 
@@ -77,6 +78,8 @@ pub struct Plan {
     pub activations: usize,
     /// f32s: intermediate results of one layer, and each worker's packing space.
     pub scratch: usize,
+    /// f32s: what a [`crate::Generator`] needs beside the parameters; no part of training.
+    pub generation: usize,
     /// i32s: the tokens of one micro-batch, then their targets.
     pub batch: usize,
 }
@@ -324,6 +327,7 @@ impl Plan {
             ),
             activations: get!(activations.elements("activations")),
             scratch: get!(scratch.elements("scratch")),
+            generation: get!(generation(config).elements("generation")),
             batch: get!(rows.times(2).elements("batch")),
         })
     }
@@ -333,7 +337,7 @@ impl Plan {
         self.activations.saturating_add(self.scratch)
     }
 
-    /// Bytes of all regions together.
+    /// Bytes of all regions that training needs.
     pub const fn bytes(&self) -> usize {
         let elements = self.parameters.saturating_add(self.gradients).saturating_add(self.optimizer);
         elements.saturating_add(self.workspace()).saturating_add(self.batch).saturating_mul(4)
@@ -595,6 +599,14 @@ const fn worker_scratch(config: &Config, rows: usize) -> usize {
     let widest = max(max(3 * c, f), v);
     matmul::scratch(max(widest, rows), max(widest, rows), max(widest, config.context))
         .saturating_add(attention::tile_scratch(config.context))
+}
+
+/// Keys and values of the whole context, a chunk of rows, the logits, and a worker's scratch.
+const fn generation(config: &Config) -> Checked {
+    let cache = checked(2).times(config.layers).times(config.context).times(config.width);
+    let per_row = checked(config.width).times(7).add(checked(config.hidden).times(2)).add(checked(4));
+    let rows = per_row.times(generate::CHUNK);
+    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, generate::CHUNK)))
 }
 
 /// The workspace, cut for one pass of R rows.

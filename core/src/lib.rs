@@ -13,6 +13,12 @@
 //! | [`parallel`] | how a host lends threads |
 //! | [`matmul`] | the contract of matrix products, a reference, and the packed kernels |
 //! | [`ops`] | one file per operation, forward and backward side by side |
+//! | [`model`] | forward and backward of the whole model |
+//! | [`initialization`] | random initial parameters |
+//! | [`optimizer`] | AdamW, SGD, the gradient's norm |
+//! | [`data`] | token streams and windows |
+//! | [`trainer`] | training steps and evaluation |
+//! | [`generate`] | the model in use, with a cache |
 //! | [`schedule`] | the learning rate at each step |
 //! | [`sampling`] | drawing a token from logits |
 //! | [`tokenizer`] | text to tokens and back: bytes, or a table of characters |
@@ -25,6 +31,7 @@ extern crate std;
 pub mod config;
 pub mod data;
 pub mod error;
+pub mod generate;
 pub mod initialization;
 pub mod layout;
 #[allow(unsafe_code)]
@@ -44,6 +51,7 @@ pub mod trainer;
 pub use config::{Activation, Config, Dropout};
 pub use data::Tokens;
 pub use error::{CheckpointError, Error};
+pub use generate::Generator;
 pub use layout::{OptimizerState, Options, Plan, Shape};
 pub use model::{Gradients, Loss, Pass, Training};
 pub use optimizer::Optimizer;
