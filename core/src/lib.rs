@@ -13,12 +13,14 @@
 //! | [`parallel`] | how a host lends threads |
 //! | [`matmul`] | the contract of matrix products, a reference, and the packed kernels |
 //! | [`ops`] | one file per operation, forward and backward side by side |
+//! | [`checkpoint`] | save and resume, bit for bit, from and to the caller's bytes |
 #![no_std]
 #![deny(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
 
+pub mod checkpoint;
 pub mod config;
 pub mod error;
 pub mod layout;
