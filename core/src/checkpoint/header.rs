@@ -33,9 +33,9 @@ impl<'a> Entry<'a> {
         while cursor.more(dtype.is_none() && shape.is_none() && range.is_none(), '}')? {
             let member = cursor.string()?;
             cursor.expect(':')?;
-            if member.is(&"dtype") && dtype.is_none() {
-                dtype = Some(cursor.string()?.is(&"F32"));
-            } else if member.is(&"shape") && shape.is_none() {
+            if member.is("dtype") && dtype.is_none() {
+                dtype = Some(cursor.string()?.is("F32"));
+            } else if member.is("shape") && shape.is_none() {
                 let (mut rank, mut sizes) = (0, [1; 2]);
                 cursor.expect('[')?;
                 while cursor.more(rank == 0, ']')? {
@@ -46,7 +46,7 @@ impl<'a> Entry<'a> {
                     rank += 1;
                 }
                 shape = Some((rank, sizes));
-            } else if member.is(&"data_offsets") && range.is_none() {
+            } else if member.is("data_offsets") && range.is_none() {
                 cursor.expect('[')?;
                 let begin = cursor.number()?;
                 cursor.expect(',')?;
@@ -98,7 +98,7 @@ impl<'a> Items<'a> {
         let at = self.cursor.at();
         let name = self.cursor.string()?;
         self.cursor.expect(':')?;
-        if !name.is(&"__metadata__") {
+        if !name.is("__metadata__") {
             return Entry::read(name, at, &mut self.cursor).map(|entry| Some(Item::Tensor(entry)));
         }
         self.cursor.expect('{')?;

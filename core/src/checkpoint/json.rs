@@ -59,7 +59,9 @@ impl<'a> Cursor<'a> {
 
     pub fn string(&mut self) -> Result<Text<'a>, Error> {
         self.expect('"')?;
-        let mut text = Chars(self.rest);
+        // Most text needs no decoding.
+        let plain = self.rest.trim_start_matches(|c| !matches!(c, '"' | '\\' | '\0'..='\x1f'));
+        let mut text = Chars(plain);
         while text.next().is_some() {}
         let raw = self.rest.get(..self.rest.len().saturating_sub(text.0.len())).unwrap_or_default();
         self.rest = text.0;
@@ -104,9 +106,9 @@ impl<'a> Text<'a> {
         self.0.is_empty()
     }
 
-    /// Whether the text meant is what `text` displays.
-    pub fn is(self, text: &dyn fmt::Display) -> bool {
-        self.chars().is(text)
+    /// Whether the text meant is `text`.
+    pub fn is(self, text: &str) -> bool {
+        self.0 == text && !text.contains('\\') || self.0.contains('\\') && self.chars().eq(text.chars())
     }
 
     /// Copies the text meant into the first [`Text::len`] bytes of `buffer`, which may be longer.

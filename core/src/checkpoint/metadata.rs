@@ -76,7 +76,7 @@ pub(super) fn get<T: FromStr>(checkpoint: &Checkpoint, key: &'static str) -> Res
 pub(super) fn config(checkpoint: &Checkpoint) -> Result<Config, Error> {
     let activation = [Activation::Gelu, Activation::GeluTanh]
         .into_iter()
-        .find(|known| checkpoint.metadata(ACTIVATION).is_some_and(|text| text.is(&label(*known))));
+        .find(|known| checkpoint.metadata(ACTIVATION).is_some_and(|text| text.is(label(*known))));
     let config = Config {
         vocab: get(checkpoint, VOCAB)?,
         context: get(checkpoint, CONTEXT)?,

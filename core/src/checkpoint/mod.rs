@@ -6,8 +6,9 @@
 //! in `__metadata__`, the configuration, the step, the seed and whatever the caller adds. Step and seed are all
 //! that resuming needs besides: every random number and the place in the data are functions of the two.
 //!
-//! A checksum covers each byte of the file, so a checkpoint that was altered is refused. Files that others
-//! wrote have none; their parameters can be read too ([`Checkpoint::read_parameters`]).
+//! A checksum covers each byte of the file, so a checkpoint that was altered is refused, also one that another
+//! program read and saved again with its metadata. Files without metadata that begin with `jostle.` are foreign:
+//! they have no checksum, and their parameters can be read too ([`Checkpoint::read_parameters`]).
 //!
 //! ```
 //! use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
@@ -62,7 +63,7 @@ pub struct Progress {
     pub seed: u64,
 }
 
-/// What [`write`] writes.
+/// What [`write()`] writes.
 #[derive(Clone, Copy, Debug)]
 pub struct Contents<'a> {
     /// Exactly [`Plan::parameters`] numbers.
@@ -143,17 +144,17 @@ impl<'a> Checkpoint<'a> {
                 return Err(CheckpointError::Offsets { given, wanted: data.len() }.into());
             }
         }
-        items.no_duplicates()?;
         if let Some(pairs) = pairs {
-            pairs.no_duplicates()?;
             check(bytes, pairs)?;
+            pairs.no_duplicates()?;
         }
+        items.no_duplicates()?;
         Ok(Checkpoint { items, pairs, data })
     }
 
     /// The value of a metadata key, the caller's or the engine's own.
     pub fn metadata(&self, key: &str) -> Option<Text<'a>> {
-        self.pairs().find(|(name, _)| name.is(&key)).map(|(_, value)| value)
+        self.pairs().find(|(name, _)| name.is(key)).map(|(_, value)| value)
     }
 
     /// All metadata, in the file's order.
@@ -220,7 +221,7 @@ impl<'a> Checkpoint<'a> {
         }
         if is_checkpoint(self.pairs()) {
             metadata::model(&plan.config, |key, wanted| match self.metadata(key) {
-                Some(given) if given.is(wanted) => Ok(()),
+                Some(given) if given.chars().is(wanted) => Ok(()),
                 Some(_) => Err(CheckpointError::Configuration { key }),
                 None => Err(CheckpointError::Metadata { key }),
             })?;
@@ -308,7 +309,7 @@ fn check(bytes: &[u8], mut pairs: Pairs) -> Result<(), Error> {
     }
     let malformed = CheckpointError::Metadata { key: metadata::CHECKSUM };
     while let Some(pair) = pairs.step()? {
-        if !pair.key.is(&metadata::CHECKSUM) {
+        if !pair.key.is(metadata::CHECKSUM) {
             continue;
         }
         let digits = pair.value.plain().filter(|digits| digits.len() == write::NO_CHECKSUM.len());

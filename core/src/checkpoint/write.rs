@@ -134,7 +134,7 @@ fn sizes(plan: &Plan, optimizer: bool, pairs: &[(&str, &str)]) -> Result<Sizes, 
 /// Step and seed do not change it.
 ///
 /// # Errors
-/// As [`write`], for the metadata; [`Error::TooLarge`] where no such file can be.
+/// As [`write()`], for the metadata; [`Error::TooLarge`] where no such file can be.
 pub fn size(plan: &Plan, optimizer: bool, metadata: &[(&str, &str)]) -> Result<usize, Error> {
     sizes(plan, optimizer, metadata).map(|sizes| sizes.total)
 }
