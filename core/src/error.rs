@@ -130,14 +130,28 @@ pub enum CheckpointError {
         /// The byte at which reading stopped.
         at: usize,
     },
+    /// Two tensors, or two metadata entries, have the same name.
+    Duplicate {
+        /// The byte where the second stands.
+        at: usize,
+    },
+    /// The tensors leave a part of the data to none of them, or share a part.
+    Offsets {
+        /// How many bytes they cover, from the data's beginning or in sum.
+        given: usize,
+        /// The length of the data in bytes.
+        wanted: usize,
+    },
     /// A tensor that the model has is missing.
     Missing {
-        /// Its number in [`crate::layout::Plan::tensors`].
+        /// Its number in [`crate::layout::Plan::tensors`]; the optimiser's tensors are counted on from there,
+        /// in the same order.
         tensor: usize,
     },
     /// A tensor's type or shape is not the model's.
     Shape {
-        /// Its number in [`crate::layout::Plan::tensors`].
+        /// Its number in [`crate::layout::Plan::tensors`]; the optimiser's tensors are counted on from there,
+        /// in the same order.
         tensor: usize,
     },
     /// The bytes have been altered: the checksum does not match.
@@ -151,6 +165,16 @@ pub enum CheckpointError {
     Metadata {
         /// Its key.
         key: &'static str,
+    },
+    /// The checkpoint is of another model.
+    Configuration {
+        /// The metadata key of the value that differs.
+        key: &'static str,
+    },
+    /// A metadata key to write is reserved (`format`, `jostle.` and more) or occurs twice.
+    Key {
+        /// Where in the slice of pairs it stands.
+        index: usize,
     },
     /// The buffer to write to is too short.
     Buffer {
@@ -201,6 +225,10 @@ impl fmt::Display for CheckpointError {
                 write!(f, "{given} bytes; at least {wanted} are needed")
             }
             CheckpointError::Header { at } => write!(f, "the header is not safetensors (byte {at})"),
+            CheckpointError::Duplicate { at } => write!(f, "a name occurs twice (byte {at})"),
+            CheckpointError::Offsets { given, wanted } => {
+                write!(f, "the tensors cover {given} bytes without gap or overlap; the data has {wanted}")
+            }
             CheckpointError::Missing { tensor } => write!(f, "tensor {tensor} of the model is missing"),
             CheckpointError::Shape { tensor } => {
                 write!(f, "tensor {tensor} has another type or shape than the model's")
@@ -209,6 +237,10 @@ impl fmt::Display for CheckpointError {
                 write!(f, "checksum {computed:08x}, stated {stated:08x}: the bytes were altered")
             }
             CheckpointError::Metadata { key } => write!(f, "metadata {key:?} is missing or malformed"),
+            CheckpointError::Configuration { key } => write!(f, "{key} is another than the model's"),
+            CheckpointError::Key { index } => {
+                write!(f, "the key of metadata pair {index} is reserved or occurs twice")
+            }
             CheckpointError::Buffer { given, wanted } => {
                 write!(f, "the buffer has {given} bytes; wanted: {wanted}")
             }

@@ -22,12 +22,14 @@
 //! | [`schedule`] | the learning rate at each step |
 //! | [`sampling`] | drawing a token from logits |
 //! | [`tokenizer`] | text to tokens and back: bytes, or a table of characters |
+//! | [`checkpoint`] | save and resume, bit for bit, from and to the caller's bytes |
 #![no_std]
 #![deny(unsafe_code)]
 
 #[cfg(test)]
 extern crate std;
 
+pub mod checkpoint;
 pub mod config;
 pub mod data;
 pub mod error;

@@ -1,0 +1,100 @@
+//! What a checkpoint says of its model in `__metadata__`: the keys, and how values are written as text.
+//! Numbers stand as Rust displays them, floats as the shortest decimal that reads back to the same bits.
+
+use core::fmt::Display;
+use core::str::FromStr;
+
+use super::Checkpoint;
+use crate::config::{Activation, Config, Dropout};
+use crate::error::{CheckpointError, Error};
+
+/// Keys that begin so are the engine's own.
+pub(super) const OWN: &str = "jostle.";
+/// The library that a reader of safetensors is told to expect; here, that matrices are PyTorch's.
+pub(super) const FORMAT: &str = "format";
+pub(super) const CHECKSUM: &str = "jostle.checksum";
+pub(super) const STEP: &str = "jostle.step";
+pub(super) const SEED: &str = "jostle.seed";
+
+const VOCAB: &str = "jostle.vocab";
+const CONTEXT: &str = "jostle.context";
+const LAYERS: &str = "jostle.layers";
+const HEADS: &str = "jostle.heads";
+const WIDTH: &str = "jostle.width";
+const HIDDEN: &str = "jostle.hidden";
+const ACTIVATION: &str = "jostle.activation";
+const BIAS: &str = "jostle.bias";
+const TIED: &str = "jostle.tied";
+const NORM_EPSILON: &str = "jostle.norm_epsilon";
+const EMBEDDING_DROPOUT: &str = "jostle.dropout.embedding";
+const ATTENTION_DROPOUT: &str = "jostle.dropout.attention";
+const ATTENTION_PROJECTION_DROPOUT: &str = "jostle.dropout.attention_projection";
+const MLP_PROJECTION_DROPOUT: &str = "jostle.dropout.mlp_projection";
+
+const fn label(activation: Activation) -> &'static str {
+    match activation {
+        Activation::Gelu => "gelu",
+        Activation::GeluTanh => "gelu_tanh",
+    }
+}
+
+/// Visits what must be equal for parameters to mean the same.
+pub(super) fn model<E>(
+    config: &Config,
+    mut each: impl FnMut(&'static str, &dyn Display) -> Result<(), E>,
+) -> Result<(), E> {
+    each(VOCAB, &config.vocab)?;
+    each(CONTEXT, &config.context)?;
+    each(LAYERS, &config.layers)?;
+    each(HEADS, &config.heads)?;
+    each(WIDTH, &config.width)?;
+    each(HIDDEN, &config.hidden)?;
+    each(ACTIVATION, &label(config.activation))?;
+    each(BIAS, &config.bias)?;
+    each(TIED, &config.tied)?;
+    each(NORM_EPSILON, &config.norm_epsilon)
+}
+
+/// Visits what matters only while training.
+pub(super) fn training<E>(
+    config: &Config,
+    mut each: impl FnMut(&'static str, &dyn Display) -> Result<(), E>,
+) -> Result<(), E> {
+    each(EMBEDDING_DROPOUT, &config.dropout.embedding)?;
+    each(ATTENTION_DROPOUT, &config.dropout.attention)?;
+    each(ATTENTION_PROJECTION_DROPOUT, &config.dropout.attention_projection)?;
+    each(MLP_PROJECTION_DROPOUT, &config.dropout.mlp_projection)
+}
+
+/// The value of a key that must be there.
+pub(super) fn get<T: FromStr>(checkpoint: &Checkpoint, key: &'static str) -> Result<T, Error> {
+    let text = checkpoint.metadata(key).and_then(|text| text.plain());
+    text.and_then(|text| text.parse().ok()).ok_or(CheckpointError::Metadata { key }.into())
+}
+
+/// The configuration that a checkpoint states, validated.
+pub(super) fn config(checkpoint: &Checkpoint) -> Result<Config, Error> {
+    let activation = [Activation::Gelu, Activation::GeluTanh]
+        .into_iter()
+        .find(|known| checkpoint.metadata(ACTIVATION).is_some_and(|text| text.is(label(*known))));
+    let config = Config {
+        vocab: get(checkpoint, VOCAB)?,
+        context: get(checkpoint, CONTEXT)?,
+        layers: get(checkpoint, LAYERS)?,
+        heads: get(checkpoint, HEADS)?,
+        width: get(checkpoint, WIDTH)?,
+        hidden: get(checkpoint, HIDDEN)?,
+        dropout: Dropout {
+            embedding: get(checkpoint, EMBEDDING_DROPOUT)?,
+            attention: get(checkpoint, ATTENTION_DROPOUT)?,
+            attention_projection: get(checkpoint, ATTENTION_PROJECTION_DROPOUT)?,
+            mlp_projection: get(checkpoint, MLP_PROJECTION_DROPOUT)?,
+        },
+        activation: activation.ok_or(CheckpointError::Metadata { key: ACTIVATION })?,
+        bias: get(checkpoint, BIAS)?,
+        tied: get(checkpoint, TIED)?,
+        norm_epsilon: get(checkpoint, NORM_EPSILON)?,
+    };
+    config.validate()?;
+    Ok(config)
+}
