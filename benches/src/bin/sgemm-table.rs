@@ -11,7 +11,7 @@ use jostle_benches::product::{Library, Operands, SHAPES};
 use jostle_benches::rounds::{calls_in, median, seconds};
 
 /// How long each contender computes in each round.
-const TURN: Duration = Duration::from_millis(4);
+const TURN: Duration = Duration::from_millis(2);
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
@@ -24,7 +24,7 @@ fn main() {
     println!("One thread, {}, medians of {rounds} rounds, GFLOP/s.\n", simd.name());
     println!("| shape (m x k x n) | | jostle | matrixmultiply | gemm | jostle / best other | share of peak |");
     println!("|---|---|---:|---:|---:|---:|---:|");
-    let peak_calls = calls_in(TURN / 2, peak::run);
+    let peak_calls = calls_in(TURN / 4, peak::run);
     let mut peaks = Vec::new();
     for shape in SHAPES.iter().filter(|shape| shape.name().contains(&filter)) {
         let mut operands = Operands::new(*shape, simd);

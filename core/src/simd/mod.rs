@@ -84,6 +84,10 @@ pub(crate) trait Vector: Copy {
         }
     }
 
+    /// Asks for the cache line of an address, which need not be readable. Changes no result.
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
+
     /// The first lanes from a slice of fewer than sixteen, the rest zero.
     #[inline(always)]
     fn load_partial(from: &[f32]) -> Self {
@@ -290,41 +294,72 @@ impl InstructionSet {
 }
 
 /// Writes a function once, for every instruction set: the body is compiled for each with its vectors as
-/// `V`, and the function takes the [`InstructionSet`] to use as its first argument.
+/// `V`, and the function takes the [`InstructionSet`] to use as its first argument. With `unsafe fn`, the
+/// caller's promises hold for the body as well.
+///
+/// The body stands in functions that have the instructions enabled, so that closures in it have them too.
+/// What it calls is `#[inline(always)]` and keeps vector operations out of closures of its own: those are
+/// compiled without the instructions, and each operation in them can become a call.
 macro_rules! vectorized {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident<$V:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
-        $(#[$meta])*
+    ($(#[$meta:meta])* $vis:vis unsafe fn $($rest:tt)*) => {
+        $crate::simd::vectorized! { @ [$(#[$meta])* $vis] [unsafe] $($rest)* }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $crate::simd::vectorized! { @ [$(#[$meta])* $vis] [] $($rest)* }
+    };
+    (
+        @ [$($front:tt)*] [$($unsafe:tt)?]
+        $name:ident<$V:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
+    ) => {
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name(simd: $crate::simd::InstructionSet, $($arg: $type),*) $(-> $ret)? {
+        $($front)* $($unsafe)? fn $name(simd: $crate::simd::InstructionSet, $($arg: $type),*) $(-> $ret)? {
+            #[allow(unused_imports)]
             use $crate::simd::{Kind, Vector};
 
             #[inline(always)]
-            fn body<$V: Vector>($($arg: $type),*) $(-> $ret)? $body
+            $($unsafe)? fn portable($($arg: $type),*) $(-> $ret)? {
+                #[allow(dead_code)]
+                type $V = $crate::simd::Portable;
+                $body
+            }
+
+            #[cfg(target_arch = "aarch64")]
+            #[inline(always)]
+            $($unsafe)? fn neon($($arg: $type),*) $(-> $ret)? {
+                #[allow(dead_code)]
+                type $V = $crate::simd::Neon;
+                $body
+            }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2($($arg: $type),*) $(-> $ret)? {
-                body::<$crate::simd::Avx2>($($arg),*)
+            $($unsafe)? fn avx2($($arg: $type),*) $(-> $ret)? {
+                #[allow(dead_code)]
+                type $V = $crate::simd::Avx2;
+                $body
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-            fn avx512($($arg: $type),*) $(-> $ret)? {
-                body::<$crate::simd::Avx512>($($arg),*)
+            $($unsafe)? fn avx512($($arg: $type),*) $(-> $ret)? {
+                #[allow(dead_code)]
+                type $V = $crate::simd::Avx512;
+                $body
             }
 
-            match simd.kind() {
-                Kind::Portable => body::<$crate::simd::Portable>($($arg),*),
-                #[cfg(target_arch = "x86_64")]
-                #[allow(unsafe_code)]
-                // SAFETY: an `InstructionSet` is only made where the processor has it.
-                Kind::Avx2 => unsafe { avx2($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                #[allow(unsafe_code)]
-                // SAFETY: as above.
-                Kind::Avx512 => unsafe { avx512($($arg),*) },
-                #[cfg(target_arch = "aarch64")]
-                Kind::Neon => body::<$crate::simd::Neon>($($arg),*),
+            #[allow(unsafe_code, unused_unsafe)]
+            // SAFETY: an `InstructionSet` is only made where the processor has it; what an unsafe function
+            // asks for, its caller has promised.
+            unsafe {
+                match simd.kind() {
+                    Kind::Portable => portable($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Kind::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Kind::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    Kind::Neon => neon($($arg),*),
+                }
             }
         }
     };
