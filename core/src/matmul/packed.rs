@@ -3,7 +3,7 @@
 //! The five loops of Goto & van de Geijn (2008), outermost first: blocks of columns (5), of the inner index
 //! (4), of rows (3), panels of columns (2), tiles of rows (1). B is packed into panels of sixteen columns, a
 //! block of which stays in the second-level cache; A is read where it lies when its rows are contiguous, and
-//! packed into rows of tiles otherwise.
+//! packed into tiles otherwise.
 
 use super::{Matrix, Size, Start};
 use crate::simd::{LANES, Vector, vectorized};
@@ -13,14 +13,17 @@ pub(super) const COLUMNS: usize = LANES;
 
 /// Whether the target has caches and vector units that packing pays for.
 const LARGE: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
-/// Blocks of the inner index: one panel of B (16 KiB) stays in the first-level cache.
+/// The longest block of the inner index: one panel of B (16 KiB) stays in the first-level cache.
 const BLOCK_K: usize = 256;
-/// Blocks of columns: a packed block of B (256 KiB) stays in the second-level cache.
+/// The widest block of columns: a packed block of B (256 KiB) stays in the second-level cache.
 const BLOCK_N: usize = if LARGE { 256 } else { COLUMNS };
-/// Blocks of rows: a block of A beside it. A multiple of every `TILE_ROWS`.
+/// The highest block of rows: a block of A (84 KiB) stays beside it. A multiple of every `TILE_ROWS`.
 const BLOCK_M: usize = if LARGE { 84 } else { 0 };
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
 const ROWS_WORTH_PACKING: usize = if LARGE { 16 } else { usize::MAX };
+
+/// Steps of the inner index between two computations of row addresses.
+const UNROLL: usize = if LARGE { 4 } else { 1 };
 
 const fn min(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
@@ -30,45 +33,26 @@ const fn min(a: usize, b: usize) -> usize {
 pub const fn scratch(m: usize, n: usize, k: usize) -> usize {
     let k = min(k, BLOCK_K);
     let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), BLOCK_N) * k;
-    let a = min(m.div_ceil(BLOCK_M_UNIT).saturating_mul(BLOCK_M_UNIT), BLOCK_M) * k;
-    a + b
+    let a = min(m, BLOCK_M) * k;
+    a + b + ALIGNMENT
 }
 
-/// Rows of A are padded to a multiple of this when packed: the least common multiple of all `TILE_ROWS`.
-const BLOCK_M_UNIT: usize = 84;
+/// Elements of scratch given up so that panels begin with a cache line.
+const ALIGNMENT: usize = if LARGE { 15 } else { 0 };
 
 vectorized! {
     /// `C = start + A B`.
     ///
     /// # Safety
-    /// Every index that `size` and the strides imply must be within the matrices, C and the bias; C must be
-    /// writable and nobody else's; `space` must hold [`scratch`] elements.
-    pub(super) fn product_checked<V>(
+    /// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
+    /// - C must be writable and nobody else's meanwhile.
+    /// - `space` must hold [`scratch`] elements.
+    pub(super) unsafe fn product<V>(
         size: Size, c: *mut f32, c_stride: usize, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_>, space: &mut [f32],
     ) {
         // SAFETY: passed on from the caller.
         unsafe { blocks::<V>(size, c, c_stride, start, a, b, space) }
     }
-}
-
-/// `C = start + A B`.
-///
-/// # Safety
-/// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
-/// - C must be writable and nobody else's meanwhile.
-/// - `space` must hold [`scratch`] elements.
-#[allow(clippy::too_many_arguments)]
-pub(super) unsafe fn product(
-    simd: crate::simd::InstructionSet,
-    size: Size,
-    c: *mut f32,
-    c_stride: usize,
-    start: Start<'_>,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    space: &mut [f32],
-) {
-    product_checked(simd, size, c, c_stride, start, a, b, space);
 }
 
 /// Where a tile's accumulators start.
@@ -90,11 +74,28 @@ struct Tile {
     b_row: usize,
     c: *mut f32,
     c_row: usize,
-    /// Columns of C to write, 1 to 16; where fewer than 16, B is packed or `b_padded` is false.
+    /// Columns of C to write, 1 to 16; B has sixteen nevertheless.
     columns: usize,
-    /// Whether B holds sixteen columns even where C has fewer.
-    b_padded: bool,
     first: First,
+}
+
+/// The size of blocks that cut `total` into as few as `most` allows, of nearly equal size.
+#[inline(always)]
+fn even(total: usize, most: usize, unit: usize) -> usize {
+    let blocks = total.div_ceil(most.max(1)).max(1);
+    min(total.div_ceil(blocks).div_ceil(unit) * unit, most)
+}
+
+/// The rows of the next tile: no tile is so low that its few chains of multiply-adds leave the units idle.
+#[inline(always)]
+fn tile_rows<V: Vector>(rows: usize) -> usize {
+    if rows >= 2 * V::TILE_ROWS {
+        V::TILE_ROWS
+    } else if rows > V::TILE_ROWS {
+        rows.div_ceil(2)
+    } else {
+        rows
+    }
 }
 
 #[inline(always)]
@@ -110,12 +111,15 @@ unsafe fn blocks<V: Vector>(
 ) {
     let pack_b = b.column_stride != 1 || m >= ROWS_WORTH_PACKING;
     let pack_a = LARGE && a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS;
-    let (block_n, block_m) = (if pack_b { BLOCK_N } else { n }, if pack_a { BLOCK_M } else { m });
+    let block_n = if pack_b { even(n, BLOCK_N, COLUMNS) } else { n };
+    let block_k = even(k, BLOCK_K, 1);
+    let block_m = if LARGE { even(m, BLOCK_M, V::TILE_ROWS) } else { m };
     let bias = match start {
         Start::Bias(bias) => Some(bias.as_ptr()),
         Start::Zero | Start::Accumulate => None,
     };
-    let space_b = space.as_mut_ptr();
+    let space = space.as_mut_ptr();
+    let space_b = if LARGE { space.wrapping_add((space as usize).wrapping_neg() / 4 % 16) } else { space };
     // SAFETY: all offsets below stay within what the caller vouches for: rows below `m`, columns below `n`,
     // inner indices below `k`; the packed B takes at most `BLOCK_N * BLOCK_K` elements of the space (rounded
     // up to panels), the packed A the rest.
@@ -123,45 +127,51 @@ unsafe fn blocks<V: Vector>(
         let mut j = 0;
         loop {
             let columns = min(block_n, n - j);
+            let panels = columns.div_ceil(COLUMNS);
             let mut p = 0;
             loop {
-                let inner = min(BLOCK_K, k - p);
+                let inner = min(block_k, k - p);
+                let space_a =
+                    space_b.wrapping_add(if pack_b { panels * COLUMNS * inner } else { COLUMNS * inner });
                 let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j * b.column_stride);
-                let panels = columns.div_ceil(COLUMNS);
-                if pack_b {
-                    for panel in 0..panels {
-                        let width = min(COLUMNS, columns - panel * COLUMNS);
-                        let from = b_block.add(panel * COLUMNS * b.column_stride);
+                for panel in 0..panels {
+                    let width = min(COLUMNS, columns - panel * COLUMNS);
+                    let from = b_block.wrapping_add(panel * COLUMNS * b.column_stride);
+                    if pack_b {
                         pack_panel::<V>(space_b.add(panel * COLUMNS * inner), from, b, inner, width);
+                    } else if width < COLUMNS {
+                        pack_panel::<V>(space_b, from, b, inner, width);
                     }
                 }
-                let first = |column: usize| match (p, start, bias) {
-                    (0, Start::Zero, _) => First::Zero,
-                    (0, Start::Bias(_), Some(bias)) => First::Bias(bias.add(column)),
-                    _ => First::C,
-                };
                 let mut i = 0;
                 while i < m {
                     let rows = min(block_m, m - i);
                     let a_block = a.data.as_ptr().wrapping_add(i * a.row_stride + p * a.column_stride);
-                    let space_a = space_b.wrapping_add(panels * COLUMNS * inner);
                     if pack_a {
                         pack_rows::<V>(space_a, a_block, a, rows, inner);
                     }
                     for panel in 0..panels {
                         let column = panel * COLUMNS;
+                        let width = min(COLUMNS, columns - column);
+                        let (tile_b, b_row) = if pack_b {
+                            (space_b.add(column * inner).cast_const(), COLUMNS)
+                        } else if width < COLUMNS {
+                            (space_b.cast_const(), COLUMNS)
+                        } else {
+                            (b_block.wrapping_add(column), b.row_stride)
+                        };
+                        let first = match (p, start, bias) {
+                            (0, Start::Zero, _) => First::Zero,
+                            (0, Start::Bias(_), Some(bias)) => First::Bias(bias.add(j + column)),
+                            _ => First::C,
+                        };
                         let mut row = 0;
                         while row < rows {
-                            let tile_rows = min(V::TILE_ROWS, rows - row);
+                            let tile_rows = tile_rows::<V>(rows - row);
                             let (tile_a, a_row, a_column) = if pack_a {
                                 (space_a.add(row * inner).cast_const(), 1, tile_rows)
                             } else {
                                 (a_block.wrapping_add(row * a.row_stride), a.row_stride, a.column_stride)
-                            };
-                            let (tile_b, b_row) = if pack_b {
-                                (space_b.add(column * inner).cast_const(), COLUMNS)
-                            } else {
-                                (b_block.wrapping_add(column), b.row_stride)
                             };
                             let tile = Tile {
                                 k: inner,
@@ -172,9 +182,8 @@ unsafe fn blocks<V: Vector>(
                                 b_row,
                                 c: c.add((i + row) * c_stride + j + column),
                                 c_row: c_stride,
-                                columns: min(COLUMNS, columns - column),
-                                b_padded: pack_b,
-                                first: first(j + column),
+                                columns: width,
+                                first,
                             };
                             tile_of::<V>(tile_rows, tile);
                             row += tile_rows;
@@ -233,15 +242,14 @@ unsafe fn pack_panel<V: Vector>(to: *mut f32, from: *const f32, b: Matrix<'_>, i
 unsafe fn pack_rows<V: Vector>(to: *mut f32, from: *const f32, a: Matrix<'_>, rows: usize, inner: usize) {
     let mut row = 0;
     while row < rows {
-        let tile_rows = min(V::TILE_ROWS, rows - row);
+        let tile_rows = tile_rows::<V>(rows - row);
         // SAFETY: see above.
         unsafe {
             let (to, from) = (to.add(row * inner), from.add(row * a.row_stride));
-            if tile_rows == V::TILE_ROWS {
+            if tile_rows == V::TILE_ROWS && a.row_stride == 1 {
                 for p in 0..inner {
-                    for r in 0..V::TILE_ROWS {
-                        *to.add(p * V::TILE_ROWS + r) = *from.add(r * a.row_stride + p * a.column_stride);
-                    }
+                    let (to, from) = (to.add(p * V::TILE_ROWS), from.add(p * a.column_stride));
+                    core::ptr::copy_nonoverlapping(from, to, V::TILE_ROWS);
                 }
             } else {
                 for p in 0..inner {
@@ -255,67 +263,72 @@ unsafe fn pack_rows<V: Vector>(to: *mut f32, from: *const f32, a: Matrix<'_>, ro
     }
 }
 
-/// One register tile, with its number of rows made constant.
+/// How a tile reads A: which of its two distances is one, and so a constant of the code.
+const CONTIGUOUS_ROWS: u8 = 0;
+const CONTIGUOUS_COLUMNS: u8 = 1;
+const STRIDED: u8 = 2;
+
+/// One register tile, with its number of rows and its way of reading A made constant.
 ///
 /// # Safety
 /// As for [`tile`]; `rows` must be 1 to [`Vector::TILE_ROWS`].
 #[inline(always)]
 unsafe fn tile_of<V: Vector>(rows: usize, t: Tile) {
     macro_rules! dispatch {
-        ($($rows:literal)*) => {
+        ($form:ident: $($rows:literal)*) => {
             match rows {
                 // SAFETY: passed on from the caller.
-                $($rows if $rows <= V::TILE_ROWS => unsafe { tile::<V, $rows>(t) },)*
+                $($rows if $rows <= V::TILE_ROWS => unsafe { tile::<V, $form, $rows>(t) },)*
                 _ => {}
             }
         };
     }
-    dispatch!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    if t.a_column == 1 {
+        dispatch!(CONTIGUOUS_ROWS: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    } else if t.a_row == 1 {
+        dispatch!(CONTIGUOUS_COLUMNS: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    } else {
+        dispatch!(STRIDED: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+    }
 }
 
 /// `M` rows of C by sixteen columns, accumulated in registers.
 ///
 /// # Safety
-/// A readable for `M` rows and `k` columns, B for `k` rows of sixteen (or of `columns`), C readable where
-/// accumulated onto and writable for `M` rows of `columns`, a bias for `columns`.
+/// A readable for `M` rows and `k` columns, B for `k` rows of sixteen, C readable where accumulated onto and
+/// writable for `M` rows of `columns`, a bias for `columns`.
 #[inline(always)]
-unsafe fn tile<V: Vector, const M: usize>(t: Tile) {
-    let whole = t.columns == COLUMNS;
+unsafe fn tile<V: Vector, const FORM: u8, const M: usize>(t: Tile) {
+    let a_row = if FORM == CONTIGUOUS_COLUMNS { 1 } else { t.a_row };
+    let a_column = if FORM == CONTIGUOUS_ROWS { 1 } else { t.a_column };
     // SAFETY: see above.
     unsafe {
         let mut sums = [V::zero(); M];
         match t.first {
             First::Zero => {}
-            First::Bias(bias) => sums = [read::<V>(bias, t.columns); M],
+            First::Bias(bias) => sums = [load::<V>(bias, t.columns); M],
             First::C => {
                 for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = read::<V>(t.c.add(i * t.c_row), t.columns);
+                    *sum = load(t.c.add(i * t.c_row), t.columns);
                 }
             }
         }
         let (mut a, mut b) = (t.a, t.b);
-        if whole || t.b_padded {
-            for _ in 0..t.k {
-                let row = V::load(&*b.cast());
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = V::splat(*a.add(i * t.a_row)).mul_add(row, *sum);
-                }
-                a = a.wrapping_add(t.a_column);
-                b = b.wrapping_add(t.b_row);
+        for _ in 0..t.k / UNROLL {
+            for p in 0..UNROLL {
+                step(&mut sums, a.wrapping_add(p * a_column), a_row, b.wrapping_add(p * t.b_row));
             }
-        } else {
-            for _ in 0..t.k {
-                let row = read::<V>(b, t.columns);
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = V::splat(*a.add(i * t.a_row)).mul_add(row, *sum);
-                }
-                a = a.wrapping_add(t.a_column);
-                b = b.wrapping_add(t.b_row);
-            }
+            a = a.wrapping_add(UNROLL * a_column);
+            b = b.wrapping_add(UNROLL * t.b_row);
         }
-        for (i, sum) in sums.iter().enumerate() {
+        for _ in 0..t.k % UNROLL {
+            step(&mut sums, a, a_row, b);
+            a = a.wrapping_add(a_column);
+            b = b.wrapping_add(t.b_row);
+        }
+        for (i, sum) in sums.into_iter().enumerate() {
             let to = t.c.add(i * t.c_row);
-            if whole {
+            if t.columns == COLUMNS {
                 sum.store(&mut *to.cast());
             } else {
                 sum.store_partial(core::slice::from_raw_parts_mut(to, t.columns));
@@ -324,12 +337,27 @@ unsafe fn tile<V: Vector, const M: usize>(t: Tile) {
     }
 }
 
-/// Up to sixteen elements, padded with zeros.
+/// One multiply-add onto each accumulator: a column of A times a row of B.
 ///
 /// # Safety
-/// `from` must be readable for `columns` elements.
+/// `a` readable for `M` elements `a_row` apart, `b` for sixteen.
 #[inline(always)]
-unsafe fn read<V: Vector>(from: *const f32, columns: usize) -> V {
+unsafe fn step<V: Vector, const M: usize>(sums: &mut [V; M], a: *const f32, a_row: usize, b: *const f32) {
+    // SAFETY: see above.
+    unsafe {
+        let b = V::load(&*b.cast());
+        for (i, sum) in sums.iter_mut().enumerate() {
+            *sum = V::splat(*a.add(i * a_row)).mul_add(b, *sum);
+        }
+    }
+}
+
+/// The first `columns` of sixteen columns.
+///
+/// # Safety
+/// `from` readable for as many.
+#[inline(always)]
+unsafe fn load<V: Vector>(from: *const f32, columns: usize) -> V {
     // SAFETY: see above.
     unsafe {
         if columns == COLUMNS {

@@ -147,9 +147,39 @@ impl Vector for Avx2 {
         unsafe { Avx2(_mm256_cvtepi32_ps(a.0), _mm256_cvtepi32_ps(a.1)) }
     }
     #[inline(always)]
+    fn load_partial(from: &[f32]) -> Self {
+        let from_upper = from.as_ptr().wrapping_add(8);
+        let (lower, upper) = first_lanes(from.len());
+        // Lanes that the masks leave out are neither read nor written.
+        unsafe { Avx2(_mm256_maskload_ps(from.as_ptr(), lower), _mm256_maskload_ps(from_upper, upper)) }
+    }
+    #[inline(always)]
+    fn store_partial(self, to: &mut [f32]) {
+        let to_upper = to.as_mut_ptr().wrapping_add(8);
+        let (lower, upper) = first_lanes(to.len());
+        unsafe {
+            _mm256_maskstore_ps(to.as_mut_ptr(), lower, self.0);
+            _mm256_maskstore_ps(to_upper, upper, self.1);
+        }
+    }
+    #[inline(always)]
+    fn prefetch(address: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
     unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
         // SAFETY: the caller vouches for every index.
         unsafe { transpose(to, from, stride, count) }
+    }
+}
+
+/// Masks of the first `count` lanes.
+#[inline(always)]
+fn first_lanes(count: usize) -> (__m256i, __m256i) {
+    let (lower, upper) = Avx2::lane_numbers();
+    unsafe {
+        let count = _mm256_set1_epi32(count as i32);
+        (_mm256_cmpgt_epi32(count, lower), _mm256_cmpgt_epi32(count, upper))
     }
 }
 
@@ -160,19 +190,12 @@ impl Vector for Avx2 {
 #[inline(always)]
 pub(super) unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
     unsafe {
+        let whole = count - count % 8;
         for half in 0..2 {
-            let from = from.add(8 * half * stride);
-            let to = to.add(8 * half);
+            let (to, from) = (to.add(8 * half), from.add(8 * half * stride));
             let mut p = 0;
-            while p + 8 <= count {
-                let low = transpose_quads(from.add(p), stride);
-                let high = transpose_quads(from.add(4 * stride + p), stride);
-                for i in 0..4 {
-                    let first = _mm256_permute2f128_ps::<0x20>(low[i], high[i]);
-                    let second = _mm256_permute2f128_ps::<0x31>(low[i], high[i]);
-                    _mm256_storeu_ps(to.add(LANES * (p + i)), first);
-                    _mm256_storeu_ps(to.add(LANES * (p + i + 4)), second);
-                }
+            while p < whole {
+                transpose_eight(to.add(LANES * p), from.add(p), stride);
                 p += 8;
             }
             while p < count {
@@ -185,16 +208,28 @@ pub(super) unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, co
     }
 }
 
-/// Four rows of eight, as columns: vector i holds columns i and i + 4.
+/// `to[16 * p + j] = from[j * stride + p]` for both below eight: pairs of rows interleaved, then pairs of
+/// pairs, then halves exchanged.
 #[inline(always)]
-unsafe fn transpose_quads(from: *const f32, stride: usize) -> [__m256; 4] {
+unsafe fn transpose_eight(to: *mut f32, from: *const f32, stride: usize) {
     unsafe {
-        let [a, b, c, d] = [
-            _mm256_loadu_ps(from),
-            _mm256_loadu_ps(from.add(stride)),
-            _mm256_loadu_ps(from.add(2 * stride)),
-            _mm256_loadu_ps(from.add(3 * stride)),
-        ];
+        let mut rows = [_mm256_setzero_ps(); 8];
+        for (j, row) in rows.iter_mut().enumerate() {
+            *row = _mm256_loadu_ps(from.add(j * stride));
+        }
+        let [a, b, c, d, e, f, g, h] = rows;
+        let (low, high) = (transpose_quads(a, b, c, d), transpose_quads(e, f, g, h));
+        for (p, (low, high)) in low.into_iter().zip(high).enumerate() {
+            _mm256_storeu_ps(to.add(LANES * p), _mm256_permute2f128_ps::<0x20>(low, high));
+            _mm256_storeu_ps(to.add(LANES * (p + 4)), _mm256_permute2f128_ps::<0x31>(low, high));
+        }
+    }
+}
+
+/// Columns of four rows: columns p and p + 4 in the halves of vector p.
+#[inline(always)]
+unsafe fn transpose_quads(a: __m256, b: __m256, c: __m256, d: __m256) -> [__m256; 4] {
+    unsafe {
         let (ab_low, ab_high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
         let (cd_low, cd_high) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
         [

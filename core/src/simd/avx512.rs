@@ -123,8 +123,27 @@ impl Vector for Avx512 {
         unsafe { Avx512(_mm512_cvtepi32_ps(a)) }
     }
     #[inline(always)]
+    fn load_partial(from: &[f32]) -> Self {
+        // Lanes that the mask leaves out are neither read nor written.
+        unsafe { Avx512(_mm512_maskz_loadu_ps(first_lanes(from.len()), from.as_ptr())) }
+    }
+    #[inline(always)]
+    fn store_partial(self, to: &mut [f32]) {
+        unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first_lanes(to.len()), self.0) }
+    }
+    #[inline(always)]
+    fn prefetch(address: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+    #[inline(always)]
     unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
         // SAFETY: the caller vouches for every index; AVX-512 includes AVX2.
         unsafe { avx2::transpose(to, from, stride, count) }
     }
+}
+
+/// The mask of the first `count` lanes; all of them from sixteen on.
+#[inline(always)]
+fn first_lanes(count: usize) -> __mmask16 {
+    if count < LANES { (1 << count) - 1 } else { __mmask16::MAX }
 }

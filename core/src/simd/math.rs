@@ -17,6 +17,12 @@ fn polynomial<V: Vector, const N: usize>(x: V, highest: f32, coefficients: [f32;
     sum
 }
 
+/// 2^(n - 192).
+#[inline(always)]
+fn power_of_two<V: Vector>(n: V::Bits) -> V {
+    V::from_bits(V::shift_left::<23>(V::add_bits(n, V::splat_bits(127_u32.wrapping_sub(192)))))
+}
+
 /// e^x. Zero below -104, infinity above 88.73; denormal results are rounded twice.
 ///
 /// n = round(x / ln 2), then e^(x - n ln 2) by Cephes' polynomial (Moshier, `expf`), then times 2^n in two
@@ -39,15 +45,9 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
     let n = V::add_bits(shifted.to_bits(), V::splat_bits(384_u32.wrapping_sub(ROUND.to_bits())));
     let first = V::shift_right::<1>(n);
     let second = V::sub_bits(n, first);
-    let result = e.mul(power::<V>(first)).mul(power::<V>(second));
+    let result = e.mul(power_of_two::<V>(first)).mul(power_of_two::<V>(second));
     // NaN and infinity stay what they are.
     V::select(x.lt(V::splat(f32::INFINITY)), result, x)
-}
-
-/// 2^(half - 192), as the bits of a float.
-#[inline(always)]
-fn power<V: Vector>(half: V::Bits) -> V {
-    V::from_bits(V::shift_left::<23>(V::add_bits(half, V::splat_bits(127_u32.wrapping_sub(192)))))
 }
 
 /// The natural logarithm of a positive normal number.

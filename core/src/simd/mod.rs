@@ -84,6 +84,10 @@ pub(crate) trait Vector: Copy {
         }
     }
 
+    /// Asks for the cache line of an address, which need not be readable. Changes no result.
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
+
     /// The first lanes from a slice of fewer than sixteen, the rest zero.
     #[inline(always)]
     fn load_partial(from: &[f32]) -> Self {
@@ -136,31 +140,6 @@ fn reduce_add_lanes(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// A slice in blocks of a vector, and the rest.
-type Blocks<'a> = (&'a [[f32; LANES]], &'a [f32]);
-
-/// Vector `i` of every input.
-#[inline(always)]
-fn blocks_at<V: Vector, const N: usize>(inputs: &[Blocks<'_>; N], i: usize) -> [V; N] {
-    let mut values = [V::zero(); N];
-    for (value, (blocks, _)) in values.iter_mut().zip(inputs) {
-        if let Some(block) = blocks.get(i) {
-            *value = V::load(block);
-        }
-    }
-    values
-}
-
-/// The rest of every input, padded with zeros.
-#[inline(always)]
-fn tails<V: Vector, const N: usize>(inputs: &[Blocks<'_>; N]) -> [V; N] {
-    let mut values = [V::zero(); N];
-    for (value, (_, tail)) in values.iter_mut().zip(inputs) {
-        *value = V::load_partial(tail);
-    }
-    values
-}
-
 /// `out[i] = f(i / 16, in[i]...)` in vectors, the rest of the last one padded with zeros.
 #[inline(always)]
 pub(crate) fn map<V: Vector, const N: usize>(
@@ -173,11 +152,17 @@ pub(crate) fn map<V: Vector, const N: usize>(
     let (blocks, tail) = out.as_chunks_mut::<LANES>();
     let inputs = inputs.map(|input| input.as_chunks::<LANES>());
     for (i, block) in blocks.iter_mut().enumerate() {
-        let values = blocks_at(&inputs, i);
+        let mut values = [V::zero(); N];
+        for (value, (input, _)) in values.iter_mut().zip(&inputs) {
+            if let Some(input) = input.get(i) {
+                *value = V::load(input);
+            }
+        }
         f(i, values).store(block);
     }
     if !tail.is_empty() {
-        f(full, tails(&inputs)).store_partial(tail);
+        let values = inputs.map(|(_, tail)| V::load_partial(tail));
+        f(full, values).store_partial(tail);
     }
 }
 
@@ -193,11 +178,17 @@ pub(crate) fn update<V: Vector, const N: usize>(
     let (blocks, tail) = x.as_chunks_mut::<LANES>();
     let inputs = inputs.map(|input| input.as_chunks::<LANES>());
     for (i, block) in blocks.iter_mut().enumerate() {
-        let values = blocks_at(&inputs, i);
+        let mut values = [V::zero(); N];
+        for (value, (input, _)) in values.iter_mut().zip(&inputs) {
+            if let Some(input) = input.get(i) {
+                *value = V::load(input);
+            }
+        }
         f(i, V::load(block), values).store(block);
     }
     if !tail.is_empty() {
-        f(full, V::load_partial(tail), tails(&inputs)).store_partial(tail);
+        let values = inputs.map(|(_, tail)| V::load_partial(tail));
+        f(full, V::load_partial(tail), values).store_partial(tail);
     }
 }
 
@@ -210,12 +201,17 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
     let inputs = inputs.map(|input| input.as_chunks::<LANES>());
     let mut total = V::zero();
     for i in 0..length / LANES {
-        let values = blocks_at(&inputs, i);
+        let mut values = [V::zero(); N];
+        for (value, (input, _)) in values.iter_mut().zip(&inputs) {
+            if let Some(input) = input.get(i) {
+                *value = V::load(input);
+            }
+        }
         total = total.add(f(values));
     }
     let rest = length % LANES;
     if rest > 0 {
-        let values = f(tails(&inputs));
+        let values = f(inputs.map(|(_, tail)| V::load_partial(tail)));
         let mut lanes = [0.0; LANES];
         values.store(&mut lanes);
         for lane in lanes.iter_mut().skip(rest) {
@@ -298,58 +294,72 @@ impl InstructionSet {
 }
 
 /// Writes a function once, for every instruction set: the body is compiled for each with its vectors as
-/// `V`, and the function takes the [`InstructionSet`] to use as its first argument.
+/// `V`, and the function takes the [`InstructionSet`] to use as its first argument. With `unsafe fn`, the
+/// caller's promises hold for the body as well.
 ///
-/// The body is repeated rather than called, since only closures written inside a function with a target
-/// feature have it too; without it their vector instructions become calls.
+/// The body stands in functions that have the instructions enabled, so that closures in it have them too.
+/// What it calls is `#[inline(always)]` and keeps vector operations out of closures of its own: those are
+/// compiled without the instructions, and each operation in them can become a call.
 macro_rules! vectorized {
+    ($(#[$meta:meta])* $vis:vis unsafe fn $($rest:tt)*) => {
+        $crate::simd::vectorized! { @ [$(#[$meta])* $vis] [unsafe] $($rest)* }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $($rest:tt)*) => {
+        $crate::simd::vectorized! { @ [$(#[$meta])* $vis] [] $($rest)* }
+    };
     (
-        $(#[$meta:meta])*
-        $vis:vis fn $name:ident<$V:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
+        @ [$($front:tt)*] [$($unsafe:tt)?]
+        $name:ident<$V:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
     ) => {
-        $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name(simd: $crate::simd::InstructionSet, $($arg: $type),*) $(-> $ret)? {
+        $($front)* $($unsafe)? fn $name(simd: $crate::simd::InstructionSet, $($arg: $type),*) $(-> $ret)? {
             #[allow(unused_imports)]
             use $crate::simd::{Kind, Vector};
 
-            fn portable($($arg: $type),*) $(-> $ret)? {
+            #[inline(always)]
+            $($unsafe)? fn portable($($arg: $type),*) $(-> $ret)? {
+                #[allow(dead_code)]
                 type $V = $crate::simd::Portable;
+                $body
+            }
+
+            #[cfg(target_arch = "aarch64")]
+            #[inline(always)]
+            $($unsafe)? fn neon($($arg: $type),*) $(-> $ret)? {
+                #[allow(dead_code)]
+                type $V = $crate::simd::Neon;
                 $body
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            fn avx2($($arg: $type),*) $(-> $ret)? {
+            $($unsafe)? fn avx2($($arg: $type),*) $(-> $ret)? {
+                #[allow(dead_code)]
                 type $V = $crate::simd::Avx2;
                 $body
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
-            fn avx512($($arg: $type),*) $(-> $ret)? {
+            $($unsafe)? fn avx512($($arg: $type),*) $(-> $ret)? {
+                #[allow(dead_code)]
                 type $V = $crate::simd::Avx512;
                 $body
             }
 
-            #[cfg(target_arch = "aarch64")]
-            fn neon($($arg: $type),*) $(-> $ret)? {
-                type $V = $crate::simd::Neon;
-                $body
-            }
-
-            match simd.kind() {
-                Kind::Portable => portable($($arg),*),
-                #[cfg(target_arch = "x86_64")]
-                #[allow(unsafe_code)]
-                // SAFETY: an `InstructionSet` is only made where the processor has it.
-                Kind::Avx2 => unsafe { avx2($($arg),*) },
-                #[cfg(target_arch = "x86_64")]
-                #[allow(unsafe_code)]
-                // SAFETY: as above.
-                Kind::Avx512 => unsafe { avx512($($arg),*) },
-                #[cfg(target_arch = "aarch64")]
-                Kind::Neon => neon($($arg),*),
+            #[allow(unsafe_code, unused_unsafe)]
+            // SAFETY: an `InstructionSet` is only made where the processor has it; what an unsafe function
+            // asks for, its caller has promised.
+            unsafe {
+                match simd.kind() {
+                    Kind::Portable => portable($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Kind::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "x86_64")]
+                    Kind::Avx512 => avx512($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    Kind::Neon => neon($($arg),*),
+                }
             }
         }
     };

@@ -1,0 +1,12 @@
+//! What the measurements share. Each binary and benchmark takes its yardsticks in turns with jostle, in one
+//! process, so that a busy machine slows all of them alike.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`product`] | the shapes of matrix products, and three libraries that compute them |
+//! | [`peak`] | the processor's fused multiply-adds a second |
+//! | [`rounds`] | timing in turns, medians |
+
+pub mod peak;
+pub mod product;
+pub mod rounds;
