@@ -1,0 +1,378 @@
+//! The engine against PyTorch: logits, loss, every gradient, and twenty steps of training, for models of odd
+//! shapes. The numbers lie in `golden/`, made by `golden/make.py`, which says what they are.
+//!
+//! | what | error | tolerance | PyTorch's own f32 is off by up to |
+//! |---|---|---|---|
+//! | logits | of all, in norm | [`LOGITS`] | 4e-7 |
+//! | gradients | of each tensor, in norm | [`GRADIENTS`] | 2e-6, where a norm's sums cancel |
+//! | losses | of the worst step | [`LOSSES`] | 2e-7 |
+//! | norms | of the worst step | [`NORMS`] | 1e-6 |
+//!
+//! All errors are relative, and against f64. Each tolerance leaves an engine some other order of summation
+//! than PyTorch's: a few times PyTorch's error. AdamW lets rounding grow with the steps, but not far: where it
+//! turns a small gradient's noise into a whole step, the loss hardly depends on that parameter.
+//! That wrong settings exceed the tolerances is itself tested: [`every_setting_matters`].
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use jostle::model::{Gradients, Pass, logits};
+use jostle::optimizer::{Optimizer, clip_factor, gradient_norm};
+use jostle::{Activation, Compute, Config, Dropout, Options, Plan, Shape};
+use safetensors::tensor::Metadata;
+use safetensors::{Dtype, SafeTensors};
+
+const LOGITS: f64 = 2e-6;
+const GRADIENTS: f64 = 5e-6;
+const LOSSES: f64 = 1e-6;
+const NORMS: f64 = 5e-6;
+
+/// Updates in a golden file.
+const STEPS: usize = 20;
+
+/// One test for each golden file.
+macro_rules! cases {
+    ($($name:ident)*) => {
+        const CASES: &[(&str, &[u8])] =
+            &[$((stringify!($name), include_bytes!(concat!("golden/", stringify!($name), ".safetensors")))),*];
+
+        $(#[test]
+        fn $name() {
+            check(stringify!($name));
+        })*
+    };
+}
+
+cases! {
+    gpt2 hidden large_vocab no_bias_untied one_token three_heads three_layers three_tiles two_tiles
+}
+
+// The engine's interface: the only part that changes with it.
+
+/// The engine, with buffers for one model.
+struct Engine {
+    plan: Plan,
+    shape: Shape,
+    workspace: Vec<f32>,
+}
+
+impl Engine {
+    fn new(settings: &Settings) -> Engine {
+        let shape = Shape { sequences: settings.batch, length: settings.length };
+        let plan = Plan::new(&settings.config, &Options::new(settings.batch)).unwrap();
+        // Not a number anywhere: what is read before it is written shows.
+        Engine { plan, shape, workspace: vec![f32::NAN; plan.workspace()] }
+    }
+
+    fn pass<'a>(plan: &'a Plan, shape: Shape, parameters: &'a [f32], tokens: &'a [i32]) -> Pass<'a> {
+        Pass { compute: Compute::serial(), plan, parameters, tokens, shape, training: None }
+    }
+
+    fn logits(&mut self, parameters: &[f32], tokens: &[i32]) -> Vec<f32> {
+        Engine::pass(&self.plan, self.shape, parameters, tokens).forward(&mut self.workspace).unwrap();
+        logits(&self.plan, &mut self.workspace, self.shape).unwrap().to_vec()
+    }
+
+    /// The loss as evaluation computes it.
+    fn loss(&mut self, parameters: &[f32], tokens: &[i32], targets: &[i32]) -> f32 {
+        let pass = Engine::pass(&self.plan, self.shape, parameters, tokens);
+        pass.loss(&mut self.workspace, targets).unwrap().mean()
+    }
+
+    /// The loss as training computes it, and the gradients.
+    fn gradients(&mut self, parameters: &[f32], tokens: &[i32], targets: &[i32]) -> (f32, Vec<f32>) {
+        let counted = targets.iter().filter(|target| **target != -1).count();
+        let mut gradients = vec![f32::NAN; self.plan.gradients];
+        let pass = Engine::pass(&self.plan, self.shape, parameters, tokens);
+        let loss = pass
+            .backward(&mut gradients, Gradients::Overwrite, &mut self.workspace, targets, counted)
+            .unwrap();
+        assert_eq!(loss.counted, counted);
+        (loss.mean(), gradients)
+    }
+
+    /// Losses and norms of twenty steps.
+    fn train(&mut self, settings: &Settings, golden: &Golden) -> (Vec<f32>, Vec<f32>) {
+        let &Settings { beta1, beta2, epsilon, weight_decay, learning_rate, clip, .. } = settings;
+        let optimizer = Optimizer::AdamW { beta1, beta2, epsilon, weight_decay };
+        let compute = Compute::serial();
+        let mut x = golden.parameters(&self.plan, "");
+        let mut state = vec![0.0; self.plan.optimizer];
+        let (tokens, targets) = (golden.i32s("train_tokens"), golden.i32s("train_targets"));
+        let rows = self.shape.rows();
+        let batches = tokens.chunks_exact(rows).zip(targets.chunks_exact(rows));
+        let steps = (0..).zip(batches).map(|(step, (tokens, targets))| {
+            let (loss, gradients) = self.gradients(&x, tokens, targets);
+            let norm = gradient_norm(compute, &gradients);
+            let factor = clip_factor(norm, clip);
+            optimizer
+                .update(compute, &self.plan, &mut x, &gradients, &mut state, step, learning_rate, factor)
+                .unwrap();
+            (loss, norm)
+        });
+        steps.unzip()
+    }
+}
+
+/// One golden file.
+struct Golden {
+    tensors: SafeTensors<'static>,
+    metadata: Metadata,
+}
+
+/// The model of a golden file, and how it was trained.
+#[derive(Clone, Copy)]
+struct Settings {
+    config: Config,
+    batch: usize,
+    length: usize,
+    learning_rate: f32,
+    beta1: f32,
+    beta2: f32,
+    epsilon: f32,
+    weight_decay: f32,
+    clip: f32,
+}
+
+impl Golden {
+    fn read(name: &str) -> Golden {
+        let (_, bytes) = CASES.iter().find(|case| case.0 == name).unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(bytes).unwrap();
+        Golden { tensors: SafeTensors::deserialize(bytes).unwrap(), metadata }
+    }
+
+    fn text(&self, key: &str) -> &str {
+        self.metadata
+            .metadata()
+            .as_ref()
+            .and_then(|metadata| metadata.get(key))
+            .unwrap_or_else(|| panic!("no {key}"))
+    }
+
+    fn value<T: FromStr>(&self, key: &str) -> T {
+        self.text(key).parse().unwrap_or_else(|_| panic!("{key} is {}", self.text(key)))
+    }
+
+    fn settings(&self) -> Settings {
+        let config = Config {
+            vocab: self.value("vocab"),
+            context: self.value("context"),
+            layers: self.value("layers"),
+            heads: self.value("heads"),
+            width: self.value("width"),
+            hidden: self.value("hidden"),
+            dropout: Dropout::NONE,
+            activation: match self.text("activation") {
+                "gelu" => Activation::Gelu,
+                "gelu_tanh" => Activation::GeluTanh,
+                other => panic!("activation {other}"),
+            },
+            bias: self.value("bias"),
+            tied: self.value("tied"),
+            norm_epsilon: self.value("norm_epsilon"),
+        };
+        Settings {
+            config,
+            batch: self.value("batch"),
+            length: self.value("length"),
+            learning_rate: self.value("learning_rate"),
+            beta1: self.value("beta1"),
+            beta2: self.value("beta2"),
+            epsilon: self.value("epsilon"),
+            weight_decay: self.value("weight_decay"),
+            clip: self.value("clip"),
+        }
+    }
+
+    fn words(&self, name: &str, dtype: Dtype) -> (Vec<usize>, impl Iterator<Item = [u8; 4]>) {
+        let tensor = self.tensors.tensor(name).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(tensor.dtype(), dtype, "{name}");
+        (tensor.shape().to_vec(), tensor.data().as_chunks::<4>().0.iter().copied())
+    }
+
+    fn f32s(&self, name: &str) -> Vec<f32> {
+        self.words(name, Dtype::F32).1.map(f32::from_le_bytes).collect()
+    }
+
+    fn i32s(&self, name: &str) -> Vec<i32> {
+        self.words(name, Dtype::I32).1.map(i32::from_le_bytes).collect()
+    }
+
+    /// All parameters (or, with prefix `grad.`, gradients) as they lie in the engine's buffer.
+    fn parameters(&self, plan: &Plan, prefix: &str) -> Vec<f32> {
+        let mut all = vec![f32::NAN; plan.parameters];
+        for tensor in plan.tensors() {
+            let name = format!("{prefix}{}", tensor.name);
+            assert_eq!(self.words(&name, Dtype::F32).0, tensor.shape[..tensor.rank], "{name}");
+            all[tensor.offset..tensor.offset + tensor.len()].copy_from_slice(&self.f32s(&name));
+        }
+        all
+    }
+}
+
+/// The norm of the difference over the norm of what is wanted.
+fn relative_error(given: &[f32], wanted: &[f32]) -> f64 {
+    assert_eq!(given.len(), wanted.len());
+    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
+    let difference = norm(&mut given.iter().zip(wanted).map(|(x, y)| f64::from(*x) - f64::from(*y)));
+    let size = norm(&mut wanted.iter().map(|y| f64::from(*y)));
+    assert!(size > 0.0, "the reference is zero: nothing can be wrong about it");
+    difference / size
+}
+
+/// The largest relative error of any element; not a number if any is not.
+fn worst_element(given: &[f32], wanted: &[f32]) -> f64 {
+    assert_eq!(given.len(), wanted.len());
+    let errors = given.iter().zip(wanted).map(|(x, y)| relative_error(&[*x], &[*y]));
+    errors.fold(0.0, |worst, error| if worst.is_nan() || error <= worst { worst } else { error })
+}
+
+/// An error and what it is the error of.
+struct Measured {
+    error: f64,
+    tolerance: f64,
+    what: String,
+}
+
+impl Measured {
+    fn new(what: impl Display, error: f64, tolerance: f64) -> Measured {
+        Measured { error, tolerance, what: what.to_string() }
+    }
+
+    /// How much of the tolerance is used up; more than 1, or not a number, is a failure.
+    fn used(&self) -> f64 {
+        self.error / self.tolerance
+    }
+}
+
+fn check(name: &str) {
+    let golden = Golden::read(name);
+    let settings = golden.settings();
+    let mut engine = Engine::new(&settings);
+    let parameters = golden.parameters(&engine.plan, "");
+    let (tokens, targets) = (golden.i32s("tokens"), golden.i32s("targets"));
+    let mut measured = Vec::new();
+
+    let logits = engine.logits(&parameters, &tokens);
+    measured.push(Measured::new("logits", relative_error(&logits, &golden.f32s("logits")), LOGITS));
+
+    let evaluated = engine.loss(&parameters, &tokens, &targets);
+    let (loss, gradients) = engine.gradients(&parameters, &tokens, &targets);
+    for (what, loss) in [("evaluated loss", evaluated), ("loss", loss)] {
+        measured.push(Measured::new(what, relative_error(&[loss], &golden.f32s("loss")), LOSSES));
+    }
+    let wanted = golden.parameters(&engine.plan, "grad.");
+    for tensor in engine.plan.tensors() {
+        let range = tensor.offset..tensor.offset + tensor.len();
+        let error = relative_error(&gradients[range.clone()], &wanted[range]);
+        measured.push(Measured::new(format_args!("grad.{}", tensor.name), error, GRADIENTS));
+    }
+
+    let (losses, norms) = engine.train(&settings, &golden);
+    measured.push(Measured::new("losses", worst_element(&losses, &golden.f32s("losses")), LOSSES));
+    measured.push(Measured::new("norms", worst_element(&norms, &golden.f32s("norms")), NORMS));
+
+    let error_of = |what: &str| measured.iter().find(|m| m.what == what).unwrap().error;
+    let gradients = measured.iter().filter(|m| m.what.starts_with("grad."));
+    let worst = gradients.max_by(|a, b| a.error.total_cmp(&b.error)).unwrap();
+    println!(
+        "{name}: logits {:.1e}, losses {:.1e}, norms {:.1e}, worst gradient {:.1e} ({})",
+        error_of("logits"),
+        error_of("losses"),
+        error_of("norms"),
+        worst.error,
+        worst.what,
+    );
+    let too_far = measured.iter().filter(|m| m.used().is_nan() || m.used() > 1.0);
+    let too_far: Vec<_> =
+        too_far.map(|m| format!("{}: {:.1e} > {:.0e}", m.what, m.error, m.tolerance)).collect();
+    assert!(too_far.is_empty(), "{name}, relative errors: {too_far:#?}");
+}
+
+/// Every golden file is tested, holds exactly the model's tensors, and clips some steps and not others.
+#[test]
+fn files_are_complete() {
+    let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden");
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let is_golden = |path: &std::path::PathBuf| path.extension().is_some_and(|e| e == "safetensors");
+    let mut names: Vec<_> = files
+        .filter(is_golden)
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    assert_eq!(names, CASES.iter().map(|case| case.0).collect::<Vec<_>>());
+
+    for name in names {
+        let golden = Golden::read(&name);
+        let settings = golden.settings();
+        let plan = Engine::new(&settings).plan;
+        let others =
+            ["tokens", "targets", "logits", "loss", "train_tokens", "train_targets", "losses", "norms"];
+        let mut wanted: Vec<_> = others.map(String::from).to_vec();
+        wanted.extend(plan.tensors().flat_map(|t| [format!("{}", t.name), format!("grad.{}", t.name)]));
+        wanted.sort();
+        let mut given = golden.tensors.names();
+        given.sort_unstable();
+        assert_eq!(given, wanted, "{name}");
+
+        let norms = golden.f32s("norms");
+        assert_eq!(norms.len(), STEPS, "{name}");
+        let clipped = norms.iter().filter(|norm| **norm > settings.clip).count();
+        assert!((1..STEPS).contains(&clipped), "{name}: {clipped} steps are clipped");
+    }
+}
+
+/// A run with any one setting changed is outside the tolerance: the numbers above could have told.
+#[test]
+fn every_setting_matters() {
+    type Change = fn(&mut Settings);
+    let changes: [(&str, Change); 9] = [
+        ("activation", |s| {
+            s.config.activation = match s.config.activation {
+                Activation::Gelu => Activation::GeluTanh,
+                Activation::GeluTanh => Activation::Gelu,
+            }
+        }),
+        ("norm_epsilon", |s| s.config.norm_epsilon *= 2.0),
+        ("learning_rate", |s| s.learning_rate *= 1.001),
+        ("beta1", |s| s.beta1 -= 0.001),
+        ("beta2", |s| s.beta2 -= 0.002),
+        ("epsilon", |s| s.epsilon *= 1.1),
+        ("weight_decay", |s| s.weight_decay *= 0.9),
+        ("clip", |s| s.clip *= 1.01),
+        ("no clip", |s| s.clip = f32::INFINITY),
+    ];
+    for (setting, change) in changes {
+        let seen = CASES.iter().any(|(name, _)| {
+            let golden = Golden::read(name);
+            let mut settings = golden.settings();
+            change(&mut settings);
+            let (losses, _) = Engine::new(&settings).train(&settings, &golden);
+            worst_element(&losses, &golden.f32s("losses")) > LOSSES
+        });
+        assert!(seen, "no golden file tells a wrong {setting}");
+    }
+}
+
+/// What the checks rest on: they see a difference, and what is not a number.
+#[test]
+fn errors_are_seen() {
+    assert_eq!(relative_error(&[3.0, 4.0], &[3.0, 4.0]), 0.0);
+    assert_eq!(relative_error(&[0.0, 4.0], &[3.0, 4.0]), 0.6);
+    assert_eq!(worst_element(&[2.0, 3.0], &[2.0, 4.0]), 0.25);
+    assert!(worst_element(&[f32::NAN, 4.0], &[2.0, 4.0]).is_nan());
+    let nan = Measured::new("", relative_error(&[f32::NAN], &[1.0]), LOGITS).used();
+    assert!(nan.is_nan());
+}
+
+#[test]
+#[should_panic(expected = "the reference is zero")]
+fn a_zero_reference_fails() {
+    relative_error(&[0.0], &[0.0]);
+}
+
+#[test]
+#[should_panic(expected = "left == right")]
+fn a_wrong_length_fails() {
+    relative_error(&[1.0], &[1.0, 2.0]);
+}

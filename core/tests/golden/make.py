@@ -1,0 +1,238 @@
+"""Makes the golden files beside it: what PyTorch computes for small models of odd shapes.
+
+    pip install torch safetensors numpy
+    python core/tests/golden/make.py
+
+Each `<case>.safetensors` holds a model's parameters, a batch, its logits, loss and gradients, and twenty steps of
+training: the loss and the global norm of the gradients before each update. Its metadata are the configuration.
+
+The numbers that go in (parameters, learning rate, betas, ...) are f32; everything is then computed in f64, AdamW
+included, and rounded to f32 once, when stored. So the reference has no error of its own, and whatever a test
+finds is the tested engine's rounding or its mistake. For comparison, the script does it all in f32 too and prints
+how far PyTorch's own f32 lies from the reference: no engine can be asked for less.
+
+The model is GPT-2 as nanoGPT trains it: pre-norm blocks; query, key and value in one product, in this order, each
+with its heads side by side; learned positions. Names and shapes are those of Hugging Face GPT-2, whose matrices
+are `[in, out]` (nanoGPT's are the transpose). Without bias there is none in products and none in norms.
+B batch, T length, C width, F hidden, V vocabulary, L layers, H heads.
+"""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch.nn import functional as F
+
+STEPS = 20
+IGNORED = -1
+
+
+@dataclass
+class Case:
+    vocab: int
+    context: int
+    layers: int
+    heads: int
+    width: int
+    hidden: int
+    batch: int
+    length: int
+    clip: float  # below some of the twenty norms and above others
+    activation: str = "gelu"
+    bias: bool = True
+    tied: bool = True
+    norm_epsilon: float = 1e-5
+    learning_rate: float = 3e-3
+    beta1: float = 0.9
+    beta2: float = 0.99
+    epsilon: float = 1e-8
+    weight_decay: float = 0.1
+    ignored: float = 0.0  # the share of targets that do not count
+
+
+# What each case is there for. The hyperparameters differ too, so that no default can stand in for one of them.
+CASES = {
+    # One position: attention has nothing to choose from; the rest of the context goes unused.
+    "one_token": Case(11, 4, 1, 1, 8, 32, batch=3, length=1, clip=3.0),
+    # As in GPT-2 but small: two heads, hidden 4C, the whole context.
+    "gpt2": Case(27, 16, 2, 2, 16, 64, batch=2, length=16, clip=1.9, beta2=0.999),
+    # Heads of five, the tanh GELU, targets that do not count, T shorter than the context.
+    "three_heads": Case(
+        33, 12, 1, 3, 15, 60, batch=3, length=9, clip=1.9, activation="gelu_tanh", ignored=0.3, epsilon=1e-3
+    ),
+    # No biases and a head of its own; V and C are multiples of 16.
+    "no_bias_untied": Case(
+        48, 10, 1, 4, 16, 64, batch=2, length=10, clip=2.4, bias=False, tied=False, beta2=0.95, norm_epsilon=1e-3
+    ),
+    # An MLP that is not four times as wide; in the next case, it is narrower than the residual stream.
+    "hidden": Case(23, 8, 2, 2, 12, 37, batch=4, length=7, clip=1.7, beta1=0.8, weight_decay=1.0),
+    # Three layers of one head each.
+    "three_layers": Case(
+        17, 9, 3, 1, 10, 7, batch=2, length=8, clip=1.4, activation="gelu_tanh", tied=False, epsilon=1e-4
+    ),
+    # More tokens than a byte has values.
+    "large_vocab": Case(307, 8, 1, 2, 18, 40, batch=2, length=6, clip=3.8, ignored=0.2),
+    # Attention's tiles of 32 rows: a second one that is not full, and a third.
+    "two_tiles": Case(
+        19, 37, 2, 3, 21, 50, batch=2, length=37, clip=2.9,
+        activation="gelu_tanh", bias=False, ignored=0.4, weight_decay=0.5
+    ),
+    "three_tiles": Case(29, 80, 1, 2, 14, 56, batch=2, length=70, clip=0.9, norm_epsilon=1e-4),
+}  # fmt: skip
+
+
+def forward(case, p, tokens):
+    """Logits [B, T, V] of tokens [B, T]; p holds the parameters by name."""
+    (B, T), C, H = tokens.shape, case.width, case.heads
+    later = torch.ones(T, T, dtype=torch.bool).triu(1)
+
+    def norm(x, name):
+        return F.layer_norm(x, (C,), p[f"{name}.weight"], p.get(f"{name}.bias"), as_f32(case.norm_epsilon))
+
+    def linear(x, name):
+        y = x @ p[f"{name}.weight"]
+        return y + p[f"{name}.bias"] if case.bias else y
+
+    def gelu(x):
+        return F.gelu(x, approximate="tanh" if case.activation == "gelu_tanh" else "none")
+
+    x = F.embedding(tokens, p["wte.weight"]) + p["wpe.weight"][:T]
+    for i in range(case.layers):
+        qkv = linear(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").split(C, dim=2)
+        q, k, v = (z.view(B, T, H, C // H).transpose(1, 2) for z in qkv)  # [B, H, T, C / H]
+        scores = q @ k.transpose(2, 3) / math.sqrt(C // H)
+        weights = scores.masked_fill(later, -math.inf).softmax(dim=3)  # [B, H, T, T]
+        attended = (weights @ v).transpose(1, 2).reshape(B, T, C)
+        x = x + linear(attended, f"h.{i}.attn.c_proj")
+        hidden = gelu(linear(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc"))
+        x = x + linear(hidden, f"h.{i}.mlp.c_proj")
+    return norm(x, "ln_f") @ p["wte.weight" if case.tied else "lm_head.weight"].T
+
+
+def mean_loss(logits, targets):
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+
+
+def reference(case, parameters, tokens, targets, train_tokens, train_targets, dtype):
+    """One batch's logits, loss and gradients, then twenty steps of training, all computed in `dtype`."""
+    p = {name: value.to(dtype).requires_grad_() for name, value in parameters.items()}
+    logits = forward(case, p, tokens)
+    loss = mean_loss(logits, targets)
+    loss.backward()
+    out = {"logits": logits.detach(), "loss": loss.detach().view(1)}
+    out |= {f"grad.{name}": value.grad for name, value in p.items()}
+
+    # Matrices decay, embeddings included; biases and norms do not.
+    decay = [
+        {"params": [x for x in p.values() if x.dim() == 2], "weight_decay": as_f32(case.weight_decay)},
+        {"params": [x for x in p.values() if x.dim() != 2], "weight_decay": 0.0},
+    ]
+    betas = (as_f32(case.beta1), as_f32(case.beta2))
+    optimizer = torch.optim.AdamW(decay, as_f32(case.learning_rate), betas, as_f32(case.epsilon), foreach=False)
+    losses, norms = [], []
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        loss = mean_loss(forward(case, p, train_tokens[step]), train_targets[step])
+        loss.backward()
+        norms.append(torch.nn.utils.clip_grad_norm_(p.values(), as_f32(case.clip)))
+        losses.append(loss.detach())
+        optimizer.step()
+    return out | {"losses": torch.stack(losses), "norms": torch.stack(norms)}
+
+
+def as_f32(x):
+    """The number that an engine in f32 is given."""
+    return float(np.float32(x))
+
+
+def random_parameters(case, random):
+    """Unlike a fresh GPT-2's: nothing is 0 or 1, so that every gradient says something."""
+    V, C, F, L = case.vocab, case.width, case.hidden, case.layers
+    shapes = {"wte.weight": (V, C), "wpe.weight": (case.context, C)}
+    for i in range(L):
+        shapes |= {f"h.{i}.ln_1.weight": (C,), f"h.{i}.ln_1.bias": (C,)}
+        shapes |= {f"h.{i}.attn.c_attn.weight": (C, 3 * C), f"h.{i}.attn.c_attn.bias": (3 * C,)}
+        shapes |= {f"h.{i}.attn.c_proj.weight": (C, C), f"h.{i}.attn.c_proj.bias": (C,)}
+        shapes |= {f"h.{i}.ln_2.weight": (C,), f"h.{i}.ln_2.bias": (C,)}
+        shapes |= {f"h.{i}.mlp.c_fc.weight": (C, F), f"h.{i}.mlp.c_fc.bias": (F,)}
+        shapes |= {f"h.{i}.mlp.c_proj.weight": (F, C), f"h.{i}.mlp.c_proj.bias": (C,)}
+    shapes |= {"ln_f.weight": (C,), "ln_f.bias": (C,), "lm_head.weight": (V, C)}
+    if case.tied:
+        del shapes["lm_head.weight"]
+    if not case.bias:
+        shapes = {name: shape for name, shape in shapes.items() if not name.endswith("bias")}
+
+    def draw(name, shape):
+        is_norm_weight = name.endswith("weight") and len(shape) == 1
+        centre, deviation = (1.0, 0.2) if is_norm_weight else (0.0, 0.3)
+        return torch.from_numpy((centre + deviation * random.standard_normal(shape)).astype(np.float32))
+
+    return {name: draw(name, shape) for name, shape in shapes.items()}
+
+
+def random_batches(case, random, count):
+    """Tokens and targets [count, B, T]. A target is the sum of the last two tokens, so attention has work."""
+    tokens = random.randint(0, case.vocab, (count, case.batch, case.length + 1))
+    targets = (tokens[:, :, 1:] + tokens[:, :, :-1]) % case.vocab
+    targets[random.random_sample(targets.shape) < case.ignored] = IGNORED
+    return torch.from_numpy(tokens[:, :, 1:].copy()), torch.from_numpy(targets)
+
+
+def relative_error(key, x, exact):
+    """Of the worst step for what has steps, else of the whole in norm."""
+    if key in ("losses", "norms"):
+        return ((x - exact) / exact).abs().max().item()
+    return ((x - exact).norm() / exact.norm()).item()
+
+
+def metadata(case):
+    """The case as strings; numbers read as the f32 that was used."""
+    fields = {name: value for name, value in vars(case).items() if name != "ignored"}
+    return {name: str(value).lower() for name, value in fields.items()}
+
+
+def save(path, tensors, strings):
+    """A safetensors file whose metadata are in order, so that the same numbers make the same bytes."""
+    data = safetensors.torch.save(tensors)
+    size = int.from_bytes(data[:8], "little")
+    header = json.dumps({"__metadata__": strings} | json.loads(data[8 : 8 + size]), separators=(",", ":"))
+    header += " " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + data[8 + size :])
+
+
+def main():
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
+    print(f"{'case':<16}{'kB':>5}   losses          norms             PyTorch's f32 is off by")
+    for seed, (name, case) in enumerate(CASES.items()):
+        random = np.random.RandomState(seed)  # the one generator whose stream NumPy has frozen
+        parameters = random_parameters(case, random)
+        tokens, targets = random_batches(case, random, 1 + STEPS)
+        batches = (tokens[0], targets[0], tokens[1:], targets[1:])
+        exact = reference(case, parameters, *batches, torch.float64)
+        losses, norms = exact["losses"], exact["norms"]
+        assert norms.min() < 0.95 * case.clip and 1.05 * case.clip < norms.max(), f"{name}: {norms}"
+        assert all(value.norm() > 0 for value in exact.values()), name
+
+        integers = dict(zip(("tokens", "targets", "train_tokens", "train_targets"), batches, strict=True))
+        tensors = parameters | {key: value.int() for key, value in integers.items()}
+        tensors |= {key: value.float() for key, value in exact.items()}
+        path = Path(__file__).with_name(f"{name}.safetensors")
+        save(path, {key: value.contiguous() for key, value in tensors.items()}, metadata(case))
+
+        single = reference(case, parameters, *batches, torch.float32)
+        errors = {key: relative_error(key, single[key], exact[key]) for key in exact}
+        gradient = max((key for key in errors if key.startswith("grad.")), key=errors.get)
+        print(
+            f"{name:<16}{path.stat().st_size // 1000:>5}   {losses[0]:.2f} to {losses[-1]:.2f}"
+            f"    {norms.min():.2f} to {norms.max():.2f}      "
+            + "".join(f"{key} {errors[key]:.0e}  " for key in ("logits", "losses", "norms", gradient))
+        )
+
+
+if __name__ == "__main__":
+    main()
