@@ -1,0 +1,124 @@
+//! Memory for a model in training, as a host program would keep it.
+#![allow(dead_code)]
+
+use jostle::{
+    Buffers, Compute, Config, InstructionSet, Loss, Options, Parallel, Pass, Plan, Recipe, Shape, Trainer,
+    initialization::initialize, model,
+};
+
+/// The instruction sets to test: those that `JOSTLE_INSTRUCTION_SETS` names, each of which must be there, or
+/// all that this processor has.
+pub fn instruction_sets() -> Vec<InstructionSet> {
+    match std::env::var("JOSTLE_INSTRUCTION_SETS") {
+        Ok(names) => names
+            .split(',')
+            .map(|name| InstructionSet::named(name).unwrap_or_else(|error| panic!("{name}: {error}")))
+            .collect(),
+        Err(_) => InstructionSet::NAMES.iter().filter_map(|name| InstructionSet::named(name).ok()).collect(),
+    }
+}
+
+pub fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// A thread for every task.
+pub struct Scoped(pub usize);
+
+impl Parallel for Scoped {
+    fn threads(&self) -> usize {
+        self.0
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        std::thread::scope(|scope| {
+            for i in 1..tasks {
+                scope.spawn(move || task(i));
+            }
+            task(0);
+        });
+    }
+}
+
+pub struct Session {
+    pub plan: Plan,
+    pub parameters: Vec<f32>,
+    pub gradients: Vec<f32>,
+    pub optimizer: Vec<f32>,
+    pub workspace: Vec<f32>,
+    pub batch: Vec<i32>,
+}
+
+impl Session {
+    /// What need not be cleared is NaN, so that reading before writing shows.
+    pub fn new(config: &Config, recipe: &Recipe, batch: usize, threads: usize) -> Session {
+        let optimizer = recipe.optimizer.state();
+        let plan = Plan::new(config, &Options { batch, threads, optimizer }).unwrap();
+        Session {
+            plan,
+            parameters: vec![f32::NAN; plan.parameters],
+            gradients: vec![f32::NAN; plan.gradients],
+            optimizer: vec![0.0; plan.optimizer],
+            workspace: vec![f32::NAN; plan.workspace()],
+            batch: vec![-7; plan.batch],
+        }
+    }
+
+    pub fn initialize(&mut self, seed: u64) {
+        initialize(InstructionSet::detect(), &self.plan, &mut self.parameters, seed).unwrap();
+    }
+
+    pub fn trainer<'a>(
+        &'a mut self,
+        recipe: &Recipe,
+        simd: InstructionSet,
+        parallel: &'a dyn Parallel,
+    ) -> Trainer<'a> {
+        let buffers = Buffers {
+            parameters: &mut self.parameters,
+            gradients: &mut self.gradients,
+            optimizer: &mut self.optimizer,
+            workspace: &mut self.workspace,
+            batch: &mut self.batch,
+        };
+        Trainer::new(&self.plan, recipe, buffers, Compute { simd, parallel }).unwrap()
+    }
+
+    /// Initialises with the recipe's seed where training begins, then takes `count` steps from `first` on.
+    pub fn train(
+        &mut self,
+        recipe: &Recipe,
+        simd: InstructionSet,
+        parallel: &dyn Parallel,
+        text: &[u8],
+        first: u64,
+        count: usize,
+    ) {
+        if first == 0 {
+            initialize(simd, &self.plan, &mut self.parameters, recipe.seed).unwrap();
+        }
+        let mut trainer = self.trainer(recipe, simd, parallel);
+        trainer.resume_at(first);
+        for _ in 0..count {
+            trainer.step(text).unwrap();
+        }
+    }
+
+    /// Evaluation logits `[R, V]`.
+    pub fn logits(&mut self, simd: InstructionSet, tokens: &[i32], shape: Shape) -> Vec<f32> {
+        let compute = Compute { simd, ..Compute::serial() };
+        let Session { plan, parameters, workspace, .. } = self;
+        let pass = Pass { compute, plan, parameters, tokens, shape, training: None };
+        pass.forward(workspace).unwrap();
+        model::logits(plan, workspace, shape).unwrap().to_vec()
+    }
+
+    /// The evaluation loss of one sequence.
+    pub fn loss(&mut self, simd: InstructionSet, tokens: &[i32], targets: &[i32]) -> Loss {
+        let compute = Compute { simd, ..Compute::serial() };
+        let Session { plan, parameters, workspace, .. } = self;
+        let shape = Shape { sequences: 1, length: tokens.len() };
+        let pass = Pass { compute, plan, parameters, tokens, shape, training: None };
+        pass.loss(workspace, targets).unwrap()
+    }
+}

@@ -1,0 +1,246 @@
+//! The numerical contract on whole training runs: equal bits for every instruction set, number of threads,
+//! cut into micro-batches, and interruption; and for generation against the full forward pass.
+
+#[path = "common/session.rs"]
+mod session;
+
+use jostle::{
+    Activation, Config, Decay, Dropout, Generator, InstructionSet, Optimizer, Pass, Recipe, Schedule, Serial,
+    Shape, Tokens, checkpoint,
+};
+use session::{Scoped, Session, bits, instruction_sets};
+
+/// Everything at once that could depend on order: dropout everywhere, odd sizes, tied head, clipping.
+fn config() -> Config {
+    Config { dropout: Dropout::all(0.2), ..Config::new(27, 35, 2, 3, 21) }
+}
+
+fn recipe() -> Recipe {
+    Recipe {
+        optimizer: Optimizer::ADAMW,
+        schedule: Schedule { peak: 3e-3, warmup: 5, steps: 60, decay: Decay::Cosine { last: 1e-4 } },
+        clip: Some(1.0),
+        accumulate: 1,
+        seed: 1337,
+    }
+}
+
+/// A text with structure: a stride that changes slowly.
+fn text(vocab: u8) -> Vec<u8> {
+    (0..2000_u32).map(|i| ((i * i / 97 + 5 * i) % u32::from(vocab)) as u8).collect()
+}
+
+const STEPS: usize = 50;
+
+fn trained(config: &Config, recipe: &Recipe, batch: usize, simd: InstructionSet, threads: usize) -> Vec<u32> {
+    let mut session = Session::new(config, recipe, batch, threads);
+    let parallel = Scoped(threads);
+    let text = text(config.vocab as u8);
+    session.train(recipe, simd, &parallel, &text, 0, STEPS);
+    bits(&session.parameters)
+}
+
+#[test]
+fn fifty_steps_have_equal_bits_on_every_instruction_set_and_number_of_threads() {
+    let expected = trained(&config(), &recipe(), 4, InstructionSet::PORTABLE, 1);
+    for simd in instruction_sets() {
+        for threads in [1, 2, 3] {
+            let found = trained(&config(), &recipe(), 4, simd, threads);
+            assert!(found == expected, "{} with {threads} threads differs from portable", simd.name());
+        }
+    }
+}
+
+#[test]
+fn other_recipes_have_equal_bits_too() {
+    let untied = Config {
+        tied: false,
+        bias: false,
+        activation: Activation::GeluTanh,
+        hidden: 50,
+        ..config()
+    };
+    let momentum = Recipe { optimizer: Optimizer::Sgd { momentum: 0.9 }, ..recipe() };
+    for recipe in [recipe(), momentum, Recipe { optimizer: Optimizer::Sgd { momentum: 0.0 }, ..recipe() }] {
+        let expected = trained(&untied, &recipe, 3, InstructionSet::PORTABLE, 1);
+        for simd in instruction_sets() {
+            let found = trained(&untied, &recipe, 3, simd, 2);
+            assert!(found == expected, "{} differs from portable with {recipe:?}", simd.name());
+        }
+    }
+}
+
+#[test]
+fn micro_batches_have_the_bits_of_one_large_batch() {
+    let simd = InstructionSet::detect();
+    for config in [config(), Config { tied: false, ..config() }] {
+        let expected = trained(&config, &recipe(), 6, simd, 2);
+        for (batch, accumulate) in [(3, 2), (2, 3), (1, 6)] {
+            let found = trained(&config, &Recipe { accumulate, ..recipe() }, batch, simd, 2);
+            assert!(found == expected, "{accumulate} micro-batches of {batch} differ from one of 6");
+        }
+    }
+}
+
+#[test]
+fn another_seed_gives_other_bits() {
+    let simd = InstructionSet::detect();
+    let other = trained(&config(), &Recipe { seed: 1338, ..recipe() }, 4, simd, 1);
+    assert!(other != trained(&config(), &recipe(), 4, simd, 1));
+}
+
+#[test]
+fn resuming_has_the_bits_of_never_having_stopped() {
+    let (config, recipe, simd) = (config(), recipe(), InstructionSet::detect());
+    let text = text(27);
+    let expected = trained(&config, &recipe, 4, simd, 1);
+
+    let mut first = Session::new(&config, &recipe, 4, 1);
+    first.train(&recipe, simd, &Serial, &text, 0, 17);
+    let contents = checkpoint::Contents {
+        parameters: &first.parameters,
+        optimizer: Some(&first.optimizer),
+        progress: checkpoint::Progress { step: 17, seed: recipe.seed },
+        metadata: &[],
+    };
+    let mut bytes = vec![0; checkpoint::size(&first.plan, true, &[]).unwrap()];
+    checkpoint::write(&mut bytes, &first.plan, &contents).unwrap();
+
+    let mut second = Session::new(&config, &recipe, 4, 1);
+    let saved = checkpoint::Checkpoint::new(&bytes).unwrap();
+    assert_eq!(saved.config(), Ok(config));
+    let progress = saved.read(&second.plan, &mut second.parameters, Some(&mut second.optimizer)).unwrap();
+    second.train(&recipe, simd, &Serial, &text, progress.step, STEPS - 17);
+    assert!(bits(&second.parameters) == expected);
+}
+
+/// The logits of a full forward pass over one sequence, the last position's.
+fn full_logits(session: &mut Session, simd: InstructionSet, tokens: &[i32]) -> Vec<u32> {
+    let shape = Shape { sequences: 1, length: tokens.len() };
+    let logits = session.logits(simd, tokens, shape);
+    bits(&logits[logits.len() - session.plan.config.vocab..])
+}
+
+#[test]
+fn cached_generation_has_the_bits_of_the_full_forward_pass() {
+    let (config, recipe) = (config(), recipe());
+    let mut session = Session::new(&config, &recipe, 4, 1);
+    session.train(&recipe, InstructionSet::detect(), &Serial, &text(27), 0, 20);
+    let tokens: Vec<i32> = text(27).iter().skip(100).take(80).map(|token| i32::from(*token)).collect();
+    for simd in instruction_sets() {
+        // One by one, then in lumps that cross chunks of positions and the end of the context.
+        for lumps in [[1; 60].as_slice(), &[7, 1, 20, 1, 1, 3], &[35, 1, 1], &[34, 4, 1, 30], &[80]] {
+            let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; config.context]);
+            let parameters = session.parameters.clone();
+            let mut generator =
+                Generator::new(&session.plan, simd, &parameters, &mut memory, &mut window).unwrap();
+            let mut fed = 0;
+            for lump in lumps {
+                let found = bits(generator.feed(&tokens[fed..fed + lump]).unwrap());
+                fed += lump;
+                let seen = &tokens[fed.saturating_sub(config.context)..fed];
+                let expected = full_logits(&mut session, simd, seen);
+                assert!(found == expected, "{} after {fed} tokens in lumps {lumps:?}", simd.name());
+            }
+        }
+    }
+}
+
+#[test]
+fn a_later_token_changes_no_earlier_logit_by_a_single_bit() {
+    let (config, recipe) = (config(), recipe());
+    let mut session = Session::new(&config, &recipe, 2, 1);
+    session.train(&recipe, InstructionSet::detect(), &Serial, &text(27), 0, 10);
+    let shape = Shape { sequences: 2, length: config.context };
+    let tokens: Vec<i32> = text(27).iter().take(shape.rows()).map(|token| i32::from(*token)).collect();
+    for simd in instruction_sets() {
+        let before = bits(&session.logits(simd, &tokens, shape));
+        for changed in 0..config.context {
+            let mut tokens = tokens.clone();
+            tokens[changed] = (tokens[changed] + 1) % 27;
+            let after = bits(&session.logits(simd, &tokens, shape));
+            let (v, length) = (config.vocab, config.context);
+            assert!(after[..changed * v] == before[..changed * v], "{} at {changed}", simd.name());
+            assert!(after[changed * v..length * v] != before[changed * v..length * v]);
+            assert!(after[length * v..] == before[length * v..], "the other sequence changed");
+        }
+    }
+}
+
+#[test]
+fn evaluation_and_generation_never_drop() {
+    let recipe = recipe();
+    let with = config();
+    let without = Config { dropout: Dropout::NONE, ..with };
+    let tokens: Vec<i32> = text(27).iter().take(35).map(|token| i32::from(*token)).collect();
+    let results = [with, without].map(|config| {
+        let mut session = Session::new(&config, &recipe, 1, 1);
+        session.initialize(9);
+        let shape = Shape { sequences: 1, length: 35 };
+        let logits = bits(&session.logits(InstructionSet::detect(), &tokens, shape));
+        let loss = session.trainer(&recipe, InstructionSet::detect(), &Serial).evaluate(text(27).as_slice());
+        let trained = session.trainer(&recipe, InstructionSet::detect(), &Serial).step(text(27).as_slice());
+        (logits, loss.unwrap(), trained.unwrap().loss)
+    });
+    assert!(results[0].0 == results[1].0);
+    assert_eq!(results[0].1, results[1].1);
+    assert!(results[0].2 != results[1].2, "training does drop");
+}
+
+#[test]
+fn evaluation_predicts_every_token_but_the_first_once() {
+    let recipe = recipe();
+    let mut session = Session::new(&config(), &recipe, 3, 1);
+    session.initialize(3);
+    for length in [2, 35, 36, 37, 71, 107, 300] {
+        let text = &text(27)[..length];
+        let found = session.trainer(&recipe, InstructionSet::detect(), &Serial).evaluate(text).unwrap();
+        assert_eq!(found.counted, length - 1);
+        let mut expected = 0.0;
+        for first in (0..length - 1).step_by(35) {
+            let end = (first + 36).min(length);
+            let window: Vec<i32> = text[first..end].iter().map(|token| i32::from(*token)).collect();
+            let (tokens, targets) = (&window[..window.len() - 1], &window[1..]);
+            expected += session.loss(InstructionSet::detect(), tokens, targets).sum;
+        }
+        assert!((found.sum - expected).abs() < 1e-9 * expected, "{length} tokens");
+    }
+}
+
+#[test]
+fn windows_are_a_function_of_seed_step_and_sequence() {
+    let text = text(27);
+    let tokens = Tokens::from(text.as_slice());
+    let window = |seed, step, sequence| tokens.random_window(35, seed, step, sequence).unwrap();
+    assert_eq!(window(1, 2, 3), window(1, 2, 3));
+    let starts: std::collections::BTreeSet<usize> = (0..400).map(|i| window(1, 2, i)).collect();
+    assert!(starts.len() > 300 && *starts.last().unwrap() < text.len() - 35);
+    assert_ne!(window(1, 2, 3), window(2, 2, 3));
+    assert_ne!(window(1, 2, 3), window(1, 3, 3));
+    // The last window ends with the last token.
+    let all: std::collections::BTreeSet<usize> =
+        (0..2000).map(|i| Tokens::from(&text[..40]).random_window(35, 0, 0, i).unwrap()).collect();
+    assert_eq!(all.into_iter().collect::<Vec<_>>(), [0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn pass_without_training_has_no_masks() {
+    let mut session = Session::new(&config(), &recipe(), 1, 1);
+    session.initialize(4);
+    let tokens = [1, 2, 3];
+    let shape = Shape { sequences: 1, length: 3 };
+    let evaluation = session.logits(InstructionSet::detect(), &tokens, shape);
+    let parameters = session.parameters.clone();
+    let plan = session.plan;
+    let pass = Pass {
+        compute: jostle::Compute::serial(),
+        plan: &plan,
+        parameters: &parameters,
+        tokens: &tokens,
+        shape,
+        training: Some(jostle::Training { seed: 1, step: 0, first_sequence: 0 }),
+    };
+    pass.forward(&mut session.workspace).unwrap();
+    let training = jostle::model::logits(&plan, &mut session.workspace, shape).unwrap();
+    assert!(bits(training) != bits(&evaluation));
+}
