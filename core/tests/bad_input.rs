@@ -1,0 +1,325 @@
+//! Whatever is handed in wrong has an error of its own that names it, and nothing is written.
+
+#[path = "common/session.rs"]
+mod session;
+
+use jostle::{
+    Buffers, Compute, Config, Decay, Dropout, Error, Generator, Gradients, InstructionSet, Optimizer,
+    OptimizerState, Options, Pass, Plan, Recipe, Sampling, Schedule, Serial, Shape, Trainer,
+};
+use session::{Session, bits};
+
+fn config() -> Config {
+    Config::new(11, 6, 2, 2, 8)
+}
+
+fn recipe() -> Recipe {
+    Recipe {
+        optimizer: Optimizer::ADAMW,
+        schedule: Schedule::constant(1e-3),
+        clip: Some(1.0),
+        accumulate: 1,
+        seed: 1,
+    }
+}
+
+fn session() -> Session {
+    let mut session = Session::new(&config(), &recipe(), 2, 1);
+    session.initialize(1);
+    session
+}
+
+const GUARD: f32 = 12345.5;
+
+/// A slice of the wanted length with guards on both sides.
+fn guarded(length: usize) -> Vec<f32> {
+    vec![GUARD; length + 32]
+}
+
+fn inner(buffer: &mut [f32]) -> &mut [f32] {
+    let end = buffer.len() - 16;
+    &mut buffer[16..end]
+}
+
+fn guards_stand(buffer: &[f32]) -> bool {
+    let end = buffer.len() - 16;
+    buffer[..16].iter().chain(&buffer[end..]).all(|x| *x == GUARD)
+}
+
+#[test]
+fn configurations_that_are_no_model_are_refused_by_name() {
+    let base = config();
+    let zero = |what| Error::Zero { what };
+    let rate = |what, given| Error::Range { what, given, wanted: "at least 0 and less than 1" };
+    let drop = |dropout: Dropout| Config { dropout, ..base };
+    let none = Dropout::NONE;
+    for (config, error) in [
+        (Config { vocab: 0, ..base }, zero("vocab")),
+        (Config { context: 0, ..base }, zero("context")),
+        (Config { layers: 0, ..base }, zero("layers")),
+        (Config { heads: 0, ..base }, zero("heads")),
+        (Config { width: 0, ..base }, zero("width")),
+        (Config { hidden: 0, ..base }, zero("hidden")),
+        (Config { heads: 3, ..base }, Error::Heads { width: 8, heads: 3 }),
+        (Config { vocab: usize::MAX, ..base }, Error::TooLarge { what: "vocab" }),
+        (Config { hidden: 1 << 31, ..base }, Error::TooLarge { what: "hidden" }),
+        (drop(Dropout { embedding: 1.0, ..none }), rate("dropout.embedding", 1.0)),
+        (drop(Dropout { attention: -0.1, ..none }), rate("dropout.attention", -0.1)),
+        (drop(Dropout { attention_projection: 2.0, ..none }), rate("dropout.attention_projection", 2.0)),
+        (drop(Dropout { mlp_projection: 1.5, ..none }), rate("dropout.mlp_projection", 1.5)),
+        (
+            Config { norm_epsilon: 0.0, ..base },
+            Error::Range { what: "norm_epsilon", given: 0.0, wanted: "more than 0 and less than 1" },
+        ),
+    ] {
+        assert_eq!(config.validate(), Err(error));
+        assert_eq!(Plan::new(&config, &Options::new(1)), Err(error));
+        assert!(!error.to_string().is_empty());
+    }
+    assert!(drop(Dropout { attention: f32::NAN, ..none }).validate().is_err());
+    assert_eq!(Plan::new(&base, &Options::new(0)), Err(zero("batch")));
+    assert_eq!(Plan::new(&base, &Options { threads: 0, ..Options::new(1) }), Err(zero("threads")));
+    let large = 1 << 30;
+    let huge = Config { vocab: large, context: large, layers: large, width: large, hidden: large, ..base };
+    for config in [huge, Config { vocab: large, width: large, ..base }, Config { layers: large, width: 1 << 20, ..base }] {
+        assert_eq!(Plan::new(&config, &Options::new(1)), Err(Error::TooLarge { what: "parameters" }));
+    }
+    let wide = Options { batch: usize::MAX / 2, ..Options::new(1) };
+    assert_eq!(Plan::new(&base, &wide), Err(Error::TooLarge { what: "activations" }));
+}
+
+#[test]
+fn recipes_out_of_range_are_refused_by_name() {
+    let adamw = |beta1, beta2, epsilon, weight_decay| Optimizer::AdamW { beta1, beta2, epsilon, weight_decay };
+    let with = |optimizer| Recipe { optimizer, ..recipe() };
+    let nan = f32::NAN;
+    for (recipe, named) in [
+        (with(adamw(1.0, 0.9, 1e-8, 0.0)), "beta1"),
+        (with(adamw(0.9, -0.5, 1e-8, 0.0)), "beta2"),
+        (with(adamw(0.9, nan, 1e-8, 0.0)), "beta2"),
+        (with(adamw(0.9, 0.9, 0.0, 0.0)), "epsilon"),
+        (with(adamw(0.9, 0.9, 1e-8, -1.0)), "weight_decay"),
+        (with(Optimizer::Sgd { momentum: 1.0 }), "momentum"),
+        (Recipe { clip: Some(0.0), ..recipe() }, "clip"),
+        (Recipe { clip: Some(nan), ..recipe() }, "clip"),
+        (Recipe { accumulate: 0, ..recipe() }, "accumulate"),
+        (Recipe { schedule: Schedule { peak: nan, ..Schedule::constant(1.0) }, ..recipe() }, "peak"),
+        (
+            Recipe { schedule: Schedule { peak: 1.0, warmup: 9, steps: 5, decay: Decay::Cosine { last: 0.0 } }, ..recipe() },
+            "warmup",
+        ),
+    ] {
+        let message = recipe.validate().unwrap_err().to_string();
+        assert!(message.contains(named), "{message:?} names {named}");
+    }
+}
+
+#[test]
+fn every_buffer_of_the_trainer_has_exactly_its_length() {
+    let plan = Plan::new(&config(), &Options::new(2)).unwrap();
+    let lengths = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()];
+    let names = ["parameters", "gradients", "optimizer state", "workspace"];
+    for wrong in 0..5 {
+        for by in [-1_isize, 1] {
+            let length = |i: usize| lengths[i].wrapping_add_signed(if i == wrong { by } else { 0 });
+            let mut buffers: Vec<Vec<f32>> = (0..4).map(|i| vec![GUARD; length(i)]).collect();
+            let mut batch = vec![7; plan.batch.wrapping_add_signed(if wrong == 4 { by } else { 0 })];
+            let (given, wanted) = if wrong == 4 { (batch.len(), plan.batch) } else { (length(wrong), lengths[wrong]) };
+            let what = names.get(wrong).copied().unwrap_or("batch");
+            let [parameters, gradients, optimizer, workspace] = &mut buffers[..] else { unreachable!() };
+            let memory = Buffers { parameters, gradients, optimizer, workspace, batch: &mut batch };
+            let result = Trainer::new(&plan, &recipe(), memory, Compute::serial());
+            assert_eq!(result.err(), Some(Error::Length { what, given, wanted }));
+            assert!(buffers.iter().flatten().all(|x| *x == GUARD) && batch.iter().all(|x| *x == 7));
+        }
+    }
+}
+
+#[test]
+fn the_exact_lengths_suffice_and_no_guard_is_touched() {
+    for threads in [1, 2] {
+        let options = Options { threads, ..Options::new(2) };
+        let config = Config { dropout: Dropout::all(0.3), ..Config::new(65, 40, 2, 3, 33) };
+        let plan = Plan::new(&config, &options).unwrap();
+        let mut buffers = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()].map(guarded);
+        inner(&mut buffers[2]).fill(0.0);
+        jostle::initialization::initialize(InstructionSet::detect(), &plan, inner(&mut buffers[0]), 1).unwrap();
+        let mut batch = vec![7; plan.batch + 2];
+        let parallel = session::Scoped(threads);
+        {
+            let [parameters, gradients, optimizer, workspace] = &mut buffers;
+            let memory = Buffers {
+                parameters: inner(parameters),
+                gradients: inner(gradients),
+                optimizer: inner(optimizer),
+                workspace: inner(workspace),
+                batch: &mut batch[1..=plan.batch],
+            };
+            let compute = Compute { simd: InstructionSet::detect(), parallel: &parallel };
+            let mut trainer = Trainer::new(&plan, &recipe(), memory, compute).unwrap();
+            let text: Vec<u8> = (0..200).map(|i| (i * 7 % 65) as u8).collect();
+            for _ in 0..3 {
+                trainer.step(text.as_slice()).unwrap();
+            }
+            trainer.evaluate(text.as_slice()).unwrap();
+        }
+        assert!(buffers.iter().all(|buffer| guards_stand(buffer)));
+        assert_eq!((batch[0], batch[plan.batch + 1]), (7, 7));
+        let mut memory = guarded(plan.generation);
+        let mut window = vec![0; config.context];
+        let parameters = inner(&mut buffers[0]).to_vec();
+        let simd = InstructionSet::detect();
+        let mut generator = Generator::new(&plan, simd, &parameters, inner(&mut memory), &mut window).unwrap();
+        generator.feed(&[1; 57]).unwrap();
+        assert!(guards_stand(&memory));
+    }
+}
+
+#[test]
+fn a_pass_refuses_wrong_slices_and_tokens_and_writes_nothing() {
+    let mut session = session();
+    let Session { plan, parameters, .. } = &mut session;
+    let (plan, parameters) = (*plan, parameters.clone());
+    let good = vec![1; 12];
+    let shape = |sequences, length| Shape { sequences, length };
+    let with = |at: usize, token| {
+        let mut tokens = good.clone();
+        tokens[at] = token;
+        tokens
+    };
+    let token = |index, token| Error::Token { index, token, vocab: 11 };
+    let length = |what, given, wanted| Error::Length { what, given, wanted };
+    let cases: [(Vec<i32>, Vec<i32>, Shape, Error); 11] = [
+        (with(3, 11), good.clone(), shape(2, 6), token(3, 11)),
+        (with(5, -1), good.clone(), shape(2, 6), token(5, -1)),
+        (with(0, i32::MIN), good.clone(), shape(2, 6), token(0, i64::from(i32::MIN))),
+        (good.clone(), with(7, 11), shape(2, 6), token(7, 11)),
+        (good.clone(), with(7, -2), shape(2, 6), token(7, -2)),
+        (good[1..].to_vec(), good.clone(), shape(2, 6), length("tokens", 11, 12)),
+        (good.clone(), good[1..].to_vec(), shape(2, 6), length("targets", 11, 12)),
+        (good.clone(), good.clone(), shape(1, 12), Error::Context { length: 12, context: 6 }),
+        (good.clone(), good.clone(), shape(3, 4), Error::Plan { what: "so many sequences in one pass" }),
+        (vec![], vec![], shape(0, 6), Error::Zero { what: "sequences" }),
+        (vec![], vec![], shape(2, 0), Error::Zero { what: "length" }),
+    ];
+    for (tokens, targets, shape, error) in cases {
+        let (mut gradients, mut workspace) = (vec![GUARD; plan.gradients], vec![GUARD; plan.workspace()]);
+        let pass = Pass {
+            compute: Compute::serial(),
+            plan: &plan,
+            parameters: &parameters,
+            tokens: &tokens,
+            shape,
+            training: None,
+        };
+        let result = pass.backward(&mut gradients, Gradients::Add, &mut workspace, &targets, 12);
+        assert_eq!(result, Err(error));
+        assert_eq!(pass.loss(&mut workspace, &targets), Err(error));
+        assert!(gradients.iter().chain(&workspace).all(|x| *x == GUARD), "{error}");
+    }
+    for (parameters, gradients, workspace) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
+        let short = parameters;
+        let parameters = vec![0.1; plan.parameters - parameters];
+        let mut gradients = vec![GUARD; plan.gradients - gradients];
+        let mut workspace = vec![GUARD; plan.workspace() - workspace];
+        let (tokens, shape) = (&good, shape(2, 6));
+        let compute = Compute::serial();
+        let pass = Pass { compute, plan: &plan, parameters: &parameters, tokens, shape, training: None };
+        let result = pass.backward(&mut gradients, Gradients::Add, &mut workspace, &good, 12);
+        assert!(matches!(result, Err(Error::Length { given, wanted, .. }) if given + 1 == wanted), "{short}");
+        assert!(gradients.iter().chain(&workspace).all(|x| *x == GUARD));
+    }
+}
+
+#[test]
+fn a_loss_or_norm_that_is_not_finite_changes_nothing() {
+    let text = [1_u8, 2, 3, 4, 5, 6, 7, 8, 9];
+    for (place, what) in [(0, "loss"), (config().vocab * 8 + 6 * 8, "loss")] {
+        let mut session = session();
+        session.parameters[place + 8..place + 16].fill(f32::NAN);
+        let (parameters, optimizer) = (bits(&session.parameters), bits(&session.optimizer));
+        let recipe = recipe();
+        let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
+        let error = trainer.step(text.as_slice()).unwrap_err();
+        assert!(matches!(error, Error::NotFinite { what: named, .. } if named == what), "{error}");
+        assert_eq!(trainer.steps(), 0);
+        assert!(bits(&session.parameters) == parameters && bits(&session.optimizer) == optimizer);
+    }
+    // A finite loss whose gradient overflows.
+    let mut session = session();
+    let recipe = recipe();
+    let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
+    let shape = Shape { sequences: 1, length: 6 };
+    let loss = trainer.accumulate(&[1; 6], &[2; 6], shape, 6).unwrap();
+    trainer.buffers().gradients[3] = f32::INFINITY;
+    let before = bits(trainer.buffers().parameters);
+    let error = trainer.update(loss).unwrap_err();
+    assert_eq!(error, Error::NotFinite { what: "gradient norm", value: f32::INFINITY });
+    assert_eq!(trainer.steps(), 0);
+    assert!(bits(trainer.buffers().parameters) == before);
+}
+
+#[test]
+fn texts_and_tokens_that_do_not_fit_are_refused() {
+    let mut session = session();
+    let recipe = recipe();
+    let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
+    for short in [0, 1, 6] {
+        let error = trainer.step(&[1_u8; 7][..short]).unwrap_err();
+        assert_eq!(error, Error::Data { given: short, wanted: 7 });
+    }
+    trainer.step(&[1_u8; 7][..]).unwrap();
+    let error = trainer.step(&[200_u8; 20][..]).unwrap_err();
+    assert!(matches!(error, Error::Token { token: 200, vocab: 11, .. }), "{error}");
+    let error = trainer.evaluate(&[3_i32, -1, 4][..]).unwrap_err();
+    assert!(matches!(error, Error::Token { token: -1, .. }), "{error}");
+    assert_eq!(trainer.evaluate(&[3_u8][..]), Err(Error::Data { given: 1, wanted: 2 }));
+    // The trainer is as it was.
+    trainer.step(&[1_u8; 7][..]).unwrap();
+    assert_eq!(trainer.steps(), 2);
+}
+
+#[test]
+fn an_optimizer_needs_the_state_that_the_plan_reserved() {
+    let sgd = Recipe { optimizer: Optimizer::Sgd { momentum: 0.0 }, ..recipe() };
+    let mut session = session();
+    let buffers = Buffers {
+        parameters: &mut session.parameters,
+        gradients: &mut session.gradients,
+        optimizer: &mut session.optimizer,
+        workspace: &mut session.workspace,
+        batch: &mut session.batch,
+    };
+    let result = Trainer::new(&session.plan, &sgd, buffers, Compute::serial());
+    assert_eq!(result.err(), Some(Error::Plan { what: "this optimizer's state" }));
+    let options = Options { optimizer: OptimizerState::None, ..Options::new(2) };
+    assert_eq!(Plan::new(&config(), &options).unwrap().optimizer, 0);
+}
+
+#[test]
+fn a_generator_refuses_wrong_slices_and_tokens_and_keeps_its_text() {
+    let session = session();
+    let plan = session.plan;
+    let simd = InstructionSet::detect();
+    for (parameters, memory, window) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
+        let parameters = vec![0.1; plan.parameters - parameters];
+        let mut memory = vec![GUARD; plan.generation - memory];
+        let mut window = vec![0; 6 - window];
+        let result = Generator::new(&plan, simd, &parameters, &mut memory, &mut window);
+        assert!(matches!(result.err(), Some(Error::Length { given, wanted, .. }) if given + 1 == wanted));
+        assert!(memory.iter().all(|x| *x == GUARD));
+    }
+    let (mut memory, mut window) = (vec![f32::NAN; plan.generation], vec![0; 6]);
+    let mut generator = Generator::new(&plan, simd, &session.parameters, &mut memory, &mut window).unwrap();
+    generator.feed(&[1, 2]).unwrap();
+    assert_eq!(generator.feed(&[3, 11]).err(), Some(Error::Token { index: 1, token: 11, vocab: 11 }));
+    assert_eq!(generator.feed(&[]).err(), Some(Error::Zero { what: "number of tokens" }));
+    let after = bits(generator.feed(&[4]).unwrap());
+    generator.clear();
+    assert_eq!(bits(generator.feed(&[1, 2, 4]).unwrap()), after);
+    let mut order = vec![0; 11];
+    let greedy = generator.draw(&Sampling::GREEDY, &mut order, 1, 0).unwrap();
+    assert!((0..11).contains(&greedy));
+    assert!(generator.draw(&Sampling::new(-1.0), &mut order, 1, 0).is_err());
+    assert!(generator.draw(&Sampling::GREEDY, &mut order[1..], 1, 0).is_err());
+}
