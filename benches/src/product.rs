@@ -88,8 +88,9 @@ pub const SHAPES: &[Shape] = &[
     forward(256, 3072, 768),
     backward(256, 768, 3072),
     weights(256, 768, 3072),
-    // generation: one row
+    // generation: one row; the second is the tied head's product
     forward(1, 768, 3072),
+    backward(1, 768, 3072),
 ];
 
 /// Who computes a product.

@@ -13,15 +13,18 @@ pub(super) const COLUMNS: usize = LANES;
 
 /// Whether the target has caches and vector units that packing pays for.
 const LARGE: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
-/// The longest block of the inner index: one panel of B (16 KiB) stays in the first-level cache.
-const BLOCK_K: usize = 256;
-/// The widest block of columns: a packed block of B (256 KiB) stays in the second-level cache.
-const BLOCK_N: usize = if LARGE { 256 } else { COLUMNS };
-/// The highest block of rows: a block of A (84 KiB) stays beside it. A multiple of every `TILE_ROWS`.
+/// The longest block of the inner index. One panel of B (32 KiB) comes from the second-level cache at half the
+/// rate that it gives; the longer the block, the fewer passes over C.
+const BLOCK_K: usize = 512;
+/// The widest block of columns: a packed block of B (384 KiB) stays in the second-level cache.
+const BLOCK_N: usize = if LARGE { 192 } else { COLUMNS };
+/// The highest block of rows: a block of A (168 KiB at most) comes beside it. A multiple of every `TILE_ROWS`.
 const BLOCK_M: usize = if LARGE { 84 } else { 0 };
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
 const ROWS_WORTH_PACKING: usize = if LARGE { 16 } else { usize::MAX };
 
+/// Rows of B that meet a single row of A in one pass over C.
+const ROWS_AT_ONCE: usize = if LARGE { 8 } else { 1 };
 /// Steps of the inner index between two computations of row addresses.
 const UNROLL: usize = if LARGE { 4 } else { 1 };
 
@@ -51,7 +54,13 @@ vectorized! {
         size: Size, c: *mut f32, c_stride: usize, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_>, space: &mut [f32],
     ) {
         // SAFETY: passed on from the caller.
-        unsafe { blocks::<V>(size, c, c_stride, start, a, b, space) }
+        unsafe {
+            if size.m == 1 && b.column_stride == 1 {
+                row::<V>(size, c, start, a, b);
+            } else {
+                blocks::<V>(size, c, c_stride, start, a, b, space);
+            }
+        }
     }
 }
 
@@ -111,7 +120,13 @@ unsafe fn blocks<V: Vector>(
 ) {
     let pack_b = b.column_stride != 1 || m >= ROWS_WORTH_PACKING;
     let pack_a = LARGE && a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS;
-    let block_n = if pack_b { even(n, BLOCK_N, COLUMNS) } else { n };
+    let few_rows = m <= V::TILE_ROWS;
+    let block_n = match (pack_b, few_rows) {
+        (true, false) => even(n, BLOCK_N, COLUMNS),
+        // A panel is used once: from the first-level cache, before the next is packed.
+        (true, true) => COLUMNS,
+        (false, _) => n,
+    };
     let block_k = even(k, BLOCK_K, 1);
     let block_m = if LARGE { even(m, BLOCK_M, V::TILE_ROWS) } else { m };
     let bias = match start {
@@ -200,6 +215,58 @@ unsafe fn blocks<V: Vector>(
             if j >= n {
                 break;
             }
+        }
+    }
+}
+
+/// One row of C, as when generating: as fast as B comes from memory, which is fastest row by row. C waits in
+/// the first-level cache, and the rows of B go by once, [`ROWS_AT_ONCE`].
+///
+/// # Safety
+/// As for [`product`], with one row and contiguous rows of B.
+#[inline(always)]
+unsafe fn row<V: Vector>(
+    Size { n, k, .. }: Size,
+    c: *mut f32,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+) {
+    // SAFETY: columns stay below `n` and inner indices below `k`.
+    unsafe {
+        match start {
+            Start::Zero => core::ptr::write_bytes(c, 0, n),
+            Start::Bias(bias) => core::ptr::copy_nonoverlapping(bias.as_ptr(), c, n),
+            Start::Accumulate => {}
+        }
+        let mut p = 0;
+        while p < k {
+            let steps = min(ROWS_AT_ONCE, k - p);
+            let a_column = a.column_stride;
+            let a = a.data.as_ptr().add(p * a_column);
+            let mut factors = [V::zero(); ROWS_AT_ONCE];
+            for (q, factor) in factors.iter_mut().enumerate().take(steps) {
+                *factor = V::splat(*a.add(q * a_column));
+            }
+            let mut column = 0;
+            while column < n {
+                let width = min(COLUMNS, n - column);
+                let (to, from) = (c.add(column), b.data.as_ptr().add(p * b.row_stride + column));
+                let mut sum = load::<V>(to, width);
+                if steps == ROWS_AT_ONCE && width == COLUMNS {
+                    for (q, factor) in factors.iter().enumerate() {
+                        sum = factor.mul_add(V::load(&*from.add(q * b.row_stride).cast()), sum);
+                    }
+                } else {
+                    for q in 0..steps {
+                        let factor = V::splat(*a.add(q * a_column));
+                        sum = factor.mul_add(load::<V>(from.add(q * b.row_stride), width), sum);
+                    }
+                }
+                store(sum, to, width);
+                column += width;
+            }
+            p += steps;
         }
     }
 }
@@ -313,6 +380,9 @@ unsafe fn tile<V: Vector, const FORM: u8, const M: usize>(t: Tile) {
                 }
             }
         }
+        for i in 0..M {
+            V::prefetch(t.c.wrapping_add((M + i) * t.c_row).cast_const());
+        }
         let (mut a, mut b) = (t.a, t.b);
         for _ in 0..t.k / UNROLL {
             for p in 0..UNROLL {
@@ -328,11 +398,7 @@ unsafe fn tile<V: Vector, const FORM: u8, const M: usize>(t: Tile) {
         }
         for (i, sum) in sums.into_iter().enumerate() {
             let to = t.c.add(i * t.c_row);
-            if t.columns == COLUMNS {
-                sum.store(&mut *to.cast());
-            } else {
-                sum.store_partial(core::slice::from_raw_parts_mut(to, t.columns));
-            }
+            store(sum, to, t.columns);
         }
     }
 }
@@ -364,6 +430,22 @@ unsafe fn load<V: Vector>(from: *const f32, columns: usize) -> V {
             V::load(&*from.cast())
         } else {
             V::load_partial(core::slice::from_raw_parts(from, columns))
+        }
+    }
+}
+
+/// The first `columns` of sixteen columns.
+///
+/// # Safety
+/// `to` writable for as many.
+#[inline(always)]
+unsafe fn store<V: Vector>(vector: V, to: *mut f32, columns: usize) {
+    // SAFETY: see above.
+    unsafe {
+        if columns == COLUMNS {
+            vector.store(&mut *to.cast());
+        } else {
+            vector.store_partial(core::slice::from_raw_parts_mut(to, columns));
         }
     }
 }
