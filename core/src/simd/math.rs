@@ -10,7 +10,17 @@ const ROUND: f32 = 12_582_912.0;
 /// Horner's scheme, the highest coefficient first.
 #[inline(always)]
 fn polynomial<V: Vector, const N: usize>(x: V, highest: f32, coefficients: [f32; N]) -> V {
-    coefficients.into_iter().fold(V::splat(highest), |sum, coefficient| sum.mul(x).add(V::splat(coefficient)))
+    let mut sum = V::splat(highest);
+    for coefficient in coefficients {
+        sum = sum.mul(x).add(V::splat(coefficient));
+    }
+    sum
+}
+
+/// 2^(half - 192), as the bits of a float.
+#[inline(always)]
+fn power<V: Vector>(half: V::Bits) -> V {
+    V::from_bits(V::shift_left::<23>(V::add_bits(half, V::splat_bits(127_u32.wrapping_sub(192)))))
 }
 
 /// e^x. Zero below -104, infinity above 88.73; denormal results are rounded twice.
@@ -35,11 +45,7 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
     let n = V::add_bits(shifted.to_bits(), V::splat_bits(384_u32.wrapping_sub(ROUND.to_bits())));
     let first = V::shift_right::<1>(n);
     let second = V::sub_bits(n, first);
-    let power = |half: V::Bits| {
-        // 2^(half - 192), as the bits of a float.
-        V::from_bits(V::shift_left::<23>(V::add_bits(half, V::splat_bits(127_u32.wrapping_sub(192)))))
-    };
-    let result = e.mul(power(first)).mul(power(second));
+    let result = e.mul(power::<V>(first)).mul(power::<V>(second));
     // NaN and infinity stay what they are.
     V::select(x.lt(V::splat(f32::INFINITY)), result, x)
 }

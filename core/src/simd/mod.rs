@@ -291,30 +291,45 @@ impl InstructionSet {
 
 /// Writes a function once, for every instruction set: the body is compiled for each with its vectors as
 /// `V`, and the function takes the [`InstructionSet`] to use as its first argument.
+///
+/// The body stands inside each function that enables the set, because closures have the features of the
+/// function they stand in, and intrinsics are only inlined where their features are enabled. For the same
+/// reason whatever a body calls must be `#[inline(always)]`, closures in it included.
 macro_rules! vectorized {
     ($(#[$meta:meta])* $vis:vis fn $name:ident<$V:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block) => {
         $(#[$meta])*
         #[allow(clippy::too_many_arguments)]
         $vis fn $name(simd: $crate::simd::InstructionSet, $($arg: $type),*) $(-> $ret)? {
+            #[allow(unused_imports)]
             use $crate::simd::{Kind, Vector};
 
-            #[inline(always)]
-            fn body<$V: Vector>($($arg: $type),*) $(-> $ret)? $body
+            fn portable($($arg: $type),*) $(-> $ret)? {
+                type $V = $crate::simd::Portable;
+                $body
+            }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn avx2($($arg: $type),*) $(-> $ret)? {
-                body::<$crate::simd::Avx2>($($arg),*)
+                type $V = $crate::simd::Avx2;
+                $body
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512dq,avx2,fma")]
             fn avx512($($arg: $type),*) $(-> $ret)? {
-                body::<$crate::simd::Avx512>($($arg),*)
+                type $V = $crate::simd::Avx512;
+                $body
+            }
+
+            #[cfg(target_arch = "aarch64")]
+            fn neon($($arg: $type),*) $(-> $ret)? {
+                type $V = $crate::simd::Neon;
+                $body
             }
 
             match simd.kind() {
-                Kind::Portable => body::<$crate::simd::Portable>($($arg),*),
+                Kind::Portable => portable($($arg),*),
                 #[cfg(target_arch = "x86_64")]
                 #[allow(unsafe_code)]
                 // SAFETY: an `InstructionSet` is only made where the processor has it.
@@ -324,7 +339,7 @@ macro_rules! vectorized {
                 // SAFETY: as above.
                 Kind::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
-                Kind::Neon => body::<$crate::simd::Neon>($($arg),*),
+                Kind::Neon => neon($($arg),*),
             }
         }
     };
