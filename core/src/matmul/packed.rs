@@ -118,7 +118,8 @@ unsafe fn blocks<V: Vector>(
     let space_b = space.as_mut_ptr();
     // SAFETY: all offsets below stay within what the caller vouches for: rows below `m`, columns below `n`,
     // inner indices below `k`; the packed B takes at most `BLOCK_N * BLOCK_K` elements of the space (rounded
-    // up to panels), the packed A the rest.
+    // up to panels), the packed A the rest. Without a packed B there are no blocks of columns, and the packed A
+    // has the space to itself.
     unsafe {
         let mut j = 0;
         loop {
@@ -131,7 +132,7 @@ unsafe fn blocks<V: Vector>(
                 if pack_b {
                     for panel in 0..panels {
                         let width = min(COLUMNS, columns - panel * COLUMNS);
-                        let from = b_block.add(panel * COLUMNS * b.column_stride);
+                        let from = b_block.wrapping_add(panel * COLUMNS * b.column_stride);
                         pack_panel::<V>(space_b.add(panel * COLUMNS * inner), from, b, inner, width);
                     }
                 }
@@ -144,7 +145,7 @@ unsafe fn blocks<V: Vector>(
                 while i < m {
                     let rows = min(block_m, m - i);
                     let a_block = a.data.as_ptr().wrapping_add(i * a.row_stride + p * a.column_stride);
-                    let space_a = space_b.wrapping_add(panels * COLUMNS * inner);
+                    let space_a = space_b.wrapping_add(if pack_b { panels * COLUMNS * inner } else { 0 });
                     if pack_a {
                         pack_rows::<V>(space_a, a_block, a, rows, inner);
                     }
