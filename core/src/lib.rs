@@ -17,6 +17,8 @@
 #![deny(unsafe_code)]
 
 #[cfg(test)]
+extern crate self as jostle;
+#[cfg(test)]
 extern crate std;
 
 pub mod config;
@@ -29,6 +31,9 @@ pub mod parallel;
 pub mod rng;
 #[allow(unsafe_code)]
 mod simd;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod test_common;
 
 pub use config::{Activation, Config, Dropout};
 pub use error::{CheckpointError, Error};

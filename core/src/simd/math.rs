@@ -127,3 +127,6 @@ pub(crate) fn tanh<V: Vector>(x: V) -> V {
     let sign = V::and_bits(x.to_bits(), V::splat_bits(0x8000_0000));
     V::from_bits(V::xor_bits(result.to_bits(), sign))
 }
+
+#[cfg(test)]
+mod tests;
