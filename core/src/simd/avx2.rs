@@ -153,6 +153,26 @@ impl Vector for Avx2 {
     }
 }
 
+/// Four rows of eight, each half of them transposed: the first and fifth column, the second and sixth, ...
+///
+/// # Safety
+/// Eight elements of each row must be readable.
+#[inline(always)]
+unsafe fn quad(from: *const f32, stride: usize) -> [__m256; 4] {
+    unsafe {
+        let (a, b) = (_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(stride)));
+        let (c, d) = (_mm256_loadu_ps(from.add(2 * stride)), _mm256_loadu_ps(from.add(3 * stride)));
+        let (a, b) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let (c, d) = (_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        [
+            _mm256_shuffle_ps::<0x44>(a, c),
+            _mm256_shuffle_ps::<0xEE>(a, c),
+            _mm256_shuffle_ps::<0x44>(b, d),
+            _mm256_shuffle_ps::<0xEE>(b, d),
+        ]
+    }
+}
+
 /// [`Vector::transpose`] in blocks of eight by eight.
 ///
 /// # Safety
@@ -165,20 +185,8 @@ pub(super) unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, co
             let to = to.add(8 * half);
             let mut p = 0;
             while p + 8 <= count {
-                let row = |j: usize| _mm256_loadu_ps(from.add(j * stride + p));
-                let pair = |j: usize| {
-                    (_mm256_unpacklo_ps(row(j), row(j + 1)), _mm256_unpackhi_ps(row(j), row(j + 1)))
-                };
-                let quad = |j: usize| {
-                    let ((a, b), (c, d)) = (pair(j), pair(j + 2));
-                    [
-                        _mm256_shuffle_ps::<0x44>(a, c),
-                        _mm256_shuffle_ps::<0xEE>(a, c),
-                        _mm256_shuffle_ps::<0x44>(b, d),
-                        _mm256_shuffle_ps::<0xEE>(b, d),
-                    ]
-                };
-                let (low, high) = (quad(0), quad(4));
+                let from = from.add(p);
+                let (low, high) = (quad(from, stride), quad(from.add(4 * stride), stride));
                 for i in 0..4 {
                     let first = _mm256_permute2f128_ps::<0x20>(low[i], high[i]);
                     let second = _mm256_permute2f128_ps::<0x31>(low[i], high[i]);
