@@ -27,6 +27,8 @@
 #![deny(unsafe_code)]
 
 #[cfg(test)]
+extern crate self as jostle;
+#[cfg(test)]
 extern crate std;
 
 pub mod checkpoint;
@@ -47,6 +49,9 @@ pub mod sampling;
 pub mod schedule;
 #[allow(unsafe_code)]
 mod simd;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod test_common;
 pub mod tokenizer;
 pub mod trainer;
 

@@ -81,7 +81,11 @@ fn configurations_that_are_no_model_are_refused_by_name() {
     assert_eq!(Plan::new(&base, &Options { threads: 0, ..Options::new(1) }), Err(zero("threads")));
     let large = 1 << 30;
     let huge = Config { vocab: large, context: large, layers: large, width: large, hidden: large, ..base };
-    for config in [huge, Config { vocab: large, width: large, ..base }, Config { layers: large, width: 1 << 20, ..base }] {
+    for config in [
+        huge,
+        Config { vocab: large, width: large, ..base },
+        Config { layers: large, width: 1 << 20, ..base },
+    ] {
         assert_eq!(Plan::new(&config, &Options::new(1)), Err(Error::TooLarge { what: "parameters" }));
     }
     let wide = Options { batch: usize::MAX / 2, ..Options::new(1) };
@@ -90,7 +94,8 @@ fn configurations_that_are_no_model_are_refused_by_name() {
 
 #[test]
 fn recipes_out_of_range_are_refused_by_name() {
-    let adamw = |beta1, beta2, epsilon, weight_decay| Optimizer::AdamW { beta1, beta2, epsilon, weight_decay };
+    let adamw =
+        |beta1, beta2, epsilon, weight_decay| Optimizer::AdamW { beta1, beta2, epsilon, weight_decay };
     let with = |optimizer| Recipe { optimizer, ..recipe() };
     let nan = f32::NAN;
     for (recipe, named) in [
@@ -105,7 +110,10 @@ fn recipes_out_of_range_are_refused_by_name() {
         (Recipe { accumulate: 0, ..recipe() }, "accumulate"),
         (Recipe { schedule: Schedule { peak: nan, ..Schedule::constant(1.0) }, ..recipe() }, "peak"),
         (
-            Recipe { schedule: Schedule { peak: 1.0, warmup: 9, steps: 5, decay: Decay::Cosine { last: 0.0 } }, ..recipe() },
+            Recipe {
+                schedule: Schedule { peak: 1.0, warmup: 9, steps: 5, decay: Decay::Cosine { last: 0.0 } },
+                ..recipe()
+            },
             "warmup",
         ),
     ] {
@@ -124,7 +132,8 @@ fn every_buffer_of_the_trainer_has_exactly_its_length() {
             let length = |i: usize| lengths[i].wrapping_add_signed(if i == wrong { by } else { 0 });
             let mut buffers: Vec<Vec<f32>> = (0..4).map(|i| vec![GUARD; length(i)]).collect();
             let mut batch = vec![7; plan.batch.wrapping_add_signed(if wrong == 4 { by } else { 0 })];
-            let (given, wanted) = if wrong == 4 { (batch.len(), plan.batch) } else { (length(wrong), lengths[wrong]) };
+            let (given, wanted) =
+                if wrong == 4 { (batch.len(), plan.batch) } else { (length(wrong), lengths[wrong]) };
             let what = names.get(wrong).copied().unwrap_or("batch");
             let [parameters, gradients, optimizer, workspace] = &mut buffers[..] else { unreachable!() };
             let memory = Buffers { parameters, gradients, optimizer, workspace, batch: &mut batch };
@@ -143,7 +152,8 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
         let plan = Plan::new(&config, &options).unwrap();
         let mut buffers = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()].map(guarded);
         inner(&mut buffers[2]).fill(0.0);
-        jostle::initialization::initialize(InstructionSet::detect(), &plan, inner(&mut buffers[0]), 1).unwrap();
+        jostle::initialization::initialize(InstructionSet::detect(), &plan, inner(&mut buffers[0]), 1)
+            .unwrap();
         let mut batch = vec![7; plan.batch + 2];
         let parallel = session::Scoped(threads);
         {
@@ -169,7 +179,8 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
         let mut window = vec![0; config.context];
         let parameters = inner(&mut buffers[0]).to_vec();
         let simd = InstructionSet::detect();
-        let mut generator = Generator::new(&plan, simd, &parameters, inner(&mut memory), &mut window).unwrap();
+        let mut generator =
+            Generator::new(&plan, simd, &parameters, inner(&mut memory), &mut window).unwrap();
         generator.feed(&[1; 57]).unwrap();
         assert!(guards_stand(&memory));
     }

@@ -77,9 +77,11 @@ fn parameters_begin_as_different_random_values_by_gpt2s_scheme() {
         if tensor.rank == 2 {
             let n = values.len() as f64;
             let deviation = if name.ends_with("c_proj.weight") { 0.02 / 6.0_f64.sqrt() } else { 0.02 };
-            let moment = |power: i32| values.iter().map(|x| (f64::from(*x) / deviation).powi(power)).sum::<f64>() / n;
+            let moment =
+                |power: i32| values.iter().map(|x| (f64::from(*x) / deviation).powi(power)).sum::<f64>() / n;
             // Five standard errors of each moment of a normal distribution.
-            let within = |found: f64, wanted: f64, variance: f64| (found - wanted).abs() < 5.0 * (variance / n).sqrt();
+            let within =
+                |found: f64, wanted: f64, variance: f64| (found - wanted).abs() < 5.0 * (variance / n).sqrt();
             assert!(within(moment(1), 0.0, 1.0), "{name}: mean {}", moment(1));
             assert!(within(moment(2), 1.0, 2.0), "{name}: variance {}", moment(2));
             assert!(within(moment(4), 3.0, 96.0), "{name}: fourth moment {}", moment(4));

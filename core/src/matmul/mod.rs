@@ -152,6 +152,7 @@ pub fn matmul_parallel(
 ) -> Result<(), Error> {
     check(size, c, c_stride, start, a, b, scratch.len().min(worker_scratch))?;
     let Size { m, n, k } = size;
+    let worker_scratch = worker_scratch.min(scratch.len());
     let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
     let by_columns = n >= m;
     let units = if by_columns { n.div_ceil(packed::COLUMNS) } else { m };

@@ -1,0 +1,263 @@
+use std::vec;
+use std::vec::Vec;
+use std::{format, string::String};
+
+use super::{InstructionSet, LANES, Vector, vectorized};
+use crate::test_common::{Random, assert_same_bits, bits, instruction_sets};
+
+type Lanes = [f32; LANES];
+
+/// Results that are exact to the bit, and results of arithmetic, where one NaN is as good as another.
+#[derive(Debug, Default)]
+struct Results {
+    exact: Vec<(&'static str, Vec<u32>)>,
+    arithmetic: Vec<(&'static str, Vec<f32>)>,
+}
+
+vectorized! {
+    /// Every operation of the vocabulary on the same operands.
+    fn operations<V>(results: &mut Results, a: &Lanes, b: &Lanes, c: &Lanes) {
+        let (va, vb, vc) = (V::load(a), V::load(b), V::load(c));
+        let (ba, bb) = (va.to_bits(), vb.to_bits());
+        let lanes = |v: V| {
+            let mut lanes = [0.0; LANES];
+            v.store(&mut lanes);
+            lanes
+        };
+        let (yes, no) = (V::splat(1.0), V::splat(2.0));
+        results.exact.extend([
+            ("splat", bits(&lanes(V::splat(a[0])))),
+            ("load, store", bits(&lanes(va))),
+            ("max", bits(&lanes(va.max(vb)))),
+            ("lt", bits(&lanes(V::select(va.lt(vb), yes, no)))),
+            ("select", bits(&lanes(V::select(va.lt(vb), vc, va)))),
+            ("abs", bits(&lanes(va.abs()))),
+            ("zero", bits(&lanes(V::zero()))),
+            ("from_bits", bits(&lanes(V::from_bits(ba)))),
+            ("splat_bits", bits(&lanes(V::from_bits(V::splat_bits(a[1].to_bits()))))),
+            ("lane_numbers", bits(&lanes(V::from_bits(V::lane_numbers())))),
+            ("add_bits", bits(&lanes(V::from_bits(V::add_bits(ba, bb))))),
+            ("sub_bits", bits(&lanes(V::from_bits(V::sub_bits(ba, bb))))),
+            ("mul_bits", bits(&lanes(V::from_bits(V::mul_bits(ba, bb))))),
+            ("and_bits", bits(&lanes(V::from_bits(V::and_bits(ba, bb))))),
+            ("xor_bits", bits(&lanes(V::from_bits(V::xor_bits(ba, bb))))),
+            ("shift_left 1", bits(&lanes(V::from_bits(V::shift_left::<1>(ba))))),
+            ("shift_left 23", bits(&lanes(V::from_bits(V::shift_left::<23>(ba))))),
+            ("shift_right 1", bits(&lanes(V::from_bits(V::shift_right::<1>(ba))))),
+            ("shift_right 15", bits(&lanes(V::from_bits(V::shift_right::<15>(ba))))),
+            ("shift_right 16", bits(&lanes(V::from_bits(V::shift_right::<16>(ba))))),
+            ("shift_right 23", bits(&lanes(V::from_bits(V::shift_right::<23>(ba))))),
+            ("lt_bits", bits(&lanes(V::select(V::lt_bits(ba, bb), yes, no)))),
+            ("from_signed", bits(&lanes(V::from_signed(ba)))),
+            ("reduce_max", vec![va.reduce_max().to_bits()]),
+        ]);
+        for count in 0..LANES {
+            results.exact.push(("load_partial", bits(&lanes(V::load_partial(&a[..count])))));
+            let mut to = *b;
+            va.store_partial(&mut to[..count]);
+            results.exact.push(("store_partial", bits(&to)));
+        }
+        results.arithmetic.extend([
+            ("add", lanes(va.add(vb)).to_vec()),
+            ("sub", lanes(va.sub(vb)).to_vec()),
+            ("mul", lanes(va.mul(vb)).to_vec()),
+            ("div", lanes(va.div(vb)).to_vec()),
+            ("sqrt", lanes(va.sqrt()).to_vec()),
+            ("mul_add", lanes(va.mul_add(vb, vc)).to_vec()),
+            ("mul, add", lanes(va.mul(vb).add(vc)).to_vec()),
+            ("mul, sub", lanes(va.mul(vb).sub(vc)).to_vec()),
+            ("reduce_add", vec![va.reduce_add()]),
+        ]);
+    }
+}
+
+fn results(simd: InstructionSet, [a, b, c]: &[Lanes; 3]) -> Results {
+    let mut results = Results::default();
+    operations(simd, &mut results, a, b, c);
+    results
+}
+
+#[track_caller]
+fn assert_equal(got: &Results, wanted: &Results, what: String) {
+    assert_eq!(got.exact.len(), wanted.exact.len());
+    for (got, wanted) in got.exact.iter().zip(&wanted.exact) {
+        assert_eq!(got, wanted, "{what}");
+    }
+    assert_eq!(got.arithmetic.len(), wanted.arithmetic.len());
+    for ((name, got), (_, wanted)) in got.arithmetic.iter().zip(&wanted.arithmetic) {
+        for (i, (got, wanted)) in got.iter().zip(wanted).enumerate() {
+            let same = got.to_bits() == wanted.to_bits() || got.is_nan() && wanted.is_nan();
+            assert!(same, "{name}, lane {i}: {got:e}, not {wanted:e} {what}");
+        }
+    }
+}
+
+const EDGES: [f32; 20] = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    1e-45,
+    -1e-45,
+    1.1e-38,
+    f32::MIN_POSITIVE,
+    -f32::MIN_POSITIVE,
+    f32::MAX,
+    f32::MIN,
+    f32::INFINITY,
+    f32::NEG_INFINITY,
+    f32::NAN,
+    f32::EPSILON,
+    1.0 + f32::EPSILON,
+    1.0 - f32::EPSILON / 2.0,
+    3e-20,
+    1.5,
+    16_777_217.0,
+];
+
+#[test]
+fn every_operation_on_edge_values_equals_portable() {
+    let mut random = Random::new(11);
+    for _ in 0..3000 {
+        let operands = [(); 3].map(|_| [(); LANES].map(|_| EDGES[random.size(0, EDGES.len() - 1)]));
+        let wanted = results(InstructionSet::PORTABLE, &operands);
+        for simd in instruction_sets() {
+            assert_equal(&results(simd, &operands), &wanted, format!("{} {operands:?}", simd.name()));
+        }
+    }
+}
+
+#[test]
+fn every_operation_on_random_values_equals_portable() {
+    let mut random = Random::new(12);
+    for i in 0..10_000 {
+        let any = i % 2 == 0;
+        let operands = [(); 3].map(|_| [(); LANES].map(|_| if any { random.any() } else { random.number() }));
+        let wanted = results(InstructionSet::PORTABLE, &operands);
+        for simd in instruction_sets() {
+            assert_equal(&results(simd, &operands), &wanted, format!("{} {operands:?}", simd.name()));
+        }
+    }
+}
+
+/// Portable itself against the language, so that the comparisons above rest on something.
+#[test]
+fn portable_means_what_its_names_say() {
+    let mut random = Random::new(13);
+    for i in 0..5000 {
+        let operands: [Lanes; 3] = [(); 3].map(|_| {
+            [(); LANES]
+                .map(|_| if i % 2 == 0 { EDGES[random.size(0, EDGES.len() - 1)] } else { random.any() })
+        });
+        let [a, b, c] = operands;
+        let results = results(InstructionSet::PORTABLE, &operands);
+        let exact = |name| results.exact.iter().find(|(n, _)| *n == name).unwrap().1.clone();
+        let arithmetic = |name| results.arithmetic.iter().find(|(n, _)| *n == name).unwrap().1.clone();
+        for j in 0..LANES {
+            let (a, b, c) = (a[j], b[j], c[j]);
+            let (x, y) = (a.to_bits(), b.to_bits());
+            assert_eq!(exact("max")[j], if a > b { a } else { b }.to_bits());
+            assert_eq!(exact("lt")[j], if a < b { 1.0_f32 } else { 2.0 }.to_bits());
+            assert_eq!(exact("select")[j], if a < b { c } else { a }.to_bits());
+            assert_eq!(exact("abs")[j], a.abs().to_bits());
+            assert_eq!(exact("lane_numbers")[j], j as u32);
+            assert_eq!(exact("add_bits")[j], x.wrapping_add(y));
+            assert_eq!(exact("sub_bits")[j], x.wrapping_sub(y));
+            assert_eq!(exact("mul_bits")[j], x.wrapping_mul(y));
+            assert_eq!(exact("and_bits")[j], x & y);
+            assert_eq!(exact("xor_bits")[j], x ^ y);
+            assert_eq!(exact("shift_left 23")[j], x << 23);
+            assert_eq!(exact("shift_right 15")[j], x >> 15);
+            assert_eq!(exact("lt_bits")[j], if (x as i32) < y as i32 { 1.0_f32 } else { 2.0 }.to_bits());
+            assert_eq!(exact("from_signed")[j], (x as i32 as f32).to_bits());
+            let same = |name, wanted: f32| {
+                let got: f32 = arithmetic(name)[j];
+                let same = got.to_bits() == wanted.to_bits() || got.is_nan() && wanted.is_nan();
+                assert!(same, "{name} of {a:e}, {b:e}, {c:e} is {got:e}, not {wanted:e}");
+            };
+            same("add", a + b);
+            same("sub", a - b);
+            same("mul", a * b);
+            same("div", a / b);
+            same("sqrt", a.sqrt());
+            same("mul_add", a.mul_add(b, c));
+            same("mul, add", a * b + c);
+            same("mul, sub", a * b - c);
+        }
+        let four = |i: usize| (a[i] + a[i + 8]) + (a[i + 4] + a[i + 12]);
+        let tree = (four(0) + four(2)) + (four(1) + four(3));
+        let got = arithmetic("reduce_add")[0];
+        assert!(got.to_bits() == tree.to_bits() || got.is_nan() && tree.is_nan(), "{got:e}, not {tree:e}");
+        let greatest = a.iter().fold(f32::NEG_INFINITY, |a, b| if a > *b { a } else { *b });
+        assert!(a.iter().any(|x| x.is_nan()) || exact("reduce_max") == [greatest.to_bits()]);
+    }
+}
+
+vectorized! {
+    fn transposed<V>(to: &mut [f32], from: &[f32], stride: usize, count: usize) {
+        assert!(to.len() == LANES * count && from.len() >= (LANES - 1) * stride + count);
+        // SAFETY: just checked.
+        unsafe { V::transpose(to.as_mut_ptr(), from.as_ptr(), stride, count) };
+    }
+}
+
+#[test]
+fn transposing_works_for_every_count_and_stride() {
+    let mut random = Random::new(14);
+    for count in 1..40 {
+        for stride in [count, count + 1, count + 7] {
+            let from = random.numbers((LANES - 1) * stride + count);
+            let wanted: Vec<f32> =
+                (0..LANES * count).map(|i| from[(i % LANES) * stride + i / LANES]).collect();
+            for simd in instruction_sets() {
+                let mut to = vec![0.0; LANES * count];
+                transposed(simd, &mut to, &from, stride, count);
+                assert_same_bits(&to, &wanted, format!("{count}, {stride} with {}", simd.name()));
+            }
+        }
+    }
+}
+
+vectorized! {
+    fn loops<V>(mapped: &mut [f32], updated: &mut [f32], x: &[f32]) -> [f32; 2] {
+        super::map(mapped, [x], |block, [x]: [V; 1]| x.add(V::splat(block as f32)));
+        super::update(updated, [x], |block, y, [x]: [V; 1]| y.mul(x).sub(V::splat(block as f32)));
+        [super::sum([x], |[x]: [V; 1]| x.add(V::splat(1.0))), super::maximum::<V>(x)]
+    }
+}
+
+#[test]
+fn loops_cover_every_length_and_sum_in_sixteen_lanes() {
+    let mut random = Random::new(15);
+    for length in 0..100 {
+        let (x, before) = (random.numbers(length), random.numbers(length));
+        let mut lanes = [0.0_f32; LANES];
+        x.iter().enumerate().for_each(|(i, x)| lanes[i % LANES] += x + 1.0);
+        let wanted_sum = super::reduce_add_lanes(lanes);
+        let wanted_maximum = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let block = |i: usize| (i / LANES) as f32;
+        let wanted_map: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + block(i)).collect();
+        let updates = before.iter().zip(&x).enumerate();
+        let wanted_update: Vec<f32> = updates.map(|(i, (y, x))| y * x - block(i)).collect();
+        for simd in instruction_sets() {
+            let (mut mapped, mut updated) = (vec![0.0; length], before.clone());
+            let [sum, maximum] = loops(simd, &mut mapped, &mut updated, &x);
+            assert_same_bits(&mapped, &wanted_map, "map");
+            assert_same_bits(&updated, &wanted_update, "update");
+            assert_eq!(sum.to_bits(), wanted_sum.to_bits(), "{length} with {}", simd.name());
+            assert_eq!(maximum, wanted_maximum, "{length} with {}", simd.name());
+        }
+    }
+}
+
+#[test]
+fn a_set_is_found_by_its_name_and_no_other() {
+    for simd in instruction_sets() {
+        assert_eq!(InstructionSet::named(simd.name()), Ok(simd));
+        assert!(InstructionSet::NAMES.contains(&simd.name()));
+    }
+    for name in ["", "AVX2", "sse", "portable "] {
+        assert_eq!(InstructionSet::named(name), Err(crate::Error::InstructionSet));
+    }
+    assert_eq!(InstructionSet::named(InstructionSet::detect().name()), Ok(InstructionSet::detect()));
+}
