@@ -572,7 +572,7 @@ impl<'a> Pass<'a> {
         let work = if config.tied { self.rows() * c * v } else { self.rows() * c };
         let scratch = (&mut *workspace.workers, self.plan.worker_scratch());
         self.compute.split(v, work, [(d_wte, c)], scratch, |range, [d_wte], scratch| {
-            for (block, d_wte) in d_wte.chunks_mut(BLOCK * c).enumerate() {
+            for (block, d_wte) in d_wte.chunks_mut((BLOCK * c).max(1)).enumerate() {
                 let first = range.start + block * BLOCK;
                 let vocabulary = first..range.end.min(first + BLOCK);
                 if !config.tied {

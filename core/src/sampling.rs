@@ -135,9 +135,14 @@ fn weigh(
     if let Some(k) = sampling.top_k
         && k < kept.len()
     {
-        let (_, _, removed) = kept.select_nth_unstable_by(k.saturating_sub(1), descending(logits));
-        replace(logits, removed, f32::NEG_INFINITY);
-        kept = kept.get_mut(..k).unwrap_or_default();
+        let removed = kept.len().saturating_sub(k);
+        let mut heap = &mut *kept;
+        heapify(heap, logits);
+        for _ in 0..k {
+            take_greatest(&mut heap, logits);
+        }
+        replace(logits, kept.get(..removed).unwrap_or_default(), f32::NEG_INFINITY);
+        kept = kept.get_mut(removed..).unwrap_or_default();
     }
     // The difference first: no temperature, however small, then makes infinity or NaN of the greatest.
     for logit in logits.iter_mut() {
@@ -161,35 +166,61 @@ fn weigh(
 }
 
 /// The tokens of `order` that remain when the most probable, p in sum, have been taken away.
-///
-/// The front is sorted block by block until the sum is reached: of a large vocabulary a few tokens mostly
-/// suffice, and the rest is never sorted.
 fn after_top_p<'a>(probabilities: &[f32], order: &'a mut [u32], p: f64) -> &'a mut [u32] {
     let mut rest = order;
-    let mut block = 64_usize;
     let mut sum = 0.0;
-    while sum < p && !rest.is_empty() {
-        if block < rest.len() {
-            rest.select_nth_unstable_by(block.saturating_sub(1), descending(probabilities));
-        }
-        let block_length = block.min(rest.len());
-        let head = rest.get_mut(..block_length).unwrap_or_default();
-        head.sort_unstable_by(descending(probabilities));
-        let last = head.iter().position(|token| {
-            sum += f64::from(value(probabilities, *token));
-            sum >= p
-        });
-        let taken = last.map_or(block_length, |last| last.saturating_add(1));
-        rest = rest.get_mut(taken..).unwrap_or_default();
-        block = block.saturating_mul(4);
+    heapify(rest, probabilities);
+    while sum < p
+        && let Some(token) = take_greatest(&mut rest, probabilities)
+    {
+        sum += f64::from(value(probabilities, token));
     }
     rest
 }
 
+// A binary heap with the greatest token in front: of a large vocabulary a few tokens mostly suffice, and the
+// rest is never sorted. The slices' own selection can panic, as far as a compiler sees.
+
+fn heapify(tokens: &mut [u32], values: &[f32]) {
+    (0..tokens.len() / 2).rev().for_each(|parent| sift_down(tokens, parent, values));
+}
+
+/// Takes the greatest token off the heap, leaving it behind the heap's end.
+fn take_greatest(heap: &mut &mut [u32], values: &[f32]) -> Option<u32> {
+    let last = heap.split_off_last_mut()?;
+    if let Some(root) = heap.first_mut() {
+        core::mem::swap(root, last);
+    }
+    sift_down(heap, 0, values);
+    Some(*last)
+}
+
+/// Moves the token at `place` below all that come before it.
+fn sift_down(heap: &mut [u32], mut place: usize, values: &[f32]) {
+    let Some(&token) = heap.get(place) else { return };
+    loop {
+        let left = place.saturating_mul(2).saturating_add(1);
+        let children = heap.get(left..).unwrap_or_default().iter().take(2).zip(left..);
+        let Some((&child, from)) = children.min_by(|(a, _), (b, _)| descending(values, **a, **b)) else {
+            break;
+        };
+        if descending(values, child, token).is_gt() {
+            break;
+        }
+        if let Some(at) = heap.get_mut(place) {
+            *at = child;
+        }
+        place = from;
+    }
+    if let Some(at) = heap.get_mut(place) {
+        *at = token;
+    }
+}
+
 /// Total order of tokens: the greater value first, among equals the lower token.
-fn descending(values: &[f32]) -> impl FnMut(&u32, &u32) -> Ordering {
+fn descending(values: &[f32], a: u32, b: u32) -> Ordering {
     // Adding 0 makes 0 of -0, which the total order would put after it.
-    |a, b| (value(values, *b) + 0.0).total_cmp(&(value(values, *a) + 0.0)).then(a.cmp(b))
+    (value(values, b) + 0.0).total_cmp(&(value(values, a) + 0.0)).then(a.cmp(&b))
 }
 
 fn value(values: &[f32], token: u32) -> f32 {

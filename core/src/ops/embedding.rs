@@ -36,7 +36,9 @@ pub fn forward(
     }
     exact_length("x", x.len(), tokens.len().saturating_mul(width))?;
     check_tokens(tokens, vocab)?;
-    for (x, tokens) in rows_mut(x, length.saturating_mul(width)).zip(tokens.chunks(length)) {
+    let mut rest = tokens;
+    for x in rows_mut(x, length.saturating_mul(width)) {
+        let tokens = rest.split_off(..length).unwrap_or_default();
         add_embeddings(simd, x, tokens, wte, wpe, width);
     }
     Ok(())

@@ -1,0 +1,23 @@
+# Text to train the demonstration on: make demo TEXT=file
+TEXT = demo/topics.txt
+
+.PHONY: test lint demo bench
+
+# Every test, on every instruction set that this machine can run or emulate. Installs what it needs.
+test:
+	scripts/test.sh
+
+lint:
+	cargo fmt --all --check
+	cargo fmt --check --manifest-path core/link-proof/Cargo.toml
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+
+demo: $(filter demo/topics.txt,$(TEXT))
+	cargo run --locked --release -p jostle --example train -- --text "$(TEXT)"
+
+bench:
+	cargo bench --locked -p jostle-benches
+
+demo/topics.txt: scripts/topics.py
+	python3 scripts/topics.py $@

@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Builds the core's tests for 64-bit Arm and runs them under emulation: the NEON code.
+# Arguments go to `cargo test`, to select tests: emulation is slow.
+#     scripts/test-aarch64.sh --lib --test matmul
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+target=aarch64-unknown-linux-gnu
+if [ "$(uname -m)" = aarch64 ]; then
+    echo "aarch64: this machine is one; its tests have run natively"
+    exit
+fi
+{ command -v qemu-aarch64 && command -v aarch64-linux-gnu-gcc; } >/dev/null ||
+    packages qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross ||
+    not_run "aarch64: needs qemu-aarch64 and aarch64-linux-gnu-gcc (Debian: qemu-user gcc-aarch64-linux-gnu)"
+if rustup_has $target; then
+    cargo=cargo
+else
+    if command -v dpkg >/dev/null && [ "$(id -u)" -eq 0 ]; then dpkg --add-architecture arm64; fi
+    packages rustc-web cargo-web libstd-rust-web-dev:arm64 ||
+        not_run "aarch64: needs 'rustup target add $target' (Debian: rustc-web cargo-web libstd-rust-web-dev:arm64)"
+    cargo=debian_cargo
+fi
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64
+# Linked statically: with the cross-compiler's C library and Debian's arm64 one both installed, the emulated
+# program would load the halves of each, and hang in its first thread.
+export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
+export JOSTLE_INSTRUCTION_SETS=portable,neon
+$cargo test --locked -p jostle --target $target "${@:---tests}"

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Every test: on this machine, for a Cortex-M4F (linking only), and on 64-bit Arm under emulation.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+JOSTLE_INSTRUCTION_SETS=$(scripts/instruction-sets.sh)
+export JOSTLE_INSTRUCTION_SETS
+echo "instruction sets: $JOSTLE_INSTRUCTION_SETS"
+cargo test --locked --workspace
+scripts/link-proof.sh
+scripts/test-aarch64.sh
