@@ -5,8 +5,10 @@
 //! |---|---|
 //! | [`product`] | the shapes of matrix products, and three libraries that compute them |
 //! | [`peak`] | the processor's fused multiply-adds a second |
+//! | [`pool`] | threads to lend to jostle |
 //! | [`rounds`] | timing in turns, medians |
 
 pub mod peak;
+pub mod pool;
 pub mod product;
 pub mod rounds;
