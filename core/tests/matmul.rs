@@ -31,7 +31,12 @@ struct Case {
 }
 
 impl Case {
-    fn new(random: &mut Random, (m, n, k): (usize, usize, usize), from: From, transposed: (bool, bool)) -> Case {
+    fn new(
+        random: &mut Random,
+        (m, n, k): (usize, usize, usize),
+        from: From,
+        transposed: (bool, bool),
+    ) -> Case {
         let c_stride = n + random.size(0, 5);
         let c_length = if m == 0 || n == 0 { 0 } else { (m - 1) * c_stride + n };
         let mut c = vec![GUARD; c_length];
@@ -106,8 +111,16 @@ impl Case {
         let threads = Threads(threads);
         let operands = (self.start(), self.a(), self.b());
         let (start, a, b) = operands;
-        matmul_parallel(compute(simd, &threads), self.size, (&mut c, self.c_stride), start, a, b, (&mut space, worker))
-            .unwrap();
+        matmul_parallel(
+            compute(simd, &threads),
+            self.size,
+            (&mut c, self.c_stride),
+            start,
+            a,
+            b,
+            (&mut space, worker),
+        )
+        .unwrap();
         c
     }
 }
@@ -183,7 +196,8 @@ fn the_reference_rounds_each_multiply_add_once_and_in_order() {
     assert_eq!(c[0], second - 1.0);
     let mut c = [-1.0];
     let size = Size { m: 1, n: 1, k: 1 };
-    reference(size, (&mut c, 1), Start::Accumulate, Matrix::new(&a[1..2], 1), Matrix::new(&b[1..2], 1)).unwrap();
+    reference(size, (&mut c, 1), Start::Accumulate, Matrix::new(&a[1..2], 1), Matrix::new(&b[1..2], 1))
+        .unwrap();
     assert_eq!(c[0], -f32::EPSILON * f32::EPSILON);
 }
 
@@ -301,7 +315,8 @@ fn a_part_of_scratch_may_exceed_the_whole() {
     let (threads, size, a, b) = (Threads(3), case.size, case.a(), case.b());
     let simd = InstructionSet::detect();
     let c_part = (&mut c[..], case.c_stride);
-    matmul_parallel(compute(simd, &threads), size, c_part, Start::Zero, a, b, (&mut space, usize::MAX)).unwrap();
+    matmul_parallel(compute(simd, &threads), size, c_part, Start::Zero, a, b, (&mut space, usize::MAX))
+        .unwrap();
     assert_contract(&c, &case.wanted(), &case, simd);
 }
 

@@ -323,7 +323,8 @@ fn cross_entropy_is_its_formula_and_its_gradient_is_its_slope() {
         let share = [1.0 / counted as f32; 9];
         let slope = differences(&logits, &share, |logits| losses_f64(logits, &targets, vocab));
         assert_near(&d_logits, &slope, 3e-6, "d_logits");
-        for (i, target) in targets.iter().enumerate().filter(|(_, target)| **target == cross_entropy::IGNORED) {
+        for (i, target) in targets.iter().enumerate().filter(|(_, target)| **target == cross_entropy::IGNORED)
+        {
             assert_eq!(losses[i], 0.0, "target {target}");
             assert!(d_logits[i * vocab..(i + 1) * vocab].iter().all(|d| *d == 0.0));
         }
@@ -471,9 +472,9 @@ fn check_attention(length: usize, heads: usize, head_width: usize, rate: f32) {
     });
     let drop: Vec<Vec<f32>> = match mask {
         None => Vec::new(),
-        Some(_) => (0..heads)
-            .map(|h| factors(mask, length, length, sequence * heads as u64 + h as u64))
-            .collect(),
+        Some(_) => {
+            (0..heads).map(|h| factors(mask, length, length, sequence * heads as u64 + h as u64)).collect()
+        }
     };
     let what = |name: &str| format!("{name} of {length} rows, {heads} heads of {head_width}, rate {rate}");
     let qkv = wide(&qkv);

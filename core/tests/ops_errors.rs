@@ -68,7 +68,8 @@ impl Slices {
     }
 
     fn is_output(name: &str) -> bool {
-        name.starts_with("d_") || ["y", "out", "mean", "rstd", "losses", "x_out", "weights_out"].contains(&name)
+        name.starts_with("d_")
+            || ["y", "out", "mean", "rstd", "losses", "x_out", "weights_out"].contains(&name)
     }
 }
 
@@ -81,13 +82,11 @@ fn layer_norm_refuses_wrong_lengths_and_writes_nothing() {
     Slices::check(lengths, |simd, [y, mean, rstd, x, weight, bias]| {
         layer_norm::forward(simd, y, mean, rstd, x, weight, bias, 1e-5)
     });
-    let lengths =
-        [("d_x", R * C), ("d_y", R * C), ("x", R * C), ("mean", R), ("rstd", R), ("weight", C)];
+    let lengths = [("d_x", R * C), ("d_y", R * C), ("x", R * C), ("mean", R), ("rstd", R), ("weight", C)];
     Slices::check(lengths, |simd, [d_x, d_y, x, mean, rstd, weight]| {
         layer_norm::backward(simd, d_x, d_y, x, mean, rstd, weight)
     });
-    let lengths =
-        [("d_weight", C), ("d_bias", C), ("d_y", R * C), ("x", R * C), ("mean", R), ("rstd", R)];
+    let lengths = [("d_weight", C), ("d_bias", C), ("d_y", R * C), ("x", R * C), ("mean", R), ("rstd", R)];
     Slices::check(lengths, |simd, [d_weight, d_bias, d_y, x, mean, rstd]| {
         layer_norm::backward_parameters(simd, d_weight, d_bias, d_y, x, mean, rstd)
     });
@@ -101,8 +100,7 @@ fn layer_norm_refuses_wrong_lengths_and_writes_nothing() {
 fn linear_refuses_wrong_lengths_and_writes_nothing() {
     const OUT: usize = 20;
     let space = product_scratch(R, OUT, C);
-    let lengths =
-        [("y", R * OUT), ("x", R * C), ("weight", C * OUT), ("bias", OUT), ("scratch", space)];
+    let lengths = [("y", R * OUT), ("x", R * C), ("weight", C * OUT), ("bias", OUT), ("scratch", space)];
     Slices::check(lengths, |simd, [y, x, weight, bias, scratch]| {
         linear::forward(simd, y, x, weight, bias, C, scratch)
     });
@@ -130,7 +128,8 @@ fn linear_names_the_slice_that_the_caller_knows() {
     assert_eq!(result, Err(Error::Length { what: "d_y", given: 8, wanted: 15 }));
     let result = linear::backward(simd, &mut [0.0; 8], &[0.0; 15], &[0.0; 15], 3, &mut scratch);
     assert_eq!(result, Err(Error::Length { what: "d_x", given: 8, wanted: 6 }));
-    let result = linear::backward_parameters(simd, &mut [0.0; 14], &mut [], &[0.0; 9], &[0.0; 15], 3, &mut scratch);
+    let result =
+        linear::backward_parameters(simd, &mut [0.0; 14], &mut [], &[0.0; 9], &[0.0; 15], 3, &mut scratch);
     assert_eq!(result, Err(Error::Length { what: "d_weight", given: 14, wanted: 12 }));
 }
 
@@ -175,7 +174,9 @@ fn cross_entropy_refuses_wrong_lengths_and_targets_and_writes_nothing() {
         cross_entropy::backward(simd, losses, logits, &targets, C, 4)
     });
     for simd in instruction_sets() {
-        for (bad, given) in [(7, 7), (-2, -2), (i32::MIN, i64::from(i32::MIN)), (i32::MAX, i64::from(i32::MAX))] {
+        for (bad, given) in
+            [(7, 7), (-2, -2), (i32::MIN, i64::from(i32::MIN)), (i32::MAX, i64::from(i32::MAX))]
+        {
             let wanted = Error::Token { index: 3, token: given, vocab: C };
             let targets = [0, 6, -1, bad, 2];
             let (mut losses, mut logits) = ([GUARD; R], [1.0; R * C]);
@@ -208,7 +209,8 @@ fn embedding_refuses_wrong_lengths_and_tokens_and_writes_nothing() {
     let both = |tokens: &[i32], width: usize, length: usize| {
         let (mut x, mut d_wte, mut d_wpe) = ([GUARD; R * C], [GUARD; V * C], [GUARD; T * C]);
         let forward = embedding::forward(simd, &mut x, tokens, &[1.0; V * C], &[1.0; T * C], width, length);
-        let backward = embedding::backward(simd, &mut d_wte, &mut d_wpe, &[1.0; R * C], tokens, width, length);
+        let backward =
+            embedding::backward(simd, &mut d_wte, &mut d_wpe, &[1.0; R * C], tokens, width, length);
         assert_eq!(forward, backward);
         assert_eq!((x, d_wte, d_wpe), ([GUARD; R * C], [GUARD; V * C], [GUARD; T * C]));
         forward.unwrap_err()
@@ -261,8 +263,16 @@ fn attention_refuses_wrong_lengths_and_heads_and_writes_nothing() {
         let result = attention::forward(simd, &mut out, &mut stats, &qkv, attention, &mut space);
         assert_eq!(result, Err(wanted));
         let mut d_qkv = vec![GUARD; R * 3 * width];
-        let result =
-            attention::backward(simd, &mut d_qkv, &qkv[..R * width], &qkv, &out, &stats, attention, &mut space);
+        let result = attention::backward(
+            simd,
+            &mut d_qkv,
+            &qkv[..R * width],
+            &qkv,
+            &out,
+            &stats,
+            attention,
+            &mut space,
+        );
         assert_eq!(result, Err(wanted));
         let mut weights = vec![GUARD; heads * R * R];
         assert_eq!(attention::weights(simd, &mut weights, &qkv, attention, &mut space), Err(wanted));
@@ -287,7 +297,10 @@ fn dropout_refuses_rates_that_are_no_probability_below_one() {
     }
     for nan in [f32::NAN, -f32::NAN] {
         let error = new(nan).unwrap_err();
-        assert!(matches!(error, Error::Range { what: "dropout rate", given, .. } if given.is_nan()), "{error:?}");
+        assert!(
+            matches!(error, Error::Range { what: "dropout rate", given, .. } if given.is_nan()),
+            "{error:?}"
+        );
     }
     for none in [0.0, -0.0] {
         assert_eq!(new(none), Ok(None));

@@ -46,10 +46,24 @@ pub(crate) fn mask_after(row: &mut [f32], last: usize) {
 /// Replaces a row by `exp(x * scale - maximum)`; returns the maximum (of `x * scale`) and one over the sum.
 #[inline(always)]
 pub(crate) fn exponentials<V: Vector>(row: &mut [f32], scale: f32) -> (f32, f32) {
-    simd::update(row, [], #[inline(always)] |_, x: V, []| x.mul(V::splat(scale)));
+    simd::update(
+        row,
+        [],
+        #[inline(always)]
+        |_, x: V, []| x.mul(V::splat(scale)),
+    );
     let maximum = simd::maximum::<V>(row);
-    simd::update(row, [], #[inline(always)] |_, x: V, []| exp(x.sub(V::splat(maximum))));
-    let sum = simd::sum([&*row], #[inline(always)] |[e]: [V; 1]| e);
+    simd::update(
+        row,
+        [],
+        #[inline(always)]
+        |_, x: V, []| exp(x.sub(V::splat(maximum))),
+    );
+    let sum = simd::sum(
+        [&*row],
+        #[inline(always)]
+        |[e]: [V; 1]| e,
+    );
     (maximum, 1.0 / sum)
 }
 

@@ -2,7 +2,7 @@ use std::vec;
 use std::vec::Vec;
 use std::{format, string::String};
 
-use super::{InstructionSet, LANES, Vector, vectorized};
+use super::{InstructionSet, LANES, vectorized};
 use crate::test_common::{Random, assert_same_bits, bits, instruction_sets};
 
 type Lanes = [f32; LANES];
@@ -132,8 +132,7 @@ fn every_operation_on_random_values_equals_portable() {
     let mut random = Random::new(12);
     for i in 0..10_000 {
         let any = i % 2 == 0;
-        let operands =
-            [(); 3].map(|_| [(); LANES].map(|_| if any { random.any() } else { random.number() }));
+        let operands = [(); 3].map(|_| [(); LANES].map(|_| if any { random.any() } else { random.number() }));
         let wanted = results(InstructionSet::PORTABLE, &operands);
         for simd in instruction_sets() {
             assert_equal(&results(simd, &operands), &wanted, format!("{} {operands:?}", simd.name()));
@@ -147,7 +146,8 @@ fn portable_means_what_its_names_say() {
     let mut random = Random::new(13);
     for i in 0..5000 {
         let operands: [Lanes; 3] = [(); 3].map(|_| {
-            [(); LANES].map(|_| if i % 2 == 0 { EDGES[random.size(0, EDGES.len() - 1)] } else { random.any() })
+            [(); LANES]
+                .map(|_| if i % 2 == 0 { EDGES[random.size(0, EDGES.len() - 1)] } else { random.any() })
         });
         let [a, b, c] = operands;
         let results = results(InstructionSet::PORTABLE, &operands);

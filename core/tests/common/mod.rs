@@ -12,7 +12,8 @@ pub fn instruction_sets() -> Vec<InstructionSet> {
     match std::env::var("JOSTLE_INSTRUCTION_SETS") {
         Ok(names) => {
             let sets = names.split(',').map(str::trim).filter(|name| !name.is_empty()).map(|name| {
-                found(name).unwrap_or_else(|_| panic!("instruction set {name:?} was to be tested and is absent"))
+                found(name)
+                    .unwrap_or_else(|_| panic!("instruction set {name:?} was to be tested and is absent"))
             });
             let sets: Vec<_> = sets.collect();
             assert!(!sets.is_empty(), "JOSTLE_INSTRUCTION_SETS names no instruction set");
