@@ -563,7 +563,7 @@ pub(crate) struct LayerActivations<'a> {
 }
 
 const fn layer_elements_per_row(config: &Config) -> Checked {
-    checked(4 + 4 * config.width).add(checked(2 * config.heads)).add(checked(config.hidden))
+    checked(config.width).times(4).add(checked(4)).add(checked(2 * config.heads)).add(checked(config.hidden))
 }
 
 impl<'a> LayerActivations<'a> {

@@ -129,3 +129,78 @@ pub(crate) fn share(units: usize, workers: usize, worker: usize) -> Range<usize>
     };
     bound(worker)..bound(worker.saturating_add(1))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+    use crate::test_common::{Random, Threads};
+
+    #[test]
+    fn shares_are_disjoint_even_and_cover_everything() {
+        let mut random = Random::new(51);
+        let mut cases = vec![(0, 1), (1, 1), (1, 5), (5, 1), (usize::MAX >> 8, 64)];
+        cases.extend((0..200).flat_map(|units| (1..20).map(move |workers| (units, workers))));
+        cases.extend((0..1000).map(|_| (random.size(0, usize::MAX >> 24), random.size(1, 1000))));
+        for (units, workers) in cases {
+            let mut end = 0;
+            for worker in 0..workers {
+                let range = share(units, workers, worker);
+                assert_eq!(range.start, end, "{units} {workers} {worker}");
+                assert!(range.end >= range.start);
+                let length = range.end - range.start;
+                assert!(length == units / workers || length == units / workers + 1);
+                end = range.end;
+            }
+            assert_eq!(end, units);
+            assert!(share(units, workers, workers).is_empty());
+        }
+    }
+
+    #[test]
+    fn no_more_workers_than_threads_units_or_scratch_and_one_for_little_work() {
+        let threads = Threads(4);
+        let compute = Compute { simd: InstructionSet::PORTABLE, parallel: &threads };
+        let much = WORTH_A_FORK;
+        for (units, work, most, wanted) in [
+            (100, much, 100, 4),
+            (3, much, 100, 3),
+            (100, much, 2, 2),
+            (100, much - 1, 100, 1),
+            (0, much, 100, 1),
+            (100, much, 0, 1),
+        ] {
+            assert_eq!(compute.workers(units, work, most), wanted);
+        }
+    }
+
+    #[test]
+    fn split_gives_each_unit_its_parts_once() {
+        for (threads, units, work) in
+            [(1, 10, WORTH_A_FORK), (3, 10, WORTH_A_FORK), (5, 3, WORTH_A_FORK), (4, 7, 1)]
+        {
+            let pool = Threads(threads);
+            let compute = Compute { simd: InstructionSet::PORTABLE, parallel: &pool };
+            // A unit has two elements of one buffer and three of another; both are longer than need be.
+            let (mut two, mut three) = (vec![0.0; 2 * units + 1], vec![0.0; 3 * units + 2]);
+            let mut scratch = vec![0.0; 4 * threads];
+            let buffers = [(&mut two[..], 2), (&mut three[..], 3)];
+            compute.split(units, work, buffers, (&mut scratch, 4), |range, [two, three], scratch| {
+                assert!(scratch.len() >= 4);
+                scratch.iter_mut().for_each(|x| *x += 1.0);
+                for (i, unit) in range.enumerate() {
+                    two[2 * i..2 * i + 2].iter_mut().for_each(|x| *x += unit as f32 + 1.0);
+                    three[3 * i..3 * i + 3].iter_mut().for_each(|x| *x += unit as f32 + 1.0);
+                }
+            });
+            for (buffer, per) in [(&two, 2), (&three, 3)] {
+                for (i, x) in buffer.iter().enumerate() {
+                    let wanted = if i / per < units { (i / per) as f32 + 1.0 } else { 0.0 };
+                    assert_eq!(*x, wanted, "{threads} threads, element {i}");
+                }
+            }
+            assert!(scratch.iter().all(|x| *x <= 1.0));
+        }
+    }
+}

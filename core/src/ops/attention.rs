@@ -17,7 +17,7 @@ const TILE: usize = 32;
 
 /// Elements of the two tiles that backward works on, for sequences of `length`.
 pub(crate) const fn tile_scratch(length: usize) -> usize {
-    2 * TILE * length
+    length.saturating_mul(2 * TILE)
 }
 
 /// The scratch that [`forward`] and [`backward`] need, in elements.
@@ -68,7 +68,8 @@ impl Attention {
         self.mask.map(|mask| mask.at(self.sequence.wrapping_mul(self.heads as u64).wrapping_add(head as u64)))
     }
 
-    fn check(&self, qkv: &[f32], out: &[f32], stats: &[f32], scratch_length: usize) -> Result<(), Error> {
+    /// Refuses sizes that do not fit; returns T.
+    fn check_qkv(&self, qkv: &[f32], scratch_length: usize) -> Result<usize, Error> {
         if self.heads == 0 {
             return Err(Error::Zero { what: "heads" });
         }
@@ -76,13 +77,17 @@ impl Attention {
             return Err(Error::Heads { width: self.width, heads: self.heads });
         }
         let length = count_rows("qkv", qkv, self.width.saturating_mul(3))?;
-        exact_length("out", out.len(), length.saturating_mul(self.width))?;
-        exact_length("stats", stats.len(), length.saturating_mul(self.heads).saturating_mul(2))?;
         let wanted = scratch(length, self.width);
         if scratch_length < wanted {
             return Err(Error::Length { what: "scratch", given: scratch_length, wanted });
         }
-        Ok(())
+        Ok(length)
+    }
+
+    fn check(&self, qkv: &[f32], out: &[f32], stats: &[f32], scratch_length: usize) -> Result<(), Error> {
+        let length = self.check_qkv(qkv, scratch_length)?;
+        exact_length("out", out.len(), length.saturating_mul(self.width))?;
+        exact_length("stats", stats.len(), length.saturating_mul(self.heads).saturating_mul(2))
     }
 }
 
@@ -125,6 +130,8 @@ pub fn backward(
 }
 
 /// Writes the weights `[H, T, T]` that [`forward`] used, before dropout: for looking at.
+///
+/// `scratch` as for [`forward`].
 pub fn weights(
     simd: InstructionSet,
     weights: &mut [f32],
@@ -132,7 +139,7 @@ pub fn weights(
     attention: Attention,
     scratch: &mut [f32],
 ) -> Result<(), Error> {
-    let length = count_rows("qkv", qkv, attention.width.saturating_mul(3))?;
+    let length = attention.check_qkv(qkv, scratch.len())?;
     exact_length("weights", weights.len(), attention.heads.saturating_mul(length).saturating_mul(length))?;
     for (h, weights) in rows_mut(weights, length.saturating_mul(length)).enumerate() {
         let head = attention.head(qkv, h);

@@ -16,7 +16,8 @@ pub fn check_tokens(tokens: &[i32], vocab: usize) -> Result<(), Error> {
 }
 
 /// Writes `x [R, C]`: the row of `wte [V, C]` that each of `tokens [R]` names, plus the row of
-/// `wpe [context, C]` of its position, which starts at 0 again every `length` tokens.
+/// `wpe [context, C]` of its position, which starts at 0 again every `length` tokens. The last sequence may be
+/// shorter.
 pub fn forward(
     simd: InstructionSet,
     x: &mut [f32],
@@ -28,17 +29,12 @@ pub fn forward(
 ) -> Result<(), Error> {
     let vocab = count_rows("wte", wte, width)?;
     let context = count_rows("wpe", wpe, width)?;
-    if length > context {
-        return Err(Error::Context { length, context });
-    }
-    if length == 0 {
-        return Err(Error::Zero { what: "length" });
-    }
+    check_length(length, context)?;
     exact_length("x", x.len(), tokens.len().saturating_mul(width))?;
     check_tokens(tokens, vocab)?;
     let mut rest = tokens;
-    for x in rows_mut(x, length.saturating_mul(width)) {
-        let tokens = rest.split_off(..length).unwrap_or_default();
+    for x in x.chunks_mut(length.saturating_mul(width).max(1)) {
+        let tokens = rest.split_off(..length.min(rest.len())).unwrap_or_default();
         add_embeddings(simd, x, tokens, wte, wpe, width);
     }
     Ok(())
@@ -58,14 +54,21 @@ pub fn backward(
 ) -> Result<(), Error> {
     let vocab = count_rows("d_wte", d_wte, width)?;
     let context = count_rows("d_wpe", d_wpe, width)?;
-    if length > context {
-        return Err(Error::Context { length, context });
-    }
+    check_length(length, context)?;
     exact_length("d_x", d_x.len(), tokens.len().saturating_mul(width))?;
     check_tokens(tokens, vocab)?;
     token_gradients(simd, d_wte, 0..vocab, d_x, tokens, width);
     position_gradients(simd, d_wpe, 0, d_x, width, length);
     Ok(())
+}
+
+/// Refuses sequences of no tokens, or of more than there are positions.
+fn check_length(length: usize, context: usize) -> Result<(), Error> {
+    match length {
+        0 => Err(Error::Zero { what: "length" }),
+        _ if length > context => Err(Error::Context { length, context }),
+        _ => Ok(()),
+    }
 }
 
 /// The row of a matrix, if it has it.
@@ -104,7 +107,7 @@ vectorized! {
 vectorized! {
     /// Adds to the rows of `d_wpe`, which begins with position `first`, sequence after sequence.
     pub(crate) fn position_gradients<V>(d_wpe: &mut [f32], first: usize, d_x: &[f32], width: usize, length: usize) {
-        for d_x in rows(d_x, length.saturating_mul(width)) {
+        for d_x in d_x.chunks(length.saturating_mul(width).max(1)) {
             for (d_wpe, d_x) in rows_mut(d_wpe, width).zip(rows(d_x, width).skip(first)) {
                 simd::update(d_wpe, [d_x], |_, sum, [d_x]: [V; 1]| sum.add(d_x));
             }

@@ -18,7 +18,7 @@ pub fn forward(
     width: usize,
     scratch: &mut [f32],
 ) -> Result<(), Error> {
-    let size = sizes(y, x, weight, width)?;
+    let size = sizes(("y", y), ("x", x), ("weight", weight), width)?;
     optional_length("bias", bias.len(), size.n)?;
     let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
     matmul(simd, size, (y, size.n), start, Matrix::new(x, width), Matrix::new(weight, size.n), scratch)
@@ -35,7 +35,7 @@ pub fn backward(
     width: usize,
     scratch: &mut [f32],
 ) -> Result<(), Error> {
-    let Size { m, n, k } = sizes(d_y, d_x, weight, width)?;
+    let Size { m, n, k } = sizes(("d_y", d_y), ("d_x", d_x), ("weight", weight), width)?;
     let size = Size { m, n: k, k: n };
     matmul(
         simd,
@@ -62,19 +62,23 @@ pub fn backward_parameters(
     width: usize,
     scratch: &mut [f32],
 ) -> Result<(), Error> {
-    let Size { m, n, k } = sizes(d_y, x, d_weight, width)?;
+    let Size { m, n, k } = sizes(("d_y", d_y), ("x", x), ("d_weight", d_weight), width)?;
     optional_length("d_bias", d_bias.len(), n)?;
-    bias_gradient(simd, d_bias, 0, n, d_y);
     let size = Size { m: k, n, k: m };
     let x = Matrix::new(x, width).transposed();
-    matmul(simd, size, (d_weight, n), Start::Accumulate, x, Matrix::new(d_y, n), scratch)
+    matmul(simd, size, (d_weight, n), Start::Accumulate, x, Matrix::new(d_y, n), scratch)?;
+    bias_gradient(simd, d_bias, 0, n, d_y);
+    Ok(())
 }
 
+/// A slice under the name that its caller knows.
+type Named<'a> = (&'static str, &'a [f32]);
+
 /// The size of `y = x W`, from the slices' lengths.
-fn sizes(y: &[f32], x: &[f32], weight: &[f32], width: usize) -> Result<Size, Error> {
-    let count = count_rows("x", x, width)?;
-    let columns = count_rows("weight", weight, width)?;
-    exact_length("y", y.len(), count.saturating_mul(columns))?;
+fn sizes(y: Named<'_>, x: Named<'_>, weight: Named<'_>, width: usize) -> Result<Size, Error> {
+    let count = count_rows(x.0, x.1, width)?;
+    let columns = count_rows(weight.0, weight.1, width)?;
+    exact_length(y.0, y.1.len(), count.saturating_mul(columns))?;
     Ok(Size { m: count, n: columns, k: width })
 }
 

@@ -2,7 +2,7 @@ use std::vec;
 use std::vec::Vec;
 use std::{format, string::String};
 
-use super::{InstructionSet, LANES, Vector, vectorized};
+use super::{InstructionSet, LANES, vectorized};
 use crate::test_common::{Random, assert_same_bits, bits, instruction_sets};
 
 type Lanes = [f32; LANES];

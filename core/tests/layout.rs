@@ -1,0 +1,275 @@
+//! Where parameters lie, what they are called, and which configurations are refused.
+
+use jostle::{Config, Dropout, Error, OptimizerState, Options, Plan};
+
+fn plan(config: &Config) -> Plan {
+    Plan::new(config, &Options::new(1)).unwrap()
+}
+
+fn configurations() -> Vec<Config> {
+    let mut configurations = Vec::new();
+    for (bias, tied) in [(true, true), (true, false), (false, true), (false, false)] {
+        for config in
+            [Config::new(65, 32, 2, 2, 32), Config::new(1, 1, 1, 1, 1), Config::new(27, 16, 12, 3, 15)]
+        {
+            configurations.push(Config { bias, tied, ..config });
+            configurations.push(Config { bias, tied, hidden: 7, ..config });
+        }
+    }
+    configurations
+}
+
+/// Names and shapes as Hugging Face's GPT2LMHeadModel has them, without `transformer.`.
+fn names_and_shapes(config: &Config) -> Vec<(String, Vec<usize>)> {
+    let (c, f) = (config.width, config.hidden);
+    let mut wanted: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut push = |name: String, shape: &[usize]| {
+        if config.bias || !name.ends_with(".bias") {
+            wanted.push((name, shape.to_vec()));
+        }
+    };
+    push("wte.weight".into(), &[config.vocab, c]);
+    push("wpe.weight".into(), &[config.context, c]);
+    for layer in 0..config.layers {
+        let tensors: [(&str, &[usize]); 12] = [
+            ("ln_1.weight", &[c]),
+            ("ln_1.bias", &[c]),
+            ("attn.c_attn.weight", &[c, 3 * c]),
+            ("attn.c_attn.bias", &[3 * c]),
+            ("attn.c_proj.weight", &[c, c]),
+            ("attn.c_proj.bias", &[c]),
+            ("ln_2.weight", &[c]),
+            ("ln_2.bias", &[c]),
+            ("mlp.c_fc.weight", &[c, f]),
+            ("mlp.c_fc.bias", &[f]),
+            ("mlp.c_proj.weight", &[f, c]),
+            ("mlp.c_proj.bias", &[c]),
+        ];
+        tensors.iter().for_each(|(name, shape)| push(format!("h.{layer}.{name}"), shape));
+    }
+    push("ln_f.weight".into(), &[c]);
+    push("ln_f.bias".into(), &[c]);
+    if !config.tied {
+        push("lm_head.weight".into(), &[config.vocab, c]);
+    }
+    wanted
+}
+
+#[test]
+fn tensors_have_hugging_faces_names_and_shapes() {
+    for config in configurations() {
+        let got: Vec<(String, Vec<usize>)> = plan(&config)
+            .tensors()
+            .map(|tensor| (tensor.name.to_string(), tensor.shape[..tensor.rank].to_vec()))
+            .collect();
+        assert_eq!(got, names_and_shapes(&config), "{config:?}");
+    }
+}
+
+#[test]
+fn tensors_follow_each_other_without_gaps_and_fill_the_parameters() {
+    for config in configurations() {
+        let plan = plan(&config);
+        let mut end = 0;
+        for tensor in plan.tensors() {
+            assert_eq!(tensor.offset, end, "{}", tensor.name);
+            assert!(!tensor.is_empty());
+            assert_eq!(tensor.len(), tensor.shape[..tensor.rank].iter().product::<usize>());
+            end += tensor.len();
+        }
+        assert_eq!(end, plan.parameters);
+        assert_eq!(plan.gradients, plan.parameters);
+    }
+}
+
+#[test]
+fn gpt2_has_as_many_parameters_as_published() {
+    for (layers, heads, width, parameters) in [
+        (12, 12, 768, 124_439_808),
+        (24, 16, 1024, 354_823_168),
+        (36, 20, 1280, 774_030_080),
+        (48, 25, 1600, 1_557_611_200),
+    ] {
+        let plan = plan(&Config::new(50_257, 1024, layers, heads, width));
+        assert_eq!(plan.parameters, parameters);
+        assert_eq!(plan.optimizer, 2 * parameters);
+    }
+}
+
+#[test]
+fn the_kinds_of_tensors_are_told_apart() {
+    let plan = plan(&Config::new(5, 4, 2, 1, 3));
+    let names = |is: &dyn Fn(&jostle::layout::Tensor) -> bool| -> Vec<String> {
+        plan.tensors().filter(is).map(|tensor| tensor.name.to_string()).collect()
+    };
+    let projections = [
+        "h.0.attn.c_proj.weight",
+        "h.0.mlp.c_proj.weight",
+        "h.1.attn.c_proj.weight",
+        "h.1.mlp.c_proj.weight",
+    ];
+    assert_eq!(names(&|tensor| tensor.name.is_residual_projection()), projections);
+    let norms = ["h.0.ln_1.weight", "h.0.ln_2.weight", "h.1.ln_1.weight", "h.1.ln_2.weight", "ln_f.weight"];
+    assert_eq!(names(&|tensor| tensor.name.is_norm_weight()), norms);
+}
+
+#[test]
+fn a_plan_can_be_made_at_compile_time() {
+    const PLAN: Plan = match Plan::new(&Config::new(27, 16, 1, 4, 16), &Options::new(2)) {
+        Ok(plan) => plan,
+        Err(_) => panic!("not a model"),
+    };
+    let parameters = [0.0_f32; PLAN.parameters];
+    // 27 * 16 + 16 * 16 + 12 * 16 * 16 + (3 + 1 + 4 + 1) * 16 biases + 6 norm vectors of 16.
+    assert_eq!(parameters.len(), 432 + 256 + 3072 + 144 + 96);
+    assert_eq!(PLAN.batch, 2 * 2 * 16);
+    assert_eq!(Plan::new(&Config::new(27, 16, 1, 4, 16), &Options::new(2)), Ok(PLAN));
+    const REFUSED: Result<Plan, Error> = Plan::new(&Config::new(27, 16, 1, 3, 16), &Options::new(2));
+    assert_eq!(REFUSED, Err(Error::Heads { width: 16, heads: 3 }));
+}
+
+#[test]
+fn the_optimizer_keeps_what_it_says() {
+    let config = Config::new(65, 32, 2, 2, 32);
+    for (optimizer, factor) in
+        [(OptimizerState::None, 0), (OptimizerState::Momentum, 1), (OptimizerState::AdamW, 2)]
+    {
+        let plan = Plan::new(&config, &Options { optimizer, ..Options::new(1) }).unwrap();
+        assert_eq!(plan.optimizer, factor * plan.parameters);
+        let elements = plan.parameters + plan.gradients + plan.optimizer + plan.workspace() + plan.batch;
+        assert_eq!(plan.bytes(), 4 * elements);
+        assert!(plan.to_string().contains(&plan.bytes().to_string()));
+    }
+}
+
+#[test]
+fn memory_grows_with_every_size() {
+    let base = Config::new(65, 32, 2, 2, 32);
+    let options = Options::new(2);
+    let bytes = |config: Config, options: Options| Plan::new(&config, &options).unwrap().bytes();
+    let least = bytes(base, options);
+    for config in [
+        Config { vocab: 66, ..base },
+        Config { context: 33, ..base },
+        Config { layers: 3, ..base },
+        Config { width: 34, ..base },
+        Config { hidden: 129, ..base },
+        Config { tied: false, ..base },
+    ] {
+        assert!(bytes(config, options) > least, "{config:?}");
+    }
+    assert!(bytes(Config { bias: false, ..base }, options) < least);
+    assert!(bytes(base, Options { batch: 3, ..options }) > least);
+    assert!(bytes(base, Options { threads: 2, ..options }) > least);
+}
+
+type Set = fn(&mut Config, usize);
+
+const SIZES: [(&str, Set); 6] = [
+    ("vocab", |config, size| config.vocab = size),
+    ("context", |config, size| config.context = size),
+    ("layers", |config, size| config.layers = size),
+    ("heads", |config, size| config.heads = size),
+    ("width", |config, size| config.width = size),
+    ("hidden", |config, size| config.hidden = size),
+];
+
+#[test]
+fn a_size_of_zero_is_refused_by_name() {
+    let config = Config::new(65, 32, 2, 2, 32);
+    for (what, set) in SIZES {
+        let mut config = config;
+        set(&mut config, 0);
+        assert_eq!(config.validate(), Err(Error::Zero { what }));
+        assert_eq!(Plan::new(&config, &Options::new(1)), Err(Error::Zero { what }));
+    }
+    assert_eq!(Plan::new(&config, &Options::new(0)), Err(Error::Zero { what: "batch" }));
+    let options = Options { threads: 0, ..Options::new(1) };
+    assert_eq!(Plan::new(&config, &options), Err(Error::Zero { what: "threads" }));
+}
+
+#[test]
+fn a_size_beyond_the_largest_is_refused_by_name() {
+    for (what, set) in SIZES {
+        for size in [jostle::config::LARGEST + 1, usize::MAX / 2, usize::MAX] {
+            let mut config = Config::new(65, 32, 2, 2, 32);
+            set(&mut config, size);
+            assert_eq!(Plan::new(&config, &Options::new(1)), Err(Error::TooLarge { what }));
+        }
+    }
+    assert_eq!(Config::new(1, 1, 1, 1, usize::MAX).validate(), Err(Error::TooLarge { what: "width" }));
+}
+
+#[test]
+fn products_of_sizes_that_overflow_are_refused() {
+    let largest = jostle::config::LARGEST;
+    let small = Config::new(2, 2, 1, 1, 2);
+    let refused = |config: Config, options: Options| Plan::new(&config, &options).unwrap_err();
+    let too_large = |what| Error::TooLarge { what };
+    let all = Config { hidden: largest, ..Config::new(largest, largest, largest, 1, largest) };
+    assert_eq!(refused(all, Options::new(1)), too_large("parameters"));
+    let deep = Config { layers: largest, width: 1 << 20, ..small };
+    assert_eq!(refused(deep, Options::new(1)), too_large("parameters"));
+    for batch in [usize::MAX, usize::MAX / 2, usize::MAX / 16] {
+        assert_eq!(refused(small, Options::new(batch)), too_large("activations"));
+    }
+    for threads in [usize::MAX, usize::MAX / 16] {
+        let options = Options { threads, ..Options::new(1) };
+        assert_eq!(refused(small, options), too_large("scratch"));
+    }
+}
+
+#[test]
+fn heads_must_divide_the_width() {
+    for (heads, width) in [(2, 3), (3, 16), (5, 4)] {
+        assert_eq!(Config::new(5, 5, 1, heads, width).validate(), Err(Error::Heads { width, heads }));
+    }
+    assert_eq!(Config::new(5, 5, 1, 3, 15).validate(), Ok(()));
+    assert_eq!(Config::new(5, 5, 1, 3, 15).head_width(), 5);
+    assert_eq!(Config::new(5, 5, 1, 0, 15).head_width(), 0);
+}
+
+#[test]
+fn rates_and_epsilon_outside_their_range_are_refused_by_name() {
+    let config = Config::new(65, 32, 2, 2, 32);
+    let none = Dropout::NONE;
+    type SetRate = fn(&mut Dropout, f32);
+    let places: [(&str, SetRate); 4] = [
+        ("dropout.embedding", |dropout, rate| dropout.embedding = rate),
+        ("dropout.attention", |dropout, rate| dropout.attention = rate),
+        ("dropout.attention_projection", |dropout, rate| dropout.attention_projection = rate),
+        ("dropout.mlp_projection", |dropout, rate| dropout.mlp_projection = rate),
+    ];
+    for (name, set) in places {
+        for rate in [1.0, -0.1, 2.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+            let mut dropout = none;
+            set(&mut dropout, rate);
+            let error = Config { dropout, ..config }.validate().unwrap_err();
+            let Error::Range { what, given, .. } = error else { panic!("{error:?}") };
+            assert_eq!((what, given.to_bits()), (name, rate.to_bits()));
+        }
+        let mut dropout = none;
+        set(&mut dropout, 0.999);
+        assert_eq!(Config { dropout, ..config }.validate(), Ok(()));
+    }
+    for norm_epsilon in [0.0, -1e-5, 1.0, f32::NAN, f32::INFINITY] {
+        let error = Config { norm_epsilon, ..config }.validate().unwrap_err();
+        let Error::Range { what: "norm_epsilon", given, .. } = error else { panic!("{error:?}") };
+        assert_eq!(given.to_bits(), norm_epsilon.to_bits());
+    }
+}
+
+#[test]
+fn errors_say_what_was_given_and_what_was_wanted() {
+    for (error, text) in [
+        (Error::Zero { what: "layers" }, "layers is 0; at least 1 is wanted"),
+        (Error::Heads { width: 16, heads: 3 }, "width 16 is not divisible by heads 3"),
+        (Error::Length { what: "x", given: 4, wanted: 5 }, "x has 4 elements; wanted: exactly 5"),
+        (
+            Error::Token { index: 2, token: -7, vocab: 65 },
+            "token -7 at index 2 is outside the vocabulary of 65",
+        ),
+    ] {
+        assert_eq!(error.to_string(), text);
+    }
+}
