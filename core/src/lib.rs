@@ -26,6 +26,11 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 #[cfg(test)]
 extern crate self as jostle;
 #[cfg(test)]
