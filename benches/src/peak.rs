@@ -48,9 +48,10 @@ mod x86_64 {
     chains!(sixteen, _mm512_set1_ps, _mm512_fmadd_ps, "avx512f");
 
     pub fn run() {
-        // SAFETY: `lanes` has looked for the instructions.
         match super::lanes() {
+            // SAFETY: `lanes` has looked for the instructions.
             16 => unsafe { sixteen() },
+            // SAFETY: as above.
             8 => unsafe { eight() },
             _ => {}
         }

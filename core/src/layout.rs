@@ -2,7 +2,7 @@
 //! them. It computes nothing with the numbers that lie there.
 //!
 //! All buffers are the caller's. [`Plan::new`] says how long each must be; [`Parameters`] (which serves
-//! gradients too) and [`Workspace`] cut them into named pieces, without copying.
+//! gradients too) and `Workspace` cut them into named pieces, without copying.
 
 use core::fmt;
 

@@ -5,7 +5,7 @@
 //! the inner index in ascending order, for every element of C. `start` is zero, a bias, or what C holds.
 //! Vector lanes run over columns of C, blocks of the inner index store and reload the same f32, and threads
 //! share out elements of C: neither the instruction set, nor the blocking, nor the number of threads shows in
-//! a single bit. [`reference`] is the contract in ten lines.
+//! a single bit. [`reference()`] is the contract in ten lines.
 
 mod packed;
 

@@ -1,5 +1,6 @@
 //! Sixteen lanes in two 256-bit registers: AVX2 and FMA (x86-64, 2013 on).
 #![allow(unsafe_code)]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "one comment speaks for all of them")]
 
 use core::arch::x86_64::*;
 

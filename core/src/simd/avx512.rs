@@ -1,5 +1,6 @@
 //! Sixteen lanes in one 512-bit register: AVX-512 F and DQ (x86-64, 2017 on).
 #![allow(unsafe_code)]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "one comment speaks for all of them")]
 
 use core::arch::x86_64::*;
 

@@ -1,6 +1,7 @@
 //! exp, log, erf and tanh, the same bits on every processor: add, multiply and divide only, never
 //! contracted. Each is within 2 ulp of the exact value (the tests check all floats).
 //! Knows nothing of what they are for.
+#![allow(clippy::excessive_precision, reason = "coefficients as their authors give them")]
 
 use super::Vector;
 

@@ -1,5 +1,6 @@
 //! Sixteen lanes in four 128-bit registers: NEON, which every 64-bit Arm processor has.
 #![allow(unsafe_code)]
+#![allow(clippy::undocumented_unsafe_blocks, reason = "one comment speaks for all of them")]
 
 use core::arch::aarch64::*;
 
