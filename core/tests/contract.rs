@@ -53,13 +53,8 @@ fn fifty_steps_have_equal_bits_on_every_instruction_set_and_number_of_threads() 
 
 #[test]
 fn other_recipes_have_equal_bits_too() {
-    let untied = Config {
-        tied: false,
-        bias: false,
-        activation: Activation::GeluTanh,
-        hidden: 50,
-        ..config()
-    };
+    let untied =
+        Config { tied: false, bias: false, activation: Activation::GeluTanh, hidden: 50, ..config() };
     let momentum = Recipe { optimizer: Optimizer::Sgd { momentum: 0.9 }, ..recipe() };
     for recipe in [recipe(), momentum, Recipe { optimizer: Optimizer::Sgd { momentum: 0.0 }, ..recipe() }] {
         let expected = trained(&untied, &recipe, 3, InstructionSet::PORTABLE, 1);
