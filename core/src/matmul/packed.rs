@@ -303,30 +303,39 @@ unsafe fn pack_panel<V: Vector>(to: *mut f32, from: *const f32, b: Matrix<'_>, i
 
 /// Copies a block of A into tiles, each `[inner, rows of the tile]`.
 ///
+/// A few inner indices of all tiles at a time: where A is transposed, a cache line holds several tiles' elements,
+/// and is fetched once.
+///
 /// # Safety
 /// `from` readable at `rows` rows and `inner` columns of A's strides, `to` writable for `rows * inner`.
 #[inline(always)]
 unsafe fn pack_rows<V: Vector>(to: *mut f32, from: *const f32, a: Matrix<'_>, rows: usize, inner: usize) {
-    let mut row = 0;
-    while row < rows {
-        let tile_rows = tile_rows::<V>(rows - row);
-        // SAFETY: see above.
-        unsafe {
-            let (to, from) = (to.add(row * inner), from.add(row * a.row_stride));
-            if tile_rows == V::TILE_ROWS && a.row_stride == 1 {
-                for p in 0..inner {
-                    let (to, from) = (to.add(p * V::TILE_ROWS), from.add(p * a.column_stride));
-                    core::ptr::copy_nonoverlapping(from, to, V::TILE_ROWS);
-                }
-            } else {
-                for p in 0..inner {
-                    for r in 0..tile_rows {
-                        *to.add(p * tile_rows + r) = *from.add(r * a.row_stride + p * a.column_stride);
+    const STEPS: usize = 16;
+    let mut first = 0;
+    while first < inner {
+        let after = min(first + STEPS, inner);
+        let mut row = 0;
+        while row < rows {
+            let tile_rows = tile_rows::<V>(rows - row);
+            // SAFETY: see above.
+            unsafe {
+                let (to, from) = (to.add(row * inner), from.add(row * a.row_stride));
+                if tile_rows == V::TILE_ROWS && a.row_stride == 1 {
+                    for p in first..after {
+                        let (to, from) = (to.add(p * V::TILE_ROWS), from.add(p * a.column_stride));
+                        core::ptr::copy_nonoverlapping(from, to, V::TILE_ROWS);
+                    }
+                } else {
+                    for p in first..after {
+                        for r in 0..tile_rows {
+                            *to.add(p * tile_rows + r) = *from.add(r * a.row_stride + p * a.column_stride);
+                        }
                     }
                 }
             }
+            row += tile_rows;
         }
-        row += tile_rows;
+        first = after;
     }
 }
 
