@@ -1,0 +1,166 @@
+//! Threads for `jostle`, which creates none itself: a pool that waits spinning while steps follow each other,
+//! and asleep when they do not. Knows nothing of models.
+//!
+//! A module and no crate: examples, tests and benches include this file (`#[path]`).
+
+use std::any::Any;
+use std::cell::UnsafeCell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle, Thread};
+use std::{hint, io, mem};
+
+use jostle::Parallel;
+
+/// How often a thread looks for news before it sleeps: longer than what lies between two forks of a step,
+/// and some hundred microseconds at most.
+const SPINS: usize = 5_000;
+
+/// The thread that calls [`Parallel::run`], and so many others that there are as many as asked for.
+///
+/// Tasks are taken one by one by whichever thread is free, so a thread that the system holds up delays only
+/// the task it has. A `run` within a task, or while another thread's `run` is under way, does all its tasks
+/// itself. A panic in a task is resumed in the thread that called `run`, after the other tasks.
+pub struct Pool {
+    shared: Arc<Shared>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+type Task = dyn Fn(usize) + Sync;
+
+/// One call of `run`.
+struct Round {
+    task: *const Task,
+    caller: Thread,
+}
+
+struct Shared {
+    /// Written by the thread that holds `busy`, while `unfinished` is 0; read by threads that have claimed a
+    /// task and not finished it.
+    round: UnsafeCell<Option<Round>>,
+    /// Tasks of the round that no thread has claimed.
+    unclaimed: AtomicUsize,
+    /// Tasks of the round that have not returned.
+    unfinished: AtomicUsize,
+    /// A round is under way.
+    busy: AtomicBool,
+    /// The pool is being dropped.
+    ended: AtomicBool,
+    /// The first panic of the round.
+    panic: Mutex<Option<Box<dyn Any + Send>>>,
+}
+
+// SAFETY: `round` is written and read by turns only, as its comment says, and its task may be called from
+// any thread.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Pool {
+    /// So many threads, of which the caller's is one; 0 is taken as 1. An error where the system refuses one.
+    pub fn new(threads: usize) -> io::Result<Pool> {
+        let shared = Arc::new(Shared {
+            round: UnsafeCell::new(None),
+            unclaimed: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+            busy: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            panic: Mutex::new(None),
+        });
+        let mut pool = Pool { shared, workers: Vec::new() };
+        for _ in 1..threads {
+            let shared = Arc::clone(&pool.shared);
+            pool.workers.push(thread::Builder::new().spawn(move || shared.work())?);
+        }
+        Ok(pool)
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.ended.store(true, Ordering::Release);
+        for worker in self.workers.drain(..) {
+            worker.thread().unpark();
+            // A worker catches its tasks' panics.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Parallel for Pool {
+    fn threads(&self) -> usize {
+        self.workers.len() + 1
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        let shared = &*self.shared;
+        if tasks < 2 || self.workers.is_empty() || shared.busy.swap(true, Ordering::Acquire) {
+            return (0..tasks).for_each(task);
+        }
+        // SAFETY: only the lifetime changes. The pointer is followed by threads that have claimed a task and
+        // not finished it, and this function returns when there are none.
+        let task = unsafe { mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Task>(task) };
+        // SAFETY: this thread set `busy`, and `unfinished` is 0: no other thread writes or reads.
+        unsafe { *shared.round.get() = Some(Round { task, caller: thread::current() }) };
+        shared.unfinished.store(tasks, Ordering::Relaxed);
+        // Publishes the two lines above to whoever claims a task.
+        shared.unclaimed.store(tasks, Ordering::Release);
+        for worker in self.workers.iter().take(tasks - 1) {
+            worker.thread().unpark();
+        }
+        while shared.run_one() {}
+        wait(|| shared.unfinished.load(Ordering::Acquire) == 0);
+        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        shared.busy.store(false, Ordering::Release);
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+    }
+}
+
+impl Shared {
+    /// A worker's life.
+    fn work(&self) {
+        let ended = || self.ended.load(Ordering::Acquire);
+        while !ended() {
+            while self.run_one() {}
+            wait(|| self.unclaimed.load(Ordering::Relaxed) > 0 || ended());
+        }
+    }
+
+    /// Claims a task and runs it; `false` where all are claimed.
+    fn run_one(&self) -> bool {
+        let claim = |unclaimed: usize| unclaimed.checked_sub(1);
+        let Ok(unclaimed) = self.unclaimed.fetch_update(Ordering::Acquire, Ordering::Relaxed, claim) else {
+            return false;
+        };
+        // SAFETY: until this thread counts its task as finished below, the round isn't over and nobody
+        // writes; `unclaimed` was stored after the round, and acquired here.
+        let Some(round) = (unsafe { &*self.round.get() }) else { return false };
+        let (task, caller) = (round.task, round.caller.clone());
+        // SAFETY: as above, the call of `run` that lent the task hasn't returned.
+        let task = unsafe { &*task };
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(unclaimed - 1))) {
+            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
+        if self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
+            caller.unpark();
+        }
+        true
+    }
+}
+
+/// Spins for a while, then sleeps until the condition holds. Whoever makes it true calls `unpark` after that,
+/// so that a thread which has just looked in vain doesn't sleep on.
+fn wait(condition: impl Fn() -> bool) {
+    for _ in 0..SPINS {
+        if condition() {
+            return;
+        }
+        hint::spin_loop();
+    }
+    while !condition() {
+        thread::park();
+    }
+}
