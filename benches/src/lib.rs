@@ -9,6 +9,7 @@
 //! | [`rounds`] | timing in turns, medians |
 
 pub mod peak;
+#[path = "../../core/examples/pool/mod.rs"]
 pub mod pool;
 pub mod product;
 pub mod rounds;

@@ -26,7 +26,7 @@ fn number<N: std::str::FromStr>(name: &str, default: N) -> N {
     }
 }
 
-fn main() -> Result<(), jostle::Error> {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sizes = option("sizes").expect("--sizes V,T,L,H,C,B");
     let parsed: Vec<usize> = sizes.split(',').map(|n| n.parse().expect("a number in --sizes")).collect();
     let [vocab, context, layers, heads, width, batch] = parsed[..] else {
@@ -58,7 +58,7 @@ fn main() -> Result<(), jostle::Error> {
         accumulate: 1,
         seed: 1,
     };
-    let pool = Pool::new(threads);
+    let pool = Pool::new(threads)?;
     let (mut gradients, mut optimizer) = (vec![0.0; plan.gradients], vec![0.0; plan.optimizer]);
     let (mut workspace, mut tokens) = (vec![0.0; plan.workspace()], vec![0; plan.batch]);
     let buffers = Buffers {
