@@ -1,0 +1,67 @@
+//! A model with its memory and a text of random tokens, ready to train.
+
+use jostle::initialization::initialize;
+use jostle::{
+    Buffers, Compute, Config, Dropout, Error, InstructionSet, Optimizer, Options, Parallel, Plan, Recipe,
+    Schedule, Trainer,
+};
+
+/// V, T, L, H, C, B.
+pub type Sizes = [usize; 6];
+
+/// The configurations whose steps are measured, by name.
+pub const CONFIGURATIONS: [(&str, Sizes); 4] = [
+    ("tiny", [65, 32, 2, 2, 32, 8]),
+    ("small", [65, 64, 4, 4, 128, 12]),
+    ("medium", [65, 256, 6, 6, 384, 16]),
+    ("gpt2", [50257, 64, 12, 12, 768, 4]),
+];
+
+/// Everything a [`Trainer`] borrows.
+pub struct Session {
+    /// The lengths of the buffers.
+    pub plan: Plan,
+    text: Vec<i32>,
+    floats: [Vec<f32>; 4],
+    batch: Vec<i32>,
+}
+
+impl Session {
+    /// Initial parameters, and a text of 100,000 tokens.
+    pub fn new(sizes: Sizes, dropout: f32, threads: usize) -> Result<Session, Error> {
+        let [vocab, context, layers, heads, width, batch] = sizes;
+        let model = Config::new(vocab, context, layers, heads, width);
+        let config = Config { dropout: Dropout::all(dropout), ..model };
+        let plan = Plan::new(&config, &Options { threads, ..Options::new(batch) })?;
+        let mut floats = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()]
+            .map(|length| vec![0.0; length]);
+        initialize(InstructionSet::detect(), &plan, &mut floats[0], 1)?;
+        let mut state = 1_u64;
+        let text = (0..100_000)
+            .map(|_| {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                ((state >> 33) % vocab as u64) as i32
+            })
+            .collect();
+        Ok(Session { plan, text, floats, batch: vec![0; plan.batch] })
+    }
+
+    /// AdamW at a constant rate, clipped to norm 1; the text is lent beside it.
+    pub fn trainer<'a>(
+        &'a mut self,
+        simd: InstructionSet,
+        parallel: &'a dyn Parallel,
+    ) -> Result<(Trainer<'a>, &'a [i32]), Error> {
+        let recipe = Recipe {
+            optimizer: Optimizer::ADAMW,
+            schedule: Schedule::constant(1e-3),
+            clip: Some(1.0),
+            accumulate: 1,
+            seed: 1,
+        };
+        let [parameters, gradients, optimizer, workspace] = &mut self.floats;
+        let buffers = Buffers { parameters, gradients, optimizer, workspace, batch: &mut self.batch };
+        let trainer = Trainer::new(&self.plan, &recipe, buffers, Compute { simd, parallel })?;
+        Ok((trainer, &self.text))
+    }
+}
