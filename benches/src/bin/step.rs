@@ -13,7 +13,7 @@ use jostle_benches::session::Session;
 #[derive(Parser)]
 struct Arguments {
     /// Vocabulary, context, layers, heads, width and batch
-    #[arg(long, value_name = "V,T,L,H,C,B", value_delimiter = ',', num_args = 6)]
+    #[arg(long, value_name = "V,T,L,H,C,B", value_delimiter = ',', required = true)]
     sizes: Vec<usize>,
     #[arg(long, default_value_t = 0.0)]
     dropout: f32,
