@@ -56,6 +56,7 @@ pub mod schedule;
 mod simd;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
+#[allow(unsafe_code)]
 mod test_common;
 pub mod tokenizer;
 pub mod trainer;

@@ -6,7 +6,12 @@ use core::ops::Range;
 use crate::simd::InstructionSet;
 
 /// A host's threads: fork, index, join.
-pub trait Parallel: Sync {
+///
+/// # Safety
+/// [`Parallel::run`] calls the task at most once for each index, with none outside `0..tasks`, and no call is
+/// under way any more when it returns: each index stands for a part of a buffer that belongs to it alone.
+#[expect(unsafe_code, reason = "the trait is a promise")]
+pub unsafe trait Parallel: Sync {
     /// How many calls of a task may run at once; at least 1.
     fn threads(&self) -> usize;
 
@@ -19,7 +24,9 @@ pub trait Parallel: Sync {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Serial;
 
-impl Parallel for Serial {
+// SAFETY: one call for each index, one after the other.
+#[expect(unsafe_code, reason = "the trait is a promise")]
+unsafe impl Parallel for Serial {
     fn threads(&self) -> usize {
         1
     }

@@ -1,13 +1,15 @@
 //! Whatever is handed in wrong has an error of its own that names it, and nothing is written.
 
+mod common;
 #[path = "common/session.rs"]
 mod session;
 
+use common::{Threads, bits};
 use jostle::{
     Buffers, Compute, Config, Decay, Dropout, Error, Generator, Gradients, InstructionSet, Optimizer,
     OptimizerState, Options, Pass, Plan, Recipe, Sampling, Schedule, Serial, Shape, Trainer,
 };
-use session::{Session, bits};
+use session::Session;
 
 fn config() -> Config {
     Config::new(11, 6, 2, 2, 8)
@@ -155,7 +157,7 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
         jostle::initialization::initialize(InstructionSet::detect(), &plan, inner(&mut buffers[0]), 1)
             .unwrap();
         let mut batch = vec![7; plan.batch + 2];
-        let parallel = session::Scoped(threads);
+        let parallel = Threads(threads);
         {
             let [parameters, gradients, optimizer, workspace] = &mut buffers;
             let memory = Buffers {

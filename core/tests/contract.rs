@@ -1,14 +1,16 @@
 //! The numerical contract on whole training runs: equal bits for every instruction set, number of threads,
 //! cut into micro-batches, and interruption; and for generation against the full forward pass.
 
+mod common;
 #[path = "common/session.rs"]
 mod session;
 
+use common::{Threads, bits, instruction_sets};
 use jostle::{
     Activation, Config, Decay, Dropout, Generator, InstructionSet, Optimizer, Pass, Recipe, Schedule, Serial,
     Shape, Tokens, checkpoint,
 };
-use session::{Scoped, Session, bits, instruction_sets};
+use session::Session;
 
 /// Everything at once that could depend on order: dropout everywhere, odd sizes, tied head, clipping.
 fn config() -> Config {
@@ -34,7 +36,7 @@ const STEPS: usize = 50;
 
 fn trained(config: &Config, recipe: &Recipe, batch: usize, simd: InstructionSet, threads: usize) -> Vec<u32> {
     let mut session = Session::new(config, recipe, batch, threads);
-    let parallel = Scoped(threads);
+    let parallel = Threads(threads);
     let text = text(config.vocab as u8);
     session.train(recipe, simd, &parallel, &text, 0, STEPS);
     bits(&session.parameters)

@@ -88,7 +88,9 @@ impl Drop for Pool {
     }
 }
 
-impl Parallel for Pool {
+// SAFETY: a task is claimed by taking one off `unclaimed`, so no two threads have the same; `run` returns when
+// none is unfinished.
+unsafe impl Parallel for Pool {
     fn threads(&self) -> usize {
         self.workers.len() + 1
     }

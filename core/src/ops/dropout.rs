@@ -20,7 +20,7 @@ pub struct Mask {
 impl Mask {
     /// The mask of one layer at one step; `None` for rate 0.
     ///
-    /// The rate is rounded to a multiple of 2^-31. Survivors are multiplied by one over the probability to
+    /// The rate is rounded down to a multiple of 2^-31. Survivors are multiplied by one over the probability to
     /// survive, so that the expected value stays what it was (rate 0.5: by 2).
     pub fn new(rate: f32, seed: u64, stream: Stream, step: u64, layer: u64) -> Result<Option<Mask>, Error> {
         if !(0.0..1.0).contains(&rate) {

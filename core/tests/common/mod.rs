@@ -80,7 +80,8 @@ pub fn assert_same_bits(got: &[f32], wanted: &[f32], what: impl std::fmt::Displa
 /// Threads of the standard library, started for each task.
 pub struct Threads(pub usize);
 
-impl Parallel for Threads {
+// SAFETY: a thread for each index, joined before `run` returns.
+unsafe impl Parallel for Threads {
     fn threads(&self) -> usize {
         self.0
     }

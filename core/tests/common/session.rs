@@ -6,40 +6,6 @@ use jostle::{
     initialization::initialize, model,
 };
 
-/// The instruction sets to test: those that `JOSTLE_INSTRUCTION_SETS` names, each of which must be there, or
-/// all that this processor has.
-pub fn instruction_sets() -> Vec<InstructionSet> {
-    match std::env::var("JOSTLE_INSTRUCTION_SETS") {
-        Ok(names) => names
-            .split(',')
-            .map(|name| InstructionSet::named(name).unwrap_or_else(|error| panic!("{name}: {error}")))
-            .collect(),
-        Err(_) => InstructionSet::NAMES.iter().filter_map(|name| InstructionSet::named(name).ok()).collect(),
-    }
-}
-
-pub fn bits(x: &[f32]) -> Vec<u32> {
-    x.iter().map(|x| x.to_bits()).collect()
-}
-
-/// A thread for every task.
-pub struct Scoped(pub usize);
-
-impl Parallel for Scoped {
-    fn threads(&self) -> usize {
-        self.0
-    }
-
-    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        std::thread::scope(|scope| {
-            for i in 1..tasks {
-                scope.spawn(move || task(i));
-            }
-            task(0);
-        });
-    }
-}
-
 pub struct Session {
     pub plan: Plan,
     pub parameters: Vec<f32>,
