@@ -126,7 +126,8 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
     }
     let steps = steps.unwrap_or(STEPS);
     let dropout = dropout.unwrap_or(Dropout::all(0.1));
-    let config = Config { bias: false, dropout, ..Config::new(data.characters.len(), CONTEXT, 4, 4, 128) };
+    // With so few characters a head of its own costs 1 % more parameters, and predicts better than a tied one.
+    let config = Config { tied: false, dropout, ..Config::new(data.characters.len(), CONTEXT, 4, 4, 128) };
     let plan = Plan::new(&config, &Options { threads, ..Options::new(BATCH) })?;
 
     let mut parameters = vec![0.0; plan.parameters];
