@@ -1,0 +1,261 @@
+//! Where everything lies: each tensor's name, shape and offset, and every size. The only module that knows
+//! them. It computes nothing with the numbers that lie there.
+//!
+//! All buffers are the caller's. [`Plan::new`] says how long each must be ([`Tensor`] tells of the parameters
+//! one by one); [`Parameters`], which serves gradients too, and the workspace cut them into named pieces,
+//! without copying.
+
+mod parameters;
+mod tensors;
+mod workspace;
+
+use core::fmt;
+
+pub use parameters::{Block, Cut, Linear, Norm, Parameters};
+pub use tensors::{Tensor, TensorName, Tensors};
+pub(crate) use workspace::{LayerActivations, Workspace};
+
+use crate::config::Config;
+use crate::error::Error;
+use tensors::{Kind, tensors_len};
+use workspace::{
+    generation, layer_elements_per_row, residual_elements_per_row, scratch_elements_per_row,
+    tail_elements_per_row, worker_scratch,
+};
+
+/// What the optimiser keeps for each parameter between steps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OptimizerState {
+    /// Nothing: plain SGD.
+    None,
+    /// One number: SGD with momentum.
+    Momentum,
+    /// Two numbers: AdamW's first and second moment.
+    AdamW,
+}
+
+impl OptimizerState {
+    /// Numbers kept per parameter.
+    pub const fn per_parameter(self) -> usize {
+        match self {
+            OptimizerState::None => 0,
+            OptimizerState::Momentum => 1,
+            OptimizerState::AdamW => 2,
+        }
+    }
+}
+
+/// How the model is to be trained, as far as memory depends on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// B: the largest number of sequences that one pass takes (a micro-batch).
+    pub batch: usize,
+    /// How many workers may run at once; each has scratch of its own.
+    pub threads: usize,
+    /// What the optimiser keeps.
+    pub optimizer: OptimizerState,
+}
+
+impl Options {
+    /// `batch` sequences a pass, one thread, AdamW.
+    pub const fn new(batch: usize) -> Options {
+        Options { batch, threads: 1, optimizer: OptimizerState::AdamW }
+    }
+}
+
+/// The length of every buffer for one configuration, counted in elements of four bytes.
+///
+/// ```
+/// use jostle::{Config, Options, Plan};
+/// const PLAN: Plan = match Plan::new(&Config::new(27, 16, 1, 4, 16), &Options::new(1)) {
+///     Ok(plan) => plan,
+///     Err(_) => panic!("not a model"),
+/// };
+/// static mut PARAMETERS: [f32; PLAN.parameters] = [0.0; PLAN.parameters];
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Plan {
+    /// The model that the plan is for.
+    pub config: Config,
+    /// How it is trained.
+    pub options: Options,
+    /// f32s: all parameters, in the order of [`Plan::tensors`], without gaps.
+    pub parameters: usize,
+    /// f32s: a gradient for each parameter, in the same order.
+    pub gradients: usize,
+    /// f32s: what the optimiser keeps (AdamW: all first moments, then all second moments).
+    pub optimizer: usize,
+    /// f32s: what forward leaves for backward.
+    pub activations: usize,
+    /// f32s: intermediate results of one layer, and each worker's packing space.
+    pub scratch: usize,
+    /// f32s: what a [`crate::Generator`] needs beside the parameters; no part of training.
+    pub generation: usize,
+    /// i32s: the tokens of one micro-batch, then their targets.
+    pub batch: usize,
+}
+
+/// A sum of products that remembers having overflowed.
+#[derive(Clone, Copy)]
+struct Checked(Option<usize>);
+
+impl Checked {
+    const ZERO: Checked = Checked(Some(0));
+
+    const fn add(self, other: Checked) -> Checked {
+        match (self.0, other.0) {
+            (Some(a), Some(b)) => Checked(a.checked_add(b)),
+            _ => Checked(None),
+        }
+    }
+
+    const fn times(self, factor: usize) -> Checked {
+        match self.0 {
+            Some(a) => Checked(a.checked_mul(factor)),
+            None => self,
+        }
+    }
+
+    /// The sum, if that many elements of four bytes can exist.
+    const fn elements(self, what: &'static str) -> Result<usize, Error> {
+        match self.0 {
+            Some(n) if n <= isize::MAX as usize / 4 => Ok(n),
+            _ => Err(Error::TooLarge { what }),
+        }
+    }
+}
+
+const fn checked(n: usize) -> Checked {
+    Checked(Some(n))
+}
+
+/// `?` for constant functions.
+macro_rules! get {
+    ($result:expr) => {
+        match $result {
+            Ok(value) => value,
+            Err(error) => return Err(error),
+        }
+    };
+}
+
+impl Plan {
+    /// Sizes every buffer, or names what is wrong with the configuration or options.
+    pub const fn new(config: &Config, options: &Options) -> Result<Plan, Error> {
+        get!(config.validate());
+        if options.batch == 0 {
+            return Err(Error::Zero { what: "batch" });
+        }
+        if options.threads == 0 {
+            return Err(Error::Zero { what: "threads" });
+        }
+        let parameters = tensors_len(&Kind::BEFORE, config)
+            .add(tensors_len(&Kind::BLOCK, config).times(config.layers))
+            .add(tensors_len(&Kind::AFTER, config));
+        let rows = checked(options.batch).times(config.context);
+        let per_row = layer_elements_per_row(config)
+            .times(config.layers)
+            .add(residual_elements_per_row(config))
+            .add(tail_elements_per_row(config));
+        let activations = match (rows.0, per_row.0) {
+            (Some(rows), Some(per_row)) => checked(rows).times(per_row),
+            _ => Checked(None),
+        };
+        let scratch = match rows.0 {
+            Some(n) => scratch_elements_per_row(config)
+                .times(n)
+                .add(checked(worker_scratch(config, n)).times(options.threads)),
+            None => Checked(None),
+        };
+        let parameters = get!(parameters.elements("parameters"));
+        Ok(Plan {
+            config: *config,
+            options: *options,
+            parameters,
+            gradients: parameters,
+            optimizer: get!(
+                checked(parameters).times(options.optimizer.per_parameter()).elements("optimizer state")
+            ),
+            activations: get!(activations.elements("activations")),
+            scratch: get!(scratch.elements("scratch")),
+            generation: get!(generation(config).elements("generation")),
+            batch: get!(rows.times(2).elements("batch")),
+        })
+    }
+
+    /// f32s: activations and scratch, which the caller hands over as one slice.
+    pub const fn workspace(&self) -> usize {
+        self.activations.saturating_add(self.scratch)
+    }
+
+    /// Bytes of all regions that training needs.
+    pub const fn bytes(&self) -> usize {
+        let elements = self.parameters.saturating_add(self.gradients).saturating_add(self.optimizer);
+        elements.saturating_add(self.workspace()).saturating_add(self.batch).saturating_mul(4)
+    }
+
+    /// Every parameter tensor, in the order in which they lie.
+    pub fn tensors(&self) -> Tensors {
+        Tensors::new(self.config)
+    }
+
+    /// The scratch of one worker: packing space of the products and a tile of attention.
+    pub(crate) const fn worker_scratch(&self) -> usize {
+        worker_scratch(&self.config, self.options.batch.saturating_mul(self.config.context))
+    }
+
+    /// Elements in one block's parameters.
+    pub(crate) const fn block(&self) -> usize {
+        match tensors_len(&Kind::BLOCK, &self.config).0 {
+            Some(n) => n,
+            None => 0,
+        }
+    }
+
+    /// Refuses a shape that exceeds the plan.
+    pub(crate) fn check(&self, shape: Shape) -> Result<(), Error> {
+        if shape.sequences == 0 || shape.length == 0 {
+            return Err(Error::Zero { what: if shape.length == 0 { "length" } else { "sequences" } });
+        }
+        if shape.length > self.config.context {
+            return Err(Error::Context { length: shape.length, context: self.config.context });
+        }
+        if shape.sequences > self.options.batch {
+            return Err(Error::Plan { what: "so many sequences in one pass" });
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Plan {
+    /// The bytes of each region, one a line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (what, elements) in [
+            ("parameters", self.parameters),
+            ("gradients", self.gradients),
+            ("optimizer", self.optimizer),
+            ("activations", self.activations),
+            ("scratch", self.scratch),
+            ("batch", self.batch),
+        ] {
+            writeln!(f, "{what:<12}{:>14} bytes", elements.saturating_mul(4))?;
+        }
+        writeln!(f, "{:<12}{:>14} bytes", "total", self.bytes())
+    }
+}
+
+/// B sequences of T tokens each: the shape of one pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// B.
+    pub sequences: usize,
+    /// T.
+    pub length: usize,
+}
+
+impl Shape {
+    /// R = B * T: the rows of every activation matrix.
+    pub const fn rows(self) -> usize {
+        self.sequences.saturating_mul(self.length)
+    }
+}

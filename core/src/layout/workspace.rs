@@ -1,0 +1,121 @@
+//! Cuts the workspace into activations and scratch, and sizes it. The sizes and the cuts of a piece stand
+//! together, since they must agree.
+
+use super::parameters::Cut;
+use super::{Checked, Plan, Shape, checked};
+use crate::config::Config;
+use crate::error::{Error, exact_length};
+use crate::generate;
+use crate::matmul;
+use crate::ops::attention;
+
+/// What one block's forward leaves for its backward, besides the residual stream. R rows.
+pub(crate) struct LayerActivations<'a> {
+    pub ln_1_mean: &'a mut [f32],       // [R]
+    pub ln_1_rstd: &'a mut [f32],       // [R]
+    pub qkv: &'a mut [f32],             // [R, 3C]
+    pub attention_stats: &'a mut [f32], // [B, H, T, 2]: row maximum, reciprocal of the row's sum
+    pub attended: &'a mut [f32],        // [R, C]
+    pub ln_2_mean: &'a mut [f32],       // [R]
+    pub ln_2_rstd: &'a mut [f32],       // [R]
+    pub hidden: &'a mut [f32],          // [R, F], before the activation
+}
+
+pub(super) const fn layer_elements_per_row(config: &Config) -> Checked {
+    checked(config.width).times(4).add(checked(4)).add(checked(2 * config.heads)).add(checked(config.hidden))
+}
+
+impl<'a> LayerActivations<'a> {
+    pub fn new(mut region: &'a mut [f32], config: &Config, rows: usize) -> LayerActivations<'a> {
+        let c = config.width;
+        LayerActivations {
+            ln_1_mean: region.cut(rows),
+            ln_1_rstd: region.cut(rows),
+            qkv: region.cut(rows * 3 * c),
+            attention_stats: region.cut(rows * 2 * config.heads),
+            attended: region.cut(rows * c),
+            ln_2_mean: region.cut(rows),
+            ln_2_rstd: region.cut(rows),
+            hidden: region.cut(rows * config.hidden),
+        }
+    }
+}
+
+pub(super) const fn residual_elements_per_row(config: &Config) -> Checked {
+    checked(config.width).times(2 * config.layers + 1)
+}
+
+pub(super) const fn tail_elements_per_row(config: &Config) -> Checked {
+    checked(3).add(checked(config.width)).add(checked(config.vocab))
+}
+
+pub(super) const fn scratch_elements_per_row(config: &Config) -> Checked {
+    checked(config.width).times(4).add(checked(max(config.hidden, 3 * config.width)))
+}
+
+/// The workspace, cut for one pass of R rows.
+pub(crate) struct Workspace<'a> {
+    /// x before block 0, then for each block x after attention and x after the MLP: `[2L + 1][R, C]`.
+    pub residual: &'a mut [f32],
+    /// L times [`LayerActivations`].
+    pub layers: &'a mut [f32],
+    /// The length of one of them.
+    pub layer: usize,
+    pub final_mean: &'a mut [f32],   // [R]
+    pub final_rstd: &'a mut [f32],   // [R]
+    pub final_normed: &'a mut [f32], // [R, C]
+    pub losses: &'a mut [f32],       // [R]
+    pub logits: &'a mut [f32],       // [R, V]; their gradient after the loss
+    pub d_residual: &'a mut [f32],   // [R, C]
+    pub d_branch: &'a mut [f32],     // [R, C]
+    pub normed: &'a mut [f32],       // [R, C]
+    pub d_normed: &'a mut [f32],     // [R, C]
+    pub wide: &'a mut [f32],         // [R, max(F, 3C)]
+    pub workers: &'a mut [f32],      // [threads, worker_scratch]
+}
+
+impl<'a> Workspace<'a> {
+    /// Cuts a slice of exactly [`Plan::workspace`] elements.
+    pub fn new(mut region: &'a mut [f32], plan: &Plan, shape: Shape) -> Result<Workspace<'a>, Error> {
+        exact_length("workspace", region.len(), plan.workspace())?;
+        plan.check(shape)?;
+        let config = &plan.config;
+        let (rows, c) = (shape.rows(), config.width);
+        let layer = layer_elements_per_row(config).times(rows).0.unwrap_or(0);
+        Ok(Workspace {
+            residual: region.cut((2 * config.layers + 1) * rows * c),
+            layers: region.cut(config.layers * layer),
+            layer,
+            final_mean: region.cut(rows),
+            final_rstd: region.cut(rows),
+            final_normed: region.cut(rows * c),
+            losses: region.cut(rows),
+            logits: region.cut(rows * config.vocab),
+            d_residual: region.cut(rows * c),
+            d_branch: region.cut(rows * c),
+            normed: region.cut(rows * c),
+            d_normed: region.cut(rows * c),
+            wide: region.cut(rows * max(config.hidden, 3 * c)),
+            workers: region.cut(plan.options.threads * plan.worker_scratch()),
+        })
+    }
+}
+
+pub(super) const fn worker_scratch(config: &Config, rows: usize) -> usize {
+    let (c, f, v) = (config.width, config.hidden, config.vocab);
+    let widest = max(max(3 * c, f), v);
+    matmul::scratch(max(widest, rows), max(widest, rows), max(widest, config.context))
+        .saturating_add(attention::tile_scratch(config.context))
+}
+
+/// Keys and values of the whole context, a chunk of rows, the logits, and a worker's scratch.
+pub(super) const fn generation(config: &Config) -> Checked {
+    let cache = checked(2).times(config.layers).times(config.context).times(config.width);
+    let per_row = checked(config.width).times(7).add(checked(config.hidden).times(2)).add(checked(4));
+    let rows = per_row.times(generate::CHUNK);
+    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, generate::CHUNK)))
+}
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}
