@@ -53,6 +53,7 @@ pub mod rng;
 pub mod sampling;
 pub mod schedule;
 #[allow(unsafe_code)]
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "products use some of it"))]
 mod simd;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]

@@ -161,7 +161,7 @@ pub(super) const fn tensors_len(kinds: &[Kind], config: &Config) -> Checked {
     sum
 }
 
-/// Iterator over the parameter tensors; see [`Plan::tensors`].
+/// Iterator over the parameter tensors; see [`super::Plan::tensors`].
 #[derive(Clone, Debug)]
 pub struct Tensors {
     config: Config,

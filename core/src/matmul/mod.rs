@@ -7,6 +7,7 @@
 //! share out elements of C: neither the instruction set, nor the blocking, nor the number of threads shows in
 //! a single bit. [`reference()`] is the contract in ten lines.
 
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod packed;
 
 use crate::error::Error;
@@ -217,6 +218,7 @@ pub fn reference(
 /// # Safety
 /// As for `packed::product`.
 #[cfg(feature = "matrixmultiply")]
+#[allow(clippy::too_many_arguments)]
 unsafe fn product(
     _: InstructionSet,
     Size { m, n, k }: Size,

@@ -1,0 +1,276 @@
+//! The whole model, forward and backward: a listing of operations that reads like the figure of GPT-2.
+//! Knows the order of things, not where they lie (`layout`), how they are computed (`ops`), or what happens to
+//! the gradients (`optimizer`).
+//!
+//! Forward and the backward of activations go by sequence, each worker taking a share of the batch through a
+//! whole layer; gradients of parameters go by parts of the parameter.
+
+mod backward;
+mod forward;
+
+use core::ops::Range;
+
+use crate::error::{Error, exact_length};
+use crate::layout::{Parameters, Plan, Shape, Workspace};
+use crate::matmul::{Matrix, Size, Start, matmul_parallel};
+use crate::ops::attention::Attention;
+use crate::ops::dropout::Mask;
+use crate::ops::{cross_entropy, embedding};
+use crate::parallel::{Compute, PerUnit};
+use crate::rng::Stream;
+
+/// Which dropout masks a training pass uses. Evaluation and generation have none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Training {
+    /// The run's seed.
+    pub seed: u64,
+    /// The step, counted from 0.
+    pub step: u64,
+    /// The number of the pass's first sequence among all of the step: micro-batches together then have the
+    /// masks of one large batch.
+    pub first_sequence: u64,
+}
+
+/// The loss of a pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Loss {
+    /// The sum over targets that count.
+    pub sum: f64,
+    /// How many targets count (are not -1).
+    pub counted: usize,
+}
+
+impl Loss {
+    /// The mean over targets that count; 0 where none does.
+    pub fn mean(self) -> f32 {
+        if self.counted == 0 { 0.0 } else { (self.sum / self.counted as f64) as f32 }
+    }
+}
+
+/// What backward does with what the gradients hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gradients {
+    /// Add to it: a further micro-batch.
+    Add,
+    /// Overwrite it: the first micro-batch of a step.
+    Overwrite,
+}
+
+impl Gradients {
+    const fn start(self) -> Start<'static> {
+        match self {
+            Gradients::Add => Start::Accumulate,
+            Gradients::Overwrite => Start::Zero,
+        }
+    }
+
+    fn clear(self, gradient: &mut [f32]) {
+        if self == Gradients::Overwrite {
+            gradient.fill(0.0);
+        }
+    }
+}
+
+/// One pass of a model over tokens `[B, T]`.
+#[derive(Clone, Copy)]
+pub struct Pass<'a> {
+    /// What computes.
+    pub compute: Compute<'a>,
+    /// The model and its sizes.
+    pub plan: &'a Plan,
+    /// Exactly [`Plan::parameters`] elements.
+    pub parameters: &'a [f32],
+    /// B rows of T tokens, each in `0..vocab`.
+    pub tokens: &'a [i32],
+    /// B and T; at most the plan's batch and the context.
+    pub shape: Shape,
+    /// Dropout masks, in training; `None` in use.
+    pub training: Option<Training>,
+}
+
+/// One block's dropout.
+#[derive(Clone, Copy)]
+struct Masks {
+    attention: Option<Mask>,
+    attention_projection: Option<Mask>,
+    mlp_projection: Option<Mask>,
+}
+
+/// The elements of `units`, of `per` elements each.
+fn part<'a>(x: &'a [f32], units: &Range<usize>, per: usize) -> &'a [f32] {
+    x.get(units.start * per..units.end * per).unwrap_or_default()
+}
+
+impl<'a> Pass<'a> {
+    /// Computes the logits `[R, V]`, which [`logits`] then finds in the workspace.
+    ///
+    /// `workspace`: exactly [`Plan::workspace`] elements.
+    pub fn forward(&self, workspace: &mut [f32]) -> Result<(), Error> {
+        let mut workspace = self.check(workspace)?;
+        self.forward_trusted(&mut workspace);
+        Ok(())
+    }
+
+    /// The loss on `targets [R]`, each in `0..vocab` or -1 (ignored). Overwrites the workspace.
+    pub fn loss(&self, workspace: &mut [f32], targets: &[i32]) -> Result<Loss, Error> {
+        let counted = self.check_targets(targets)?;
+        let mut workspace = self.check(workspace)?;
+        self.forward_trusted(&mut workspace);
+        let vocab = self.plan.config.vocab;
+        let Workspace { losses, logits, .. } = workspace;
+        self.by_sequence([(losses, 1), (logits, vocab)], self.rows() * vocab, |range, [losses, logits]| {
+            let targets = targets.get(self.row_range(&range)).unwrap_or_default();
+            cross_entropy::losses_of_rows(self.compute.simd, losses, logits, targets, vocab);
+        });
+        Ok(Loss { sum: losses.iter().map(|loss| f64::from(*loss)).sum(), counted })
+    }
+
+    /// Forward, loss and backward: the gradient of the sum of losses on `targets [R]` divided by `counted`
+    /// (all targets of the step that count, so that micro-batches add up to a mean).
+    ///
+    /// `gradients`: exactly [`Plan::gradients`] elements, untouched where the loss is not finite.
+    pub fn backward(
+        &self,
+        gradients: &mut [f32],
+        mode: Gradients,
+        workspace: &mut [f32],
+        targets: &[i32],
+        counted: usize,
+    ) -> Result<Loss, Error> {
+        exact_length("gradients", gradients.len(), self.plan.gradients)?;
+        let counted_here = self.check_targets(targets)?;
+        let mut workspace = self.check(workspace)?;
+        self.forward_trusted(&mut workspace);
+        let vocab = self.plan.config.vocab;
+        let losses = (&mut *workspace.losses, 1);
+        let logits = (&mut *workspace.logits, vocab);
+        self.by_sequence([losses, logits], self.rows() * vocab, |range, [losses, logits]| {
+            let targets = targets.get(self.row_range(&range)).unwrap_or_default();
+            cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
+        });
+        let loss =
+            Loss { sum: workspace.losses.iter().map(|loss| f64::from(*loss)).sum(), counted: counted_here };
+        if !loss.sum.is_finite() {
+            return Err(Error::NotFinite { what: "loss", value: loss.sum as f32 });
+        }
+        self.backward_trusted(Parameters::new(gradients, self.plan), mode, workspace);
+        Ok(loss)
+    }
+
+    fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
+        exact_length("parameters", self.parameters.len(), self.plan.parameters)?;
+        let workspace = Workspace::new(workspace, self.plan, self.shape)?;
+        exact_length("tokens", self.tokens.len(), self.rows())?;
+        embedding::check_tokens(self.tokens, self.plan.config.vocab)?;
+        Ok(workspace)
+    }
+
+    fn check_targets(&self, targets: &[i32]) -> Result<usize, Error> {
+        exact_length("targets", targets.len(), self.rows())?;
+        cross_entropy::count_targets(targets, self.plan.config.vocab)
+    }
+
+    fn rows(&self) -> usize {
+        self.shape.rows()
+    }
+
+    fn row_range(&self, sequences: &Range<usize>) -> Range<usize> {
+        sequences.start * self.shape.length..sequences.end * self.shape.length
+    }
+
+    /// Cuts buffers of so many elements per row by sequence, among the workers.
+    fn by_sequence<const N: usize>(
+        &self,
+        buffers: [PerUnit<'_>; N],
+        work: usize,
+        task: impl Fn(Range<usize>, [&mut [f32]; N]) + Sync,
+    ) {
+        let buffers = buffers.map(|(buffer, per_row)| (buffer, per_row * self.shape.length));
+        let no_scratch = (&mut [][..], 0);
+        self.compute.split(self.shape.sequences, work, buffers, no_scratch, |range, buffers, _| {
+            task(range, buffers);
+        });
+    }
+
+    /// As [`Pass::by_sequence`], with scratch for products and attention.
+    fn by_sequence_with<const N: usize>(
+        &self,
+        workers: &mut [f32],
+        buffers: [PerUnit<'_>; N],
+        work: usize,
+        task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
+    ) {
+        let buffers = buffers.map(|(buffer, per_row)| (buffer, per_row * self.shape.length));
+        let scratch = (workers, self.plan.worker_scratch());
+        self.compute.split(self.shape.sequences, work, buffers, scratch, task);
+    }
+
+    fn mask(&self, rate: f32, stream: Stream, layer: usize) -> Option<Mask> {
+        let Training { seed, step, .. } = self.training?;
+        Mask::new(rate, seed, stream, step, layer as u64).unwrap_or_default()
+    }
+
+    fn masks(&self, layer: usize) -> Masks {
+        let rates = &self.plan.config.dropout;
+        Masks {
+            attention: self.mask(rates.attention, Stream::AttentionDropout, layer),
+            attention_projection: self.mask(
+                rates.attention_projection,
+                Stream::AttentionProjectionDropout,
+                layer,
+            ),
+            mlp_projection: self.mask(rates.mlp_projection, Stream::MlpProjectionDropout, layer),
+        }
+    }
+
+    /// A sequence's number in the step.
+    fn sequence(&self, in_pass: usize) -> u64 {
+        self.training.map_or(0, |training| training.first_sequence).wrapping_add(in_pass as u64)
+    }
+
+    fn embedding_mask(&self) -> Option<Mask> {
+        self.mask(self.plan.config.dropout.embedding, Stream::EmbeddingDropout, 0)
+    }
+
+    fn attention(&self, masks: &Masks, sequence: usize) -> Attention {
+        Attention {
+            heads: self.plan.config.heads,
+            width: self.plan.config.width,
+            mask: masks.attention,
+            sequence: self.sequence(sequence),
+        }
+    }
+
+    /// Applies `f` to each sequence of `C` columns with its mask.
+    fn each_masked<'x>(
+        &self,
+        range: Range<usize>,
+        x: impl Iterator<Item = &'x mut [f32]>,
+        mask: Option<Mask>,
+        mut f: impl FnMut(&mut [f32], Option<Mask>),
+    ) {
+        for (sequence, x) in range.zip(x) {
+            f(x, mask.map(|mask| mask.at(self.sequence(sequence))));
+        }
+    }
+
+    /// A product on all threads.
+    fn product(
+        &self,
+        c: PerUnit<'_>,
+        size: Size,
+        start: Start<'_>,
+        a: Matrix<'_>,
+        b: Matrix<'_>,
+        workers: &mut [f32],
+    ) {
+        let scratch = (workers, self.plan.worker_scratch());
+        let result = matmul_parallel(self.compute, size, c, start, a, b, scratch);
+        debug_assert_eq!(result, Ok(()));
+    }
+}
+
+/// The logits `[R, V]` that [`Pass::forward`] left in the workspace.
+pub fn logits<'w>(plan: &Plan, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
+    Ok(Workspace::new(workspace, plan, shape)?.logits)
+}
