@@ -28,5 +28,13 @@ export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64
 # program would load the halves of each, and hang in its first thread.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 export JOSTLE_INSTRUCTION_SETS=portable,neon
-[ $# -gt 0 ] || set -- --lib --test contract --test founding --test golden --test matmul --test ops --test causal_mask
-$cargo test --locked -p jostle --target $target "$@"
+run() {
+    $cargo test --locked -p jostle --target $target "$@"
+}
+if [ $# -gt 0 ]; then
+    run "$@"
+else
+    run --lib --test causal_mask --test founding --test golden --test ops
+    run --test matmul -- --skip blocks --skip extreme
+    run --test contract -- fifty_steps cached_generation
+fi
