@@ -210,14 +210,7 @@ fn block_rows(
     let active = first(rows.active, count * f);
 
     norm(plan, simd, &block.ln_1, normed, rows.mean, rows.rstd, x, count);
-    linear::forward_trusted(
-        simd,
-        qkv,
-        normed,
-        (block.c_attn.weight, block.c_attn.bias),
-        product(3 * c, c),
-        scratch,
-    );
+    linear::forward_trusted(simd, qkv, normed, block.c_attn.parts(), product(3 * c, c), scratch);
     let places = cache.chunks_exact_mut((2 * c).max(1)).skip(start);
     for (place, qkv) in places.zip(qkv.chunks_exact((3 * c).max(1))) {
         for (place, value) in place.iter_mut().zip(qkv.iter().skip(c)) {
@@ -237,27 +230,13 @@ fn block_rows(
         attention::attend(simd, out, first(rows.stats, 2 * count), head, start, count, None, scratch);
     }
     let projection = &block.attention_projection;
-    linear::forward_trusted(
-        simd,
-        branch,
-        attended,
-        (projection.weight, projection.bias),
-        product(c, c),
-        scratch,
-    );
+    linear::forward_trusted(simd, branch, attended, projection.parts(), product(c, c), scratch);
     dropout::add_residual(simd, branch, x, c, None);
 
     norm(plan, simd, &block.ln_2, normed, rows.mean, rows.rstd, branch, count);
-    linear::forward_trusted(
-        simd,
-        hidden,
-        normed,
-        (block.c_fc.weight, block.c_fc.bias),
-        product(f, c),
-        scratch,
-    );
+    linear::forward_trusted(simd, hidden, normed, block.c_fc.parts(), product(f, c), scratch);
     gelu::activate(simd, active, hidden, config.activation);
     let projection = &block.mlp_projection;
-    linear::forward_trusted(simd, x, active, (projection.weight, projection.bias), product(c, f), scratch);
+    linear::forward_trusted(simd, x, active, projection.parts(), product(c, f), scratch);
     dropout::add_residual(simd, x, branch, c, None);
 }

@@ -39,6 +39,13 @@ pub struct Linear<S> {
     pub bias: S,
 }
 
+impl<'a> Linear<&'a [f32]> {
+    /// Weight and bias.
+    pub(crate) fn parts(&self) -> (&'a [f32], &'a [f32]) {
+        (self.weight, self.bias)
+    }
+}
+
 /// One block's parameters or gradients, by name.
 pub struct Block<S> {
     /// Norm before attention.

@@ -1,7 +1,7 @@
 //! From tokens to logits.
 
 use super::{Masks, Pass, part};
-use crate::layout::{Block, Cut, LayerActivations, Linear, Norm, Parameters, Workspace};
+use crate::layout::{Block, Cut, LayerActivations, Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 
@@ -102,14 +102,14 @@ impl Pass<'_> {
             let product = |n, k| Size { m, n, k };
 
             norm_forward(self, &block.ln_1, normed, mean_1, rstd_1, x);
-            linear::forward_trusted(simd, qkv, normed, pair(&block.c_attn), product(3 * c, c), scratch);
+            linear::forward_trusted(simd, qkv, normed, block.c_attn.parts(), product(3 * c, c), scratch);
             let sequences =
                 rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
             for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
                 let attention = self.attention(&masks, sequence);
                 attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
             }
-            let projection = pair(&block.attention_projection);
+            let projection = block.attention_projection.parts();
             linear::forward_trusted(simd, middle, attended, projection, product(c, c), scratch);
             let mut residual = rows(x, t * c);
             let mask = masks.attention_projection;
@@ -118,14 +118,14 @@ impl Pass<'_> {
             });
 
             norm_forward(self, &block.ln_2, normed, mean_2, rstd_2, middle);
-            linear::forward_trusted(simd, hidden, normed, pair(&block.c_fc), product(f, c), scratch);
+            linear::forward_trusted(simd, hidden, normed, block.c_fc.parts(), product(f, c), scratch);
             let activated = wide.get_mut(..m * f).unwrap_or_default();
             gelu::activate(simd, activated, hidden, config.activation);
             linear::forward_trusted(
                 simd,
                 out,
                 activated,
-                pair(&block.mlp_projection),
+                block.mlp_projection.parts(),
                 product(c, f),
                 scratch,
             );
@@ -142,10 +142,6 @@ struct Scratch<'a> {
     normed: &'a mut [f32],
     wide: &'a mut [f32],
     workers: &'a mut [f32],
-}
-
-fn pair<'a>(linear: &Linear<&'a [f32]>) -> (&'a [f32], &'a [f32]) {
-    (linear.weight, linear.bias)
 }
 
 fn norm_forward(
