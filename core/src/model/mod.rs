@@ -41,6 +41,11 @@ pub struct Loss {
 }
 
 impl Loss {
+    /// Sums in the order of the rows, so that nothing else shows.
+    fn of(losses: &[f32], counted: usize) -> Loss {
+        Loss { sum: losses.iter().map(|loss| f64::from(*loss)).sum(), counted }
+    }
+
     /// The mean over targets that count; 0 where none does.
     pub fn mean(self) -> f32 {
         if self.counted == 0 { 0.0 } else { (self.sum / self.counted as f64) as f32 }
@@ -122,7 +127,7 @@ impl<'a> Pass<'a> {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::losses_of_rows(self.compute.simd, losses, logits, targets, vocab);
         });
-        Ok(Loss { sum: losses.iter().map(|loss| f64::from(*loss)).sum(), counted })
+        Ok(Loss::of(losses, counted))
     }
 
     /// Forward, loss and backward: the gradient of the sum of losses on `targets [R]` divided by `counted`
