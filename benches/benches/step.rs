@@ -2,8 +2,8 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use jostle::InstructionSet;
-use jostle_benches::pool::Pool;
 use jostle_benches::session::{CONFIGURATIONS, Session};
+use jostle_pool::Pool;
 
 fn step(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("step");

@@ -5,13 +5,10 @@
 //! |---|---|
 //! | [`product`] | the shapes of matrix products, and three libraries that compute them |
 //! | [`peak`] | the processor's fused multiply-adds a second |
-//! | [`pool`] | threads to lend to jostle |
 //! | [`rounds`] | timing in turns, medians |
 //! | [`session`] | a model ready to train |
 
 pub mod peak;
-#[path = "../../core/examples/pool/mod.rs"]
-pub mod pool;
 pub mod product;
 pub mod rounds;
 pub mod session;

@@ -4,8 +4,6 @@
 //! cargo run --release -p jostle --example train -- --text FILE
 //! ```
 
-mod pool;
-
 use std::error::Error;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -20,7 +18,7 @@ use jostle::{
     Buffers, CharTable, Compute, Config, Decay, Dropout, Generator, InstructionSet, Optimizer, Options, Plan,
     Recipe, Sampling, Schedule, Trainer, initialization,
 };
-use pool::Pool;
+use jostle_pool::Pool;
 
 const CONTEXT: usize = 64;
 const BATCH: usize = 12;
@@ -167,7 +165,7 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
         batch: &mut batch,
     };
     let mut trainer = Trainer::new(&plan, &recipe, buffers, compute)?;
-    trainer.resume_at(progress.step);
+    trainer.resume_at(progress.step, 0);
     let mut out = io::stdout().lock();
     writeln!(
         out,

@@ -140,6 +140,17 @@ impl<'a> Generator<'a> {
         self.filled = 0;
     }
 
+    /// How many tokens the window holds.
+    pub fn filled(&self) -> usize {
+        self.filled
+    }
+
+    /// Goes on where another generator stopped, whose memory and window these are, with so many tokens in it.
+    /// More than the context are taken as the context.
+    pub fn resume(&mut self, filled: usize) {
+        self.filled = filled.min(self.plan.config.context);
+    }
+
     /// Computes positions `start..start + count` of the window, and the logits after the last.
     fn positions(&mut self, start: usize, count: usize) {
         let config = &self.plan.config;

@@ -97,30 +97,73 @@ impl Optimizer {
             let (Some(x), Some(g)) = (parameters.split_off_mut(..n), gradients.split_off(..n)) else { break };
             let first = first.split_off_mut(..n).unwrap_or_default();
             let second = second.split_off_mut(..n).unwrap_or_default();
-            let no_scratch = (&mut [][..], 0);
-            let part = |range: core::ops::Range<usize>| g.get(range).unwrap_or_default();
-            match *self {
-                Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
-                    let decay = if tensor.rank == 2 { weight_decay } else { 0.0 };
-                    let rule = AdamW::new(beta1, beta2, epsilon, decay, step, learning_rate, factor);
-                    let buffers = [(x, 1), (first, 1), (second, 1)];
-                    compute.split(n, n, buffers, no_scratch, |range, [x, first, second], _| {
-                        adamw(compute.simd, x, first, second, part(range), rule);
-                    });
-                }
-                Optimizer::Sgd { momentum: 0.0 } => {
-                    compute.split(n, n, [(x, 1)], no_scratch, |range, [x], _| {
-                        sgd(compute.simd, x, part(range), learning_rate * factor);
-                    });
-                }
-                Optimizer::Sgd { momentum } => {
-                    compute.split(n, n, [(x, 1), (first, 1)], no_scratch, |range, [x, velocity], _| {
-                        sgd_momentum(compute.simd, x, velocity, part(range), momentum, learning_rate, factor);
-                    });
-                }
-            }
+            let decays = tensor.rank == 2;
+            self.tensor(compute, x, g, first, second, decays, step, learning_rate, factor);
         }
         Ok(())
+    }
+
+    /// [`Optimizer::update`] of one tensor of any model. `decays`: whether weight decay applies, as it does to
+    /// matrices.
+    ///
+    /// `state`: [`OptimizerState::per_parameter`] times as long as `x`, first moments before second ones.
+    #[allow(clippy::too_many_arguments)]
+    pub fn update_tensor(
+        &self,
+        compute: Compute<'_>,
+        x: &mut [f32],
+        gradient: &[f32],
+        state: &mut [f32],
+        decays: bool,
+        step: u64,
+        learning_rate: f32,
+        factor: f32,
+    ) -> Result<(), Error> {
+        self.validate()?;
+        exact_length("gradient", gradient.len(), x.len())?;
+        let wanted = x.len().saturating_mul(self.state().per_parameter());
+        exact_length("optimizer state", state.len(), wanted)?;
+        let (first, second) = state.split_at_mut_checked(x.len()).unwrap_or_default();
+        self.tensor(compute, x, gradient, first, second, decays, step, learning_rate, factor);
+        Ok(())
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn tensor(
+        &self,
+        compute: Compute<'_>,
+        x: &mut [f32],
+        gradient: &[f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        decays: bool,
+        step: u64,
+        learning_rate: f32,
+        factor: f32,
+    ) {
+        let n = x.len();
+        let no_scratch = (&mut [][..], 0);
+        let part = |range: core::ops::Range<usize>| gradient.get(range).unwrap_or_default();
+        match *self {
+            Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+                let decay = if decays { weight_decay } else { 0.0 };
+                let rule = AdamW::new(beta1, beta2, epsilon, decay, step, learning_rate, factor);
+                let buffers = [(x, 1), (first, 1), (second, 1)];
+                compute.split(n, n, buffers, no_scratch, |range, [x, first, second], _| {
+                    adamw(compute.simd, x, first, second, part(range), rule);
+                });
+            }
+            Optimizer::Sgd { momentum: 0.0 } => {
+                compute.split(n, n, [(x, 1)], no_scratch, |range, [x], _| {
+                    sgd(compute.simd, x, part(range), learning_rate * factor);
+                });
+            }
+            Optimizer::Sgd { momentum } => {
+                compute.split(n, n, [(x, 1), (first, 1)], no_scratch, |range, [x, velocity], _| {
+                    sgd_momentum(compute.simd, x, velocity, part(range), momentum, learning_rate, factor);
+                });
+            }
+        }
     }
 }
 

@@ -232,11 +232,18 @@ impl<'a> Trainer<'a> {
         self.step
     }
 
-    /// Goes on from a checkpoint, whose parameters and optimiser state the buffers hold: with the same
-    /// recipe, the same bits as if training had never stopped.
-    pub fn resume_at(&mut self, step: u64) {
+    /// Sequences of the current step that the gradients hold already: 0 except between
+    /// [`Trainer::accumulate`] and [`Trainer::update`].
+    pub fn accumulated(&self) -> u64 {
+        self.accumulated
+    }
+
+    /// Goes on where another trainer stopped, whose parameters and optimiser state the buffers hold, and whose
+    /// gradients too unless `accumulated` is 0: with the same recipe, the same bits as if training had never
+    /// stopped.
+    pub fn resume_at(&mut self, step: u64, accumulated: u64) {
         self.step = step;
-        self.accumulated = 0;
+        self.accumulated = accumulated;
     }
 
     /// The plan that the buffers follow.

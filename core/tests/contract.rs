@@ -7,8 +7,8 @@ mod session;
 
 use common::{Threads, bits, instruction_sets};
 use jostle::{
-    Activation, Config, Decay, Dropout, Generator, InstructionSet, Optimizer, Pass, Recipe, Schedule, Serial,
-    Shape, Tokens, checkpoint,
+    Activation, Config, Decay, Dropout, Generator, InstructionSet, Loss, Optimizer, Pass, Recipe, Schedule,
+    Serial, Shape, Tokens, checkpoint,
 };
 use session::Session;
 
@@ -111,6 +111,57 @@ fn resuming_has_the_bits_of_never_having_stopped() {
     assert!(bits(&second.parameters) == expected);
 }
 
+/// A trainer made anew for every micro-batch and every update, as hosts do that hold no Rust value.
+#[test]
+fn a_trainer_can_be_resumed_within_a_step() {
+    let (config, recipe, simd) = (config(), recipe(), InstructionSet::detect());
+    let text = text(27);
+    let expected = trained(&config, &Recipe { accumulate: 2, ..recipe }, 2, simd, 1);
+
+    let mut session = Session::new(&config, &recipe, 2, 1);
+    session.initialize(recipe.seed);
+    let shape = Shape { sequences: 2, length: config.context };
+    let (mut tokens, mut targets) = (vec![0; shape.rows()], vec![0; shape.rows()]);
+    for step in 0..STEPS as u64 {
+        let mut accumulated = 0;
+        let mut loss = Loss::default();
+        for _ in 0..2 {
+            let parts = tokens.chunks_mut(config.context).zip(targets.chunks_mut(config.context));
+            for (sequence, (tokens, targets)) in (accumulated..).zip(parts) {
+                let text = Tokens::from(&text[..]);
+                let first = text.random_window(config.context, recipe.seed, step, sequence).unwrap();
+                text.window(first, tokens, targets).unwrap();
+            }
+            let mut trainer = session.trainer(&recipe, simd, &Serial);
+            trainer.resume_at(step, accumulated);
+            let part = trainer.accumulate(&tokens, &targets, shape, 2 * shape.rows()).unwrap();
+            loss = Loss { sum: loss.sum + part.sum, counted: loss.counted + part.counted };
+            accumulated = trainer.accumulated();
+        }
+        assert_eq!(accumulated, 4);
+        let mut trainer = session.trainer(&recipe, simd, &Serial);
+        trainer.resume_at(step, accumulated);
+        trainer.update(loss).unwrap();
+        assert_eq!((trainer.steps(), trainer.accumulated()), (step + 1, 0));
+    }
+    assert!(bits(&session.parameters) == expected);
+}
+
+/// FNV-1a over the parameters' bytes, little-endian: easy to compute in any language.
+fn checksum(parameters: &[u32]) -> u64 {
+    parameters
+        .iter()
+        .flat_map(|x| x.to_le_bytes())
+        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+}
+
+/// The bits themselves, which every face and every device must give: `golden/fifty_steps.txt`.
+#[test]
+fn fifty_steps_have_the_bits_that_were_written_down() {
+    let found = trained(&config(), &recipe(), 4, InstructionSet::detect(), 1);
+    assert_eq!(format!("{:016x}", checksum(&found)), include_str!("golden/fifty_steps.txt").trim());
+}
+
 /// The logits of a full forward pass over one sequence, the last position's.
 fn full_logits(session: &mut Session, simd: InstructionSet, tokens: &[i32]) -> Vec<u32> {
     let shape = Shape { sequences: 1, length: tokens.len() };
@@ -138,6 +189,12 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
                 let seen = &tokens[fed.saturating_sub(config.context)..fed];
                 let expected = full_logits(&mut session, simd, seen);
                 assert!(found == expected, "{} after {fed} tokens in lumps {lumps:?}", simd.name());
+                // As a host does that holds no Rust value.
+                let filled = generator.filled();
+                assert_eq!(filled, fed.min(config.context));
+                generator =
+                    Generator::new(&session.plan, simd, &parameters, &mut memory, &mut window).unwrap();
+                generator.resume(filled);
             }
         }
     }

@@ -67,6 +67,22 @@ fn tensors_have_hugging_faces_names_and_shapes() {
 }
 
 #[test]
+fn a_tensor_is_found_by_its_whole_name_only() {
+    for config in configurations() {
+        let plan = plan(&config);
+        for tensor in plan.tensors() {
+            let name = tensor.name.to_string();
+            assert_eq!(plan.tensor(&name), Some(tensor));
+            assert_eq!(plan.tensor(&name[..name.len() - 1]), None);
+            assert_eq!(plan.tensor(&format!("{name}s")), None);
+        }
+        for name in ["", "h.", "h.00.ln_1.weight", "h.+0.ln_1.weight", "ln_1.weight", "h.99.ln_1.weight"] {
+            assert_eq!(plan.tensor(name), None, "{name}");
+        }
+    }
+}
+
+#[test]
 fn tensors_follow_each_other_without_gaps_and_fill_the_parameters() {
     for config in configurations() {
         let plan = plan(&config);

@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use clap::Parser;
 use jostle::InstructionSet;
-use jostle_benches::pool::Pool;
 use jostle_benches::rounds::median;
 use jostle_benches::session::Session;
+use jostle_pool::Pool;
 
 #[derive(Parser)]
 struct Arguments {

@@ -199,6 +199,11 @@ impl Plan {
         Tensors::new(self.config)
     }
 
+    /// The tensor of that name.
+    pub fn tensor(&self, name: &str) -> Option<Tensor> {
+        self.tensors().find(|tensor| tensor.name.is(name))
+    }
+
     /// The scratch of one worker: packing space of the products and a tile of attention.
     pub(crate) const fn worker_scratch(&self) -> usize {
         worker_scratch(&self.config, self.options.batch.saturating_mul(self.config.context))

@@ -1,6 +1,6 @@
 //! The parameter tensors by name, shape and offset: Hugging Face GPT-2's.
 
-use core::fmt;
+use core::fmt::{self, Write};
 
 use super::{Checked, checked};
 use crate::config::Config;
@@ -127,6 +127,12 @@ impl TensorName {
         Kind::BLOCK.contains(&self.kind)
     }
 
+    /// Whether `name` is this tensor's, e.g. `h.0.attn.c_attn.weight`.
+    pub fn is(&self, name: &str) -> bool {
+        let mut rest = Rest(name);
+        write!(rest, "{self}").is_ok() && rest.0.is_empty()
+    }
+
     /// Whether the tensor is the last product of a residual branch, whose initial values GPT-2 scales down.
     pub fn is_residual_projection(self) -> bool {
         matches!(self.kind, Kind::AttentionProjectionWeight | Kind::MlpProjectionWeight)
@@ -135,6 +141,16 @@ impl TensorName {
     /// Whether the tensor is the weight of a norm, whose initial value is 1.
     pub fn is_norm_weight(self) -> bool {
         matches!(self.kind, Kind::Ln1Weight | Kind::Ln2Weight | Kind::FinalNormWeight)
+    }
+}
+
+/// What is left of a text after what was written, which must be how it begins.
+struct Rest<'a>(&'a str);
+
+impl fmt::Write for Rest<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
+        Ok(())
     }
 }
 

@@ -64,7 +64,7 @@ impl Session {
             initialize(simd, &self.plan, &mut self.parameters, recipe.seed).unwrap();
         }
         let mut trainer = self.trainer(recipe, simd, parallel);
-        trainer.resume_at(first);
+        trainer.resume_at(first, 0);
         for _ in 0..count {
             trainer.step(text).unwrap();
         }

@@ -1,15 +1,12 @@
 //! The threads that examples, tests and benches lend to the core.
 
-#[path = "../examples/pool/mod.rs"]
-mod pool;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use jostle::Parallel;
-use pool::Pool;
+use jostle_pool::Pool;
 
 /// Runs tasks that write to the caller's stack, and counts the calls of each.
 fn check(pool: &Pool, tasks: usize) {

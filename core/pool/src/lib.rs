@@ -1,7 +1,5 @@
 //! Threads for `jostle`, which creates none itself: a pool that waits spinning while steps follow each other,
 //! and asleep when they do not. Knows nothing of models.
-//!
-//! A module and no crate: examples, tests and benches include this file (`#[path]`).
 
 use std::any::Any;
 use std::cell::UnsafeCell;
