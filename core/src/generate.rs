@@ -131,6 +131,9 @@ impl<'a> Generator<'a> {
         seed: u64,
         number: u64,
     ) -> Result<i32, Error> {
+        if self.filled == 0 {
+            return Err(Error::Zero { what: "number of tokens" });
+        }
         let mut rng = rng::generator(seed, Stream::Sampling, number, 0);
         sample(self.simd, sampling, self.rows.logits, order, &mut rng).map(|token| token as i32)
     }

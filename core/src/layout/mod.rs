@@ -17,6 +17,7 @@ pub(crate) use workspace::{LayerActivations, Workspace};
 
 use crate::config::Config;
 use crate::error::Error;
+use crate::matmul::Machine;
 use tensors::{Kind, tensors_len};
 use workspace::{
     generation, layer_elements_per_row, residual_elements_per_row, scratch_elements_per_row,
@@ -142,6 +143,11 @@ macro_rules! get {
 impl Plan {
     /// Sizes every buffer, or names what is wrong with the configuration or options.
     pub const fn new(config: &Config, options: &Options) -> Result<Plan, Error> {
+        Plan::on(Machine::HERE, config, options)
+    }
+
+    /// The plan that another machine makes: to write down, on a host, the sizes of a device's buffers.
+    pub const fn on(machine: Machine, config: &Config, options: &Options) -> Result<Plan, Error> {
         get!(config.validate());
         if options.batch == 0 {
             return Err(Error::Zero { what: "batch" });
@@ -164,7 +170,7 @@ impl Plan {
         let scratch = match rows.0 {
             Some(n) => scratch_elements_per_row(config)
                 .times(n)
-                .add(checked(worker_scratch(config, n)).times(options.threads)),
+                .add(checked(worker_scratch(config, n, machine)).times(options.threads)),
             None => Checked(None),
         };
         let parameters = get!(parameters.elements("parameters"));
@@ -178,7 +184,7 @@ impl Plan {
             ),
             activations: get!(activations.elements("activations")),
             scratch: get!(scratch.elements("scratch")),
-            generation: get!(generation(config).elements("generation")),
+            generation: get!(generation(config, machine).elements("generation")),
             batch: get!(rows.times(2).elements("batch")),
         })
     }
@@ -206,7 +212,8 @@ impl Plan {
 
     /// The scratch of one worker: packing space of the products and a tile of attention.
     pub(crate) const fn worker_scratch(&self) -> usize {
-        worker_scratch(&self.config, self.options.batch.saturating_mul(self.config.context))
+        let rows = self.options.batch.saturating_mul(self.config.context);
+        worker_scratch(&self.config, rows, Machine::HERE)
     }
 
     /// Elements in one block's parameters.

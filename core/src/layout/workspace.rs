@@ -6,7 +6,7 @@ use super::{Checked, Plan, Shape, checked};
 use crate::config::Config;
 use crate::error::{Error, exact_length};
 use crate::generate;
-use crate::matmul;
+use crate::matmul::{self, Machine};
 use crate::ops::attention;
 
 /// What one block's forward leaves for its backward, besides the residual stream. R rows.
@@ -101,19 +101,19 @@ impl<'a> Workspace<'a> {
     }
 }
 
-pub(super) const fn worker_scratch(config: &Config, rows: usize) -> usize {
+pub(super) const fn worker_scratch(config: &Config, rows: usize, machine: Machine) -> usize {
     let (c, f, v) = (config.width, config.hidden, config.vocab);
     let widest = max(max(3 * c, f), v);
-    matmul::scratch(max(widest, rows), max(widest, rows), max(widest, config.context))
+    matmul::scratch_on(machine, max(widest, rows), max(widest, rows), max(widest, config.context))
         .saturating_add(attention::tile_scratch(config.context))
 }
 
 /// Keys and values of the whole context, a chunk of rows, the logits, and a worker's scratch.
-pub(super) const fn generation(config: &Config) -> Checked {
+pub(super) const fn generation(config: &Config, machine: Machine) -> Checked {
     let cache = checked(2).times(config.layers).times(config.context).times(config.width);
     let per_row = checked(config.width).times(7).add(checked(config.hidden).times(2)).add(checked(4));
     let rows = per_row.times(generate::CHUNK);
-    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, generate::CHUNK)))
+    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, generate::CHUNK, machine)))
 }
 
 const fn max(a: usize, b: usize) -> usize {

@@ -16,7 +16,8 @@ use crate::simd::InstructionSet;
 
 #[cfg(not(feature = "matrixmultiply"))]
 use packed::product;
-pub use packed::scratch;
+pub(crate) use packed::scratch_on;
+pub use packed::{Machine, scratch};
 
 /// A matrix that is read: element `[i, j]` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]

@@ -11,15 +11,32 @@ use crate::simd::{LANES, Vector, vectorized};
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = LANES;
 
-/// Whether the target has caches and vector units that packing pays for.
-const LARGE: bool = cfg!(any(target_arch = "x86_64", target_arch = "aarch64"));
+/// The kinds of machines that products are blocked for, which shows in the scratch they need and in nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Machine {
+    /// x86-64 and AArch64: caches and vector units that packing pays for.
+    Large,
+    /// All others.
+    Small,
+}
+
+impl Machine {
+    /// What this build is for.
+    pub const HERE: Machine = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
+        Machine::Large
+    } else {
+        Machine::Small
+    };
+}
+
+const LARGE: bool = matches!(Machine::HERE, Machine::Large);
 /// The longest block of the inner index. One panel of B (32 KiB) comes from the second-level cache at half the
 /// rate that it gives; the longer the block, the fewer passes over C.
 const BLOCK_K: usize = 512;
 /// The widest block of columns: a packed block of B (384 KiB) stays in the second-level cache.
-const BLOCK_N: usize = if LARGE { 192 } else { COLUMNS };
+const BLOCK_N: usize = block_n(Machine::HERE);
 /// The highest block of rows: a block of A (168 KiB at most) comes beside it. A multiple of every `TILE_ROWS`.
-const BLOCK_M: usize = if LARGE { 84 } else { 0 };
+const BLOCK_M: usize = block_m(Machine::HERE);
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
 const ROWS_WORTH_PACKING: usize = if LARGE { 16 } else { usize::MAX };
 
@@ -32,16 +49,40 @@ const fn min(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
 }
 
+const fn block_n(machine: Machine) -> usize {
+    match machine {
+        Machine::Large => 192,
+        Machine::Small => COLUMNS,
+    }
+}
+
+const fn block_m(machine: Machine) -> usize {
+    match machine {
+        Machine::Large => 84,
+        Machine::Small => 0,
+    }
+}
+
 /// The elements of scratch that a product of this size, or smaller in every direction, needs at most.
 pub const fn scratch(m: usize, n: usize, k: usize) -> usize {
+    scratch_on(Machine::HERE, m, n, k)
+}
+
+/// [`scratch`] on another machine than this.
+pub(crate) const fn scratch_on(machine: Machine, m: usize, n: usize, k: usize) -> usize {
     let k = min(k, BLOCK_K);
-    let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), BLOCK_N) * k;
-    let a = min(m, BLOCK_M) * k;
-    a + b + ALIGNMENT
+    let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), block_n(machine)) * k;
+    let a = min(m, block_m(machine)) * k;
+    a + b + alignment(machine)
 }
 
 /// Elements of scratch given up so that panels begin with a cache line.
-const ALIGNMENT: usize = if LARGE { 15 } else { 0 };
+const fn alignment(machine: Machine) -> usize {
+    match machine {
+        Machine::Large => 15,
+        Machine::Small => 0,
+    }
+}
 
 vectorized! {
     /// `C = start + A B`.

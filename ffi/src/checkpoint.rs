@@ -1,0 +1,288 @@
+//! Checkpoints: to the caller's bytes and back.
+
+use core::ffi::c_char;
+
+use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
+use jostle::{Error, Plan};
+
+use crate::border::{self, Buffers, Output, input, open};
+use crate::config::{flag, jostle_config};
+use crate::plan::jostle_plan;
+use crate::status::{Refusal, call, jostle_error, jostle_status};
+
+/// How far training has come.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_progress {
+    /// The number of steps done.
+    pub step: u64,
+    /// The seed of batches and dropout.
+    pub seed: u64,
+}
+
+/// A metadata entry of the caller's own: text in UTF-8, zero-terminated. Keys differ from each other, are not
+/// "format" and do not begin with "jostle.".
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_metadata {
+    /// Its name.
+    pub key: *const c_char,
+    /// What it says.
+    pub value: *const c_char,
+}
+
+/// The most metadata entries that jostle_checkpoint_write takes.
+pub const JOSTLE_METADATA_MOST: usize = 16;
+
+/// Metadata entries as pairs of text.
+struct Pairs<'a> {
+    pairs: [(&'a str, &'a str); JOSTLE_METADATA_MOST],
+    count: usize,
+}
+
+impl<'a> Pairs<'a> {
+    /// # Safety
+    /// `metadata` is readable for `count` entries, and their strings are.
+    unsafe fn new(metadata: *const jostle_metadata, count: usize) -> Result<Pairs<'a>, Refusal> {
+        let mut pairs = [("", ""); JOSTLE_METADATA_MOST];
+        for index in 0..count {
+            let place = pairs.get_mut(index).ok_or(Error::TooLarge { what: "metadata" })?;
+            // SAFETY: the caller's promise.
+            *place = unsafe {
+                // Before `metadata` moves on: NULL must not.
+                input("metadata", metadata)?;
+                let entry = input("metadata", metadata.add(index))?;
+                (border::string("metadata key", entry.key)?, border::string("metadata value", entry.value)?)
+            };
+        }
+        Ok(Pairs { pairs, count })
+    }
+
+    fn get(&self) -> &[(&'a str, &'a str)] {
+        self.pairs.get(..self.count).unwrap_or_default()
+    }
+}
+
+/// The exact bytes of a checkpoint, with the optimiser's state where `optimizer` is 1, without where it is 0, and
+/// with these metadata entries.
+///
+/// # Safety
+/// `plan` is readable, `metadata` readable for `metadata_count` entries (NULL for none), `size` writable, `error`
+/// NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_checkpoint_size(
+    plan: *const jostle_plan,
+    optimizer: u32,
+    metadata: *const jostle_metadata,
+    metadata_count: usize,
+    size: *mut usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        let (size, plan, pairs) =
+            unsafe { (Output::new("size", size)?, open(plan)?, Pairs::new(metadata, metadata_count)?) };
+        let optimizer = flag("optimizer", optimizer)?;
+        size.write(checkpoint::size(&plan, optimizer, pairs.get())?);
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters,
+/// optimiser state (left out where `optimizer` is NULL: such a file can be used, not resumed), configuration,
+/// progress and metadata. `written` receives how many bytes it took: what jostle_checkpoint_size says.
+///
+/// # Safety
+/// `plan` and `progress` are readable; `parameters` and `optimizer` readable, `bytes` writable for so many bytes;
+/// `metadata` is readable for `metadata_count` entries (NULL for none); `written` is writable; `error` is NULL or
+/// writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_checkpoint_write(
+    plan: *const jostle_plan,
+    parameters: *const f32,
+    parameters_size: usize,
+    optimizer: *const f32,
+    optimizer_size: usize,
+    progress: *const jostle_progress,
+    metadata: *const jostle_metadata,
+    metadata_count: usize,
+    bytes: *mut u8,
+    bytes_size: usize,
+    written: *mut usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let output = Output::new("written", written)?;
+            let plan = open(plan)?;
+            let &jostle_progress { step, seed } = input("progress", progress)?;
+            let pairs = Pairs::new(metadata, metadata_count)?;
+            let parameters = buffers.read("parameters", parameters, parameters_size, plan.parameters)?;
+            let state = buffers.read_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
+            let contents = Contents {
+                parameters,
+                optimizer: (!optimizer.is_null()).then_some(state),
+                progress: Progress { step, seed },
+                metadata: pairs.get(),
+            };
+            let wanted = checkpoint::size(&plan, contents.optimizer.is_some(), contents.metadata)?;
+            let bytes = buffers.write("bytes", bytes, bytes_size, wanted)?;
+            output.write(checkpoint::write(bytes, &plan, &contents)?);
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// A file's bytes, examined.
+///
+/// # Safety
+/// `bytes` is readable for `bytes_size` bytes.
+unsafe fn examine<'a>(
+    buffers: &mut Buffers,
+    bytes: *const u8,
+    bytes_size: usize,
+) -> Result<Checkpoint<'a>, Refusal> {
+    if bytes.is_null() {
+        return Err(Refusal::Null("bytes"));
+    }
+    // SAFETY: the caller's promise.
+    Ok(Checkpoint::new(unsafe { buffers.read("bytes", bytes, bytes_size, bytes_size)? })?)
+}
+
+/// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes.
+///
+/// # Safety
+/// `bytes` is readable for so many bytes, `config` is writable for `struct_size` bytes, which is
+/// sizeof(jostle_config), `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_checkpoint_config(
+    bytes: *const u8,
+    bytes_size: usize,
+    config: *mut jostle_config,
+    struct_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let config = Output::new("config", config)?;
+            border::check_size::<jostle_config>("config", struct_size)?;
+            let file = examine(&mut Buffers::new(), bytes, bytes_size)?;
+            config.write(jostle_config::from_core(&file.config()?));
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Reads a checkpoint of exactly `bytes_size` bytes into the parameters and, unless that is NULL, the optimiser's
+/// state. The plan may have other dropout rates, batch and threads than the checkpoint was trained with. A file
+/// that is refused leaves the buffers as they were.
+///
+/// # Safety
+/// `bytes` is readable, `parameters` and `optimizer` writable for so many bytes, `plan` is readable, `progress`
+/// writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_checkpoint_read(
+    bytes: *const u8,
+    bytes_size: usize,
+    plan: *const jostle_plan,
+    parameters: *mut f32,
+    parameters_size: usize,
+    optimizer: *mut f32,
+    optimizer_size: usize,
+    progress: *mut jostle_progress,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let output = Output::new("progress", progress)?;
+            let plan: Plan = open(plan)?;
+            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
+            let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
+            let state = (!optimizer.is_null()).then_some(state);
+            let file = examine(&mut buffers, bytes, bytes_size)?;
+            let Progress { step, seed } = file.read(&plan, parameters, state)?;
+            output.write(jostle_progress { step, seed });
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Reads only the parameters, also from safetensors files that others wrote, of exactly `bytes_size` bytes:
+/// GPT-2's names, with or without "transformer." before them, as F32. Tensors that the model doesn't have are
+/// ignored.
+///
+/// # Safety
+/// As for jostle_checkpoint_read.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_checkpoint_read_parameters(
+    bytes: *const u8,
+    bytes_size: usize,
+    plan: *const jostle_plan,
+    parameters: *mut f32,
+    parameters_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let plan = open(plan)?;
+            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
+            examine(&mut buffers, bytes, bytes_size)?.read_parameters(&plan, parameters)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Writes the value of a metadata key into `text`, zero-terminated, and its length without the zero into `length`.
+/// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes are wanted.
+///
+/// # Safety
+/// `bytes` is readable and `text` writable for so many bytes, `key` is zero-terminated, `length` writable, `error`
+/// NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_checkpoint_metadata(
+    bytes: *const u8,
+    bytes_size: usize,
+    key: *const c_char,
+    text: *mut c_char,
+    text_size: usize,
+    length: *mut usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let output = Output::new("length", length)?;
+            let key = border::string("key", key)?;
+            let file = examine(&mut buffers, bytes, bytes_size)?;
+            let value = file.metadata(key).ok_or(Refusal::NotFound { what: "metadata", index: 0 })?;
+            let length = value.len();
+            let text = buffers.write("text", text.cast::<u8>(), text_size, length.saturating_add(1))?;
+            if let Some((end, text)) = text.split_last_mut() {
+                value.copy_to(text)?;
+                *end = 0;
+            }
+            output.write(length);
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}

@@ -1,0 +1,170 @@
+//! What computes: the instruction set, and the threads that the caller lends.
+
+use core::ffi::c_void;
+
+use jostle::{Compute, Error, InstructionSet, Parallel, Serial};
+
+use crate::border::{self, Structure};
+use crate::status::{Refusal, call, jostle_error, jostle_status};
+
+/// Which vector instructions to use. All give the same bits.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub enum jostle_instruction_set {
+    /// The fastest that this processor has.
+    JOSTLE_FASTEST = 0,
+    /// None: portable code.
+    JOSTLE_PORTABLE = 1,
+    /// x86-64 with AVX2 and FMA.
+    JOSTLE_AVX2 = 2,
+    /// x86-64 with AVX-512 F and DQ.
+    JOSTLE_AVX512 = 3,
+    /// 64-bit Arm.
+    JOSTLE_NEON = 4,
+}
+
+/// One call of it does the part of a work that has this index.
+pub type jostle_task = unsafe extern "C" fn(argument: *mut c_void, index: usize);
+
+/// How the caller lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and
+/// on any threads, and returns when all calls have. jostle_pool_run is one.
+pub type jostle_run = Option<
+    unsafe extern "C" fn(context: *mut c_void, count: usize, task: jostle_task, argument: *mut c_void),
+>;
+
+/// What computes. jostle_compute_init fills in the fastest instruction set on the caller's thread alone, which is
+/// also what NULL stands for wherever a `const jostle_compute *` is wanted.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_compute {
+    /// sizeof(jostle_compute).
+    pub struct_size: u32,
+    /// A jostle_instruction_set.
+    pub instruction_set: u32,
+    /// How many calls of a task `run` makes at once; at least 1.
+    pub threads: u32,
+    /// 0.
+    pub reserved: u32,
+    /// Lends threads; NULL for none, where `threads` is then 1.
+    pub run: jostle_run,
+    /// Passed to `run`; may be NULL.
+    pub context: *mut c_void,
+}
+
+// SAFETY: numbers and pointers, the first of which is `struct_size`.
+unsafe impl Structure for jostle_compute {}
+
+/// Fills in the fastest instruction set on the caller's thread alone.
+///
+/// # Safety
+/// `compute` is writable for `struct_size` bytes, which is sizeof(jostle_compute).
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_compute_init(
+    compute: *mut jostle_compute,
+    struct_size: usize,
+) -> jostle_status {
+    let value = jostle_compute {
+        struct_size: size_of::<jostle_compute>() as u32,
+        instruction_set: jostle_instruction_set::JOSTLE_FASTEST as u32,
+        threads: 1,
+        reserved: 0,
+        run: None,
+        context: core::ptr::null_mut(),
+    };
+    // SAFETY: the caller's promise.
+    unsafe { crate::config::fill("compute", compute, struct_size, value) }
+}
+
+/// Refuses an instruction set that this processor or this build doesn't have.
+///
+/// # Safety
+/// `error` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_instruction_set_check(
+    instruction_set: u32,
+    error: *mut jostle_error,
+) -> jostle_status {
+    // SAFETY: the caller's promise.
+    unsafe { call(error, || self::instruction_set(instruction_set).map(|_| ())) }
+}
+
+fn instruction_set(given: u32) -> Result<InstructionSet, Refusal> {
+    use jostle_instruction_set::*;
+    let named = |name| InstructionSet::named(name).map_err(Refusal::Core);
+    match given {
+        given if given == JOSTLE_FASTEST as u32 => Ok(InstructionSet::detect()),
+        given if given == JOSTLE_PORTABLE as u32 => Ok(InstructionSet::PORTABLE),
+        given if given == JOSTLE_AVX2 as u32 => named("avx2"),
+        given if given == JOSTLE_AVX512 as u32 => named("avx512"),
+        given if given == JOSTLE_NEON as u32 => named("neon"),
+        given => Err(Refusal::Choice { what: "instruction_set", given }),
+    }
+}
+
+/// A checked [`jostle_compute`].
+#[derive(Clone, Copy)]
+pub(crate) struct Workers {
+    simd: InstructionSet,
+    lent: Option<Lent>,
+}
+
+/// The caller's threads.
+#[derive(Clone, Copy)]
+struct Lent {
+    threads: usize,
+    run: unsafe extern "C" fn(*mut c_void, usize, jostle_task, *mut c_void),
+    context: *mut c_void,
+}
+
+impl Workers {
+    /// # Safety
+    /// A pointer other than NULL is readable for as many bytes as its `struct_size` says.
+    pub unsafe fn new(compute: *const jostle_compute) -> Result<Workers, Refusal> {
+        if compute.is_null() {
+            return Ok(Workers { simd: InstructionSet::detect(), lent: None });
+        }
+        // SAFETY: the caller's promise.
+        let compute = unsafe { border::structure("compute", compute)? };
+        let simd = instruction_set(compute.instruction_set)?;
+        let lent = match (compute.threads, compute.run) {
+            (0, _) => return Err(Error::Zero { what: "threads" }.into()),
+            (1, _) => None,
+            (_, None) => return Err(Refusal::Null("run")),
+            (threads, Some(run)) => Some(Lent { threads: threads as usize, run, context: compute.context }),
+        };
+        Ok(Workers { simd, lent })
+    }
+
+    pub fn simd(&self) -> InstructionSet {
+        self.simd
+    }
+
+    pub fn compute(&self) -> Compute<'_> {
+        match &self.lent {
+            Some(lent) => Compute { simd: self.simd, parallel: lent },
+            None => Compute { simd: self.simd, parallel: &Serial },
+        }
+    }
+}
+
+// SAFETY: `run` may be called from any thread: whoever hands over the callback says so.
+unsafe impl Sync for Lent {}
+
+// SAFETY: the caller's `run` promises what the trait does; the header says so.
+unsafe impl Parallel for Lent {
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        type Task<'a> = &'a (dyn Fn(usize) + Sync);
+        unsafe extern "C" fn one(argument: *mut c_void, index: usize) {
+            // SAFETY: `argument` is the reference below, which lives until `run` has returned.
+            let task = unsafe { *argument.cast::<Task<'_>>() };
+            task(index);
+        }
+        let mut task: Task<'_> = task;
+        // SAFETY: the function and the argument that it wants; `run` returns before `task` ends.
+        unsafe { (self.run)(self.context, tasks, one, (&raw mut task).cast()) };
+    }
+}

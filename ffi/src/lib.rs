@@ -1,0 +1,58 @@
+//! The C ABI of jostle: every function and type of `include/jostle.h`, which cbindgen generates from this crate.
+//! Checks pointers and numbers and calls the core; holds no arithmetic.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `border` | from pointers to slices: every check of a pointer |
+//! | [`status`] | what a call returns |
+//! | [`config`] | the structs that say what is wanted |
+//! | [`compute`] | instruction sets and threads |
+//! | [`plan`] | sizes, tensors, initial values |
+//! | [`model`] | logits, loss and gradients of a pass |
+//! | [`trainer`] | training steps and evaluation |
+//! | [`generator`] | the model in use |
+//! | [`checkpoint`] | to bytes and back |
+//! | [`ops`] | the operations alone |
+//! | `pool` | threads of the library's own; only with the feature `hosted` |
+//!
+//! The header's introduction, `header.h`, states the conventions.
+#![no_std]
+#![allow(non_camel_case_types)]
+
+mod border;
+pub mod checkpoint;
+pub mod compute;
+pub mod config;
+pub mod generator;
+pub mod model;
+pub mod ops;
+pub mod plan;
+#[cfg(feature = "hosted")]
+pub mod pool;
+pub mod status;
+pub mod trainer;
+
+/// The version of the header, to be compared with jostle_version().
+pub const JOSTLE_VERSION_MAJOR: u32 = 0;
+/// The version's second number.
+pub const JOSTLE_VERSION_MINOR: u32 = 1;
+/// The version's third number.
+pub const JOSTLE_VERSION_PATCH: u32 = 0;
+
+const _: () = {
+    const fn number(digits: &str) -> u32 {
+        match u32::from_str_radix(digits, 10) {
+            Ok(number) => number,
+            Err(_) => panic!("not a number"),
+        }
+    }
+    assert!(JOSTLE_VERSION_MAJOR == number(env!("CARGO_PKG_VERSION_MAJOR")));
+    assert!(JOSTLE_VERSION_MINOR == number(env!("CARGO_PKG_VERSION_MINOR")));
+    assert!(JOSTLE_VERSION_PATCH == number(env!("CARGO_PKG_VERSION_PATCH")));
+};
+
+/// The version of the library: major * 65536 + minor * 256 + patch.
+#[unsafe(no_mangle)]
+pub extern "C" fn jostle_version() -> u32 {
+    JOSTLE_VERSION_MAJOR << 16 | JOSTLE_VERSION_MINOR << 8 | JOSTLE_VERSION_PATCH
+}

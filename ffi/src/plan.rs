@@ -1,0 +1,260 @@
+//! Sizes: how long every buffer must be, where each tensor lies in them, and initial values.
+
+use core::ffi::c_char;
+use core::fmt::Write;
+
+use jostle::layout::Tensor;
+use jostle::{InstructionSet, Plan, initialization};
+
+use crate::border::{self, Buffers, Handle, Output, open, seal};
+use crate::config::{jostle_config, jostle_options};
+use crate::status::{Refusal, call, jostle_error, jostle_status};
+
+/// How many bytes each buffer must have at least, for one configuration and one set of options. All buffers are
+/// aligned to JOSTLE_ALIGNMENT. A plan is a value: it may be copied, and used by several threads at once.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_plan {
+    /// float: all parameters, tensor after tensor; jostle_plan_tensor tells where each lies.
+    pub parameters_size: usize,
+    /// float: a gradient for each parameter, in the same order.
+    pub gradients_size: usize,
+    /// float: what the optimiser keeps (AdamW: all first moments, then all second moments); may be 0.
+    pub optimizer_size: usize,
+    /// Of the workspace: what a forward pass leaves for the backward pass.
+    pub activations_size: usize,
+    /// Of the workspace: intermediate results of one layer, and each thread's packing space.
+    pub scratch_size: usize,
+    /// float: activations and scratch, one buffer.
+    pub workspace_size: usize,
+    /// int32_t: tokens and targets of one micro-batch.
+    pub batch_size: usize,
+    /// All that training needs, the sum of the above.
+    pub training_size: usize,
+    /// float: a generator's memory, besides the parameters.
+    pub generation_size: usize,
+    /// int32_t: a generator's window, the tokens that it looks at.
+    pub window_size: usize,
+    /// uint32_t: scratch for drawing a token.
+    pub order_size: usize,
+    /// The number of parameters.
+    pub parameter_count: usize,
+    /// The number of tensors that they are made of.
+    pub tensor_count: usize,
+    /// The configuration and the options.
+    pub opaque: [u64; 24],
+}
+
+/// The alignment in bytes of every buffer of numbers.
+pub const JOSTLE_ALIGNMENT: usize = 4;
+
+const _: () = assert!(JOSTLE_ALIGNMENT == align_of::<f32>() && JOSTLE_ALIGNMENT == align_of::<i32>());
+
+impl Handle for jostle_plan {
+    type Value = Plan;
+    const NAME: &'static str = "plan";
+    const MARK: u64 = u64::from_le_bytes(*b"jost.pln");
+
+    fn opaque(&self) -> &[u64] {
+        &self.opaque
+    }
+}
+
+impl jostle_plan {
+    fn from_core(plan: &Plan) -> jostle_plan {
+        // The core has checked that each is at most isize::MAX bytes.
+        let bytes = |elements: usize| elements.saturating_mul(4);
+        jostle_plan {
+            parameters_size: bytes(plan.parameters),
+            gradients_size: bytes(plan.gradients),
+            optimizer_size: bytes(plan.optimizer),
+            activations_size: bytes(plan.activations),
+            scratch_size: bytes(plan.scratch),
+            workspace_size: bytes(plan.workspace()),
+            batch_size: bytes(plan.batch),
+            training_size: plan.bytes(),
+            generation_size: bytes(plan.generation),
+            window_size: bytes(plan.config.context),
+            order_size: bytes(plan.config.vocab),
+            parameter_count: plan.parameters,
+            tensor_count: plan.tensors().count(),
+            opaque: seal::<jostle_plan, 24>(*plan),
+        }
+    }
+}
+
+/// Sizes every buffer, or tells what is wrong with the configuration or the options.
+///
+/// # Safety
+/// `plan` is writable; `config` and `options` are readable; `error` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_plan_init(
+    plan: *mut jostle_plan,
+    config: *const jostle_config,
+    options: *const jostle_options,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        let (plan, config, options) = unsafe {
+            (
+                Output::new("plan", plan)?,
+                border::structure("config", config)?,
+                border::structure("options", options)?,
+            )
+        };
+        plan.write(jostle_plan::from_core(&Plan::new(&config.to_core()?, &options.to_core()?)?));
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// One of the parameters' tensors.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_tensor {
+    /// Hugging Face GPT-2's name, e.g. h.0.attn.c_attn.weight; zero-terminated.
+    pub name: [c_char; 48],
+    /// 1 for biases and norms, 2 for matrices.
+    pub rank: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The shape [rows, columns] of a matrix, row-major; a vector's length and 1.
+    pub shape: [usize; 2],
+    /// The number of elements.
+    pub count: usize,
+    /// Where it begins among all parameters, in elements.
+    pub offset: usize,
+    /// Its elements in the buffer that was handed over; NULL where none was.
+    pub data: *mut f32,
+}
+
+/// Where a tensor's name goes.
+struct Name {
+    text: [c_char; 48],
+    length: usize,
+}
+
+impl Write for Name {
+    fn write_str(&mut self, text: &str) -> core::fmt::Result {
+        for byte in text.bytes() {
+            // The last place stays zero.
+            let room = self.text.split_last_mut().ok_or(core::fmt::Error)?.1;
+            *room.get_mut(self.length).ok_or(core::fmt::Error)? = byte as c_char;
+            self.length = self.length.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
+fn describe(tensor: &Tensor, values: &mut [f32]) -> jostle_tensor {
+    let mut name = Name { text: [0; 48], length: 0 };
+    // The longest name has 31 characters.
+    let _ = write!(name, "{}", tensor.name);
+    let data = values.get_mut(tensor.offset..).map_or(core::ptr::null_mut(), <[f32]>::as_mut_ptr);
+    jostle_tensor {
+        name: name.text,
+        rank: tensor.rank as u32,
+        reserved: 0,
+        shape: tensor.shape,
+        count: tensor.len(),
+        offset: tensor.offset,
+        data,
+    }
+}
+
+/// Describes a tensor by its number in the plan's tensor_count.
+///
+/// `values`: the parameters, gradients, or one of AdamW's moments, at least `parameters_size` bytes, which are not
+/// touched; or NULL.
+///
+/// # Safety
+/// `plan` is readable, `tensor` writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_plan_tensor(
+    plan: *const jostle_plan,
+    index: usize,
+    values: *mut f32,
+    values_size: usize,
+    tensor: *mut jostle_tensor,
+    error: *mut jostle_error,
+) -> jostle_status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        find_tensor(plan, values, values_size, tensor, error, |plan| {
+            plan.tensors().nth(index).ok_or(Refusal::NotFound { what: "tensor", index })
+        })
+    }
+}
+
+/// Describes a tensor by its name, e.g. "wte.weight". `values` as for jostle_plan_tensor.
+///
+/// # Safety
+/// `plan` is readable, `name` zero-terminated, `tensor` writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_plan_tensor_named(
+    plan: *const jostle_plan,
+    name: *const c_char,
+    values: *mut f32,
+    values_size: usize,
+    tensor: *mut jostle_tensor,
+    error: *mut jostle_error,
+) -> jostle_status {
+    // SAFETY: the caller's promise.
+    unsafe {
+        find_tensor(plan, values, values_size, tensor, error, |plan| {
+            let name = border::string("name", name)?;
+            plan.tensor(name).ok_or(Refusal::NotFound { what: "tensor", index: 0 })
+        })
+    }
+}
+
+/// # Safety
+/// As for [`jostle_plan_tensor`].
+unsafe fn find_tensor(
+    plan: *const jostle_plan,
+    values: *mut f32,
+    values_size: usize,
+    tensor: *mut jostle_tensor,
+    error: *mut jostle_error,
+    find: impl FnOnce(&Plan) -> Result<Tensor, Refusal>,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        let (plan, tensor) = unsafe { (open(plan)?, Output::new("tensor", tensor)?) };
+        // SAFETY: the caller's promise. Nobody but the caller touches the elements.
+        let values =
+            unsafe { Buffers::new().write_optional("values", values, values_size, plan.parameters)? };
+        tensor.write(describe(&find(&plan)?, values));
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Fills the parameters with random initial values, a function of the seed: matrices normal(0, 0.02), those that
+/// end a residual branch scaled by 1 / sqrt(2 L), biases 0, norms 1 (Radford et al. 2019).
+///
+/// # Safety
+/// `plan` is readable, `parameters` writable for `parameters_size` bytes, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_initialize(
+    plan: *const jostle_plan,
+    parameters: *mut f32,
+    parameters_size: usize,
+    seed: u64,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        let plan = unsafe { open(plan)? };
+        // SAFETY: the caller's promise.
+        let parameters =
+            unsafe { Buffers::new().write("parameters", parameters, parameters_size, plan.parameters)? };
+        initialization::initialize(InstructionSet::detect(), &plan, parameters, seed)?;
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}

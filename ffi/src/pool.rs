@@ -1,0 +1,85 @@
+//! Threads of the library's own, for callers who have none to lend. The one part that needs an operating system,
+//! and the one that allocates: a pool and its threads, when it is made.
+
+extern crate std;
+
+use core::ffi::c_void;
+use std::boxed::Box;
+
+use ::jostle_pool::Pool;
+use jostle::Parallel;
+
+use crate::border::Output;
+use crate::compute::jostle_task;
+use crate::status::{Refusal, call, jostle_error, jostle_status};
+
+/// Threads that wait for work. Only in the hosted library.
+pub struct jostle_pool(Pool);
+
+/// Starts a pool of so many threads, of which the caller's is one. To use it, set a jostle_compute's `threads`,
+/// its `run` to jostle_pool_run and its `context` to the pool.
+///
+/// # Safety
+/// `pool` is writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_pool_start(
+    threads: u32,
+    pool: *mut *mut jostle_pool,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        let output = unsafe { Output::new("pool", pool)? };
+        if threads == 0 {
+            return Err(jostle::Error::Zero { what: "threads" }.into());
+        }
+        let threads = threads as usize;
+        let pool = Pool::new(threads).map_err(|_| Refusal::Threads { given: threads })?;
+        output.write(Box::into_raw(Box::new(jostle_pool(pool))));
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Lends a pool's threads: a jostle_run, whose `context` is the pool.
+///
+/// # Safety
+/// `pool` was made by jostle_pool_start and not stopped; `task` may be called with `argument` on any thread.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_pool_run(
+    pool: *mut c_void,
+    count: usize,
+    task: jostle_task,
+    argument: *mut c_void,
+) {
+    /// An argument that the task takes on any thread.
+    struct Shared(*mut c_void);
+    // SAFETY: whoever handed it over says that it may go to any thread.
+    unsafe impl Sync for Shared {}
+    impl Shared {
+        fn get(&self) -> *mut c_void {
+            self.0
+        }
+    }
+    let argument = Shared(argument);
+    // SAFETY: the caller's promise.
+    let pool = unsafe { pool.cast::<jostle_pool>().as_ref() };
+    let Some(jostle_pool(pool)) = pool else { return };
+    pool.run(count, &|index| {
+        // SAFETY: the caller's promise.
+        unsafe { task(argument.get(), index) };
+    });
+}
+
+/// Ends a pool's threads and frees it. NULL is allowed and does nothing.
+///
+/// # Safety
+/// `pool` was made by jostle_pool_start, is not in use, and is not used again.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_pool_stop(pool: *mut jostle_pool) {
+    if !pool.is_null() {
+        // SAFETY: made by `Box::into_raw`, and given back once.
+        drop(unsafe { Box::from_raw(pool) });
+    }
+}

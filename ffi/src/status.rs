@@ -1,0 +1,460 @@
+//! What a call returns: a status, and on request the numbers behind it. Knows the core's errors, nothing of
+//! what calls do.
+
+use core::ffi::{CStr, c_char};
+use core::fmt::{self, Write};
+
+use jostle::{CheckpointError, Error};
+
+use crate::border;
+
+/// How a call ended. A number never changes its meaning and is never used again.
+#[repr(i32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum jostle_status {
+    /// The call did what it is for.
+    JOSTLE_OK = 0,
+    /// A pointer that must not be NULL is.
+    JOSTLE_NULL_POINTER = 1,
+    /// A pointer is not aligned for what it points to.
+    JOSTLE_MISALIGNED = 2,
+    /// A buffer has fewer bytes than the call needs.
+    JOSTLE_BUFFER_TOO_SHORT = 3,
+    /// A buffer to be written shares bytes with another buffer of the call.
+    JOSTLE_OVERLAP = 4,
+    /// A struct's `struct_size` is smaller than this library knows the struct to be.
+    JOSTLE_STRUCT_TOO_SMALL = 5,
+    /// A struct's `struct_size` is that of a later version, whose fields this library doesn't know.
+    JOSTLE_STRUCT_TOO_LARGE = 6,
+    /// A plan, trainer or generator was not made by its init function, or that function failed.
+    JOSTLE_NOT_INITIALIZED = 7,
+    /// An integer that stands for a choice is none of the choices.
+    JOSTLE_UNKNOWN_CHOICE = 8,
+    /// A size or number that must be at least 1 is 0.
+    JOSTLE_ZERO = 9,
+    /// A size, or a product of sizes, exceeds what this machine can address.
+    JOSTLE_TOO_LARGE = 10,
+    /// The width is not divisible by the number of heads.
+    JOSTLE_HEADS = 11,
+    /// A number is outside its range.
+    JOSTLE_OUT_OF_RANGE = 12,
+    /// Sizes that must agree do not.
+    JOSTLE_LENGTH = 13,
+    /// A token or target is outside the vocabulary.
+    JOSTLE_TOKEN = 14,
+    /// A sequence is longer than the model's context.
+    JOSTLE_CONTEXT = 15,
+    /// A text has too few tokens.
+    JOSTLE_TOO_FEW_TOKENS = 16,
+    /// The loss, the gradient norm or a logit is NaN or infinite; parameters are as they were.
+    JOSTLE_NOT_FINITE = 17,
+    /// The instruction set is absent from this processor or build.
+    JOSTLE_INSTRUCTION_SET = 18,
+    /// The plan was made for something else: it did not reserve what the call needs.
+    JOSTLE_PLAN = 19,
+    /// A part of the learning-rate schedule is longer than the room left for it.
+    JOSTLE_STEPS = 20,
+    /// There is no tensor, or no metadata, of that name or number.
+    JOSTLE_NOT_FOUND = 21,
+    /// A string is not UTF-8.
+    JOSTLE_NOT_UTF8 = 22,
+    /// The system refuses to start a thread.
+    JOSTLE_THREADS = 23,
+    /// A checkpoint ends before its header or its data does.
+    JOSTLE_CHECKPOINT_TRUNCATED = 40,
+    /// A checkpoint's header is not what safetensors prescribes.
+    JOSTLE_CHECKPOINT_HEADER = 41,
+    /// A name occurs twice in a checkpoint.
+    JOSTLE_CHECKPOINT_DUPLICATE = 42,
+    /// A checkpoint's tensors overlap, or leave a gap.
+    JOSTLE_CHECKPOINT_OFFSETS = 43,
+    /// A tensor that the model has is missing from a checkpoint.
+    JOSTLE_CHECKPOINT_MISSING = 44,
+    /// A tensor in a checkpoint has another type or shape than the model's.
+    JOSTLE_CHECKPOINT_SHAPE = 45,
+    /// A checkpoint was altered: its checksum does not match.
+    JOSTLE_CHECKPOINT_CHECKSUM = 46,
+    /// A metadata entry that a checkpoint needs is missing or malformed.
+    JOSTLE_CHECKPOINT_METADATA = 47,
+    /// A checkpoint is of another model.
+    JOSTLE_CHECKPOINT_CONFIGURATION = 48,
+    /// A metadata key is reserved or occurs twice.
+    JOSTLE_CHECKPOINT_KEY = 49,
+    /// A refusal that this version of the header has no number for.
+    JOSTLE_OTHER = 99,
+}
+
+use jostle_status::*;
+
+impl jostle_status {
+    const ALL: [jostle_status; 35] = [
+        JOSTLE_OK,
+        JOSTLE_NULL_POINTER,
+        JOSTLE_MISALIGNED,
+        JOSTLE_BUFFER_TOO_SHORT,
+        JOSTLE_OVERLAP,
+        JOSTLE_STRUCT_TOO_SMALL,
+        JOSTLE_STRUCT_TOO_LARGE,
+        JOSTLE_NOT_INITIALIZED,
+        JOSTLE_UNKNOWN_CHOICE,
+        JOSTLE_ZERO,
+        JOSTLE_TOO_LARGE,
+        JOSTLE_HEADS,
+        JOSTLE_OUT_OF_RANGE,
+        JOSTLE_LENGTH,
+        JOSTLE_TOKEN,
+        JOSTLE_CONTEXT,
+        JOSTLE_TOO_FEW_TOKENS,
+        JOSTLE_NOT_FINITE,
+        JOSTLE_INSTRUCTION_SET,
+        JOSTLE_PLAN,
+        JOSTLE_STEPS,
+        JOSTLE_NOT_FOUND,
+        JOSTLE_NOT_UTF8,
+        JOSTLE_THREADS,
+        JOSTLE_CHECKPOINT_TRUNCATED,
+        JOSTLE_CHECKPOINT_HEADER,
+        JOSTLE_CHECKPOINT_DUPLICATE,
+        JOSTLE_CHECKPOINT_OFFSETS,
+        JOSTLE_CHECKPOINT_MISSING,
+        JOSTLE_CHECKPOINT_SHAPE,
+        JOSTLE_CHECKPOINT_CHECKSUM,
+        JOSTLE_CHECKPOINT_METADATA,
+        JOSTLE_CHECKPOINT_CONFIGURATION,
+        JOSTLE_CHECKPOINT_KEY,
+        JOSTLE_OTHER,
+    ];
+
+    const fn text(self) -> &'static CStr {
+        match self {
+            JOSTLE_OK => c"success",
+            JOSTLE_NULL_POINTER => c"a pointer is NULL",
+            JOSTLE_MISALIGNED => c"a pointer is not aligned",
+            JOSTLE_BUFFER_TOO_SHORT => c"a buffer is too short",
+            JOSTLE_OVERLAP => c"a buffer to be written overlaps another",
+            JOSTLE_STRUCT_TOO_SMALL => c"a struct_size is too small",
+            JOSTLE_STRUCT_TOO_LARGE => c"a struct_size is of a later version",
+            JOSTLE_NOT_INITIALIZED => c"a handle is not initialized",
+            JOSTLE_UNKNOWN_CHOICE => c"an integer is none of the choices",
+            JOSTLE_ZERO => c"a size is 0",
+            JOSTLE_TOO_LARGE => c"a size is too large for this machine",
+            JOSTLE_HEADS => c"the width is not divisible by the heads",
+            JOSTLE_OUT_OF_RANGE => c"a number is out of range",
+            JOSTLE_LENGTH => c"sizes do not agree",
+            JOSTLE_TOKEN => c"a token is outside the vocabulary",
+            JOSTLE_CONTEXT => c"a sequence is longer than the context",
+            JOSTLE_TOO_FEW_TOKENS => c"the text has too few tokens",
+            JOSTLE_NOT_FINITE => c"a result is not finite; nothing was changed",
+            JOSTLE_INSTRUCTION_SET => c"the instruction set is absent here",
+            JOSTLE_PLAN => c"the plan was made for something else",
+            JOSTLE_STEPS => c"a part of the schedule is too long",
+            JOSTLE_NOT_FOUND => c"there is nothing of that name or number",
+            JOSTLE_NOT_UTF8 => c"a string is not UTF-8",
+            JOSTLE_THREADS => c"the system refuses a thread",
+            JOSTLE_CHECKPOINT_TRUNCATED => c"the checkpoint is truncated",
+            JOSTLE_CHECKPOINT_HEADER => c"the checkpoint's header is not safetensors",
+            JOSTLE_CHECKPOINT_DUPLICATE => c"a name occurs twice in the checkpoint",
+            JOSTLE_CHECKPOINT_OFFSETS => c"the checkpoint's tensors overlap or leave a gap",
+            JOSTLE_CHECKPOINT_MISSING => c"a tensor is missing from the checkpoint",
+            JOSTLE_CHECKPOINT_SHAPE => c"a tensor in the checkpoint has another shape",
+            JOSTLE_CHECKPOINT_CHECKSUM => c"the checkpoint was altered",
+            JOSTLE_CHECKPOINT_METADATA => c"the checkpoint's metadata is missing or malformed",
+            JOSTLE_CHECKPOINT_CONFIGURATION => c"the checkpoint is of another model",
+            JOSTLE_CHECKPOINT_KEY => c"a metadata key is reserved or occurs twice",
+            JOSTLE_OTHER => c"refused",
+        }
+    }
+}
+
+/// What was given and what was wanted: the numbers behind a status other than JOSTLE_OK. Never grows.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct jostle_error {
+    /// What the call returned.
+    pub status: i32,
+    /// JOSTLE_OUT_OF_RANGE, JOSTLE_NOT_FINITE: the number; otherwise 0.
+    pub value: f32,
+    /// The name of the argument or field that was refused; zero-terminated; may be empty.
+    pub what: [c_char; 48],
+    /// JOSTLE_OUT_OF_RANGE: the range that was wanted, in words; zero-terminated; otherwise empty.
+    pub range: [c_char; 48],
+    /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; else 0.
+    pub index: i64,
+    /// What was given, in bytes for buffers; 0 where there is nothing to tell.
+    pub given: i64,
+    /// What was wanted, in bytes for buffers; 0 where there is nothing to tell.
+    pub wanted: i64,
+}
+
+/// Why the border or the core refuses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Refusal {
+    Core(Error),
+    Null(&'static str),
+    Misaligned(&'static str),
+    Short {
+        what: &'static str,
+        given: usize,
+        wanted: usize,
+    },
+    Overlap(&'static str),
+    StructSize {
+        what: &'static str,
+        given: usize,
+        wanted: usize,
+    },
+    NotInitialized(&'static str),
+    Choice {
+        what: &'static str,
+        given: u32,
+    },
+    NotFound {
+        what: &'static str,
+        index: usize,
+    },
+    NotUtf8(&'static str),
+    #[cfg(feature = "hosted")]
+    Threads {
+        given: usize,
+    },
+}
+
+impl From<Error> for Refusal {
+    fn from(error: Error) -> Refusal {
+        Refusal::Core(error)
+    }
+}
+
+/// The fields of [`jostle_error`], each only where it tells something.
+#[derive(Default)]
+struct Details {
+    what: &'static str,
+    range: &'static str,
+    value: f32,
+    index: usize,
+    given: i64,
+    wanted: i64,
+}
+
+fn integer(n: usize) -> i64 {
+    i64::try_from(n).unwrap_or(i64::MAX)
+}
+
+impl Refusal {
+    fn details(&self) -> (jostle_status, Details) {
+        let none = Details::default();
+        let named = |what| Details { what, ..Details::default() };
+        let sizes = |what, given, wanted| Details {
+            what,
+            given: integer(given),
+            wanted: integer(wanted),
+            ..Details::default()
+        };
+        match *self {
+            Refusal::Core(error) => core_details(error),
+            Refusal::Null(what) => (JOSTLE_NULL_POINTER, named(what)),
+            Refusal::Misaligned(what) => (JOSTLE_MISALIGNED, named(what)),
+            Refusal::Short { what, given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, sizes(what, given, wanted)),
+            Refusal::Overlap(what) => (JOSTLE_OVERLAP, named(what)),
+            Refusal::StructSize { what, given, wanted } if given < wanted => {
+                (JOSTLE_STRUCT_TOO_SMALL, sizes(what, given, wanted))
+            }
+            Refusal::StructSize { what, given, wanted } => {
+                (JOSTLE_STRUCT_TOO_LARGE, sizes(what, given, wanted))
+            }
+            Refusal::NotInitialized(what) => (JOSTLE_NOT_INITIALIZED, named(what)),
+            Refusal::Choice { what, given } => {
+                (JOSTLE_UNKNOWN_CHOICE, Details { what, given: i64::from(given), ..none })
+            }
+            Refusal::NotFound { what, index } => (JOSTLE_NOT_FOUND, Details { what, index, ..none }),
+            Refusal::NotUtf8(what) => (JOSTLE_NOT_UTF8, named(what)),
+            #[cfg(feature = "hosted")]
+            Refusal::Threads { given } => (JOSTLE_THREADS, sizes("threads", given, 0)),
+        }
+    }
+}
+
+fn core_details(error: Error) -> (jostle_status, Details) {
+    let none = Details::default();
+    let sizes = |what, given, wanted| Details {
+        what,
+        given: integer(given),
+        wanted: integer(wanted),
+        ..Details::default()
+    };
+    match error {
+        Error::Zero { what } => (JOSTLE_ZERO, Details { what, wanted: 1, ..none }),
+        Error::TooLarge { what } => (JOSTLE_TOO_LARGE, Details { what, ..none }),
+        Error::Heads { width, heads } => (JOSTLE_HEADS, sizes("heads", heads, width)),
+        Error::Range { what, given, wanted } => {
+            (JOSTLE_OUT_OF_RANGE, Details { what, value: given, range: wanted, ..none })
+        }
+        Error::Length { what, given, wanted } => (JOSTLE_LENGTH, sizes(what, given, wanted)),
+        Error::Token { index, token, vocab } => {
+            let wanted = integer(vocab);
+            (JOSTLE_TOKEN, Details { what: "token", index, given: token, wanted, ..none })
+        }
+        Error::Context { length, context } => (JOSTLE_CONTEXT, sizes("length", length, context)),
+        Error::Data { given, wanted } => (JOSTLE_TOO_FEW_TOKENS, sizes("tokens", given, wanted)),
+        Error::NotFinite { what, value } => (JOSTLE_NOT_FINITE, Details { what, value, ..none }),
+        Error::InstructionSet => (JOSTLE_INSTRUCTION_SET, Details { what: "instruction_set", ..none }),
+        Error::Plan { what } => (JOSTLE_PLAN, Details { what, ..none }),
+        Error::Buffer { what, given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, sizes(what, given, wanted)),
+        Error::Steps { what, given, most } => {
+            let (given, wanted) = (i64::try_from(given), i64::try_from(most));
+            let (given, wanted) = (given.unwrap_or(i64::MAX), wanted.unwrap_or(i64::MAX));
+            (JOSTLE_STEPS, Details { what, given, wanted, ..none })
+        }
+        Error::Checkpoint(error) => checkpoint_details(error),
+        _ => (JOSTLE_OTHER, none),
+    }
+}
+
+fn checkpoint_details(error: CheckpointError) -> (jostle_status, Details) {
+    let bytes = |given, wanted| Details {
+        what: "checkpoint",
+        given: integer(given),
+        wanted: integer(wanted),
+        ..Details::default()
+    };
+    let at = |index| Details { what: "checkpoint", index, ..Details::default() };
+    let key = |what| Details { what, ..Details::default() };
+    match error {
+        CheckpointError::Truncated { given, wanted } => (JOSTLE_CHECKPOINT_TRUNCATED, bytes(given, wanted)),
+        CheckpointError::Header { at: byte } => (JOSTLE_CHECKPOINT_HEADER, at(byte)),
+        CheckpointError::Duplicate { at: byte } => (JOSTLE_CHECKPOINT_DUPLICATE, at(byte)),
+        CheckpointError::Offsets { given, wanted } => (JOSTLE_CHECKPOINT_OFFSETS, bytes(given, wanted)),
+        CheckpointError::Missing { tensor } => (JOSTLE_CHECKPOINT_MISSING, at(tensor)),
+        CheckpointError::Shape { tensor } => (JOSTLE_CHECKPOINT_SHAPE, at(tensor)),
+        CheckpointError::Checksum { stated, computed } => {
+            let (given, wanted) = (i64::from(computed), i64::from(stated));
+            (JOSTLE_CHECKPOINT_CHECKSUM, Details { given, wanted, ..at(0) })
+        }
+        CheckpointError::Metadata { key: what } => (JOSTLE_CHECKPOINT_METADATA, key(what)),
+        CheckpointError::Configuration { key: what } => (JOSTLE_CHECKPOINT_CONFIGURATION, key(what)),
+        CheckpointError::Key { index } => (JOSTLE_CHECKPOINT_KEY, Details { what: "metadata", ..at(index) }),
+        CheckpointError::Buffer { given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, bytes(given, wanted)),
+        _ => (JOSTLE_OTHER, at(0)),
+    }
+}
+
+/// Runs a call's body, and tells its caller how it ended.
+///
+/// # Safety
+/// `error` is NULL or writable.
+pub(crate) unsafe fn call(
+    error: *mut jostle_error,
+    body: impl FnOnce() -> Result<(), Refusal>,
+) -> jostle_status {
+    let Err(refusal) = body() else { return JOSTLE_OK };
+    let (status, details) = refusal.details();
+    if !error.is_null() && error.is_aligned() {
+        let Details { what, range, value, index, given, wanted } = details;
+        let (what, range, index) = (border::fixed_string(what), border::fixed_string(range), integer(index));
+        // SAFETY: the caller vouches that a pointer other than NULL is writable; it is aligned.
+        unsafe {
+            error.write(jostle_error { status: status as i32, value, what, range, index, given, wanted })
+        };
+    }
+    status
+}
+
+/// A sentence without a full stop for a status, static and zero-terminated; "unknown status" for a number that
+/// is none.
+#[unsafe(no_mangle)]
+pub extern "C" fn jostle_status_string(status: i32) -> *const c_char {
+    let known = jostle_status::ALL.into_iter().find(|known| *known as i32 == status);
+    known.map_or(c"unknown status", jostle_status::text).as_ptr()
+}
+
+/// Writes what `error` tells as a sentence into `text`, zero-terminated and cut off where it doesn't fit.
+///
+/// # Safety
+/// `error` was filled by a call that failed; `text` is writable for `text_size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_error_message(
+    error: *const jostle_error,
+    text: *mut c_char,
+    text_size: usize,
+) -> jostle_status {
+    let body = || {
+        if error.is_null() {
+            return Err(Refusal::Null("error"));
+        }
+        if !error.is_aligned() {
+            return Err(Refusal::Misaligned("error"));
+        }
+        if text.is_null() {
+            return Err(Refusal::Null("text"));
+        }
+        let Some(room) = text_size.checked_sub(1) else {
+            return Err(Refusal::Short { what: "text", given: 0, wanted: 1 });
+        };
+        // SAFETY: neither NULL nor misaligned; the caller vouches for the rest.
+        let error = unsafe { &*error };
+        let mut sink = Sink { text: text.cast(), room };
+        // What doesn't fit is cut off.
+        let _ = error.write(&mut sink);
+        // SAFETY: `sink` has moved on by at most `room` bytes, one less than there are.
+        unsafe { sink.text.write(0) };
+        Ok(())
+    };
+    // SAFETY: no error is to be told.
+    unsafe { call(core::ptr::null_mut(), body) }
+}
+
+impl jostle_error {
+    fn write(&self, sink: &mut Sink) -> fmt::Result {
+        let status = jostle_status::ALL.into_iter().find(|known| *known as i32 == self.status);
+        let text = status.map_or(c"unknown status", jostle_status::text);
+        sink.write_str(text.to_str().unwrap_or_default())?;
+        if self.what.first().is_some_and(|c| *c != 0) {
+            sink.write_str(": ")?;
+            sink.write_fixed(&self.what)?;
+        }
+        match status {
+            Some(JOSTLE_OUT_OF_RANGE) => {
+                write!(sink, " is {}; wanted: ", self.value)?;
+                sink.write_fixed(&self.range)
+            }
+            Some(JOSTLE_NOT_FINITE) => write!(sink, " is {}", self.value),
+            Some(JOSTLE_TOKEN) => {
+                write!(sink, " {} at index {}; wanted: below {}", self.given, self.index, self.wanted)
+            }
+            Some(JOSTLE_CHECKPOINT_CHECKSUM) => {
+                write!(sink, ": its checksum is {:08x}; it states {:08x}", self.given, self.wanted)
+            }
+            Some(JOSTLE_UNKNOWN_CHOICE) => write!(sink, " is {}", self.given),
+            Some(JOSTLE_ZERO) => Ok(()),
+            _ if self.wanted != 0 => write!(sink, ": given {}, wanted {}", self.given, self.wanted),
+            _ if self.index != 0 => write!(sink, ": number {}", self.index),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Where text goes: memory of the caller's with so many bytes left.
+struct Sink {
+    text: *mut u8,
+    room: usize,
+}
+
+impl Sink {
+    fn write_fixed(&mut self, text: &[c_char]) -> fmt::Result {
+        text.iter().take_while(|c| **c != 0).try_for_each(|c| self.write_char(char::from(*c as u8)))
+    }
+}
+
+impl fmt::Write for Sink {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
+            // SAFETY: there was room for this byte; whoever made the sink vouches for that many.
+            unsafe {
+                self.text.write(byte);
+                self.text = self.text.add(1);
+            }
+        }
+        Ok(())
+    }
+}

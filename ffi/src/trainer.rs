@@ -1,0 +1,394 @@
+//! Training steps and evaluation, on a handle that holds the caller's pointers and the position.
+
+use core::ffi::c_void;
+
+use jostle::{self as core_, Loss, Plan, Recipe, Report, Tokens, Trainer};
+
+use crate::border::{self, Buffers, Handle, Output, Structure, input, open, seal};
+use crate::compute::{Workers, jostle_compute};
+use crate::config::jostle_recipe;
+use crate::model::{jostle_batch, jostle_loss};
+use crate::plan::jostle_plan;
+use crate::status::{Refusal, call, jostle_error, jostle_status};
+
+/// The integers that a text of tokens is made of.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub enum jostle_token_type {
+    /// uint8_t: up to 256 different tokens.
+    JOSTLE_U8 = 1,
+    /// uint16_t: up to 65536 different tokens.
+    JOSTLE_U16 = 2,
+    /// int32_t.
+    JOSTLE_I32 = 4,
+}
+
+/// The caller's memory for training. The buffers must not overlap, and must stay where they are, untouched by
+/// others while a call is under way, as long as the trainer is used.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_buffers {
+    /// sizeof(jostle_buffers).
+    pub struct_size: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The model's parameters; see jostle_initialize.
+    pub parameters: *mut f32,
+    /// Bytes; at least the plan's parameters_size.
+    pub parameters_size: usize,
+    /// Their gradients; need not be cleared.
+    pub gradients: *mut f32,
+    /// Bytes; at least the plan's gradients_size.
+    pub gradients_size: usize,
+    /// What the optimiser keeps; zero before the first step. May be NULL where the plan's optimizer_size is 0.
+    pub optimizer: *mut f32,
+    /// Bytes; at least the plan's optimizer_size.
+    pub optimizer_size: usize,
+    /// Activations and scratch; need not be cleared.
+    pub workspace: *mut f32,
+    /// Bytes; at least the plan's workspace_size.
+    pub workspace_size: usize,
+    /// Tokens and targets of a micro-batch; need not be cleared.
+    pub batch: *mut i32,
+    /// Bytes; at least the plan's batch_size.
+    pub batch_size: usize,
+}
+
+// SAFETY: numbers and pointers, the first of which is `struct_size`.
+unsafe impl Structure for jostle_buffers {}
+
+/// A model in training. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_trainer {
+    /// Made by jostle_trainer_init.
+    pub opaque: [u64; 72],
+}
+
+/// What [`jostle_trainer`] holds.
+#[derive(Clone, Copy)]
+pub struct State {
+    plan: Plan,
+    recipe: Recipe,
+    buffers: jostle_buffers,
+    workers: Workers,
+    step: u64,
+    accumulated: u64,
+}
+
+impl Handle for jostle_trainer {
+    type Value = State;
+    const NAME: &'static str = "trainer";
+    const MARK: u64 = u64::from_le_bytes(*b"jost.trn");
+
+    fn opaque(&self) -> &[u64] {
+        &self.opaque
+    }
+}
+
+/// What one step did.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_report {
+    /// The step's number, from 0.
+    pub step: u64,
+    /// The mean loss before the update, dropout included, in nats.
+    pub loss: f32,
+    /// The learning rate that was used.
+    pub learning_rate: f32,
+    /// The global norm of the gradient, before clipping.
+    pub gradient_norm: f32,
+    /// 0.
+    pub reserved: u32,
+}
+
+impl jostle_report {
+    fn from_core(report: Report) -> jostle_report {
+        let Report { step, loss, learning_rate, gradient_norm } = report;
+        jostle_report { step, loss, learning_rate, gradient_norm, reserved: 0 }
+    }
+}
+
+impl State {
+    /// Runs `body` on the trainer that this state describes, and keeps where it has come to.
+    ///
+    /// # Safety
+    /// The buffers are the caller's, and nobody else uses them meanwhile.
+    unsafe fn run<T>(
+        &mut self,
+        buffers: &mut Buffers,
+        body: impl FnOnce(&mut Trainer<'_>) -> Result<T, core_::Error>,
+    ) -> Result<T, Refusal> {
+        let State { plan, recipe, workers, step, accumulated, buffers: given } = self;
+        // SAFETY: the caller's promise.
+        let memory = unsafe {
+            let jostle_buffers { parameters, gradients, optimizer, workspace, batch, .. } = *given;
+            core_::Buffers {
+                parameters: buffers.write(
+                    "parameters",
+                    parameters,
+                    given.parameters_size,
+                    plan.parameters,
+                )?,
+                gradients: buffers.write("gradients", gradients, given.gradients_size, plan.gradients)?,
+                optimizer: buffers.write("optimizer", optimizer, given.optimizer_size, plan.optimizer)?,
+                workspace: buffers.write("workspace", workspace, given.workspace_size, plan.workspace())?,
+                batch: buffers.write("batch", batch, given.batch_size, plan.batch)?,
+            }
+        };
+        let mut trainer = Trainer::new(plan, recipe, memory, workers.compute())?;
+        trainer.resume_at(*step, *accumulated);
+        let result = body(&mut trainer);
+        (*step, *accumulated) = (trainer.steps(), trainer.accumulated());
+        Ok(result?)
+    }
+}
+
+/// Opens a trainer, runs `body` on it, and writes its new position back.
+///
+/// # Safety
+/// The pointers are what the functions of this module say.
+unsafe fn with_trainer<T>(
+    trainer: *mut jostle_trainer,
+    mut buffers: Buffers,
+    body: impl FnOnce(&mut Trainer<'_>) -> Result<T, core_::Error>,
+) -> Result<T, Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut state = open(trainer)?;
+        let result = state.run(&mut buffers, body);
+        Output::new("trainer", trainer)?.write(jostle_trainer { opaque: seal::<jostle_trainer, 72>(state) });
+        result
+    }
+}
+
+/// Reads a text of tokens.
+///
+/// # Safety
+/// `text` is readable for `text_size` bytes.
+unsafe fn tokens<'a>(
+    buffers: &mut Buffers,
+    text: *const c_void,
+    text_size: usize,
+    token_type: u32,
+) -> Result<Tokens<'a>, Refusal> {
+    use jostle_token_type::*;
+    // Whole tokens only; too few of them are the core's to refuse.
+    let count = |size: usize| text_size.checked_div(size).unwrap_or(0);
+    if text.is_null() {
+        return Err(Refusal::Null("text"));
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        match token_type {
+            given if given == JOSTLE_U8 as u32 => {
+                Ok(Tokens::U8(buffers.read("text", text.cast(), text_size, count(1))?))
+            }
+            given if given == JOSTLE_U16 as u32 => {
+                Ok(Tokens::U16(buffers.read("text", text.cast(), text_size, count(2))?))
+            }
+            given if given == JOSTLE_I32 as u32 => {
+                Ok(Tokens::I32(buffers.read("text", text.cast(), text_size, count(4))?))
+            }
+            given => Err(Refusal::Choice { what: "token_type", given }),
+        }
+    }
+}
+
+/// Makes a trainer at step 0, with the parameters that the buffer holds. The plan's optimizer must be what the
+/// recipe's keeps, and `compute` may be NULL.
+///
+/// # Safety
+/// `trainer` is writable; `plan`, `recipe` and `buffers` are readable; `compute` is NULL or readable; `error` is
+/// NULL or writable. The callback in `compute` stays valid as long as the trainer is used.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_init(
+    trainer: *mut jostle_trainer,
+    plan: *const jostle_plan,
+    recipe: *const jostle_recipe,
+    buffers: *const jostle_buffers,
+    compute: *const jostle_compute,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let trainer = Output::new("trainer", trainer)?;
+            let plan = open(plan)?;
+            let recipe = border::structure("recipe", recipe)?.to_core()?;
+            let buffers = border::structure("buffers", buffers)?;
+            let workers = Workers::new(compute)?;
+            let mut state = State { plan, recipe, buffers, workers, step: 0, accumulated: 0 };
+            state.run(&mut Buffers::new(), |_| Ok(()))?;
+            trainer.write(jostle_trainer { opaque: seal::<jostle_trainer, 72>(state) });
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// One step on random windows of a text: as many micro-batches as the recipe says, then the update. Which windows
+/// is a function of the recipe's seed and the step.
+///
+/// `text`: tokens of `token_type`, a jostle_token_type. JOSTLE_NOT_FINITE leaves parameters and step as they were.
+///
+/// # Safety
+/// `trainer` is writable and its buffers are, `text` is readable for `text_size` bytes, `report` writable, `error`
+/// NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_step(
+    trainer: *mut jostle_trainer,
+    text: *const c_void,
+    text_size: usize,
+    token_type: u32,
+    report: *mut jostle_report,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let report = Output::new("report", report)?;
+            open(trainer)?;
+            let text = tokens(&mut buffers, text, text_size, token_type)?;
+            let done = with_trainer(trainer, buffers, |trainer| trainer.step(text))?;
+            report.write(jostle_report::from_core(done));
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Forward and backward on a batch of the caller's: a micro-batch of the current step. `counted` is the number of
+/// targets other than -1 in all micro-batches of the step, which jostle_trainer_update ends.
+///
+/// # Safety
+/// As for jostle_trainer_step; `batch` is readable and its tokens and targets are; `loss` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_accumulate(
+    trainer: *mut jostle_trainer,
+    batch: *const jostle_batch,
+    counted: usize,
+    loss: *mut jostle_loss,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let loss = Output::new("loss", loss)?;
+            open(trainer)?;
+            let batch = *input("batch", batch)?;
+            let (tokens, targets) = (batch.tokens(&mut buffers)?, batch.targets(&mut buffers)?);
+            let done = with_trainer(trainer, buffers, |trainer| {
+                trainer.accumulate(tokens, targets, batch.shape(), counted)
+            })?;
+            loss.write(jostle_loss::from_core(done));
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Ends a step: clips the accumulated gradients, changes the parameters along them, and goes on to the next step.
+///
+/// `loss`: the sum of what jostle_trainer_accumulate wrote; only for the report.
+///
+/// # Safety
+/// As for jostle_trainer_step; `loss` is readable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_update(
+    trainer: *mut jostle_trainer,
+    loss: *const jostle_loss,
+    report: *mut jostle_report,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let report = Output::new("report", report)?;
+            let loss: Loss = input("loss", loss)?.to_core();
+            let done = with_trainer(trainer, Buffers::new(), |trainer| trainer.update(loss))?;
+            report.write(jostle_report::from_core(done));
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// The loss on a whole text without dropout: windows one behind the other, so that every token but the first is
+/// predicted once. Gradients, optimiser state and step stay as they are.
+///
+/// # Safety
+/// As for jostle_trainer_step; `loss` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_evaluate(
+    trainer: *mut jostle_trainer,
+    text: *const c_void,
+    text_size: usize,
+    token_type: u32,
+    loss: *mut jostle_loss,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let loss = Output::new("loss", loss)?;
+            open(trainer)?;
+            let text = tokens(&mut buffers, text, text_size, token_type)?;
+            let done = with_trainer(trainer, buffers, |trainer| trainer.evaluate(text))?;
+            loss.write(jostle_loss::from_core(done));
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Writes how many steps are done.
+///
+/// # Safety
+/// `trainer` is readable, `steps` writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_steps(
+    trainer: *const jostle_trainer,
+    steps: *mut u64,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        unsafe { Output::new("steps", steps)?.write(open(trainer)?.step) };
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Goes on from a checkpoint, whose parameters and optimiser state the buffers hold: with the same recipe, the same
+/// bits as if training had never stopped.
+///
+/// # Safety
+/// `trainer` is writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_resume(
+    trainer: *mut jostle_trainer,
+    step: u64,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let state = State { step, accumulated: 0, ..open(trainer)? };
+            Output::new("trainer", trainer)?
+                .write(jostle_trainer { opaque: seal::<jostle_trainer, 72>(state) });
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}

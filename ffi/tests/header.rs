@@ -1,0 +1,27 @@
+//! The committed header is what cbindgen makes of this crate.
+
+use std::path::Path;
+use std::{env, fs};
+
+/// Set by `make header`, to write the header instead of comparing it.
+const WRITE: &str = "JOSTLE_WRITE_HEADER";
+
+#[test]
+fn the_committed_header_is_the_generated_one() {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut config = cbindgen::Config::from_file(here.join("cbindgen.toml")).unwrap();
+    config.header = Some(fs::read_to_string(here.join("header.h")).unwrap().trim_end().to_owned());
+    let mut bytes = Vec::new();
+    cbindgen::generate_with_config(here, config).unwrap().write(&mut bytes);
+    // What Rust calls safety is, in C, what pointers must be.
+    let generated = String::from_utf8(bytes).unwrap().replace("// # Safety\n//", "// Pointers:\n//");
+
+    let path = here.join("../include/jostle.h");
+    if env::var_os(WRITE).is_some() {
+        fs::write(path, generated).unwrap();
+    } else {
+        let committed = fs::read_to_string(path).unwrap();
+        let differs = committed.lines().zip(generated.lines()).position(|(a, b)| a != b);
+        assert!(committed == generated, "first difference at line {differs:?}; `make header` writes it anew");
+    }
+}
