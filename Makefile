@@ -1,7 +1,7 @@
 # Text to train the demonstration on: make demo TEXT=file
 TEXT = demo/topics.txt
 
-.PHONY: test lint demo bench
+.PHONY: test lint demo bench header library
 
 # Every test, on every instruction set that this machine can run or emulate. Installs what it needs.
 test:
@@ -15,6 +15,14 @@ lint:
 
 demo: $(filter demo/topics.txt,$(TEXT))
 	cargo run --locked --release -p jostle --example train -- --text "$(TEXT)"
+
+# include/jostle.h, from ffi.
+header:
+	JOSTLE_WRITE_HEADER=1 cargo test --locked --quiet -p jostle-ffi --test header
+
+# libjostle.a and libjostle.so, in target/library.
+library:
+	cargo build --locked --profile library -p jostle-archive
 
 bench:
 	cargo bench --locked -p jostle-benches
