@@ -12,8 +12,6 @@
 #include "common.h"
 #include "vocabulary.h"
 
-#define BATCH 12
-
 static double evaluate(jostle_trainer *trainer, const int32_t *text, size_t count)
 {
     jostle_loss loss;
@@ -65,18 +63,19 @@ int main(int count, char **words)
     int32_t *tokens = allocate(text_size * sizeof *tokens);
     size_t length = encode(&vocabulary, words[2], text, text_size, tokens, &strangers);
     size_t training = length - (length + 9) / 10;
-    if (training <= config.context) fail("%s is too short: it has %zu characters that the model knows", words[2], length);
+    if (training <= config.context) fail("%s is too short: the model knows %zu characters of it", words[2], length);
     printf("%zu characters of text; left out, since the model does not know them: %zu\n", length, strangers);
 
     /* Parameters alone: the optimiser begins anew, since what it knew was of the other text. */
     jostle_options options;
     jostle_plan plan;
-    check(jostle_options_init(&options, sizeof options, BATCH));
+    const uint32_t batch = 12;
+    check(jostle_options_init(&options, sizeof options, batch));
     check(jostle_plan_init(&plan, &config, &options, &error));
     jostle_buffers buffers = allocate_buffers(&plan);
     jostle_progress progress;
-    check_about(path, jostle_checkpoint_read(bytes, bytes_size, &plan, buffers.parameters, buffers.parameters_size, NULL,
-                                             0, &progress, &error));
+    check_about(path, jostle_checkpoint_read(bytes, bytes_size, &plan, buffers.parameters, buffers.parameters_size,
+                                             NULL, 0, &progress, &error));
     float *before = allocate(plan.parameters_size);
     memcpy(before, buffers.parameters, plan.parameters_size);
     struct save file = begin_save(words[3]);

@@ -17,8 +17,21 @@
 #include "common.h"
 #include "vocabulary.h"
 
+/* What the model is and how much of the text a step takes. A smaller one is built with, e.g., -DWIDTH=32. */
+#ifndef WIDTH
+#define WIDTH 128
+#endif
+#ifndef LAYERS
+#define LAYERS 4
+#endif
+#ifndef CONTEXT
 #define CONTEXT 64
+#endif
+#ifndef BATCH
 #define BATCH 12
+#endif
+#define HEADS 4
+
 #define PROMPT "The "
 
 /* The metadata key of the steps of the whole training. */
@@ -80,8 +93,9 @@ static double seconds(void)
 }
 
 /* Trains until so many steps are done, and shows how it goes: on a terminal in one line, elsewhere in a line every
- * five seconds. */
-static void train(jostle_trainer *trainer, const int32_t *text, size_t count, uint64_t first, uint64_t stop)
+ * five seconds. `tokens`: in a step. */
+static void train(jostle_trainer *trainer, const int32_t *text, size_t count, uint64_t first, uint64_t stop,
+                  double tokens)
 {
     const int watched = isatty(STDOUT_FILENO);
     const double begin = seconds();
@@ -95,8 +109,8 @@ static void train(jostle_trainer *trainer, const int32_t *text, size_t count, ui
         if (!watched && now - printed < 5 && done < stop) continue;
         printed = now;
         speed = (double)(done - first) / (now - begin);
-        printf("%sstep %" PRIu64 "/%" PRIu64 "  loss %.3f  %.0f tokens/s  %.0f s left%s", watched ? "\r" : "", done, stop,
-               report.loss, speed * BATCH * CONTEXT, (double)(stop - done) / speed, watched ? "   " : "\n");
+        printf("%sstep %" PRIu64 "/%" PRIu64 "  loss %.3f  %.0f tokens/s  %.0f s left%s", watched ? "\r" : "", done,
+               stop, report.loss, speed * tokens, (double)(stop - done) / speed, watched ? "   " : "\n");
         fflush(stdout);
     }
     if (watched && first < stop) putchar('\n');
@@ -180,7 +194,7 @@ int main(int count, char **words)
         free(planned);
     } else {
         vocabulary = vocabulary_of(arguments.text, text, text_size);
-        check(jostle_config_init(&config, sizeof config, vocabulary.count, CONTEXT, 4, 4, 128));
+        check(jostle_config_init(&config, sizeof config, vocabulary.count, CONTEXT, LAYERS, HEADS, WIDTH));
         /* With so few characters a head of its own costs little, and predicts better than a tied one. */
         config.tied = 0;
         config.embedding_dropout = config.attention_dropout = 0.1f;
@@ -249,7 +263,7 @@ int main(int count, char **words)
     printf("%zu parameters, %zu characters of text (%" PRIu32 " different), %zu KiB, threads: %" PRIu64 "\n",
            plan.parameter_count, length, config.vocab, plan.training_size / 1024, arguments.threads);
     show_loss(&trainer, tokens + training, length - training, progress.step);
-    train(&trainer, tokens, training, progress.step, stop);
+    train(&trainer, tokens, training, progress.step, stop, (double)options.batch * config.context);
     show_loss(&trainer, tokens + training, length - training, stop);
     progress.step = stop;
     jostle_pool_stop(pool);
