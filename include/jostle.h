@@ -901,7 +901,8 @@ jostle_status jostle_model_backward(const struct jostle_plan *plan,
                                     struct jostle_loss *loss,
                                     struct jostle_error *error);
 
-// Bytes of scratch that a product of an [m, k] by a [k, n] matrix needs on one thread.
+// Bytes of scratch that a product of an [m, k] by a [k, n] matrix needs on one thread; a smaller product needs no
+// more.
 size_t jostle_matmul_scratch_size(size_t m,
                                   size_t n,
                                   size_t k);
