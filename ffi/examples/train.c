@@ -136,8 +136,8 @@ static void save(struct save file, const jostle_plan *plan, const jostle_buffers
     bytes = allocate(size);
     check(jostle_checkpoint_write(plan, buffers->parameters, buffers->parameters_size, buffers->optimizer,
                                   buffers->optimizer_size, progress, metadata, 2, bytes, size, &written, &error));
-    printf("saved to %s\n", file.path);
     finish_save(file, bytes, written);
+    printf("saved to %s\n", file.path);
     free(bytes);
 }
 
