@@ -10,5 +10,6 @@ echo "instruction sets: $JOSTLE_INSTRUCTION_SETS"
 cargo test --locked -p jostle -- --include-ignored
 # PyTorch's numbers, from products of another library.
 cargo test --locked -p jostle --features matrixmultiply --test golden --test matmul
+scripts/test-examples.sh
 scripts/link-proof.sh
 scripts/test-aarch64.sh

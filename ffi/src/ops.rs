@@ -121,7 +121,8 @@ fn bytes(elements: usize) -> usize {
     elements.saturating_mul(size_of::<f32>())
 }
 
-/// Bytes of scratch that a product of an [m, k] by a [k, n] matrix needs on one thread.
+/// Bytes of scratch that a product of an [m, k] by a [k, n] matrix needs on one thread; a smaller product needs no
+/// more.
 #[unsafe(no_mangle)]
 pub extern "C" fn jostle_matmul_scratch_size(m: usize, n: usize, k: usize) -> usize {
     bytes(matmul::scratch(m, n, k))

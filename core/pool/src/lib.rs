@@ -5,8 +5,8 @@ use std::any::Any;
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle, Thread};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::{hint, io, mem};
 
 use jostle::Parallel;
@@ -27,20 +27,19 @@ pub struct Pool {
 
 type Task = dyn Fn(usize) + Sync;
 
-/// One call of `run`.
-struct Round {
-    task: *const Task,
-    caller: Thread,
-}
-
+/// What the threads have in common. A round is one call of `run`.
 struct Shared {
-    /// Written by the thread that holds `busy`, while `unfinished` is 0; read by threads that have claimed a
-    /// task and not finished it.
-    round: UnsafeCell<Option<Round>>,
+    /// The round's. Written by the thread that holds `busy`, while `unfinished` is 0; read by threads that have
+    /// claimed a task and not finished it.
+    task: UnsafeCell<Option<*const Task>>,
     /// Tasks of the round that no thread has claimed.
     unclaimed: AtomicUsize,
     /// Tasks of the round that have not returned.
     unfinished: AtomicUsize,
+    /// The round's caller sleeps until it is woken. It doesn't park: for a thread that isn't Rust's own,
+    /// `thread::current` allocates what nobody frees.
+    caller_sleeps: Mutex<bool>,
+    wake_caller: Condvar,
     /// A round is under way.
     busy: AtomicBool,
     /// The pool is being dropped.
@@ -49,8 +48,8 @@ struct Shared {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-// SAFETY: `round` is written and read by turns only, as its comment says, and its task may be called from
-// any thread.
+// SAFETY: `task` is written and read by turns only, as its comment says, and may be called from any
+// thread.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
@@ -59,9 +58,11 @@ impl Pool {
     /// So many threads, of which the caller's is one; 0 is taken as 1. An error where the system refuses one.
     pub fn new(threads: usize) -> io::Result<Pool> {
         let shared = Arc::new(Shared {
-            round: UnsafeCell::new(None),
+            task: UnsafeCell::new(None),
             unclaimed: AtomicUsize::new(0),
             unfinished: AtomicUsize::new(0),
+            caller_sleeps: Mutex::new(false),
+            wake_caller: Condvar::new(),
             busy: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             panic: Mutex::new(None),
@@ -102,7 +103,7 @@ unsafe impl Parallel for Pool {
         // not finished it, and this function returns when there are none.
         let task = unsafe { mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Task>(task) };
         // SAFETY: this thread set `busy`, and `unfinished` is 0: no other thread writes or reads.
-        unsafe { *shared.round.get() = Some(Round { task, caller: thread::current() }) };
+        unsafe { *shared.task.get() = Some(task) };
         shared.unfinished.store(tasks, Ordering::Relaxed);
         // Publishes the two lines above to whoever claims a task.
         shared.unclaimed.store(tasks, Ordering::Release);
@@ -110,7 +111,7 @@ unsafe impl Parallel for Pool {
             worker.thread().unpark();
         }
         while shared.run_one() {}
-        wait(|| shared.unfinished.load(Ordering::Acquire) == 0);
+        shared.wait_for_the_last();
         let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
         shared.busy.store(false, Ordering::Release);
         if let Some(panic) = panic {
@@ -125,8 +126,27 @@ impl Shared {
         let ended = || self.ended.load(Ordering::Acquire);
         while !ended() {
             while self.run_one() {}
-            wait(|| self.unclaimed.load(Ordering::Relaxed) > 0 || ended());
+            let news = || self.unclaimed.load(Ordering::Relaxed) > 0 || ended();
+            // Whoever has news calls `unpark` after making it, so that a thread which has just looked in vain
+            // doesn't sleep on.
+            while !spin(news) {
+                thread::park();
+            }
         }
+    }
+
+    /// Returns when no task of the round is unfinished.
+    fn wait_for_the_last(&self) {
+        let finished = || self.unfinished.load(Ordering::Acquire) == 0;
+        if spin(finished) {
+            return;
+        }
+        let mut sleeps = self.caller_sleeps.lock().unwrap_or_else(PoisonError::into_inner);
+        *sleeps = true;
+        while !finished() {
+            sleeps = self.wake_caller.wait(sleeps).unwrap_or_else(PoisonError::into_inner);
+        }
+        *sleeps = false;
     }
 
     /// Claims a task and runs it; `false` where all are claimed.
@@ -137,30 +157,29 @@ impl Shared {
         };
         // SAFETY: until this thread counts its task as finished below, the round isn't over and nobody
         // writes; `unclaimed` was stored after the round, and acquired here.
-        let Some(round) = (unsafe { &*self.round.get() }) else { return false };
-        let (task, caller) = (round.task, round.caller.clone());
+        let Some(task) = (unsafe { *self.task.get() }) else { return false };
         // SAFETY: as above, the call of `run` that lent the task hasn't returned.
         let task = unsafe { &*task };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(unclaimed - 1))) {
             self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
         }
         if self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
-            caller.unpark();
+            // Waking costs a call of the system, which a caller that spins doesn't need.
+            if *self.caller_sleeps.lock().unwrap_or_else(PoisonError::into_inner) {
+                self.wake_caller.notify_one();
+            }
         }
         true
     }
 }
 
-/// Spins for a while, then sleeps until the condition holds. Whoever makes it true calls `unpark` after that,
-/// so that a thread which has just looked in vain doesn't sleep on.
-fn wait(condition: impl Fn() -> bool) {
+/// Looks for a while whether the condition holds.
+fn spin(condition: impl Fn() -> bool) -> bool {
     for _ in 0..SPINS {
         if condition() {
-            return;
+            return true;
         }
         hint::spin_loop();
     }
-    while !condition() {
-        thread::park();
-    }
+    condition()
 }

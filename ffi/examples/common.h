@@ -1,0 +1,161 @@
+/*
+ * What all examples need: files, memory, and telling the user what went wrong. The library itself never opens a
+ * file, never allocates (but for a pool of threads) and never prints; all of that is the program's, and is here.
+ */
+
+#ifndef EXAMPLES_COMMON_H
+#define EXAMPLES_COMMON_H
+
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "jostle.h"
+
+/* Where every call tells what it was given and what it wanted, if it fails. One is enough for one thread. */
+static jostle_error error;
+
+/* Ends the program with a sentence. */
+static inline void fail(const char *format, ...)
+{
+    va_list arguments;
+    fflush(stdout);
+    fputs("error: ", stderr);
+    va_start(arguments, format);
+    vfprintf(stderr, format, arguments);
+    va_end(arguments);
+    fputc('\n', stderr);
+    exit(1);
+}
+
+/* Ends the program where a call of the library has failed; `about` names the file that it was about, or is NULL.
+ * A plan or a trainer that was refused is nothing to go on with, and these programs have no other plan. */
+static inline void check_about(const char *about, jostle_status status)
+{
+    char text[160];
+    if (status == JOSTLE_OK) return;
+    if (jostle_error_message(&error, text, sizeof text) != JOSTLE_OK) fail("%s", jostle_status_string(status));
+    fail("%s%s%s", about ? about : "", about ? ": " : "", text);
+}
+
+static inline void check(jostle_status status)
+{
+    check_about(NULL, status);
+}
+
+/* Memory, not cleared. malloc's alignment is more than JOSTLE_ALIGNMENT. */
+static inline void *allocate(size_t size)
+{
+    void *memory = malloc(size ? size : 1);
+    if (!memory) fail("no memory for %zu bytes", size);
+    return memory;
+}
+
+/* All that training needs, as long as the plan says. Only the optimiser's state has to be cleared. */
+static inline jostle_buffers allocate_buffers(const jostle_plan *plan)
+{
+    jostle_buffers buffers = {
+        .struct_size = sizeof buffers,
+        .parameters = allocate(plan->parameters_size), .parameters_size = plan->parameters_size,
+        .gradients = allocate(plan->gradients_size), .gradients_size = plan->gradients_size,
+        .optimizer = allocate(plan->optimizer_size), .optimizer_size = plan->optimizer_size,
+        .workspace = allocate(plan->workspace_size), .workspace_size = plan->workspace_size,
+        .batch = allocate(plan->batch_size), .batch_size = plan->batch_size,
+    };
+    memset(buffers.optimizer, 0, buffers.optimizer_size);
+    return buffers;
+}
+
+static inline void free_buffers(jostle_buffers buffers)
+{
+    free(buffers.parameters);
+    free(buffers.gradients);
+    free(buffers.optimizer);
+    free(buffers.workspace);
+    free(buffers.batch);
+}
+
+/* A whole file, to be freed. */
+static inline uint8_t *read_file(const char *path, size_t *size)
+{
+    FILE *file = fopen(path, "rb");
+    uint8_t *bytes = NULL;
+    size_t room = 0;
+    if (!file) fail("%s cannot be opened", path);
+    *size = 0;
+    do {
+        if (*size == room) {
+            room = room ? 2 * room : 1 << 16;
+            bytes = realloc(bytes, room);
+            if (!bytes) fail("no memory for %zu bytes", room);
+        }
+        *size += fread(bytes + *size, 1, room - *size, file);
+    } while (!feof(file) && !ferror(file));
+    if (ferror(file)) fail("%s cannot be read", path);
+    fclose(file);
+    return bytes;
+}
+
+/* A file to be written when the work is done: found out before it to be writable, and in place only when it is
+ * complete, so that a crash never costs an older file of that name. */
+struct save {
+    const char *path;
+    char *partial;
+    FILE *file;
+};
+
+static inline struct save begin_save(const char *path)
+{
+    struct save save = {path, allocate(strlen(path) + sizeof ".partial"), NULL};
+    strcat(strcpy(save.partial, path), ".partial");
+    save.file = fopen(save.partial, "wb");
+    if (!save.file) fail("%s cannot be written", save.partial);
+    return save;
+}
+
+static inline void finish_save(struct save save, const uint8_t *bytes, size_t size)
+{
+    size_t written = fwrite(bytes, 1, size, save.file);
+    if (fclose(save.file) != 0 || written != size) fail("%s cannot be written", save.partial);
+    if (rename(save.partial, save.path) != 0) fail("%s cannot be replaced", save.path);
+    free(save.partial);
+}
+
+/* The text of a metadata key in a checkpoint, to be freed; NULL where it has none. */
+static inline char *metadata(const char *path, const uint8_t *bytes, size_t size, const char *key)
+{
+    size_t length, room = 1;
+    char *text = allocate(room);
+    jostle_status status = jostle_checkpoint_metadata(bytes, size, key, text, room, &length, &error);
+    if (status == JOSTLE_BUFFER_TOO_SHORT) {
+        /* How long it is, the refusal tells. */
+        room = (size_t)error.wanted;
+        free(text);
+        text = allocate(room);
+        status = jostle_checkpoint_metadata(bytes, size, key, text, room, &length, &error);
+    }
+    if (status == JOSTLE_NOT_FOUND) {
+        free(text);
+        return NULL;
+    }
+    check_about(path, status);
+    return text;
+}
+
+/* A number on the command line, at least `least`. */
+static inline uint64_t number(const char *what, const char *text, uint64_t least)
+{
+    uint64_t value = 0;
+    const char *digit;
+    for (digit = text; *digit >= '0' && *digit <= '9' && value <= UINT32_MAX; digit++) {
+        value = 10 * value + (uint64_t)(*digit - '0');
+    }
+    if (digit == text || *digit || value < least || value > UINT32_MAX) {
+        fail("%s must be a number from %u to 4294967295, not \"%s\"", what, (unsigned)least, text);
+    }
+    return value;
+}
+
+#endif
