@@ -27,13 +27,15 @@ make install PREFIX="$prefix" DESTDIR=
 make install PREFIX="$work/not-here" DESTDIR="$work/stage"
 [ ! -e "$work/not-here" ] || fail "make install DESTDIR=... has written outside of it"
 mv "$work/stage$work/not-here" "$work/moved"
-diff <(cd "$prefix" && find . | sort) <(cd "$work/moved" && find . | sort) || fail "DESTDIR changes what is installed"
+diff <(cd "$prefix" && find . | sort) <(cd "$work/moved" && find . | sort) ||
+    fail "DESTDIR changes what is installed"
 grep -qx "prefix=$work/not-here" "$work/moved/lib/pkgconfig/jostle.pc" || fail "jostle.pc names the staging directory"
 
 export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
 version=$(pkg-config --modversion jostle)
 IFS=. read -r major minor patch <<<"$version"
-[ "$("$prefix/bin/jostle-plan" --version)" = "jostle-plan $version" ] || fail "jostle-plan and jostle.pc differ in version"
+[ "$("$prefix/bin/jostle-plan" --version)" = "jostle-plan $version" ] ||
+    fail "jostle-plan and jostle.pc differ in version"
 
 # The libraries that a static program needs are said in three places.
 libraries() {
@@ -143,7 +145,8 @@ if rustup_has $target; then
     build=(cargo rustc)
 else
     packages rustc-web cargo-web rust-web-src ||
-        not_run "static arrays on a device: needs 'rustup target add $target' (Debian: rustc-web cargo-web rust-web-src)"
+        not_run "static arrays on a device: needs 'rustup target add $target'" \
+            "(Debian: rustc-web cargo-web rust-web-src)"
     build=(debian_cargo rustc -Z build-std=core)
 fi
 "${build[@]}" --locked --profile library -p jostle-archive --no-default-features --crate-type staticlib \

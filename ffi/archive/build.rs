@@ -5,7 +5,9 @@ fn main() {
     let major = env!("CARGO_PKG_VERSION_MAJOR");
     match std::env::var("CARGO_CFG_TARGET_OS").as_deref() {
         Ok("linux") => println!("cargo::rustc-cdylib-link-arg=-Wl,-soname,libjostle.so.{major}"),
-        Ok("macos") => println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libjostle.{major}.dylib"),
+        Ok("macos") => {
+            println!("cargo::rustc-cdylib-link-arg=-Wl,-install_name,@rpath/libjostle.{major}.dylib")
+        }
         _ => {}
     }
 }

@@ -1,4 +1,5 @@
-/* What a Cortex-M needs before main: where its stack is and what comes first, at address 0. */
+/* What a Cortex-M4F needs before main: where its stack is and what comes first, at address 0. For QEMU's mps2-an386,
+ * whose memory there has 4 MiB. */
 #include <stdint.h>
 
 extern void _start(void);
