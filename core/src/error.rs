@@ -110,6 +110,13 @@ pub enum Error {
         /// How many steps there is room for.
         most: u64,
     },
+    /// A budget of memory is too small for any plan.
+    Budget {
+        /// How many bytes it has.
+        given: usize,
+        /// How many the smallest plan needs.
+        wanted: usize,
+    },
     /// The bytes are not a checkpoint of this model.
     Checkpoint(CheckpointError),
 }
@@ -212,6 +219,9 @@ impl fmt::Display for Error {
             Error::Unsorted { what, index } => write!(f, "{what} is not strictly ascending at index {index}"),
             Error::Steps { what, given, most } => {
                 write!(f, "{what} is {given} steps; wanted: at most {most}")
+            }
+            Error::Budget { given, wanted } => {
+                write!(f, "a budget of {given} bytes is too small; wanted: at least {wanted}")
             }
             Error::Checkpoint(error) => write!(f, "checkpoint: {error}"),
         }

@@ -191,6 +191,27 @@ const SIZES: [(&str, Set); 6] = [
 ];
 
 #[test]
+fn the_plan_that_fits_is_the_largest_that_does() {
+    let config = Config::new(27, 16, 2, 4, 16);
+    let sized = |batch, threads| Plan::new(&config, &Options { threads, ..Options::new(batch) }).unwrap();
+    let options = Options { threads: 3, ..Options::new(12) };
+    for (batch, threads) in [(1, 1), (2, 1), (2, 2), (3, 3), (7, 3), (12, 3)] {
+        let wanted = sized(batch, threads);
+        let found = Plan::fit(&config, &options, wanted.bytes()).unwrap();
+        assert!(found.bytes() <= wanted.bytes());
+        assert_eq!(found.options.threads, threads.max(found.options.threads), "{batch} {threads}");
+        let more = Options { batch: found.options.batch + 1, ..found.options };
+        assert!(found == sized(12, 3) || Plan::new(&config, &more).unwrap().bytes() > wanted.bytes());
+    }
+    assert_eq!(Plan::fit(&config, &options, usize::MAX), Ok(sized(12, 3)));
+    let least = sized(1, 1).bytes();
+    assert_eq!(Plan::fit(&config, &options, least), Ok(sized(1, 1)));
+    let error = Plan::fit(&config, &options, least - 1);
+    assert_eq!(error, Err(Error::Budget { given: least - 1, wanted: least }));
+    assert_eq!(Plan::fit(&config, &Options::new(0), usize::MAX), Err(Error::Zero { what: "batch" }));
+}
+
+#[test]
 fn a_size_of_zero_is_refused_by_name() {
     let config = Config::new(65, 32, 2, 2, 32);
     for (what, set) in SIZES {

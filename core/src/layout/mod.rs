@@ -189,6 +189,33 @@ impl Plan {
         })
     }
 
+    /// The plan for the largest batch and the most threads, at most those of `options`, that trains in so many
+    /// bytes. More threads come before a larger batch, and each has a sequence. Neither shows in the result:
+    /// `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]; [`Error::Budget`] where one sequence on one thread needs more.
+    pub fn fit(config: &Config, options: &Options, budget: usize) -> Result<Plan, Error> {
+        let plan = |batch, threads| Plan::new(config, &Options { batch, threads, ..*options });
+        let least = plan(1, 1)?;
+        if least.bytes() > budget {
+            return Err(Error::Budget { given: budget, wanted: least.bytes() });
+        }
+        let fits = |batch, threads| plan(batch, threads).is_ok_and(|plan| plan.bytes() <= budget);
+        plan(options.batch, options.threads.min(options.batch))?;
+        let mut threads = options.threads.min(options.batch);
+        while threads > 1 && !fits(threads, threads) {
+            threads -= 1;
+        }
+        // Bytes grow with the batch: `batch` fits, `beyond` doesn't.
+        let (mut batch, mut beyond) = (threads, options.batch.saturating_add(1));
+        while beyond.saturating_sub(batch) > 1 {
+            let middle = batch.midpoint(beyond);
+            if fits(middle, threads) { batch = middle } else { beyond = middle }
+        }
+        plan(batch, threads)
+    }
+
     /// f32s: activations and scratch, which the caller hands over as one slice.
     pub const fn workspace(&self) -> usize {
         self.activations.saturating_add(self.scratch)

@@ -11,7 +11,7 @@ mod forward;
 use core::ops::Range;
 
 use crate::error::{Error, exact_length};
-use crate::layout::{Parameters, Plan, Shape, Workspace};
+use crate::layout::{LayerActivations, Parameters, Plan, Shape, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
@@ -278,4 +278,18 @@ impl<'a> Pass<'a> {
 /// The logits `[R, V]` that [`Pass::forward`] left in the workspace.
 pub fn logits<'w>(plan: &Plan, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
     Ok(Workspace::new(workspace, plan, shape)?.logits)
+}
+
+/// The queries, keys and values `[R, 3C]` of one block that [`Pass::forward`] left in the workspace: for each
+/// sequence, what [`crate::ops::attention`] takes.
+pub fn qkv<'w>(
+    plan: &Plan,
+    workspace: &'w mut [f32],
+    shape: Shape,
+    layer: usize,
+) -> Result<&'w [f32], Error> {
+    let workspace = Workspace::new(workspace, plan, shape)?;
+    let mut layers = workspace.layers.chunks_exact_mut(workspace.layer.max(1));
+    let region = layers.nth(layer).ok_or(Error::Plan { what: "so many layers" })?;
+    Ok(LayerActivations::new(region, &plan.config, shape.rows()).qkv)
 }

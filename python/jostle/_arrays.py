@@ -1,0 +1,73 @@
+"""From what users hand over to arrays of the one type and layout that the native module takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Float = npt.NDArray[np.float32]
+Int = npt.NDArray[np.int32]
+
+
+def tokens(name: str, given: Any, dimensions: int) -> Int:
+    """Integers of any width, as contiguous int32."""
+    array = _integers(name, given)
+    if array.ndim != dimensions:
+        shape = {1: "(T,)", 2: "(B, T)"}[dimensions]
+        raise ValueError(f"{name} has the shape {array.shape}; wanted: {shape}")
+    return _as_int32(name, array)
+
+
+def text(name: str, given: Any) -> npt.NDArray[Any]:
+    """A text of tokens, looked at where it lies if its integers are uint8, uint16 or int32."""
+    array = _integers(name, given)
+    if array.ndim != 1:
+        raise ValueError(f"{name} has the shape {array.shape}; wanted: (length,)")
+    if array.dtype in (np.uint8, np.uint16, np.int32) and array.dtype.isnative and array.flags.c_contiguous:
+        return array
+    return _as_int32(name, array)
+
+
+def targets_like(given: Any, like: npt.NDArray[Any], name: str = "targets") -> Int:
+    """Targets for logits `like` (..., V): integers of the shape before the last dimension."""
+    array = _integers(name, given)
+    if array.shape != like.shape[:-1]:
+        raise ValueError(f"{name} have the shape {array.shape}; wanted: {like.shape[:-1]}")
+    return _as_int32(name, array)
+
+
+def floats(name: str, given: Any, dimensions: int | None = None, shape: tuple[int, ...] | None = None) -> Float:
+    """An array that is float32 and contiguous already: nothing is copied behind the caller's back."""
+    if not isinstance(given, np.ndarray):
+        raise TypeError(f"{name} is {type(given).__name__}; wanted: a NumPy array of float32")
+    if given.dtype != np.float32:
+        raise TypeError(f"{name} is of {given.dtype}; wanted: float32")
+    if dimensions is not None and given.ndim != dimensions:
+        raise ValueError(f"{name} has {given.ndim} dimensions; wanted: {dimensions}")
+    if shape is not None and given.shape != shape:
+        raise ValueError(f"{name} has the shape {given.shape}; wanted: {shape}")
+    if given.ndim == 0 or given.size == 0:
+        raise ValueError(f"{name} has the shape {given.shape}; wanted: at least one element and one dimension")
+    if not given.flags.c_contiguous:
+        raise ValueError(f"{name} is not contiguous; wanted: C order (numpy.ascontiguousarray)")
+    return given
+
+
+def _integers(name: str, given: Any) -> npt.NDArray[Any]:
+    array = np.asarray(given)
+    if array.size == 0:
+        raise ValueError(f"{name} has the shape {array.shape}; wanted: at least one token")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"{name} is of {array.dtype}; wanted: integers")
+    return array
+
+
+def _as_int32(name: str, array: npt.NDArray[Any]) -> Int:
+    if array.dtype.itemsize > 4 or array.dtype == np.uint32:
+        outside = (array < -(2**31)) | (array >= 2**31)
+        if outside.any():
+            index = int(np.flatnonzero(outside)[0])
+            raise IndexError(f"{name} holds {array.flat[index]} at index {index}: outside every vocabulary")
+    return np.ascontiguousarray(array, dtype=np.int32)

@@ -1,0 +1,87 @@
+"""What a model is."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import InitVar, dataclass
+
+from jostle import _native
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A GPT-2 as nanoGPT trains it: pre-norm blocks, fused QKV, learned positions.
+
+    Rates of dropout are probabilities in [0, 1) and act in training only: on the sum of the embeddings, on the
+    attention weights, and on the outputs of the two projections that end in the residual stream. `dropout` sets
+    all of them, `residual_dropout` the last two; a rate named by itself takes precedence.
+
+    Raises ValueError where these can't be a model, TypeError for numbers of the wrong kind.
+    """
+
+    vocab: int
+    """V: the number of different tokens."""
+    context: int
+    """The longest sequence that the model can look at."""
+    layers: int
+    """L: the number of blocks."""
+    heads: int
+    """H: the number of attention heads; divides the width."""
+    width: int
+    """C: the width of the residual stream."""
+    hidden: int = None  # type: ignore[assignment]  # an int once made
+    """The width of the MLP between its products; 4C unless given."""
+    dropout: InitVar[float] = 0.0
+    residual_dropout: InitVar[float | None] = None
+    embedding_dropout: float = None  # type: ignore[assignment]
+    attention_dropout: float = None  # type: ignore[assignment]
+    attention_projection_dropout: float = None  # type: ignore[assignment]
+    mlp_projection_dropout: float = None  # type: ignore[assignment]
+    activation: str = "gelu"
+    """"gelu" (exact) or "gelu_tanh" (GPT-2's form)."""
+    bias: bool = True
+    """Whether products and norms have biases."""
+    tied: bool = True
+    """Whether the head's matrix is the token embedding."""
+    norm_epsilon: float = 1e-5
+    """Added to the variance in every norm."""
+
+    def __post_init__(self, dropout: float, residual_dropout: float | None) -> None:
+        residual = dropout if residual_dropout is None else residual_dropout
+        defaults = {
+            "embedding_dropout": dropout,
+            "attention_dropout": dropout,
+            "attention_projection_dropout": residual,
+            "mlp_projection_dropout": residual,
+        }
+        for name, default in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, default)
+            object.__setattr__(self, name, _number(name, getattr(self, name)))
+        object.__setattr__(self, "norm_epsilon", _number("norm_epsilon", self.norm_epsilon))
+        if self.hidden is None:
+            object.__setattr__(self, "hidden", 4 * _size("width", self.width))
+        for name in ("vocab", "context", "layers", "heads", "width", "hidden"):
+            object.__setattr__(self, name, _size(name, getattr(self, name)))
+        for name in ("bias", "tied"):
+            if not isinstance(getattr(self, name), bool):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; wanted: True or False")
+        if not isinstance(self.activation, str):
+            raise TypeError(f"activation is {self.activation!r}; wanted: 'gelu' or 'gelu_tanh'")
+        _native.validate(self)
+
+
+def _size(name: str, given: object) -> int:
+    """A size as an int: ints and NumPy's integers, but no bools and no floats."""
+    if isinstance(given, bool) or not hasattr(given, "__index__"):
+        raise TypeError(f"{name} is {given!r}; wanted: an integer")
+    size = operator.index(given)
+    if not 0 <= size < 1 << 31:
+        raise ValueError(f"{name} is {size}; wanted: at least 1 and below 2**31")
+    return size
+
+
+def _number(name: str, given: object) -> float:
+    if isinstance(given, (bool, str)) or not hasattr(given, "__float__"):
+        raise TypeError(f"{name} is {given!r}; wanted: a number")
+    return float(given)

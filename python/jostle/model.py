@@ -1,0 +1,263 @@
+"""A model: parameters, gradients, and what can be asked of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, overload
+
+import numpy as np
+
+from jostle import _arrays, _files, _native
+from jostle._arrays import Float, Int
+from jostle.config import Config
+from jostle.tokenizers import Tokenizer
+
+
+class Model:
+    """A transformer with random initial values, a function of the seed alone.
+
+    threads: how many to compute with; None for as many as the process may use. Neither their number nor
+    `instruction_set` (None for the fastest) changes a bit of any result.
+
+    A model may be used by several Python threads: calls wait for each other, and other models compute meanwhile.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        seed: int = 1337,
+        threads: int | None = None,
+        *,
+        tokenizer: Tokenizer | None = None,
+        instruction_set: str | None = None,
+    ) -> None:
+        self._make(config, seed, threads, tokenizer, instruction_set)
+        self._engine.initialize(seed)
+
+    def _make(
+        self,
+        config: Config,
+        seed: int,
+        threads: int | None,
+        tokenizer: Tokenizer | None,
+        instruction_set: str | None,
+    ) -> None:
+        if not isinstance(config, Config):
+            raise TypeError(f"config is {type(config).__name__}; wanted: jostle.Config")
+        if threads is None:
+            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if threads < 1:
+            raise ValueError(f"threads is {threads}; wanted: at least 1")
+        if tokenizer is not None and tokenizer.vocab != config.vocab:
+            raise ValueError(f"the tokenizer has {tokenizer.vocab} tokens, the configuration {config.vocab}")
+        self.config = config
+        self.tokenizer = tokenizer
+        self.seed = seed
+        """The seed of initial values and of the dropout masks of `backward`."""
+        self._engine = _native.Engine(config, threads, instruction_set)
+        self._parameters = self._engine.parameters.array()
+        self._gradients = self._engine.gradients.array()
+        # Where training stands: what the masks of `backward` depend on besides the seed.
+        self._step = 0
+        self._sequences = 0
+
+    @property
+    def parameters(self) -> Mapping[str, Float]:
+        """Hugging Face GPT-2's name -> array: writable views, no copies, valid as long as anyone holds one."""
+        return self._views(self._parameters)
+
+    @property
+    def gradients(self) -> Mapping[str, Float]:
+        """The gradients, as `parameters`."""
+        return self._views(self._gradients)
+
+    def _views(self, numbers: Float) -> Mapping[str, Float]:
+        views = {}
+        for name, shape, offset in self._engine.tensors():
+            views[name] = numbers[offset : offset + int(np.prod(shape))].reshape(shape)
+        return MappingProxyType(views)
+
+    @property
+    def parameter_count(self) -> int:
+        """The number of parameters; a tied head counts once."""
+        return self._parameters.size
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute."""
+        return self._engine.threads
+
+    @property
+    def instruction_set(self) -> str:
+        """The vector instructions in use: "portable", "neon", "avx2" or "avx512"."""
+        return self._engine.instruction_set
+
+    def logits(self, tokens: Any) -> Float:
+        """Logits (B, T, V) of tokens (B, T), without dropout."""
+        return self._engine.logits(_arrays.tokens("tokens", tokens, 2))
+
+    def loss(self, tokens: Any, targets: Any) -> float:
+        """The mean loss in nats on targets (B, T), without dropout; a target of -1 is ignored."""
+        total, counted = self._engine.loss(
+            _arrays.tokens("tokens", tokens, 2), _arrays.tokens("targets", targets, 2)
+        )
+        return total / counted if counted else 0.0
+
+    def backward(self, tokens: Any, targets: Any, *, counted: int | None = None) -> float:
+        """Forward and backward with dropout: adds to the gradients, returns the mean loss.
+
+        The gradient is that of the sum of losses divided by `counted`, by default the targets here that are not
+        -1. For micro-batches that add up to one batch, give the number in all of them: bits are then those of the
+        one batch.
+        """
+        tokens = _arrays.tokens("tokens", tokens, 2)
+        targets = _arrays.tokens("targets", targets, 2)
+        total, here = self._engine.backward(tokens, targets, counted, self.seed, self._step, self._sequences)
+        self._sequences += len(tokens)
+        return total / here if here else 0.0
+
+    def zero_gradients(self) -> None:
+        """Sets all gradients to zero, before the first `backward` of a step."""
+        self._gradients[:] = 0
+        self._sequences = 0
+
+    def attention(self, tokens: Any) -> Float:
+        """Attention weights (L, B, H, T, T) of tokens (B, T), without dropout, for looking at."""
+        return self._engine.attention(_arrays.tokens("tokens", tokens, 2))
+
+    def qkv(self, tokens: Any) -> Float:
+        """Queries, keys and values (L, B, T, 3C) of tokens (B, T): what attention is made of."""
+        return self._engine.qkv(_arrays.tokens("tokens", tokens, 2))
+
+    @overload
+    def generate(
+        self,
+        tokens: Any,
+        count: int,
+        *,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        min_p: float | None = ...,
+        seed: int = ...,
+        stream: Literal[False] = ...,
+    ) -> Int: ...
+
+    @overload
+    def generate(
+        self,
+        tokens: Any,
+        count: int,
+        *,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        top_p: float | None = ...,
+        min_p: float | None = ...,
+        seed: int = ...,
+        stream: Literal[True],
+    ) -> Iterator[int]: ...
+
+    def generate(
+        self,
+        tokens: Any,
+        count: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        seed: int = 0,
+        stream: bool = False,
+    ) -> Int | Iterator[int]:
+        """Continues tokens (T,), at least one, by `count` tokens; returns those, or with `stream` an iterator.
+
+        temperature divides the logits; 0 takes the most probable token. top_k keeps so many tokens, top_p the
+        fewest with so much probability (Holtzman et al. 2020), min_p those with this share of the greatest
+        probability (Nguyen et al. 2024). Text longer than the context goes on with a sliding window.
+        """
+        start = _arrays.tokens("tokens", tokens, 1)
+        if count < 0:
+            raise ValueError(f"count is {count}; wanted: at least 0")
+        generator = _native.Generator(self._engine)
+        generator.feed(start)
+        # What is wrong with the settings is told now, not at the first token.
+        generator.draw(0, temperature, top_k, top_p, min_p, seed, 0)
+        if stream:
+            return (
+                generator.draw(1, temperature, top_k, top_p, min_p, seed, number)[0] for number in range(count)
+            )
+        return np.array(generator.draw(count, temperature, top_k, top_p, min_p, seed, 0), dtype=np.int32)
+
+    def probabilities(self, tokens: Any) -> Float:
+        """The probability (V,) of each token to follow tokens (T,), of which the last `context` are looked at."""
+        logits = _native.Generator(self._engine).feed(_arrays.tokens("tokens", tokens, 1))
+        return _native.softmax(logits)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes configuration, parameters and tokenizer as safetensors; the file appears whole or not at all."""
+        _files.write(path, _native.write_checkpoint(self._engine, None, self._step, self.seed, self._metadata()))
+
+    def _metadata(self) -> list[tuple[str, str]]:
+        if self.tokenizer is None:
+            return []
+        return [("tokenizer", json.dumps(self.tokenizer.state(), ensure_ascii=False))]
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        config: Config | None = None,
+        threads: int | None = None,
+        instruction_set: str | None = None,
+    ) -> Model:
+        """Reads a model from a checkpoint, or, with its `config`, from any safetensors file with GPT-2's names.
+
+        Raises ValueError where the file is not one, was altered, or is of another model.
+        """
+        return cls._from_bytes(Path(path).read_bytes(), config, threads, instruction_set)[0]
+
+    @classmethod
+    def _from_bytes(
+        cls, data: bytes, config: Config | None, threads: int | None, instruction_set: str | None
+    ) -> tuple[Model, dict[str, str]]:
+        metadata = dict(_native.checkpoint_metadata(data))
+        if config is None:
+            config = Config(**_native.checkpoint_config(data))
+        tokenizer = None
+        if "tokenizer" in metadata:
+            tokenizer = Tokenizer.from_state(json.loads(metadata["tokenizer"]))
+        model = cls.__new__(cls)
+        model._make(config, 0, threads, tokenizer, instruction_set)
+        progress = _native.read_checkpoint(data, model._engine, None)
+        if progress is not None:
+            model._step, model.seed = progress
+        return model, metadata
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "config": self.config,
+            "seed": self.seed,
+            "threads": self.threads,
+            "tokenizer": self.tokenizer,
+            "instruction_set": self.instruction_set,
+            "parameters": self._parameters.copy(),
+            "gradients": self._gradients.copy(),
+            "position": (self._step, self._sequences),
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        instruction_set = state["instruction_set"]
+        if instruction_set not in _native.instruction_sets():
+            instruction_set = None
+        self._make(state["config"], state["seed"], state["threads"], state["tokenizer"], instruction_set)
+        self._parameters[:] = state["parameters"]
+        self._gradients[:] = state["gradients"]
+        self._step, self._sequences = state["position"]
+
+    def __repr__(self) -> str:
+        return f"Model({self.config}, seed={self.seed}, threads={self.threads})"

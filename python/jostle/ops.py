@@ -1,0 +1,170 @@
+"""The operations of a transformer alone, each with its backward, on NumPy arrays of float32 in C order.
+
+Results are new arrays, with the bits that the same operation has inside a model. `d_x` is the gradient of x.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from jostle import _native
+from jostle._arrays import Float, floats, targets_like
+
+__all__ = [
+    "attention",
+    "attention_backward",
+    "cross_entropy",
+    "cross_entropy_backward",
+    "dropout",
+    "dropout_backward",
+    "gelu",
+    "gelu_backward",
+    "layer_norm",
+    "layer_norm_backward",
+    "matmul",
+    "matmul_backward",
+    "softmax",
+    "softmax_backward",
+]
+
+
+def matmul(a: Float, b: Float) -> Float:
+    """a (M, K) times b (K, N): each element is one chain of fused multiply-adds in ascending order."""
+    return _native.matmul(*_factors(a, b), False, False)
+
+
+def matmul_backward(d_c: Float, a: Float, b: Float) -> tuple[Float, Float]:
+    """The gradients of a and b, from that of their product."""
+    a, b = _factors(a, b)
+    d_c = floats("d_c", d_c, shape=(a.shape[0], b.shape[1]))
+    return _native.matmul(d_c, b, False, True), _native.matmul(a, d_c, True, False)
+
+
+def _factors(a: Float, b: Float) -> tuple[Float, Float]:
+    a, b = floats("a", a, 2), floats("b", b, 2)
+    if a.shape[1] != b.shape[0]:
+        raise ValueError(f"a has the shape {a.shape}, b {b.shape}; wanted: as many columns of a as rows of b")
+    return a, b
+
+
+def softmax(x: Float) -> Float:
+    """Softmax over the last dimension."""
+    return _native.softmax(floats("x", x))
+
+
+def softmax_backward(d_y: Float, y: Float) -> Float:
+    """The gradient of x, from that of y and y = softmax(x)."""
+    y = floats("y", y)
+    return _native.softmax_backward(floats("d_y", d_y, shape=y.shape), y)
+
+
+def attention(
+    qkv: Float,
+    heads: int,
+    *,
+    dropout: float = 0.0,
+    seed: int = 0,
+    step: int = 0,
+    layer: int = 0,
+    sequence: int = 0,
+) -> tuple[Float, Float]:
+    """Causal multi-head attention over one sequence (Vaswani et al. 2017): out (T, C) and stats (H, T, 2) from
+    queries, keys and values side by side (T, 3C).
+
+    Dropout acts on the weights after the softmax; seed, step, layer and sequence say which mask. stats is what
+    attention_backward makes the weights again from.
+    """
+    qkv = _qkv(qkv, heads)
+    return _native.attention(qkv, heads, (dropout, seed, step, layer, sequence))
+
+
+def attention_backward(
+    d_out: Float,
+    qkv: Float,
+    out: Float,
+    stats: Float,
+    heads: int,
+    *,
+    dropout: float = 0.0,
+    seed: int = 0,
+    step: int = 0,
+    layer: int = 0,
+    sequence: int = 0,
+) -> Float:
+    """The gradient of qkv, with the same mask."""
+    qkv = _qkv(qkv, heads)
+    length, width = qkv.shape[0], qkv.shape[1] // 3
+    d_out, out = floats("d_out", d_out, shape=(length, width)), floats("out", out, shape=(length, width))
+    stats = floats("stats", stats, shape=(heads, length, 2))
+    return _native.attention_backward(d_out, qkv, out, stats, heads, (dropout, seed, step, layer, sequence))
+
+
+def _qkv(qkv: Float, heads: int) -> Float:
+    qkv = floats("qkv", qkv, 2)
+    if heads < 1 or qkv.shape[1] % (3 * heads):
+        raise ValueError(f"qkv has {qkv.shape[1]} columns; wanted: a multiple of 3 * heads = {3 * heads}")
+    return qkv
+
+
+def layer_norm(
+    x: Float, weight: Float, bias: Float | None = None, epsilon: float = 1e-5
+) -> tuple[Float, Float, Float]:
+    """Layer normalisation over the last dimension (Ba, Kiros & Hinton 2016): y, and mean and one over the
+    standard deviation of each row, for layer_norm_backward."""
+    x = floats("x", x)
+    weight = floats("weight", weight, shape=x.shape[-1:])
+    bias = np.empty(0, np.float32) if bias is None else floats("bias", bias, shape=x.shape[-1:])
+    return _native.layer_norm(x, weight, bias, epsilon)
+
+
+def layer_norm_backward(
+    d_y: Float, x: Float, mean: Float, rstd: Float, weight: Float
+) -> tuple[Float, Float, Float]:
+    """The gradients of x, weight and bias."""
+    x = floats("x", x)
+    rows = x.shape[:-1]
+    d_y, weight = floats("d_y", d_y, shape=x.shape), floats("weight", weight, shape=x.shape[-1:])
+    for name, given in (("mean", mean), ("rstd", rstd)):
+        if not isinstance(given, np.ndarray) or given.dtype != np.float32 or given.shape != rows:
+            raise ValueError(f"{name} is not what layer_norm returned; wanted: float32 of the shape {rows}")
+    return _native.layer_norm_backward(d_y, x, mean, rstd, weight)
+
+
+def gelu(x: Float, form: str = "gelu") -> Float:
+    """GELU, exact, or with "gelu_tanh" GPT-2's approximation (Hendrycks & Gimpel 2016)."""
+    return _native.gelu(floats("x", x), form)
+
+
+def gelu_backward(d_y: Float, x: Float, form: str = "gelu") -> Float:
+    """The gradient of x."""
+    x = floats("x", x)
+    return _native.gelu_backward(floats("d_y", d_y, shape=x.shape), x, form)
+
+
+def dropout(x: Float, rate: float, *, seed: int = 0, step: int = 0) -> Float:
+    """Zeroes elements with probability `rate` and divides the others by the probability to survive (Srivastava et
+    al. 2014). Which elements is a function of seed, step, row and column."""
+    return _native.dropout(floats("x", x), rate, seed, step)
+
+
+def dropout_backward(d_y: Float, rate: float, *, seed: int = 0, step: int = 0) -> Float:
+    """The gradient of x, with the same mask."""
+    return _native.dropout(floats("d_y", d_y), rate, seed, step)
+
+
+def cross_entropy(logits: Float, targets: Any) -> Float:
+    """Minus the logarithm of each target's probability: losses (...) of logits (..., V); 0 where the target is
+    -1."""
+    logits = floats("logits", logits)
+    return _native.cross_entropy(logits, targets_like(targets, logits))
+
+
+def cross_entropy_backward(logits: Float, targets: Any, counted: int | None = None) -> tuple[Float, Float]:
+    """The losses, and the gradient of their sum divided by `counted`, by default the targets that are not -1."""
+    logits = floats("logits", logits)
+    targets = targets_like(targets, logits)
+    if counted is None:
+        counted = int(np.count_nonzero(targets != -1))
+    return _native.cross_entropy_backward(logits, targets, counted)

@@ -1,0 +1,122 @@
+"""From gradients to new parameters."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jostle import _native
+from jostle._arrays import Float
+from jostle.config import _number
+from jostle.model import Model
+
+
+class Optimizer:
+    """What AdamW and SGD share."""
+
+    _name: str
+    _kind: str
+
+    def __init__(self, model: Model, learning_rate: float, numbers: dict[str, float]) -> None:
+        if not isinstance(model, Model):
+            raise TypeError(f"model is {type(model).__name__}; wanted: jostle.Model")
+        learning_rate = _number("learning_rate", learning_rate)
+        if not 0 <= learning_rate < math.inf:
+            raise ValueError(f"learning_rate is {learning_rate}; wanted: finite and at least 0")
+        self.model = model
+        self.learning_rate = learning_rate
+        self._numbers = {name: _number(name, value) for name, value in numbers.items()}
+        _native.check_optimizer(self._name, list(self._numbers.values()))
+        per_parameter = {"none": 0, "momentum": 1, "adamw": 2}[self._kind]
+        self._state = _native.Buffer(per_parameter * model.parameter_count)
+        self._steps = 0
+
+    def step(self, clip: float | None = 1.0) -> float:
+        """Changes the parameters along the gradients; returns the gradients' global norm.
+
+        clip: a larger norm is scaled down to it; None for no clipping. Raises FloatingPointError, and changes
+        nothing, where the norm is not finite.
+        """
+        if clip is not None and not clip > 0:
+            raise ValueError(f"clip is {clip}; wanted: more than 0")
+        norm = self.model._engine.update(
+            self._name, list(self._numbers.values()), self._state, self._steps, self.learning_rate, clip
+        )
+        self._steps += 1
+        self.model._step = self._steps
+        self.model._sequences = 0
+        return norm
+
+    @property
+    def steps(self) -> int:
+        """Steps done."""
+        return self._steps
+
+    @property
+    def state(self) -> Float:
+        """What is kept between steps, a writable view: AdamW's first moments, then its second moments."""
+        return self._state.array()
+
+    def _settings(self) -> dict[str, Any]:
+        return {"name": self._name, "learning_rate": self.learning_rate, **self._numbers}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            "model": self.model,
+            "learning_rate": self.learning_rate,
+            "numbers": self._numbers,
+            "kind": self._kind,
+            "state": self.state.copy(),
+            "steps": self._steps,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._kind = state["kind"]
+        Optimizer.__init__(self, state["model"], state["learning_rate"], state["numbers"])
+        self.state[:] = state["state"]
+        self._steps = state["steps"]
+
+    def __repr__(self) -> str:
+        numbers = ", ".join(f"{name}={value:g}" for name, value in self._numbers.items())
+        return f"{type(self).__name__}(learning_rate={self.learning_rate:g}, {numbers})"
+
+
+class AdamW(Optimizer):
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as PyTorch's; decays matrices only."""
+
+    _name = "adamw"
+    _kind = "adamw"
+
+    def __init__(
+        self,
+        model: Model,
+        learning_rate: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.99),
+        epsilon: float = 1e-8,
+        weight_decay: float = 0.1,
+    ) -> None:
+        beta1, beta2 = betas
+        numbers = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "weight_decay": weight_decay}
+        super().__init__(model, learning_rate, numbers)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, as PyTorch's, with momentum where that is not 0."""
+
+    _name = "sgd"
+
+    def __init__(self, model: Model, learning_rate: float, momentum: float = 0.0) -> None:
+        self._kind = "momentum" if momentum else "none"
+        super().__init__(model, learning_rate, {"momentum": momentum})
+
+
+def from_settings(model: Model, settings: dict[str, Any]) -> Optimizer:
+    """The optimizer that `_settings` described."""
+    settings = dict(settings)
+    name = settings.pop("name")
+    if name == "sgd":
+        return SGD(model, **settings)
+    if name == "adamw":
+        betas = (settings.pop("beta1"), settings.pop("beta2"))
+        return AdamW(model, betas=betas, **settings)
+    raise ValueError(f"the checkpoint names the optimizer {name!r}; wanted: 'adamw' or 'sgd'")

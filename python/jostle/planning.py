@@ -1,0 +1,68 @@
+"""How much memory training takes, before any is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from jostle import _native
+from jostle.config import Config
+
+
+class Plan(Mapping[str, int]):
+    """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch; and generation, which is no
+    part of training."""
+
+    def __init__(
+        self, config: Config, batch: int, threads: int, optimizer: str, budget: int | None = None
+    ) -> None:
+        self.config = config
+        self.optimizer = optimizer
+        self.batch, self.threads, self._bytes = _native.plan(config, batch, threads, optimizer, budget)
+
+    @property
+    def training(self) -> int:
+        """Bytes that training needs in all."""
+        return sum(size for region, size in self.items() if region != "generation")
+
+    def __getitem__(self, region: str) -> int:
+        return self._bytes[region]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._bytes)
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def _rows(self) -> list[tuple[str, int]]:
+        regions = [(region, size) for region, size in self.items() if region != "generation"]
+        return [*regions, ("training", self.training), ("generation", self["generation"])]
+
+    def __str__(self) -> str:
+        return "\n".join(f"{region:<12}{size:>16,} bytes" for region, size in self._rows())
+
+    def __repr__(self) -> str:
+        return f"Plan(training={self.training})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><th style="text-align:left">{region}</th><td style="text-align:right">{size:,}</td></tr>'
+            for region, size in self._rows()
+        )
+        return f"<table><thead><tr><th>region</th><th>bytes</th></tr></thead><tbody>{rows}</tbody></table>"
+
+
+def plan(
+    config: Config,
+    batch: int = 1,
+    threads: int = 1,
+    optimizer: str = "adamw",
+    *,
+    budget: int | None = None,
+) -> Plan:
+    """The memory that training `config` takes with batches of so many sequences.
+
+    optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). budget: bytes; the plan is then the one with
+    the most threads and the largest batch, at most those given, that trains in so many. Raises ValueError where
+    none does.
+    """
+    return Plan(config, batch, threads, optimizer, budget)

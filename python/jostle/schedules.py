@@ -1,0 +1,64 @@
+"""How the learning rate goes: a linear warm-up to the optimizer's rate, then a fall to a final one."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What all schedules have. Lengths are in steps."""
+
+    warmup: int = 0
+
+    _name = ""
+
+    def _native(self, peak: float, steps: int) -> tuple[str, float, int, int, int, float]:
+        """Name, peak, warmup, steps, decay_steps, last, as the native module takes them."""
+        return (self._name, peak, self.warmup, steps, getattr(self, "decay", 0), getattr(self, "final", 0.0))
+
+    def _settings(self) -> dict[str, Any]:
+        return {"name": self._name, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class Constant(Schedule):
+    """The optimizer's rate for ever, after warm-up."""
+
+    _name = "constant"
+
+
+@dataclass(frozen=True)
+class Linear(Schedule):
+    """In a straight line from the end of warm-up to the last step."""
+
+    final: float = 0.0
+    _name = "linear"
+
+
+@dataclass(frozen=True)
+class Cosine(Schedule):
+    """Along half a cosine from the end of warm-up to the last step (nanoGPT's get_lr)."""
+
+    final: float = 0.0
+    _name = "cosine"
+
+
+@dataclass(frozen=True)
+class WarmupStableDecay(Schedule):
+    """The optimizer's rate until `decay` steps before the last, then in a straight line (Hu et al. 2024)."""
+
+    decay: int = 0
+    final: float = 0.0
+    _name = "warmup_stable_decay"
+
+
+def from_settings(settings: dict[str, Any]) -> Schedule:
+    """The schedule that `_settings` described."""
+    settings = dict(settings)
+    name = settings.pop("name")
+    for kind in (Constant, Linear, Cosine, WarmupStableDecay):
+        if kind._name == name:
+            return kind(**settings)
+    raise ValueError(f"the checkpoint names the schedule {name!r}, which is none")

@@ -1,0 +1,135 @@
+"""Text to tokens and back. A model's checkpoint keeps its tokenizer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Tokenizer:
+    """What all tokenizers have."""
+
+    vocab: int
+    """V: the number of different tokens."""
+
+    def encode(self, text: str) -> npt.NDArray[Any]:
+        """Tokens (length,) of a text."""
+        raise NotImplementedError
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens; IndexError for one outside the vocabulary."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Any]:
+        """What JSON can hold, and `from_state` takes."""
+        raise NotImplementedError
+
+    @staticmethod
+    def from_state(state: dict[str, Any]) -> Tokenizer:
+        """The tokenizer that `state` described."""
+        kind = state.get("kind")
+        if kind == "byte":
+            return ByteTokenizer()
+        if kind == "char":
+            return CharTokenizer(state["characters"])
+        if kind == "word":
+            return WordTokenizer(state["words"])
+        raise ValueError(f"a tokenizer of the kind {kind!r} is not known")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Tokenizer) and self.state() == other.state()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.vocab))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(vocab={self.vocab})"
+
+
+def _narrow(tokens: Any, vocab: int) -> npt.NDArray[Any]:
+    """Tokens in the narrowest integers that training takes without a copy."""
+    kind = np.uint8 if vocab <= 1 << 8 else np.uint16 if vocab <= 1 << 16 else np.int32
+    return np.asarray(tokens, dtype=kind)
+
+
+class _Table(Tokenizer):
+    """Pieces of text by number."""
+
+    def __init__(self, pieces: Iterable[str]) -> None:
+        self._pieces = list(pieces)
+        self._numbers = {piece: number for number, piece in enumerate(self._pieces)}
+        if len(self._numbers) != len(self._pieces) or not self._pieces:
+            raise ValueError("wanted: at least one piece, and none twice")
+        self.vocab = len(self._pieces)
+
+    def _encode(self, pieces: Iterable[str], kind: str) -> npt.NDArray[Any]:
+        try:
+            return _narrow([self._numbers[piece] for piece in pieces], self.vocab)
+        except KeyError as error:
+            raise ValueError(f"the {kind} {error.args[0]!r} is not in the vocabulary") from None
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        pieces = []
+        for index, token in enumerate(tokens):
+            if not 0 <= token < self.vocab:
+                raise IndexError(f"token {token} at index {index} is outside the vocabulary of {self.vocab}")
+            pieces.append(self._pieces[token])
+        return self._join(pieces)
+
+    def _join(self, pieces: list[str]) -> str:
+        return "".join(pieces)
+
+
+class CharTokenizer(_Table):
+    """A token for each character that a text has, in the order of their code points."""
+
+    @classmethod
+    def from_text(cls, text: str) -> CharTokenizer:
+        """The tokenizer of a text's characters."""
+        return cls(sorted(set(text)))
+
+    def encode(self, text: str) -> npt.NDArray[Any]:
+        return self._encode(text, "character")
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "char", "characters": "".join(self._pieces)}
+
+
+class WordTokenizer(_Table):
+    """A token for each word, number, run of spaces and other character that a text has: nothing is lost."""
+
+    _pattern = re.compile(r"[^\W\d_]+|\d+|\s+|.", re.DOTALL)
+
+    @classmethod
+    def from_text(cls, text: str) -> WordTokenizer:
+        """The tokenizer of a text's words."""
+        return cls(sorted(set(cls._pattern.findall(text))))
+
+    def encode(self, text: str) -> npt.NDArray[Any]:
+        return self._encode(self._pattern.findall(text), "word")
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "word", "words": self._pieces}
+
+
+class ByteTokenizer(Tokenizer):
+    """A token for each byte of UTF-8: knows every text."""
+
+    vocab = 256
+
+    def encode(self, text: str) -> npt.NDArray[Any]:
+        return np.frombuffer(text.encode(), dtype=np.uint8)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens; bytes that are no UTF-8 become replacement characters."""
+        try:
+            return bytes(tokens).decode(errors="replace")
+        except ValueError:
+            raise IndexError("a token is outside the vocabulary of 256") from None
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "byte"}

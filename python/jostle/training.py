@@ -1,0 +1,170 @@
+"""Training on a text: batches, schedule, evaluation, saving and resuming."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jostle import _arrays, _files, _native, optimizers, schedules
+from jostle.model import Model
+from jostle.optimizers import Optimizer
+from jostle.schedules import Constant, Schedule
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step did."""
+
+    step: int
+    """Steps done, this one included."""
+    loss: float
+    """The mean loss of the step's batch before the update, dropout included, in nats."""
+    learning_rate: float
+    """The learning rate that was used."""
+    gradient_norm: float
+    """The gradient's global norm before clipping."""
+    tokens_per_second: float
+    """Tokens trained on per second, in this step alone."""
+    validation_loss: float | None = None
+    """The mean loss on the whole validation text after the step, without dropout; None where not evaluated."""
+
+
+class Trainer:
+    """Trains a model on random windows of a text; iterate over it to take the steps.
+
+    train, validation: texts of tokens (length,); uint8, uint16 and int32 are used where they lie.
+    batch: sequences in a micro-batch, each of the model's context. steps: how many to take in all.
+    schedule: of the learning rate, whose peak is the optimizer's. clip: the gradient's largest norm; None for any.
+    accumulate: micro-batches in a step. evaluate_every: steps between evaluations on `validation`; there is also
+    one after the last step.
+
+    Which windows and masks a step has is a function of the seed and the step. Ctrl-C is seen between steps; nothing
+    is lost then: go on iterating, or save and resume, with the same bits as if training had never stopped.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: Optimizer,
+        *,
+        train: Any,
+        validation: Any = None,
+        batch: int = 12,
+        steps: int = 2000,
+        schedule: Schedule | None = None,
+        clip: float | None = 1.0,
+        accumulate: int = 1,
+        seed: int = 1337,
+        evaluate_every: int = 250,
+    ) -> None:
+        if optimizer.model is not model:
+            raise ValueError("the optimizer is of another model")
+        if evaluate_every < 1:
+            raise ValueError(f"evaluate_every is {evaluate_every}; wanted: at least 1")
+        self.model = model
+        self.optimizer = optimizer
+        self.train = _arrays.text("train", train)
+        self.validation = None if validation is None else _arrays.text("validation", validation)
+        if len(self.train) <= model.config.context:
+            wanted = model.config.context + 1
+            raise ValueError(f"train has {len(self.train)} tokens; at least {wanted} are needed")
+        if self.validation is not None and len(self.validation) < 2:
+            raise ValueError(f"validation has {len(self.validation)} tokens; at least 2 are needed")
+        self.steps = steps
+        self.evaluate_every = evaluate_every
+        self.seed = seed
+        self._settings = {
+            "batch": batch,
+            "steps": steps,
+            "clip": clip,
+            "accumulate": accumulate,
+            "evaluate_every": evaluate_every,
+        }
+        self.schedule = schedule if schedule is not None else Constant()
+        self._training = _native.Training(
+            model._engine,
+            optimizer._state,
+            optimizer._name,
+            list(optimizer._numbers.values()),
+            batch,
+            self.schedule._native(optimizer.learning_rate, steps),
+            clip,
+            accumulate,
+            seed,
+        )
+        self._tokens = batch * model.config.context * accumulate
+
+    @property
+    def step(self) -> int:
+        """Steps done."""
+        return self.optimizer._steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Report]:
+        while self.step < self.steps:
+            yield self.advance()
+
+    def advance(self) -> Report:
+        """Takes one step, also beyond the last."""
+        begin = time.perf_counter()
+        loss, rate, norm = self._training.step(self.train, self.step)
+        elapsed = time.perf_counter() - begin
+        self.optimizer._steps += 1
+        self.model._step = self.step
+        self.model._sequences = 0
+        validation_loss = None
+        due = self.step % self.evaluate_every == 0 or self.step == self.steps
+        if self.validation is not None and due:
+            validation_loss = self.evaluate(self.validation)
+        return Report(self.step, loss, rate, norm, self._tokens / elapsed, validation_loss)
+
+    def evaluate(self, text: Any) -> float:
+        """The mean loss on a whole text, without dropout: every token but the first is predicted once."""
+        return self._training.evaluate(_arrays.text("text", text))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes all that resuming needs but the texts; the file appears whole or not at all."""
+        settings = {
+            **self._settings,
+            "schedule": self.schedule._settings(),
+            "optimizer": self.optimizer._settings(),
+        }
+        metadata = [*self.model._metadata(), ("trainer", json.dumps(settings))]
+        state = (self.optimizer._kind, self.optimizer._state)
+        _files.write(
+            path, _native.write_checkpoint(self.model._engine, state, self.step, self.seed, metadata)
+        )
+
+    @classmethod
+    def resume(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        train: Any,
+        validation: Any = None,
+        threads: int | None = None,
+        instruction_set: str | None = None,
+    ) -> Trainer:
+        """Goes on where `save` was called, with the bits of a training that never stopped."""
+        data = Path(path).read_bytes()
+        model, metadata = Model._from_bytes(data, None, threads, instruction_set)
+        if "trainer" not in metadata:
+            raise ValueError(f"{os.fspath(path)} holds a model, but no training to resume")
+        settings = json.loads(metadata["trainer"])
+        schedule = schedules.from_settings(settings.pop("schedule"))
+        optimizer = optimizers.from_settings(model, settings.pop("optimizer"))
+        state = (optimizer._kind, optimizer._state)
+        progress = _native.read_checkpoint(data, model._engine, state)
+        assert progress is not None, "a training's checkpoint has its progress"
+        step, seed = progress
+        optimizer._steps = step
+        return cls(
+            model, optimizer, train=train, validation=validation, schedule=schedule, seed=seed, **settings
+        )

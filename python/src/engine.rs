@@ -1,0 +1,323 @@
+//! A model: its parameters and gradients, its threads, and one lock for all that computes with them.
+
+use std::sync::{Mutex, PoisonError};
+
+use jostle::ops::attention::{self, Attention};
+use jostle::optimizer::{clip_factor, gradient_norm};
+use jostle::{
+    Compute, Config, Error, Gradients, InstructionSet, Loss, Optimizer, OptimizerState, Options, Pass, Plan,
+    Shape, Training, initialization, model,
+};
+use jostle_pool::Pool;
+use numpy::{
+    PyArray1, PyArray3, PyArray4, PyArray5, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods,
+};
+use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::prelude::*;
+
+use crate::buffer::Buffer;
+use crate::config::{PyConfig, instruction_set};
+use crate::error::exception;
+
+/// A model's memory and threads.
+#[pyclass(frozen, module = "jostle._native")]
+pub struct Engine {
+    pub config: Config,
+    pub threads: usize,
+    pub simd: InstructionSet,
+    pool: Pool,
+    pub parameters: Py<Buffer>,
+    pub gradients: Py<Buffer>,
+    /// Activations and scratch, as long as the largest pass so far wanted. Its lock is the engine's: whoever holds
+    /// it may use the parameters, the gradients and the states that belong to them.
+    workspace: Mutex<Vec<f32>>,
+}
+
+/// What a call may use while it holds the lock.
+pub struct Locked<'a> {
+    pub compute: Compute<'a>,
+    pub parameters: &'a mut [f32],
+    pub gradients: &'a mut [f32],
+    pub workspace: &'a mut [f32],
+}
+
+impl Engine {
+    /// Waits for the lock without holding up other Python threads, and computes with all of the plan's memory.
+    pub fn locked<T: Send>(
+        &self,
+        py: Python<'_>,
+        plan: &Plan,
+        body: impl FnOnce(Locked<'_>) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
+        let (parameters, gradients) = (self.parameters.get(), self.gradients.get());
+        py.detach(|| {
+            let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+            let wanted = plan.workspace();
+            if workspace.len() < wanted {
+                // A new one: nothing is to be kept of what is there.
+                *workspace = Vec::new();
+                workspace.try_reserve_exact(wanted).map_err(|_| Error::TooLarge { what: "workspace" })?;
+                workspace.resize(wanted, 0.0);
+            }
+            let workspace = workspace.get_mut(..wanted).unwrap_or_default();
+            // SAFETY: the lock is held as long as the slices are used.
+            let (parameters, gradients) = unsafe { (parameters.slice(), gradients.slice()) };
+            let compute = Compute { simd: self.simd, parallel: &self.pool };
+            body(Locked { compute, parameters, gradients, workspace })
+        })
+        .map_err(exception)
+    }
+
+    /// The plan for passes of so many sequences, at least one.
+    pub fn plan(&self, batch: usize, optimizer: OptimizerState) -> PyResult<Plan> {
+        let options = Options { batch: batch.max(1), threads: self.threads, optimizer };
+        Plan::new(&self.config, &options).map_err(exception)
+    }
+}
+
+/// Tokens `[B, T]` and their shape.
+fn batch<'a>(tokens: &'a PyReadonlyArray2<'_, i32>) -> PyResult<(&'a [i32], Shape)> {
+    let [sequences, length] = *tokens.shape() else { unreachable!("two dimensions") };
+    Ok((tokens.as_slice()?, Shape { sequences, length }))
+}
+
+/// Targets of the same shape.
+fn targets<'a>(targets: &'a PyReadonlyArray2<'_, i32>, shape: Shape) -> PyResult<&'a [i32]> {
+    let (targets, given) = batch(targets)?;
+    if given != shape {
+        return Err(PyValueError::new_err(format!(
+            "targets have the shape ({}, {}); wanted: that of the tokens, ({}, {})",
+            given.sequences, given.length, shape.sequences, shape.length
+        )));
+    }
+    Ok(targets)
+}
+
+/// An optimiser by its name and its numbers.
+pub fn optimizer(name: &str, numbers: Vec<f32>) -> PyResult<Optimizer> {
+    let optimizer = match (name, &numbers[..]) {
+        ("adamw", &[beta1, beta2, epsilon, weight_decay]) => {
+            Optimizer::AdamW { beta1, beta2, epsilon, weight_decay }
+        }
+        ("sgd", &[momentum]) => Optimizer::Sgd { momentum },
+        _ => {
+            return Err(PyValueError::new_err(format!(
+                "no optimizer {name:?} with {} numbers",
+                numbers.len()
+            )));
+        }
+    };
+    optimizer.validate().map_err(exception)?;
+    Ok(optimizer)
+}
+
+/// Raises `ValueError` where the optimiser's numbers are out of range.
+#[pyfunction]
+pub fn check_optimizer(name: &str, numbers: Vec<f32>) -> PyResult<()> {
+    optimizer(name, numbers).map(|_| ())
+}
+
+#[pymethods]
+impl Engine {
+    /// A model whose parameters are all zero.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        config: PyConfig,
+        threads: usize,
+        instruction_set: Option<&str>,
+    ) -> PyResult<Engine> {
+        let config = config.to_core()?;
+        let simd = self::instruction_set(instruction_set)?;
+        let options = Options { threads, ..Options::new(1) };
+        let plan = Plan::new(&config, &options).map_err(exception)?;
+        let pool = Pool::new(threads)
+            .map_err(|error| PyOSError::new_err(format!("{threads} threads can't be had: {error}")))?;
+        Ok(Engine {
+            config,
+            threads,
+            simd,
+            pool,
+            parameters: Py::new(py, Buffer::new(plan.parameters)?)?,
+            gradients: Py::new(py, Buffer::new(plan.gradients)?)?,
+            workspace: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The instruction set's name.
+    #[getter]
+    fn instruction_set(&self) -> &'static str {
+        self.simd.name()
+    }
+
+    #[getter]
+    fn threads(&self) -> usize {
+        self.threads
+    }
+
+    #[getter]
+    fn parameters(&self, py: Python<'_>) -> Py<Buffer> {
+        self.parameters.clone_ref(py)
+    }
+
+    #[getter]
+    fn gradients(&self, py: Python<'_>) -> Py<Buffer> {
+        self.gradients.clone_ref(py)
+    }
+
+    /// Name, shape and offset of each tensor.
+    fn tensors(&self) -> PyResult<Vec<(String, Vec<usize>, usize)>> {
+        let describe = |tensor: jostle::layout::Tensor| {
+            let shape = tensor.shape.into_iter().take(tensor.rank).collect();
+            (tensor.name.to_string(), shape, tensor.offset)
+        };
+        Ok(self.plan(1, OptimizerState::None)?.tensors().map(describe).collect())
+    }
+
+    /// Random initial parameters, a function of the seed.
+    fn initialize(&self, py: Python<'_>, seed: u64) -> PyResult<()> {
+        let plan = self.plan(1, OptimizerState::None)?;
+        self.locked(py, &plan, |locked| {
+            initialization::initialize(locked.compute.simd, &plan, locked.parameters, seed)
+        })
+    }
+
+    /// Logits `[B, T, V]` of tokens `[B, T]`, without dropout.
+    fn logits<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray2<'py, i32>,
+    ) -> PyResult<Bound<'py, PyArray3<f32>>> {
+        let (tokens, shape) = batch(&tokens)?;
+        let plan = self.plan(shape.sequences, OptimizerState::None)?;
+        let logits = self.locked(py, &plan, |locked| {
+            let Locked { compute, parameters, workspace, .. } = locked;
+            Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.forward(workspace)?;
+            Ok(model::logits(&plan, workspace, shape)?.to_vec())
+        })?;
+        PyArray1::from_vec(py, logits).reshape([shape.sequences, shape.length, self.config.vocab])
+    }
+
+    /// The sum of losses on the targets, and how many count, without dropout.
+    fn loss<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray2<'py, i32>,
+        targets: PyReadonlyArray2<'py, i32>,
+    ) -> PyResult<(f64, usize)> {
+        let (tokens, shape) = batch(&tokens)?;
+        let targets = self::targets(&targets, shape)?;
+        let plan = self.plan(shape.sequences, OptimizerState::None)?;
+        let loss = self.locked(py, &plan, |locked| {
+            let Locked { compute, parameters, workspace, .. } = locked;
+            Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.loss(workspace, targets)
+        })?;
+        Ok((loss.sum, loss.counted))
+    }
+
+    /// Forward and backward with dropout: adds the gradient of the sum of losses divided by `counted` (by default
+    /// the targets that count here). Returns the sum of losses, and how many targets count.
+    #[pyo3(signature = (tokens, targets, counted, seed, step, first_sequence))]
+    #[expect(clippy::too_many_arguments)]
+    fn backward<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray2<'py, i32>,
+        targets: PyReadonlyArray2<'py, i32>,
+        counted: Option<usize>,
+        seed: u64,
+        step: u64,
+        first_sequence: u64,
+    ) -> PyResult<(f64, usize)> {
+        let (tokens, shape) = batch(&tokens)?;
+        let targets = self::targets(&targets, shape)?;
+        let counted = counted.unwrap_or_else(|| targets.iter().filter(|target| **target != -1).count());
+        let plan = self.plan(shape.sequences, OptimizerState::None)?;
+        let loss: Loss = self.locked(py, &plan, |locked| {
+            let Locked { compute, parameters, gradients, workspace } = locked;
+            let training = Some(Training { seed, step, first_sequence });
+            let pass = Pass { compute, plan: &plan, parameters, tokens, shape, training };
+            pass.backward(gradients, Gradients::Add, workspace, targets, counted)
+        })?;
+        Ok((loss.sum, loss.counted))
+    }
+
+    /// Queries, keys and values `[L, B, T, 3C]` of tokens `[B, T]`.
+    fn qkv<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray2<'py, i32>,
+    ) -> PyResult<Bound<'py, PyArray4<f32>>> {
+        let (tokens, shape) = batch(&tokens)?;
+        let Config { layers, width, .. } = self.config;
+        let plan = self.plan(shape.sequences, OptimizerState::None)?;
+        let qkv = self.locked(py, &plan, |locked| {
+            let Locked { compute, parameters, workspace, .. } = locked;
+            Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.forward(workspace)?;
+            let mut all = Vec::new();
+            for layer in 0..layers {
+                all.extend_from_slice(model::qkv(&plan, workspace, shape, layer)?);
+            }
+            Ok(all)
+        })?;
+        PyArray1::from_vec(py, qkv).reshape([layers, shape.sequences, shape.length, 3 * width])
+    }
+
+    /// Attention weights `[L, B, H, T, T]` of tokens `[B, T]`, without dropout.
+    fn attention<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray2<'py, i32>,
+    ) -> PyResult<Bound<'py, PyArray5<f32>>> {
+        let (tokens, shape) = batch(&tokens)?;
+        let Config { layers, heads, width, .. } = self.config;
+        let Shape { sequences, length } = shape;
+        let plan = self.plan(sequences, OptimizerState::None)?;
+        let weights = self.locked(py, &plan, |locked| {
+            let Locked { compute, parameters, workspace, .. } = locked;
+            Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.forward(workspace)?;
+            let per_sequence = heads * length * length;
+            let mut all = vec![0.0; layers * sequences * per_sequence];
+            let mut scratch = vec![0.0; attention::scratch(length, width)];
+            for (layer, all) in all.chunks_exact_mut(sequences * per_sequence).enumerate() {
+                let qkv = model::qkv(&plan, workspace, shape, layer)?;
+                let pairs = all.chunks_exact_mut(per_sequence).zip(qkv.chunks_exact(length * 3 * width));
+                for (weights, qkv) in pairs {
+                    let one = Attention { heads, width, mask: None, sequence: 0 };
+                    attention::weights(compute.simd, weights, qkv, one, &mut scratch)?;
+                }
+            }
+            Ok(all)
+        })?;
+        PyArray1::from_vec(py, weights).reshape([layers, sequences, heads, length, length])
+    }
+
+    /// Changes the parameters along the gradients; returns the gradients' norm before clipping.
+    #[expect(clippy::too_many_arguments)]
+    fn update(
+        &self,
+        py: Python<'_>,
+        optimizer: &str,
+        numbers: Vec<f32>,
+        state: &Bound<'_, Buffer>,
+        step: u64,
+        learning_rate: f32,
+        clip: Option<f32>,
+    ) -> PyResult<f32> {
+        let optimizer = self::optimizer(optimizer, numbers)?;
+        let plan = self.plan(1, optimizer.state())?;
+        let state = state.get();
+        self.locked(py, &plan, |locked| {
+            let Locked { compute, parameters, gradients, .. } = locked;
+            // SAFETY: the engine's lock is held, and the state belongs to the engine.
+            let state = unsafe { state.slice() };
+            let norm = gradient_norm(compute, gradients);
+            if !norm.is_finite() {
+                return Err(Error::NotFinite { what: "gradient norm", value: norm });
+            }
+            let factor = clip.map_or(1.0, |clip| clip_factor(norm, clip));
+            optimizer.update(compute, &plan, parameters, gradients, state, step, learning_rate, factor)?;
+            Ok(norm)
+        })
+    }
+}

@@ -1,0 +1,15 @@
+//! The core's refusals as Python's exceptions.
+
+use jostle::Error;
+use pyo3::PyErr;
+use pyo3::exceptions::{PyFloatingPointError, PyIndexError, PyValueError};
+
+/// `IndexError` for tokens, `FloatingPointError` for results that are not finite, `ValueError` for the rest.
+pub fn exception(error: Error) -> PyErr {
+    let text = error.to_string();
+    match error {
+        Error::Token { .. } => PyIndexError::new_err(text),
+        Error::NotFinite { .. } => PyFloatingPointError::new_err(text),
+        _ => PyValueError::new_err(text),
+    }
+}

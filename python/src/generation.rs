@@ -1,0 +1,99 @@
+//! The model in use: the core's generator, made anew for each call from what is kept here.
+
+use std::sync::{Mutex, PoisonError};
+
+use jostle::{Error, Generator as CoreGenerator, OptimizerState, Plan, Sampling};
+use numpy::{PyArray1, PyReadonlyArray1};
+use pyo3::prelude::*;
+
+use crate::engine::Engine;
+use crate::error::exception;
+
+/// A text that grows token by token.
+#[pyclass(frozen, module = "jostle._native")]
+pub struct Generator {
+    engine: Py<Engine>,
+    plan: Plan,
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    memory: Vec<f32>,
+    window: Vec<i32>,
+    order: Vec<u32>,
+    filled: usize,
+}
+
+impl Generator {
+    fn run<T: Send>(
+        &self,
+        py: Python<'_>,
+        body: impl FnOnce(&mut CoreGenerator<'_>, &mut [u32]) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
+        let engine = self.engine.get();
+        engine.locked(py, &self.plan, |locked| {
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let Kept { memory, window, order, filled } = &mut *kept;
+            let mut generator =
+                CoreGenerator::new(&self.plan, engine.simd, locked.parameters, memory, window)?;
+            generator.resume(*filled);
+            let result = body(&mut generator, order);
+            *filled = generator.filled();
+            result
+        })
+    }
+}
+
+#[pymethods]
+impl Generator {
+    #[new]
+    fn new(engine: Bound<'_, Engine>) -> PyResult<Generator> {
+        let plan = engine.get().plan(1, OptimizerState::None)?;
+        let kept = Kept {
+            memory: vec![0.0; plan.generation],
+            window: vec![0; plan.config.context],
+            order: vec![0; plan.config.vocab],
+            filled: 0,
+        };
+        Ok(Generator { engine: engine.unbind(), plan, kept: Mutex::new(kept) })
+    }
+
+    /// Appends tokens; returns the logits `[V]` of the next.
+    fn feed<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray1<'py, i32>,
+    ) -> PyResult<Bound<'py, PyArray1<f32>>> {
+        let tokens = tokens.as_slice()?;
+        let logits = self.run(py, |generator, _| generator.feed(tokens).map(|logits| logits.to_vec()))?;
+        Ok(PyArray1::from_vec(py, logits))
+    }
+
+    /// Draws so many tokens, feeding each; `number` counts those drawn before with this seed. Ctrl-C is seen after
+    /// each token.
+    #[expect(clippy::too_many_arguments)]
+    fn draw(
+        &self,
+        py: Python<'_>,
+        count: u64,
+        temperature: f32,
+        top_k: Option<usize>,
+        top_p: Option<f32>,
+        min_p: Option<f32>,
+        seed: u64,
+        number: u64,
+    ) -> PyResult<Vec<i32>> {
+        let sampling = Sampling { temperature, top_k, top_p, min_p };
+        sampling.validate().map_err(exception)?;
+        let mut drawn = Vec::new();
+        for number in number..number.saturating_add(count) {
+            drawn.push(self.run(py, |generator, order| {
+                let token = generator.draw(&sampling, order, seed, number)?;
+                generator.feed(&[token])?;
+                Ok(token)
+            })?);
+            py.check_signals()?;
+        }
+        Ok(drawn)
+    }
+}

@@ -1,0 +1,44 @@
+//! `jostle._native`: the core on buffers that NumPy arrays look at. Knows Python's objects and the core's values;
+//! holds no arithmetic. What users see is in `jostle/*.py`.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `buffer` | memory that arrays are views on |
+//! | `config` | from the Python package's configurations to the core's |
+//! | `engine` | a model: its parameters and gradients, its threads, and one lock |
+//! | `training` | steps and evaluation on a text |
+//! | `generation` | the model in use |
+//! | `checkpoint` | to bytes and back |
+//! | `operations` | the operations alone, on arrays |
+//! | `error` | refusals as exceptions |
+
+mod buffer;
+mod checkpoint;
+mod config;
+mod engine;
+mod error;
+mod generation;
+mod operations;
+mod training;
+
+/// The compiled part of the package `jostle`; not for use by others.
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::buffer::Buffer;
+    #[pymodule_export]
+    use crate::checkpoint::{checkpoint_config, checkpoint_metadata, read_checkpoint, write_checkpoint};
+    #[pymodule_export]
+    use crate::config::{instruction_sets, plan, validate};
+    #[pymodule_export]
+    use crate::engine::{Engine, check_optimizer};
+    #[pymodule_export]
+    use crate::generation::Generator;
+    #[pymodule_export]
+    use crate::operations::{
+        attention, attention_backward, cross_entropy, cross_entropy_backward, dropout, gelu, gelu_backward,
+        layer_norm, layer_norm_backward, matmul, softmax, softmax_backward,
+    };
+    #[pymodule_export]
+    use crate::training::Training;
+}
