@@ -1,7 +1,9 @@
 # Text to train the demonstration on: make demo TEXT=file
 TEXT = demo/topics.txt
+# Where to install: make install PREFIX=/opt/jostle, below DESTDIR if that is set
+PREFIX = /usr/local
 
-.PHONY: test lint demo bench header library
+.PHONY: test lint demo bench header library install uninstall
 
 # Every test, on every instruction set that this machine can run or emulate. Installs what it needs.
 test:
@@ -23,6 +25,15 @@ header:
 # libjostle.a and libjostle.so, in target/library.
 library:
 	cargo build --locked --profile library -p jostle-archive
+
+# Header, libraries, files for pkg-config and CMake, and jostle-plan.
+install: library
+	cargo build --locked --release -p jostle-plan
+	DESTDIR="$(DESTDIR)" PREFIX="$(PREFIX)" scripts/install.sh
+
+uninstall:
+	cd "$(DESTDIR)$(PREFIX)" && rm -f bin/jostle-plan include/jostle.h lib/libjostle.* lib/pkgconfig/jostle.pc
+	rm -rf "$(DESTDIR)$(PREFIX)/lib/cmake/jostle"
 
 bench:
 	cargo bench --locked -p jostle-benches

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test: on this machine, for a Cortex-M4F (linking only), and on 64-bit Arm under emulation.
+# Every test: on this machine, for a Cortex-M4F, as C programs install and link it, and on 64-bit Arm under emulation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -12,4 +12,5 @@ cargo test --locked -p jostle -- --include-ignored
 cargo test --locked -p jostle --features matrixmultiply --test golden --test matmul
 scripts/test-examples.sh
 scripts/link-proof.sh
+scripts/test-install.sh
 scripts/test-aarch64.sh

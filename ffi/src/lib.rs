@@ -18,6 +18,7 @@
 //! The header's introduction, `header.h`, states the conventions.
 #![no_std]
 #![allow(non_camel_case_types)]
+#![allow(rustdoc::broken_intra_doc_links, reason = "[rows, width] is a shape")]
 
 mod border;
 pub mod checkpoint;

@@ -1,0 +1,177 @@
+//! Writes a C header of `#define`s for a model: what it is, and the bytes of every buffer that it needs, so that
+//! firmware can keep them in static arrays. The sizes are the core's; the library checks them again at run time.
+
+mod header;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{env, fs};
+
+use clap::{Parser, ValueEnum};
+use jostle::matmul::Machine;
+use jostle::{Activation, Config, Dropout, OptimizerState, Options, Plan};
+
+/// Writes a C header with the sizes of a model's buffers, for static arrays.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The number of different tokens
+    #[arg(long)]
+    vocab: u32,
+    /// The longest sequence that the model can look at
+    #[arg(long)]
+    context: u32,
+    /// The number of blocks
+    #[arg(long)]
+    layers: u32,
+    /// The number of attention heads; divides the width
+    #[arg(long)]
+    heads: u32,
+    /// The width of the residual stream
+    #[arg(long)]
+    width: u32,
+    /// The width of the MLP between its products [default: 4 times the width]
+    #[arg(long)]
+    hidden: Option<u32>,
+    /// Sequences in a pass
+    #[arg(long, default_value_t = 1)]
+    batch: u32,
+    /// Threads that may work at once
+    #[arg(long, default_value_t = 1)]
+    threads: u32,
+    /// What the optimiser keeps: AdamW's moments, a momentum, or nothing
+    #[arg(long, value_enum, default_value = "adamw")]
+    optimizer: OptimizerName,
+    /// The head has a matrix of its own
+    #[arg(long)]
+    untied: bool,
+    /// Products and norms have no biases
+    #[arg(long)]
+    no_bias: bool,
+    /// The activation of the MLP
+    #[arg(long, value_enum, default_value = "gelu")]
+    activation: ActivationName,
+    /// The rate of dropout in all four places
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    dropout: f32,
+    /// ... on the sum of the embeddings
+    #[arg(long, value_name = "RATE")]
+    embedding_dropout: Option<f32>,
+    /// ... on the attention weights
+    #[arg(long, value_name = "RATE")]
+    attention_dropout: Option<f32>,
+    /// ... on the output of the attention's projection
+    #[arg(long, value_name = "RATE")]
+    attention_projection_dropout: Option<f32>,
+    /// ... on the output of the MLP's projection
+    #[arg(long, value_name = "RATE")]
+    mlp_projection_dropout: Option<f32>,
+    /// Sizes as on a microcontroller (32 bits, products without packing), not as on this machine
+    #[arg(long)]
+    device: bool,
+    /// What the names of all macros begin with
+    #[arg(long, value_name = "NAME", default_value = "MODEL", value_parser = identifier)]
+    prefix: String,
+    /// Where to write; the standard output if not given
+    #[arg(short, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum OptimizerName {
+    #[value(name = "adamw")]
+    AdamW,
+    Momentum,
+    None,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ActivationName {
+    Gelu,
+    GeluTanh,
+}
+
+fn identifier(text: &str) -> Result<String, &'static str> {
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let digit = |c: char| c.is_ascii_digit();
+    if !text.is_empty() && text.chars().all(word) && !text.starts_with(digit) {
+        Ok(text.to_owned())
+    } else {
+        Err("wanted: letters, digits and underscores, not beginning with a digit")
+    }
+}
+
+impl Arguments {
+    fn config(&self) -> Config {
+        let rate = |own: Option<f32>| own.unwrap_or(self.dropout);
+        let [vocab, context, layers, heads, width] =
+            [self.vocab, self.context, self.layers, self.heads, self.width].map(|size| size as usize);
+        let usual = Config::new(vocab, context, layers, heads, width);
+        Config {
+            hidden: self.hidden.map_or(usual.hidden, |hidden| hidden as usize),
+            dropout: Dropout {
+                embedding: rate(self.embedding_dropout),
+                attention: rate(self.attention_dropout),
+                attention_projection: rate(self.attention_projection_dropout),
+                mlp_projection: rate(self.mlp_projection_dropout),
+            },
+            activation: match self.activation {
+                ActivationName::Gelu => Activation::Gelu,
+                ActivationName::GeluTanh => Activation::GeluTanh,
+            },
+            bias: !self.no_bias,
+            tied: !self.untied,
+            ..usual
+        }
+    }
+
+    fn options(&self) -> Options {
+        Options {
+            batch: self.batch as usize,
+            threads: self.threads as usize,
+            optimizer: match self.optimizer {
+                OptimizerName::AdamW => OptimizerState::AdamW,
+                OptimizerName::Momentum => OptimizerState::Momentum,
+                OptimizerName::None => OptimizerState::None,
+            },
+        }
+    }
+}
+
+/// The command line that makes the header again, whatever it is called there and wherever it is written to.
+fn command() -> String {
+    let mut words = vec!["jostle-plan".to_owned()];
+    let mut arguments = env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        if argument == "-o" {
+            arguments.next();
+        } else if !argument.starts_with("-o") {
+            words.push(argument);
+        }
+    }
+    words.join(" ")
+}
+
+fn run(arguments: &Arguments) -> Result<(), String> {
+    let machine = if arguments.device { Machine::Small } else { Machine::HERE };
+    let plan = Plan::on(machine, &arguments.config(), &arguments.options()).map_err(|e| e.to_string())?;
+    let text =
+        header::write(&command(), &arguments.prefix, arguments.device, &plan).map_err(|e| e.to_string())?;
+    match &arguments.output {
+        Some(path) => fs::write(path, text).map_err(|error| format!("{}: {error}", path.display())),
+        None => {
+            print!("{text}");
+            Ok(())
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("jostle-plan: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# Puts what `make install` has built into $DESTDIR$PREFIX: header, libraries, pkg-config's and CMake's files, and
+# jostle-plan.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+case $PREFIX in
+    /*) ;;
+    *) echo "PREFIX must be an absolute path: $PREFIX" >&2 && exit 1 ;;
+esac
+built=${CARGO_TARGET_DIR:-target}
+to=${DESTDIR:-}$PREFIX
+version=$(cargo pkgid --locked -p jostle-archive)
+version=${version##*[#@]}
+major=${version%%.*}
+
+# What the archive needs of the system, as `rustc --print native-static-libs` tells; scripts/test-install.sh compares.
+case $(uname -s) in
+    Darwin)
+        shared=libjostle.$version.dylib soname=libjostle.$major.dylib plain=libjostle.dylib
+        system_libraries="-lSystem -lm"
+        ;;
+    *)
+        shared=libjostle.so.$version soname=libjostle.so.$major plain=libjostle.so
+        system_libraries="-lgcc_s -lutil -lrt -lpthread -lm -ldl"
+        ;;
+esac
+
+# Fills in a template, with the system's libraries as given.
+fill() {
+    sed -e "s|@PREFIX@|$PREFIX|" -e "s|@VERSION@|$version|" -e "s|@SHARED@|$shared|" -e "s|@SONAME@|$soname|" \
+        -e "s|@SYSTEM_LIBRARIES@|$2|" "ffi/install/$1.in" >"$3/$1"
+    chmod 644 "$3/$1"
+}
+
+install -d "$to/bin" "$to/include" "$to/lib/pkgconfig" "$to/lib/cmake/jostle"
+install -m 755 "$built/release/jostle-plan" "$to/bin"
+install -m 644 include/jostle.h "$to/include"
+install -m 644 "$built/library/libjostle.a" "$to/lib"
+install -m 755 "$built/library/$plain" "$to/lib/$shared"
+ln -sf "$shared" "$to/lib/$soname"
+ln -sf "$soname" "$to/lib/$plain"
+fill jostle.pc "$system_libraries" "$to/lib/pkgconfig"
+fill jostle-config.cmake "${system_libraries// /;}" "$to/lib/cmake/jostle"
+fill jostle-config-version.cmake "" "$to/lib/cmake/jostle"

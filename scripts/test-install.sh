@@ -1,0 +1,163 @@
+#!/usr/bin/env bash
+# Installs the library, and builds C programs with what is installed, as people do who use it: README's program
+# through pkg-config, CMake and by hand, shared and static; then programs whose static arrays have the sizes that
+# jostle-plan writes, for this machine and for an emulated Cortex-M4.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+{ command -v cc && command -v c++ && command -v cmake && command -v pkg-config; } >/dev/null ||
+    packages g++ cmake pkgconf ||
+    not_run "install: needs C and C++ compilers, CMake and pkg-config (Debian: g++ cmake pkgconf)"
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} CARGO_TERM_COLOR=never
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+warnings=(-std=c99 -O1 -Wall -Wextra -Wpedantic -Wstrict-prototypes -Werror)
+tests=ffi/tests/install
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# Where README installs to, below a home directory of the test's own; and staged, then moved to another place.
+prefix=$work/jostle
+make install PREFIX="$prefix" DESTDIR=
+make install PREFIX="$work/not-here" DESTDIR="$work/stage"
+[ ! -e "$work/not-here" ] || fail "make install DESTDIR=... has written outside of it"
+mv "$work/stage$work/not-here" "$work/moved"
+diff <(cd "$prefix" && find . | sort) <(cd "$work/moved" && find . | sort) ||
+    fail "DESTDIR changes what is installed"
+grep -qx "prefix=$work/not-here" "$work/moved/lib/pkgconfig/jostle.pc" || fail "jostle.pc names the staging directory"
+
+export PKG_CONFIG_PATH=$prefix/lib/pkgconfig
+version=$(pkg-config --modversion jostle)
+IFS=. read -r major minor patch <<<"$version"
+[ "$("$prefix/bin/jostle-plan" --version)" = "jostle-plan $version" ] ||
+    fail "jostle-plan and jostle.pc differ in version"
+
+# The libraries that a static program needs are said in three places.
+libraries() {
+    tr -s ' ;"' '\n' | grep -x -e '-l[a-zA-Z_]*' | grep -vx -e -lc -e -ljostle | sort -u
+}
+wanted=$(cargo rustc --locked -p jostle-archive --crate-type staticlib -- --print native-static-libs 2>&1 |
+    sed -n 's/^note: native-static-libs: //p' | libraries) || fail "rustc does not tell what the archive needs"
+compare() {
+    diff <(echo "$wanted") <(libraries) || fail "$1 differs from rustc --print native-static-libs"
+}
+compare jostle.pc < <(pkg-config --static --libs-only-l jostle)
+compare jostle-config.cmake < <(grep INTERFACE_LINK_LIBRARIES "$prefix/lib/cmake/jostle/jostle-config.cmake")
+compare README.md < <(grep 'libjostle\.a -l' README.md)
+
+# README's program, and README's commands as they stand there.
+awk '/^```c$/ {inside = 1; next} /^```$/ {inside = 0} inside' README.md >"$work/train.c"
+cc "${warnings[@]}" -fsyntax-only $(pkg-config --cflags jostle) "$work/train.c"
+mapfile -t commands < <(grep '^cc train\.c ' README.md)
+[ ${#commands[@]} -eq 3 ] || fail "README has other commands than shared, static and by hand"
+names=(shared static by-hand)
+for i in "${!names[@]}"; do
+    (cd "$work" && HOME=$work && eval "${commands[i]}" -o "${names[i]}") || fail "README: ${commands[i]}"
+done
+
+# CMake, from where the installation was moved to.
+configure() {
+    cmake -S $tests -B "$work/cmake" -DCMAKE_PREFIX_PATH="$work/moved" -DSOURCE="$work/train.c" -DWANTED="$1" \
+        >"$work/cmake.txt" 2>&1
+}
+for refused in "$major.$minor.$((patch + 1))" "$major.$((minor + 1))" "$((major + 1))"; do
+    ! configure "$refused" || fail "CMake takes jostle $version for $refused"
+    tr -s ' \n' ' ' <"$work/cmake.txt" | grep -qF "compatible with requested version \"$refused\"" ||
+        fail "CMake: $(cat "$work/cmake.txt")"
+done
+for accepted in "" "$major.$minor.$patch" "$major.$minor"; do
+    configure "$accepted" || fail "CMake: $(cat "$work/cmake.txt")"
+done
+cmake --build "$work/cmake" >"$work/cmake.txt" || fail "CMake: $(cat "$work/cmake.txt")"
+mv "$work"/cmake/cmake-{shared,static} "$work"
+
+for name in shared static by-hand cmake-shared cmake-static; do
+    needed=$(readelf -d "$work/$name" | sed -n 's/.*(NEEDED).*\[\(libjostle.*\)\]/\1/p')
+    case $name in
+        *shared) [ "$needed" = "libjostle.so.$major" ] || fail "$name needs ${needed:-no libjostle}" ;;
+        *) [ -z "$needed" ] || fail "$name needs $needed" ;;
+    esac
+    LD_LIBRARY_PATH=$prefix/lib "$work/$name" >"$work/$name.txt" || fail "$name"
+    cmp "$work/shared.txt" "$work/$name.txt" || fail "$name prints something else"
+done
+make uninstall PREFIX="$work/moved" DESTDIR=
+[ -z "$(find "$work/moved" ! -type d)" ] || fail "make uninstall leaves $(find "$work/moved" ! -type d)"
+echo "install: the same output shared, static and by hand, through pkg-config and CMake"
+
+# Static arrays: on this machine.
+"$prefix/bin/jostle-plan" --vocab 27 --context 16 --layers 1 --heads 4 --width 16 >"$work/usual.h"
+"$prefix/bin/jostle-plan" --vocab 27 --context 16 --layers 1 --heads 4 --width 16 --prefix tiny_2 -o "$work/named.h"
+diff <(sed 1d "$work/usual.h") <(sed -e 1d -e s/tiny_2/MODEL/g "$work/named.h") ||
+    fail "--prefix changes more than names"
+models=(
+    "--vocab 27 --context 16 --layers 1 --heads 4 --width 16"
+    "--vocab 300 --context 5 --layers 3 --heads 3 --width 21 --hidden 50 --batch 7 --threads 3 --optimizer momentum"
+    "--vocab 64 --context 70 --layers 2 --heads 2 --width 32 --batch 2 --optimizer none --untied --no-bias"
+    "--vocab 256 --context 32 --layers 2 --heads 2 --width 32 --activation gelu-tanh --dropout 0.1 --attention-dropout 0.2"
+)
+plan() {
+    # shellcheck disable=SC2086 # words
+    "$prefix/bin/jostle-plan" $1 -o "$work/model.h"
+    [ "$(head -n1 "$work/model.h")" = "/* jostle-plan $1" ] || fail "jostle-plan tells another command: $1"
+}
+for model in "${models[@]}"; do
+    plan "$model"
+    cc "${warnings[@]}" -I"$work" $(pkg-config --cflags jostle) $tests/sizes.c -o "$work/sizes" \
+        $(pkg-config --libs jostle)
+    c++ -std=c++20 -Wall -Wextra -Wpedantic -Werror -I"$work" $(pkg-config --cflags jostle) -x c++ -fsyntax-only \
+        $tests/sizes.c
+    echo -n "jostle-plan $model: "
+    LD_LIBRARY_PATH=$prefix/lib "$work/sizes"
+done
+# What the last model's sizes don't show.
+for line in "VOCAB 256u" "ACTIVATION JOSTLE_GELU_TANH" "EMBEDDING_DROPOUT 0.1f" "ATTENTION_DROPOUT 0.2f" \
+    "ATTENTION_PROJECTION_DROPOUT 0.1f" "MLP_PROJECTION_DROPOUT 0.1f"; do
+    grep -qx "#define MODEL_$line" "$work/model.h" || fail "jostle-plan does not write $line"
+done
+
+# Models that are none, and places that can't be written to.
+refuse() {
+    local message=$1 status=0 said
+    shift
+    rm -f "$work/refused.h"
+    said=$("$prefix/bin/jostle-plan" --vocab 8 --context 8 --layers 1 --width 32 -o "$work/refused.h" "$@" 2>&1) ||
+        status=$?
+    [ $status -eq 1 ] && [ "$said" = "jostle-plan: $message" ] || fail "jostle-plan $*: status $status, $said"
+    [ ! -e "$work/refused.h" ] || fail "jostle-plan $* writes a header"
+}
+refuse "width 32 is not divisible by heads 3" --heads 3
+refuse "batch is 0; at least 1 is wanted" --heads 2 --batch 0
+refuse "dropout.attention is 1; wanted: at least 0 and less than 1" --heads 2 --attention-dropout 1
+refuse "parameters is too large for this machine" --heads 2 --hidden 9999999 --device
+
+# Static arrays: on a Cortex-M4F, with the archive that needs no operating system.
+target=thumbv7em-none-eabihf
+{ command -v arm-none-eabi-gcc && command -v qemu-system-arm; } >/dev/null ||
+    packages gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm ||
+    not_run "static arrays on a device: needs arm-none-eabi-gcc with newlib and qemu-system-arm" \
+        "(Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)"
+if rustup_has $target; then
+    build=(cargo rustc)
+else
+    packages rustc-web cargo-web rust-web-src ||
+        not_run "static arrays on a device: needs 'rustup target add $target'" \
+            "(Debian: rustc-web cargo-web rust-web-src)"
+    build=(debian_cargo rustc -Z build-std=core)
+fi
+"${build[@]}" --locked --profile library -p jostle-archive --no-default-features --crate-type staticlib \
+    --target $target
+for model in "${models[0]} --device" "${models[1]} --device" "${models[3]} --device"; do
+    plan "$model"
+    arm-none-eabi-gcc "${warnings[@]}" -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 \
+        --specs=rdimon.specs -Wl,--section-start=.vectors=0,--undefined=vectors,--gc-sections,--no-warn-execstack \
+        -I"$work" -Iinclude $tests/sizes.c $tests/cortex_m.c "$CARGO_TARGET_DIR/$target/library/libjostle.a" \
+        -o "$work/sizes.elf"
+    echo -n "jostle-plan $model: "
+    timeout 120 qemu-system-arm -M mps2-an386 -nographic -semihosting-config enable=on,target=native \
+        -kernel "$work/sizes.elf"
+done
