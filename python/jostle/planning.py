@@ -24,6 +24,15 @@ class Plan(Mapping[str, int]):
         """Bytes that training needs in all."""
         return sum(size for region, size in self.items() if region != "generation")
 
+    def defines(self, *, device: bool = False, prefix: str = "MODEL", command: str = "jostle.plan") -> str:
+        """A C header of #defines for static arrays: the model, and the bytes of each buffer.
+
+        device: sizes as on a microcontroller. prefix begins every name; command is told as what made the header.
+        """
+        return _native.defines(
+            self.config, self.batch, self.threads, self.optimizer, device, prefix, command
+        )
+
     def __getitem__(self, region: str) -> int:
         return self._bytes[region]
 

@@ -1,5 +1,6 @@
 //! From the Python package's configurations to the core's, and the sizes that follow from them.
 
+use jostle::matmul::Machine;
 use jostle::{Activation, Config, Dropout, Error, InstructionSet, OptimizerState, Options, Plan};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -134,6 +135,24 @@ pub fn plan<'py>(
         bytes.set_item(region, elements.saturating_mul(4))?;
     }
     Ok((plan.options.batch, plan.options.threads, bytes))
+}
+
+/// The C header of `#define`s for a model on this machine or, where `device` is true, on a microcontroller. `command`
+/// is told in it as what made it.
+#[pyfunction]
+pub fn defines(
+    config: PyConfig,
+    batch: usize,
+    threads: usize,
+    optimizer: &str,
+    device: bool,
+    prefix: &str,
+    command: &str,
+) -> PyResult<String> {
+    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)? };
+    let machine = if device { Machine::Small } else { Machine::HERE };
+    let plan = Plan::on(machine, &config.to_core()?, &options).map_err(exception)?;
+    jostle_plan::header(command, prefix, device, &plan).map_err(exception)
 }
 
 /// The names of the instruction sets that this processor has; the fastest first.

@@ -1,8 +1,6 @@
 //! Writes a C header of `#define`s for a model: what it is, and the bytes of every buffer that it needs, so that
 //! firmware can keep them in static arrays. The sizes are the core's; the library checks them again at run time.
 
-mod header;
-
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{env, fs};
@@ -155,8 +153,8 @@ fn command() -> String {
 fn run(arguments: &Arguments) -> Result<(), String> {
     let machine = if arguments.device { Machine::Small } else { Machine::HERE };
     let plan = Plan::on(machine, &arguments.config(), &arguments.options()).map_err(|e| e.to_string())?;
-    let text =
-        header::write(&command(), &arguments.prefix, arguments.device, &plan).map_err(|e| e.to_string())?;
+    let text = jostle_plan::header(&command(), &arguments.prefix, arguments.device, &plan)
+        .map_err(|e| e.to_string())?;
     match &arguments.output {
         Some(path) => fs::write(path, text).map_err(|error| format!("{}: {error}", path.display())),
         None => {

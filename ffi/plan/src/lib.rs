@@ -1,4 +1,4 @@
-//! The header's text.
+//! The C header of `#define`s for a model: the text that the command `jostle-plan` writes.
 
 use jostle::{Activation, Error, OptimizerState, Plan};
 
@@ -25,7 +25,7 @@ fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static
 }
 
 /// A header for this plan, made by this command, for a microcontroller or this machine; `prefix` begins every name.
-pub fn write(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<String, Error> {
+pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<String, Error> {
     let (config, options) = (&plan.config, &plan.options);
     let activation = match config.activation {
         Activation::Gelu => "JOSTLE_GELU",
