@@ -15,6 +15,7 @@ from jostle._arrays import Float, floats, targets_like
 __all__ = [
     "attention",
     "attention_backward",
+    "attention_dropout",
     "cross_entropy",
     "cross_entropy_backward",
     "dropout",
@@ -99,6 +100,17 @@ def attention_backward(
     d_out, out = floats("d_out", d_out, shape=(length, width)), floats("out", out, shape=(length, width))
     stats = floats("stats", stats, shape=(heads, length, 2))
     return _native.attention_backward(d_out, qkv, out, stats, heads, (dropout, seed, step, layer, sequence))
+
+
+def attention_dropout(
+    weights: Float, dropout: float, *, seed: int = 0, step: int = 0, layer: int = 0, sequence: int = 0
+) -> Float:
+    """Dropout of one sequence's weights (H, T, T), with the mask that attention has for the same numbers. It is
+    its own backward."""
+    weights = floats("weights", weights, 3)
+    heads, length, _ = weights.shape
+    weights = floats("weights", weights, shape=(heads, length, length))
+    return _native.attention_dropout(weights, (dropout, seed, step, layer, sequence))
 
 
 def _qkv(qkv: Float, heads: int) -> Float:

@@ -36,8 +36,8 @@ mod _native {
     use crate::generation::Generator;
     #[pymodule_export]
     use crate::operations::{
-        attention, attention_backward, cross_entropy, cross_entropy_backward, dropout, gelu, gelu_backward,
-        layer_norm, layer_norm_backward, matmul, softmax, softmax_backward,
+        attention, attention_backward, attention_dropout, cross_entropy, cross_entropy_backward, dropout,
+        gelu, gelu_backward, layer_norm, layer_norm_backward, matmul, softmax, softmax_backward,
     };
     #[pymodule_export]
     use crate::training::Training;

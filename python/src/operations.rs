@@ -132,6 +132,27 @@ pub fn attention_backward<'py>(
     Ok(d_qkv)
 }
 
+/// Dropout of one sequence's weights `[H, T, T]`, with the mask of `attention`; its own backward.
+#[pyfunction]
+pub fn attention_dropout<'py>(
+    py: Python<'py>,
+    weights: Input<'py>,
+    dropped: Dropped,
+) -> PyResult<Array<'py>> {
+    let [heads, length, _] = *weights.shape() else { return Err(exception(Error::Zero { what: "heads" })) };
+    let Attention { mask, sequence, .. } = attention_of(heads, heads, dropped)?;
+    let (shape, weights) = (weights.shape(), weights.as_slice()?);
+    let [y] = compute(py, [shape], |simd, [y]| {
+        let pairs = y.chunks_exact_mut(length * length).zip(weights.chunks_exact(length * length));
+        for (head, (y, weights)) in (0..).zip(pairs) {
+            let place = sequence.wrapping_mul(heads as u64).wrapping_add(head);
+            core_dropout::forward(simd, y, weights, length, mask, place)?;
+        }
+        Ok(())
+    })?;
+    Ok(y)
+}
+
 /// Layer normalisation of rows; returns y, mean and rstd. An empty bias is none.
 #[pyfunction]
 pub fn layer_norm<'py>(
