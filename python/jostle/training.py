@@ -44,7 +44,8 @@ class Trainer:
     one after the last step.
 
     Which windows and masks a step has is a function of the seed and the step. Ctrl-C is seen between steps; nothing
-    is lost then: go on iterating, or save and resume, with the same bits as if training had never stopped.
+    but the last report is lost then: go on iterating, or save and resume, with the same bits as if training had
+    never stopped.
     """
 
     def __init__(
@@ -114,11 +115,8 @@ class Trainer:
     def advance(self) -> Report:
         """Takes one step, also beyond the last."""
         begin = time.perf_counter()
-        loss, rate, norm = self._training.step(self.train, self.step)
+        loss, rate, norm = self._training.step(self.train, self.optimizer)
         elapsed = time.perf_counter() - begin
-        self.optimizer._steps += 1
-        self.model._step = self.step
-        self.model._sequences = 0
         validation_loss = None
         due = self.step % self.evaluate_every == 0 or self.step == self.steps
         if self.validation is not None and due:
