@@ -98,7 +98,8 @@ class Trainer:
             accumulate,
             seed,
         )
-        self._tokens = batch * model.config.context * accumulate
+        self.tokens_per_step = batch * model.config.context * accumulate
+        """Tokens that a step trains on."""
 
     @property
     def step(self) -> int:
@@ -121,7 +122,7 @@ class Trainer:
         due = self.step % self.evaluate_every == 0 or self.step == self.steps
         if self.validation is not None and due:
             validation_loss = self.evaluate(self.validation)
-        return Report(self.step, loss, rate, norm, self._tokens / elapsed, validation_loss)
+        return Report(self.step, loss, rate, norm, self.tokens_per_step / elapsed, validation_loss)
 
     def evaluate(self, text: Any) -> float:
         """The mean loss on a whole text, without dropout: every token but the first is predicted once."""
