@@ -228,7 +228,8 @@ def test_plot(trained: tuple[Run, str], folder: Path) -> None:
         assert picture.read_bytes().startswith(b"\x89PNG")
     out = folder / "pictures"
     jostle_says("plot", run.path, run.path, "--out", out)
-    assert [path.name for path in out.iterdir()] == ["snow-1-loss.png"]
+    jostle_says("plot", run.path, "--kind", "attention", "--out", out)
+    assert sorted(path.name for path in out.iterdir()) == ["attention.png", "snow-1-loss.png"]
 
 
 @pytest.mark.parametrize("command", ["train", "generate", "predict", "plan", "plot"])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from jostle.cli.text import tokenizer_of
+from jostle.model import Model
 from jostle.runs import Run
 
 if TYPE_CHECKING:
@@ -78,12 +79,12 @@ def _figures(
     for run in runs:
         if kind in (Kind.attention, Kind.all):
             model = run.model()
-            shown = _beginning(run) if text is None else text
+            shown = _beginning(run, model) if text is None else text
             yield run.path / "attention.png", plot.attention_stages(model, shown, layer=layer, head=head)
         if kind in (Kind.surface, Kind.all):
             yield run.path / "surface.png", plot.loss_surface(run, run.tokens()[1])
 
 
-def _beginning(run: Run) -> str:
-    """Some tokens of the validation text, as text."""
-    return tokenizer_of(run.model()).decode(run.tokens()[1][:24])
+def _beginning(run: Run, model: Model) -> str:
+    """Of the validation text as many tokens as are easy to read, and to look at for the model."""
+    return tokenizer_of(model).decode(run.tokens()[1][: min(model.config.context, 24)])
