@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import jostle
 import numpy as np
@@ -101,7 +103,7 @@ def test_train_leaves_a_folder(trained: tuple[Run, str], text: Path) -> None:
 
     # No terminal: lines, and nothing that moves a cursor.
     assert "\x1b" not in printed and "\r" not in printed
-    assert f"step {STEPS}/{STEPS}  loss " in printed
+    assert f"\nstep {STEPS}/{STEPS}  loss " in printed
     loss, validation_loss = metrics["loss"][59], metrics["validation_loss"][59]
     assert f"step 60  loss {loss:.3f}  validation loss {validation_loss:.4f}" in printed
     sample = (run.path / "sample.txt").read_text(encoding="utf-8")
@@ -162,19 +164,38 @@ def spawn(arguments: Sequence[str]) -> pexpect.spawn:
     )
 
 
-def test_generate(trained: tuple[Run, str]) -> None:
+@pytest.mark.parametrize(
+    "setting", [{"temperature": 3.0}, {"top_k": 2}, {"top_p": 0.3}, {"min_p": 0.9}, {"seed": 3}, {}]
+)
+def test_generate(trained: tuple[Run, str], setting: dict[str, Any]) -> None:
     run, _ = trained
     model = run.model()
     assert model.tokenizer is not None
     prompt = model.tokenizer.encode("I like")
-    expected = model.generate(prompt, 50, temperature=0.5, top_k=5, top_p=0.9, min_p=0.01, seed=3)
-    settings = "--count 50 --temperature 0.5 --top-k 5 --top-p 0.9 --min-p 0.01 --seed 3".split()
-    for path in (run.path, run.checkpoint):
-        printed = jostle_says("generate", path, "I like", *settings)
-        assert printed == "I like" + model.tokenizer.decode(expected) + "\n"
+    settings = {"temperature": 1.5, **setting}
+    expected = model.generate(prompt, 50, **settings)
+    other = model.generate(prompt, 50, temperature=1.5)
+    assert not setting or not np.array_equal(expected, other), "the setting makes a difference"
+    path = run.path if setting else run.checkpoint
+    options = [str(part) for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    printed = jostle_says("generate", path, "I like", "--count", 50, *options)
+    assert printed == "I like" + model.tokenizer.decode(expected) + "\n"
 
 
-def test_generate_streams(trained: tuple[Run, str]) -> None:
+def test_text_is_shown_as_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(shown, encoding="utf-8"))
+
+    def pieces() -> Iterator[str]:
+        yield "I like"
+        assert shown.getvalue() == b"I like"
+        yield " to ski"
+        assert shown.getvalue() == b"I like to ski"
+
+    assert texts.show(pieces()) == "I like to ski"
+
+
+def test_generate_goes_on_until_ctrl_c(trained: tuple[Run, str]) -> None:
     arguments = [*JOSTLE, "generate", str(trained[0].path), "I like", "--count", "1000000000"]
     with subprocess.Popen(arguments, env=environment(), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
