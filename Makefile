@@ -15,8 +15,9 @@ lint:
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 
+# Builds the Python package into .venv, trains for about a minute, and leaves pictures, a checkpoint and a text.
 demo: $(filter demo/topics.txt,$(TEXT))
-	cargo run --locked --release -p jostle --example train -- --text "$(TEXT)"
+	scripts/demo.sh "$(TEXT)"
 
 # include/jostle.h, from ffi.
 header:

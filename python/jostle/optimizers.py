@@ -39,13 +39,9 @@ class Optimizer:
         """
         if clip is not None and not clip > 0:
             raise ValueError(f"clip is {clip}; wanted: more than 0")
-        norm = self.model._engine.update(
-            self._name, list(self._numbers.values()), self._state, self._steps, self.learning_rate, clip
+        return self.model._engine.update(
+            self, self._name, list(self._numbers.values()), self._state, self.learning_rate, clip
         )
-        self._steps += 1
-        self.model._step = self._steps
-        self.model._sequences = 0
-        return norm
 
     @property
     def steps(self) -> int:

@@ -44,7 +44,8 @@ class Trainer:
     one after the last step.
 
     Which windows and masks a step has is a function of the seed and the step. Ctrl-C is seen between steps; nothing
-    is lost then: go on iterating, or save and resume, with the same bits as if training had never stopped.
+    but the last report is lost then: go on iterating, or save and resume, with the same bits as if training had
+    never stopped.
     """
 
     def __init__(
@@ -97,7 +98,8 @@ class Trainer:
             accumulate,
             seed,
         )
-        self._tokens = batch * model.config.context * accumulate
+        self.tokens_per_step = batch * model.config.context * accumulate
+        """Tokens that a step trains on."""
 
     @property
     def step(self) -> int:
@@ -114,16 +116,13 @@ class Trainer:
     def advance(self) -> Report:
         """Takes one step, also beyond the last."""
         begin = time.perf_counter()
-        loss, rate, norm = self._training.step(self.train, self.step)
+        loss, rate, norm = self._training.step(self.train, self.optimizer)
         elapsed = time.perf_counter() - begin
-        self.optimizer._steps += 1
-        self.model._step = self.step
-        self.model._sequences = 0
         validation_loss = None
         due = self.step % self.evaluate_every == 0 or self.step == self.steps
         if self.validation is not None and due:
             validation_loss = self.evaluate(self.validation)
-        return Report(self.step, loss, rate, norm, self._tokens / elapsed, validation_loss)
+        return Report(self.step, loss, rate, norm, self.tokens_per_step / elapsed, validation_loss)
 
     def evaluate(self, text: Any) -> float:
         """The mean loss on a whole text, without dropout: every token but the first is predicted once."""

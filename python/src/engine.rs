@@ -18,6 +18,7 @@ use pyo3::prelude::*;
 use crate::buffer::Buffer;
 use crate::config::{PyConfig, instruction_set};
 use crate::error::exception;
+use crate::training::{count_step, steps_done};
 
 /// A model's memory and threads.
 #[pyclass(frozen, module = "jostle._native")]
@@ -292,22 +293,23 @@ impl Engine {
         PyArray1::from_vec(py, weights).reshape([layers, sequences, heads, length, length])
     }
 
-    /// Changes the parameters along the gradients; returns the gradients' norm before clipping.
+    /// Changes the parameters along the gradients, and counts the step at the `jostle.Optimizer`, of this name, with
+    /// these numbers; returns the gradients' norm before clipping.
     #[expect(clippy::too_many_arguments)]
     fn update(
         &self,
         py: Python<'_>,
-        optimizer: &str,
+        counter: &Bound<'_, PyAny>,
+        name: &str,
         numbers: Vec<f32>,
         state: &Bound<'_, Buffer>,
-        step: u64,
         learning_rate: f32,
         clip: Option<f32>,
     ) -> PyResult<f32> {
-        let optimizer = self::optimizer(optimizer, numbers)?;
+        let optimizer = self::optimizer(name, numbers)?;
         let plan = self.plan(1, optimizer.state())?;
-        let state = state.get();
-        self.locked(py, &plan, |locked| {
+        let (state, step) = (state.get(), steps_done(counter)?);
+        let norm = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, gradients, .. } = locked;
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             let state = unsafe { state.slice() };
@@ -318,6 +320,8 @@ impl Engine {
             let factor = clip.map_or(1.0, |clip| clip_factor(norm, clip));
             optimizer.update(compute, &plan, parameters, gradients, state, step, learning_rate, factor)?;
             Ok(norm)
-        })
+        })?;
+        count_step(counter, step)?;
+        Ok(norm)
     }
 }

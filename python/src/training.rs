@@ -45,6 +45,21 @@ fn part<'a>(tokens: Tokens<'a>, first: usize, count: usize) -> Tokens<'a> {
     }
 }
 
+/// The steps that a `jostle.Optimizer` has done.
+pub fn steps_done(optimizer: &Bound<'_, PyAny>) -> PyResult<u64> {
+    optimizer.getattr("_steps")?.extract()
+}
+
+/// Notes one more step than `done`. Here rather than in Python: Ctrl-C raises as soon as a call returns, and would
+/// leave parameters that have changed with a count that has not.
+pub fn count_step(optimizer: &Bound<'_, PyAny>, done: u64) -> PyResult<()> {
+    let steps = done.saturating_add(1);
+    optimizer.setattr("_steps", steps)?;
+    let model = optimizer.getattr("model")?;
+    model.setattr("_step", steps)?;
+    model.setattr("_sequences", 0)
+}
+
 /// A model in training.
 #[pyclass(frozen, module = "jostle._native")]
 pub struct Training {
@@ -115,14 +130,29 @@ impl Training {
             return Err(exception(Error::Zero { what: "batch" }));
         }
         let plan = engine.get().plan(batch, optimizer.state())?;
-        let batch = Mutex::new(vec![0; plan.batch]);
-        Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch })
+        let mut tokens = Vec::new();
+        tokens.try_reserve_exact(plan.batch).map_err(|_| exception(Error::TooLarge { what: "batch" }))?;
+        tokens.resize(plan.batch, 0);
+        Ok(Training {
+            engine: engine.unbind(),
+            state: state.unbind(),
+            plan,
+            recipe,
+            batch: Mutex::new(tokens),
+        })
     }
 
-    /// The step after `step` steps; returns loss, learning rate and gradient norm.
-    fn step(&self, py: Python<'_>, text: Text<'_>, step: u64) -> PyResult<(f32, f32, f32)> {
-        let text = text.tokens()?;
+    /// The step after those that the optimizer has done, counted there; returns loss, learning rate and gradient
+    /// norm.
+    fn step(
+        &self,
+        py: Python<'_>,
+        text: Text<'_>,
+        optimizer: &Bound<'_, PyAny>,
+    ) -> PyResult<(f32, f32, f32)> {
+        let (text, step) = (text.tokens()?, steps_done(optimizer)?);
         let report = self.run(py, step, |trainer| trainer.step(text))?;
+        count_step(optimizer, step)?;
         Ok((report.loss, report.learning_rate, report.gradient_norm))
     }
 

@@ -1,0 +1,35 @@
+"""The command line: a file per command. Holds no arithmetic; what it shows, the package computes."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from jostle.cli import generate, plan, plot, predict, train
+
+app = typer.Typer(
+    help="Trains small transformer language models, and looks at them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for module in (train, generate, predict, plan, plot):
+    name = module.__name__.rpartition(".")[2]
+    app.command(name, epilog=f"Example: {module.EXAMPLE}")(module.command)
+
+
+def run() -> None:
+    """Runs the command line; what the package refuses becomes one line on stderr and exit status 1."""
+    try:
+        app(prog_name="jostle")
+    except OSError as error:
+        name = "" if error.filename is None else f"{error.filename}: "
+        _refuse(f"{name}{error.strerror or error}")
+    except (ValueError, IndexError, ArithmeticError, MemoryError) as error:
+        _refuse(str(error) or type(error).__name__)
+
+
+def _refuse(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(1)

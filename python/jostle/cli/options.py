@@ -1,0 +1,39 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+MODEL = "Model"
+"""The panel of `--help` that tells of sizes."""
+
+Context = Annotated[
+    int,
+    typer.Option(min=1, rich_help_panel=MODEL, help="The longest sequence that it looks at."),
+]
+Layers = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="How many blocks.")]
+Heads = Annotated[
+    int, typer.Option(min=1, rich_help_panel=MODEL, help="Attention heads; divide the width.")
+]
+Width = Annotated[
+    int, typer.Option(min=1, rich_help_panel=MODEL, help="Width of the residual stream.")
+]
+Hidden = Annotated[
+    int | None,
+    typer.Option(
+        min=1, rich_help_panel=MODEL, help="Width inside the MLP.", show_default="4 x width"
+    ),
+]
+Tied = Annotated[
+    bool,
+    typer.Option("--tied/--untied", rich_help_panel=MODEL, help="Whether the head is the token embedding."),
+]
+Batch = Annotated[int, typer.Option(min=1, help="Sequences in a batch.")]
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A checkpoint, or a run's folder.", show_default=False)
+]
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to continue.", show_default=False)]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything random.")]

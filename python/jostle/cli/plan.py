@@ -1,0 +1,88 @@
+"""jostle plan: the memory that training takes."""
+
+from __future__ import annotations
+
+import enum
+import re
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import jostle
+from jostle.cli import options
+
+EXAMPLE = "jostle plan --vocab 96 --context 32 --layers 2 --width 32 --heads 2 --fit 256K"
+
+
+class Optimizer(str, enum.Enum):
+    """What is kept between steps."""
+
+    adamw = "adamw"
+    momentum = "momentum"
+    none = "none"
+
+
+def parse_bytes(given: str) -> int:
+    """Bytes, as a number or with K, M or G for powers of 1024."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)", given, re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{given!r} is no size; wanted: like 256K, 1.5M, 2G or plain bytes")
+    return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
+
+
+def command(
+    vocab: Annotated[
+        int,
+        typer.Option(
+            min=1, rich_help_panel=options.MODEL, help="The number of different tokens."
+        ),
+    ] = 65,
+    context: options.Context = 64,
+    layers: options.Layers = 4,
+    heads: options.Heads = 4,
+    width: options.Width = 128,
+    hidden: options.Hidden = None,
+    tied: options.Tied = False,
+    batch: options.Batch = 12,
+    threads: Annotated[int, typer.Option(min=1, help="How many compute.")] = 1,
+    optimizer: Annotated[
+        Optimizer, typer.Option(help="AdamW, SGD with momentum, or plain SGD.")
+    ] = Optimizer.adamw,
+    fit: Annotated[
+        int | None,
+        typer.Option(
+            parser=parse_bytes,
+            metavar="BYTES",
+            help="A budget, like 256K, 1.5M, 2G: finds the most threads and the largest batch, up to those"
+            " given, that train in it.",
+        ),
+    ] = None,
+) -> None:
+    """Show the memory that training takes, without taking it."""
+    config = jostle.Config(
+        vocab=vocab,
+        context=context,
+        layers=layers,
+        heads=heads,
+        width=width,
+        hidden=hidden,  # type: ignore[arg-type]  # None for 4 x width
+        tied=tied,
+    )
+    plan = jostle.plan(config, batch, threads, optimizer.value, budget=fit)
+    table = Table("region", box=None)
+    table.add_column("bytes", justify="right")
+    table.add_column("of training", justify="right")
+    for region in plan:
+        if region != "generation":
+            table.add_row(region, f"{plan[region]:,}", f"{plan[region] / plan.training:.1%}")
+    table.add_section()
+    table.add_row("training", f"{plan.training:,}", "", style="bold")
+    table.add_row("generation", f"{plan['generation']:,}", "")
+    console = Console()
+    console.print(table)
+    if fit is not None:
+        console.print(
+            f"fits {fit:,} bytes with batch {plan.batch} and threads {plan.threads}", highlight=False
+        )

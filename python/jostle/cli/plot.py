@@ -1,0 +1,90 @@
+"""jostle plot: pictures of runs."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from jostle.cli.text import tokenizer_of
+from jostle.model import Model
+from jostle.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+EXAMPLE = "jostle plot runs/shakespeare-1 --kind attention --text 'O God, I have'"
+
+
+class Kind(str, enum.Enum):
+    """What is drawn."""
+
+    loss = "loss"
+    attention = "attention"
+    surface = "surface"
+    all = "all"
+
+
+def command(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN", help="Folders of runs.", show_default=False)
+    ],
+    kind: Annotated[
+        Kind,
+        typer.Option(
+            help="The loss of all runs in one picture; attention to a text, stage by stage; the surface of"
+            " the loss around the trained parameters, with the path of training on it."
+        ),
+    ] = Kind.loss,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            help="The text for attention.", show_default="the beginning of the run's validation text"
+        ),
+    ] = None,
+    layer: Annotated[int, typer.Option(min=0, help="The layer for attention, from 0.")] = 0,
+    head: Annotated[
+        int | None, typer.Option(min=0, help="The head for attention, from 0.", show_default="all")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Where to put the pictures.", show_default="the run's folder"),
+    ] = None,
+) -> None:
+    """Draw pictures of runs."""
+    opened = [Run(path) for path in runs]
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+    for path, figure in _figures(opened, kind, text, layer, head):
+        if out is not None:
+            path = out / path.name if len(opened) == 1 else out / f"{path.parent.name}-{path.name}"
+        figure.savefig(path, dpi=150)
+        print(path)
+
+
+def _figures(
+    runs: list[Run], kind: Kind, text: str | None, layer: int, head: int | None
+) -> Iterator[tuple[Path, Figure]]:
+    """Pictures, and where they go unless another folder is asked for."""
+    try:
+        from jostle import plot  # Here, since only pictures need matplotlib.
+    except ImportError as error:
+        raise ValueError(str(error)) from None
+
+    if kind in (Kind.loss, Kind.all):
+        yield runs[0].path / "loss.png", plot.loss_curves(runs)
+    for run in runs:
+        if kind in (Kind.attention, Kind.all):
+            model = run.model()
+            shown = _beginning(run, model) if text is None else text
+            yield run.path / "attention.png", plot.attention_stages(model, shown, layer=layer, head=head)
+        if kind in (Kind.surface, Kind.all):
+            yield run.path / "surface.png", plot.loss_surface(run, run.tokens()[1])
+
+
+def _beginning(run: Run, model: Model) -> str:
+    """Of the validation text as many tokens as are easy to read, and to look at for the model."""
+    return tokenizer_of(model).decode(run.tokens()[1][: min(model.config.context, 24)])

@@ -1,0 +1,305 @@
+"""jostle train: from texts to a run's folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import itertools
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+import jostle
+from jostle import _files, runs
+from jostle.cli import options
+from jostle.cli import text as texts
+from jostle.runs import Metrics, Run
+from jostle.training import Report, Trainer
+
+EXAMPLE = "jostle train shakespeare.txt --steps 2000 --dropout 0.2"
+
+PAUSE = 5.0
+"""Seconds between two lines of progress where there is no terminal."""
+PROMPT = "The "
+"""What the sample begins with, where the vocabulary has it."""
+SAMPLE = 500
+"""Tokens of the sample."""
+
+RUN = "Run"
+"""The panel of `--help` that tells of what is kept."""
+
+
+class Kind(str, enum.Enum):
+    """A tokenizer."""
+
+    char = "char"
+    word = "word"
+    byte = "byte"
+
+
+def command(
+    ctx: typer.Context,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="FILE",
+            help="Texts in UTF-8, which are joined; the last tenth is for validation.",
+            show_default=False,
+        ),
+    ] = None,
+    tokenizer: Annotated[
+        Kind, typer.Option(rich_help_panel=options.MODEL, help="What a token is.")
+    ] = Kind.char,
+    context: options.Context = 64,
+    layers: options.Layers = 4,
+    heads: options.Heads = 4,
+    width: options.Width = 128,
+    hidden: options.Hidden = None,
+    tied: options.Tied = False,
+    dropout: Annotated[
+        float, typer.Option(help="The probability of dropout, everywhere; at least 0 and below 1.")
+    ] = 0.1,
+    batch: options.Batch = 12,
+    accumulate: Annotated[int, typer.Option(min=1, help="Batches in a step.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 1400,
+    learning_rate: Annotated[float, typer.Option(metavar="RATE", help="AdamW's, after the warm-up.")] = 1e-3,
+    final_learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            metavar="RATE",
+            help="At the last step, at the end of half a cosine.",
+            show_default="a tenth of the learning rate",
+        ),
+    ] = None,
+    warmup: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Steps of rising learning rate.", show_default="100, or all steps"
+        ),
+    ] = None,
+    seed: options.Seed = 1337,
+    threads: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="How many compute.", show_default="all that there are"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(rich_help_panel=RUN, help="The run's folder.", show_default="runs/NAME-NUMBER"),
+    ] = None,
+    evaluate_every: Annotated[
+        int,
+        typer.Option(
+            min=1, rich_help_panel=RUN, help="Steps between losses on the validation text."
+        ),
+    ] = 250,
+    checkpoint_every: Annotated[
+        int, typer.Option(min=1, rich_help_panel=RUN, help="Steps between checkpoints.")
+    ] = 100,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            rich_help_panel=RUN,
+            help="Go on with a run, with the bits of one that never stopped. Goes with no other option but"
+            " --threads.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Train a model on texts.
+
+    Ctrl-C stops it after the step and leaves a checkpoint, to go on with --resume.
+    """
+    if resume is not None:
+        _refuse_others(ctx, ("resume", "threads"))
+        run = Run(resume)
+        trainer = run.trainer(threads)
+    else:
+        if not files:
+            raise typer.BadParameter("a text to train on is missing", ctx, param_hint="FILE")
+        text = runs.Text.read(files)
+        made = runs.make_tokenizer(tokenizer.value, text.text)
+        train, validation = runs.split(made.encode(text.text), context)
+        config = jostle.Config(
+            vocab=made.vocab,
+            context=context,
+            layers=layers,
+            heads=heads,
+            width=width,
+            hidden=hidden,  # type: ignore[arg-type]  # None for 4 x width
+            dropout=dropout,
+            tied=tied,
+        )
+        final = learning_rate / 10 if final_learning_rate is None else final_learning_rate
+        warmup = min(100, steps) if warmup is None else warmup
+        recipe = {
+            "batch": batch,
+            "accumulate": accumulate,
+            "steps": steps,
+            "learning_rate": learning_rate,
+            "final_learning_rate": final,
+            "warmup": warmup,
+            "evaluate_every": evaluate_every,
+            "checkpoint_every": checkpoint_every,
+        }
+        model = jostle.Model(config, seed, threads, tokenizer=made)
+        trainer = Trainer(
+            model,
+            jostle.AdamW(model, learning_rate),
+            train=train,
+            validation=validation,
+            batch=batch,
+            steps=steps,
+            schedule=jostle.Cosine(warmup=warmup, final=final),
+            accumulate=accumulate,
+            seed=seed,
+            evaluate_every=evaluate_every,
+        )
+        description = {
+            "jostle": jostle.__version__,
+            "files": text.files,
+            "tokenizer": tokenizer.value,
+            "model": dataclasses.asdict(config),
+            "recipe": recipe,
+            "seed": seed,
+        }
+        if out is None:
+            out = runs.new_folder("runs", files[0].stem)
+        run = Run.create(out, description, trainer)
+    _introduce(run, trainer)
+    try:
+        finished = _train(run, trainer)
+    except KeyboardInterrupt:
+        finished = False
+    if not finished:
+        print(f"stopped; to go on: jostle train --resume {shlex.quote(str(run.path))}", file=sys.stderr)
+        raise typer.Exit(130)
+    _write_sample(run, trainer)
+
+
+def _refuse_others(ctx: typer.Context, allowed: tuple[str, ...]) -> None:
+    """What a run is does not change when it goes on."""
+    for parameter in ctx.command.params:
+        source = ctx.get_parameter_source(parameter.name or "")
+        if parameter.name not in allowed and source is not None and source.name == "COMMANDLINE":
+            hint = parameter.opts[0] if parameter.param_type_name == "option" else "FILE"
+            raise typer.BadParameter("the run that is resumed has its own", ctx, param_hint=hint)
+
+
+def _introduce(run: Run, trainer: Trainer) -> None:
+    model, validation = trainer.model, trainer.validation
+    assert validation is not None, "a run has its validation text"
+    plan = jostle.plan(model.config, run.config["recipe"]["batch"], model.threads)
+    print(
+        f"{model.parameter_count:,} parameters, {len(trainer.train) + len(validation):,} tokens of text"
+        f" ({model.config.vocab:,} different), {plan.training / 2**20:.1f} MiB, {model.instruction_set},"
+        f" threads: {model.threads}"
+    )
+    print(f"run: {run.path}", flush=True)
+
+
+def _train(run: Run, trainer: Trainer) -> bool:
+    """Takes the steps that are left; returns whether it came to the last."""
+    every = run.config["recipe"]["checkpoint_every"]
+    with Metrics(run, trainer.step) as metrics, _Display(trainer) as display, _ctrl_c() as stop:
+        while trainer.step < trainer.steps and not stop.is_set():
+            report = trainer.advance()
+            metrics.add(report)
+            display.show(report)
+            snapshot = trainer.step % every == 0 or trainer.step == trainer.steps
+            if snapshot or stop.is_set():
+                # First the rows: a checkpoint is not to be ahead of them.
+                metrics.sync()
+                run.save(trainer, snapshot=snapshot)
+        return not stop.is_set()
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C sets, in place of an exception, which would lose a step's report.
+
+    The second raises KeyboardInterrupt.
+    """
+    pressed = threading.Event()
+
+    def press(number: int, frame: FrameType | None) -> None:
+        pressed.set()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield pressed
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+class _Display:
+    """How it goes: in a terminal a bar, elsewhere a line every few seconds; a line for each evaluation."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._first = trainer.step
+        self._begin = self._printed = time.perf_counter()
+        self._bar: Progress | None = None
+        console = Console(highlight=False)
+        if sys.stdout.isatty() and console.is_interactive:
+            columns = (BarColumn(24), TextColumn("{task.description}", markup=False))
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task("", total=trainer.steps, completed=trainer.step)
+
+    def show(self, report: Report) -> None:
+        now = time.perf_counter()
+        done, steps = report.step, self._trainer.steps
+        pace = (done - self._first) / (now - self._begin)
+        left = round((steps - done) / pace)
+        line = (
+            f"step {done}/{steps}  loss {report.loss:.3f}"
+            f"  {pace * self._trainer.tokens_per_step:,.0f} tokens/s  {left // 60}:{left % 60:02} left"
+        )
+        if self._bar is not None:
+            self._bar.update(self._task, completed=done, description=line)
+        elif now - self._printed >= PAUSE or done == steps:
+            self._printed = now
+            print(line, flush=True)
+        if report.validation_loss is not None:
+            evaluation = f"step {done}  loss {report.loss:.3f}  validation loss {report.validation_loss:.4f}"
+            if self._bar is not None:
+                self._bar.console.print(evaluation)
+            else:
+                print(evaluation, flush=True)
+
+    def __enter__(self) -> _Display:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def _write_sample(run: Run, trainer: Trainer) -> None:
+    """Lets the model write, in the terminal and in sample.txt."""
+    model = trainer.model
+    tokenizer = texts.tokenizer_of(model)
+    try:
+        prompt = tokenizer.encode(PROMPT)
+    except ValueError:
+        prompt = trainer.train[:1]
+    tokens = model.generate(prompt, SAMPLE, temperature=0.8, seed=trainer.seed, stream=True)
+    print()
+    sample = texts.show(texts.pieces(tokenizer, itertools.chain(prompt.tolist(), tokens)))
+    _files.write(run.path / "sample.txt", (sample + "\n").encode())
