@@ -140,6 +140,178 @@ typedef int32_t jostle_status;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// The activation between the two products of the MLP.
+enum jostle_activation
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // x (1 + erf(x / sqrt 2)) / 2, PyTorch's GELU().
+    JOSTLE_GELU = 0,
+    // GPT-2's approximation by tanh, PyTorch's GELU(approximate="tanh").
+    JOSTLE_GELU_TANH = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_activation jostle_activation;
+#else
+typedef uint32_t jostle_activation;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How the learning rate falls after warm-up.
+enum jostle_decay
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Not at all.
+    JOSTLE_CONSTANT = 0,
+    // In a straight line down to final_learning_rate at step `steps`.
+    JOSTLE_LINEAR = 1,
+    // Along half a cosine, as nanoGPT's.
+    JOSTLE_COSINE = 2,
+    // Not until decay_steps before `steps`, then in a straight line.
+    JOSTLE_WARMUP_STABLE_DECAY = 3,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_decay jostle_decay;
+#else
+typedef uint32_t jostle_decay;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Which vector instructions to use. All give the same bits.
+enum jostle_instruction_set
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // The fastest that this processor has.
+    JOSTLE_FASTEST = 0,
+    // None: portable code.
+    JOSTLE_PORTABLE = 1,
+    // x86-64 with AVX2 and FMA.
+    JOSTLE_AVX2 = 2,
+    // x86-64 with AVX-512 F and DQ.
+    JOSTLE_AVX512 = 3,
+    // 64-bit Arm.
+    JOSTLE_NEON = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_instruction_set jostle_instruction_set;
+#else
+typedef uint32_t jostle_instruction_set;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How gradients change parameters.
+enum jostle_optimizer
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Stochastic gradient descent, with momentum where that is not 0; PyTorch's SGD.
+    JOSTLE_SGD = 0,
+    // Adam with decoupled weight decay of matrices (Loshchilov & Hutter 2019); PyTorch's AdamW.
+    JOSTLE_ADAMW = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_optimizer jostle_optimizer;
+#else
+typedef uint32_t jostle_optimizer;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// What an optimiser keeps for each parameter between steps.
+enum jostle_optimizer_state
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Nothing: SGD.
+    JOSTLE_STATE_NONE = 0,
+    // One number: SGD with momentum.
+    JOSTLE_STATE_MOMENTUM = 1,
+    // Two numbers: AdamW.
+    JOSTLE_STATE_ADAMW = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_optimizer_state jostle_optimizer_state;
+#else
+typedef uint32_t jostle_optimizer_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Where every element of a product starts.
+enum jostle_start
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // At zero; C is not read.
+    JOSTLE_START_ZERO = 0,
+    // At the bias of its column; C is not read.
+    JOSTLE_START_BIAS = 1,
+    // At what C holds.
+    JOSTLE_START_ACCUMULATE = 2,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_start jostle_start;
+#else
+typedef uint32_t jostle_start;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// Which dropout masks: streams with the same seed share nothing.
+enum jostle_stream
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Of the embedding sum.
+    JOSTLE_EMBEDDING_DROPOUT = 4,
+    // Of the attention weights.
+    JOSTLE_ATTENTION_DROPOUT = 5,
+    // Of the attention's projection.
+    JOSTLE_ATTENTION_PROJECTION_DROPOUT = 6,
+    // Of the MLP's projection.
+    JOSTLE_MLP_PROJECTION_DROPOUT = 7,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_stream jostle_stream;
+#else
+typedef uint32_t jostle_stream;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// The integers that a text of tokens is made of.
+enum jostle_token_type
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // uint8_t: up to 256 different tokens.
+    JOSTLE_U8 = 1,
+    // uint16_t: up to 65536 different tokens.
+    JOSTLE_U16 = 2,
+    // int32_t.
+    JOSTLE_I32 = 4,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_token_type jostle_token_type;
+#else
+typedef uint32_t jostle_token_type;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // Threads that wait for work. Only in the hosted library.
 typedef struct jostle_pool jostle_pool;
 

@@ -16,6 +16,14 @@ fn the_committed_header_is_the_generated_one() {
     // What Rust calls safety is, in C, what pointers must be.
     let generated = String::from_utf8(bytes).unwrap().replace("// # Safety\n//", "// Pointers:\n//");
 
+    // What no function mentions is there only if cbindgen.toml names it.
+    for file in fs::read_dir(here.join("src")).unwrap() {
+        let source = fs::read_to_string(file.unwrap().path()).unwrap();
+        for name in source.lines().filter_map(|line| line.strip_prefix("pub enum ")?.strip_suffix(" {")) {
+            assert!(generated.contains(&format!("enum {name}\n")), "cbindgen.toml does not name {name}");
+        }
+    }
+
     let path = here.join("../include/jostle.h");
     if env::var_os(WRITE).is_some() {
         fs::write(path, generated).unwrap();
