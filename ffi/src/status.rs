@@ -274,6 +274,21 @@ impl Refusal {
     }
 }
 
+/// What the header calls an argument or field that the core calls otherwise.
+fn in_c(what: &'static str) -> &'static str {
+    match what {
+        "dropout.embedding" => "embedding_dropout",
+        "dropout.attention" => "attention_dropout",
+        "dropout.attention_projection" => "attention_projection_dropout",
+        "dropout.mlp_projection" => "mlp_projection_dropout",
+        "dropout rate" => "rate",
+        "peak" => "learning_rate",
+        "last" => "final_learning_rate",
+        "row of C" => "c_stride",
+        _ => what,
+    }
+}
+
 fn core_details(error: Error) -> (jostle_status, Details) {
     let none = Details::default();
     let sizes = |what, given, wanted| Details {
@@ -287,9 +302,9 @@ fn core_details(error: Error) -> (jostle_status, Details) {
         Error::TooLarge { what } => (JOSTLE_TOO_LARGE, Details { what, ..none }),
         Error::Heads { width, heads } => (JOSTLE_HEADS, sizes("heads", heads, width)),
         Error::Range { what, given, wanted } => {
-            (JOSTLE_OUT_OF_RANGE, Details { what, value: given, range: wanted, ..none })
+            (JOSTLE_OUT_OF_RANGE, Details { what: in_c(what), value: given, range: wanted, ..none })
         }
-        Error::Length { what, given, wanted } => (JOSTLE_LENGTH, sizes(what, given, wanted)),
+        Error::Length { what, given, wanted } => (JOSTLE_LENGTH, sizes(in_c(what), given, wanted)),
         Error::Token { index, token, vocab } => {
             let wanted = integer(vocab);
             (JOSTLE_TOKEN, Details { what: "token", index, given: token, wanted, ..none })
