@@ -37,7 +37,12 @@ static void record(const char *name)
 enum { GUARD = 0 };
 #else
 enum { GUARD = 64 };
-static _Alignas(16) unsigned char arena[1 << 21];
+/* Aligned for anything. */
+static union {
+    unsigned char bytes[1 << 18];
+    long double number;
+    void *pointer;
+} arena;
 static size_t arena_used;
 #endif
 
@@ -49,8 +54,8 @@ static unsigned char *take(size_t bytes)
     return memory;
 #else
     size_t whole = (bytes + 2 * GUARD + 15) / 16 * 16;
-    need(arena_used + whole <= sizeof arena, "room in the arena");
-    unsigned char *memory = arena + arena_used;
+    need(arena_used + whole <= sizeof arena.bytes, "room in the arena");
+    unsigned char *memory = arena.bytes + arena_used;
     arena_used += whole;
     memset(memory, 0xA5, whole);
     return memory + GUARD;
@@ -66,7 +71,8 @@ enum {
     BUFFER = 8,    /* must not overlap others that are written */
     SHORTENED = 16, /* one byte less is too short */
     HIDDEN = 32,   /* belongs to a handle: not an argument of the call itself */
-    SOLID = 64     /* its contents are looked at before overlaps are */
+    SOLID = 64,    /* its contents are looked at before overlaps are */
+    OPAQUE = 128   /* may have padding of no value, which valgrind would see compared */
 };
 
 struct argument {
@@ -282,7 +288,7 @@ static struct argument *structure(const char *name, const void *value, size_t by
 /* A plan, trainer or generator. */
 static struct argument *handle(const char *name, const void *value, size_t bytes, size_t mark, int is)
 {
-    struct argument *a = argument(name, is, 8, bytes, value);
+    struct argument *a = argument(name, is | OPAQUE, 8, bytes, value);
     bad_u64(name, mark, 0, JOSTLE_NOT_INITIALIZED, name);
     bad_u64(name, mark, 0x5555555555555555, JOSTLE_NOT_INITIALIZED, name);
     return a;
@@ -307,10 +313,12 @@ static jostle_status run_once(const char *how, jostle_error *error_given)
     for (size_t i = 0; i < argument_count; i++) {
         struct argument *a = &arguments[i];
         int may_change = (a->is & WORKSPACE) || (status == JOSTLE_OK && (a->is & WRITTEN));
+        if (GUARD == 0 && (a->is & OPAQUE))
+            may_change = 1;
         if (!may_change)
             check(memcmp(a->memory, a->before, a->bytes) == 0, "%s, %s: %s was written", function_name, how, a->name);
-        for (size_t j = 0; j < GUARD; j++)
-            if (a->memory[-1 - (long)j] != 0xA5 || a->memory[a->bytes + j] != 0xA5) {
+        for (int j = 0; j < GUARD; j++)
+            if (a->memory[-1 - j] != 0xA5 || a->memory[a->bytes + j] != 0xA5) {
                 check(0, "%s, %s: written beyond %s", function_name, how, a->name);
                 break;
             }
@@ -1629,6 +1637,22 @@ static void test_messages(void)
     need(jostle_plan_tensor(&plan, 99, NULL, 0, &(jostle_tensor){.rank = 0}, &e) == JOSTLE_NOT_FOUND, "no tensor");
     check(e.index == 99, "a tensor's number");
     message_is(&e, "there is nothing of that name or number: tensor: number 99");
+
+    static const struct {
+        float value;
+        const char *text;
+    } samples[] = {
+        {0, "0"}, {1, "1"}, {-0.25f, "-0.25"}, {0.1f, "0.1"}, {1.0f / 3, "0.3333333"}, {1e-5f, "0.00001"},
+        {1e-8f, "1e-8"}, {1234567, "1234567"}, {1500000, "1500000"}, {9999999.5f, "1e7"}, {16777216, "1.677722e7"},
+        {FLT_MAX, "3.402823e38"}, {FLT_MIN, "1.175494e-38"}, {1e-45f, "1.401298e-45"}, {NAN, "NaN"},
+        {-INFINITY, "-infinity"},
+    };
+    for (size_t i = 0; i < COUNT(samples); i++) {
+        char text[200], wanted[200];
+        jostle_error range = {.status = JOSTLE_OUT_OF_RANGE, .value = samples[i].value, .what = "x", .range = "y"};
+        snprintf(wanted, sizeof wanted, "a number is out of range: x is %s; wanted: y", samples[i].text);
+        check(jostle_error_message(&range, text, sizeof text) == JOSTLE_OK && strcmp(text, wanted) == 0, "%s", text);
+    }
 
     /* Numbers that no version gives, and text without an end. */
     check(strcmp(CALL(jostle_status_string)(JOSTLE_OK), "success") == 0, "success");

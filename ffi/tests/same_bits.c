@@ -263,7 +263,7 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         uint32_t number;
-    } sets[] = {{"portable", JOSTLE_PORTABLE}, {"avx2", JOSTLE_AVX2}, {"avx512", JOSTLE_AVX512}, {"neon", JOSTLE_NEON}};
+    } sets[] = {{"fastest", JOSTLE_FASTEST}, {"portable", JOSTLE_PORTABLE}, {"avx2", JOSTLE_AVX2}, {"avx512", JOSTLE_AVX512}, {"neon", JOSTLE_NEON}};
     const char *wanted = getenv("JOSTLE_INSTRUCTION_SETS");
     need(argc == 2, "the file with the bits");
     FILE *file = fopen(argv[1], "r");
