@@ -75,7 +75,7 @@ checked() {
 checked bad_input
 checked golden $golden/{one_token,three_heads,two_tiles}.safetensors
 # Valgrind is slow, and doesn't know every instruction set.
-JOSTLE_INSTRUCTION_SETS=fastest checked same_bits $golden/fifty_steps.txt
+JOSTLE_INSTRUCTION_SETS=fastest checked same_bits $golden/fifty_steps.txt 3
 
 say "nothing allocates, prints or exits"
 wraps=()
