@@ -10,6 +10,8 @@ echo "instruction sets: $JOSTLE_INSTRUCTION_SETS"
 cargo test --locked -p jostle -- --include-ignored
 # PyTorch's numbers, from products of another library.
 cargo test --locked -p jostle --features matrixmultiply --test golden --test matmul
+cargo test --locked -p jostle-ffi --features hosted -p jostle-pool
+scripts/test-ffi.sh
 scripts/test-examples.sh
 scripts/link-proof.sh
 scripts/test-install.sh

@@ -1,6 +1,8 @@
 //! Generation: the model in use, token by token, with a cache of keys and values. Gives the logits of the full
 //! forward pass, bit for bit. Knows nothing of training.
 
+use core::cell::Cell;
+
 use crate::error::{Error, exact_length};
 use crate::layout::{Block, Cut, Norm, Parameters, Plan};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
@@ -104,7 +106,10 @@ impl<'a> Generator<'a> {
         let mut computed = self.filled;
         if kept < self.filled || fresh < tokens.len() {
             // The window slides: what stays moves to other positions.
-            self.window.copy_within(self.filled - kept..self.filled, 0);
+            let window = Cell::from_mut(&mut *self.window).as_slice_of_cells();
+            for (place, token) in window.iter().zip(window.iter().skip(self.filled - kept)).take(kept) {
+                place.set(token.get());
+            }
             computed = 0;
         }
         let tokens = tokens.iter().skip(tokens.len() - fresh);

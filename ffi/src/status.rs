@@ -274,6 +274,21 @@ impl Refusal {
     }
 }
 
+/// What the header calls an argument or field that the core calls otherwise.
+fn in_c(what: &'static str) -> &'static str {
+    match what {
+        "dropout.embedding" => "embedding_dropout",
+        "dropout.attention" => "attention_dropout",
+        "dropout.attention_projection" => "attention_projection_dropout",
+        "dropout.mlp_projection" => "mlp_projection_dropout",
+        "dropout rate" => "rate",
+        "peak" => "learning_rate",
+        "last" => "final_learning_rate",
+        "row of C" => "c_stride",
+        _ => what,
+    }
+}
+
 fn core_details(error: Error) -> (jostle_status, Details) {
     let none = Details::default();
     let sizes = |what, given, wanted| Details {
@@ -287,9 +302,9 @@ fn core_details(error: Error) -> (jostle_status, Details) {
         Error::TooLarge { what } => (JOSTLE_TOO_LARGE, Details { what, ..none }),
         Error::Heads { width, heads } => (JOSTLE_HEADS, sizes("heads", heads, width)),
         Error::Range { what, given, wanted } => {
-            (JOSTLE_OUT_OF_RANGE, Details { what, value: given, range: wanted, ..none })
+            (JOSTLE_OUT_OF_RANGE, Details { what: in_c(what), value: given, range: wanted, ..none })
         }
-        Error::Length { what, given, wanted } => (JOSTLE_LENGTH, sizes(what, given, wanted)),
+        Error::Length { what, given, wanted } => (JOSTLE_LENGTH, sizes(in_c(what), given, wanted)),
         Error::Token { index, token, vocab } => {
             let wanted = integer(vocab);
             (JOSTLE_TOKEN, Details { what: "token", index, given: token, wanted, ..none })
@@ -414,10 +429,15 @@ impl jostle_error {
         }
         match status {
             Some(JOSTLE_OUT_OF_RANGE) => {
-                write!(sink, " is {}; wanted: ", self.value)?;
+                sink.write_str(" is ")?;
+                sink.write_float(self.value)?;
+                sink.write_str("; wanted: ")?;
                 sink.write_fixed(&self.range)
             }
-            Some(JOSTLE_NOT_FINITE) => write!(sink, " is {}", self.value),
+            Some(JOSTLE_NOT_FINITE) => {
+                sink.write_str(" is ")?;
+                sink.write_float(self.value)
+            }
             Some(JOSTLE_TOKEN) => {
                 write!(sink, " {} at index {}; wanted: below {}", self.given, self.index, self.wanted)
             }
@@ -442,6 +462,49 @@ struct Sink {
 impl Sink {
     fn write_fixed(&mut self, text: &[c_char]) -> fmt::Result {
         text.iter().take_while(|c| **c != 0).try_for_each(|c| self.write_char(char::from(*c as u8)))
+    }
+
+    /// A number to seven digits. Not by `core::fmt`, whose way with floats is large and can panic.
+    fn write_float(&mut self, x: f32) -> fmt::Result {
+        const DIGITS: i32 = 7;
+        if x.is_nan() {
+            return self.write_str("NaN");
+        }
+        if x.is_sign_negative() {
+            self.write_str("-")?;
+        }
+        if x.is_infinite() {
+            return self.write_str("infinity");
+        }
+        // As d.dddddd times a power of ten.
+        let (mut x, mut exponent) = (f64::from(x.abs()), 0);
+        while x >= 10.0 {
+            (x, exponent) = (x / 10.0, exponent + 1);
+        }
+        while x != 0.0 && x < 1.0 {
+            (x, exponent) = (x * 10.0, exponent - 1);
+        }
+        let mut number = (x * 1e6 + 0.5) as u32;
+        if number >= 10_000_000 {
+            (number, exponent) = (number / 10, exponent + 1);
+        }
+        let mut digits = [0; DIGITS as usize];
+        for digit in digits.iter_mut().rev() {
+            (*digit, number) = ((number % 10) as u8, number / 10);
+        }
+        let zeros = digits.iter().rev().take_while(|digit| **digit == 0).count() as i32;
+
+        let plain = (-5..DIGITS).contains(&exponent);
+        let first = if plain { exponent } else { 0 };
+        let last = (first + 1 - DIGITS + zeros).min(0);
+        for place in (last..=first.max(0)).rev() {
+            if place == -1 {
+                self.write_str(".")?;
+            }
+            let digit = usize::try_from(first - place).ok().and_then(|index| digits.get(index));
+            self.write_char(char::from(b'0' + digit.unwrap_or(&0)))?;
+        }
+        if plain { Ok(()) } else { write!(self, "e{exponent}") }
     }
 }
 

@@ -1,0 +1,1723 @@
+/*
+ * Bad input to every function: each pointer NULL and misaligned, each buffer too short and overlapping another,
+ * each choice out of range, sizes that overflow, structs of other versions, handles that were never made. Each
+ * gives its own status; no byte is written that the header doesn't allow.
+ *
+ * Prints the functions and statuses that it has come across, which header.py compares with the header's.
+ * With HEAP defined, every buffer is a block of malloc's of just its size, for valgrind. With FREESTANDING, the
+ * library has no pool.
+ */
+#include <float.h>
+#include <math.h>
+
+#include "test.h"
+
+/* Nonzero while the library has control: what traps.c looks at. */
+volatile int inside_library;
+
+/* The functions that were called, and the statuses that they returned. */
+static const char *functions[100];
+static size_t function_count;
+static int statuses[100];
+
+static void record(const char *name)
+{
+    for (size_t i = 0; i < function_count; i++)
+        if (strcmp(functions[i], name) == 0)
+            return;
+    need(function_count < COUNT(functions), "room for the functions' names");
+    functions[function_count++] = name;
+}
+
+#define CALL(function) (record(#function), function)
+
+/* Where a call's arguments lie: guard bytes around each. */
+
+#ifdef HEAP
+enum { GUARD = 0 };
+#else
+enum { GUARD = 64 };
+/* Aligned for anything. */
+static union {
+    unsigned char bytes[1 << 18];
+    long double number;
+    void *pointer;
+} arena;
+static size_t arena_used;
+#endif
+
+static unsigned char *take(size_t bytes)
+{
+#ifdef HEAP
+    unsigned char *memory = malloc(bytes);
+    need(memory != NULL, "memory");
+    return memory;
+#else
+    size_t whole = (bytes + 2 * GUARD + 15) / 16 * 16;
+    need(arena_used + whole <= sizeof arena.bytes, "room in the arena");
+    unsigned char *memory = arena.bytes + arena_used;
+    arena_used += whole;
+    memset(memory, 0xA5, whole);
+    return memory + GUARD;
+#endif
+}
+
+/* What an argument is. */
+enum {
+    READ = 0,
+    WRITTEN = 1,   /* by a call that succeeds */
+    WORKSPACE = 2, /* by any call */
+    OPTIONAL = 4,  /* may be NULL */
+    BUFFER = 8,    /* must not overlap others that are written */
+    SHORTENED = 16, /* one byte less is too short */
+    HIDDEN = 32,   /* belongs to a handle: not an argument of the call itself */
+    SOLID = 64,    /* its contents are looked at before overlaps are */
+    OPAQUE = 128   /* may have padding of no value, which valgrind would see compared */
+};
+
+struct argument {
+    const char *name;
+    const char *what; /* its name in jostle_error */
+    int is;
+    size_t alignment, bytes;
+    unsigned char *memory;
+    unsigned char *original, *before; /* its contents at first, and before the call */
+    void *pointer; /* what the call is given, unless it stands in a struct: */
+    size_t size;
+    void *pointer_at, *size_at;
+};
+
+struct number {
+    const char *name;
+    size_t value;
+    int dimension; /* huge values must be refused */
+};
+
+/* One thing that is wrong. */
+struct patch {
+    void *at;
+    unsigned char bytes[8];
+    size_t length;
+    jostle_status status;
+    const char *what;
+};
+
+/* The call under test. */
+static struct argument arguments[24];
+static struct number numbers[12];
+static struct patch patches[64];
+static size_t argument_count, number_count, patch_count;
+static int tells; /* whether the function takes a jostle_error */
+static const char *function_name;
+static jostle_status (*invoke)(void);
+
+/* The error with guards, and what the call is given for it. */
+static struct {
+    unsigned char before[16];
+    jostle_error error;
+    unsigned char after[16];
+} told;
+static jostle_error *error;
+
+static struct argument *find(const char *name)
+{
+    for (size_t i = 0; i < argument_count; i++)
+        if (strcmp(arguments[i].name, name) == 0)
+            return &arguments[i];
+    printf("no argument %s\n", name);
+    exit(1);
+}
+
+static struct number *find_number(const char *name)
+{
+    for (size_t i = 0; i < number_count; i++)
+        if (strcmp(numbers[i].name, name) == 0)
+            return &numbers[i];
+    printf("no number %s\n", name);
+    exit(1);
+}
+
+/* What an invocation passes: a pointer, its size, a number. */
+static void *P(const char *name) { return find(name)->pointer; }
+static size_t S(const char *name) { return find(name)->size; }
+static size_t N(const char *name) { return find_number(name)->value; }
+
+static void begin(void)
+{
+#ifdef HEAP
+    for (size_t i = 0; i < argument_count; i++) {
+        free(arguments[i].memory);
+        free(arguments[i].original);
+        free(arguments[i].before);
+    }
+#else
+    arena_used = 0;
+#endif
+    argument_count = number_count = patch_count = 0;
+    tells = 1;
+}
+
+static struct argument *argument(const char *name, int is, size_t alignment, size_t bytes, const void *contents)
+{
+    need(argument_count < COUNT(arguments), "room for arguments");
+    struct argument *a = &arguments[argument_count++];
+    *a = (struct argument){.name = name, .what = name, .is = is, .alignment = alignment, .bytes = bytes, .size = bytes};
+    a->memory = take(bytes);
+    a->original = take(bytes);
+    a->before = take(bytes);
+    if (contents)
+        memcpy(a->memory, contents, bytes);
+    else
+        memset(a->memory, 0xB7, bytes);
+    a->pointer = a->memory;
+    a->pointer_at = &a->pointer;
+    a->size_at = &a->size;
+    return a;
+}
+
+/* A pointer and, unless that is NULL, a size that stand in a struct which is an argument itself. */
+static void inside(struct argument *a, const char *owner, size_t pointer_offset, const size_t *size_offset)
+{
+    a->pointer_at = find(owner)->memory + pointer_offset;
+    memcpy(a->pointer_at, &a->pointer, sizeof a->pointer);
+    if (size_offset) {
+        a->size_at = find(owner)->memory + *size_offset;
+        memcpy(a->size_at, &a->size, sizeof a->size);
+    }
+}
+
+#define INSIDE(a, owner, type, field) \
+    inside(a, owner, offsetof(type, field), &(size_t){offsetof(type, field##_size)})
+
+static struct argument *read_floats(const char *name, size_t count)
+{
+    static float values[4096];
+    need(count <= COUNT(values), "room for floats");
+    for (size_t i = 0; i < count; i++)
+        values[i] = (float)((i * 7 + 3) % 19) / 19.0f - 0.4f;
+    return argument(name, READ | BUFFER | SHORTENED, sizeof(float), count * sizeof(float), values);
+}
+
+static struct argument *write_floats(const char *name, size_t count)
+{
+    struct argument *a = read_floats(name, count);
+    a->is |= WRITTEN;
+    return a;
+}
+
+static void scratch(size_t bytes)
+{
+    argument("scratch", WRITTEN | WORKSPACE | BUFFER | SHORTENED, sizeof(float), bytes, NULL);
+}
+
+static void read_tokens(const char *name, size_t count)
+{
+    static const int32_t tokens[] = {3, 1, 4, 1, 5, 9, 2, 6};
+    argument(name, READ | BUFFER | SHORTENED, sizeof *tokens, count * sizeof *tokens, tokens);
+}
+
+/* A result that is not a buffer. */
+static void output(const char *name, size_t alignment, size_t bytes)
+{
+    argument(name, WRITTEN, alignment, bytes, NULL);
+}
+#define OUTPUT(name, type) output(name, offsetof(struct { char c; type t; }, t), sizeof(type))
+
+static void number(const char *name, size_t value)
+{
+    need(number_count < COUNT(numbers), "room for numbers");
+    numbers[number_count++] = (struct number){name, value, 0};
+}
+
+static void dimension(const char *name, size_t value)
+{
+    number(name, value);
+    numbers[number_count - 1].dimension = 1;
+}
+
+static void bad(void *at, const void *value, size_t length, jostle_status status, const char *what)
+{
+    need(patch_count < COUNT(patches), "room for patches");
+    struct patch *patch = &patches[patch_count++];
+    *patch = (struct patch){.at = at, .length = length, .status = status, .what = what};
+    memcpy(patch->bytes, value, length);
+}
+
+static void bad_number(const char *name, size_t value, jostle_status status, const char *what)
+{
+    bad(&find_number(name)->value, &value, sizeof value, status, what);
+}
+
+static void bad_choice(const char *name, size_t value)
+{
+    bad_number(name, value, JOSTLE_UNKNOWN_CHOICE, name);
+    bad_number(name, UINT32_MAX, JOSTLE_UNKNOWN_CHOICE, name);
+}
+
+static void bad_u32(const char *name, size_t offset, uint32_t value, jostle_status status, const char *what)
+{
+    bad(find(name)->memory + offset, &value, sizeof value, status, what);
+}
+
+static void bad_float(const char *name, size_t offset, float value, jostle_status status, const char *what)
+{
+    bad(find(name)->memory + offset, &value, sizeof value, status, what);
+}
+
+static void bad_size(const char *name, size_t offset, size_t value, jostle_status status, const char *what)
+{
+    bad(find(name)->memory + offset, &value, sizeof value, status, what);
+}
+
+static void bad_u64(const char *name, size_t offset, uint64_t value, jostle_status status, const char *what)
+{
+    bad(find(name)->memory + offset, &value, sizeof value, status, what);
+}
+
+/* A struct that begins with struct_size. */
+static struct argument *structure(const char *name, const void *value, size_t bytes)
+{
+    struct argument *a = argument(name, READ, sizeof(uint32_t), bytes, value);
+    bad_u32(name, 0, 0, JOSTLE_STRUCT_TOO_SMALL, name);
+    bad_u32(name, 0, (uint32_t)bytes - 1, JOSTLE_STRUCT_TOO_SMALL, name);
+    bad_u32(name, 0, (uint32_t)bytes + 4, JOSTLE_STRUCT_TOO_LARGE, name);
+    bad_u32(name, 0, UINT32_MAX, JOSTLE_STRUCT_TOO_LARGE, name);
+    return a;
+}
+
+/* A plan, trainer or generator. */
+static struct argument *handle(const char *name, const void *value, size_t bytes, size_t mark, int is)
+{
+    struct argument *a = argument(name, is | OPAQUE, 8, bytes, value);
+    bad_u64(name, mark, 0, JOSTLE_NOT_INITIALIZED, name);
+    bad_u64(name, mark, 0x5555555555555555, JOSTLE_NOT_INITIALIZED, name);
+    return a;
+}
+
+/* Runs the call as it is, and looks at what became of everything. */
+static jostle_status run_once(const char *how, jostle_error *error_given)
+{
+    unsigned char pattern[sizeof told];
+    memset(&told, 0xC3, sizeof told);
+    memset(pattern, 0xC3, sizeof pattern);
+    for (size_t i = 0; i < argument_count; i++)
+        memcpy(arguments[i].before, arguments[i].memory, arguments[i].bytes);
+
+    error = error_given;
+    inside_library = 1;
+    jostle_status status = invoke();
+    inside_library = 0;
+
+    if (status >= 0 && (size_t)status < COUNT(statuses))
+        statuses[status] = 1;
+    for (size_t i = 0; i < argument_count; i++) {
+        struct argument *a = &arguments[i];
+        int may_change = (a->is & WORKSPACE) || (status == JOSTLE_OK && (a->is & WRITTEN));
+        if (GUARD == 0 && (a->is & OPAQUE))
+            may_change = 1;
+        if (!may_change)
+            check(memcmp(a->memory, a->before, a->bytes) == 0, "%s, %s: %s was written", function_name, how, a->name);
+        for (int j = 0; j < GUARD; j++)
+            if (a->memory[-1 - j] != 0xA5 || a->memory[a->bytes + j] != 0xA5) {
+                check(0, "%s, %s: written beyond %s", function_name, how, a->name);
+                break;
+            }
+    }
+    if (tells && status != JOSTLE_OK && error_given == &told.error) {
+        check(told.error.status == status, "%s, %s: error.status %d", function_name, how, (int)told.error.status);
+        check(memchr(told.error.what, 0, sizeof told.error.what) && memchr(told.error.range, 0, sizeof told.error.range),
+              "%s, %s: text without an end", function_name, how);
+        check(memcmp(told.before, pattern, sizeof told.before) == 0 && memcmp(told.after, pattern, sizeof told.after) == 0,
+              "%s, %s: written beyond the error", function_name, how);
+    } else {
+        check(memcmp(&told, pattern, sizeof told) == 0, "%s, %s: the error was written", function_name, how);
+    }
+    for (size_t i = 0; i < argument_count; i++)
+        memcpy(arguments[i].memory, arguments[i].original, arguments[i].bytes);
+    return status;
+}
+
+/* Runs the call with something changed, and changes it back. */
+static jostle_status run_with(const char *how, void *at, const void *bytes, size_t length)
+{
+    unsigned char saved[8];
+    jostle_status given[3];
+    jostle_error *errors[3] = {NULL, (jostle_error *)(void *)((char *)&told.error + 1), &told.error};
+    memcpy(saved, at, length);
+    for (int i = 0; i < 3; i++) {
+        memcpy(at, bytes, length);
+        given[i] = run_once(how, errors[i]);
+    }
+    memcpy(at, saved, length);
+    check(given[0] == given[2] && given[1] == given[2], "%s, %s: another status with another error", function_name, how);
+    return given[2];
+}
+
+static void refused(const char *how, jostle_status given, jostle_status wanted, const char *what)
+{
+    check(given == wanted, "%s, %s: status %d, not %d", function_name, how, (int)given, (int)wanted);
+    if (tells && what && given == wanted)
+        check(strcmp(told.error.what, what) == 0, "%s, %s: about \"%s\", not \"%s\"", function_name, how,
+              told.error.what, what);
+}
+
+static int is_buffer(const char *what)
+{
+    for (size_t i = 0; i < argument_count; i++)
+        if ((arguments[i].is & BUFFER) && strcmp(arguments[i].what, what) == 0)
+            return 1;
+    return 0;
+}
+
+/* One argument, in every wrong way that its kind knows. */
+static void mistreat(struct argument *a)
+{
+    char how[120];
+    void *null = NULL, *moved = a->memory + 1;
+    snprintf(how, sizeof how, "%s NULL", a->name);
+    jostle_status status = run_with(how, a->pointer_at, &null, sizeof null);
+    if (a->is & OPTIONAL)
+        check(status == JOSTLE_OK, "%s, %s: status %d, though it is optional", function_name, how, (int)status);
+    else
+        refused(how, status, JOSTLE_NULL_POINTER, a->what);
+
+    if (a->alignment > 1) {
+        snprintf(how, sizeof how, "%s misaligned", a->name);
+        refused(how, run_with(how, a->pointer_at, &moved, sizeof moved), JOSTLE_MISALIGNED, a->what);
+    }
+    if (a->is & SHORTENED) {
+        size_t sizes[] = {a->bytes - 1, 0};
+        for (size_t i = 0; i < COUNT(sizes); i++) {
+            snprintf(how, sizeof how, "%s of %zu bytes", a->name, sizes[i]);
+            status = run_with(how, a->size_at, &sizes[i], sizeof sizes[i]);
+            refused(how, status, JOSTLE_BUFFER_TOO_SHORT, a->what);
+            if (status == JOSTLE_BUFFER_TOO_SHORT && tells)
+                check(told.error.given == (int64_t)sizes[i] && told.error.wanted == (int64_t)a->bytes,
+                      "%s, %s: %ld given, %ld wanted, it says", function_name, how, (long)told.error.given,
+                      (long)told.error.wanted);
+        }
+        size_t longer = a->bytes + 3;
+        snprintf(how, sizeof how, "%s of %zu bytes", a->name, longer);
+        check(run_with(how, a->size_at, &longer, sizeof longer) == JOSTLE_OK, "%s, %s: refused", function_name, how);
+    }
+    if (!(a->is & BUFFER) || (a->is & SOLID))
+        return;
+    for (size_t i = 0; i < argument_count; i++) {
+        struct argument *b = &arguments[i];
+        if (b == a || !(b->is & BUFFER) || !((a->is | b->is) & WRITTEN))
+            continue;
+        /* Begins with the other's last element, ends with the other's first, or is the same. */
+        uintptr_t first = (uintptr_t)b->memory, last = first + (b->bytes - 1) / a->alignment * a->alignment;
+        uintptr_t places[] = {last, first - (a->bytes - a->alignment), first};
+        for (size_t j = 0; j < COUNT(places); j++) {
+            void *place = (void *)places[j];
+            snprintf(how, sizeof how, "%s over %s (%zu)", a->name, b->name, j);
+            refused(how, run_with(how, a->pointer_at, &place, sizeof place), JOSTLE_OVERLAP, NULL);
+            check(is_buffer(told.error.what), "%s, %s: about \"%s\"", function_name, how, told.error.what);
+        }
+    }
+}
+
+/* One dimension at sizes that overflow, or that no buffer can have. */
+static void overflow(struct number *n)
+{
+    static const size_t values[] = {SIZE_MAX, SIZE_MAX / 2 + 1, SIZE_MAX / 4, SIZE_MAX / 4 + 1, SIZE_MAX / 8 + 2,
+                                    SIZE_MAX / 12 + 1, (size_t)1 << (sizeof(size_t) * 4)};
+    for (size_t i = 0; i < COUNT(values); i++) {
+        char how[120];
+        snprintf(how, sizeof how, "%s %zu", n->name, values[i]);
+        jostle_status status = run_with(how, &n->value, &values[i], sizeof values[i]);
+        check(status == JOSTLE_TOO_LARGE || status == JOSTLE_BUFFER_TOO_SHORT || status == JOSTLE_LENGTH ||
+                  status == JOSTLE_CONTEXT || status == JOSTLE_HEADS,
+              "%s, %s: status %d", function_name, how, (int)status);
+    }
+    /* May be allowed or refused, but must not write elsewhere. */
+    size_t zero = 0;
+    run_with("a size of 0", &n->value, &zero, sizeof zero);
+}
+
+static void exercise(const char *name, jostle_status (*call)(void))
+{
+    function_name = name;
+    invoke = call;
+    for (size_t i = 0; i < argument_count; i++)
+        memcpy(arguments[i].original, arguments[i].memory, arguments[i].bytes);
+    need(run_once("as it should be", &told.error) == JOSTLE_OK, name);
+    for (size_t i = 0; i < argument_count; i++)
+        if (!(arguments[i].is & HIDDEN))
+            mistreat(&arguments[i]);
+    for (size_t i = 0; i < patch_count; i++) {
+        struct patch *p = &patches[i];
+        char how[120];
+        snprintf(how, sizeof how, "patch %zu (%s)", i, p->what ? p->what : "");
+        refused(how, run_with(how, p->at, p->bytes, p->length), p->status, p->what);
+    }
+    for (size_t i = 0; i < number_count; i++)
+        if (numbers[i].dimension)
+            overflow(&numbers[i]);
+}
+
+/* What is right, and becomes wrong only where a test says so. */
+
+static jostle_config config;
+static jostle_options options;
+static jostle_recipe recipe;
+static jostle_sampling sampling;
+static jostle_compute compute;
+static jostle_plan plan;
+
+enum { ROWS = 3, WIDTH = 4, HEADS = 2, VOCAB = 11, CONTEXT = 4, SEQUENCES = 2, INNER = 5 };
+
+static void fixtures(void)
+{
+    jostle_error e;
+    need(jostle_config_init(&config, sizeof config, VOCAB, CONTEXT, 1, HEADS, WIDTH) == JOSTLE_OK, "config");
+    need(jostle_options_init(&options, sizeof options, SEQUENCES) == JOSTLE_OK, "options");
+    need(jostle_recipe_init(&recipe, sizeof recipe) == JOSTLE_OK, "recipe");
+    need(jostle_sampling_init(&sampling, sizeof sampling) == JOSTLE_OK, "sampling");
+    need(jostle_compute_init(&compute, sizeof compute) == JOSTLE_OK, "compute");
+    ok(jostle_plan_init(&plan, &config, &options, &e), &e, "plan");
+}
+
+/* An instruction set that this processor can't have. */
+#if defined(__aarch64__)
+enum { ABSENT = JOSTLE_AVX2 };
+#else
+enum { ABSENT = JOSTLE_NEON };
+#endif
+
+static void add_compute(void)
+{
+    structure("compute", &compute, sizeof compute)->is |= OPTIONAL;
+    find("compute")->alignment = sizeof(void *);
+    bad_u32("compute", offsetof(jostle_compute, instruction_set), 5, JOSTLE_UNKNOWN_CHOICE, "instruction_set");
+    bad_u32("compute", offsetof(jostle_compute, instruction_set), ABSENT, JOSTLE_INSTRUCTION_SET, "instruction_set");
+    bad_u32("compute", offsetof(jostle_compute, threads), 0, JOSTLE_ZERO, "threads");
+    bad_u32("compute", offsetof(jostle_compute, threads), 2, JOSTLE_NULL_POINTER, "run");
+}
+
+static void add_plan(void)
+{
+    handle("plan", &plan, sizeof plan, offsetof(jostle_plan, opaque), READ);
+}
+
+static void add_recipe(void)
+{
+    structure("recipe", &recipe, sizeof recipe);
+    find("recipe")->alignment = 8;
+    bad_u32("recipe", offsetof(jostle_recipe, optimizer), 2, JOSTLE_UNKNOWN_CHOICE, "optimizer");
+    bad_float("recipe", offsetof(jostle_recipe, beta1), 1, JOSTLE_OUT_OF_RANGE, "beta1");
+    bad_float("recipe", offsetof(jostle_recipe, beta2), NAN, JOSTLE_OUT_OF_RANGE, "beta2");
+    bad_float("recipe", offsetof(jostle_recipe, epsilon), 0, JOSTLE_OUT_OF_RANGE, "epsilon");
+    bad_float("recipe", offsetof(jostle_recipe, weight_decay), -1, JOSTLE_OUT_OF_RANGE, "weight_decay");
+}
+
+static void add_mask(void)
+{
+    jostle_mask mask = {.struct_size = sizeof mask, .rate = 0.5f, .stream = JOSTLE_ATTENTION_DROPOUT};
+    structure("mask", &mask, sizeof mask)->is |= OPTIONAL;
+    find("mask")->alignment = 8;
+    bad_u32("mask", offsetof(jostle_mask, stream), 3, JOSTLE_UNKNOWN_CHOICE, "stream");
+    bad_u32("mask", offsetof(jostle_mask, stream), 8, JOSTLE_UNKNOWN_CHOICE, "stream");
+    bad_float("mask", offsetof(jostle_mask, rate), 1, JOSTLE_OUT_OF_RANGE, "rate");
+    bad_float("mask", offsetof(jostle_mask, rate), -0.1f, JOSTLE_OUT_OF_RANGE, "rate");
+    bad_float("mask", offsetof(jostle_mask, rate), NAN, JOSTLE_OUT_OF_RANGE, "rate");
+}
+
+static void add_parameters(void)
+{
+    read_floats("parameters", plan.parameter_count);
+}
+
+static void add_batch(int targets)
+{
+    jostle_batch batch = {.sequences = SEQUENCES, .length = ROWS};
+    argument("batch", READ, sizeof(size_t), sizeof batch, &batch);
+    read_tokens("tokens", SEQUENCES * ROWS);
+    INSIDE(find("tokens"), "batch", jostle_batch, tokens);
+    bad_u32("tokens", 4, VOCAB, JOSTLE_TOKEN, "token");
+    bad_u32("tokens", 4, UINT32_MAX, JOSTLE_TOKEN, "token");
+    if (targets) {
+        read_tokens("targets", SEQUENCES * ROWS);
+        INSIDE(find("targets"), "batch", jostle_batch, targets);
+        bad_u32("targets", 8, VOCAB, JOSTLE_TOKEN, "token");
+        bad_u32("targets", 8, (uint32_t)-2, JOSTLE_TOKEN, "token");
+    }
+    bad_size("batch", offsetof(jostle_batch, sequences), 0, JOSTLE_ZERO, "sequences");
+    bad_size("batch", offsetof(jostle_batch, length), 0, JOSTLE_ZERO, "length");
+    bad_size("batch", offsetof(jostle_batch, sequences), SIZE_MAX, JOSTLE_TOO_LARGE, "tokens");
+    bad_size("batch", offsetof(jostle_batch, length), SIZE_MAX / 2, JOSTLE_TOO_LARGE, "tokens");
+    bad_size("batch", offsetof(jostle_batch, length), SIZE_MAX / 16, JOSTLE_BUFFER_TOO_SHORT, "tokens");
+}
+
+/* Functions without an error to tell. */
+
+static jostle_status call_compute_init(void) { return CALL(jostle_compute_init)(P("compute"), N("struct_size")); }
+static jostle_status call_options_init(void) { return CALL(jostle_options_init)(P("options"), N("struct_size"), 3); }
+static jostle_status call_recipe_init(void) { return CALL(jostle_recipe_init)(P("recipe"), N("struct_size")); }
+static jostle_status call_sampling_init(void) { return CALL(jostle_sampling_init)(P("sampling"), N("struct_size")); }
+static jostle_status call_config_init(void)
+{
+    return CALL(jostle_config_init)(P("config"), N("struct_size"), VOCAB, CONTEXT, 1, HEADS, WIDTH);
+}
+
+static void bad_struct_size(size_t size, const char *what)
+{
+    bad_number("struct_size", 0, JOSTLE_STRUCT_TOO_SMALL, what);
+    bad_number("struct_size", size - 1, JOSTLE_STRUCT_TOO_SMALL, what);
+    bad_number("struct_size", size + 1, JOSTLE_STRUCT_TOO_LARGE, what);
+    bad_number("struct_size", SIZE_MAX, JOSTLE_STRUCT_TOO_LARGE, what);
+}
+
+static void init(const char *function, const char *name, size_t alignment, size_t bytes, jostle_status (*call)(void))
+{
+    begin();
+    tells = 0;
+    output(name, alignment, bytes);
+    number("struct_size", bytes);
+    bad_struct_size(bytes, name);
+    exercise(function, call);
+}
+
+static jostle_status call_error_message(void)
+{
+    return CALL(jostle_error_message)(P("error"), P("text"), S("text"));
+}
+
+static void test_inits(void)
+{
+    init("jostle_compute_init", "compute", sizeof(void *), sizeof compute, call_compute_init);
+    init("jostle_config_init", "config", 4, sizeof config, call_config_init);
+    init("jostle_options_init", "options", 4, sizeof options, call_options_init);
+    init("jostle_recipe_init", "recipe", 8, sizeof recipe, call_recipe_init);
+    init("jostle_sampling_init", "sampling", 4, sizeof sampling, call_sampling_init);
+
+    begin();
+    tells = 0;
+    jostle_error e = {.status = JOSTLE_ZERO, .what = "batch"};
+    argument("error", READ, 8, sizeof e, &e);
+    argument("text", WRITTEN, 1, 40, NULL);
+    size_t zero = 0;
+    bad(find("text")->size_at, &zero, sizeof zero, JOSTLE_BUFFER_TOO_SHORT, NULL);
+    exercise("jostle_error_message", call_error_message);
+}
+
+/* Plans. */
+
+static jostle_status call_plan_init(void)
+{
+    return CALL(jostle_plan_init)(P("plan"), P("config"), P("options"), error);
+}
+
+static jostle_status call_plan_tensor(void)
+{
+    return CALL(jostle_plan_tensor)(P("plan"), N("index"), P("values"), S("values"), P("tensor"), error);
+}
+
+static jostle_status call_plan_tensor_named(void)
+{
+    return CALL(jostle_plan_tensor_named)(P("plan"), P("name"), P("values"), S("values"), P("tensor"), error);
+}
+
+static jostle_status call_initialize(void)
+{
+    return CALL(jostle_initialize)(P("plan"), P("parameters"), S("parameters"), 7, error);
+}
+
+static void test_plans(void)
+{
+    begin();
+    OUTPUT("plan", jostle_plan);
+    structure("config", &config, sizeof config);
+    structure("options", &options, sizeof options);
+    static const struct { size_t offset; const char *name; } sizes[] = {
+        {offsetof(jostle_config, vocab), "vocab"},   {offsetof(jostle_config, context), "context"},
+        {offsetof(jostle_config, layers), "layers"}, {offsetof(jostle_config, heads), "heads"},
+        {offsetof(jostle_config, width), "width"},   {offsetof(jostle_config, hidden), "hidden"},
+    };
+    for (size_t i = 0; i < COUNT(sizes); i++) {
+        bad_u32("config", sizes[i].offset, 0, JOSTLE_ZERO, sizes[i].name);
+        bad_u32("config", sizes[i].offset, UINT32_MAX, JOSTLE_TOO_LARGE, sizes[i].name);
+    }
+    bad_u32("config", offsetof(jostle_config, heads), 3, JOSTLE_HEADS, "heads");
+    bad_u32("config", offsetof(jostle_config, activation), 2, JOSTLE_UNKNOWN_CHOICE, "activation");
+    bad_u32("config", offsetof(jostle_config, bias), 2, JOSTLE_UNKNOWN_CHOICE, "bias");
+    bad_u32("config", offsetof(jostle_config, tied), UINT32_MAX, JOSTLE_UNKNOWN_CHOICE, "tied");
+    bad_float("config", offsetof(jostle_config, embedding_dropout), 1, JOSTLE_OUT_OF_RANGE, "embedding_dropout");
+    bad_float("config", offsetof(jostle_config, attention_dropout), -1, JOSTLE_OUT_OF_RANGE, "attention_dropout");
+    bad_float("config", offsetof(jostle_config, attention_projection_dropout), NAN, JOSTLE_OUT_OF_RANGE,
+              "attention_projection_dropout");
+    bad_float("config", offsetof(jostle_config, mlp_projection_dropout), INFINITY, JOSTLE_OUT_OF_RANGE,
+              "mlp_projection_dropout");
+    bad_float("config", offsetof(jostle_config, norm_epsilon), 0, JOSTLE_OUT_OF_RANGE, "norm_epsilon");
+    bad_u32("options", offsetof(jostle_options, batch), 0, JOSTLE_ZERO, "batch");
+    bad_u32("options", offsetof(jostle_options, threads), 0, JOSTLE_ZERO, "threads");
+    bad_u32("options", offsetof(jostle_options, optimizer), 3, JOSTLE_UNKNOWN_CHOICE, "optimizer");
+    exercise("jostle_plan_init", call_plan_init);
+
+    /* Each size is allowed, but not all at once. */
+    begin();
+    jostle_config huge = config;
+    huge.vocab = huge.context = huge.layers = huge.width = huge.hidden = 1u << 30;
+    OUTPUT("plan", jostle_plan);
+    structure("config", &config, sizeof config);
+    structure("options", &options, sizeof options);
+    exercise("jostle_plan_init", call_plan_init);
+    memcpy(find("config")->memory, &huge, sizeof huge);
+    refused("a huge configuration", run_once("a huge configuration", &told.error), JOSTLE_TOO_LARGE, NULL);
+
+    begin();
+    add_plan();
+    number("index", 2);
+    bad_number("index", plan.tensor_count, JOSTLE_NOT_FOUND, "tensor");
+    bad_number("index", SIZE_MAX, JOSTLE_NOT_FOUND, "tensor");
+    read_floats("values", plan.parameter_count)->is |= OPTIONAL;
+    OUTPUT("tensor", jostle_tensor);
+    exercise("jostle_plan_tensor", call_plan_tensor);
+
+    begin();
+    add_plan();
+    read_floats("values", plan.parameter_count)->is |= OPTIONAL;
+    argument("name", READ, 1, sizeof "wte.weight", "wte.weight");
+    bad(find("name")->memory, "b", 1, JOSTLE_NOT_FOUND, "tensor");
+    bad(find("name")->memory, "", 1, JOSTLE_NOT_FOUND, "tensor");
+    bad(find("name")->memory, "\xff", 1, JOSTLE_NOT_UTF8, "name");
+    OUTPUT("tensor", jostle_tensor);
+    exercise("jostle_plan_tensor_named", call_plan_tensor_named);
+
+    begin();
+    add_plan();
+    write_floats("parameters", plan.parameter_count);
+    exercise("jostle_initialize", call_initialize);
+}
+
+/* Passes of a model. */
+
+static jostle_status call_model_logits(void)
+{
+    return CALL(jostle_model_logits)(P("plan"), P("compute"), P("parameters"), S("parameters"), P("workspace"),
+                                     S("workspace"), P("batch"), P("logits"), error);
+}
+
+static jostle_status call_model_loss(void)
+{
+    return CALL(jostle_model_loss)(P("plan"), P("compute"), P("parameters"), S("parameters"), P("workspace"),
+                                   S("workspace"), P("batch"), P("loss"), error);
+}
+
+static jostle_status call_model_backward(void)
+{
+    return CALL(jostle_model_backward)(P("plan"), P("compute"), P("parameters"), S("parameters"), P("gradients"),
+                                       S("gradients"), N("add"), P("workspace"), S("workspace"), P("batch"),
+                                       N("counted"), P("training"), P("loss"), error);
+}
+
+static void add_model(int targets)
+{
+    begin();
+    add_plan();
+    add_compute();
+    add_parameters();
+    argument("workspace", WRITTEN | WORKSPACE | BUFFER | SHORTENED, sizeof(float), plan.workspace_size, NULL);
+    add_batch(targets);
+}
+
+static void test_models(void)
+{
+    add_model(0);
+    output("logits", sizeof(void *), sizeof(void *));
+    exercise("jostle_model_logits", call_model_logits);
+
+    add_model(1);
+    OUTPUT("loss", jostle_loss);
+    exercise("jostle_model_loss", call_model_loss);
+
+    add_model(1);
+    OUTPUT("loss", jostle_loss);
+    write_floats("gradients", plan.parameter_count);
+    number("add", 1);
+    bad_choice("add", 2);
+    number("counted", SEQUENCES * ROWS);
+    jostle_training training = {1, 2, 3};
+    argument("training", READ | OPTIONAL, 8, sizeof training, &training);
+    bad_float("parameters", 16, NAN, JOSTLE_NOT_FINITE, "loss");
+    exercise("jostle_model_backward", call_model_backward);
+
+    /* A pass of one sequence more than the plan's, of one token more than the context. */
+    static const int32_t tokens[20];
+    jostle_batch more = {tokens, sizeof tokens, tokens, sizeof tokens, SEQUENCES + 1, ROWS};
+    jostle_batch longer = {tokens, sizeof tokens, tokens, sizeof tokens, 1, CONTEXT + 1};
+    memcpy(find("batch")->memory, &more, sizeof more);
+    refused("a sequence more", run_once("a sequence more", &told.error), JOSTLE_PLAN, NULL);
+    memcpy(find("batch")->memory, &longer, sizeof longer);
+    refused("a token more", run_once("a token more", &told.error), JOSTLE_CONTEXT, "length");
+}
+
+/* Trainers. */
+
+static jostle_status call_trainer_init(void)
+{
+    return CALL(jostle_trainer_init)(P("trainer"), P("plan"), P("recipe"), P("buffers"), P("compute"), error);
+}
+
+static jostle_status call_trainer_step(void)
+{
+    return CALL(jostle_trainer_step)(P("trainer"), P("text"), S("text"), N("token_type"), P("report"), error);
+}
+
+static jostle_status call_trainer_evaluate(void)
+{
+    return CALL(jostle_trainer_evaluate)(P("trainer"), P("text"), S("text"), N("token_type"), P("loss"), error);
+}
+
+static jostle_status call_trainer_accumulate(void)
+{
+    return CALL(jostle_trainer_accumulate)(P("trainer"), P("batch"), N("counted"), P("loss"), error);
+}
+
+static jostle_status call_trainer_update(void)
+{
+    return CALL(jostle_trainer_update)(P("trainer"), P("loss"), P("report"), error);
+}
+
+static jostle_status call_trainer_steps(void) { return CALL(jostle_trainer_steps)(P("trainer"), P("steps"), error); }
+static jostle_status call_trainer_resume(void) { return CALL(jostle_trainer_resume)(P("trainer"), 5, error); }
+
+/* The five buffers; `is` is added to what they are. */
+static void add_training_memory(int is)
+{
+    write_floats("parameters", plan.parameter_count)->is |= is;
+    write_floats("gradients", plan.parameter_count)->is |= is;
+    write_floats("optimizer", plan.optimizer_size / sizeof(float))->is |= is;
+    memset(find("optimizer")->memory, 0, plan.optimizer_size);
+    argument("workspace", WRITTEN | WORKSPACE | BUFFER | SHORTENED | is, sizeof(float), plan.workspace_size, NULL);
+    argument("batch", WRITTEN | WORKSPACE | BUFFER | SHORTENED | is, sizeof(int32_t), plan.batch_size, NULL);
+}
+
+static jostle_buffers training_memory(void)
+{
+    return (jostle_buffers){
+        .struct_size = sizeof(jostle_buffers),
+        .parameters = P("parameters"), .parameters_size = S("parameters"),
+        .gradients = P("gradients"), .gradients_size = S("gradients"),
+        .optimizer = P("optimizer"), .optimizer_size = S("optimizer"),
+        .workspace = P("workspace"), .workspace_size = S("workspace"),
+        .batch = P("batch"), .batch_size = S("batch"),
+    };
+}
+
+/* A trainer on buffers that are not arguments themselves. */
+static void add_trainer(void)
+{
+    begin();
+    add_training_memory(HIDDEN);
+    jostle_buffers buffers = training_memory();
+    /* An argument of jostle_trainer_accumulate has that name, too. */
+    find("batch")->name = "batch's memory";
+    jostle_trainer trainer;
+    jostle_error e;
+    ok(jostle_trainer_init(&trainer, &plan, &recipe, &buffers, NULL, &e), &e, "trainer");
+    handle("trainer", &trainer, sizeof trainer, 0, WRITTEN);
+}
+
+static void add_text(size_t alignment, size_t count)
+{
+    static unsigned char text[64];
+    for (size_t i = 0; i < COUNT(text); i++)
+        text[i] = alignment == 1 || i % alignment == 0 ? (unsigned char)(i / alignment % VOCAB) : 0;
+    argument("text", READ | BUFFER, alignment, count * alignment, text);
+    number("token_type", alignment);
+    bad_choice("token_type", 3);
+    bad_number("token_type", 0, JOSTLE_UNKNOWN_CHOICE, "token_type");
+}
+
+static void test_trainers(void)
+{
+    begin();
+    add_training_memory(0);
+    jostle_buffers buffers = training_memory();
+    structure("buffers", &buffers, sizeof buffers)->alignment = sizeof(void *);
+    INSIDE(find("parameters"), "buffers", jostle_buffers, parameters);
+    INSIDE(find("gradients"), "buffers", jostle_buffers, gradients);
+    INSIDE(find("optimizer"), "buffers", jostle_buffers, optimizer);
+    INSIDE(find("workspace"), "buffers", jostle_buffers, workspace);
+    INSIDE(find("batch"), "buffers", jostle_buffers, batch);
+    OUTPUT("trainer", jostle_trainer);
+    add_plan();
+    add_compute();
+    add_recipe();
+    bad_u32("recipe", offsetof(jostle_recipe, decay), 4, JOSTLE_UNKNOWN_CHOICE, "decay");
+    bad_u32("recipe", offsetof(jostle_recipe, accumulate), 0, JOSTLE_ZERO, "accumulate");
+    bad_float("recipe", offsetof(jostle_recipe, clip), -1, JOSTLE_OUT_OF_RANGE, "clip");
+    bad_float("recipe", offsetof(jostle_recipe, learning_rate), NAN, JOSTLE_OUT_OF_RANGE, "learning_rate");
+    bad_u32("recipe", offsetof(jostle_recipe, decay), JOSTLE_LINEAR, JOSTLE_ZERO, "steps");
+    bad_u32("recipe", offsetof(jostle_recipe, optimizer), JOSTLE_SGD, JOSTLE_PLAN, NULL);
+    exercise("jostle_trainer_init", call_trainer_init);
+    jostle_recipe late = recipe;
+    late.decay = JOSTLE_COSINE;
+    late.warmup = 11;
+    late.steps = 10;
+    memcpy(find("recipe")->memory, &late, sizeof late);
+    refused("a long warm-up", run_once("a long warm-up", &told.error), JOSTLE_STEPS, "warmup");
+    late.warmup = 0;
+    late.final_learning_rate = 1;
+    memcpy(find("recipe")->memory, &late, sizeof late);
+    refused("a rising rate", run_once("a rising rate", &told.error), JOSTLE_OUT_OF_RANGE, "final_learning_rate");
+
+    static const size_t types[] = {JOSTLE_U8, JOSTLE_U16, JOSTLE_I32};
+    for (size_t i = 0; i < COUNT(types); i++) {
+        size_t one = types[i], four = CONTEXT * types[i];
+        add_trainer();
+        add_text(types[i], 12);
+        /* A window is one token longer than the context. */
+        bad(find("text")->size_at, &four, sizeof four, JOSTLE_TOO_FEW_TOKENS, "tokens");
+        OUTPUT("report", jostle_report);
+        exercise("jostle_trainer_step", call_trainer_step);
+
+        add_trainer();
+        add_text(types[i], 12);
+        bad(find("text")->memory + types[i], "\x7f", 1, JOSTLE_TOKEN, "token");
+        bad(find("text")->size_at, &one, sizeof one, JOSTLE_TOO_FEW_TOKENS, "tokens");
+        OUTPUT("loss", jostle_loss);
+        exercise("jostle_trainer_evaluate", call_trainer_evaluate);
+    }
+
+    add_trainer();
+    add_batch(1);
+    number("counted", SEQUENCES * ROWS);
+    OUTPUT("loss", jostle_loss);
+    bad_float("parameters", 16, NAN, JOSTLE_NOT_FINITE, "loss");
+    exercise("jostle_trainer_accumulate", call_trainer_accumulate);
+
+    add_trainer();
+    jostle_loss loss = {2.5, 1};
+    argument("loss", READ, 8, sizeof loss, &loss);
+    OUTPUT("report", jostle_report);
+    bad_float("gradients", 16, INFINITY, JOSTLE_NOT_FINITE, "gradient norm");
+    exercise("jostle_trainer_update", call_trainer_update);
+
+    add_trainer();
+    OUTPUT("steps", uint64_t);
+    exercise("jostle_trainer_steps", call_trainer_steps);
+
+    add_trainer();
+    exercise("jostle_trainer_resume", call_trainer_resume);
+}
+
+/* Generators. */
+
+static jostle_status call_generator_init(void)
+{
+    return CALL(jostle_generator_init)(P("generator"), P("plan"), P("compute"), P("parameters"), S("parameters"),
+                                       P("memory"), S("memory"), P("window"), S("window"), error);
+}
+
+static jostle_status call_generator_feed(void)
+{
+    return CALL(jostle_generator_feed)(P("generator"), P("tokens"), S("tokens"), P("logits"), error);
+}
+
+static jostle_status call_generator_draw(void)
+{
+    return CALL(jostle_generator_draw)(P("generator"), P("sampling"), P("order"), S("order"), 1, 2, P("token"), error);
+}
+
+static jostle_status call_generator_clear(void) { return CALL(jostle_generator_clear)(P("generator"), error); }
+
+static void add_generation_memory(int is)
+{
+    add_parameters();
+    find("parameters")->is |= is;
+    argument("memory", WRITTEN | BUFFER | SHORTENED | is, sizeof(float), plan.generation_size, NULL);
+    argument("window", WRITTEN | BUFFER | SHORTENED | is, sizeof(int32_t), plan.window_size, NULL);
+}
+
+static float *add_generator(void)
+{
+    static const int32_t tokens[] = {1, 2};
+    jostle_generator generator;
+    jostle_error e;
+    float *logits;
+    begin();
+    add_generation_memory(HIDDEN);
+    ok(jostle_generator_init(&generator, &plan, NULL, P("parameters"), S("parameters"), P("memory"), S("memory"),
+                             P("window"), S("window"), &e), &e, "generator");
+    ok(jostle_generator_feed(&generator, tokens, sizeof tokens, &logits, &e), &e, "feed");
+    handle("generator", &generator, sizeof generator, 0, WRITTEN);
+    return logits;
+}
+
+static void test_generators(void)
+{
+    begin();
+    add_plan();
+    add_compute();
+    add_generation_memory(0);
+    OUTPUT("generator", jostle_generator);
+    exercise("jostle_generator_init", call_generator_init);
+
+    add_generator();
+    read_tokens("tokens", 5);
+    find("tokens")->is &= ~SHORTENED;
+    size_t none = 3;
+    bad(find("tokens")->size_at, &none, sizeof none, JOSTLE_ZERO, "number of tokens");
+    bad_u32("tokens", 8, VOCAB, JOSTLE_TOKEN, "token");
+    output("logits", sizeof(void *), sizeof(void *));
+    exercise("jostle_generator_feed", call_generator_feed);
+
+    float *logits = add_generator();
+    structure("sampling", &sampling, sizeof sampling);
+    argument("order", WRITTEN | WORKSPACE | BUFFER | SHORTENED, 4, plan.order_size, NULL);
+    OUTPUT("token", int32_t);
+    bad_float("sampling", offsetof(jostle_sampling, temperature), -1, JOSTLE_OUT_OF_RANGE, "temperature");
+    bad_float("sampling", offsetof(jostle_sampling, temperature), INFINITY, JOSTLE_OUT_OF_RANGE, "temperature");
+    bad_float("sampling", offsetof(jostle_sampling, top_p), 0, JOSTLE_OUT_OF_RANGE, "top_p");
+    bad_float("sampling", offsetof(jostle_sampling, top_p), 1.5f, JOSTLE_OUT_OF_RANGE, "top_p");
+    bad_float("sampling", offsetof(jostle_sampling, min_p), NAN, JOSTLE_OUT_OF_RANGE, "min_p");
+    size_t at = (size_t)((unsigned char *)logits - find("memory")->memory);
+    bad_float("memory", at, NAN, JOSTLE_NOT_FINITE, "logit");
+    exercise("jostle_generator_draw", call_generator_draw);
+
+    add_generator();
+    exercise("jostle_generator_clear", call_generator_clear);
+}
+
+/* Checkpoints. */
+
+static jostle_progress progress = {17, 1337};
+
+static jostle_status call_checkpoint_size(void)
+{
+    return CALL(jostle_checkpoint_size)(P("plan"), N("optimizer"), P("metadata"), N("metadata_count"), P("size"), error);
+}
+
+static jostle_status call_checkpoint_write(void)
+{
+    return CALL(jostle_checkpoint_write)(P("plan"), P("parameters"), S("parameters"), P("optimizer"), S("optimizer"),
+                                         P("progress"), P("metadata"), N("metadata_count"), P("bytes"), S("bytes"),
+                                         P("written"), error);
+}
+
+static jostle_status call_checkpoint_config(void)
+{
+    return CALL(jostle_checkpoint_config)(P("bytes"), S("bytes"), P("config"), N("struct_size"), error);
+}
+
+static jostle_status call_checkpoint_read(void)
+{
+    return CALL(jostle_checkpoint_read)(P("bytes"), S("bytes"), P("plan"), P("parameters"), S("parameters"),
+                                        P("optimizer"), S("optimizer"), P("progress"), error);
+}
+
+static jostle_status call_checkpoint_read_parameters(void)
+{
+    return CALL(jostle_checkpoint_read_parameters)(P("bytes"), S("bytes"), P("plan"), P("parameters"), S("parameters"),
+                                                   error);
+}
+
+static jostle_status call_checkpoint_metadata(void)
+{
+    return CALL(jostle_checkpoint_metadata)(P("bytes"), S("bytes"), P("key"), P("text"), S("text"), P("length"), error);
+}
+
+static void add_metadata(void)
+{
+    jostle_metadata metadata;
+    memset(&metadata, 0, sizeof metadata);
+    argument("metadata", READ, sizeof(void *), sizeof metadata, &metadata);
+    argument("metadata key", READ, 1, 5, "note");
+    argument("metadata value", READ, 1, 6, "hello");
+    inside(find("metadata key"), "metadata", offsetof(jostle_metadata, key), NULL);
+    inside(find("metadata value"), "metadata", offsetof(jostle_metadata, value), NULL);
+    number("metadata_count", 1);
+    bad(find("metadata key")->memory, "\xff", 1, JOSTLE_NOT_UTF8, "metadata key");
+    bad(find("metadata value")->memory, "\xc3(", 2, JOSTLE_NOT_UTF8, "metadata value");
+}
+
+/* A checkpoint with a note, in memory that stays. */
+static const unsigned char *a_checkpoint(size_t *size)
+{
+    static unsigned char bytes[16384];
+    static float values[4096];
+    const jostle_metadata metadata = {"note", "hello"};
+    jostle_error e;
+    need(plan.parameter_count * 2 <= COUNT(values), "room for the optimizer");
+    ok(jostle_checkpoint_write(&plan, values, plan.parameters_size, values, plan.optimizer_size, &progress, &metadata, 1,
+                               bytes, sizeof bytes, size, &e), &e, "checkpoint");
+    return bytes;
+}
+
+static void add_file(void)
+{
+    size_t size;
+    const unsigned char *bytes = a_checkpoint(&size);
+    begin();
+    argument("bytes", READ | BUFFER | SOLID, 1, size, bytes);
+    unsigned char other = (unsigned char)(bytes[size - 1] ^ 1);
+    size_t shorter = size - 1, seven = 7, none = 0;
+    bad(find("bytes")->size_at, &shorter, sizeof shorter, JOSTLE_CHECKPOINT_TRUNCATED, "checkpoint");
+    bad(find("bytes")->size_at, &seven, sizeof seven, JOSTLE_CHECKPOINT_TRUNCATED, "checkpoint");
+    bad(find("bytes")->size_at, &none, sizeof none, JOSTLE_CHECKPOINT_TRUNCATED, "checkpoint");
+    bad(find("bytes")->memory + 8, "x", 1, JOSTLE_CHECKPOINT_HEADER, "checkpoint");
+    bad_u64("bytes", 0, UINT64_MAX, JOSTLE_CHECKPOINT_HEADER, "checkpoint");
+    bad(find("bytes")->memory + size - 1, &other, 1, JOSTLE_CHECKPOINT_CHECKSUM, "checkpoint");
+}
+
+/* A safetensors file of this header and so many bytes of zeros, read as parameters and as a checkpoint. */
+static void refuse_file(const char *header, size_t zeros, jostle_status wanted, int whole)
+{
+    static unsigned char bytes[512];
+    static float values[4096];
+    jostle_progress read;
+    size_t length = strlen(header);
+    need(8 + length + zeros <= sizeof bytes, "room for a file");
+    memset(bytes, 0, sizeof bytes);
+    bytes[0] = (unsigned char)length;
+    bytes[1] = (unsigned char)(length >> 8);
+    memcpy(bytes + 8, header, length);
+    size_t size = 8 + length + zeros;
+    jostle_status status =
+        whole ? jostle_checkpoint_read(bytes, size, &plan, values, plan.parameters_size, NULL, 0, &read, NULL)
+              : jostle_checkpoint_read_parameters(bytes, size, &plan, values, plan.parameters_size, NULL);
+    check(status == wanted, "%s: status %d, not %d", header, (int)status, (int)wanted);
+    statuses[status] = 1;
+}
+
+static void test_checkpoints(void)
+{
+    begin();
+    add_plan();
+    add_metadata();
+    number("optimizer", 1);
+    bad_choice("optimizer", 2);
+    OUTPUT("size", size_t);
+    exercise("jostle_checkpoint_size", call_checkpoint_size);
+    jostle_metadata many[JOSTLE_METADATA_MOST + 1];
+    static const char keys[] = "abcdefghijklmnopqrstuvwxyz";
+    for (size_t i = 0; i < COUNT(many); i++)
+        many[i] = (jostle_metadata){keys + i, ""};
+    jostle_error e;
+    size_t size;
+    jostle_status status = jostle_checkpoint_size(&plan, 0, many, COUNT(many), &size, &e);
+    check(status == JOSTLE_TOO_LARGE && strcmp(e.what, "metadata") == 0, "17 entries: status %d", (int)status);
+    ok(jostle_checkpoint_size(&plan, 0, many, COUNT(many) - 1, &size, &e), &e, "16 entries");
+
+    a_checkpoint(&size);
+    begin();
+    add_plan();
+    add_metadata();
+    add_parameters();
+    read_floats("optimizer", plan.optimizer_size / sizeof(float));
+    argument("progress", READ, 8, sizeof progress, &progress);
+    argument("bytes", WRITTEN | BUFFER | SHORTENED, 1, size, NULL);
+    OUTPUT("written", size_t);
+    find("optimizer")->is |= OPTIONAL;
+    exercise("jostle_checkpoint_write", call_checkpoint_write);
+    memcpy(find("metadata key")->memory, "form", 5);
+    jostle_metadata format = {"format", "pt"};
+    memcpy(find("metadata")->memory, &format, sizeof format);
+    refused("a reserved key", run_once("a reserved key", &told.error), JOSTLE_CHECKPOINT_KEY, "metadata");
+
+    add_file();
+    OUTPUT("config", jostle_config);
+    number("struct_size", sizeof config);
+    bad_struct_size(sizeof config, "config");
+    exercise("jostle_checkpoint_config", call_checkpoint_config);
+
+    add_file();
+    add_plan();
+    write_floats("parameters", plan.parameter_count);
+    write_floats("optimizer", plan.optimizer_size / sizeof(float))->is |= OPTIONAL;
+    OUTPUT("progress", jostle_progress);
+    exercise("jostle_checkpoint_read", call_checkpoint_read);
+    jostle_config other = config;
+    jostle_plan another;
+    other.activation = JOSTLE_GELU_TANH;
+    ok(jostle_plan_init(&another, &other, &options, &e), &e, "another plan");
+    memcpy(find("plan")->memory, &another, sizeof another);
+    refused("another model", run_once("another model", &told.error), JOSTLE_CHECKPOINT_CONFIGURATION, NULL);
+
+    add_file();
+    add_plan();
+    write_floats("parameters", plan.parameter_count);
+    exercise("jostle_checkpoint_read_parameters", call_checkpoint_read_parameters);
+
+    add_file();
+    argument("key", READ, 1, 5, "note");
+    bad(find("key")->memory, "N", 1, JOSTLE_NOT_FOUND, "metadata");
+    bad(find("key")->memory, "\xff", 1, JOSTLE_NOT_UTF8, "key");
+    argument("text", WRITTEN | BUFFER | SHORTENED, 1, 6, NULL);
+    OUTPUT("length", size_t);
+    exercise("jostle_checkpoint_metadata", call_checkpoint_metadata);
+
+    refuse_file("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
+                "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, JOSTLE_CHECKPOINT_DUPLICATE, 0);
+    refuse_file("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, JOSTLE_CHECKPOINT_OFFSETS, 0);
+    refuse_file("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, JOSTLE_CHECKPOINT_MISSING, 0);
+    refuse_file("{\"wte.weight\":{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[0,4]}}", 4,
+                JOSTLE_CHECKPOINT_SHAPE, 0);
+    refuse_file("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, JOSTLE_CHECKPOINT_METADATA, 1);
+}
+
+/* The operations alone. */
+
+static jostle_status call_matmul(void)
+{
+    return CALL(jostle_matmul)(P("compute"), N("m"), N("n"), N("k"), P("c"), S("c"), N("c_stride"), N("start"),
+                               P("bias"), S("bias"), P("a"), P("b"), P("scratch"), S("scratch"), error);
+}
+
+static jostle_status call_linear_forward(void)
+{
+    return CALL(jostle_linear_forward)(P("compute"), N("rows"), N("inputs"), N("outputs"), P("y"), S("y"), P("x"),
+                                       S("x"), P("weight"), S("weight"), P("bias"), S("bias"), P("scratch"),
+                                       S("scratch"), error);
+}
+
+static jostle_status call_linear_backward(void)
+{
+    return CALL(jostle_linear_backward)(P("compute"), N("rows"), N("inputs"), N("outputs"), P("d_x"), S("d_x"),
+                                        P("d_y"), S("d_y"), P("weight"), S("weight"), P("scratch"), S("scratch"),
+                                        error);
+}
+
+static jostle_status call_linear_backward_parameters(void)
+{
+    return CALL(jostle_linear_backward_parameters)(P("compute"), N("rows"), N("inputs"), N("outputs"), P("d_weight"),
+                                                   S("d_weight"), P("d_bias"), S("d_bias"), P("x"), S("x"), P("d_y"),
+                                                   S("d_y"), P("scratch"), S("scratch"), error);
+}
+
+static void add_matrix(const char *name, const char *data, size_t rows, size_t columns)
+{
+    jostle_matrix matrix = {.row_stride = columns, .column_stride = 1};
+    argument(name, READ, sizeof(void *), sizeof matrix, &matrix);
+    read_floats(data, rows * columns)->what = name;
+    inside(find(data), name, offsetof(jostle_matrix, data), &(size_t){offsetof(jostle_matrix, size)});
+    bad_size(name, offsetof(jostle_matrix, row_stride), SIZE_MAX, JOSTLE_TOO_LARGE, name);
+    bad_size(name, offsetof(jostle_matrix, column_stride), SIZE_MAX / 2, JOSTLE_TOO_LARGE, name);
+    bad_size(name, offsetof(jostle_matrix, row_stride), columns + 1, JOSTLE_BUFFER_TOO_SHORT, name);
+}
+
+static void add_linear(size_t m, size_t n, size_t k)
+{
+    begin();
+    add_compute();
+    dimension("rows", ROWS);
+    dimension("inputs", WIDTH);
+    dimension("outputs", INNER);
+    scratch(jostle_matmul_scratch_size(m, n, k));
+}
+
+static void test_products(void)
+{
+    begin();
+    add_compute();
+    dimension("m", ROWS);
+    dimension("n", INNER);
+    dimension("k", WIDTH);
+    dimension("c_stride", INNER + 1);
+    bad_number("c_stride", INNER - 1, JOSTLE_LENGTH, "c_stride");
+    number("start", JOSTLE_START_BIAS);
+    bad_choice("start", 3);
+    write_floats("c", (ROWS - 1) * (INNER + 1) + INNER);
+    read_floats("bias", INNER);
+    add_matrix("a", "a's data", ROWS, WIDTH);
+    add_matrix("b", "b's data", WIDTH, INNER);
+    scratch(jostle_matmul_scratch_size(ROWS, INNER, WIDTH));
+    exercise("jostle_matmul", call_matmul);
+
+    add_linear(ROWS, INNER, WIDTH);
+    write_floats("y", ROWS * INNER);
+    read_floats("x", ROWS * WIDTH);
+    read_floats("weight", WIDTH * INNER);
+    read_floats("bias", INNER)->is |= OPTIONAL;
+    exercise("jostle_linear_forward", call_linear_forward);
+
+    add_linear(ROWS, WIDTH, INNER);
+    write_floats("d_x", ROWS * WIDTH);
+    read_floats("d_y", ROWS * INNER);
+    read_floats("weight", WIDTH * INNER);
+    exercise("jostle_linear_backward", call_linear_backward);
+
+    add_linear(WIDTH, INNER, ROWS);
+    write_floats("d_weight", WIDTH * INNER);
+    write_floats("d_bias", INNER)->is |= OPTIONAL;
+    read_floats("x", ROWS * WIDTH);
+    read_floats("d_y", ROWS * INNER);
+    exercise("jostle_linear_backward_parameters", call_linear_backward_parameters);
+}
+
+static jostle_status call_attention_forward(void)
+{
+    return CALL(jostle_attention_forward)(P("compute"), N("length"), N("width"), N("heads"), P("mask"), P("out"),
+                                          S("out"), P("stats"), S("stats"), P("qkv"), S("qkv"), P("scratch"),
+                                          S("scratch"), error);
+}
+
+static jostle_status call_attention_backward(void)
+{
+    return CALL(jostle_attention_backward)(P("compute"), N("length"), N("width"), N("heads"), P("mask"), P("d_qkv"),
+                                           S("d_qkv"), P("d_out"), S("d_out"), P("qkv"), S("qkv"), P("out"), S("out"),
+                                           P("stats"), S("stats"), P("scratch"), S("scratch"), error);
+}
+
+static jostle_status call_attention_weights(void)
+{
+    return CALL(jostle_attention_weights)(P("compute"), N("length"), N("width"), N("heads"), P("weights"),
+                                          S("weights"), P("qkv"), S("qkv"), P("scratch"), S("scratch"), error);
+}
+
+static void add_attention(void)
+{
+    begin();
+    add_compute();
+    dimension("length", ROWS);
+    dimension("width", WIDTH);
+    dimension("heads", HEADS);
+    bad_number("heads", 0, JOSTLE_ZERO, "heads");
+    read_floats("qkv", ROWS * 3 * WIDTH);
+    scratch(jostle_attention_scratch_size(ROWS, WIDTH));
+}
+
+static void test_attention(void)
+{
+    add_attention();
+    add_mask();
+    write_floats("out", ROWS * WIDTH);
+    write_floats("stats", HEADS * ROWS * 2);
+    exercise("jostle_attention_forward", call_attention_forward);
+
+    add_attention();
+    add_mask();
+    write_floats("d_qkv", ROWS * 3 * WIDTH);
+    read_floats("d_out", ROWS * WIDTH);
+    read_floats("out", ROWS * WIDTH);
+    read_floats("stats", HEADS * ROWS * 2);
+    exercise("jostle_attention_backward", call_attention_backward);
+
+    add_attention();
+    write_floats("weights", HEADS * ROWS * ROWS);
+    exercise("jostle_attention_weights", call_attention_weights);
+    jostle_error e;
+    float weights[27], qkv[36] = {0}, memory[1024];
+    need(jostle_attention_scratch_size(ROWS, WIDTH) <= sizeof memory, "room for scratch");
+    jostle_status status = jostle_attention_weights(NULL, ROWS, WIDTH, 3, weights, sizeof weights, qkv, sizeof qkv,
+                                                    memory, sizeof memory, &e);
+    check(status == JOSTLE_HEADS && e.given == 3 && e.wanted == WIDTH, "three heads of a width of four");
+}
+
+static jostle_status call_softmax_forward(void)
+{
+    return CALL(jostle_softmax_forward)(P("compute"), N("rows"), N("width"), P("x"), S("x"), error);
+}
+
+static jostle_status call_softmax_backward(void)
+{
+    return CALL(jostle_softmax_backward)(P("compute"), N("rows"), N("width"), P("d_x"), S("d_x"), P("d_y"), S("d_y"),
+                                         P("y"), S("y"), error);
+}
+
+static jostle_status call_causal_mask(void)
+{
+    return CALL(jostle_causal_mask)(N("rows"), N("width"), N("offset"), P("scores"), S("scores"), error);
+}
+
+static jostle_status call_layer_norm_forward(void)
+{
+    return CALL(jostle_layer_norm_forward)(P("compute"), N("rows"), N("width"), 1e-5f, P("y"), S("y"), P("mean"),
+                                           S("mean"), P("rstd"), S("rstd"), P("x"), S("x"), P("weight"), S("weight"),
+                                           P("bias"), S("bias"), error);
+}
+
+static jostle_status call_layer_norm_backward(void)
+{
+    return CALL(jostle_layer_norm_backward)(P("compute"), N("rows"), N("width"), P("d_x"), S("d_x"), P("d_y"),
+                                            S("d_y"), P("x"), S("x"), P("mean"), S("mean"), P("rstd"), S("rstd"),
+                                            P("weight"), S("weight"), error);
+}
+
+static jostle_status call_layer_norm_backward_parameters(void)
+{
+    return CALL(jostle_layer_norm_backward_parameters)(P("compute"), N("rows"), N("width"), P("d_weight"),
+                                                       S("d_weight"), P("d_bias"), S("d_bias"), P("d_y"), S("d_y"),
+                                                       P("x"), S("x"), P("mean"), S("mean"), P("rstd"), S("rstd"),
+                                                       error);
+}
+
+static jostle_status call_dropout(void)
+{
+    return CALL(jostle_dropout)(P("compute"), N("rows"), N("width"), P("mask"), P("y"), S("y"), P("x"), S("x"), error);
+}
+
+static void add_rows(void)
+{
+    begin();
+    add_compute();
+    dimension("rows", ROWS);
+    dimension("width", WIDTH);
+}
+
+static void test_rows(void)
+{
+    add_rows();
+    write_floats("x", ROWS * WIDTH);
+    exercise("jostle_softmax_forward", call_softmax_forward);
+
+    add_rows();
+    write_floats("d_x", ROWS * WIDTH);
+    read_floats("d_y", ROWS * WIDTH);
+    read_floats("y", ROWS * WIDTH);
+    exercise("jostle_softmax_backward", call_softmax_backward);
+
+    begin();
+    dimension("rows", ROWS);
+    dimension("width", WIDTH);
+    number("offset", 1);
+    bad_number("width", 0, JOSTLE_ZERO, "width");
+    write_floats("scores", ROWS * WIDTH);
+    exercise("jostle_causal_mask", call_causal_mask);
+    find_number("offset")->value = SIZE_MAX;
+    check(run_once("a huge offset", &told.error) == JOSTLE_OK, "a huge offset");
+
+    add_rows();
+    write_floats("y", ROWS * WIDTH);
+    write_floats("mean", ROWS);
+    write_floats("rstd", ROWS);
+    read_floats("x", ROWS * WIDTH);
+    read_floats("weight", WIDTH);
+    read_floats("bias", WIDTH)->is |= OPTIONAL;
+    exercise("jostle_layer_norm_forward", call_layer_norm_forward);
+
+    add_rows();
+    write_floats("d_x", ROWS * WIDTH);
+    read_floats("d_y", ROWS * WIDTH);
+    read_floats("x", ROWS * WIDTH);
+    read_floats("mean", ROWS);
+    read_floats("rstd", ROWS);
+    read_floats("weight", WIDTH);
+    exercise("jostle_layer_norm_backward", call_layer_norm_backward);
+
+    add_rows();
+    write_floats("d_weight", WIDTH);
+    write_floats("d_bias", WIDTH)->is |= OPTIONAL;
+    read_floats("d_y", ROWS * WIDTH);
+    read_floats("x", ROWS * WIDTH);
+    read_floats("mean", ROWS);
+    read_floats("rstd", ROWS);
+    exercise("jostle_layer_norm_backward_parameters", call_layer_norm_backward_parameters);
+
+    add_rows();
+    add_mask();
+    write_floats("y", ROWS * WIDTH);
+    read_floats("x", ROWS * WIDTH);
+    exercise("jostle_dropout", call_dropout);
+}
+
+static jostle_status call_gelu_forward(void)
+{
+    return CALL(jostle_gelu_forward)(P("compute"), N("count"), N("activation"), P("y"), S("y"), P("x"), S("x"), error);
+}
+
+static jostle_status call_gelu_backward(void)
+{
+    return CALL(jostle_gelu_backward)(P("compute"), N("count"), N("activation"), P("d_x"), S("d_x"), P("d_y"),
+                                      S("d_y"), P("x"), S("x"), error);
+}
+
+static jostle_status call_gradient_norm(void)
+{
+    return CALL(jostle_gradient_norm)(P("compute"), N("count"), P("gradients"), S("gradients"), P("norm"), error);
+}
+
+static jostle_status call_optimizer_update(void)
+{
+    return CALL(jostle_optimizer_update)(P("compute"), P("recipe"), N("count"), P("x"), S("x"), P("gradient"),
+                                         S("gradient"), P("state"), S("state"), N("decays"), 0, 1e-3f, 1.0f, error);
+}
+
+static void add_elements(void)
+{
+    begin();
+    add_compute();
+    dimension("count", 7);
+}
+
+static void test_elements(void)
+{
+    add_elements();
+    number("activation", JOSTLE_GELU);
+    bad_choice("activation", 2);
+    write_floats("y", 7);
+    read_floats("x", 7);
+    exercise("jostle_gelu_forward", call_gelu_forward);
+
+    add_elements();
+    number("activation", JOSTLE_GELU_TANH);
+    bad_choice("activation", 2);
+    write_floats("d_x", 7);
+    read_floats("d_y", 7);
+    read_floats("x", 7);
+    exercise("jostle_gelu_backward", call_gelu_backward);
+
+    add_elements();
+    read_floats("gradients", 7);
+    OUTPUT("norm", float);
+    exercise("jostle_gradient_norm", call_gradient_norm);
+
+    add_elements();
+    add_recipe();
+    number("decays", 1);
+    bad_choice("decays", 2);
+    write_floats("x", 7);
+    read_floats("gradient", 7);
+    write_floats("state", 14);
+    memset(find("state")->memory, 0, 14 * sizeof(float));
+    exercise("jostle_optimizer_update", call_optimizer_update);
+
+    check(CALL(jostle_clip_factor)(4.0f, 1.0f) < 0.26f && jostle_clip_factor(0.5f, 1.0f) == 1.0f, "clipping");
+    /* Products are cut into blocks: their scratch has a limit. */
+    size_t most = CALL(jostle_matmul_scratch_size)(SIZE_MAX, SIZE_MAX, SIZE_MAX);
+    check(most >= jostle_matmul_scratch_size(5000, 5000, 5000) && most < 1 << 24, "a product's scratch: %zu", most);
+    check(CALL(jostle_attention_scratch_size)(SIZE_MAX, SIZE_MAX) == SIZE_MAX, "the attention's scratch");
+}
+
+static jostle_status call_cross_entropy_forward(void)
+{
+    return CALL(jostle_cross_entropy_forward)(P("compute"), N("rows"), N("vocab"), P("losses"), S("losses"),
+                                              P("logits"), S("logits"), P("targets"), S("targets"), error);
+}
+
+static jostle_status call_cross_entropy_backward(void)
+{
+    return CALL(jostle_cross_entropy_backward)(P("compute"), N("rows"), N("vocab"), N("counted"), P("losses"),
+                                               S("losses"), P("logits"), S("logits"), P("targets"), S("targets"),
+                                               error);
+}
+
+static jostle_status call_embedding_forward(void)
+{
+    return CALL(jostle_embedding_forward)(P("compute"), N("rows"), N("length"), N("width"), N("vocab"), N("context"),
+                                          P("x"), S("x"), P("tokens"), S("tokens"), P("wte"), S("wte"), P("wpe"),
+                                          S("wpe"), error);
+}
+
+static jostle_status call_embedding_backward(void)
+{
+    return CALL(jostle_embedding_backward)(P("compute"), N("rows"), N("length"), N("width"), N("vocab"), N("context"),
+                                           P("d_wte"), S("d_wte"), P("d_wpe"), S("d_wpe"), P("d_x"), S("d_x"),
+                                           P("tokens"), S("tokens"), error);
+}
+
+static void add_losses(void)
+{
+    begin();
+    add_compute();
+    dimension("rows", ROWS);
+    dimension("vocab", VOCAB);
+    write_floats("losses", ROWS);
+    read_tokens("targets", ROWS);
+    bad_u32("targets", 4, VOCAB, JOSTLE_TOKEN, "token");
+    bad_u32("targets", 4, (uint32_t)-2, JOSTLE_TOKEN, "token");
+}
+
+static void add_embedding(void)
+{
+    begin();
+    add_compute();
+    dimension("rows", 2 * ROWS);
+    number("length", ROWS);
+    dimension("width", WIDTH);
+    dimension("vocab", VOCAB);
+    dimension("context", CONTEXT);
+    bad_number("length", 0, JOSTLE_ZERO, "length");
+    bad_number("length", CONTEXT + 1, JOSTLE_CONTEXT, "length");
+    bad_number("length", SIZE_MAX, JOSTLE_CONTEXT, "length");
+    read_tokens("tokens", 2 * ROWS);
+    bad_u32("tokens", 4, VOCAB, JOSTLE_TOKEN, "token");
+    bad_u32("tokens", 4, UINT32_MAX, JOSTLE_TOKEN, "token");
+}
+
+static void test_tokens(void)
+{
+    add_losses();
+    read_floats("logits", ROWS * VOCAB);
+    exercise("jostle_cross_entropy_forward", call_cross_entropy_forward);
+
+    add_losses();
+    write_floats("logits", ROWS * VOCAB);
+    number("counted", ROWS);
+    exercise("jostle_cross_entropy_backward", call_cross_entropy_backward);
+
+    add_embedding();
+    write_floats("x", 2 * ROWS * WIDTH);
+    read_floats("wte", VOCAB * WIDTH);
+    read_floats("wpe", CONTEXT * WIDTH);
+    exercise("jostle_embedding_forward", call_embedding_forward);
+
+    add_embedding();
+    write_floats("d_wte", VOCAB * WIDTH);
+    write_floats("d_wpe", CONTEXT * WIDTH);
+    read_floats("d_x", 2 * ROWS * WIDTH);
+    exercise("jostle_embedding_backward", call_embedding_backward);
+}
+
+/* The library as a whole. */
+
+static void test_instruction_sets(void)
+{
+    jostle_error e;
+    ok(CALL(jostle_instruction_set_check)(JOSTLE_FASTEST, &e), &e, "the fastest instruction set");
+    ok(jostle_instruction_set_check(JOSTLE_PORTABLE, NULL), &e, "portable code");
+    jostle_status status = jostle_instruction_set_check(5, &e);
+    check(status == JOSTLE_UNKNOWN_CHOICE && e.given == 5 && strcmp(e.what, "instruction_set") == 0, "a set of no name");
+    check(jostle_instruction_set_check(ABSENT, NULL) == JOSTLE_INSTRUCTION_SET, "an absent set");
+}
+
+static void test_version(void)
+{
+    uint32_t header = JOSTLE_VERSION_MAJOR << 16 | JOSTLE_VERSION_MINOR << 8 | JOSTLE_VERSION_PATCH;
+    check(CALL(jostle_version)() == header, "version %x", (unsigned)jostle_version());
+}
+
+static void message_is(const jostle_error *e, const char *wanted)
+{
+    char text[200];
+    size_t length = strlen(wanted);
+    check(jostle_error_message(e, text, sizeof text) == JOSTLE_OK, "no message");
+    check(strcmp(text, wanted) == 0, "\"%s\", not \"%s\"", text, wanted);
+    /* Cut off at every length, with its zero and no byte more. */
+    for (size_t size = 1; size <= length + 2; size++) {
+        size_t kept = size - 1 < length ? size - 1 : length;
+        memset(text, '~', sizeof text);
+        check(jostle_error_message(e, text, size) == JOSTLE_OK, "no message in %zu bytes", size);
+        check(memcmp(text, wanted, kept) == 0 && text[kept] == 0 && text[kept + 1] == '~', "cut off at %zu: %.*s", size,
+              (int)size, text);
+    }
+}
+
+static void test_messages(void)
+{
+    jostle_error e;
+    jostle_config wrong = config;
+    jostle_plan unused;
+    float x[4] = {0};
+    const int32_t targets[] = {0, 7};
+
+    need(jostle_gelu_forward(NULL, 2, JOSTLE_GELU, x, 7, x + 2, 8, &e) == JOSTLE_BUFFER_TOO_SHORT, "a short buffer");
+    check(e.given == 7 && e.wanted == 8 && e.index == 0 && e.value == 0, "a short buffer's numbers");
+    message_is(&e, "a buffer is too short: y: given 7, wanted 8");
+
+    need(jostle_gelu_forward(NULL, 2, JOSTLE_GELU, NULL, 8, x, 8, &e) == JOSTLE_NULL_POINTER, "NULL");
+    check(e.given == 0 && e.wanted == 0 && e.range[0] == 0, "NULL's numbers");
+    message_is(&e, "a pointer is NULL: y");
+
+    need(jostle_gelu_forward(NULL, 2, 9, x, 8, x + 2, 8, &e) == JOSTLE_UNKNOWN_CHOICE, "a choice");
+    message_is(&e, "an integer is none of the choices: activation is 9");
+
+    wrong.norm_epsilon = 1.5f;
+    need(jostle_plan_init(&unused, &wrong, &options, &e) == JOSTLE_OUT_OF_RANGE, "a range");
+    check(e.value == 1.5f && strcmp(e.range, "more than 0 and less than 1") == 0, "a range's numbers");
+    message_is(&e, "a number is out of range: norm_epsilon is 1.5; wanted: more than 0 and less than 1");
+
+    wrong = config;
+    wrong.struct_size += 8;
+    need(jostle_plan_init(&unused, &wrong, &options, &e) == JOSTLE_STRUCT_TOO_LARGE, "a later version");
+    check(e.given == (int64_t)sizeof config + 8 && e.wanted == (int64_t)sizeof config, "a later version's numbers");
+
+    wrong = config;
+    wrong.layers = 0;
+    need(jostle_plan_init(&unused, &wrong, &options, &e) == JOSTLE_ZERO, "zero");
+    message_is(&e, "a size is 0: layers");
+
+    need(jostle_cross_entropy_forward(NULL, 2, 2, x, 8, (float[4]){0}, 16, targets, 8, &e) == JOSTLE_TOKEN, "a token");
+    check(e.index == 1 && e.given == 7 && e.wanted == 2, "a token's numbers");
+    message_is(&e, "a token is outside the vocabulary: token 7 at index 1; wanted: below 2");
+
+    need(jostle_plan_tensor(&plan, 99, NULL, 0, &(jostle_tensor){.rank = 0}, &e) == JOSTLE_NOT_FOUND, "no tensor");
+    check(e.index == 99, "a tensor's number");
+    message_is(&e, "there is nothing of that name or number: tensor: number 99");
+
+    static const struct {
+        float value;
+        const char *text;
+    } samples[] = {
+        {0, "0"}, {1, "1"}, {-0.25f, "-0.25"}, {0.1f, "0.1"}, {1.0f / 3, "0.3333333"}, {1e-5f, "0.00001"},
+        {1e-8f, "1e-8"}, {1234567, "1234567"}, {1500000, "1500000"}, {9999999.5f, "1e7"}, {16777216, "1.677722e7"},
+        {FLT_MAX, "3.402823e38"}, {FLT_MIN, "1.175494e-38"}, {1e-45f, "1.401298e-45"}, {NAN, "NaN"},
+        {-INFINITY, "-infinity"},
+    };
+    for (size_t i = 0; i < COUNT(samples); i++) {
+        char text[200], wanted[200];
+        jostle_error range = {.status = JOSTLE_OUT_OF_RANGE, .value = samples[i].value, .what = "x", .range = "y"};
+        snprintf(wanted, sizeof wanted, "a number is out of range: x is %s; wanted: y", samples[i].text);
+        check(jostle_error_message(&range, text, sizeof text) == JOSTLE_OK && strcmp(text, wanted) == 0, "%s", text);
+    }
+
+    /* Numbers that no version gives, and text without an end. */
+    check(strcmp(CALL(jostle_status_string)(JOSTLE_OK), "success") == 0, "success");
+    check(strcmp(jostle_status_string(-1), "unknown status") == 0 && strcmp(jostle_status_string(50), "unknown status") == 0,
+          "a status that is none");
+    memset(&e, 'x', sizeof e);
+    char text[300];
+    check(jostle_error_message(&e, text, sizeof text) == JOSTLE_OK && strlen(text) < sizeof text - 1, "text without an end");
+    for (int status = 0; status < (int)COUNT(statuses); status++) {
+        const char *string = jostle_status_string(status);
+        check(strlen(string) > 5 && string[strlen(string) - 1] != '.', "status %d: %s", status, string);
+    }
+}
+
+#ifndef FREESTANDING
+static void count_up(void *argument, size_t index)
+{
+    ((int *)argument)[index]++;
+}
+
+/* Pools allocate: not within `inside_library`. */
+static void test_pool(void)
+{
+    jostle_error e;
+    jostle_pool *pool = NULL;
+    int counts[9] = {0};
+    check(CALL(jostle_pool_start)(0, &pool, &e) == JOSTLE_ZERO && strcmp(e.what, "threads") == 0, "no thread");
+    check(jostle_pool_start(2, NULL, &e) == JOSTLE_NULL_POINTER && strcmp(e.what, "pool") == 0, "no pool");
+    check(jostle_pool_start(2, (jostle_pool **)(void *)((char *)&pool + 1), NULL) == JOSTLE_MISALIGNED, "misaligned");
+    check(pool == NULL, "a pool was written");
+    ok(jostle_pool_start(2, &pool, &e), &e, "pool");
+    CALL(jostle_pool_run)(pool, COUNT(counts), count_up, counts);
+    jostle_pool_run(NULL, COUNT(counts), count_up, counts);
+    for (size_t i = 0; i < COUNT(counts); i++)
+        check(counts[i] == 1, "index %zu: %d times", i, counts[i]);
+    CALL(jostle_pool_stop)(pool);
+    jostle_pool_stop(NULL);
+}
+#endif
+
+int main(void)
+{
+    fixtures();
+    test_inits();
+    test_plans();
+    test_models();
+    test_trainers();
+    test_generators();
+    test_checkpoints();
+    test_products();
+    test_attention();
+    test_rows();
+    test_elements();
+    test_tokens();
+    test_instruction_sets();
+    test_version();
+    test_messages();
+#ifndef FREESTANDING
+    test_pool();
+#endif
+    begin();
+    for (size_t i = 0; i < function_count; i++)
+        printf("function %s\n", functions[i]);
+    for (size_t i = 0; i < COUNT(statuses); i++)
+        if (statuses[i])
+            printf("status %zu\n", i);
+    return finish("bad input");
+}

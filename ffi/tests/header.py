@@ -1,0 +1,109 @@
+"""Checks of include/jostle.h that a compiler doesn't make.
+
+    header.py check jostle.h Cargo.toml     every public item has a comment; the version is Cargo.toml's
+    header.py functions jostle.h            prints the functions
+    header.py covered jostle.h [NAME...]    what bad_input printed, from standard input, is every function but
+                                            those named, and every status that can be brought about
+"""
+
+import re
+import sys
+from pathlib import Path
+
+# A system that refuses a thread can't be had at will; and a refusal that has no number is of a later version.
+NOT_BROUGHT_ABOUT = {"JOSTLE_THREADS", "JOSTLE_OTHER"}
+
+
+def items(header):
+    """Each public item's line number, name and kind, and whether a comment stands before it."""
+    inside, enums, previous = None, set(), ""
+    for number, line in enumerate(header.splitlines(), 1):
+        documented = previous.lstrip().startswith("//")
+        if line.strip():
+            previous = line
+        if match := re.match(r"enum (\w+)", line):
+            inside = "enumerator"
+            enums.add(match[1])
+            yield number, match[1], "enum", documented
+        elif match := re.match(r"typedef struct (\w+)( \w+;)?", line):
+            inside = None if match[2] else "field"
+            yield number, match[1], "struct", documented
+        elif line.startswith("}"):
+            inside = None
+        elif match := re.match(r"typedef \w+ \(\*(\w+)\)", line):
+            yield number, match[1], "typedef", documented
+        elif match := re.match(r"\s*typedef .*?(\w+);", line):
+            # That of an enum repeats its name.
+            if match[1] not in enums:
+                yield number, match[1], "typedef", documented
+        elif match := re.match(r"#define (\w+) ", line):
+            yield number, match[1], "macro", documented
+        elif match := re.match(r"[\w ]+[ *](\w+)\(", line):
+            yield number, match[1], "function", documented
+        elif inside == "field" and (match := re.match(r"    .*?(\w+)(\[\d+\])?;$", line)):
+            yield number, match[1], "field", documented
+        elif inside == "enumerator" and (match := re.match(r"    (\w+) = (\d+),$", line)):
+            yield number, match[1], "enumerator", documented
+
+
+def without_introduction(header):
+    """The header with its first comment left empty, so that lines keep their numbers."""
+    introduction, rest = header.split("*/", 1)
+    return "\n" * introduction.count("\n") + rest
+
+
+def functions(header):
+    return [name for _, name, kind, _ in items(header) if kind == "function"]
+
+
+def check(header, cargo):
+    found = list(items(header))
+    counts = {kind: sum(item[2] == kind for item in found) for kind in sorted({item[2] for item in found})}
+    print(*(f"{count} {kind}s" for kind, count in counts.items()), sep=", ")
+    assert counts.keys() == {"enum", "enumerator", "field", "function", "macro", "struct", "typedef"}, counts
+    # Nothing has been overlooked: whatever has a public name is an item, or a mention of one.
+    code = re.sub(r"//.*", "", header)
+    unknown = set(re.findall(r"\b(?:jostle|JOSTLE)_\w+", code)) - {item[1] for item in found} - {"JOSTLE_H"}
+    problems = [f"{name} is none of the known items" for name in sorted(unknown)]
+    problems += [f"line {number}: {name} has no comment" for number, name, _, documented in found if not documented]
+    wanted = re.search(r'^version = "(.*)"$', cargo, re.MULTILINE)[1]
+    parts = [re.search(rf"#define JOSTLE_VERSION_{part} (\d+)", header) for part in ("MAJOR", "MINOR", "PATCH")]
+    version = ".".join(match[1] for match in parts)
+    if version != wanted:
+        problems.append(f"the header's version is {version}, Cargo.toml's {wanted}")
+    return problems
+
+
+def covered(header, printed, excepted):
+    problems = []
+    called = set(re.findall(r"^function (\w+)$", printed, re.MULTILINE))
+    wanted = set(functions(header)) - set(excepted)
+    problems += [f"{name} is not tested" for name in sorted(wanted - called)]
+    problems += [f"{name} is not in the header" for name in sorted(called - wanted)]
+    returned = {int(status) for status in re.findall(r"^status (\d+)$", printed, re.MULTILINE)}
+    statuses = header[header.index("enum jostle_status") : header.index("};")]
+    for name, number in re.findall(r"^    (\w+) = (\d+),$", statuses, re.MULTILINE):
+        if int(number) not in returned and name not in NOT_BROUGHT_ABOUT:
+            problems.append(f"no call returned {name}")
+        returned.discard(int(number))
+    problems += [f"status {number} is not in the header" for number in sorted(returned)]
+    return problems
+
+
+def main():
+    command, path, *rest = sys.argv[1:]
+    header = without_introduction(Path(path).read_text(encoding="utf-8"))
+    if command == "functions":
+        print(*functions(header), sep="\n")
+        return
+    if command == "check":
+        problems = check(header, Path(rest[0]).read_text(encoding="utf-8"))
+    elif command == "covered":
+        problems = covered(header, sys.stdin.read(), rest)
+    else:
+        sys.exit(__doc__)
+    if problems:
+        sys.exit("\n".join(problems))
+
+
+main()

@@ -1,0 +1,302 @@
+/*
+ * The training run of core/tests/contract.rs, whose bits core/tests/golden/fifty_steps.txt states: on every
+ * instruction set that there is, with threads of the library's and of this program's, in micro-batches, and
+ * resumed from a checkpoint. Every way must end in the same bits.
+ *
+ *     same_bits fifty_steps.txt [STEPS]
+ *
+ * With another number of steps, every way must end in the bits of the first.
+ *
+ * JOSTLE_INSTRUCTION_SETS names the sets that must be there, e.g. portable,avx2; without it, all that the library
+ * offers are tested.
+ */
+#include <pthread.h>
+
+#include "test.h"
+
+enum { VOCAB = 27, CONTEXT = 35, TEXT = 2000, BATCH = 4 };
+
+static uint8_t text[TEXT];
+static char expected[17];
+static size_t run_steps = 50;
+
+/* A model in training and all its memory, just as large as it must be. */
+struct session {
+    jostle_plan plan;
+    jostle_recipe recipe;
+    jostle_buffers buffers;
+    jostle_trainer trainer;
+};
+
+static void *memory(size_t bytes)
+{
+    unsigned char *found = malloc(bytes);
+    need(found != NULL, "memory");
+    /* NaN, as a float: what is read before it is written shows. */
+    memset(found, 0xFF, bytes);
+    return found;
+}
+
+static void start(struct session *s, uint32_t batch, uint32_t accumulate, const jostle_compute *compute)
+{
+    jostle_config config;
+    jostle_options options;
+    jostle_error e;
+    need(jostle_config_init(&config, sizeof config, VOCAB, CONTEXT, 2, 3, 21) == JOSTLE_OK, "config");
+    config.embedding_dropout = config.attention_dropout = 0.2f;
+    config.attention_projection_dropout = config.mlp_projection_dropout = 0.2f;
+    need(jostle_options_init(&options, sizeof options, batch) == JOSTLE_OK, "options");
+    options.threads = compute->threads;
+    ok(jostle_plan_init(&s->plan, &config, &options, &e), &e, "plan");
+
+    need(jostle_recipe_init(&s->recipe, sizeof s->recipe) == JOSTLE_OK, "recipe");
+    s->recipe.learning_rate = 3e-3f;
+    s->recipe.final_learning_rate = 1e-4f;
+    s->recipe.decay = JOSTLE_COSINE;
+    s->recipe.warmup = 5;
+    s->recipe.steps = 60;
+    s->recipe.accumulate = accumulate;
+    s->recipe.seed = 1337;
+
+    const jostle_plan *plan = &s->plan;
+    s->buffers = (jostle_buffers){
+        .struct_size = sizeof s->buffers,
+        .parameters = memory(plan->parameters_size), .parameters_size = plan->parameters_size,
+        .gradients = memory(plan->gradients_size), .gradients_size = plan->gradients_size,
+        .optimizer = memory(plan->optimizer_size), .optimizer_size = plan->optimizer_size,
+        .workspace = memory(plan->workspace_size), .workspace_size = plan->workspace_size,
+        .batch = memory(plan->batch_size), .batch_size = plan->batch_size,
+    };
+    memset(s->buffers.optimizer, 0, plan->optimizer_size);
+    ok(jostle_initialize(plan, s->buffers.parameters, plan->parameters_size, s->recipe.seed, &e), &e, "initialize");
+    ok(jostle_trainer_init(&s->trainer, plan, &s->recipe, &s->buffers, compute, &e), &e, "trainer");
+}
+
+static void end(struct session *s)
+{
+    free(s->buffers.parameters);
+    free(s->buffers.gradients);
+    free(s->buffers.optimizer);
+    free(s->buffers.workspace);
+    free(s->buffers.batch);
+}
+
+static void steps(struct session *s, size_t first, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        jostle_report report;
+        jostle_error e;
+        ok(jostle_trainer_step(&s->trainer, text, sizeof text, JOSTLE_U8, &report, &e), &e, "step");
+        check(report.step == first + i && report.loss > 0 && report.gradient_norm > 0, "step %zu's report", first + i);
+    }
+}
+
+/* FNV-1a over the parameters' bytes, little-endian. */
+static void expect(const struct session *s, const char *how)
+{
+    uint64_t sum = 0xcbf29ce484222325;
+    for (size_t i = 0; i < s->plan.parameter_count; i++) {
+        uint32_t bits;
+        memcpy(&bits, &s->buffers.parameters[i], sizeof bits);
+        for (int byte = 0; byte < 4; byte++)
+            sum = (sum ^ (bits >> 8 * byte & 0xFF)) * 0x100000001b3;
+    }
+    char found[17];
+    snprintf(found, sizeof found, "%08x%08x", (unsigned)(sum >> 32), (unsigned)sum);
+    if (expected[0] == 0)
+        strcpy(expected, found);
+    check(strcmp(found, expected) == 0, "%s: %s, not %s", how, found, expected);
+    printf("%s: %s\n", how, found);
+}
+
+static void fifty(const jostle_compute *compute, const char *how)
+{
+    struct session s;
+    start(&s, BATCH, 1, compute);
+    steps(&s, 0, run_steps);
+    expect(&s, how);
+    end(&s);
+}
+
+/* Threads that are none: each index in turn, from the last on. */
+static void backwards(void *context, size_t count, jostle_task task, void *argument)
+{
+    ++*(size_t *)context;
+    while (count-- > 0)
+        task(argument, count);
+}
+
+static void with_threads(jostle_compute compute)
+{
+    for (uint32_t threads = 2; threads <= 3; threads++) {
+        jostle_pool *pool;
+        jostle_error e;
+        char how[40];
+        ok(jostle_pool_start(threads, &pool, &e), &e, "pool");
+        compute.threads = threads;
+        compute.run = jostle_pool_run;
+        compute.context = pool;
+        snprintf(how, sizeof how, "pool of %u", (unsigned)threads);
+        fifty(&compute, how);
+        jostle_pool_stop(pool);
+    }
+    size_t calls = 0;
+    compute.threads = 3;
+    compute.run = backwards;
+    compute.context = &calls;
+    fifty(&compute, "indices backwards");
+    check(calls > run_steps, "the callback was called %zu times", calls);
+}
+
+/* The windows of a text that a step takes, as jostle_trainer_step draws them, can't be had from outside; two
+ * micro-batches per step give the bits of one batch of both. */
+static void micro_batches(const jostle_compute *compute)
+{
+    struct session s;
+    start(&s, BATCH / 2, 2, compute);
+    steps(&s, 0, run_steps);
+    expect(&s, "two micro-batches a step");
+    end(&s);
+}
+
+/* The same for batches of this program's own: two halves through accumulate against the whole. */
+static void own_batches(const jostle_compute *compute)
+{
+    enum { ROWS = BATCH * CONTEXT };
+    struct session whole, halves;
+    start(&whole, BATCH, 1, compute);
+    start(&halves, BATCH / 2, 1, compute);
+    for (size_t step = 0; step < 3; step++) {
+        int32_t tokens[ROWS], targets[ROWS];
+        jostle_loss loss, first, second;
+        jostle_report one, two;
+        jostle_error e;
+        for (size_t i = 0; i < ROWS; i++) {
+            size_t at = 100 * step + i / CONTEXT * 50 + i % CONTEXT;
+            tokens[i] = text[at];
+            targets[i] = i % 9 == 0 ? -1 : text[at + 1];
+        }
+        size_t counted = ROWS - (ROWS + 8) / 9;
+        jostle_batch all = {tokens, sizeof tokens, targets, sizeof targets, BATCH, CONTEXT};
+        jostle_batch half = {tokens, sizeof tokens / 2, targets, sizeof targets / 2, BATCH / 2, CONTEXT};
+        ok(jostle_trainer_accumulate(&whole.trainer, &all, counted, &loss, &e), &e, "accumulate");
+        ok(jostle_trainer_accumulate(&halves.trainer, &half, counted, &first, &e), &e, "accumulate");
+        half.tokens += ROWS / 2;
+        half.targets += ROWS / 2;
+        ok(jostle_trainer_accumulate(&halves.trainer, &half, counted, &second, &e), &e, "accumulate");
+        check(loss.counted == counted && first.counted + second.counted == counted, "%d targets count",
+              (int)loss.counted);
+        first.sum += second.sum;
+        first.counted += second.counted;
+        ok(jostle_trainer_update(&whole.trainer, &loss, &one, &e), &e, "update");
+        ok(jostle_trainer_update(&halves.trainer, &first, &two, &e), &e, "update");
+        check(one.gradient_norm == two.gradient_norm, "the norm is another in halves");
+    }
+    check(memcmp(whole.buffers.parameters, halves.buffers.parameters, whole.plan.parameters_size) == 0,
+          "two halves differ from the whole");
+    end(&whole);
+    end(&halves);
+}
+
+static void resumed(const jostle_compute *compute)
+{
+    const size_t stop = run_steps * 17 / 50;
+    struct session first, second;
+    jostle_progress progress;
+    jostle_error e;
+    size_t size, written;
+    start(&first, BATCH, 1, compute);
+    steps(&first, 0, stop);
+    progress.seed = first.recipe.seed;
+    ok(jostle_trainer_steps(&first.trainer, &progress.step, &e), &e, "steps");
+    const jostle_plan *plan = &first.plan;
+    ok(jostle_checkpoint_size(plan, 1, NULL, 0, &size, &e), &e, "size");
+    uint8_t *bytes = memory(size);
+    ok(jostle_checkpoint_write(plan, first.buffers.parameters, plan->parameters_size, first.buffers.optimizer,
+                               plan->optimizer_size, &progress, NULL, 0, bytes, size, &written, &e),
+       &e, "write");
+    check(written == size, "%zu bytes written, not %zu", written, size);
+    end(&first);
+
+    jostle_config config;
+    ok(jostle_checkpoint_config(bytes, size, &config, sizeof config, &e), &e, "config");
+    check(config.vocab == VOCAB && config.width == 21 && config.attention_dropout == 0.2f, "another configuration");
+    start(&second, BATCH, 1, compute);
+    progress.step = progress.seed = 0;
+    ok(jostle_checkpoint_read(bytes, size, &second.plan, second.buffers.parameters, second.plan.parameters_size,
+                              second.buffers.optimizer, second.plan.optimizer_size, &progress, &e),
+       &e, "read");
+    check(progress.step == stop && progress.seed == second.recipe.seed, "another progress");
+    ok(jostle_trainer_resume(&second.trainer, progress.step, &e), &e, "resume");
+    steps(&second, stop, run_steps - stop);
+    expect(&second, "resumed from a checkpoint");
+    end(&second);
+    free(bytes);
+}
+
+/* Two trainers at once, each with a thread of its own. */
+static void *fifty_steps(void *argument)
+{
+    struct session *s = argument;
+    for (size_t i = 0; i < run_steps; i++) {
+        jostle_report report;
+        if (jostle_trainer_step(&s->trainer, text, sizeof text, JOSTLE_U8, &report, NULL) != JOSTLE_OK)
+            return NULL;
+    }
+    return s;
+}
+
+static void at_once(const jostle_compute *compute)
+{
+    struct session sessions[2];
+    pthread_t threads[2];
+    for (int i = 0; i < 2; i++)
+        start(&sessions[i], BATCH, 1, compute);
+    for (int i = 0; i < 2; i++)
+        need(pthread_create(&threads[i], NULL, fifty_steps, &sessions[i]) == 0, "a thread");
+    for (int i = 0; i < 2; i++) {
+        void *done;
+        need(pthread_join(threads[i], &done) == 0, "a thread's end");
+        check(done != NULL, "a step failed");
+        expect(&sessions[i], "two trainers at once");
+        end(&sessions[i]);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    static const struct {
+        const char *name;
+        uint32_t number;
+    } sets[] = {{"fastest", JOSTLE_FASTEST}, {"portable", JOSTLE_PORTABLE}, {"avx2", JOSTLE_AVX2}, {"avx512", JOSTLE_AVX512}, {"neon", JOSTLE_NEON}};
+    const char *wanted = getenv("JOSTLE_INSTRUCTION_SETS");
+    need(argc == 2 || argc == 3, "the file with the bits");
+    FILE *file = fopen(argv[1], "r");
+    need(file != NULL && fscanf(file, "%16s", expected) == 1, argv[1]);
+    fclose(file);
+    if (argc == 3) {
+        run_steps = strtoul(argv[2], NULL, 10);
+        expected[0] = 0;
+    }
+    /* A text with structure: a stride that changes slowly. */
+    for (uint32_t i = 0; i < TEXT; i++)
+        text[i] = (uint8_t)((i * i / 97 + 5 * i) % VOCAB);
+
+    jostle_compute compute;
+    need(jostle_compute_init(&compute, sizeof compute) == JOSTLE_OK, "compute");
+    for (size_t i = 0; i < COUNT(sets); i++) {
+        if (wanted ? strstr(wanted, sets[i].name) == NULL : jostle_instruction_set_check(sets[i].number, NULL) != JOSTLE_OK)
+            continue;
+        jostle_error e;
+        ok(jostle_instruction_set_check(sets[i].number, &e), &e, sets[i].name);
+        compute.instruction_set = sets[i].number;
+        fifty(&compute, sets[i].name);
+    }
+    compute.instruction_set = JOSTLE_FASTEST;
+    with_threads(compute);
+    micro_batches(&compute);
+    own_batches(&compute);
+    resumed(&compute);
+    at_once(&compute);
+    return finish("same bits");
+}
