@@ -109,6 +109,8 @@ enum jostle_status
     JOSTLE_NOT_UTF8 = 22,
     // The system refuses to start a thread.
     JOSTLE_THREADS = 23,
+    // A budget of memory is too small for any plan.
+    JOSTLE_BUDGET = 24,
     // A checkpoint ends before its header or its data does.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header is not what safetensors prescribes.
@@ -340,6 +342,10 @@ typedef struct jostle_plan {
     size_t window_size;
     // uint32_t: scratch for drawing a token.
     size_t order_size;
+    // The largest number of sequences that one pass takes.
+    size_t batch;
+    // How many threads may work at once.
+    size_t threads;
     // The number of parameters.
     size_t parameter_count;
     // The number of tensors that they are made of.
@@ -1343,6 +1349,19 @@ jostle_status jostle_plan_init(struct jostle_plan *plan,
                                const struct jostle_config *config,
                                const struct jostle_options *options,
                                struct jostle_error *error);
+
+// Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
+// takes at most `budget` bytes; the plan tells which these are. Neither shows in the result of training: several
+// micro-batches make one step (jostle_recipe's accumulate). JOSTLE_BUDGET tells in `error` how many bytes the
+// smallest plan wants.
+//
+// Pointers:
+// As for jostle_plan_init.
+jostle_status jostle_plan_fit(struct jostle_plan *plan,
+                              const struct jostle_config *config,
+                              const struct jostle_options *options,
+                              size_t budget,
+                              struct jostle_error *error);
 
 // Describes a tensor by its number in the plan's tensor_count.
 //

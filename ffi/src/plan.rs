@@ -37,6 +37,10 @@ pub struct jostle_plan {
     pub window_size: usize,
     /// uint32_t: scratch for drawing a token.
     pub order_size: usize,
+    /// The largest number of sequences that one pass takes.
+    pub batch: usize,
+    /// How many threads may work at once.
+    pub threads: usize,
     /// The number of parameters.
     pub parameter_count: usize,
     /// The number of tensors that they are made of.
@@ -76,6 +80,8 @@ impl jostle_plan {
             generation_size: bytes(plan.generation),
             window_size: bytes(plan.config.context),
             order_size: bytes(plan.config.vocab),
+            batch: plan.options.batch,
+            threads: plan.options.threads,
             parameter_count: plan.parameters,
             tensor_count: plan.tensors().count(),
             opaque: seal::<jostle_plan, 24>(*plan),
@@ -104,6 +110,38 @@ pub unsafe extern "C" fn jostle_plan_init(
             )
         };
         plan.write(jostle_plan::from_core(&Plan::new(&config.to_core()?, &options.to_core()?)?));
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
+/// takes at most `budget` bytes; the plan tells which these are. Neither shows in the result of training: several
+/// micro-batches make one step (jostle_recipe's accumulate). JOSTLE_BUDGET tells in `error` how many bytes the
+/// smallest plan wants.
+///
+/// # Safety
+/// As for jostle_plan_init.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_plan_fit(
+    plan: *mut jostle_plan,
+    config: *const jostle_config,
+    options: *const jostle_options,
+    budget: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        let (plan, config, options) = unsafe {
+            (
+                Output::new("plan", plan)?,
+                border::structure("config", config)?,
+                border::structure("options", options)?,
+            )
+        };
+        let fitting = Plan::fit(&config.to_core()?, &options.to_core()?, budget)?;
+        plan.write(jostle_plan::from_core(&fitting));
         Ok(())
     };
     // SAFETY: the caller's promise.

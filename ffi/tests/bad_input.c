@@ -609,6 +609,11 @@ static jostle_status call_plan_init(void)
     return CALL(jostle_plan_init)(P("plan"), P("config"), P("options"), error);
 }
 
+static jostle_status call_plan_fit(void)
+{
+    return CALL(jostle_plan_fit)(P("plan"), P("config"), P("options"), N("budget"), error);
+}
+
 static jostle_status call_plan_tensor(void)
 {
     return CALL(jostle_plan_tensor)(P("plan"), N("index"), P("values"), S("values"), P("tensor"), error);
@@ -654,6 +659,16 @@ static void test_plans(void)
     bad_u32("options", offsetof(jostle_options, threads), 0, JOSTLE_ZERO, "threads");
     bad_u32("options", offsetof(jostle_options, optimizer), 3, JOSTLE_UNKNOWN_CHOICE, "optimizer");
     exercise("jostle_plan_init", call_plan_init);
+
+    begin();
+    OUTPUT("plan", jostle_plan);
+    structure("config", &config, sizeof config);
+    structure("options", &options, sizeof options);
+    number("budget", plan.training_size);
+    bad_number("budget", 1000, JOSTLE_BUDGET, "budget");
+    bad_u32("options", offsetof(jostle_options, batch), 0, JOSTLE_ZERO, "batch");
+    bad_u32("options", offsetof(jostle_options, threads), 0, JOSTLE_ZERO, "threads");
+    exercise("jostle_plan_fit", call_plan_fit);
 
     /* Each size is allowed, but not all at once. */
     begin();

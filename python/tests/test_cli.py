@@ -235,6 +235,12 @@ def test_plan() -> None:
     last = f"fits 1,572,864 bytes with batch {fitting.batch} and threads 1\n"
     for budget in ("1.5M", "1572864"):
         assert jostle_says("plan", *sizes, "--batch", 64, "--fit", budget).endswith(last)
+    header = jostle_says("plan", *sizes, "--batch", 8, "--defines", "--device", "--prefix", "TINY")
+    assert header.startswith("/* jostle plan --vocab ")
+    assert f"#define TINY_PARAMETERS_SIZE {jostle.plan(config, 8)['parameters']}u" in header
+    assert header.rstrip() == jostle.plan(config, 8).defines(
+        device=True, prefix="TINY", command=header.partition("\n")[0].removeprefix("/* ")
+    ).rstrip()
     tight = refused("plan", *sizes, "--fit", "2K")
     assert tight.returncode == 1
     assert f"wanted: at least {jostle.plan(config).training}" in tight.stderr

@@ -31,6 +31,9 @@ Tied = Annotated[
     bool,
     typer.Option("--tied/--untied", rich_help_panel=MODEL, help="Whether the head is the token embedding."),
 ]
+Dropout = Annotated[
+    float, typer.Option(help="The probability of dropout, everywhere; at least 0 and below 1.")
+]
 Batch = Annotated[int, typer.Option(min=1, help="Sequences in a batch.")]
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A checkpoint, or a run's folder.", show_default=False)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import enum
 import re
+import shlex
+import sys
 from typing import Annotated
 
 import typer
@@ -45,6 +47,7 @@ def command(
     width: options.Width = 128,
     hidden: options.Hidden = None,
     tied: options.Tied = False,
+    dropout: options.Dropout = 0.0,
     batch: options.Batch = 12,
     threads: Annotated[int, typer.Option(min=1, help="How many compute.")] = 1,
     optimizer: Annotated[
@@ -59,6 +62,15 @@ def command(
             " given, that train in it.",
         ),
     ] = None,
+    defines: Annotated[
+        bool, typer.Option("--defines", help="Print a C header of #defines instead, for static arrays.")
+    ] = False,
+    device: Annotated[
+        bool, typer.Option("--device", help="With --defines: the sizes on a microcontroller, not on this machine.")
+    ] = False,
+    prefix: Annotated[
+        str, typer.Option(help="With --defines: what the names of all macros begin with.")
+    ] = "MODEL",
 ) -> None:
     """Show the memory that training takes, without taking it."""
     config = jostle.Config(
@@ -69,8 +81,13 @@ def command(
         width=width,
         hidden=hidden,  # type: ignore[arg-type]  # None for 4 x width
         tied=tied,
+        dropout=dropout,
     )
     plan = jostle.plan(config, batch, threads, optimizer.value, budget=fit)
+    if defines:
+        command = shlex.join(["jostle", *sys.argv[1:]])
+        print(plan.defines(device=device, prefix=prefix, command=command), end="")
+        return
     table = Table("region", box=None)
     table.add_column("bytes", justify="right")
     table.add_column("of training", justify="right")

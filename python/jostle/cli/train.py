@@ -67,9 +67,7 @@ def command(
     width: options.Width = 128,
     hidden: options.Hidden = None,
     tied: options.Tied = False,
-    dropout: Annotated[
-        float, typer.Option(help="The probability of dropout, everywhere; at least 0 and below 1.")
-    ] = 0.1,
+    dropout: options.Dropout = 0.1,
     batch: options.Batch = 12,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches in a step.")] = 1,
     steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 1400,
