@@ -30,7 +30,9 @@ compile() {
     gcc -std=c99 -D_POSIX_C_SOURCE=200809L -O1 -g "${warnings[@]}" -Wstrict-prototypes -o "$work/$1" "${@:2}"
 }
 static=("$hosted/libjostle.a" -lm -lpthread -ldl)
-shared=(-L"$hosted" -Wl,-rpath,"$hosted" -ljostle -lm -lpthread)
+# Under the name that it goes by once it is installed.
+ln -sf "$hosted/libjostle.so" "$work/libjostle.so.0"
+shared=(-L"$hosted" -Wl,-rpath,"$work" -ljostle -lm -lpthread)
 
 say "header"
 for standard in c99 c11; do
