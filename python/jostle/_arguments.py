@@ -6,6 +6,8 @@ import math
 import operator
 from typing import Any, TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
 
 _FLOAT32 = 3.4028234663852886e38
@@ -45,6 +47,12 @@ def number(name: str, given: Any) -> float:
         return float(given)
     except OverflowError:
         return math.inf if given > 0 else -math.inf
+
+
+def float32(name: str, given: Any) -> float:
+    """As `number`, in the fewest digits that tell its float32 from others: so what comes back from a file is equal."""
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(number(name, given))))
 
 
 def amount(name: str, given: Any) -> float:

@@ -56,8 +56,8 @@ class Config:
         for name, default in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
-            object.__setattr__(self, name, _arguments.number(name, getattr(self, name)))
-        object.__setattr__(self, "norm_epsilon", _arguments.number("norm_epsilon", self.norm_epsilon))
+            object.__setattr__(self, name, _arguments.float32(name, getattr(self, name)))
+        object.__setattr__(self, "norm_epsilon", _arguments.float32("norm_epsilon", self.norm_epsilon))
         if self.hidden is None:
             object.__setattr__(self, "hidden", 4 * _arguments.size("width", self.width))
         for name in ("vocab", "context", "layers", "heads", "width", "hidden"):

@@ -236,6 +236,8 @@ class Model:
     ) -> tuple[Model, dict[str, str]]:
         metadata = dict(_native.checkpoint_metadata(data))
         if config is None:
+            if "jostle.vocab" not in metadata:
+                raise ValueError("the file does not say what the model is; wanted: a checkpoint of jostle's, or config=")
             config = Config(**_native.checkpoint_config(data))
         tokenizer = None
         if "tokenizer" in metadata:
