@@ -25,7 +25,7 @@ def text(name: str, given: Any) -> npt.NDArray[Any]:
     array = _integers(name, given)
     if array.ndim != 1:
         raise ValueError(f"{name} has the shape {array.shape}; wanted: (length,)")
-    if array.dtype in (np.uint8, np.uint16, np.int32) and array.dtype.isnative and array.flags.c_contiguous:
+    if array.dtype in (np.uint8, np.uint16, np.int32) and array.flags.c_contiguous and array.flags.aligned:
         return array
     return _as_int32(name, array)
 
@@ -48,10 +48,12 @@ def floats(name: str, given: Any, dimensions: int | None = None, shape: tuple[in
         raise ValueError(f"{name} has {given.ndim} dimensions; wanted: {dimensions}")
     if shape is not None and given.shape != shape:
         raise ValueError(f"{name} has the shape {given.shape}; wanted: {shape}")
-    if given.ndim == 0 or given.size == 0:
+    if shape is None and (given.ndim == 0 or given.size == 0):
         raise ValueError(f"{name} has the shape {given.shape}; wanted: at least one element and one dimension")
     if not given.flags.c_contiguous:
         raise ValueError(f"{name} is not contiguous; wanted: C order (numpy.ascontiguousarray)")
+    if not given.flags.aligned:
+        raise ValueError(f"{name} is not aligned in memory; wanted: an aligned array (numpy.require)")
     return given
 
 
@@ -65,9 +67,11 @@ def _integers(name: str, given: Any) -> npt.NDArray[Any]:
 
 
 def _as_int32(name: str, array: npt.NDArray[Any]) -> Int:
+    if array.dtype == np.int32 and array.flags.c_contiguous and array.flags.aligned:
+        return array
     if array.dtype.itemsize > 4 or array.dtype == np.uint32:
         outside = (array < -(2**31)) | (array >= 2**31)
         if outside.any():
             index = int(np.flatnonzero(outside)[0])
             raise IndexError(f"{name} holds {array.flat[index]} at index {index}: outside every vocabulary")
-    return np.ascontiguousarray(array, dtype=np.int32)
+    return array.astype(np.int32, order="C")

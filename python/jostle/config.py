@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import InitVar, dataclass
 
-from jostle import _native
+from jostle import _arguments, _native
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,31 +56,15 @@ class Config:
         for name, default in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, default)
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
-        object.__setattr__(self, "norm_epsilon", _number("norm_epsilon", self.norm_epsilon))
+            object.__setattr__(self, name, _arguments.float32(name, getattr(self, name)))
+        object.__setattr__(self, "norm_epsilon", _arguments.float32("norm_epsilon", self.norm_epsilon))
         if self.hidden is None:
-            object.__setattr__(self, "hidden", 4 * _size("width", self.width))
+            object.__setattr__(self, "hidden", 4 * _arguments.size("width", self.width))
         for name in ("vocab", "context", "layers", "heads", "width", "hidden"):
-            object.__setattr__(self, name, _size(name, getattr(self, name)))
+            object.__setattr__(self, name, _arguments.size(name, getattr(self, name)))
         for name in ("bias", "tied"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; wanted: True or False")
         if not isinstance(self.activation, str):
             raise TypeError(f"activation is {self.activation!r}; wanted: 'gelu' or 'gelu_tanh'")
         _native.validate(self)
-
-
-def _size(name: str, given: object) -> int:
-    """A size as an int: ints and NumPy's integers, but no bools and no floats."""
-    if isinstance(given, bool) or not hasattr(given, "__index__"):
-        raise TypeError(f"{name} is {given!r}; wanted: an integer")
-    size = operator.index(given)
-    if not 0 <= size < 1 << 31:
-        raise ValueError(f"{name} is {size}; wanted: at least 1 and below 2**31")
-    return size
-
-
-def _number(name: str, given: object) -> float:
-    if isinstance(given, (bool, str)) or not hasattr(given, "__float__"):
-        raise TypeError(f"{name} is {given!r}; wanted: a number")
-    return float(given)

@@ -11,10 +11,13 @@ from typing import Any, Literal, overload
 
 import numpy as np
 
-from jostle import _arrays, _files, _native
+from jostle import _arguments, _arrays, _files, _native
 from jostle._arrays import Float, Int
 from jostle.config import Config
 from jostle.tokenizers import Tokenizer
+
+
+_MOST_THREADS = 1024
 
 
 class Model:
@@ -36,7 +39,7 @@ class Model:
         instruction_set: str | None = None,
     ) -> None:
         self._make(config, seed, threads, tokenizer, instruction_set)
-        self._engine.initialize(seed)
+        self._engine.initialize(self.seed)
 
     def _make(
         self,
@@ -46,24 +49,23 @@ class Model:
         tokenizer: Tokenizer | None,
         instruction_set: str | None,
     ) -> None:
-        if not isinstance(config, Config):
-            raise TypeError(f"config is {type(config).__name__}; wanted: jostle.Config")
+        config = _arguments.instance("config", config, Config)
         if threads is None:
             threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        if threads < 1:
-            raise ValueError(f"threads is {threads}; wanted: at least 1")
-        if tokenizer is not None and tokenizer.vocab != config.vocab:
-            raise ValueError(f"the tokenizer has {tokenizer.vocab} tokens, the configuration {config.vocab}")
+        threads = _arguments.integer("threads", threads, 1, _MOST_THREADS)
+        if tokenizer is not None:
+            vocab = _arguments.instance("tokenizer", tokenizer, Tokenizer).vocab
+            if vocab != config.vocab:
+                raise ValueError(f"the tokenizer has {vocab} tokens, the configuration {config.vocab}")
+        if instruction_set is not None:
+            _arguments.instance("instruction_set", instruction_set, str)
         self.config = config
         self.tokenizer = tokenizer
-        self.seed = seed
+        self.seed = _arguments.seed("seed", seed)
         """The seed of initial values and of the dropout masks of `backward`."""
         self._engine = _native.Engine(config, threads, instruction_set)
         self._parameters = self._engine.parameters.array()
         self._gradients = self._engine.gradients.array()
-        # Where training stands: what the masks of `backward` depend on besides the seed.
-        self._step = 0
-        self._sequences = 0
 
     @property
     def parameters(self) -> Mapping[str, Float]:
@@ -116,14 +118,14 @@ class Model:
         """
         tokens = _arrays.tokens("tokens", tokens, 2)
         targets = _arrays.tokens("targets", targets, 2)
-        total, here = self._engine.backward(tokens, targets, counted, self.seed, self._step, self._sequences)
-        self._sequences += len(tokens)
+        if counted is not None:
+            counted = _arguments.size("counted", counted)
+        total, here = self._engine.backward(tokens, targets, counted, self.seed)
         return total / here if here else 0.0
 
     def zero_gradients(self) -> None:
         """Sets all gradients to zero, before the first `backward` of a step."""
-        self._gradients[:] = 0
-        self._sequences = 0
+        self._engine.zero_gradients()
 
     def attention(self, tokens: Any) -> Float:
         """Attention weights (L, B, H, T, T) of tokens (B, T), without dropout, for looking at."""
@@ -180,8 +182,15 @@ class Model:
         probability (Nguyen et al. 2024). Text longer than the context goes on with a sliding window.
         """
         start = _arrays.tokens("tokens", tokens, 1)
-        if count < 0:
-            raise ValueError(f"count is {count}; wanted: at least 0")
+        count = _arguments.count("count", count)
+        temperature = _arguments.number("temperature", temperature)
+        if top_k is not None:
+            top_k = _arguments.size("top_k", top_k)
+        if top_p is not None:
+            top_p = _arguments.number("top_p", top_p)
+        if min_p is not None:
+            min_p = _arguments.number("min_p", min_p)
+        seed = _arguments.seed("seed", seed)
         generator = _native.Generator(self._engine)
         generator.feed(start)
         # What is wrong with the settings is told now, not at the first token.
@@ -199,7 +208,7 @@ class Model:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes configuration, parameters and tokenizer as safetensors; the file appears whole or not at all."""
-        _files.write(path, _native.write_checkpoint(self._engine, None, self._step, self.seed, self._metadata()))
+        _files.write(path, _native.write_checkpoint(self._engine, None, self.seed, self._metadata()))
 
     def _metadata(self) -> list[tuple[str, str]]:
         if self.tokenizer is None:
@@ -227,15 +236,17 @@ class Model:
     ) -> tuple[Model, dict[str, str]]:
         metadata = dict(_native.checkpoint_metadata(data))
         if config is None:
+            if "jostle.vocab" not in metadata:
+                raise ValueError("the file does not say what the model is; wanted: a checkpoint of jostle's, or config=")
             config = Config(**_native.checkpoint_config(data))
         tokenizer = None
         if "tokenizer" in metadata:
             tokenizer = Tokenizer.from_state(json.loads(metadata["tokenizer"]))
         model = cls.__new__(cls)
         model._make(config, 0, threads, tokenizer, instruction_set)
-        progress = _native.read_checkpoint(data, model._engine, None)
-        if progress is not None:
-            model._step, model.seed = progress
+        seed = _native.read_checkpoint(data, model._engine, None)
+        if seed is not None:
+            model.seed = seed
         return model, metadata
 
     def __getstate__(self) -> dict[str, Any]:
@@ -247,7 +258,7 @@ class Model:
             "instruction_set": self.instruction_set,
             "parameters": self._parameters.copy(),
             "gradients": self._gradients.copy(),
-            "position": (self._step, self._sequences),
+            "position": self._engine.position,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -257,7 +268,7 @@ class Model:
         self._make(state["config"], state["seed"], state["threads"], state["tokenizer"], instruction_set)
         self._parameters[:] = state["parameters"]
         self._gradients[:] = state["gradients"]
-        self._step, self._sequences = state["position"]
+        self._engine.position = state["position"]
 
     def __repr__(self) -> str:
         return f"Model({self.config}, seed={self.seed}, threads={self.threads})"

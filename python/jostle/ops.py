@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from jostle import _native
+from jostle import _arguments, _native
 from jostle._arrays import Float, floats, targets_like
 
 __all__ = [
@@ -78,7 +78,7 @@ def attention(
     attention_backward makes the weights again from.
     """
     qkv = _qkv(qkv, heads)
-    return _native.attention(qkv, heads, (dropout, seed, step, layer, sequence))
+    return _native.attention(qkv, heads, _mask(dropout, seed, step, layer, sequence))
 
 
 def attention_backward(
@@ -99,7 +99,14 @@ def attention_backward(
     length, width = qkv.shape[0], qkv.shape[1] // 3
     d_out, out = floats("d_out", d_out, shape=(length, width)), floats("out", out, shape=(length, width))
     stats = floats("stats", stats, shape=(heads, length, 2))
-    return _native.attention_backward(d_out, qkv, out, stats, heads, (dropout, seed, step, layer, sequence))
+    mask = _mask(dropout, seed, step, layer, sequence)
+    return _native.attention_backward(d_out, qkv, out, stats, heads, mask)
+
+
+def _mask(rate: float, *numbers: int) -> tuple[float, int, int, int, int]:
+    names = ("seed", "step", "layer", "sequence")
+    seed, step, layer, sequence = map(_arguments.seed, names, numbers)
+    return (_arguments.number("dropout", rate), seed, step, layer, sequence)
 
 
 def attention_dropout(
@@ -114,8 +121,8 @@ def attention_dropout(
 
 
 def _qkv(qkv: Float, heads: int) -> Float:
-    qkv = floats("qkv", qkv, 2)
-    if heads < 1 or qkv.shape[1] % (3 * heads):
+    qkv, heads = floats("qkv", qkv, 2), _arguments.size("heads", heads)
+    if qkv.shape[1] % (3 * heads):
         raise ValueError(f"qkv has {qkv.shape[1]} columns; wanted: a multiple of 3 * heads = {3 * heads}")
     return qkv
 
@@ -127,6 +134,7 @@ def layer_norm(
     standard deviation of each row, for layer_norm_backward."""
     x = floats("x", x)
     weight = floats("weight", weight, shape=x.shape[-1:])
+    epsilon = _arguments.amount("epsilon", epsilon)
     bias = np.empty(0, np.float32) if bias is None else floats("bias", bias, shape=x.shape[-1:])
     return _native.layer_norm(x, weight, bias, epsilon)
 
@@ -138,32 +146,36 @@ def layer_norm_backward(
     x = floats("x", x)
     rows = x.shape[:-1]
     d_y, weight = floats("d_y", d_y, shape=x.shape), floats("weight", weight, shape=x.shape[-1:])
-    for name, given in (("mean", mean), ("rstd", rstd)):
-        if not isinstance(given, np.ndarray) or given.dtype != np.float32 or given.shape != rows:
-            raise ValueError(f"{name} is not what layer_norm returned; wanted: float32 of the shape {rows}")
+    mean, rstd = floats("mean", mean, shape=rows), floats("rstd", rstd, shape=rows)
     return _native.layer_norm_backward(d_y, x, mean, rstd, weight)
 
 
 def gelu(x: Float, form: str = "gelu") -> Float:
     """GELU, exact, or with "gelu_tanh" GPT-2's approximation (Hendrycks & Gimpel 2016)."""
-    return _native.gelu(floats("x", x), form)
+    return _native.gelu(floats("x", x), _arguments.instance("form", form, str))
 
 
 def gelu_backward(d_y: Float, x: Float, form: str = "gelu") -> Float:
     """The gradient of x."""
     x = floats("x", x)
+    form = _arguments.instance("form", form, str)
     return _native.gelu_backward(floats("d_y", d_y, shape=x.shape), x, form)
 
 
 def dropout(x: Float, rate: float, *, seed: int = 0, step: int = 0) -> Float:
     """Zeroes elements with probability `rate` and divides the others by the probability to survive (Srivastava et
     al. 2014). Which elements is a function of seed, step, row and column."""
-    return _native.dropout(floats("x", x), rate, seed, step)
+    return _dropped(floats("x", x), rate, seed, step)
 
 
 def dropout_backward(d_y: Float, rate: float, *, seed: int = 0, step: int = 0) -> Float:
     """The gradient of x, with the same mask."""
-    return _native.dropout(floats("d_y", d_y), rate, seed, step)
+    return _dropped(floats("d_y", d_y), rate, seed, step)
+
+
+def _dropped(x: Float, rate: float, seed: int, step: int) -> Float:
+    rate, seed, step = _arguments.number("rate", rate), _arguments.seed("seed", seed), _arguments.seed("step", step)
+    return _native.dropout(x, rate, seed, step)
 
 
 def cross_entropy(logits: Float, targets: Any) -> Float:
@@ -179,4 +191,6 @@ def cross_entropy_backward(logits: Float, targets: Any, counted: int | None = No
     targets = targets_like(targets, logits)
     if counted is None:
         counted = int(np.count_nonzero(targets != -1))
+    else:
+        counted = _arguments.size("counted", counted)
     return _native.cross_entropy_backward(logits, targets, counted)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-from jostle import _native
+from jostle import _arguments, _native
 from jostle._arrays import Float
-from jostle.config import _number
 from jostle.model import Model
 
 
@@ -18,18 +16,12 @@ class Optimizer:
     _kind: str
 
     def __init__(self, model: Model, learning_rate: float, numbers: dict[str, float]) -> None:
-        if not isinstance(model, Model):
-            raise TypeError(f"model is {type(model).__name__}; wanted: jostle.Model")
-        learning_rate = _number("learning_rate", learning_rate)
-        if not 0 <= learning_rate < math.inf:
-            raise ValueError(f"learning_rate is {learning_rate}; wanted: finite and at least 0")
-        self.model = model
+        self.model = _arguments.instance("model", model, Model)
         self.learning_rate = learning_rate
-        self._numbers = {name: _number(name, value) for name, value in numbers.items()}
+        self._numbers = {name: _arguments.number(name, value) for name, value in numbers.items()}
         _native.check_optimizer(self._name, list(self._numbers.values()))
         per_parameter = {"none": 0, "momentum": 1, "adamw": 2}[self._kind]
-        self._state = _native.Buffer(per_parameter * model.parameter_count)
-        self._steps = 0
+        self._state = _native.State(per_parameter * model.parameter_count)
 
     def step(self, clip: float | None = 1.0) -> float:
         """Changes the parameters along the gradients; returns the gradients' global norm.
@@ -37,21 +29,28 @@ class Optimizer:
         clip: a larger norm is scaled down to it; None for no clipping. Raises FloatingPointError, and changes
         nothing, where the norm is not finite.
         """
-        if clip is not None and not clip > 0:
-            raise ValueError(f"clip is {clip}; wanted: more than 0")
         return self.model._engine.update(
-            self, self._name, list(self._numbers.values()), self._state, self.learning_rate, clip
+            self._name, list(self._numbers.values()), self._state, self._learning_rate, _arguments.clip(clip)
         )
+
+    @property
+    def learning_rate(self) -> float:
+        """How far a step goes: finite, at least 0. A trainer's schedule begins with what it is at first."""
+        return self._learning_rate
+
+    @learning_rate.setter
+    def learning_rate(self, learning_rate: float) -> None:
+        self._learning_rate = _arguments.amount("learning_rate", learning_rate)
 
     @property
     def steps(self) -> int:
         """Steps done."""
-        return self._steps
+        return self._state.steps
 
     @property
     def state(self) -> Float:
         """What is kept between steps, a writable view: AdamW's first moments, then its second moments."""
-        return self._state.array()
+        return self._state.numbers.array()
 
     def _settings(self) -> dict[str, Any]:
         return {"name": self._name, "learning_rate": self.learning_rate, **self._numbers}
@@ -63,14 +62,14 @@ class Optimizer:
             "numbers": self._numbers,
             "kind": self._kind,
             "state": self.state.copy(),
-            "steps": self._steps,
+            "steps": self.steps,
         }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._kind = state["kind"]
         Optimizer.__init__(self, state["model"], state["learning_rate"], state["numbers"])
         self.state[:] = state["state"]
-        self._steps = state["steps"]
+        self._state.steps = state["steps"]
 
     def __repr__(self) -> str:
         numbers = ", ".join(f"{name}={value:g}" for name, value in self._numbers.items())
@@ -91,7 +90,10 @@ class AdamW(Optimizer):
         epsilon: float = 1e-8,
         weight_decay: float = 0.1,
     ) -> None:
-        beta1, beta2 = betas
+        try:
+            beta1, beta2 = betas
+        except (TypeError, ValueError):
+            raise TypeError(f"betas is {betas!r}; wanted: two numbers") from None
         numbers = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "weight_decay": weight_decay}
         super().__init__(model, learning_rate, numbers)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from jostle import _native
+from jostle import _arguments, _native
 from jostle.config import Config
 
 
@@ -15,8 +15,11 @@ class Plan(Mapping[str, int]):
     def __init__(
         self, config: Config, batch: int, threads: int, optimizer: str, budget: int | None = None
     ) -> None:
-        self.config = config
-        self.optimizer = optimizer
+        self.config = _arguments.instance("config", config, Config)
+        self.optimizer = _arguments.instance("optimizer", optimizer, str)
+        batch, threads = _arguments.size("batch", batch), _arguments.size("threads", threads)
+        if budget is not None:
+            budget = _arguments.count("budget", budget)
         self.batch, self.threads, self._bytes = _native.plan(config, batch, threads, optimizer, budget)
 
     @property

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jostle import _arguments
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -13,6 +15,11 @@ class Schedule:
     warmup: int = 0
 
     _name = ""
+
+    def __post_init__(self) -> None:
+        for name, given in asdict(self).items():
+            check = _arguments.amount if name == "final" else _arguments.count
+            object.__setattr__(self, name, check(name, given))
 
     def _native(self, peak: float, steps: int) -> tuple[str, float, int, int, int, float]:
         """Name, peak, warmup, steps, decay_steps, last, as the native module takes them."""

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from jostle import _arguments
+
 
 class Tokenizer:
     """What all tokenizers have."""
@@ -90,10 +92,10 @@ class CharTokenizer(_Table):
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
         """The tokenizer of a text's characters."""
-        return cls(sorted(set(text)))
+        return cls(sorted(set(_arguments.instance("text", text, str))))
 
     def encode(self, text: str) -> npt.NDArray[Any]:
-        return self._encode(text, "character")
+        return self._encode(_arguments.instance("text", text, str), "character")
 
     def state(self) -> dict[str, Any]:
         return {"kind": "char", "characters": "".join(self._pieces)}
@@ -107,10 +109,10 @@ class WordTokenizer(_Table):
     @classmethod
     def from_text(cls, text: str) -> WordTokenizer:
         """The tokenizer of a text's words."""
-        return cls(sorted(set(cls._pattern.findall(text))))
+        return cls(sorted(set(cls._pattern.findall(_arguments.instance("text", text, str)))))
 
     def encode(self, text: str) -> npt.NDArray[Any]:
-        return self._encode(self._pattern.findall(text), "word")
+        return self._encode(self._pattern.findall(_arguments.instance("text", text, str)), "word")
 
     def state(self) -> dict[str, Any]:
         return {"kind": "word", "words": self._pieces}
@@ -122,12 +124,13 @@ class ByteTokenizer(Tokenizer):
     vocab = 256
 
     def encode(self, text: str) -> npt.NDArray[Any]:
-        return np.frombuffer(text.encode(), dtype=np.uint8)
+        return np.frombuffer(_arguments.instance("text", text, str).encode(), dtype=np.uint8)
 
     def decode(self, tokens: Iterable[int]) -> str:
         """The text of tokens; bytes that are no UTF-8 become replacement characters."""
         try:
-            return bytes(tokens).decode(errors="replace")
+            # A list, or else bytes would take an array's memory for the tokens.
+            return bytes(list(tokens)).decode(errors="replace")
         except ValueError:
             raise IndexError("a token is outside the vocabulary of 256") from None
 

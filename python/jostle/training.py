@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jostle import _arrays, _files, _native, optimizers, schedules
+from jostle import _arguments, _arrays, _files, _native, optimizers, schedules
 from jostle.model import Model
 from jostle.optimizers import Optimizer
 from jostle.schedules import Constant, Schedule
@@ -63,12 +63,10 @@ class Trainer:
         seed: int = 1337,
         evaluate_every: int = 250,
     ) -> None:
+        self.model = _arguments.instance("model", model, Model)
+        self.optimizer = _arguments.instance("optimizer", optimizer, Optimizer)
         if optimizer.model is not model:
             raise ValueError("the optimizer is of another model")
-        if evaluate_every < 1:
-            raise ValueError(f"evaluate_every is {evaluate_every}; wanted: at least 1")
-        self.model = model
-        self.optimizer = optimizer
         self.train = _arrays.text("train", train)
         self.validation = None if validation is None else _arrays.text("validation", validation)
         if len(self.train) <= model.config.context:
@@ -76,35 +74,38 @@ class Trainer:
             raise ValueError(f"train has {len(self.train)} tokens; at least {wanted} are needed")
         if self.validation is not None and len(self.validation) < 2:
             raise ValueError(f"validation has {len(self.validation)} tokens; at least 2 are needed")
-        self.steps = steps
-        self.evaluate_every = evaluate_every
-        self.seed = seed
-        self._settings = {
-            "batch": batch,
-            "steps": steps,
-            "clip": clip,
-            "accumulate": accumulate,
-            "evaluate_every": evaluate_every,
-        }
-        self.schedule = schedule if schedule is not None else Constant()
-        self._training = _native.Training(
-            model._engine,
-            optimizer._state,
-            optimizer._name,
-            list(optimizer._numbers.values()),
-            batch,
-            self.schedule._native(optimizer.learning_rate, steps),
-            clip,
-            accumulate,
-            seed,
+        self.batch = _arguments.size("batch", batch)
+        self.steps = _arguments.count("steps", steps)
+        self.clip = _arguments.clip(clip)
+        self.accumulate = _arguments.size("accumulate", accumulate)
+        self.seed = _arguments.seed("seed", seed)
+        self.evaluate_every = _arguments.size("evaluate_every", evaluate_every)
+        self.schedule = Constant() if schedule is None else _arguments.instance("schedule", schedule, Schedule)
+        self._peak = optimizer.learning_rate
+        self._training = self._native_training()
+
+    def _native_training(self) -> _native.Training:
+        return _native.Training(
+            self.model._engine,
+            self.optimizer._state,
+            self.optimizer._name,
+            list(self.optimizer._numbers.values()),
+            self.batch,
+            self.schedule._native(self._peak, self.steps),
+            self.clip,
+            self.accumulate,
+            self.seed,
         )
-        self.tokens_per_step = batch * model.config.context * accumulate
+
+    @property
+    def tokens_per_step(self) -> int:
         """Tokens that a step trains on."""
+        return self.batch * self.model.config.context * self.accumulate
 
     @property
     def step(self) -> int:
         """Steps done."""
-        return self.optimizer._steps
+        return self.optimizer.steps
 
     def __len__(self) -> int:
         return self.steps
@@ -116,7 +117,7 @@ class Trainer:
     def advance(self) -> Report:
         """Takes one step, also beyond the last."""
         begin = time.perf_counter()
-        loss, rate, norm = self._training.step(self.train, self.optimizer)
+        loss, rate, norm = self._training.step(self.train)
         elapsed = time.perf_counter() - begin
         validation_loss = None
         due = self.step % self.evaluate_every == 0 or self.step == self.steps
@@ -131,15 +132,17 @@ class Trainer:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes all that resuming needs but the texts; the file appears whole or not at all."""
         settings = {
-            **self._settings,
+            "batch": self.batch,
+            "steps": self.steps,
+            "clip": self.clip,
+            "accumulate": self.accumulate,
+            "evaluate_every": self.evaluate_every,
             "schedule": self.schedule._settings(),
-            "optimizer": self.optimizer._settings(),
+            "optimizer": {**self.optimizer._settings(), "learning_rate": self._peak},
         }
         metadata = [*self.model._metadata(), ("trainer", json.dumps(settings))]
         state = (self.optimizer._kind, self.optimizer._state)
-        _files.write(
-            path, _native.write_checkpoint(self.model._engine, state, self.step, self.seed, metadata)
-        )
+        _files.write(path, _native.write_checkpoint(self.model._engine, state, self.seed, metadata))
 
     @classmethod
     def resume(
@@ -160,10 +163,15 @@ class Trainer:
         schedule = schedules.from_settings(settings.pop("schedule"))
         optimizer = optimizers.from_settings(model, settings.pop("optimizer"))
         state = (optimizer._kind, optimizer._state)
-        progress = _native.read_checkpoint(data, model._engine, state)
-        assert progress is not None, "a training's checkpoint has its progress"
-        step, seed = progress
-        optimizer._steps = step
+        seed = _native.read_checkpoint(data, model._engine, state)
+        assert seed is not None, "a training's checkpoint has its progress"
         return cls(
             model, optimizer, train=train, validation=validation, schedule=schedule, seed=seed, **settings
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_training"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._training = self._native_training()

@@ -1,11 +1,21 @@
 //! Memory that arrays are views on: it lives as long as any of them.
 
 use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use jostle::Error;
 use numpy::PyArray1;
 use numpy::ndarray::ArrayView1;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
+
+/// So many zeros, or an error where the system has no memory for them.
+pub fn zeros<T: Clone + Default>(what: &'static str, length: usize) -> Result<Vec<T>, Error> {
+    let mut all = Vec::new();
+    all.try_reserve_exact(length).map_err(|_| Error::TooLarge { what })?;
+    all.resize(length, T::default());
+    Ok(all)
+}
 
 /// So many float32 numbers, zero at first.
 #[pyclass(frozen, module = "jostle._native")]
@@ -20,12 +30,9 @@ impl Buffer {
     /// A buffer of zeros.
     #[new]
     pub fn new(length: usize) -> PyResult<Buffer> {
-        let mut numbers = Vec::new();
         let bytes = length.saturating_mul(4);
-        numbers
-            .try_reserve_exact(length)
+        let numbers = zeros("buffer", length)
             .map_err(|_| PyMemoryError::new_err(format!("{bytes} bytes of memory can't be had")))?;
-        numbers.resize(length, 0.0);
         Ok(Buffer(UnsafeCell::new(numbers.into_boxed_slice())))
     }
 
@@ -54,5 +61,50 @@ impl Buffer {
         // SAFETY: the caller holds the lock. Arrays that Python reads or writes meanwhile may see or leave
         // numbers of either moment, as with any array that two threads use.
         unsafe { &mut *self.0.get() }
+    }
+}
+
+/// What an optimiser keeps from step to step: its numbers, and how many steps it has taken. They change together,
+/// whenever Ctrl-C comes.
+#[pyclass(frozen, module = "jostle._native")]
+pub struct State {
+    numbers: Py<Buffer>,
+    steps: AtomicU64,
+}
+
+#[pymethods]
+impl State {
+    /// So many zeros, before the first step.
+    #[new]
+    fn new(py: Python<'_>, length: usize) -> PyResult<State> {
+        Ok(State { numbers: Py::new(py, Buffer::new(length)?)?, steps: AtomicU64::new(0) })
+    }
+
+    #[getter]
+    fn numbers(&self, py: Python<'_>) -> Py<Buffer> {
+        self.numbers.clone_ref(py)
+    }
+
+    /// Steps taken.
+    #[getter]
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    #[setter]
+    pub fn set_steps(&self, steps: u64) {
+        self.steps.store(steps, Ordering::Relaxed);
+    }
+}
+
+impl State {
+    /// The numbers, to be written.
+    ///
+    /// # Safety
+    /// As [`Buffer::slice`].
+    #[expect(clippy::mut_from_ref, reason = "the engine's lock makes it exclusive")]
+    pub unsafe fn slice(&self) -> &mut [f32] {
+        // SAFETY: the caller holds the lock.
+        unsafe { self.numbers.get().slice() }
     }
 }

@@ -5,18 +5,18 @@ use jostle::{Error, OptimizerState};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
-use crate::buffer::Buffer;
+use crate::buffer::{State, zeros};
 use crate::config::{optimizer_state, to_python};
-use crate::engine::{Engine, Locked};
+use crate::engine::{Engine, Locked, Position};
 use crate::error::exception;
 
-/// A checkpoint of the engine's parameters and, unless that is None, an optimiser's state, by its kind.
+/// A checkpoint of the engine's parameters and, unless that is None, an optimiser's state, by its kind; with the
+/// steps of the state, or else of the engine.
 #[pyfunction]
 pub fn write_checkpoint<'py>(
     py: Python<'py>,
     engine: &Bound<'py, Engine>,
-    state: Option<(String, Bound<'py, Buffer>)>,
-    step: u64,
+    state: Option<(String, Bound<'py, State>)>,
     seed: u64,
     metadata: Vec<(String, String)>,
 ) -> PyResult<Bound<'py, PyBytes>> {
@@ -27,43 +27,48 @@ pub fn write_checkpoint<'py>(
     let plan = engine.get().plan(1, kind)?;
     let state = state.as_ref().map(|(_, buffer)| buffer.get());
     let metadata: Vec<(&str, &str)> = metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
-    let bytes = engine.get().locked(py, &plan, |Locked { parameters, .. }| {
+    let bytes = engine.get().locked(py, &plan, |Locked { parameters, position, .. }| {
+        let step = state.map_or(position.step, State::steps);
         // SAFETY: the engine's lock is held, and the state belongs to the engine.
         let optimizer = state.map(|state| unsafe { &*state.slice() });
         let progress = Progress { step, seed };
         let contents = Contents { parameters, optimizer, progress, metadata: &metadata };
-        let mut bytes = vec![0; checkpoint::size(&plan, optimizer.is_some(), &metadata)?];
+        let mut bytes = zeros("checkpoint", checkpoint::size(&plan, optimizer.is_some(), &metadata)?)?;
         checkpoint::write(&mut bytes, &plan, &contents)?;
         Ok(bytes)
     })?;
     Ok(PyBytes::new(py, &bytes))
 }
 
-/// Reads parameters and, unless that is None, an optimiser's state into the engine's memory; returns step and seed,
+/// Reads parameters, steps and, unless that is None, an optimiser's state into the engine's memory; returns the seed,
 /// or None where the file is not a checkpoint of ours but holds the parameters.
 #[pyfunction]
 pub fn read_checkpoint<'py>(
     py: Python<'py>,
     bytes: &[u8],
     engine: &Bound<'py, Engine>,
-    state: Option<(String, Bound<'py, Buffer>)>,
-) -> PyResult<Option<(u64, u64)>> {
+    state: Option<(String, Bound<'py, State>)>,
+) -> PyResult<Option<u64>> {
     let kind = match &state {
         Some((name, _)) => optimizer_state(name)?,
         None => OptimizerState::None,
     };
     let plan = engine.get().plan(1, kind)?;
     let state = state.as_ref().map(|(_, buffer)| buffer.get());
-    engine.get().locked(py, &plan, |Locked { parameters, .. }| {
+    engine.get().locked(py, &plan, |Locked { parameters, position, .. }| {
         let file = Checkpoint::new(bytes)?;
         // SAFETY: the engine's lock is held, and the state belongs to the engine.
-        let state = state.map(|state| unsafe { state.slice() });
+        let numbers = state.map(|state| unsafe { state.slice() });
         if state.is_none() && file.progress().is_err() {
             file.read_parameters(&plan, parameters)?;
             return Ok::<_, Error>(None);
         }
-        let Progress { step, seed } = file.read(&plan, parameters, state)?;
-        Ok(Some((step, seed)))
+        let Progress { step, seed } = file.read(&plan, parameters, numbers)?;
+        *position = Position { step, sequences: 0 };
+        if let Some(state) = state {
+            state.set_steps(step);
+        }
+        Ok(Some(seed))
     })
 }
 

@@ -15,10 +15,9 @@ use numpy::{
 use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, State, zeros};
 use crate::config::{PyConfig, instruction_set};
 use crate::error::exception;
-use crate::training::{count_step, steps_done};
 
 /// A model's memory and threads.
 #[pyclass(frozen, module = "jostle._native")]
@@ -29,9 +28,23 @@ pub struct Engine {
     pool: Pool,
     pub parameters: Py<Buffer>,
     pub gradients: Py<Buffer>,
-    /// Activations and scratch, as long as the largest pass so far wanted. Its lock is the engine's: whoever holds
-    /// it may use the parameters, the gradients and the states that belong to them.
-    workspace: Mutex<Vec<f32>>,
+    /// Its lock is the engine's: whoever holds it may use the parameters, the gradients and the states that belong
+    /// to them.
+    kept: Mutex<Kept>,
+}
+
+struct Kept {
+    /// Activations and scratch, as long as the largest pass so far wanted.
+    workspace: Vec<f32>,
+    position: Position,
+}
+
+/// Where training stands: what the masks of `backward` depend on besides the seed.
+#[derive(Clone, Copy, Default)]
+pub struct Position {
+    pub step: u64,
+    /// Sequences that the gradients hold of this step.
+    pub sequences: u64,
 }
 
 /// What a call may use while it holds the lock.
@@ -40,6 +53,7 @@ pub struct Locked<'a> {
     pub parameters: &'a mut [f32],
     pub gradients: &'a mut [f32],
     pub workspace: &'a mut [f32],
+    pub position: &'a mut Position,
 }
 
 impl Engine {
@@ -52,19 +66,19 @@ impl Engine {
     ) -> PyResult<T> {
         let (parameters, gradients) = (self.parameters.get(), self.gradients.get());
         py.detach(|| {
-            let mut workspace = self.workspace.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let Kept { workspace, position } = &mut *kept;
             let wanted = plan.workspace();
             if workspace.len() < wanted {
                 // A new one: nothing is to be kept of what is there.
                 *workspace = Vec::new();
-                workspace.try_reserve_exact(wanted).map_err(|_| Error::TooLarge { what: "workspace" })?;
-                workspace.resize(wanted, 0.0);
+                *workspace = zeros("workspace", wanted)?;
             }
             let workspace = workspace.get_mut(..wanted).unwrap_or_default();
             // SAFETY: the lock is held as long as the slices are used.
             let (parameters, gradients) = unsafe { (parameters.slice(), gradients.slice()) };
             let compute = Compute { simd: self.simd, parallel: &self.pool };
-            body(Locked { compute, parameters, gradients, workspace })
+            body(Locked { compute, parameters, gradients, workspace, position })
         })
         .map_err(exception)
     }
@@ -141,7 +155,7 @@ impl Engine {
             pool,
             parameters: Py::new(py, Buffer::new(plan.parameters)?)?,
             gradients: Py::new(py, Buffer::new(plan.gradients)?)?,
-            workspace: Mutex::new(Vec::new()),
+            kept: Mutex::new(Kept { workspace: Vec::new(), position: Position::default() }),
         })
     }
 
@@ -175,6 +189,34 @@ impl Engine {
         Ok(self.plan(1, OptimizerState::None)?.tensors().map(describe).collect())
     }
 
+    /// The step and the sequence at which the masks of the next `backward` are.
+    #[getter]
+    fn position(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
+        let plan = self.plan(1, OptimizerState::None)?;
+        let position = self.locked(py, &plan, |locked| Ok(*locked.position))?;
+        Ok((position.step, position.sequences))
+    }
+
+    #[setter]
+    fn set_position(&self, py: Python<'_>, position: (u64, u64)) -> PyResult<()> {
+        let (step, sequences) = position;
+        let plan = self.plan(1, OptimizerState::None)?;
+        self.locked(py, &plan, |locked| {
+            *locked.position = Position { step, sequences };
+            Ok(())
+        })
+    }
+
+    /// All gradients become zero: a step begins.
+    fn zero_gradients(&self, py: Python<'_>) -> PyResult<()> {
+        let plan = self.plan(1, OptimizerState::None)?;
+        self.locked(py, &plan, |locked| {
+            locked.gradients.fill(0.0);
+            locked.position.sequences = 0;
+            Ok(())
+        })
+    }
+
     /// Random initial parameters, a function of the seed.
     fn initialize(&self, py: Python<'_>, seed: u64) -> PyResult<()> {
         let plan = self.plan(1, OptimizerState::None)?;
@@ -194,7 +236,10 @@ impl Engine {
         let logits = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, workspace, .. } = locked;
             Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.forward(workspace)?;
-            Ok(model::logits(&plan, workspace, shape)?.to_vec())
+            let found = model::logits(&plan, workspace, shape)?;
+            let mut logits = zeros("logits", found.len())?;
+            logits.copy_from_slice(found);
+            Ok(logits)
         })?;
         PyArray1::from_vec(py, logits).reshape([shape.sequences, shape.length, self.config.vocab])
     }
@@ -218,8 +263,6 @@ impl Engine {
 
     /// Forward and backward with dropout: adds the gradient of the sum of losses divided by `counted` (by default
     /// the targets that count here). Returns the sum of losses, and how many targets count.
-    #[pyo3(signature = (tokens, targets, counted, seed, step, first_sequence))]
-    #[expect(clippy::too_many_arguments)]
     fn backward<'py>(
         &self,
         py: Python<'py>,
@@ -227,18 +270,19 @@ impl Engine {
         targets: PyReadonlyArray2<'py, i32>,
         counted: Option<usize>,
         seed: u64,
-        step: u64,
-        first_sequence: u64,
     ) -> PyResult<(f64, usize)> {
         let (tokens, shape) = batch(&tokens)?;
         let targets = self::targets(&targets, shape)?;
         let counted = counted.unwrap_or_else(|| targets.iter().filter(|target| **target != -1).count());
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let loss: Loss = self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, gradients, workspace } = locked;
-            let training = Some(Training { seed, step, first_sequence });
+            let Locked { compute, parameters, gradients, workspace, position } = locked;
+            let Position { step, sequences } = *position;
+            let training = Some(Training { seed, step, first_sequence: sequences });
             let pass = Pass { compute, plan: &plan, parameters, tokens, shape, training };
-            pass.backward(gradients, Gradients::Add, workspace, targets, counted)
+            let loss = pass.backward(gradients, Gradients::Add, workspace, targets, counted)?;
+            position.sequences = sequences.saturating_add(shape.sequences as u64);
+            Ok(loss)
         })?;
         Ok((loss.sum, loss.counted))
     }
@@ -255,9 +299,10 @@ impl Engine {
         let qkv = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, workspace, .. } = locked;
             Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.forward(workspace)?;
-            let mut all = Vec::new();
-            for layer in 0..layers {
-                all.extend_from_slice(model::qkv(&plan, workspace, shape, layer)?);
+            let one = shape.rows().saturating_mul(3 * width);
+            let mut all = zeros("qkv", one.saturating_mul(layers))?;
+            for (layer, all) in all.chunks_exact_mut(one).enumerate() {
+                all.copy_from_slice(model::qkv(&plan, workspace, shape, layer)?);
             }
             Ok(all)
         })?;
@@ -277,10 +322,11 @@ impl Engine {
         let weights = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, workspace, .. } = locked;
             Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.forward(workspace)?;
-            let per_sequence = heads * length * length;
-            let mut all = vec![0.0; layers * sequences * per_sequence];
-            let mut scratch = vec![0.0; attention::scratch(length, width)];
-            for (layer, all) in all.chunks_exact_mut(sequences * per_sequence).enumerate() {
+            let per_sequence = heads.saturating_mul(length).saturating_mul(length);
+            let per_layer = per_sequence.saturating_mul(sequences);
+            let mut all = zeros("attention weights", per_layer.saturating_mul(layers))?;
+            let mut scratch = zeros("scratch", attention::scratch(length, width))?;
+            for (layer, all) in all.chunks_exact_mut(per_layer).enumerate() {
                 let qkv = model::qkv(&plan, workspace, shape, layer)?;
                 let pairs = all.chunks_exact_mut(per_sequence).zip(qkv.chunks_exact(length * 3 * width));
                 for (weights, qkv) in pairs {
@@ -293,35 +339,33 @@ impl Engine {
         PyArray1::from_vec(py, weights).reshape([layers, sequences, heads, length, length])
     }
 
-    /// Changes the parameters along the gradients, and counts the step at the `jostle.Optimizer`, of this name, with
-    /// these numbers; returns the gradients' norm before clipping.
-    #[expect(clippy::too_many_arguments)]
+    /// Changes the parameters along the gradients; returns the gradients' norm before clipping.
     fn update(
         &self,
         py: Python<'_>,
-        counter: &Bound<'_, PyAny>,
-        name: &str,
+        optimizer: &str,
         numbers: Vec<f32>,
-        state: &Bound<'_, Buffer>,
+        state: &Bound<'_, State>,
         learning_rate: f32,
         clip: Option<f32>,
     ) -> PyResult<f32> {
-        let optimizer = self::optimizer(name, numbers)?;
+        let optimizer = self::optimizer(optimizer, numbers)?;
         let plan = self.plan(1, optimizer.state())?;
-        let (state, step) = (state.get(), steps_done(counter)?);
-        let norm = self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, gradients, .. } = locked;
+        let state = state.get();
+        self.locked(py, &plan, |locked| {
+            let Locked { compute, parameters, gradients, position, .. } = locked;
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
-            let state = unsafe { state.slice() };
+            let (numbers, step) = (unsafe { state.slice() }, state.steps());
             let norm = gradient_norm(compute, gradients);
             if !norm.is_finite() {
                 return Err(Error::NotFinite { what: "gradient norm", value: norm });
             }
             let factor = clip.map_or(1.0, |clip| clip_factor(norm, clip));
-            optimizer.update(compute, &plan, parameters, gradients, state, step, learning_rate, factor)?;
+            optimizer.update(compute, &plan, parameters, gradients, numbers, step, learning_rate, factor)?;
+            let step = step.saturating_add(1);
+            state.set_steps(step);
+            *position = Position { step, sequences: 0 };
             Ok(norm)
-        })?;
-        count_step(counter, step)?;
-        Ok(norm)
+        })
     }
 }

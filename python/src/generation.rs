@@ -6,6 +6,7 @@ use jostle::{Error, Generator as CoreGenerator, OptimizerState, Plan, Sampling};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
+use crate::buffer::zeros;
 use crate::engine::Engine;
 use crate::error::exception;
 
@@ -50,7 +51,7 @@ impl Generator {
     fn new(engine: Bound<'_, Engine>) -> PyResult<Generator> {
         let plan = engine.get().plan(1, OptimizerState::None)?;
         let kept = Kept {
-            memory: vec![0.0; plan.generation],
+            memory: zeros("generation memory", plan.generation).map_err(exception)?,
             window: vec![0; plan.config.context],
             order: vec![0; plan.config.vocab],
             filled: 0,

@@ -25,7 +25,7 @@ mod training;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::buffer::Buffer;
+    use crate::buffer::{Buffer, State};
     #[pymodule_export]
     use crate::checkpoint::{checkpoint_config, checkpoint_metadata, read_checkpoint, write_checkpoint};
     #[pymodule_export]

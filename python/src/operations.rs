@@ -13,6 +13,7 @@ use numpy::{
 };
 use pyo3::prelude::*;
 
+use crate::buffer::zeros;
 use crate::config::activation;
 use crate::error::exception;
 
@@ -25,7 +26,11 @@ fn compute<'py, const N: usize>(
     shapes: [&[usize]; N],
     fill: impl FnOnce(InstructionSet, [&mut [f32]; N]) -> Result<(), Error> + Send,
 ) -> PyResult<[Array<'py>; N]> {
-    let mut results = shapes.map(|shape| vec![0.0; shape.iter().product()]);
+    let mut results = [const { Vec::new() }; N];
+    for (result, shape) in results.iter_mut().zip(shapes) {
+        let length = shape.iter().fold(1, |length: usize, size| length.saturating_mul(*size));
+        *result = zeros("result", length).map_err(exception)?;
+    }
     py.detach(|| fill(InstructionSet::detect(), results.each_mut().map(|result| &mut result[..])))
         .map_err(exception)?;
     let mut arrays = Vec::with_capacity(N);
@@ -60,7 +65,7 @@ pub fn matmul<'py>(
         return Err(exception(Error::Length { what: "rows of b", given: inner, wanted: k }));
     }
     let [c] = compute(py, [&[m, n]], |simd, [c]| {
-        let mut scratch = vec![0.0; core_matmul::scratch(m, n, k)];
+        let mut scratch = zeros("scratch", core_matmul::scratch(m, n, k))?;
         core_matmul::matmul(simd, Size { m, n, k }, (c, n), Start::Zero, a, b, &mut scratch)
     })?;
     Ok(c)
@@ -105,7 +110,7 @@ pub fn attention<'py>(
     let (length, width) = (qkv.shape()[0], width(&qkv) / 3);
     let (attention, qkv) = (attention_of(heads, width, dropped)?, qkv.as_slice()?);
     let [out, stats] = compute(py, [&[length, width], &[heads, length, 2]], |simd, [out, stats]| {
-        let mut scratch = vec![0.0; core_attention::scratch(length, width)];
+        let mut scratch = zeros("scratch", core_attention::scratch(length, width))?;
         core_attention::forward(simd, out, stats, qkv, attention, &mut scratch)
     })?;
     Ok((out, stats))
@@ -126,7 +131,7 @@ pub fn attention_backward<'py>(
     let attention = attention_of(heads, width, dropped)?;
     let (d_out, qkv, out, stats) = (d_out.as_slice()?, qkv.as_slice()?, out.as_slice()?, stats.as_slice()?);
     let [d_qkv] = compute(py, [shape], |simd, [d_qkv]| {
-        let mut scratch = vec![0.0; core_attention::scratch(length, width)];
+        let mut scratch = zeros("scratch", core_attention::scratch(length, width))?;
         core_attention::backward(simd, d_qkv, d_out, qkv, out, stats, attention, &mut scratch)
     })?;
     Ok(d_qkv)

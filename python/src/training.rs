@@ -7,8 +7,8 @@ use numpy::PyReadonlyArray1;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
-use crate::buffer::Buffer;
-use crate::engine::{Engine, Locked, optimizer};
+use crate::buffer::{State, zeros};
+use crate::engine::{Engine, Locked, Position, optimizer};
 use crate::error::exception;
 
 /// A text of tokens: an array that is looked at where it lies.
@@ -45,26 +45,11 @@ fn part<'a>(tokens: Tokens<'a>, first: usize, count: usize) -> Tokens<'a> {
     }
 }
 
-/// The steps that a `jostle.Optimizer` has done.
-pub fn steps_done(optimizer: &Bound<'_, PyAny>) -> PyResult<u64> {
-    optimizer.getattr("_steps")?.extract()
-}
-
-/// Notes one more step than `done`. Here rather than in Python: Ctrl-C raises as soon as a call returns, and would
-/// leave parameters that have changed with a count that has not.
-pub fn count_step(optimizer: &Bound<'_, PyAny>, done: u64) -> PyResult<()> {
-    let steps = done.saturating_add(1);
-    optimizer.setattr("_steps", steps)?;
-    let model = optimizer.getattr("model")?;
-    model.setattr("_step", steps)?;
-    model.setattr("_sequences", 0)
-}
-
 /// A model in training.
 #[pyclass(frozen, module = "jostle._native")]
 pub struct Training {
     engine: Py<Engine>,
-    state: Py<Buffer>,
+    state: Py<State>,
     plan: Plan,
     recipe: Recipe,
     /// Tokens and targets of a micro-batch.
@@ -72,24 +57,29 @@ pub struct Training {
 }
 
 impl Training {
-    /// Runs `body` on a trainer that has done `step` steps.
+    /// Runs `body` on a trainer that has done the steps that the state says, and keeps how many it has done then.
     fn run<T: Send>(
         &self,
         py: Python<'_>,
-        step: u64,
         body: impl FnOnce(&mut Trainer<'_>) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
         let state = self.state.get();
         self.engine.get().locked(py, &self.plan, |locked| {
-            let Locked { compute, parameters, gradients, workspace } = locked;
+            let Locked { compute, parameters, gradients, workspace, position } = locked;
             let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
-            let optimizer = unsafe { state.slice() };
+            let (optimizer, before) = (unsafe { state.slice() }, state.steps());
             let buffers = Buffers { parameters, gradients, optimizer, workspace, batch: &mut batch };
             let compute: Compute<'_> = compute;
             let mut trainer = Trainer::new(&self.plan, &self.recipe, buffers, compute)?;
-            trainer.resume_at(step, 0);
-            body(&mut trainer)
+            trainer.resume_at(before, 0);
+            let result = body(&mut trainer)?;
+            let step = trainer.steps();
+            if step != before {
+                state.set_steps(step);
+                *position = Position { step, sequences: 0 };
+            }
+            Ok(result)
         })
     }
 }
@@ -112,7 +102,7 @@ impl Training {
     #[expect(clippy::too_many_arguments)]
     fn new(
         engine: Bound<'_, Engine>,
-        state: Bound<'_, Buffer>,
+        state: Bound<'_, State>,
         optimizer: &str,
         numbers: Vec<f32>,
         batch: usize,
@@ -130,29 +120,14 @@ impl Training {
             return Err(exception(Error::Zero { what: "batch" }));
         }
         let plan = engine.get().plan(batch, optimizer.state())?;
-        let mut tokens = Vec::new();
-        tokens.try_reserve_exact(plan.batch).map_err(|_| exception(Error::TooLarge { what: "batch" }))?;
-        tokens.resize(plan.batch, 0);
-        Ok(Training {
-            engine: engine.unbind(),
-            state: state.unbind(),
-            plan,
-            recipe,
-            batch: Mutex::new(tokens),
-        })
+        let batch = Mutex::new(zeros("batch", plan.batch).map_err(exception)?);
+        Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch })
     }
 
-    /// The step after those that the optimizer has done, counted there; returns loss, learning rate and gradient
-    /// norm.
-    fn step(
-        &self,
-        py: Python<'_>,
-        text: Text<'_>,
-        optimizer: &Bound<'_, PyAny>,
-    ) -> PyResult<(f32, f32, f32)> {
-        let (text, step) = (text.tokens()?, steps_done(optimizer)?);
-        let report = self.run(py, step, |trainer| trainer.step(text))?;
-        count_step(optimizer, step)?;
+    /// The next step; returns loss, learning rate and gradient norm.
+    fn step(&self, py: Python<'_>, text: Text<'_>) -> PyResult<(f32, f32, f32)> {
+        let text = text.tokens()?;
+        let report = self.run(py, |trainer| trainer.step(text))?;
         Ok((report.loss, report.learning_rate, report.gradient_norm))
     }
 
@@ -166,7 +141,7 @@ impl Training {
         let (mut total, mut first) = (Loss::default(), 0_usize);
         while first.saturating_add(1) < text.len() {
             let part = part(text, first, pass.saturating_add(1));
-            let loss = self.run(py, 0, |trainer| trainer.evaluate(part))?;
+            let loss = self.run(py, |trainer| trainer.evaluate(part))?;
             total = Loss { sum: total.sum + loss.sum, counted: total.counted + loss.counted };
             first = first.saturating_add(pass);
             py.check_signals()?;

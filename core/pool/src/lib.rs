@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::{hint, io, mem};
+use std::{hint, io, mem, process};
 
 use jostle::Parallel;
 
@@ -20,9 +20,13 @@ const SPINS: usize = 5_000;
 /// Tasks are taken one by one by whichever thread is free, so a thread that the system holds up delays only
 /// the task it has. A `run` within a task, or while another thread's `run` is under way, does all its tasks
 /// itself. A panic in a task is resumed in the thread that called `run`, after the other tasks.
+///
+/// A process that was forked off has the calling thread alone, which then does all tasks.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
+    /// The process that the workers run in.
+    process: u32,
 }
 
 type Task = dyn Fn(usize) + Sync;
@@ -67,7 +71,7 @@ impl Pool {
             ended: AtomicBool::new(false),
             panic: Mutex::new(None),
         });
-        let mut pool = Pool { shared, workers: Vec::new() };
+        let mut pool = Pool { shared, workers: Vec::new(), process: process::id() };
         for _ in 1..threads {
             let shared = Arc::clone(&pool.shared);
             pool.workers.push(thread::Builder::new().spawn(move || shared.work())?);
@@ -78,6 +82,10 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
+        if self.process != process::id() {
+            // A forked child: the workers are not here to be joined, and never end.
+            return mem::forget(mem::take(&mut self.workers));
+        }
         self.shared.ended.store(true, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();

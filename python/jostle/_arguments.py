@@ -1,0 +1,80 @@
+"""Checks of arguments: what is wrong is told with the argument's name, what was given and what was wanted."""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+_FLOAT32 = 3.4028234663852886e38
+
+
+def integer(name: str, given: Any, low: int, high: int) -> int:
+    """An integer in [low, high]: ints and NumPy's integers, but no bools and no floats."""
+    if isinstance(given, bool) or not hasattr(given, "__index__"):
+        raise TypeError(f"{name} is {given!r}; wanted: an integer")
+    number = operator.index(given)
+    if not low <= number <= high:
+        end = f"2**{high.bit_length()} - 1" if high > 1 << 16 and not high & (high + 1) else high
+        raise ValueError(f"{name} is {number}; wanted: at least {low} and at most {end}")
+    return number
+
+
+def size(name: str, given: Any) -> int:
+    """An integer that can be the size of something: as `integer`, at least 1."""
+    return integer(name, given, 1, 2**31 - 1)
+
+
+def count(name: str, given: Any) -> int:
+    """A number of steps, tokens or bytes: as `integer`, at least 0."""
+    return integer(name, given, 0, 2**63 - 1)
+
+
+def seed(name: str, given: Any) -> int:
+    """As `integer`, of 64 bits without a sign."""
+    return integer(name, given, 0, 2**64 - 1)
+
+
+def number(name: str, given: Any) -> float:
+    """A float from a number; NaN where it is that."""
+    if isinstance(given, (bool, str)) or not hasattr(given, "__float__"):
+        raise TypeError(f"{name} is {given!r}; wanted: a number")
+    try:
+        return float(given)
+    except OverflowError:
+        return math.inf if given > 0 else -math.inf
+
+
+def float32(name: str, given: Any) -> float:
+    """As `number`, in the fewest digits that tell its float32 from others: so what comes back from a file is equal."""
+    with np.errstate(over="ignore"):
+        return float(str(np.float32(number(name, given))))
+
+
+def amount(name: str, given: Any) -> float:
+    """As `number`, at least 0, finite also as float32."""
+    amount = number(name, given)
+    if not 0 <= amount <= _FLOAT32:
+        raise ValueError(f"{name} is {amount}; wanted: finite and at least 0")
+    return amount
+
+
+def clip(given: Any) -> float | None:
+    """A norm to clip to, or None."""
+    if given is None:
+        return None
+    norm = number("clip", given)
+    if not norm > 0:
+        raise ValueError(f"clip is {norm}; wanted: more than 0, or None")
+    return norm
+
+
+def instance(name: str, given: Any, wanted: type[T]) -> T:
+    """What is of the class that is wanted."""
+    if not isinstance(given, wanted):
+        raise TypeError(f"{name} is of {type(given).__name__}; wanted: {wanted.__name__}")
+    return given

@@ -1,0 +1,67 @@
+"""What several test files share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import jostle
+
+GOLDEN = Path(__file__).parents[2] / "core" / "tests" / "golden"
+
+SMALL = jostle.Config(vocab=13, context=8, layers=2, heads=2, width=8)
+
+
+def random_tokens(config: jostle.Config, shape: tuple[int, ...], seed: int = 0) -> npt.NDArray[np.int64]:
+    """Tokens of the configuration's vocabulary."""
+    return np.random.default_rng(seed).integers(0, config.vocab, shape)
+
+
+def text(vocab: int) -> npt.NDArray[np.uint8]:
+    """A text with structure, that of core/tests/contract.rs: a stride that changes slowly."""
+    i = np.arange(2000)
+    return ((i * i // 97 + 5 * i) % vocab).astype(np.uint8)
+
+
+def flat(arrays: Any) -> npt.NDArray[np.float32]:
+    """All numbers of parameters or gradients, in order."""
+    return np.concatenate([array.ravel() for array in arrays.values()])
+
+
+def bits(arrays: Any) -> bytes:
+    """All numbers of parameters or gradients, as they lie in memory."""
+    return flat(arrays).tobytes()
+
+
+def relative_error(given: Any, wanted: Any) -> float:
+    """The norm of the difference over the norm of what is wanted; NaN where anything is."""
+    given, wanted = np.asarray(given, np.float64), np.asarray(wanted, np.float64)
+    assert given.shape == wanted.shape
+    size = np.linalg.norm(wanted)
+    assert size > 0, "the reference is zero: nothing can be wrong about it"
+    return float(np.linalg.norm(given - wanted) / size)
+
+
+def run_python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a program with this interpreter and this package; fails where it does, and shows what it said."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert not done.stderr, done.stderr
+    return done
+
+
+def instruction_sets() -> list[str]:
+    """Those that JOSTLE_INSTRUCTION_SETS names, every one of which must be there; without it, all there are."""
+    found = jostle._native.instruction_sets()
+    wanted = os.environ.get("JOSTLE_INSTRUCTION_SETS")
+    if wanted is None:
+        return found
+    names = [name.strip() for name in wanted.split(",") if name.strip()]
+    assert names and set(names) <= set(found), f"wanted: {names}; here: {found}"
+    return names

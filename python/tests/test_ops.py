@@ -1,0 +1,217 @@
+"""The operations alone: forward against NumPy in float64, backward against finite differences of that."""
+
+import math
+
+import numpy as np
+import pytest
+from common import relative_error
+
+from jostle import ops
+
+erf = np.vectorize(math.erf)
+SHAPES = [(1,), (7,), (3, 16), (5, 33), (2, 3, 19)]
+
+
+def random(shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def layer_norm(x, weight, bias, epsilon=1e-5):
+    centred = x - x.mean(-1, keepdims=True)
+    return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * weight + bias
+
+
+def gelu(x):
+    return x * (1 + erf(x / math.sqrt(2))) / 2
+
+
+def gelu_tanh(x):
+    return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+
+
+def attention(qkv, heads):
+    length, width = len(qkv), qkv.shape[1] // 3
+    q, k, v = (part.reshape(length, heads, -1).swapaxes(0, 1) for part in np.split(qkv, 3, axis=1))
+    scores = q @ k.swapaxes(1, 2) / math.sqrt(width // heads)
+    later = np.triu(np.ones((length, length), bool), 1)
+    return (softmax(np.where(later, -np.inf, scores)) @ v).swapaxes(0, 1).reshape(length, width)
+
+
+def cross_entropy(logits, targets):
+    rows, flat = logits.reshape(-1, logits.shape[-1]), targets.reshape(-1)
+    probability = softmax(rows)[np.arange(len(flat)), flat]
+    return np.where(flat == -1, 0, -np.log(probability)).reshape(targets.shape)
+
+
+def gradients(function, d_y, *inputs):
+    """What backward should return: by central differences in float64, of the sum of d_y times the output."""
+    inputs = [np.array(x, np.float64) for x in inputs]
+    found = []
+    for x in inputs:
+        d_x = np.empty_like(x)
+        for index in np.ndindex(x.shape):
+            kept, h = x[index], 1e-5
+            x[index] = kept + h
+            above = (d_y * function(*inputs)).sum()
+            x[index] = kept - h
+            below = (d_y * function(*inputs)).sum()
+            x[index] = kept
+            d_x[index] = (above - below) / (2 * h)
+        found.append(d_x)
+    return found
+
+
+def check(given, wanted, tolerance=1e-6):
+    assert given.dtype == np.float32 and given.flags.c_contiguous
+    assert relative_error(given, wanted) <= tolerance
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (3, 5, 7), (17, 33, 50), (64, 64, 64)])
+def test_matmul(m, k, n):
+    a, b, d_c = random((m, k)), random((k, n), 1), random((m, n), 2)
+    check(ops.matmul(a, b), a.astype(float) @ b)
+    d_a, d_b = ops.matmul_backward(d_c, a, b)
+    check(d_a, d_c.astype(float) @ b.T)
+    check(d_b, a.T.astype(float) @ d_c)
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:])
+def test_softmax(shape):
+    x, d_y = 3 * random(shape), random(shape, 1)
+    y = ops.softmax(x)
+    check(y, softmax(x.astype(float)))
+    assert np.allclose(y.sum(-1), 1, atol=1e-6)
+    check(ops.softmax_backward(d_y, y), gradients(softmax, d_y, x)[0], 1e-5)
+
+
+def test_softmax_of_one_and_of_large_numbers():
+    assert ops.softmax(np.array([5], np.float32)).tolist() == [1]
+    assert ops.softmax(np.array([1e30, 0, 1e30], np.float32)).tolist() == [0.5, 0, 0.5]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("form", "exact"), [("gelu", gelu), ("gelu_tanh", gelu_tanh)])
+def test_gelu(shape, form, exact):
+    x, d_y = 2 * random(shape), random(shape, 1)
+    check(ops.gelu(x, form), exact(x.astype(float)))
+    check(ops.gelu_backward(d_y, x, form), gradients(exact, d_y, x)[0])
+
+
+def test_the_forms_of_gelu_differ():
+    x = random((1000,))
+    assert relative_error(ops.gelu(x), gelu_tanh(x)) > 1e-5 > 1e-6 > relative_error(ops.gelu(x), gelu(x))
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:])
+@pytest.mark.parametrize("biased", [True, False])
+def test_layer_norm(shape, biased):
+    width = shape[-1]
+    x, weight, d_y = 2 * random(shape) + 1, 1 + random(width, 1) / 4, random(shape, 2)
+    bias = random(width, 3) if biased else None
+    y, mean, rstd = ops.layer_norm(x, weight, bias, epsilon=1e-3)
+    used = bias if biased else np.zeros(width)
+    check(y, layer_norm(x.astype(float), weight, used, 1e-3))
+    check(mean, x.astype(float).mean(-1), 1e-5)
+    check(rstd, 1 / np.sqrt(x.astype(float).var(-1) + 1e-3))
+    wanted = gradients(lambda *inputs: layer_norm(*inputs, epsilon=1e-3), d_y, x, weight, used)
+    for found, exact in zip(ops.layer_norm_backward(d_y, x, mean, rstd, weight), wanted, strict=True):
+        check(found, exact, 1e-5)
+
+
+@pytest.mark.parametrize(("length", "heads", "width"), [(1, 1, 2), (5, 2, 8), (9, 3, 15), (40, 1, 4)])
+def test_attention(length, heads, width):
+    qkv, d_out = random((length, 3 * width)), random((length, width), 1)
+    out, stats = ops.attention(qkv, heads)
+    assert stats.shape == (heads, length, 2)
+    check(out, attention(qkv.astype(float), heads))
+    d_qkv = ops.attention_backward(d_out, qkv, out, stats, heads)
+    check(d_qkv, gradients(lambda x: attention(x, heads), d_out, qkv)[0], 1e-5)
+
+
+def test_attention_looks_at_nothing_later():
+    qkv = random((40, 24))
+    out, _ = ops.attention(qkv, 2)
+    for position in range(1, 40):
+        changed = qkv.copy()
+        changed[position] += 1
+        found, _ = ops.attention(changed, 2)
+        assert found[:position].tobytes() == out[:position].tobytes()
+        assert (found[position] != out[position]).all()
+
+
+def test_dropout_of_attention_has_a_mask_of_its_own_and_its_backward_the_same():
+    """With values that are rows of the identity, outputs are the weights themselves."""
+    length = 32
+    qkv = np.concatenate([random((length, 2 * length)) / 8, np.eye(length, dtype=np.float32)], axis=1)
+    kept, _ = ops.attention(qkv, 1)
+    places = {"seed": 1, "step": 2, "layer": 3, "sequence": 4}
+    out, stats = ops.attention(qkv, 1, dropout=0.4, **places)
+    below = np.tril(np.ones((length, length), bool))
+    survived = out[below] != 0
+    count = below.sum()
+    assert abs(survived.mean() - 0.6) <= 5 * math.sqrt(0.4 * 0.6 / count)
+    assert np.allclose(out[below][survived], kept[below][survived] / 0.6, rtol=1e-5)
+    assert (out[~below] == 0).all()
+    d_out = random((length, length), 5)
+    d_qkv = ops.attention_backward(d_out, qkv, out, stats, 1, dropout=0.4, **places)
+    wanted = (out.T.astype(float)) @ d_out
+    check(d_qkv[:, 2 * length :].copy(), wanted, 1e-5)
+    for place in places:
+        other, _ = ops.attention(qkv, 1, dropout=0.4, **{**places, place: 9})
+        assert ((other == 0) != (out == 0)).any(), place
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
+def test_dropout(rate):
+    shape, count = (300, 400), 120_000
+    x = np.ones(shape, np.float32)
+    y = ops.dropout(x, rate, seed=3, step=4)
+    assert np.isin(y, np.array([0, 1 / (1 - np.float32(rate))], np.float32)).all()
+    # The share of zeros, and with it the mean, within five standard deviations.
+    assert abs((y == 0).mean() - rate) <= 5 * math.sqrt(rate * (1 - rate) / count)
+    assert abs(y.mean(dtype=float) - 1) <= 5 * math.sqrt(rate / (1 - rate) / count) + 1e-6
+    # Also row by row and column by column: the greatest of 700 deviations, within six.
+    for axis in (0, 1):
+        shares = (y == 0).mean(axis)
+        assert abs(shares - rate).max() <= 6 * math.sqrt(rate * (1 - rate) / shape[axis])
+    d_y = random(shape)
+    assert np.array_equal(ops.dropout_backward(d_y, rate, seed=3, step=4), d_y * y)
+    if rate:
+        assert not np.array_equal(ops.dropout(x, rate, seed=4, step=4), y)
+        assert not np.array_equal(ops.dropout(x, rate, seed=3, step=5), y)
+
+
+@pytest.mark.parametrize("shape", SHAPES[1:])
+def test_cross_entropy(shape):
+    logits = 3 * random(shape)
+    targets = np.random.default_rng(1).integers(0, shape[-1], shape[:-1])
+    if targets.size > 2:
+        targets.flat[1] = -1
+    counted = int((targets != -1).sum())
+    check(ops.cross_entropy(logits, targets), cross_entropy(logits.astype(float), targets))
+    losses, d_logits = ops.cross_entropy_backward(logits, targets)
+    assert losses.tobytes() == ops.cross_entropy(logits, targets).tobytes()
+    wanted = gradients(lambda x: cross_entropy(x, targets) / counted, np.ones(targets.shape), logits)[0]
+    check(d_logits, wanted, 1e-5)
+    check(ops.cross_entropy_backward(logits, targets, counted=2 * counted)[1], wanted / 2, 1e-5)
+
+
+def test_nothing_is_written_into_what_was_given():
+    inputs = [random((4, 12)), random((4, 12), 1), random(12)]
+    for array in inputs:
+        array.flags.writeable = False
+    x, d_y, weight = inputs
+    _, mean, rstd = ops.layer_norm(x, weight, weight)
+    out, stats = ops.attention(x, 2)
+    results = [
+        ops.softmax(x), ops.softmax_backward(d_y, x), ops.gelu(x), ops.gelu_backward(d_y, x),
+        ops.dropout(x, 0.5), *ops.layer_norm_backward(d_y, x, mean, rstd, weight),
+        ops.attention_backward(out, x, out, stats, 2), *ops.cross_entropy_backward(x, [1, 2, 3, 4]),
+    ]  # fmt: skip
+    for result in results:
+        assert result.flags.writeable and not any(np.shares_memory(result, given) for given in inputs)
