@@ -69,9 +69,9 @@ def _integers(name: str, given: Any) -> npt.NDArray[Any]:
 def _as_int32(name: str, array: npt.NDArray[Any]) -> Int:
     if array.dtype == np.int32 and array.flags.c_contiguous and array.flags.aligned:
         return array
-    if array.dtype.itemsize > 4 or array.dtype == np.uint32:
-        outside = (array < -(2**31)) | (array >= 2**31)
-        if outside.any():
-            index = int(np.flatnonzero(outside)[0])
-            raise IndexError(f"{name} holds {array.flat[index]} at index {index}: outside every vocabulary")
-    return array.astype(np.int32, order="C")
+    narrow = array.astype(np.int32, order="C")
+    same = narrow == array
+    if not same.all():
+        index = int(np.flatnonzero(~same)[0])
+        raise IndexError(f"{name} holds {array.flat[index]} at index {index}: outside every vocabulary")
+    return narrow
