@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Every test: on this machine, for a Cortex-M4F (linking only), and on 64-bit Arm under emulation.
+# Every test: on this machine, through Python, for a Cortex-M4F (linking only), and on 64-bit Arm under emulation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,5 +10,6 @@ echo "instruction sets: $JOSTLE_INSTRUCTION_SETS"
 cargo test --locked -p jostle -- --include-ignored
 # PyTorch's numbers, from products of another library.
 cargo test --locked -p jostle --features matrixmultiply --test golden --test matmul
+scripts/test-python.sh
 scripts/link-proof.sh
 scripts/test-aarch64.sh

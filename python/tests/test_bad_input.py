@@ -191,7 +191,9 @@ def config(**changes):
 
 
 def trainer(**changes):
-    return jostle.Trainer(MODEL, **{"optimizer": jostle.AdamW(MODEL), "train": text(13), "batch": 2, **changes})
+    return jostle.Trainer(
+        MODEL, **{"optimizer": jostle.AdamW(MODEL), "train": text(13), "batch": 2, **changes}
+    )
 
 
 @pytest.mark.parametrize("what", REFUSED)
@@ -264,8 +266,13 @@ def test_any_configuration(changes):
     with refused_or_fine():
         made = config(**changes)
         jostle.plan(made)
-        assert made == jostle.Config(**{name: getattr(made, name) for name in made.__dataclass_fields__
-                                        if hasattr(made, name) and name not in ("dropout", "residual_dropout")})
+        assert made == jostle.Config(
+            **{
+                name: getattr(made, name)
+                for name in made.__dataclass_fields__
+                if hasattr(made, name) and name not in ("dropout", "residual_dropout")
+            }
+        )
         # What a model takes is known beforehand.
         if jostle.plan(made).training < 10**6:
             jostle.Model(made, threads=1)
@@ -339,7 +346,10 @@ def test_any_model(seed, threads, other):
             call()
 
 
-@given(st.one_of(st.binary(), st.binary().map(lambda rest: len(rest).to_bytes(8, "little") + rest)), st.booleans())
+@given(
+    st.one_of(st.binary(), st.binary().map(lambda rest: len(rest).to_bytes(8, "little") + rest)),
+    st.booleans(),
+)
 def test_any_file(tmp_path_factory, data, configured):
     path = tmp_path_factory.mktemp("files") / "file"
     path.write_bytes(data)

@@ -61,7 +61,9 @@ def test_a_random_model(seed):
 
     p = {name: torch.tensor(x.astype(float), requires_grad=True) for name, x in model.parameters.items()}
     logits = forward(config, p, torch.from_numpy(tokens))
-    loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.from_numpy(targets).flatten(), ignore_index=-1)
+    loss = torch.nn.functional.cross_entropy(
+        logits.flatten(0, 1), torch.from_numpy(targets).flatten(), ignore_index=-1
+    )
     loss.backward()
     assert relative_error(model.logits(tokens), logits.detach().numpy()) <= 3e-6
     assert relative_error(model.loss(tokens, targets), loss.item()) <= 2e-6
