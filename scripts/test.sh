@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Every test: on this machine, for a Cortex-M4F, as C programs install and link it, and on 64-bit Arm under emulation.
+# Every test: on this machine, through Python, for a Cortex-M4F (linking only), and on 64-bit Arm under emulation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,6 +14,7 @@ cargo test --locked -p jostle --features matrixmultiply --test golden --test mat
 cargo test --locked -p jostle-ffi --features hosted -p jostle-pool
 scripts/test-ffi.sh
 scripts/test-examples.sh
+scripts/test-python.sh
 scripts/link-proof.sh
 scripts/test-install.sh
 scripts/test-aarch64.sh

@@ -38,7 +38,9 @@ def targets_like(given: Any, like: npt.NDArray[Any], name: str = "targets") -> I
     return _as_int32(name, array)
 
 
-def floats(name: str, given: Any, dimensions: int | None = None, shape: tuple[int, ...] | None = None) -> Float:
+def floats(
+    name: str, given: Any, dimensions: int | None = None, shape: tuple[int, ...] | None = None
+) -> Float:
     """An array that is float32 and contiguous already: nothing is copied behind the caller's back."""
     if not isinstance(given, np.ndarray):
         raise TypeError(f"{name} is {type(given).__name__}; wanted: a NumPy array of float32")
@@ -49,7 +51,9 @@ def floats(name: str, given: Any, dimensions: int | None = None, shape: tuple[in
     if shape is not None and given.shape != shape:
         raise ValueError(f"{name} has the shape {given.shape}; wanted: {shape}")
     if shape is None and (given.ndim == 0 or given.size == 0):
-        raise ValueError(f"{name} has the shape {given.shape}; wanted: at least one element and one dimension")
+        raise ValueError(
+            f"{name} has the shape {given.shape}; wanted: at least one element and one dimension"
+        )
     if not given.flags.c_contiguous:
         raise ValueError(f"{name} is not contiguous; wanted: C order (numpy.ascontiguousarray)")
     if not given.flags.aligned:
@@ -69,9 +73,9 @@ def _integers(name: str, given: Any) -> npt.NDArray[Any]:
 def _as_int32(name: str, array: npt.NDArray[Any]) -> Int:
     if array.dtype == np.int32 and array.flags.c_contiguous and array.flags.aligned:
         return array
-    if array.dtype.itemsize > 4 or array.dtype == np.uint32:
-        outside = (array < -(2**31)) | (array >= 2**31)
-        if outside.any():
-            index = int(np.flatnonzero(outside)[0])
-            raise IndexError(f"{name} holds {array.flat[index]} at index {index}: outside every vocabulary")
-    return array.astype(np.int32, order="C")
+    narrow = array.astype(np.int32, order="C")
+    same = narrow == array
+    if not same.all():
+        index = int(np.flatnonzero(~same)[0])
+        raise IndexError(f"{name} holds {array.flat[index]} at index {index}: outside every vocabulary")
+    return narrow

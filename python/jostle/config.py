@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
+from typing import TYPE_CHECKING
 
 from jostle import _arguments, _native
 
@@ -44,6 +45,29 @@ class Config:
     """Whether the head's matrix is the token embedding."""
     norm_epsilon: float = 1e-5
     """Added to the variance in every norm."""
+
+    if TYPE_CHECKING:
+        # Some fields may be None when they are given, and never are once the configuration is made.
+        def __init__(
+            self,
+            *,
+            vocab: int,
+            context: int,
+            layers: int,
+            heads: int,
+            width: int,
+            hidden: int | None = None,
+            dropout: float = 0.0,
+            residual_dropout: float | None = None,
+            embedding_dropout: float | None = None,
+            attention_dropout: float | None = None,
+            attention_projection_dropout: float | None = None,
+            mlp_projection_dropout: float | None = None,
+            activation: str = "gelu",
+            bias: bool = True,
+            tied: bool = True,
+            norm_epsilon: float = 1e-5,
+        ) -> None: ...
 
     def __post_init__(self, dropout: float, residual_dropout: float | None) -> None:
         residual = dropout if residual_dropout is None else residual_dropout

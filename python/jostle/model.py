@@ -16,7 +16,6 @@ from jostle._arrays import Float, Int
 from jostle.config import Config
 from jostle.tokenizers import Tokenizer
 
-
 _MOST_THREADS = 1024
 
 
@@ -51,7 +50,9 @@ class Model:
     ) -> None:
         config = _arguments.instance("config", config, Config)
         if threads is None:
-            threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            threads = (
+                len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            )
         threads = _arguments.integer("threads", threads, 1, _MOST_THREADS)
         if tokenizer is not None:
             vocab = _arguments.instance("tokenizer", tokenizer, Tokenizer).vocab
@@ -197,7 +198,8 @@ class Model:
         generator.draw(0, temperature, top_k, top_p, min_p, seed, 0)
         if stream:
             return (
-                generator.draw(1, temperature, top_k, top_p, min_p, seed, number)[0] for number in range(count)
+                generator.draw(1, temperature, top_k, top_p, min_p, seed, number)[0]
+                for number in range(count)
             )
         return np.array(generator.draw(count, temperature, top_k, top_p, min_p, seed, 0), dtype=np.int32)
 
@@ -237,7 +239,9 @@ class Model:
         metadata = dict(_native.checkpoint_metadata(data))
         if config is None:
             if "jostle.vocab" not in metadata:
-                raise ValueError("the file does not say what the model is; wanted: a checkpoint of jostle's, or config=")
+                raise ValueError(
+                    "the file does not say what the model is; wanted: a checkpoint of jostle's, or config="
+                )
             config = Config(**_native.checkpoint_config(data))
         tokenizer = None
         if "tokenizer" in metadata:

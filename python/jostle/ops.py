@@ -174,7 +174,11 @@ def dropout_backward(d_y: Float, rate: float, *, seed: int = 0, step: int = 0) -
 
 
 def _dropped(x: Float, rate: float, seed: int, step: int) -> Float:
-    rate, seed, step = _arguments.number("rate", rate), _arguments.seed("seed", seed), _arguments.seed("step", step)
+    rate, seed, step = (
+        _arguments.number("rate", rate),
+        _arguments.seed("seed", seed),
+        _arguments.seed("step", step),
+    )
     return _native.dropout(x, rate, seed, step)
 
 

@@ -80,7 +80,9 @@ class Trainer:
         self.accumulate = _arguments.size("accumulate", accumulate)
         self.seed = _arguments.seed("seed", seed)
         self.evaluate_every = _arguments.size("evaluate_every", evaluate_every)
-        self.schedule = Constant() if schedule is None else _arguments.instance("schedule", schedule, Schedule)
+        self.schedule = (
+            Constant() if schedule is None else _arguments.instance("schedule", schedule, Schedule)
+        )
         self._peak = optimizer.learning_rate
         self._training = self._native_training()
 

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use jostle::{Buffers, Compute, Decay, Error, Loss, Plan, Recipe, Schedule, Tokens, Trainer};
-use numpy::PyReadonlyArray1;
+use numpy::{PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -12,17 +12,26 @@ use crate::engine::{Engine, Locked, Position, optimizer};
 use crate::error::exception;
 
 /// A text of tokens: an array that is looked at where it lies.
-#[derive(FromPyObject)]
 enum Text<'py> {
-    #[pyo3(transparent)]
     U8(PyReadonlyArray1<'py, u8>),
-    #[pyo3(transparent)]
     U16(PyReadonlyArray1<'py, u16>),
-    #[pyo3(transparent)]
     I32(PyReadonlyArray1<'py, i32>),
 }
 
-impl Text<'_> {
+impl<'py> Text<'py> {
+    /// Tries no type in vain: the text of the error that no one sees would be Python's work, and Ctrl-C during that
+    /// be lost.
+    fn new(array: &Bound<'py, PyUntypedArray>) -> PyResult<Text<'py>> {
+        let (py, kind) = (array.py(), array.dtype());
+        if kind.is_equiv_to(&dtype::<u8>(py)) {
+            return Ok(Text::U8(array.extract()?));
+        }
+        if kind.is_equiv_to(&dtype::<u16>(py)) {
+            return Ok(Text::U16(array.extract()?));
+        }
+        Ok(Text::I32(array.extract()?))
+    }
+
     fn tokens(&self) -> PyResult<Tokens<'_>> {
         Ok(match self {
             Text::U8(tokens) => Tokens::U8(tokens.as_slice()?),
@@ -125,14 +134,16 @@ impl Training {
     }
 
     /// The next step; returns loss, learning rate and gradient norm.
-    fn step(&self, py: Python<'_>, text: Text<'_>) -> PyResult<(f32, f32, f32)> {
+    fn step<'py>(&self, py: Python<'py>, text: &Bound<'py, PyUntypedArray>) -> PyResult<(f32, f32, f32)> {
+        let text = Text::new(text)?;
         let text = text.tokens()?;
         let report = self.run(py, |trainer| trainer.step(text))?;
         Ok((report.loss, report.learning_rate, report.gradient_norm))
     }
 
     /// The mean loss on a whole text, without dropout. Ctrl-C is seen after each pass.
-    fn evaluate(&self, py: Python<'_>, text: Text<'_>) -> PyResult<f32> {
+    fn evaluate<'py>(&self, py: Python<'py>, text: &Bound<'py, PyUntypedArray>) -> PyResult<f32> {
+        let text = Text::new(text)?;
         let text = text.tokens()?;
         let pass = self.plan.options.batch.saturating_mul(self.plan.config.context);
         if text.len() < 2 {

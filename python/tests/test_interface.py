@@ -96,9 +96,7 @@ def test_every_name_as_it_is_written_down(tmp_path):
     assert again.step == 2 and list(again) == []
     assert bits(again.model.parameters) == bits(model.parameters)
 
-    made = model.generate(
-        tokens[0], 5, temperature=1.0, top_k=None, top_p=None, min_p=None, seed=0
-    )
+    made = model.generate(tokens[0], 5, temperature=1.0, top_k=None, top_p=None, min_p=None, seed=0)
     assert made.shape == (5,) and np.issubdtype(made.dtype, np.integer)
     assert isinstance(model.generate(tokens[0], 5, stream=True), Iterator)
     model.save(tmp_path / "model")

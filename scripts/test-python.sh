@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds the Python package's wheel, installs it into a virtual environment of its own, and tests what is installed.
+# Arguments go to pytest, to select tests:
+#     scripts/test-python.sh -k golden
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+environment=$CARGO_TARGET_DIR/python-venv
+wheels=$CARGO_TARGET_DIR/wheels
+
+# Debian has the module venv in a package of its own.
+python3 -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null || packages python3-venv ||
+    not_run "Python's tests: need Python 3.10 or later with venv (Debian: python3-venv)"
+[ -x "$environment/bin/python" ] || python3 -m venv "$environment"
+PATH=$environment/bin:$PATH
+unset PYTHONPATH
+python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
+(cd python && python -m pip install --quiet --group test)
+
+rm -rf "$wheels"
+maturin build --quiet --manifest-path python/Cargo.toml --locked --out "$wheels"
+wheel=("$wheels"/*.whl)
+size=$(wc -c <"${wheel[0]}")
+echo "wheel: $size bytes"
+[ "$size" -le 3000000 ] || { echo "FAILED: the wheel has more than 3 MB" >&2; exit 1; }
+# First what the extras need, then this very wheel, whatever version was there.
+python -m pip install --quiet "${wheel[0]}[cli,plot]"
+python -m pip install --quiet --force-reinstall --no-deps "${wheel[0]}"
+python -c 'import jostle, sys; sys.exit(not jostle.__file__.startswith(sys.prefix))' ||
+    { echo "FAILED: what is imported is not the wheel" >&2; exit 1; }
+
+ruff check --no-cache python
+ruff format --no-cache --check python
+(cd python && mypy --cache-dir="$CARGO_TARGET_DIR/mypy")
+python -m mypy.stubtest --mypy-config-file python/pyproject.toml jostle._native
+pytest -c python/pyproject.toml --rootdir python -p no:cacheprovider --import-mode=importlib python/tests "$@"
