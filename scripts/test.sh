@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Every test: on this machine, for a Cortex-M4F, as C programs install and link it, and on 64-bit Arm under emulation.
-# Every test: on this machine, through Python, for a Cortex-M4F (linking only), and on 64-bit Arm under emulation.
+# Every test: on this machine, in Rust, C and Python, for processors without an operating system, and on 64-bit Arm
+# under emulation.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

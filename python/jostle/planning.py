@@ -32,9 +32,7 @@ class Plan(Mapping[str, int]):
 
         device: sizes as on a microcontroller. prefix begins every name; command is told as what made the header.
         """
-        return _native.defines(
-            self.config, self.batch, self.threads, self.optimizer, device, prefix, command
-        )
+        return _native.defines(self.config, self.batch, self.threads, self.optimizer, device, prefix, command)
 
     def __getitem__(self, region: str) -> int:
         return self._bytes[region]

@@ -13,10 +13,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import jostle
 import numpy as np
 import pexpect  # type: ignore[import-untyped]
 import pytest
+
+import jostle
 from jostle import runs
 from jostle.cli import text as texts
 from jostle.runs import Run
@@ -177,7 +178,9 @@ def test_generate(trained: tuple[Run, str], setting: dict[str, Any]) -> None:
     other = model.generate(prompt, 50, temperature=1.5)
     assert not setting or not np.array_equal(expected, other), "the setting makes a difference"
     path = run.path if setting else run.checkpoint
-    options = [str(part) for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)]
+    options = [
+        str(part) for name, value in settings.items() for part in (f"--{name.replace('_', '-')}", value)
+    ]
     printed = jostle_says("generate", path, "I like", "--count", 50, *options)
     assert printed == "I like" + model.tokenizer.decode(expected) + "\n"
 
@@ -222,7 +225,7 @@ def test_predict(trained: tuple[Run, str]) -> None:
 
 
 def test_plan() -> None:
-    sizes = "--vocab 65 --context 32 --layers 2 --heads 2 --width 32".split()
+    sizes = ["--vocab", "65", "--context", "32", "--layers", "2", "--heads", "2", "--width", "32"]
     config = jostle.Config(vocab=65, context=32, layers=2, heads=2, width=32, tied=False)
     plan = jostle.plan(config, 8, 2, "momentum")
     printed = jostle_says("plan", *sizes, "--batch", 8, "--threads", 2, "--optimizer", "momentum")
@@ -238,9 +241,12 @@ def test_plan() -> None:
     header = jostle_says("plan", *sizes, "--batch", 8, "--defines", "--device", "--prefix", "TINY")
     assert header.startswith("/* jostle plan --vocab ")
     assert f"#define TINY_PARAMETERS_SIZE {jostle.plan(config, 8)['parameters']}u" in header
-    assert header.rstrip() == jostle.plan(config, 8).defines(
-        device=True, prefix="TINY", command=header.partition("\n")[0].removeprefix("/* ")
-    ).rstrip()
+    assert (
+        header.rstrip()
+        == jostle.plan(config, 8)
+        .defines(device=True, prefix="TINY", command=header.partition("\n")[0].removeprefix("/* "))
+        .rstrip()
+    )
     tight = refused("plan", *sizes, "--fit", "2K")
     assert tight.returncode == 1
     assert f"wanted: at least {jostle.plan(config).training}" in tight.stderr

@@ -1,51 +1,3 @@
-<<<<<<< HEAD
-"""Ctrl-C at whatever moment: training goes on with the bits of one that never stopped."""
-
-import signal
-import threading
-import time
-
-import jostle
-import numpy as np
-
-
-def trained(pauses: float | None) -> tuple[np.ndarray, int]:
-    """The parameters after 20 steps, with Ctrl-C after every so many seconds, and how often it came."""
-    text = "I like to ski when it snows. " * 50
-    tokenizer = jostle.CharTokenizer.from_text(text)
-    config = jostle.Config(vocab=tokenizer.vocab, context=64, layers=2, heads=4, width=64, dropout=0.1)
-    model = jostle.Model(config, threads=1)
-    trainer = jostle.Trainer(model, jostle.AdamW(model), train=tokenizer.encode(text), steps=20, batch=8)
-    main, done = threading.main_thread().ident, threading.Event()
-    assert main is not None
-
-    def press() -> None:
-        while not done.wait(pauses):
-            signal.pthread_kill(main, signal.SIGINT)
-
-    thread = threading.Thread(target=press)
-    interruptions = 0
-    if pauses is not None:
-        thread.start()
-    while not done.is_set():
-        try:
-            for _ in trainer:
-                pass
-            done.set()
-            time.sleep(0.1)  # For a signal that is on its way.
-        except KeyboardInterrupt:
-            interruptions += 1
-    if pauses is not None:
-        thread.join()
-    return np.concatenate([view.ravel() for view in model.parameters.values()]), interruptions
-
-
-def test_no_step_is_taken_twice() -> None:
-    undisturbed, _ = trained(None)
-    disturbed, interruptions = trained(0.02)
-    assert interruptions > 3
-    assert np.array_equal(undisturbed, disturbed)
-=======
 """Ctrl-C during a long call: it stops within a step with KeyboardInterrupt, and nothing is lost."""
 
 import os
@@ -168,4 +120,3 @@ for _ in range(trainer.step):
     step(other)
 assert bits(trainer) == bits(other)
 """)
->>>>>>> pytests

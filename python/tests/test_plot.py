@@ -200,7 +200,7 @@ def test_the_triangle_and_the_crosses_are_in_the_pixels(model: jostle.Model) -> 
 
 def test_labels_are_the_tokens(model: jostle.Model) -> None:
     figure = plot.attention_stages(model, TEXT, layer=1, head=0, dropout=0.25)
-    words = "I ␣ like ␣ to ␣ ski ␣ when ␣ it ␣ snows".split()
+    words = ["I", "␣", "like", "␣", "to", "␣", "ski", "␣", "when", "␣", "it", "␣", "snows"]
     first, *_, last = panels(figure)
     for axes in panels(figure):
         assert in_words(axes) == words

@@ -20,9 +20,7 @@ def command(
     temperature: Annotated[
         float, typer.Option(help="Divides the logits; 0 takes the most probable token.")
     ] = 0.8,
-    top_k: Annotated[
-        int | None, typer.Option(min=1, help="Keep so many tokens.")
-    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Keep so many tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Keep the fewest with so much probability.")] = None,
     min_p: Annotated[
         float | None, typer.Option(help="Keep those with this share of the greatest probability.")

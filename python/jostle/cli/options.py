@@ -15,17 +15,11 @@ Context = Annotated[
     typer.Option(min=1, rich_help_panel=MODEL, help="The longest sequence that it looks at."),
 ]
 Layers = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="How many blocks.")]
-Heads = Annotated[
-    int, typer.Option(min=1, rich_help_panel=MODEL, help="Attention heads; divide the width.")
-]
-Width = Annotated[
-    int, typer.Option(min=1, rich_help_panel=MODEL, help="Width of the residual stream.")
-]
+Heads = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="Attention heads; divide the width.")]
+Width = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="Width of the residual stream.")]
 Hidden = Annotated[
     int | None,
-    typer.Option(
-        min=1, rich_help_panel=MODEL, help="Width inside the MLP.", show_default="4 x width"
-    ),
+    typer.Option(min=1, rich_help_panel=MODEL, help="Width inside the MLP.", show_default="4 x width"),
 ]
 Tied = Annotated[
     bool,

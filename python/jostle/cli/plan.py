@@ -37,9 +37,7 @@ def parse_bytes(given: str) -> int:
 def command(
     vocab: Annotated[
         int,
-        typer.Option(
-            min=1, rich_help_panel=options.MODEL, help="The number of different tokens."
-        ),
+        typer.Option(min=1, rich_help_panel=options.MODEL, help="The number of different tokens."),
     ] = 65,
     context: options.Context = 64,
     layers: options.Layers = 4,
@@ -66,7 +64,8 @@ def command(
         bool, typer.Option("--defines", help="Print a C header of #defines instead, for static arrays.")
     ] = False,
     device: Annotated[
-        bool, typer.Option("--device", help="With --defines: the sizes on a microcontroller, not on this machine.")
+        bool,
+        typer.Option("--device", help="With --defines: the sizes on a microcontroller, not on this machine."),
     ] = False,
     prefix: Annotated[
         str, typer.Option(help="With --defines: what the names of all macros begin with.")
@@ -79,7 +78,7 @@ def command(
         layers=layers,
         heads=heads,
         width=width,
-        hidden=hidden,  # type: ignore[arg-type]  # None for 4 x width
+        hidden=hidden,
         tied=tied,
         dropout=dropout,
     )

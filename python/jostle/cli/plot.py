@@ -29,9 +29,7 @@ class Kind(str, enum.Enum):
 
 
 def command(
-    runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN", help="Folders of runs.", show_default=False)
-    ],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders of runs.", show_default=False)],
     kind: Annotated[
         Kind,
         typer.Option(

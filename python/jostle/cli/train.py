@@ -82,16 +82,12 @@ def command(
     ] = None,
     warmup: Annotated[
         int | None,
-        typer.Option(
-            min=0, help="Steps of rising learning rate.", show_default="100, or all steps"
-        ),
+        typer.Option(min=0, help="Steps of rising learning rate.", show_default="100, or all steps"),
     ] = None,
     seed: options.Seed = 1337,
     threads: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="How many compute.", show_default="all that there are"
-        ),
+        typer.Option(min=1, help="How many compute.", show_default="all that there are"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -99,9 +95,7 @@ def command(
     ] = None,
     evaluate_every: Annotated[
         int,
-        typer.Option(
-            min=1, rich_help_panel=RUN, help="Steps between losses on the validation text."
-        ),
+        typer.Option(min=1, rich_help_panel=RUN, help="Steps between losses on the validation text."),
     ] = 250,
     checkpoint_every: Annotated[
         int, typer.Option(min=1, rich_help_panel=RUN, help="Steps between checkpoints.")
@@ -137,7 +131,7 @@ def command(
             layers=layers,
             heads=heads,
             width=width,
-            hidden=hidden,  # type: ignore[arg-type]  # None for 4 x width
+            hidden=hidden,
             dropout=dropout,
             tied=tied,
         )
