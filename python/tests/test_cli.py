@@ -107,9 +107,11 @@ def test_train_leaves_a_folder(trained: tuple[Run, str], text: Path) -> None:
     assert f"\nstep {STEPS}/{STEPS}  loss " in printed
     loss, validation_loss = metrics["loss"][59], metrics["validation_loss"][59]
     assert f"step 60  loss {loss:.3f}  validation loss {validation_loss:.4f}" in printed
+    for picture in ("loss.png", "attention.png"):
+        assert (run.path / picture).read_bytes().startswith(b"\x89PNG")
     sample = (run.path / "sample.txt").read_text(encoding="utf-8")
     assert sample.startswith("The ") and len(sample) == 4 + 500 + 1
-    assert printed.endswith("\n" + sample)
+    assert "\n" + sample in printed
 
 
 def test_a_second_run_has_a_folder_of_its_own(folder: Path, text: Path, trained: tuple[Run, str]) -> None:

@@ -53,12 +53,23 @@ def command(
     ] = None,
 ) -> None:
     """Draw pictures of runs."""
-    opened = [Run(path) for path in runs]
+    draw([Run(path) for path in runs], kind, text, layer, head, out)
+
+
+def draw(
+    runs: list[Run],
+    kind: Kind,
+    text: str | None = None,
+    layer: int = 0,
+    head: int | None = None,
+    out: Path | None = None,
+) -> None:
+    """Saves the pictures, and prints where."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
-    for path, figure in _figures(opened, kind, text, layer, head):
+    for path, figure in _figures(runs, kind, text, layer, head):
         if out is not None:
-            path = out / path.name if len(opened) == 1 else out / f"{path.parent.name}-{path.name}"
+            path = out / path.name if len(runs) == 1 else out / f"{path.parent.name}-{path.name}"
         figure.savefig(path, dpi=150)
         print(path)
 

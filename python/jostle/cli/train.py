@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import importlib.util
 import itertools
 import shlex
 import signal
@@ -22,7 +23,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 import jostle
 from jostle import _files, runs
-from jostle.cli import options
+from jostle.cli import options, plot
 from jostle.cli import text as texts
 from jostle.runs import Metrics, Run
 from jostle.training import Report, Trainer
@@ -180,6 +181,10 @@ def command(
         print(f"stopped; to go on: jostle train --resume {shlex.quote(str(run.path))}", file=sys.stderr)
         raise typer.Exit(130)
     _write_sample(run, trainer)
+    if importlib.util.find_spec("matplotlib") is not None:
+        plot.draw([run], plot.Kind.loss)
+        # All heads are drawn where they are few enough to be told apart.
+        plot.draw([run], plot.Kind.attention, head=None if trainer.model.config.heads <= 4 else 0)
 
 
 def _refuse_others(ctx: typer.Context, allowed: tuple[str, ...]) -> None:
