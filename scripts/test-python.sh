@@ -20,7 +20,7 @@ python -m pip install --quiet --upgrade 'pip>=25.1' 'maturin>=1.9,<2'
 (cd python && python -m pip install --quiet --group test)
 
 rm -rf "$wheels"
-maturin build --quiet --manifest-path python/Cargo.toml --locked --out "$wheels"
+maturin build --quiet --interpreter "$environment/bin/python" --manifest-path python/Cargo.toml --locked --out "$wheels"
 wheel=("$wheels"/*.whl)
 size=$(wc -c <"${wheel[0]}")
 echo "wheel: $size bytes"

@@ -367,7 +367,8 @@ def test_any_damage_to_a_file(tmp_path_factory, data):
     whole = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 3))):
         whole[data.draw(st.integers(0, len(whole) - 1))] ^= data.draw(st.integers(1, 255))
-    assume(bytes(whole) != path.read_bytes())
+    # Two changes of one byte may undo each other.
+    assume(whole != path.read_bytes())
     path.write_bytes(bytes(whole))
     with pytest.raises(REFUSALS):
         jostle.Trainer.resume(path, train=text(13))
