@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -71,6 +72,9 @@ else:
         stderr=subprocess.PIPE,
         text=True,
     )
+    # Where Ctrl-C is lost, the call would go on for hours.
+    watchdog = threading.Timer(100, process.kill)
+    watchdog.start()
     with process:
         try:
             assert process.stdout.readline() == "begun\n"
@@ -78,11 +82,12 @@ else:
             begin = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "stopped\n", process.stderr.read()
-            # Some hundred steps' time: a machine may be busy, but the calls would take hours.
-            assert time.monotonic() - begin < 2
+            # Many steps' time, since a machine may be busy.
+            assert time.monotonic() - begin < 10
             rest, errors = process.communicate(timeout=100)
             assert process.returncode == 0 and rest == "whole\n", errors
         finally:
+            watchdog.cancel()
             process.kill()
 
 
