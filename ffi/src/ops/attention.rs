@@ -1,0 +1,160 @@
+//! Causal attention over one sequence, forward and backward.
+
+use jostle::ops::attention;
+
+use super::dropout::{jostle_mask, mask as dropout_mask};
+use super::{area, bytes};
+use crate::border::Buffers;
+use crate::compute::{Workers, jostle_compute};
+use crate::status::{Refusal, call, jostle_error, jostle_status};
+
+/// Bytes of scratch that the attention functions need.
+#[unsafe(no_mangle)]
+pub extern "C" fn jostle_attention_scratch_size(length: usize, width: usize) -> usize {
+    bytes(attention::scratch(length, width))
+}
+
+/// Causal multi-head attention over one sequence (Vaswani et al. 2017): for each head, scores q k^T / sqrt(C / H),
+/// minus infinity where a key comes later than its query, softmax, dropout, times v.
+///
+/// Writes `out` [length, width] and `stats` [heads, length, 2] (each row's greatest score, and one over its sum of
+/// exponentials, for jostle_attention_backward) from `qkv` [length, 3 width].
+///
+/// `scratch`: jostle_attention_scratch_size bytes.
+///
+/// # Safety
+/// `compute` and `mask` are NULL or readable; `out`, `stats` and `scratch` are writable, `qkv` readable for so many
+/// bytes; `error` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_attention_forward(
+    compute: *const jostle_compute,
+    length: usize,
+    width: usize,
+    heads: usize,
+    mask: *const jostle_mask,
+    out: *mut f32,
+    out_size: usize,
+    stats: *mut f32,
+    stats_size: usize,
+    qkv: *const f32,
+    qkv_size: usize,
+    scratch: *mut f32,
+    scratch_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let simd = Workers::new(compute)?.simd();
+            let attention = self::attention(heads, width, mask)?;
+            let elements = area(length, width)?;
+            let out = buffers.write("out", out, out_size, elements)?;
+            let stats = buffers.write("stats", stats, stats_size, area(heads, area(length, 2)?)?)?;
+            let qkv = buffers.read("qkv", qkv, qkv_size, area(elements, 3)?)?;
+            let wanted = attention::scratch(length, width);
+            let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
+            attention::forward(simd, out, stats, qkv, attention, scratch)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// # Safety
+/// `mask` is NULL or readable.
+unsafe fn attention(
+    heads: usize,
+    width: usize,
+    mask: *const jostle_mask,
+) -> Result<attention::Attention, Refusal> {
+    // SAFETY: the caller's promise.
+    let (mask, sequence) = unsafe { dropout_mask(mask)? };
+    Ok(attention::Attention { heads, width, mask, sequence })
+}
+
+/// Writes `d_qkv` [length, 3 width] from `d_out` [length, width] and what jostle_attention_forward read and wrote,
+/// with the same mask.
+///
+/// # Safety
+/// As for jostle_attention_forward; `d_qkv` is writable, `d_out`, `out` and `stats` readable for so many bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_attention_backward(
+    compute: *const jostle_compute,
+    length: usize,
+    width: usize,
+    heads: usize,
+    mask: *const jostle_mask,
+    d_qkv: *mut f32,
+    d_qkv_size: usize,
+    d_out: *const f32,
+    d_out_size: usize,
+    qkv: *const f32,
+    qkv_size: usize,
+    out: *const f32,
+    out_size: usize,
+    stats: *const f32,
+    stats_size: usize,
+    scratch: *mut f32,
+    scratch_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let simd = Workers::new(compute)?.simd();
+            let attention = self::attention(heads, width, mask)?;
+            let elements = area(length, width)?;
+            let d_qkv = buffers.write("d_qkv", d_qkv, d_qkv_size, area(elements, 3)?)?;
+            let d_out = buffers.read("d_out", d_out, d_out_size, elements)?;
+            let qkv = buffers.read("qkv", qkv, qkv_size, area(elements, 3)?)?;
+            let out = buffers.read("out", out, out_size, elements)?;
+            let stats = buffers.read("stats", stats, stats_size, area(heads, area(length, 2)?)?)?;
+            let wanted = attention::scratch(length, width);
+            let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
+            attention::backward(simd, d_qkv, d_out, qkv, out, stats, attention, scratch)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Writes the attention weights [heads, length, length] of one sequence before dropout, for looking at.
+///
+/// # Safety
+/// As for jostle_attention_forward; `weights` is writable for so many bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_attention_weights(
+    compute: *const jostle_compute,
+    length: usize,
+    width: usize,
+    heads: usize,
+    weights: *mut f32,
+    weights_size: usize,
+    qkv: *const f32,
+    qkv_size: usize,
+    scratch: *mut f32,
+    scratch_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let simd = Workers::new(compute)?.simd();
+            let attention = self::attention(heads, width, core::ptr::null())?;
+            let wanted = area(heads, area(length, length)?)?;
+            let weights = buffers.write("weights", weights, weights_size, wanted)?;
+            let qkv = buffers.read("qkv", qkv, qkv_size, area(area(length, width)?, 3)?)?;
+            let wanted = attention::scratch(length, width);
+            let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
+            attention::weights(simd, weights, qkv, attention, scratch)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}

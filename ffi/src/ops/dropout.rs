@@ -1,0 +1,104 @@
+//! Dropout, and the masks that attention takes too.
+
+use jostle::ops::dropout;
+use jostle::ops::dropout::Mask;
+use jostle::rng::Stream;
+
+use super::area;
+use crate::border::{self, Buffers, Structure};
+use crate::compute::{Workers, jostle_compute};
+use crate::status::{Refusal, call, jostle_error, jostle_status};
+
+/// Which dropout masks: streams with the same seed share nothing.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub enum jostle_stream {
+    /// Of the embedding sum.
+    JOSTLE_EMBEDDING_DROPOUT = 4,
+    /// Of the attention weights.
+    JOSTLE_ATTENTION_DROPOUT = 5,
+    /// Of the attention's projection.
+    JOSTLE_ATTENTION_PROJECTION_DROPOUT = 6,
+    /// Of the MLP's projection.
+    JOSTLE_MLP_PROJECTION_DROPOUT = 7,
+}
+
+/// A mask of dropout: which elements are zeroed is a function of these numbers, of row and column. Survivors are
+/// divided by the probability to survive. Where NULL is given for a mask, nothing is dropped.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_mask {
+    /// sizeof(jostle_mask).
+    pub struct_size: u32,
+    /// The probability that an element is zeroed, in [0, 1).
+    pub rate: f32,
+    /// A jostle_stream.
+    pub stream: u32,
+    /// 0.
+    pub reserved: u32,
+    /// The run's seed.
+    pub seed: u64,
+    /// The step.
+    pub step: u64,
+    /// The layer.
+    pub layer: u64,
+    /// The sequence's number in the step.
+    pub sequence: u64,
+}
+
+// SAFETY: numbers, the first of which is `struct_size`.
+unsafe impl Structure for jostle_mask {}
+
+/// # Safety
+/// `mask` is NULL or readable for as many bytes as its `struct_size` says.
+pub(super) unsafe fn mask(mask: *const jostle_mask) -> Result<(Option<Mask>, u64), Refusal> {
+    use jostle_stream::*;
+    if mask.is_null() {
+        return Ok((None, 0));
+    }
+    // SAFETY: the caller's promise.
+    let mask = unsafe { border::structure("mask", mask)? };
+    let stream = match mask.stream {
+        given if given == JOSTLE_EMBEDDING_DROPOUT as u32 => Stream::EmbeddingDropout,
+        given if given == JOSTLE_ATTENTION_DROPOUT as u32 => Stream::AttentionDropout,
+        given if given == JOSTLE_ATTENTION_PROJECTION_DROPOUT as u32 => Stream::AttentionProjectionDropout,
+        given if given == JOSTLE_MLP_PROJECTION_DROPOUT as u32 => Stream::MlpProjectionDropout,
+        given => return Err(Refusal::Choice { what: "stream", given }),
+    };
+    Ok((Mask::new(mask.rate, mask.seed, stream, mask.step, mask.layer)?, mask.sequence))
+}
+
+/// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). Its own backward: d_x = dropout(d_y) with
+/// the same mask.
+///
+/// # Safety
+/// `compute` and `mask` are NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or
+/// writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_dropout(
+    compute: *const jostle_compute,
+    rows: usize,
+    width: usize,
+    mask: *const jostle_mask,
+    y: *mut f32,
+    y_size: usize,
+    x: *const f32,
+    x_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let simd = Workers::new(compute)?.simd();
+            let (mask, sequence) = self::mask(mask)?;
+            let elements = area(rows, width)?;
+            let y = buffers.write("y", y, y_size, elements)?;
+            let x = buffers.read("x", x, x_size, elements)?;
+            dropout::forward(simd, y, x, width, mask, sequence)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}

@@ -1,0 +1,89 @@
+//! Token and position embeddings, forward and backward.
+
+use jostle::ops::embedding;
+
+use super::area;
+use crate::border::Buffers;
+use crate::compute::{Workers, jostle_compute};
+use crate::status::{call, jostle_error, jostle_status};
+
+/// Writes `x` [rows, width]: the row of `wte` [vocab, width] that each of `tokens` [rows] names, plus the row of
+/// `wpe` [context, width] of its position, which starts at 0 again every `length` tokens.
+///
+/// # Safety
+/// `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for so many bytes; `error` is
+/// NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_embedding_forward(
+    compute: *const jostle_compute,
+    rows: usize,
+    length: usize,
+    width: usize,
+    vocab: usize,
+    context: usize,
+    x: *mut f32,
+    x_size: usize,
+    tokens: *const i32,
+    tokens_size: usize,
+    wte: *const f32,
+    wte_size: usize,
+    wpe: *const f32,
+    wpe_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let simd = Workers::new(compute)?.simd();
+            let x = buffers.write("x", x, x_size, area(rows, width)?)?;
+            let tokens = buffers.read("tokens", tokens, tokens_size, rows)?;
+            let wte = buffers.read("wte", wte, wte_size, area(vocab, width)?)?;
+            let wpe = buffers.read("wpe", wpe, wpe_size, area(context, width)?)?;
+            embedding::forward(simd, x, tokens, wte, wpe, width, length)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Adds the gradients of the embeddings to `d_wte` [vocab, width] and `d_wpe` [context, width], row after row, from
+/// `d_x` [rows, width].
+///
+/// # Safety
+/// As for jostle_embedding_forward; `d_wte` and `d_wpe` are writable, `d_x` readable for so many bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_embedding_backward(
+    compute: *const jostle_compute,
+    rows: usize,
+    length: usize,
+    width: usize,
+    vocab: usize,
+    context: usize,
+    d_wte: *mut f32,
+    d_wte_size: usize,
+    d_wpe: *mut f32,
+    d_wpe_size: usize,
+    d_x: *const f32,
+    d_x_size: usize,
+    tokens: *const i32,
+    tokens_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let simd = Workers::new(compute)?.simd();
+            let d_wte = buffers.write("d_wte", d_wte, d_wte_size, area(vocab, width)?)?;
+            let d_wpe = buffers.write("d_wpe", d_wpe, d_wpe_size, area(context, width)?)?;
+            let d_x = buffers.read("d_x", d_x, d_x_size, area(rows, width)?)?;
+            let tokens = buffers.read("tokens", tokens, tokens_size, rows)?;
+            embedding::backward(simd, d_wte, d_wpe, d_x, tokens, width, length)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}

@@ -1,0 +1,26 @@
+//! The operations alone, on the caller's buffers: for programs that have a model of their own. Matrices are
+//! row-major and float; sizes of buffers are bytes, all other sizes elements. One file per operation, as in the core.
+
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod gelu;
+pub mod layer_norm;
+pub mod linear;
+pub mod matmul;
+pub mod optimizer;
+pub mod softmax;
+
+use jostle::Error;
+
+use crate::status::Refusal;
+
+/// The product of two sizes, which must be one that can exist.
+fn area(rows: usize, columns: usize) -> Result<usize, Refusal> {
+    rows.checked_mul(columns).ok_or(Refusal::Core(Error::TooLarge { what: "rows and width" }))
+}
+
+fn bytes(elements: usize) -> usize {
+    elements.saturating_mul(size_of::<f32>())
+}

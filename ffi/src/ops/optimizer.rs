@@ -1,0 +1,89 @@
+//! The gradient's norm, and what an optimiser does to one tensor.
+
+use jostle::optimizer::{clip_factor, gradient_norm};
+
+use super::area;
+use crate::border::{self, Buffers, Output};
+use crate::compute::{Workers, jostle_compute};
+use crate::config::{self, jostle_recipe};
+use crate::status::{call, jostle_error, jostle_status};
+
+/// The global norm of `count` gradients, in an order of summation that no number of threads changes.
+///
+/// # Safety
+/// `compute` is NULL or readable, `gradients` readable for so many bytes, `norm` writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_gradient_norm(
+    compute: *const jostle_compute,
+    count: usize,
+    gradients: *const f32,
+    gradients_size: usize,
+    norm: *mut f32,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let norm = Output::new("norm", norm)?;
+            let workers = Workers::new(compute)?;
+            let gradients = Buffers::new().read("gradients", gradients, gradients_size, count)?;
+            norm.write(gradient_norm(workers.compute(), gradients));
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// The factor that brings a gradient of this norm to at most `clip` (PyTorch's clip_grad_norm_).
+#[unsafe(no_mangle)]
+pub extern "C" fn jostle_clip_factor(norm: f32, clip: f32) -> f32 {
+    clip_factor(norm, clip)
+}
+
+/// Changes one tensor `x` of `count` elements along its gradient times `factor` (that of clipping, or 1), at `step`
+/// counted from 0, by the recipe's optimiser: AdamW, or SGD. The recipe's schedule is not looked at.
+///
+/// `state`: what the optimiser keeps, zero before the first step: for AdamW first moments, then second moments; for
+/// SGD with momentum, velocities; for SGD without, NULL. `decays`: 1 where weight decay applies, as it does to
+/// matrices, else 0.
+///
+/// # Safety
+/// `compute` is NULL or readable, `recipe` readable; `x` and `state` are writable, `gradient` readable for so many
+/// bytes; `error` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_optimizer_update(
+    compute: *const jostle_compute,
+    recipe: *const jostle_recipe,
+    count: usize,
+    x: *mut f32,
+    x_size: usize,
+    gradient: *const f32,
+    gradient_size: usize,
+    state: *mut f32,
+    state_size: usize,
+    decays: u32,
+    step: u64,
+    learning_rate: f32,
+    factor: f32,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let workers = Workers::new(compute)?;
+            let optimizer = border::structure("recipe", recipe)?.optimizer()?;
+            let decays = config::flag("decays", decays)?;
+            let x = buffers.write("x", x, x_size, count)?;
+            let gradient = buffers.read("gradient", gradient, gradient_size, count)?;
+            let wanted = area(count, optimizer.state().per_parameter())?;
+            let state = buffers.write("state", state, state_size, wanted)?;
+            let compute = workers.compute();
+            optimizer.update_tensor(compute, x, gradient, state, decays, step, learning_rate, factor)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}

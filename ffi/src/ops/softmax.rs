@@ -1,0 +1,92 @@
+//! Softmax, and the causal mask before it.
+
+use jostle::ops::softmax;
+
+use super::area;
+use crate::border::Buffers;
+use crate::compute::{Workers, jostle_compute};
+use crate::status::{call, jostle_error, jostle_status};
+
+/// Replaces each row of `x` [rows, width] by its softmax.
+///
+/// # Safety
+/// `compute` is NULL or readable, `x` writable for `x_size` bytes, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_softmax_forward(
+    compute: *const jostle_compute,
+    rows: usize,
+    width: usize,
+    x: *mut f32,
+    x_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let simd = Workers::new(compute)?.simd();
+            let x = Buffers::new().write("x", x, x_size, area(rows, width)?)?;
+            softmax::forward(simd, x, width)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Writes the gradient of the scores, d_x = y (d_y - sum(d_y y)) row by row; all [rows, width].
+///
+/// # Safety
+/// `compute` is NULL or readable; `d_x` is writable, `d_y` and `y` readable for so many bytes; `error` is NULL or
+/// writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_softmax_backward(
+    compute: *const jostle_compute,
+    rows: usize,
+    width: usize,
+    d_x: *mut f32,
+    d_x_size: usize,
+    d_y: *const f32,
+    d_y_size: usize,
+    y: *const f32,
+    y_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let simd = Workers::new(compute)?.simd();
+            let elements = area(rows, width)?;
+            let d_x = buffers.write("d_x", d_x, d_x_size, elements)?;
+            let d_y = buffers.read("d_y", d_y, d_y_size, elements)?;
+            let y = buffers.read("y", y, y_size, elements)?;
+            softmax::backward(simd, d_x, d_y, y, width)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Sets row i of `scores` [rows, width] to minus infinity after column i + `offset`: the causal mask.
+///
+/// # Safety
+/// `scores` is writable for `scores_size` bytes, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_causal_mask(
+    rows: usize,
+    width: usize,
+    offset: usize,
+    scores: *mut f32,
+    scores_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        let scores = unsafe { Buffers::new().write("scores", scores, scores_size, area(rows, width)?)? };
+        softmax::causal_mask(scores, width, offset)?;
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
