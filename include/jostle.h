@@ -554,18 +554,6 @@ typedef struct jostle_training {
     uint64_t first_sequence;
 } jostle_training;
 
-// A matrix to be read.
-typedef struct jostle_matrix {
-    // Its first element.
-    const float *data;
-    // Bytes that `data` has.
-    size_t size;
-    // From one row to the next, in elements.
-    size_t row_stride;
-    // From one column to the next, in elements: 1 for rows that lie as they are.
-    size_t column_stride;
-} jostle_matrix;
-
 // A mask of dropout: which elements are zeroed is a function of these numbers, of row and column. Survivors are
 // divided by the probability to survive. Where NULL is given for a mask, nothing is dropped.
 typedef struct jostle_mask {
@@ -586,6 +574,18 @@ typedef struct jostle_mask {
     // The sequence's number in the step.
     uint64_t sequence;
 } jostle_mask;
+
+// A matrix to be read.
+typedef struct jostle_matrix {
+    // Its first element.
+    const float *data;
+    // Bytes that `data` has.
+    size_t size;
+    // From one row to the next, in elements.
+    size_t row_stride;
+    // From one column to the next, in elements: 1 for rows that lie as they are.
+    size_t column_stride;
+} jostle_matrix;
 
 // One of the parameters' tensors.
 typedef struct jostle_tensor {
@@ -907,104 +907,6 @@ jostle_status jostle_model_backward(const struct jostle_plan *plan,
                                     struct jostle_loss *loss,
                                     struct jostle_error *error);
 
-// Bytes of scratch that a product of an [m, k] by a [k, n] matrix needs on one thread; a smaller product needs no
-// more.
-size_t jostle_matmul_scratch_size(size_t m,
-                                  size_t n,
-                                  size_t k);
-
-// C = start + A B, with C [m, n] of rows `c_stride` elements apart, A [m, k], B [k, n]. Each element is one chain
-// of fused multiply-adds over the inner index in ascending order. Transposed matrices have their strides
-// exchanged.
-//
-// `start`: a jostle_start; `bias` [n] is looked at with JOSTLE_START_BIAS only. As many threads work as `scratch`
-// has room for, at jostle_matmul_scratch_size bytes each.
-//
-// Pointers:
-// `compute` is NULL or readable; `a` and `b` are readable and their data is; `bias` is readable, `c` and `scratch`
-// writable for so many bytes; `error` is NULL or writable.
-jostle_status jostle_matmul(const struct jostle_compute *compute,
-                            size_t m,
-                            size_t n,
-                            size_t k,
-                            float *c,
-                            size_t c_size,
-                            size_t c_stride,
-                            uint32_t start,
-                            const float *bias,
-                            size_t bias_size,
-                            const struct jostle_matrix *a,
-                            const struct jostle_matrix *b,
-                            float *scratch,
-                            size_t scratch_size,
-                            struct jostle_error *error);
-
-// y = x W + b, with y [rows, out], x [rows, in], W [in, out] and b [out] or NULL.
-//
-// `scratch`: jostle_matmul_scratch_size(rows, out, in) bytes.
-//
-// Pointers:
-// `compute` is NULL or readable; `y` and `scratch` are writable, `x`, `weight` and `bias` readable for so many
-// bytes; `error` is NULL or writable.
-jostle_status jostle_linear_forward(const struct jostle_compute *compute,
-                                    size_t rows,
-                                    size_t inputs,
-                                    size_t outputs,
-                                    float *y,
-                                    size_t y_size,
-                                    const float *x,
-                                    size_t x_size,
-                                    const float *weight,
-                                    size_t weight_size,
-                                    const float *bias,
-                                    size_t bias_size,
-                                    float *scratch,
-                                    size_t scratch_size,
-                                    struct jostle_error *error);
-
-// Writes d_x [rows, in] from d_y [rows, out] and W [in, out].
-//
-// `scratch`: jostle_matmul_scratch_size(rows, in, out) bytes.
-//
-// Pointers:
-// As for jostle_linear_forward.
-jostle_status jostle_linear_backward(const struct jostle_compute *compute,
-                                     size_t rows,
-                                     size_t inputs,
-                                     size_t outputs,
-                                     float *d_x,
-                                     size_t d_x_size,
-                                     const float *d_y,
-                                     size_t d_y_size,
-                                     const float *weight,
-                                     size_t weight_size,
-                                     float *scratch,
-                                     size_t scratch_size,
-                                     struct jostle_error *error);
-
-// Adds the gradients of the parameters to d_weight [in, out] and d_bias [out] (or NULL), from x [rows, in] and
-// d_y [rows, out].
-//
-// `scratch`: jostle_matmul_scratch_size(in, out, rows) bytes.
-//
-// Pointers:
-// As for jostle_linear_forward; `d_weight` and `d_bias` are writable for so many bytes.
-jostle_status jostle_linear_backward_parameters(const struct jostle_compute *compute,
-                                                size_t rows,
-                                                size_t inputs,
-                                                size_t outputs,
-                                                float *d_weight,
-                                                size_t d_weight_size,
-                                                float *d_bias,
-                                                size_t d_bias_size,
-                                                const float *x,
-                                                size_t x_size,
-                                                const float *d_y,
-                                                size_t d_y_size,
-                                                float *scratch,
-                                                size_t scratch_size,
-                                                struct jostle_error *error);
-
 // Bytes of scratch that the attention functions need.
 size_t jostle_attention_scratch_size(size_t length,
                                      size_t width);
@@ -1075,43 +977,126 @@ jostle_status jostle_attention_weights(const struct jostle_compute *compute,
                                        size_t scratch_size,
                                        struct jostle_error *error);
 
-// Replaces each row of `x` [rows, width] by its softmax.
+// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and
+// `targets` [rows], each in 0..vocab or -1: ignored, loss 0.
 //
 // Pointers:
-// `compute` is NULL or readable, `x` writable for `x_size` bytes, `error` NULL or writable.
-jostle_status jostle_softmax_forward(const struct jostle_compute *compute,
-                                     size_t rows,
-                                     size_t width,
-                                     float *x,
-                                     size_t x_size,
-                                     struct jostle_error *error);
+// `compute` is NULL or readable; `losses` is writable, `logits` and `targets` readable for so many bytes; `error`
+// is NULL or writable.
+jostle_status jostle_cross_entropy_forward(const struct jostle_compute *compute,
+                                           size_t rows,
+                                           size_t vocab,
+                                           float *losses,
+                                           size_t losses_size,
+                                           const float *logits,
+                                           size_t logits_size,
+                                           const int32_t *targets,
+                                           size_t targets_size,
+                                           struct jostle_error *error);
 
-// Writes the gradient of the scores, d_x = y (d_y - sum(d_y y)) row by row; all [rows, width].
+// Writes `losses` as jostle_cross_entropy_forward and replaces `logits` by their gradient: of the sum of losses
+// divided by `counted`, which for a mean is the number of targets other than -1.
 //
 // Pointers:
-// `compute` is NULL or readable; `d_x` is writable, `d_y` and `y` readable for so many bytes; `error` is NULL or
+// As for jostle_cross_entropy_forward; `logits` is writable.
+jostle_status jostle_cross_entropy_backward(const struct jostle_compute *compute,
+                                            size_t rows,
+                                            size_t vocab,
+                                            size_t counted,
+                                            float *losses,
+                                            size_t losses_size,
+                                            float *logits,
+                                            size_t logits_size,
+                                            const int32_t *targets,
+                                            size_t targets_size,
+                                            struct jostle_error *error);
+
+// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). Its own backward: d_x = dropout(d_y) with
+// the same mask.
+//
+// Pointers:
+// `compute` and `mask` are NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or
 // writable.
-jostle_status jostle_softmax_backward(const struct jostle_compute *compute,
-                                      size_t rows,
-                                      size_t width,
-                                      float *d_x,
-                                      size_t d_x_size,
-                                      const float *d_y,
-                                      size_t d_y_size,
-                                      const float *y,
-                                      size_t y_size,
-                                      struct jostle_error *error);
+jostle_status jostle_dropout(const struct jostle_compute *compute,
+                             size_t rows,
+                             size_t width,
+                             const struct jostle_mask *mask,
+                             float *y,
+                             size_t y_size,
+                             const float *x,
+                             size_t x_size,
+                             struct jostle_error *error);
 
-// Sets row i of `scores` [rows, width] to minus infinity after column i + `offset`: the causal mask.
+// Writes `x` [rows, width]: the row of `wte` [vocab, width] that each of `tokens` [rows] names, plus the row of
+// `wpe` [context, width] of its position, which starts at 0 again every `length` tokens.
 //
 // Pointers:
-// `scores` is writable for `scores_size` bytes, `error` NULL or writable.
-jostle_status jostle_causal_mask(size_t rows,
-                                 size_t width,
-                                 size_t offset,
-                                 float *scores,
-                                 size_t scores_size,
-                                 struct jostle_error *error);
+// `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for so many bytes; `error` is
+// NULL or writable.
+jostle_status jostle_embedding_forward(const struct jostle_compute *compute,
+                                       size_t rows,
+                                       size_t length,
+                                       size_t width,
+                                       size_t vocab,
+                                       size_t context,
+                                       float *x,
+                                       size_t x_size,
+                                       const int32_t *tokens,
+                                       size_t tokens_size,
+                                       const float *wte,
+                                       size_t wte_size,
+                                       const float *wpe,
+                                       size_t wpe_size,
+                                       struct jostle_error *error);
+
+// Adds the gradients of the embeddings to `d_wte` [vocab, width] and `d_wpe` [context, width], row after row, from
+// `d_x` [rows, width].
+//
+// Pointers:
+// As for jostle_embedding_forward; `d_wte` and `d_wpe` are writable, `d_x` readable for so many bytes.
+jostle_status jostle_embedding_backward(const struct jostle_compute *compute,
+                                        size_t rows,
+                                        size_t length,
+                                        size_t width,
+                                        size_t vocab,
+                                        size_t context,
+                                        float *d_wte,
+                                        size_t d_wte_size,
+                                        float *d_wpe,
+                                        size_t d_wpe_size,
+                                        const float *d_x,
+                                        size_t d_x_size,
+                                        const int32_t *tokens,
+                                        size_t tokens_size,
+                                        struct jostle_error *error);
+
+// y = gelu(x), `count` elements (Hendrycks & Gimpel 2016). `activation`: a jostle_activation.
+//
+// Pointers:
+// `compute` is NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or writable.
+jostle_status jostle_gelu_forward(const struct jostle_compute *compute,
+                                  size_t count,
+                                  uint32_t activation,
+                                  float *y,
+                                  size_t y_size,
+                                  const float *x,
+                                  size_t x_size,
+                                  struct jostle_error *error);
+
+// d_x = d_y gelu'(x), `count` elements.
+//
+// Pointers:
+// As for jostle_gelu_forward; `d_x` is writable, `d_y` readable for so many bytes.
+jostle_status jostle_gelu_backward(const struct jostle_compute *compute,
+                                   size_t count,
+                                   uint32_t activation,
+                                   float *d_x,
+                                   size_t d_x_size,
+                                   const float *d_y,
+                                   size_t d_y_size,
+                                   const float *x,
+                                   size_t x_size,
+                                   struct jostle_error *error);
 
 // Layer normalisation (Ba, Kiros & Hinton 2016): y = (x - mean) / sqrt(variance + epsilon) * weight + bias, row by
 // row. Writes `y` [rows, width], `mean` [rows] and `rstd` [rows] (one over the standard deviation) from `x`,
@@ -1180,126 +1165,103 @@ jostle_status jostle_layer_norm_backward_parameters(const struct jostle_compute 
                                                     size_t rstd_size,
                                                     struct jostle_error *error);
 
-// y = gelu(x), `count` elements (Hendrycks & Gimpel 2016). `activation`: a jostle_activation.
+// y = x W + b, with y [rows, out], x [rows, in], W [in, out] and b [out] or NULL.
+//
+// `scratch`: jostle_matmul_scratch_size(rows, out, in) bytes.
 //
 // Pointers:
-// `compute` is NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or writable.
-jostle_status jostle_gelu_forward(const struct jostle_compute *compute,
-                                  size_t count,
-                                  uint32_t activation,
-                                  float *y,
-                                  size_t y_size,
-                                  const float *x,
-                                  size_t x_size,
-                                  struct jostle_error *error);
+// `compute` is NULL or readable; `y` and `scratch` are writable, `x`, `weight` and `bias` readable for so many
+// bytes; `error` is NULL or writable.
+jostle_status jostle_linear_forward(const struct jostle_compute *compute,
+                                    size_t rows,
+                                    size_t inputs,
+                                    size_t outputs,
+                                    float *y,
+                                    size_t y_size,
+                                    const float *x,
+                                    size_t x_size,
+                                    const float *weight,
+                                    size_t weight_size,
+                                    const float *bias,
+                                    size_t bias_size,
+                                    float *scratch,
+                                    size_t scratch_size,
+                                    struct jostle_error *error);
 
-// d_x = d_y gelu'(x), `count` elements.
+// Writes d_x [rows, in] from d_y [rows, out] and W [in, out].
+//
+// `scratch`: jostle_matmul_scratch_size(rows, in, out) bytes.
 //
 // Pointers:
-// As for jostle_gelu_forward; `d_x` is writable, `d_y` readable for so many bytes.
-jostle_status jostle_gelu_backward(const struct jostle_compute *compute,
-                                   size_t count,
-                                   uint32_t activation,
-                                   float *d_x,
-                                   size_t d_x_size,
-                                   const float *d_y,
-                                   size_t d_y_size,
-                                   const float *x,
-                                   size_t x_size,
-                                   struct jostle_error *error);
+// As for jostle_linear_forward.
+jostle_status jostle_linear_backward(const struct jostle_compute *compute,
+                                     size_t rows,
+                                     size_t inputs,
+                                     size_t outputs,
+                                     float *d_x,
+                                     size_t d_x_size,
+                                     const float *d_y,
+                                     size_t d_y_size,
+                                     const float *weight,
+                                     size_t weight_size,
+                                     float *scratch,
+                                     size_t scratch_size,
+                                     struct jostle_error *error);
 
-// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). Its own backward: d_x = dropout(d_y) with
-// the same mask.
+// Adds the gradients of the parameters to d_weight [in, out] and d_bias [out] (or NULL), from x [rows, in] and
+// d_y [rows, out].
+//
+// `scratch`: jostle_matmul_scratch_size(in, out, rows) bytes.
 //
 // Pointers:
-// `compute` and `mask` are NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or
-// writable.
-jostle_status jostle_dropout(const struct jostle_compute *compute,
-                             size_t rows,
-                             size_t width,
-                             const struct jostle_mask *mask,
-                             float *y,
-                             size_t y_size,
-                             const float *x,
-                             size_t x_size,
-                             struct jostle_error *error);
+// As for jostle_linear_forward; `d_weight` and `d_bias` are writable for so many bytes.
+jostle_status jostle_linear_backward_parameters(const struct jostle_compute *compute,
+                                                size_t rows,
+                                                size_t inputs,
+                                                size_t outputs,
+                                                float *d_weight,
+                                                size_t d_weight_size,
+                                                float *d_bias,
+                                                size_t d_bias_size,
+                                                const float *x,
+                                                size_t x_size,
+                                                const float *d_y,
+                                                size_t d_y_size,
+                                                float *scratch,
+                                                size_t scratch_size,
+                                                struct jostle_error *error);
 
-// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and
-// `targets` [rows], each in 0..vocab or -1: ignored, loss 0.
-//
-// Pointers:
-// `compute` is NULL or readable; `losses` is writable, `logits` and `targets` readable for so many bytes; `error`
-// is NULL or writable.
-jostle_status jostle_cross_entropy_forward(const struct jostle_compute *compute,
-                                           size_t rows,
-                                           size_t vocab,
-                                           float *losses,
-                                           size_t losses_size,
-                                           const float *logits,
-                                           size_t logits_size,
-                                           const int32_t *targets,
-                                           size_t targets_size,
-                                           struct jostle_error *error);
+// Bytes of scratch that a product of an [m, k] by a [k, n] matrix needs on one thread; a smaller product needs no
+// more.
+size_t jostle_matmul_scratch_size(size_t m,
+                                  size_t n,
+                                  size_t k);
 
-// Writes `losses` as jostle_cross_entropy_forward and replaces `logits` by their gradient: of the sum of losses
-// divided by `counted`, which for a mean is the number of targets other than -1.
+// C = start + A B, with C [m, n] of rows `c_stride` elements apart, A [m, k], B [k, n]. Each element is one chain
+// of fused multiply-adds over the inner index in ascending order. Transposed matrices have their strides
+// exchanged.
+//
+// `start`: a jostle_start; `bias` [n] is looked at with JOSTLE_START_BIAS only. As many threads work as `scratch`
+// has room for, at jostle_matmul_scratch_size bytes each.
 //
 // Pointers:
-// As for jostle_cross_entropy_forward; `logits` is writable.
-jostle_status jostle_cross_entropy_backward(const struct jostle_compute *compute,
-                                            size_t rows,
-                                            size_t vocab,
-                                            size_t counted,
-                                            float *losses,
-                                            size_t losses_size,
-                                            float *logits,
-                                            size_t logits_size,
-                                            const int32_t *targets,
-                                            size_t targets_size,
-                                            struct jostle_error *error);
-
-// Writes `x` [rows, width]: the row of `wte` [vocab, width] that each of `tokens` [rows] names, plus the row of
-// `wpe` [context, width] of its position, which starts at 0 again every `length` tokens.
-//
-// Pointers:
-// `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for so many bytes; `error` is
-// NULL or writable.
-jostle_status jostle_embedding_forward(const struct jostle_compute *compute,
-                                       size_t rows,
-                                       size_t length,
-                                       size_t width,
-                                       size_t vocab,
-                                       size_t context,
-                                       float *x,
-                                       size_t x_size,
-                                       const int32_t *tokens,
-                                       size_t tokens_size,
-                                       const float *wte,
-                                       size_t wte_size,
-                                       const float *wpe,
-                                       size_t wpe_size,
-                                       struct jostle_error *error);
-
-// Adds the gradients of the embeddings to `d_wte` [vocab, width] and `d_wpe` [context, width], row after row, from
-// `d_x` [rows, width].
-//
-// Pointers:
-// As for jostle_embedding_forward; `d_wte` and `d_wpe` are writable, `d_x` readable for so many bytes.
-jostle_status jostle_embedding_backward(const struct jostle_compute *compute,
-                                        size_t rows,
-                                        size_t length,
-                                        size_t width,
-                                        size_t vocab,
-                                        size_t context,
-                                        float *d_wte,
-                                        size_t d_wte_size,
-                                        float *d_wpe,
-                                        size_t d_wpe_size,
-                                        const float *d_x,
-                                        size_t d_x_size,
-                                        const int32_t *tokens,
-                                        size_t tokens_size,
-                                        struct jostle_error *error);
+// `compute` is NULL or readable; `a` and `b` are readable and their data is; `bias` is readable, `c` and `scratch`
+// writable for so many bytes; `error` is NULL or writable.
+jostle_status jostle_matmul(const struct jostle_compute *compute,
+                            size_t m,
+                            size_t n,
+                            size_t k,
+                            float *c,
+                            size_t c_size,
+                            size_t c_stride,
+                            uint32_t start,
+                            const float *bias,
+                            size_t bias_size,
+                            const struct jostle_matrix *a,
+                            const struct jostle_matrix *b,
+                            float *scratch,
+                            size_t scratch_size,
+                            struct jostle_error *error);
 
 // The global norm of `count` gradients, in an order of summation that no number of threads changes.
 //
@@ -1340,6 +1302,44 @@ jostle_status jostle_optimizer_update(const struct jostle_compute *compute,
                                       float learning_rate,
                                       float factor,
                                       struct jostle_error *error);
+
+// Replaces each row of `x` [rows, width] by its softmax.
+//
+// Pointers:
+// `compute` is NULL or readable, `x` writable for `x_size` bytes, `error` NULL or writable.
+jostle_status jostle_softmax_forward(const struct jostle_compute *compute,
+                                     size_t rows,
+                                     size_t width,
+                                     float *x,
+                                     size_t x_size,
+                                     struct jostle_error *error);
+
+// Writes the gradient of the scores, d_x = y (d_y - sum(d_y y)) row by row; all [rows, width].
+//
+// Pointers:
+// `compute` is NULL or readable; `d_x` is writable, `d_y` and `y` readable for so many bytes; `error` is NULL or
+// writable.
+jostle_status jostle_softmax_backward(const struct jostle_compute *compute,
+                                      size_t rows,
+                                      size_t width,
+                                      float *d_x,
+                                      size_t d_x_size,
+                                      const float *d_y,
+                                      size_t d_y_size,
+                                      const float *y,
+                                      size_t y_size,
+                                      struct jostle_error *error);
+
+// Sets row i of `scores` [rows, width] to minus infinity after column i + `offset`: the causal mask.
+//
+// Pointers:
+// `scores` is writable for `scores_size` bytes, `error` NULL or writable.
+jostle_status jostle_causal_mask(size_t rows,
+                                 size_t width,
+                                 size_t offset,
+                                 float *scores,
+                                 size_t scores_size,
+                                 struct jostle_error *error);
 
 // Sizes every buffer, or tells what is wrong with the configuration or the options.
 //

@@ -1,10 +1,16 @@
 //! The committed header is what cbindgen makes of this crate.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 /// Set by `make header`, to write the header instead of comparing it.
 const WRITE: &str = "JOSTLE_WRITE_HEADER";
+
+/// All files below a folder.
+fn source(folder: &Path) -> String {
+    let read = |path: PathBuf| if path.is_dir() { source(&path) } else { fs::read_to_string(path).unwrap() };
+    fs::read_dir(folder).unwrap().map(|entry| read(entry.unwrap().path())).collect()
+}
 
 #[test]
 fn the_committed_header_is_the_generated_one() {
@@ -17,9 +23,8 @@ fn the_committed_header_is_the_generated_one() {
     let generated = String::from_utf8(bytes).unwrap().replace("// # Safety\n//", "// Pointers:\n//");
 
     // What no function mentions is there only if cbindgen.toml names it.
-    for file in fs::read_dir(here.join("src")).unwrap() {
-        let source = fs::read_to_string(file.unwrap().path()).unwrap();
-        for name in source.lines().filter_map(|line| line.strip_prefix("pub enum ")?.strip_suffix(" {")) {
+    for line in source(&here.join("src")).lines() {
+        if let Some(name) = line.strip_prefix("pub enum ").and_then(|name| name.strip_suffix(" {")) {
             assert!(generated.contains(&format!("enum {name}\n")), "cbindgen.toml does not name {name}");
         }
     }
