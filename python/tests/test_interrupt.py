@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -71,6 +72,9 @@ else:
         stderr=subprocess.PIPE,
         text=True,
     )
+    # A call that does not stop leaves nothing to be read: the checks below then fail rather than wait.
+    watchdog = threading.Timer(60, process.kill)
+    watchdog.start()
     with process:
         try:
             assert process.stdout.readline() == "begun\n"
@@ -83,6 +87,7 @@ else:
             rest, errors = process.communicate(timeout=100)
             assert process.returncode == 0 and rest == "whole\n", errors
         finally:
+            watchdog.cancel()
             process.kill()
 
 
