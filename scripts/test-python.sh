@@ -36,3 +36,10 @@ ruff format --no-cache --check python
 (cd python && mypy --cache-dir="$CARGO_TARGET_DIR/mypy")
 python -m mypy.stubtest --mypy-config-file python/pyproject.toml jostle._native
 pytest -c python/pyproject.toml --rootdir python -p no:cacheprovider --import-mode=importlib python/tests "$@"
+
+# Once more with what a debug build checks: overflow, and the core's own assertions.
+maturin build --quiet --interpreter "$environment/bin/python" --manifest-path python/Cargo.toml --locked \
+    --profile checked --out "$wheels/checked"
+python -m pip install --quiet --force-reinstall --no-deps "$wheels"/checked/*.whl
+pytest -q -c python/pyproject.toml --rootdir python -p no:cacheprovider --import-mode=importlib \
+    python/tests/test_{interface,interrupt,interrupted_steps,same_bits,ops,bad_input}.py

@@ -72,8 +72,8 @@ else:
         stderr=subprocess.PIPE,
         text=True,
     )
-    # Where Ctrl-C is lost, the call would go on for hours.
-    watchdog = threading.Timer(100, process.kill)
+    # A call that does not stop leaves nothing to be read: the checks below then fail rather than wait.
+    watchdog = threading.Timer(60, process.kill)
     watchdog.start()
     with process:
         try:
@@ -82,8 +82,8 @@ else:
             begin = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "stopped\n", process.stderr.read()
-            # Many steps' time, since a machine may be busy.
-            assert time.monotonic() - begin < 10
+            # Some hundred steps' time: a machine may be busy, but the calls would take hours.
+            assert time.monotonic() - begin < 2
             rest, errors = process.communicate(timeout=100)
             assert process.returncode == 0 and rest == "whole\n", errors
         finally:
