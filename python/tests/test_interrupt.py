@@ -82,8 +82,8 @@ else:
             begin = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "stopped\n", process.stderr.read()
-            # Some hundred steps' time: a machine may be busy, but the calls would take hours.
-            assert time.monotonic() - begin < 2
+            # Many steps' time, since a machine may be busy; the calls would take hours.
+            assert time.monotonic() - begin < 10
             rest, errors = process.communicate(timeout=100)
             assert process.returncode == 0 and rest == "whole\n", errors
         finally:
