@@ -10,8 +10,12 @@ packages() {
     [ ${#missing[@]} -eq 0 ] && return
     [ "$(id -u)" -eq 0 ] || return 1
     echo "installing ${missing[*]}" >&2
-    apt-get update -qq >&2
-    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+    # One at a time: two scripts may be running.
+    (
+        flock 9
+        apt-get update -qq >&2
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >&2
+    ) 9>/var/lock/jostle-packages
 }
 
 # Ends a script whose tools are missing: under CI that is a failure, elsewhere it is said aloud.

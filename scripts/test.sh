@@ -12,9 +12,14 @@ cargo test --locked -p jostle -- --include-ignored
 # PyTorch's numbers, from products of another library.
 cargo test --locked -p jostle --features matrixmultiply --test golden --test matmul
 cargo test --locked -p jostle-ffi --features hosted -p jostle-pool
-scripts/test-ffi.sh
-scripts/test-examples.sh
-scripts/test-python.sh
-scripts/link-proof.sh
-scripts/test-install.sh
-scripts/test-aarch64.sh
+
+# Two at a time: most of what follows is links and emulators, which use one processor each.
+others=$(mktemp)
+{ scripts/test-python.sh && scripts/link-proof.sh && scripts/test-aarch64.sh; } >"$others" 2>&1 &
+running=$!
+passed=true
+{ scripts/test-ffi.sh && scripts/test-examples.sh && scripts/test-install.sh; } || passed=false
+wait $running || passed=false
+cat "$others"
+rm "$others"
+$passed
