@@ -5,7 +5,7 @@ mod common;
 #[path = "common/session.rs"]
 mod session;
 
-use common::{Threads, bits, instruction_sets};
+use common::{Random, Threads, bits, instruction_sets};
 use jostle::{
     Activation, Config, Decay, Dropout, Generator, InstructionSet, Loss, Optimizer, Pass, Recipe, Schedule,
     Serial, Shape, Tokens, checkpoint,
@@ -109,6 +109,38 @@ fn resuming_has_the_bits_of_never_having_stopped() {
     let progress = saved.read(&second.plan, &mut second.parameters, Some(&mut second.optimizer)).unwrap();
     second.train(&recipe, simd, &Serial, &text, progress.step, STEPS - 17);
     assert!(bits(&second.parameters) == expected);
+}
+
+/// A product whose scratch is too short has no effect but in debug builds, as tests are, where it panics.
+#[test]
+fn scratch_is_enough_at_any_shape() {
+    let mut random = Random::new(7);
+    for case in 0..150 {
+        let heads = random.size(1, 4);
+        let (vocab, context) = (random.size(2, 300), random.size(1, 130));
+        let sizes = Config::new(vocab, context, 1, heads, heads * random.size(1, 40));
+        let config = Config {
+            hidden: random.size(1, 300),
+            tied: case % 2 == 0,
+            bias: case % 3 == 0,
+            dropout: Dropout::all(0.1),
+            ..sizes
+        };
+        let (batch, threads) = (random.size(1, 24), random.size(1, 3));
+        let text: Vec<i32> = (0..400).map(|_| random.size(0, vocab - 1) as i32).collect();
+        let mut session = Session::new(&config, &recipe(), batch, threads);
+        session.initialize(case);
+        let parallel = Threads(threads);
+        let mut trainer = session.trainer(&recipe(), InstructionSet::detect(), &parallel);
+        trainer.step(&text[..]).unwrap();
+        assert!(trainer.buffers().gradients.iter().all(|gradient| gradient.is_finite()), "{config:?}");
+        trainer.evaluate(&text[..]).unwrap();
+        let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; context]);
+        let simd = InstructionSet::detect();
+        let mut generator =
+            Generator::new(&session.plan, simd, &session.parameters, &mut memory, &mut window).unwrap();
+        generator.feed(&text[..context]).unwrap();
+    }
 }
 
 /// A trainer made anew for every micro-batch and every update, as hosts do that hold no Rust value.

@@ -103,8 +103,9 @@ impl<'a> Workspace<'a> {
 
 pub(super) const fn worker_scratch(config: &Config, rows: usize, machine: Machine) -> usize {
     let (c, f, v) = (config.width, config.hidden, config.vocab);
-    let widest = max(max(3 * c, f), v);
-    matmul::scratch_on(machine, max(widest, rows), max(widest, rows), max(widest, config.context))
+    // Each side of each product is one of these; rows are the inner index of the gradients of weights.
+    let longest = max(max(max(3 * c, f), v), max(rows, config.context));
+    matmul::scratch_on(machine, longest, longest, longest)
         .saturating_add(attention::tile_scratch(config.context))
 }
 
