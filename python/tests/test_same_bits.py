@@ -169,6 +169,7 @@ def test_python_goes_on_while_a_model_computes():
     model = jostle.Model(config, threads=1)
     tokens = random_tokens(config, (64, 64))
     model.logits(tokens)
+    numbers = np.ones((4000, 4000), np.float32)
     ticks, stop = [], threading.Event()
 
     def tick():
@@ -184,14 +185,19 @@ def test_python_goes_on_while_a_model_computes():
             "logits": lambda: model.logits(tokens),
             "loss": lambda: model.loss(tokens, tokens),
             "backward": lambda: model.backward(tokens, tokens),
-            "softmax": lambda: jostle.ops.softmax(np.ones((4000, 4000), np.float32)),
+            "softmax": lambda: jostle.ops.softmax(numbers),
         }
         for name, call in calls.items():
-            begin = time.perf_counter()
-            call()
-            end = time.perf_counter()
-            third = (end - begin) / 3
-            within = sum(begin + third < tick < end - third for tick in list(ticks))
+            within = 0
+            # A busy machine may let the second thread wait; a call that keeps the lock does so every time.
+            for _ in range(20):
+                begin = time.perf_counter()
+                call()
+                end = time.perf_counter()
+                third = (end - begin) / 3
+                within = sum(begin + third < tick < end - third for tick in list(ticks))
+                if within >= 3:
+                    break
             assert within >= 3, f"{name}: {within} ticks in the middle of {end - begin:.3f} s"
     finally:
         stop.set()
