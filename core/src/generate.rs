@@ -5,8 +5,8 @@ use core::cell::Cell;
 
 use crate::error::{Error, exact_length};
 use crate::layout::{Block, Cut, Norm, Parameters, Plan};
-use crate::matmul::{Matrix, Size, Start, matmul_trusted};
-use crate::ops::attention::{self, Head};
+use crate::matmul::{Matrix, Operand, Size, Start, matmul_trusted};
+use crate::ops::attention::{self, Queries};
 use crate::ops::{dropout, embedding, gelu, layer_norm, linear};
 use crate::rng::{self, Stream};
 use crate::sampling::{Sampling, sample};
@@ -239,14 +239,13 @@ fn block_rows(
     let head_width = config.head_width();
     for h in 0..config.heads {
         let column = h * head_width;
-        let head = Head {
-            query: Matrix::new(qkv, 3 * c).from(0, column),
-            key: Matrix::new(cache, 2 * c).from(0, column),
-            value: Matrix::new(cache, 2 * c).from(0, c + column),
-            width: head_width,
-        };
+        let query = Matrix::new(qkv, 3 * c).from(0, column);
+        let key = Matrix::new(cache, 2 * c).from(0, column).transposed();
+        let value = Matrix::new(cache, 2 * c).from(0, c + column);
         let out = (attended.get_mut(column..).unwrap_or_default(), c);
-        attention::attend(simd, out, first(rows.stats, 2 * count), head, start, count, None, scratch);
+        let queries = Queries { query, width: head_width, first: start, count };
+        let cached = (Operand::Plain(key), Operand::Plain(value));
+        attention::attend(simd, out, first(rows.stats, 2 * count), queries, cached, None, scratch);
     }
     let projection = &block.attention_projection;
     linear::forward_trusted(simd, branch, attended, projection.parts(), product(c, c), scratch);

@@ -106,7 +106,7 @@ pub(super) const fn worker_scratch(config: &Config, rows: usize, machine: Machin
     // Each side of each product is one of these; rows are the inner index of the gradients of weights.
     let longest = max(max(max(3 * c, f), v), max(rows, config.context));
     matmul::scratch_on(machine, longest, longest, longest)
-        .saturating_add(attention::tile_scratch(config.context))
+        .saturating_add(attention::head_scratch(machine, config.context, config.head_width()))
 }
 
 /// Keys and values of the whole context, a chunk of rows, the logits, and a worker's scratch.

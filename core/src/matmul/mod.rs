@@ -10,6 +10,8 @@
 #[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod packed;
 
+use core::ops::Range;
+
 use crate::error::Error;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
@@ -45,6 +47,77 @@ impl<'a> Matrix<'a> {
     /// Rows and columns exchanged, without moving an element.
     pub const fn transposed(self) -> Matrix<'a> {
         Matrix { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
+    }
+}
+
+/// All of a B, `[k, n]`, packed ahead for several products: panels of sixteen columns, `[n / 16][k][16]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Panels<'a> {
+    data: &'a [f32],
+    /// The k of all of B, of which a product may use fewer.
+    inner: usize,
+}
+
+/// A B, as it lies or packed ahead.
+#[derive(Clone, Copy)]
+pub(crate) enum Operand<'a> {
+    Plain(Matrix<'a>),
+    Packed(Panels<'a>),
+}
+
+/// The elements of space that [`pack`] takes for `[k, n]` at most.
+pub(crate) const fn packed_length(machine: Machine, n: usize, k: usize) -> usize {
+    packed::panels_length(machine, n, k)
+}
+
+/// Packs B `[k, n]` into the front of the space, and returns it with the rest; leaves B where it is on machines
+/// that gain nothing, and where the space is short.
+pub(crate) fn pack<'a>(
+    simd: InstructionSet,
+    b: Matrix<'a>,
+    n: usize,
+    k: usize,
+    space: &'a mut [f32],
+) -> (Operand<'a>, &'a mut [f32]) {
+    let readable = reach(k, n, b.row_stride, b.column_stride).is_some_and(|length| length <= b.data.len());
+    let length = packed_length(Machine::HERE, n, k);
+    if length == 0 || length > space.len() || !readable || cfg!(feature = "matrixmultiply") {
+        return (Operand::Plain(b), space);
+    }
+    let (to, rest) = space.split_at_mut(length);
+    // SAFETY: just checked.
+    unsafe { packed::pack(simd, to, b, n, k) };
+    (Operand::Packed(Panels { data: to, inner: k }), rest)
+}
+
+/// What a causal mask leaves of a product whose sides are positions. What it leaves out is skipped by tiles, so
+/// that some of it may be computed nevertheless.
+#[derive(Clone, Copy)]
+pub(crate) enum Causal {
+    /// All of it: no side is masked.
+    Whole,
+    /// C holds scores: columns after `row + first` are not wanted.
+    Columns { first: usize },
+    /// A holds weights: they are zero after the inner index `row + first`.
+    Inner { first: usize },
+    /// A holds weights, transposed: they are zero before the inner index `row - first`.
+    InnerTransposed { first: usize },
+}
+
+impl Causal {
+    /// The steps, counted from the block's first, that the inner block `inner` takes for a tile of rows and the
+    /// columns from `column` on; `None` where the tile is not wanted.
+    #[inline(always)]
+    fn steps(self, rows: Range<usize>, column: usize, inner: Range<usize>) -> Option<Range<usize>> {
+        let length = inner.end - inner.start;
+        match self {
+            Causal::Whole => Some(0..length),
+            Causal::Columns { first } => (column < rows.end + first).then_some(0..length),
+            Causal::Inner { first } => Some(0..length.min((rows.end + first).saturating_sub(inner.start))),
+            Causal::InnerTransposed { first } => {
+                Some(length.min(rows.start.saturating_sub(first).saturating_sub(inner.start))..length)
+            }
+        }
     }
 }
 
@@ -84,7 +157,7 @@ fn check(
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Matrix<'_>,
+    b: Operand<'_>,
     scratch_length: usize,
 ) -> Result<(), Error> {
     let Size { m, n, k } = size;
@@ -102,7 +175,14 @@ fn check(
     }
     long_enough("C", c.len(), reach(m, n, c_stride, 1))?;
     long_enough("A", a.data.len(), reach(m, k, a.row_stride, a.column_stride))?;
-    long_enough("B", b.data.len(), reach(k, n, b.row_stride, b.column_stride))?;
+    match b {
+        Operand::Plain(b) => long_enough("B", b.data.len(), reach(k, n, b.row_stride, b.column_stride))?,
+        Operand::Packed(b) => {
+            let panels = n.div_ceil(packed::COLUMNS);
+            let panel = b.inner.max(k).saturating_mul(packed::COLUMNS);
+            long_enough("B", b.data.len(), panels.checked_mul(panel))?;
+        }
+    }
     long_enough("bias", bias, Some(n))?;
     long_enough("scratch", scratch_length, Some(scratch(m, n, k)))
 }
@@ -119,9 +199,24 @@ pub fn matmul(
     b: Matrix<'_>,
     scratch: &mut [f32],
 ) -> Result<(), Error> {
+    causal(simd, size, (c, c_stride), start, a, Operand::Plain(b), Causal::Whole, scratch)
+}
+
+/// [`matmul`] with a B that may be packed, of what a causal mask leaves.
+#[allow(clippy::too_many_arguments)]
+fn causal(
+    simd: InstructionSet,
+    size: Size,
+    (c, c_stride): PerUnit<'_>,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Operand<'_>,
+    causal: Causal,
+    scratch: &mut [f32],
+) -> Result<(), Error> {
     check(size, c, c_stride, start, a, b, scratch.len())?;
     // SAFETY: just checked.
-    unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, scratch) };
+    unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, causal, scratch) };
     Ok(())
 }
 
@@ -136,7 +231,22 @@ pub(crate) fn matmul_trusted(
     b: Matrix<'_>,
     scratch: &mut [f32],
 ) {
-    let result = matmul(simd, size, c, start, a, b, scratch);
+    causal_trusted(simd, size, c, start, a, Operand::Plain(b), Causal::Whole, scratch);
+}
+
+/// [`matmul_trusted`] with a B that may be packed, of what a causal mask leaves.
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn causal_trusted(
+    simd: InstructionSet,
+    size: Size,
+    c: PerUnit<'_>,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Operand<'_>,
+    mask: Causal,
+    scratch: &mut [f32],
+) {
+    let result = causal(simd, size, c, start, a, b, mask, scratch);
     debug_assert_eq!(result, Ok(()));
 }
 
@@ -152,7 +262,7 @@ pub fn matmul_parallel(
     b: Matrix<'_>,
     (scratch, worker_scratch): PerUnit<'_>,
 ) -> Result<(), Error> {
-    check(size, c, c_stride, start, a, b, scratch.len().min(worker_scratch))?;
+    check(size, c, c_stride, start, a, Operand::Plain(b), scratch.len().min(worker_scratch))?;
     let Size { m, n, k } = size;
     let worker_scratch = worker_scratch.min(scratch.len());
     let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
@@ -181,7 +291,7 @@ pub fn matmul_parallel(
             let c = c.pointer().add(rows.start * c_stride + columns.start);
             let scratch = scratch.pointer().add(worker * worker_scratch);
             let scratch = core::slice::from_raw_parts_mut(scratch, worker_scratch);
-            product(compute.simd, size, c, c_stride, start, a, b, scratch);
+            product(compute.simd, size, c, c_stride, start, a, Operand::Plain(b), Causal::Whole, scratch);
         }
     });
     Ok(())
@@ -195,7 +305,7 @@ pub fn reference(
     a: Matrix<'_>,
     b: Matrix<'_>,
 ) -> Result<(), Error> {
-    check(size, c, c_stride, start, a, b, usize::MAX)?;
+    check(size, c, c_stride, start, a, Operand::Plain(b), usize::MAX)?;
     for (i, row) in c.chunks_mut(c_stride.max(1)).take(size.m).enumerate() {
         for (j, element) in row.iter_mut().take(size.n).enumerate() {
             let mut sum = match start {
@@ -227,9 +337,11 @@ unsafe fn product(
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Matrix<'_>,
+    b: Operand<'_>,
+    _: Causal,
     _: &mut [f32],
 ) {
+    let Operand::Plain(b) = b else { return };
     if let Start::Bias(bias) = start {
         for i in 0..m {
             // SAFETY: the caller vouches for `m` rows of `n`, and a bias of `n`.

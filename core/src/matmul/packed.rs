@@ -5,7 +5,7 @@
 //! block of which stays in the second-level cache; A is read where it lies when its rows are contiguous, and
 //! packed into tiles otherwise.
 
-use super::{Matrix, Size, Start};
+use super::{Causal, Matrix, Operand, Panels, Size, Start};
 use crate::simd::{LANES, Vector, vectorized};
 
 /// Columns of a panel.
@@ -39,6 +39,9 @@ const BLOCK_N: usize = block_n(Machine::HERE);
 const BLOCK_M: usize = block_m(Machine::HERE);
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
 const ROWS_WORTH_PACKING: usize = if LARGE { 16 } else { usize::MAX };
+
+/// Fewer columns than this don't repay packing a transposed A.
+const COLUMNS_WORTH_PACKING: usize = 64;
 
 /// Rows of B that meet a single row of A in one pass over C.
 const ROWS_AT_ONCE: usize = if LARGE { 8 } else { 1 };
@@ -84,6 +87,29 @@ const fn alignment(machine: Machine) -> usize {
     }
 }
 
+/// The elements of [`Panels`] for `n` columns of `k`: none where products do without.
+pub(super) const fn panels_length(machine: Machine, n: usize, k: usize) -> usize {
+    match machine {
+        Machine::Large => n.div_ceil(COLUMNS).saturating_mul(COLUMNS).saturating_mul(k),
+        Machine::Small => 0,
+    }
+}
+
+vectorized! {
+    /// Packs all of B, `[k, n]`.
+    ///
+    /// # Safety
+    /// Every index that the sizes and the strides imply must be within B, and `to` hold [`panels_length`].
+    pub(super) unsafe fn pack<V>(to: &mut [f32], b: Matrix<'_>, n: usize, k: usize) {
+        for (panel, to) in to.chunks_exact_mut((COLUMNS * k).max(1)).enumerate().take(n.div_ceil(COLUMNS)) {
+            let first = panel * COLUMNS;
+            let from = b.data.as_ptr().wrapping_add(first * b.column_stride);
+            // SAFETY: columns stay below `n`, inner indices below `k`, and a panel takes `16 * k` elements.
+            unsafe { pack_panel::<V>(to.as_mut_ptr(), from, b, k, min(COLUMNS, n - first)) };
+        }
+    }
+}
+
 vectorized! {
     /// `C = start + A B`.
     ///
@@ -92,14 +118,20 @@ vectorized! {
     /// - C must be writable and nobody else's meanwhile.
     /// - `space` must hold [`scratch`] elements.
     pub(super) unsafe fn product<V>(
-        size: Size, c: *mut f32, c_stride: usize, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_>, space: &mut [f32],
+        size: Size,
+        c: *mut f32,
+        c_stride: usize,
+        start: Start<'_>,
+        a: Matrix<'_>,
+        b: Operand<'_>,
+        causal: Causal,
+        space: &mut [f32],
     ) {
         // SAFETY: passed on from the caller.
         unsafe {
-            if size.m == 1 && b.column_stride == 1 {
-                row::<V>(size, c, start, a, b);
-            } else {
-                blocks::<V>(size, c, c_stride, start, a, b, space);
+            match b {
+                Operand::Plain(b) if size.m == 1 && b.column_stride == 1 => row::<V>(size, c, start, a, b),
+                _ => blocks::<V>(size, c, c_stride, start, a, b, causal, space),
             }
         }
     }
@@ -156,11 +188,18 @@ unsafe fn blocks<V: Vector>(
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Matrix<'_>,
+    b: Operand<'_>,
+    causal: Causal,
     space: &mut [f32],
 ) {
-    let pack_b = b.column_stride != 1 || m >= ROWS_WORTH_PACKING;
-    let pack_a = LARGE && a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS;
+    // Panels packed ahead are a matrix whose rows are sixteen apart, but for the distance between panels.
+    let (b, packed_ahead) = match b {
+        Operand::Plain(b) => (b, None),
+        Operand::Packed(Panels { data, inner }) => (Matrix::new(data, COLUMNS), Some(inner * COLUMNS)),
+    };
+    let pack_b = packed_ahead.is_none() && (b.column_stride != 1 || m >= ROWS_WORTH_PACKING);
+    let from_panel = packed_ahead.unwrap_or(COLUMNS * b.column_stride);
+    let pack_a = LARGE && a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS_WORTH_PACKING;
     let few_rows = m <= V::TILE_ROWS;
     let block_n = match (pack_b, few_rows) {
         (true, false) => even(n, BLOCK_N, COLUMNS),
@@ -189,13 +228,13 @@ unsafe fn blocks<V: Vector>(
                 let inner = min(block_k, k - p);
                 let space_a =
                     space_b.wrapping_add(if pack_b { panels * COLUMNS * inner } else { COLUMNS * inner });
-                let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j * b.column_stride);
+                let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j / COLUMNS * from_panel);
                 for panel in 0..panels {
                     let width = min(COLUMNS, columns - panel * COLUMNS);
-                    let from = b_block.wrapping_add(panel * COLUMNS * b.column_stride);
+                    let from = b_block.wrapping_add(panel * from_panel);
                     if pack_b {
                         pack_panel::<V>(space_b.add(panel * COLUMNS * inner), from, b, inner, width);
-                    } else if width < COLUMNS {
+                    } else if width < COLUMNS && packed_ahead.is_none() {
                         pack_panel::<V>(space_b, from, b, inner, width);
                     }
                 }
@@ -211,10 +250,10 @@ unsafe fn blocks<V: Vector>(
                         let width = min(COLUMNS, columns - column);
                         let (tile_b, b_row) = if pack_b {
                             (space_b.add(column * inner).cast_const(), COLUMNS)
-                        } else if width < COLUMNS {
+                        } else if width < COLUMNS && packed_ahead.is_none() {
                             (space_b.cast_const(), COLUMNS)
                         } else {
-                            (b_block.wrapping_add(column), b.row_stride)
+                            (b_block.wrapping_add(panel * from_panel), b.row_stride)
                         };
                         let first = match (p, start, bias) {
                             (0, Start::Zero, _) => First::Zero,
@@ -229,19 +268,22 @@ unsafe fn blocks<V: Vector>(
                             } else {
                                 (a_block.wrapping_add(row * a.row_stride), a.row_stride, a.column_stride)
                             };
-                            let tile = Tile {
-                                k: inner,
-                                a: tile_a,
-                                a_row,
-                                a_column,
-                                b: tile_b,
-                                b_row,
-                                c: c.add((i + row) * c_stride + j + column),
-                                c_row: c_stride,
-                                columns: width,
-                                first,
-                            };
-                            tile_of::<V>(tile_rows, tile);
+                            let rows_of_c = i + row..i + row + tile_rows;
+                            if let Some(steps) = causal.steps(rows_of_c, j + column, p..p + inner) {
+                                let tile = Tile {
+                                    k: steps.end - steps.start,
+                                    a: tile_a.wrapping_add(steps.start * a_column),
+                                    a_row,
+                                    a_column,
+                                    b: tile_b.wrapping_add(steps.start * b_row),
+                                    b_row,
+                                    c: c.add((i + row) * c_stride + j + column),
+                                    c_row: c_stride,
+                                    columns: width,
+                                    first,
+                                };
+                                tile_of::<V>(tile_rows, tile);
+                            }
                             row += tile_rows;
                         }
                     }

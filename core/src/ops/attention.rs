@@ -8,22 +8,32 @@ use super::dropout::Mask;
 use super::softmax::{exponentials, mask_after};
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::matmul::{Matrix, Size, Start, matmul_trusted, scratch as product_scratch};
+use crate::matmul::{
+    Causal, Machine, Matrix, Operand, Size, Start, causal_trusted, pack, packed_length, scratch as product_scratch,
+};
 use crate::simd::math::exp;
-use crate::simd::{self, InstructionSet, vectorized};
+use crate::simd::{self, InstructionSet, LANES, Vector, vectorized};
 
 /// Query rows of a tile.
 const TILE: usize = 32;
 
-/// Elements of the two tiles that backward works on, for sequences of `length`.
-pub(crate) const fn tile_scratch(length: usize) -> usize {
-    length.saturating_mul(2 * TILE)
+/// Elements from one row of a tile to the next: whole vectors.
+const fn tile_stride(columns: usize) -> usize {
+    columns.div_ceil(LANES).saturating_mul(LANES)
+}
+
+/// Elements that the work on one head takes beside the products' scratch: two tiles, and the keys, the values and
+/// the keys transposed, packed.
+pub(crate) const fn head_scratch(machine: Machine, length: usize, head_width: usize) -> usize {
+    let across = packed_length(machine, length, head_width);
+    let along = packed_length(machine, head_width, length);
+    tile_stride(length).saturating_mul(2 * TILE).saturating_add(across.saturating_mul(2)).saturating_add(along)
 }
 
 /// The scratch that [`forward`] and [`backward`] need, in elements.
 pub const fn scratch(length: usize, width: usize) -> usize {
     let longest = if length > width { length } else { width };
-    tile_scratch(length).saturating_add(product_scratch(longest, longest, longest))
+    head_scratch(Machine::HERE, length, width).saturating_add(product_scratch(longest, longest, longest))
 }
 
 /// One sequence's sizes, and its dropout.
@@ -143,7 +153,9 @@ pub fn weights(
     exact_length("weights", weights.len(), attention.heads.saturating_mul(length).saturating_mul(length))?;
     for (h, weights) in rows_mut(weights, length.saturating_mul(length)).enumerate() {
         let head = attention.head(qkv, h);
-        scores(simd, weights, length, head, length, scratch);
+        let keys = Operand::Plain(head.key.transposed());
+        let size = Size { m: length, n: length, k: head.width };
+        causal_trusted(simd, size, (weights, length), Start::Zero, head.query, keys, Causal::Whole, scratch);
         for (i, row) in rows_mut(weights, length).enumerate() {
             normalise(simd, row, i, head_scale(head.width));
         }
@@ -154,19 +166,6 @@ pub fn weights(
 /// One over the square root of the head's width.
 pub(crate) fn head_scale(width: usize) -> f32 {
     1.0 / libm::sqrtf(width as f32)
-}
-
-/// The tile's raw scores: `[m, columns]` from `m` queries and the first `columns` keys.
-fn scores(
-    simd: InstructionSet,
-    tile: &mut [f32],
-    m: usize,
-    head: Head<'_>,
-    columns: usize,
-    scratch: &mut [f32],
-) {
-    let size = Size { m, n: columns, k: head.width };
-    matmul_trusted(simd, size, (tile, columns), Start::Zero, head.query, head.key.transposed(), scratch);
 }
 
 /// [`forward`] for sizes that the layout guarantees.
@@ -183,57 +182,103 @@ pub(crate) fn forward_sequence(
     for (h, stats) in rows_mut(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);
+        let (keys, rest) = pack(simd, head.key.transposed(), length, head_width, scratch);
+        let (values, rest) = pack(simd, head.value, head_width, length, rest);
         let mut first = 0;
         while first < length {
             let count = TILE.min(length - first);
             let tile_out = out.get_mut(first * width + h * head_width..).unwrap_or_default();
             let stats = stats.get_mut(2 * first..2 * (first + count)).unwrap_or_default();
-            let queries = Head { query: head.query.from(first, 0), ..head };
-            attend(simd, (tile_out, width), stats, queries, first, count, mask, scratch);
+            let queries = Queries { query: head.query.from(first, 0), width: head_width, first, count };
+            attend(simd, (tile_out, width), stats, queries, (keys, values), mask, rest);
             first += count;
         }
     }
 }
 
-/// Rows `first..first + count` of one head: writes their outputs and statistics.
-#[allow(clippy::too_many_arguments)]
+/// Rows `first..first + count` of one head.
+#[derive(Clone, Copy)]
+pub(crate) struct Queries<'a> {
+    pub query: Matrix<'a>,
+    /// C / H.
+    pub width: usize,
+    pub first: usize,
+    pub count: usize,
+}
+
+/// Writes the outputs and statistics of some rows of one head, from its keys (transposed) and values.
 pub(crate) fn attend(
     simd: InstructionSet,
     out: (&mut [f32], usize),
     stats: &mut [f32],
-    head: Head<'_>,
-    first: usize,
-    count: usize,
+    queries: Queries<'_>,
+    (keys, values): (Operand<'_>, Operand<'_>),
     mask: Option<Mask>,
     scratch: &mut [f32],
 ) {
+    let Queries { query, width, first, count } = queries;
     let columns = first + count;
-    let Some((tile, scratch)) = scratch.split_at_mut_checked(count * columns) else { return };
-    scores(simd, tile, count, head, columns, scratch);
-    softmax_tile(simd, tile, stats, columns, first, head_scale(head.width), mask);
-    let size = Size { m: count, n: head.width, k: columns };
-    matmul_trusted(simd, size, out, Start::Zero, Matrix::new(tile, columns), head.value, scratch);
+    let stride = tile_stride(columns);
+    let Some((tile, scratch)) = scratch.split_at_mut_checked(count * stride) else { return };
+    let size = Size { m: count, n: columns, k: width };
+    let after = Causal::Columns { first };
+    causal_trusted(simd, size, (&mut *tile, stride), Start::Zero, query, keys, after, scratch);
+    softmax_tile(simd, tile, stats, stride, first, head_scale(width), mask);
+    let size = Size { m: count, n: width, k: columns };
+    let (tile, after) = (Matrix::new(tile, stride), Causal::Inner { first });
+    causal_trusted(simd, size, out, Start::Zero, tile, values, after, scratch);
+}
+
+/// The vectors of a tile's row up to and including column `last`, and those after, which the mask leaves nothing of.
+#[inline(always)]
+fn split_at_mask(row: &mut [f32], last: usize) -> (&mut [[f32; LANES]], &mut [[f32; LANES]]) {
+    let (vectors, _) = row.as_chunks_mut::<LANES>();
+    vectors.split_at_mut_checked(last / LANES + 1).unwrap_or_default()
+}
+
+/// Which lanes of vector `block` stand at or before column `last`.
+#[inline(always)]
+fn unmasked<V: Vector>(block: usize, last: usize) -> V::Mask {
+    let after = last.wrapping_add(1).wrapping_sub(block * LANES);
+    V::lt_bits(V::lane_numbers(), V::splat_bits(after as u32))
 }
 
 vectorized! {
-    /// Scores to weights after dropout, row by row; leaves each row's maximum and reciprocal sum.
+    /// Scores to weights after dropout, row by row, zero where masked; leaves each row's maximum and reciprocal sum.
     fn softmax_tile<V>(
         tile: &mut [f32],
         stats: &mut [f32],
-        columns: usize,
+        stride: usize,
         first: usize,
         scale: f32,
         mask: Option<Mask>,
     ) {
         let (stats, _) = stats.as_chunks_mut::<2>();
-        for (i, (row, stats)) in rows_mut(tile, columns).zip(stats).enumerate() {
-            mask_after(row, first + i);
-            let (maximum, reciprocal) = exponentials::<V>(row, scale);
+        let scale = V::splat(scale);
+        for (i, (row, stats)) in rows_mut(tile, stride).zip(stats).enumerate() {
+            let last = first + i;
+            let (row, masked) = split_at_mask(row, last);
+            masked.as_flattened_mut().fill(0.0);
+            let mut maximum = V::splat(f32::NEG_INFINITY);
+            for (block, x) in row.iter_mut().enumerate() {
+                let score = V::load(x).mul(scale);
+                let score = V::select(unmasked::<V>(block, last), score, V::splat(f32::NEG_INFINITY));
+                maximum = score.max(maximum);
+                score.store(x);
+            }
+            let maximum = maximum.reduce_max();
+            let mut sum = V::zero();
+            for x in &mut *row {
+                let e = exp(V::load(x).sub(V::splat(maximum)));
+                sum = sum.add(e);
+                e.store(x);
+            }
+            let reciprocal = 1.0 / sum.reduce_add();
             *stats = [maximum, reciprocal];
-            let reciprocal = V::splat(reciprocal);
-            match mask.map(|mask| mask.row(first + i)) {
-                None => simd::update(row, [], |_, e: V, []| e.mul(reciprocal)),
-                Some(mask) => simd::update(row, [], |block, e: V, []| mask.apply(block, e.mul(reciprocal))),
+            let mask = mask.map(|mask| mask.row(last));
+            for (block, x) in row.iter_mut().enumerate() {
+                let weight = V::load(x).mul(V::splat(reciprocal));
+                mask.map_or(weight, |mask| mask.apply(block, weight)).store(x);
             }
         }
     }
@@ -267,29 +312,39 @@ pub(crate) fn backward_sequence(
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);
         let mut first = 0;
+        let (keys, rest) = pack(simd, head.key.transposed(), length, head_width, scratch);
+        let (values, rest) = pack(simd, head.value.transposed(), length, head_width, rest);
+        let (keys_along, rest) = pack(simd, head.key, head_width, length, rest);
         while first < length {
             let count = TILE.min(length - first);
             let columns = first + count;
+            let stride = tile_stride(columns);
             let stats = stats.get(2 * first..2 * columns).unwrap_or_default();
-            let Some((weights, rest)) = scratch.split_at_mut_checked(count * columns) else { return };
-            let Some((d_scores, rest)) = rest.split_at_mut_checked(count * columns) else { return };
+            let Some((weights, rest)) = rest.split_at_mut_checked(count * stride) else { return };
+            let Some((d_scores, rest)) = rest.split_at_mut_checked(count * stride) else { return };
             let query = head.query.from(first, 0);
             let of_tile = |x| Matrix::new(x, width).from(first, h * head_width);
             let (d_out, out) = (of_tile(d_out), of_tile(out));
-            scores(simd, weights, count, Head { query, ..head }, columns, rest);
-            let size = Size { m: count, n: columns, k: head_width };
-            let d_weights = (&mut *d_scores, columns);
-            matmul_trusted(simd, size, d_weights, Start::Zero, d_out, head.value.transposed(), rest);
-            let place = TilePlace { columns, first, head_width, scale: head_scale(head_width) };
-            gradient_tile(simd, weights, d_scores, stats, d_out, out, place, mask);
-            let mut product = |which: usize, row: usize, start, a: Matrix<'_>, b, (m, k)| {
-                let c = d_qkv.get_mut(row * 3 * width + which * width + h * head_width..).unwrap_or_default();
-                matmul_trusted(simd, Size { m, n: head_width, k }, (c, 3 * width), start, a, b, rest);
+
+            let mut square = |tile: &mut [f32], rows, columns_of| {
+                let (size, after) = (Size { m: count, n: columns, k: head_width }, Causal::Columns { first });
+                causal_trusted(simd, size, (tile, stride), Start::Zero, rows, columns_of, after, rest);
             };
-            let (weights, d_scores) = (Matrix::new(weights, columns), Matrix::new(d_scores, columns));
-            product(0, first, Start::Zero, d_scores, head.key, (count, columns));
-            product(1, 0, Start::Accumulate, d_scores.transposed(), query, (columns, count));
-            product(2, 0, Start::Accumulate, weights.transposed(), d_out, (columns, count));
+            square(weights, query, keys);
+            square(d_scores, d_out, values);
+            let place = TilePlace { stride, first, head_width, scale: head_scale(head_width) };
+            gradient_tile(simd, weights, d_scores, stats, d_out, out, place, mask);
+
+            let mut product = |which: usize, row: usize, start, a: Matrix<'_>, b, (m, k), causal| {
+                let c = d_qkv.get_mut(row * 3 * width + which * width + h * head_width..).unwrap_or_default();
+                causal_trusted(simd, Size { m, n: head_width, k }, (c, 3 * width), start, a, b, causal, rest);
+            };
+            let (weights, d_scores) = (Matrix::new(weights, stride), Matrix::new(d_scores, stride));
+            let (query, d_out) = (Operand::Plain(query), Operand::Plain(d_out));
+            let (along, across) = (Causal::Inner { first }, Causal::InnerTransposed { first });
+            product(0, first, Start::Zero, d_scores, keys_along, (count, columns), along);
+            product(1, 0, Start::Accumulate, d_scores.transposed(), query, (columns, count), across);
+            product(2, 0, Start::Accumulate, weights.transposed(), d_out, (columns, count), across);
             first += count;
         }
     }
@@ -298,7 +353,7 @@ pub(crate) fn backward_sequence(
 /// Where a tile of scores stands in its head.
 #[derive(Clone, Copy)]
 struct TilePlace {
-    columns: usize,
+    stride: usize,
     first: usize,
     head_width: usize,
     scale: f32,
@@ -319,27 +374,33 @@ vectorized! {
         place: TilePlace,
         mask: Option<Mask>,
     ) {
-        let TilePlace { columns, first, head_width, scale } = place;
+        let TilePlace { stride, first, head_width, scale } = place;
         let (stats, _) = stats.as_chunks::<2>();
-        let tile = rows_mut(weights, columns).zip(rows_mut(d_scores, columns));
+        let tile = rows_mut(weights, stride).zip(rows_mut(d_scores, stride));
         for (i, ((weights, d_scores), [maximum, reciprocal])) in tile.zip(stats).enumerate() {
             let row = i * d_out.row_stride..i * d_out.row_stride + head_width;
             let (Some(d_out), Some(out)) = (d_out.data.get(row.clone()), out.data.get(row)) else { return };
             let dot = V::splat(simd::sum([d_out, out], |[d_out, out]: [V; 2]| d_out.mul(out)));
-            mask_after(weights, first + i);
+            let last = first + i;
             let (maximum, reciprocal) = (V::splat(*maximum), V::splat(*reciprocal));
             let scale = V::splat(scale);
-            let mask = mask.map(|mask| mask.row(first + i));
-            let drop = |block, x| match mask {
-                None => x,
-                Some(mask) => mask.apply(block, x),
-            };
-            simd::update(weights, [], |_, score: V, []| exp(score.mul(scale).sub(maximum)).mul(reciprocal));
-            simd::update(d_scores, [weights], |block, d_weight, [weight]: [V; 1]| {
-                weight.mul(drop(block, d_weight).sub(dot)).mul(scale)
-            });
-            if mask.is_some() {
-                simd::update(weights, [], |block, weight: V, []| drop(block, weight));
+            let mask = mask.map(|mask| mask.row(last));
+            let (weights, masked) = split_at_mask(weights, last);
+            masked.as_flattened_mut().fill(0.0);
+            let (d_scores, masked) = split_at_mask(d_scores, last);
+            masked.as_flattened_mut().fill(0.0);
+            for (block, (weight_out, d_score)) in weights.iter_mut().zip(d_scores).enumerate() {
+                let unmasked = unmasked::<V>(block, last);
+                let weight = exp(V::load(weight_out).mul(scale).sub(maximum)).mul(reciprocal);
+                let weight = V::select(unmasked, weight, V::zero());
+                let d_weight = V::load(d_score);
+                let (dropped, d_weight) = match mask {
+                    None => (weight, d_weight),
+                    Some(mask) => mask.apply_to_both(block, weight, d_weight),
+                };
+                let gradient = weight.mul(d_weight.sub(dot)).mul(scale);
+                V::select(unmasked, gradient, V::zero()).store(d_score);
+                dropped.store(weight_out);
             }
         }
     }

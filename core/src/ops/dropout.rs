@@ -68,10 +68,21 @@ pub(crate) struct Row {
 
 impl Row {
     /// Drops and scales sixteen elements, the first of which stands in column `16 * block`.
-    ///
-    /// The draw is the column number through the row's key and Wellons' `lowbias32` mixer.
     #[inline(always)]
     pub(crate) fn apply<V: Vector>(self, block: usize, x: V) -> V {
+        V::select(self.dropped::<V>(block), V::zero(), x.mul(V::splat(self.scale)))
+    }
+
+    /// [`Row::apply`] to the same elements of two matrices.
+    #[inline(always)]
+    pub(crate) fn apply_to_both<V: Vector>(self, block: usize, x: V, y: V) -> (V, V) {
+        let (dropped, scale) = (self.dropped::<V>(block), V::splat(self.scale));
+        (V::select(dropped, V::zero(), x.mul(scale)), V::select(dropped, V::zero(), y.mul(scale)))
+    }
+
+    /// The draw is the column number through the row's key and Wellons' `lowbias32` mixer.
+    #[inline(always)]
+    fn dropped<V: Vector>(self, block: usize) -> V::Mask {
         let first = V::splat_bits((block as u32).wrapping_mul(simd::LANES as u32));
         let column = V::add_bits(V::lane_numbers(), first);
         let h = V::xor_bits(V::mul_bits(column, V::splat_bits(0x9E37_79B9)), V::splat_bits(self.low));
@@ -80,8 +91,7 @@ impl Row {
         let h = V::xor_bits(h, V::shift_right::<15>(h));
         let h = V::mul_bits(h, V::splat_bits(0x846C_A68B));
         let h = V::xor_bits(h, V::shift_right::<16>(h));
-        let dropped = V::lt_bits(V::shift_right::<1>(h), V::splat_bits(self.threshold));
-        V::select(dropped, V::zero(), x.mul(V::splat(self.scale)))
+        V::lt_bits(V::shift_right::<1>(h), V::splat_bits(self.threshold))
     }
 }
 
