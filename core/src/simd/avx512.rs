@@ -84,6 +84,15 @@ impl Vector for Avx512 {
         }
     }
     #[inline(always)]
+    fn reduce_max(self) -> f32 {
+        unsafe {
+            let eight = _mm256_max_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
+            let four = _mm_max_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
+            let two = _mm_max_ps(four, _mm_movehl_ps(four, four));
+            _mm_cvtss_f32(_mm_max_ss(two, _mm_movehdup_ps(two)))
+        }
+    }
+    #[inline(always)]
     fn to_bits(self) -> Self::Bits {
         unsafe { _mm512_castps_si512(self.0) }
     }

@@ -115,11 +115,12 @@ pub(crate) trait Vector: Copy {
         Self::splat(0.0)
     }
 
+    /// The greatest lane, by the same tree as [`Vector::reduce_add`].
     #[inline(always)]
     fn reduce_max(self) -> f32 {
         let mut lanes = [0.0; LANES];
         self.store(&mut lanes);
-        lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
+        reduce_lanes(lanes, |a, b| if a > b { a } else { b })
     }
 
     #[inline(always)]
@@ -130,12 +131,12 @@ pub(crate) trait Vector: Copy {
 
 /// The tree of [`Vector::reduce_add`] over lanes in memory.
 #[inline(always)]
-fn reduce_add_lanes(mut lanes: [f32; LANES]) -> f32 {
+fn reduce_lanes(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         let (low, high) = lanes.split_at_mut(half);
         for (a, b) in low.iter_mut().zip(high) {
-            *a += *b;
+            *a = join(*a, *b);
         }
         half /= 2;
     }

@@ -1,7 +1,7 @@
 //! Sixteen lanes in plain Rust, for processors without vector instructions, and the reference for the
 //! others. The only file that emulates a fused multiply-add.
 
-use super::{LANES, Vector, reduce_add_lanes};
+use super::{LANES, Vector, reduce_lanes};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; LANES]);
@@ -76,7 +76,7 @@ impl Vector for Portable {
     }
     #[inline(always)]
     fn reduce_add(self) -> f32 {
-        reduce_add_lanes(self.0)
+        reduce_lanes(self.0, |a, b| a + b)
     }
     #[inline(always)]
     fn to_bits(self) -> Self::Bits {
