@@ -28,6 +28,8 @@ struct Case {
     from: From,
     c: Vec<f32>,
     c_stride: usize,
+    /// Elements between B's lines in memory.
+    b_apart: usize,
 }
 
 impl Case {
@@ -53,6 +55,7 @@ impl Case {
             from,
             c,
             c_stride,
+            b_apart: 0,
         }
     }
 
@@ -71,7 +74,16 @@ impl Case {
 
     fn b(&self) -> Matrix<'_> {
         let Size { n, k, .. } = self.size;
-        if self.b_transposed { Matrix::new(&self.b, k).transposed() } else { Matrix::new(&self.b, n) }
+        let line = if self.b_transposed { k } else { n } + self.b_apart;
+        if self.b_transposed { Matrix::new(&self.b, line).transposed() } else { Matrix::new(&self.b, line) }
+    }
+
+    /// Moves B's lines in memory apart.
+    fn spread_b(&mut self, apart: usize, filler: f32) {
+        let line = if self.b_transposed { self.size.k } else { self.size.n };
+        let fill = vec![filler; apart];
+        self.b = self.b.chunks(line).flat_map(|line| line.iter().chain(&fill)).copied().collect();
+        self.b_apart = apart;
     }
 
     fn wanted(&self) -> Vec<f32> {
@@ -234,6 +246,27 @@ fn products_that_cross_blocks_equal_the_reference() {
             let wanted = case.wanted();
             for simd in instruction_sets() {
                 assert_contract(&case.got(simd), &wanted, &case, simd);
+            }
+        }
+    }
+}
+
+#[test]
+fn single_rows_equal_the_reference() {
+    let mut random = Random::new(11);
+    for n in [1, 15, 16, 17, 31, 32, 33, 100] {
+        for k in [1, 7, 15, 16, 17, 32, 33, 63, 67] {
+            for mut case in all_variants(&mut random, (1, n, k)) {
+                let wanted = case.wanted();
+                for simd in instruction_sets() {
+                    assert_contract(&case.got(simd), &wanted, &case, simd);
+                }
+                // The same B with rows or columns further apart, as heads lie in rows of keys.
+                let apart = random.size(1, 40);
+                case.spread_b(apart, random.number());
+                for simd in instruction_sets() {
+                    assert_contract(&case.got(simd), &wanted, &case, simd);
+                }
             }
         }
     }

@@ -9,6 +9,8 @@
 
 #[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod packed;
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
+mod row;
 
 use core::ops::Range;
 

@@ -5,7 +5,7 @@
 //! block of which stays in the second-level cache; A is read where it lies when its rows are contiguous, and
 //! packed into tiles otherwise.
 
-use super::{Causal, Matrix, Operand, Panels, Size, Start};
+use super::{Causal, Matrix, Operand, Panels, Size, Start, row};
 use crate::simd::{LANES, Vector, vectorized};
 
 /// Columns of a panel.
@@ -43,8 +43,6 @@ const ROWS_WORTH_PACKING: usize = if LARGE { 16 } else { usize::MAX };
 /// Fewer columns than this don't repay packing a transposed A.
 const COLUMNS_WORTH_PACKING: usize = 64;
 
-/// Rows of B that meet a single row of A in one pass over C.
-const ROWS_AT_ONCE: usize = if LARGE { 8 } else { 1 };
 /// Steps of the inner index between two computations of row addresses.
 const UNROLL: usize = if LARGE { 4 } else { 1 };
 
@@ -130,7 +128,7 @@ vectorized! {
         // SAFETY: passed on from the caller.
         unsafe {
             match b {
-                Operand::Plain(b) if size.m == 1 && b.column_stride == 1 => row::<V>(size, c, start, a, b),
+                Operand::Plain(b) if row::serves(size, b) => row::row::<V>(size, c, start, a, b),
                 _ => blocks::<V>(size, c, c_stride, start, a, b, causal, space),
             }
         }
@@ -302,58 +300,6 @@ unsafe fn blocks<V: Vector>(
     }
 }
 
-/// One row of C, as when generating: as fast as B comes from memory, which is fastest row by row. C waits in
-/// the first-level cache, and the rows of B go by once, [`ROWS_AT_ONCE`].
-///
-/// # Safety
-/// As for [`product`], with one row and contiguous rows of B.
-#[inline(always)]
-unsafe fn row<V: Vector>(
-    Size { n, k, .. }: Size,
-    c: *mut f32,
-    start: Start<'_>,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-) {
-    // SAFETY: columns stay below `n` and inner indices below `k`.
-    unsafe {
-        match start {
-            Start::Zero => core::ptr::write_bytes(c, 0, n),
-            Start::Bias(bias) => core::ptr::copy_nonoverlapping(bias.as_ptr(), c, n),
-            Start::Accumulate => {}
-        }
-        let mut p = 0;
-        while p < k {
-            let steps = min(ROWS_AT_ONCE, k - p);
-            let a_column = a.column_stride;
-            let a = a.data.as_ptr().add(p * a_column);
-            let mut factors = [V::zero(); ROWS_AT_ONCE];
-            for (q, factor) in factors.iter_mut().enumerate().take(steps) {
-                *factor = V::splat(*a.add(q * a_column));
-            }
-            let mut column = 0;
-            while column < n {
-                let width = min(COLUMNS, n - column);
-                let (to, from) = (c.add(column), b.data.as_ptr().add(p * b.row_stride + column));
-                let mut sum = load::<V>(to, width);
-                if steps == ROWS_AT_ONCE && width == COLUMNS {
-                    for (q, factor) in factors.iter().enumerate() {
-                        sum = factor.mul_add(V::load(&*from.add(q * b.row_stride).cast()), sum);
-                    }
-                } else {
-                    for q in 0..steps {
-                        let factor = V::splat(*a.add(q * a_column));
-                        sum = factor.mul_add(load::<V>(from.add(q * b.row_stride), width), sum);
-                    }
-                }
-                store(sum, to, width);
-                column += width;
-            }
-            p += steps;
-        }
-    }
-}
-
 /// Copies sixteen columns of a block of B, `[inner, 16]`, padding with zeros.
 ///
 /// # Safety
@@ -515,7 +461,7 @@ unsafe fn step<V: Vector, const M: usize>(sums: &mut [V; M], a: *const f32, a_ro
 /// # Safety
 /// `from` readable for as many.
 #[inline(always)]
-unsafe fn load<V: Vector>(from: *const f32, columns: usize) -> V {
+pub(super) unsafe fn load<V: Vector>(from: *const f32, columns: usize) -> V {
     // SAFETY: see above.
     unsafe {
         if columns == COLUMNS {
@@ -531,7 +477,7 @@ unsafe fn load<V: Vector>(from: *const f32, columns: usize) -> V {
 /// # Safety
 /// `to` writable for as many.
 #[inline(always)]
-unsafe fn store<V: Vector>(vector: V, to: *mut f32, columns: usize) {
+pub(super) unsafe fn store<V: Vector>(vector: V, to: *mut f32, columns: usize) {
     // SAFETY: see above.
     unsafe {
         if columns == COLUMNS {

@@ -9,7 +9,8 @@ use super::softmax::{exponentials, mask_after};
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
 use crate::matmul::{
-    Causal, Machine, Matrix, Operand, Size, Start, causal_trusted, pack, packed_length, scratch as product_scratch,
+    Causal, Machine, Matrix, Operand, Size, Start, causal_trusted, pack, packed_length,
+    scratch as product_scratch,
 };
 use crate::simd::math::exp;
 use crate::simd::{self, InstructionSet, LANES, Vector, vectorized};
@@ -27,7 +28,10 @@ const fn tile_stride(columns: usize) -> usize {
 pub(crate) const fn head_scratch(machine: Machine, length: usize, head_width: usize) -> usize {
     let across = packed_length(machine, length, head_width);
     let along = packed_length(machine, head_width, length);
-    tile_stride(length).saturating_mul(2 * TILE).saturating_add(across.saturating_mul(2)).saturating_add(along)
+    tile_stride(length)
+        .saturating_mul(2 * TILE)
+        .saturating_add(across.saturating_mul(2))
+        .saturating_add(along)
 }
 
 /// The scratch that [`forward`] and [`backward`] need, in elements.

@@ -181,6 +181,19 @@ impl Vector for Avx2 {
         // SAFETY: the caller vouches for every index.
         unsafe { transpose(to, from, stride, count) }
     }
+    #[inline(always)]
+    unsafe fn mul_add_transposed(
+        a: (*const f32, usize),
+        b: (*const f32, usize),
+        count: usize,
+        sum: Self,
+    ) -> Self {
+        // SAFETY: the caller vouches for every index.
+        unsafe {
+            let lower = mul_add_eight(a, b, count, sum.0);
+            Avx2(lower, mul_add_eight(a, (b.0.add(8 * b.1), b.1), count, sum.1))
+        }
+    }
 }
 
 /// Masks of the first `count` lanes.
@@ -234,6 +247,43 @@ unsafe fn transpose_eight(to: *mut f32, from: *const f32, stride: usize) {
             _mm256_storeu_ps(to.add(LANES * (p + 4)), _mm256_permute2f128_ps::<0x31>(low, high));
         }
     }
+}
+
+/// [`Vector::mul_add_transposed`] for eight of the lanes: so many rows of B the processor follows as streams,
+/// and their current cache lines fit a set of the first-level cache where they all fall into one.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(super) unsafe fn mul_add_eight(
+    (a, a_stride): (*const f32, usize),
+    (b, b_stride): (*const f32, usize),
+    count: usize,
+    mut sum: __m256,
+) -> __m256 {
+    // Whole pages apart, the next rows would drive these out of the cache.
+    let prefetch_next = !b_stride.is_multiple_of(1024);
+    for first in (0..count).step_by(LANES) {
+        if prefetch_next {
+            for j in 8..16 {
+                Avx2::prefetch(b.wrapping_add(j * b_stride + first));
+            }
+        }
+        for p in (first..first + LANES).step_by(4) {
+            unsafe {
+                let mut rows = [_mm256_setzero_ps(); 4];
+                for (j, row) in rows.iter_mut().enumerate() {
+                    let lower = _mm256_castps128_ps256(_mm_loadu_ps(b.add(j * b_stride + p)));
+                    *row = _mm256_insertf128_ps::<1>(lower, _mm_loadu_ps(b.add((j + 4) * b_stride + p)));
+                }
+                let [r, s, t, u] = rows;
+                for (q, column) in transpose_quads(r, s, t, u).into_iter().enumerate() {
+                    sum = _mm256_fmadd_ps(_mm256_broadcast_ss(&*a.add((p + q) * a_stride)), column, sum);
+                }
+            }
+        }
+    }
+    sum
 }
 
 /// Columns of four rows: columns p and p + 4 in the halves of vector p.

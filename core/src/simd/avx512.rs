@@ -150,6 +150,21 @@ impl Vector for Avx512 {
         // SAFETY: the caller vouches for every index; AVX-512 includes AVX2.
         unsafe { avx2::transpose(to, from, stride, count) }
     }
+    #[inline(always)]
+    unsafe fn mul_add_transposed(
+        a: (*const f32, usize),
+        b: (*const f32, usize),
+        count: usize,
+        sum: Self,
+    ) -> Self {
+        // SAFETY: as above.
+        unsafe {
+            let lower = avx2::mul_add_eight(a, b, count, _mm512_castps512_ps256(sum.0));
+            let upper = _mm512_extractf32x8_ps::<1>(sum.0);
+            let upper = avx2::mul_add_eight(a, (b.0.add(8 * b.1), b.1), count, upper);
+            Avx512(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(lower), upper))
+        }
+    }
 }
 
 /// The mask of the first `count` lanes; all of them from sixteen on.

@@ -86,6 +86,31 @@ pub(crate) trait Vector: Copy {
         }
     }
 
+    /// The chains `sum[j] + a[0] * b[j, 0] + a[1] * b[j, 1] + ...` of `count` multiply-adds, a multiple of
+    /// sixteen, where element `p` of A is `a.0[p * a.1]` and element `[j, p]` of B is `b.0[j * b.1 + p]`.
+    ///
+    /// # Safety
+    /// Both must be readable at every index named.
+    #[inline(always)]
+    unsafe fn mul_add_transposed(
+        a: (*const f32, usize),
+        b: (*const f32, usize),
+        count: usize,
+        mut sum: Self,
+    ) -> Self {
+        let mut block = [[0.0; LANES]; LANES];
+        for first in (0..count).step_by(LANES) {
+            // SAFETY: passed on from the caller.
+            unsafe {
+                Self::transpose(block.as_mut_ptr().cast(), b.0.add(first), b.1, LANES);
+                for (p, row) in (first..).zip(&block) {
+                    sum = Self::splat(*a.0.add(p * a.1)).mul_add(Self::load(row), sum);
+                }
+            }
+        }
+        sum
+    }
+
     /// Asks for the cache line of an address, which need not be readable. Changes no result.
     #[inline(always)]
     fn prefetch(_: *const f32) {}
