@@ -16,13 +16,13 @@ command -v valgrind >/dev/null || packages valgrind libc6-dbg ||
 
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 figures=benches/instructions.txt
-cargo build --locked --quiet --release -p jostle-benches --no-default-features --bin step
+cargo build --locked --quiet --release -p jostle-benches --no-default-features --bin instructions
 
 # total SIZES STEPS: the instructions of a whole run.
 total() {
     local log
-    log=$(valgrind --tool=callgrind --callgrind-out-file=/dev/null "$CARGO_TARGET_DIR/release/step" --sizes "$1" \
-        --dropout 0.1 --threads 1 --warmup 0 --steps "$2" --instruction-set avx2 2>&1 >/dev/null) || {
+    log=$(valgrind --tool=callgrind --callgrind-out-file=/dev/null \
+        "$CARGO_TARGET_DIR/release/instructions" "$1" "$2" 2>&1) || {
         echo "$log" >&2
         return 1
     }
