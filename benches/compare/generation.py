@@ -30,7 +30,9 @@ TIMEOUT = 600  # seconds
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--configurations", nargs="+", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--turn", type=float, default=0.5, help="seconds that a turn takes, or two texts")
@@ -58,7 +60,16 @@ def main() -> None:
 
 def build() -> Path:
     """The folder of the built programs."""
-    command = ["cargo", "build", "--locked", "--release", "-p", "jostle-benches", "--no-default-features", "--bins"]
+    command = [
+        "cargo",
+        "build",
+        "--locked",
+        "--release",
+        "-p",
+        "jostle-benches",
+        "--no-default-features",
+        "--bins",
+    ]
     subprocess.run(command, cwd=ROOT, check=True)
     metadata = ["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"]
     output = subprocess.run(metadata, cwd=ROOT, check=True, capture_output=True, text=True).stdout

@@ -1,6 +1,6 @@
 """How the time of jostle's training step grows with context, width, batch and threads: Markdown tables.
 
-    python benches/compare/growth.py --output benches/results/growth.md
+python benches/compare/growth.py --output benches/results/growth.md
 """
 
 import argparse
@@ -11,7 +11,9 @@ from machine import ROOT, header
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--output", type=Path, help="a file for the tables")
     options = parser.parse_args()

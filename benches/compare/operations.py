@@ -1,6 +1,6 @@
 """What each of jostle's operations costs: runs the benchmark and makes a Markdown table of criterion's results.
 
-    python benches/compare/operations.py --output benches/results/operations.md
+python benches/compare/operations.py --output benches/results/operations.md
 """
 
 import argparse
@@ -14,15 +14,28 @@ from machine import ROOT, header
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=2.0, help="how long each benchmark is measured")
     parser.add_argument("--output", type=Path, help="a file for the table")
     options = parser.parse_args()
-    bench = ["cargo", "bench", "--locked", "-p", "jostle-benches", "--no-default-features", "--bench", "operations"]
+    bench = [
+        "cargo",
+        "bench",
+        "--locked",
+        "-p",
+        "jostle-benches",
+        "--no-default-features",
+        "--bench",
+        "operations",
+    ]
     settings = ["--quiet", "--noplot", "--warm-up-time", "0.5", "--measurement-time", str(options.seconds)]
     # A folder of its own: criterion keeps the results of benchmarks that are no more.
     results = ROOT / "target" / "operations"
-    subprocess.run([*bench, "--", *settings], cwd=ROOT, check=True, env=os.environ | {"CRITERION_HOME": str(results)})
+    subprocess.run(
+        [*bench, "--", *settings], cwd=ROOT, check=True, env=os.environ | {"CRITERION_HOME": str(results)}
+    )
     lines = [
         "# Operations",
         "",
@@ -50,7 +63,9 @@ def row(folder: Path) -> str:
     unit = {"Elements": "GFLOP/s", "Bytes": "GB/s"}[kind]
     bounds = f"{microseconds(interval['lower_bound'])} to {microseconds(interval['upper_bound'])}"
     name, size = benchmark["function_id"], benchmark["value_str"]
-    return f"| {name} | {size} | {microseconds(nanoseconds)} µs | {bounds} | {count / nanoseconds:.1f} {unit} |"
+    return (
+        f"| {name} | {size} | {microseconds(nanoseconds)} µs | {bounds} | {count / nanoseconds:.1f} {unit} |"
+    )
 
 
 def microseconds(nanoseconds: float) -> str:
