@@ -99,12 +99,9 @@ vectorized! {
     /// # Safety
     /// Every index that the sizes and the strides imply must be within B, and `to` hold [`panels_length`].
     pub(super) unsafe fn pack<V>(to: &mut [f32], b: Matrix<'_>, n: usize, k: usize) {
-        for (panel, to) in to.chunks_exact_mut((COLUMNS * k).max(1)).enumerate().take(n.div_ceil(COLUMNS)) {
-            let first = panel * COLUMNS;
-            let from = b.data.as_ptr().wrapping_add(first * b.column_stride);
-            // SAFETY: columns stay below `n`, inner indices below `k`, and a panel takes `16 * k` elements.
-            unsafe { pack_panel::<V>(to.as_mut_ptr(), from, b, k, min(COLUMNS, n - first)) };
-        }
+        debug_assert!(to.len() >= panels_length(Machine::Large, n, k));
+        // SAFETY: passed on from the caller.
+        unsafe { pack_panels::<V>(to.as_mut_ptr(), b.data.as_ptr(), b, k, n) };
     }
 }
 
@@ -227,14 +224,12 @@ unsafe fn blocks<V: Vector>(
                 let space_a =
                     space_b.wrapping_add(if pack_b { panels * COLUMNS * inner } else { COLUMNS * inner });
                 let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j / COLUMNS * from_panel);
-                for panel in 0..panels {
-                    let width = min(COLUMNS, columns - panel * COLUMNS);
-                    let from = b_block.wrapping_add(panel * from_panel);
-                    if pack_b {
-                        pack_panel::<V>(space_b.add(panel * COLUMNS * inner), from, b, inner, width);
-                    } else if width < COLUMNS && packed_ahead.is_none() {
-                        pack_panel::<V>(space_b, from, b, inner, width);
-                    }
+                if pack_b {
+                    pack_panels::<V>(space_b, b_block, b, inner, columns);
+                } else if columns % COLUMNS > 0 && packed_ahead.is_none() {
+                    let whole = columns / COLUMNS;
+                    let from = b_block.wrapping_add(whole * from_panel);
+                    pack_panel::<V>(space_b, from, b, inner, columns % COLUMNS);
                 }
                 let mut i = 0;
                 while i < m {
@@ -300,6 +295,32 @@ unsafe fn blocks<V: Vector>(
     }
 }
 
+/// Copies a block of B into panels. Where its rows are contiguous, all panels grow together, row by row: memory
+/// gives what follows faster than what lies a row apart.
+///
+/// # Safety
+/// `from` readable at `inner` rows and `columns` columns of B's strides, `to` writable for as many panels of
+/// `16 * inner`.
+#[inline(always)]
+unsafe fn pack_panels<V: Vector>(to: *mut f32, from: *const f32, b: Matrix<'_>, inner: usize, columns: usize) {
+    let whole = if b.column_stride == 1 { columns / COLUMNS } else { 0 };
+    // SAFETY: see above.
+    unsafe {
+        for p in 0..inner {
+            let (to, from) = (to.add(p * COLUMNS), from.add(p * b.row_stride));
+            for panel in 0..whole {
+                let row = V::load(&*from.add(panel * COLUMNS).cast());
+                row.store(&mut *to.add(panel * COLUMNS * inner).cast());
+            }
+        }
+        for panel in whole..columns.div_ceil(COLUMNS) {
+            let from = from.wrapping_add(panel * COLUMNS * b.column_stride);
+            let width = min(COLUMNS, columns - panel * COLUMNS);
+            pack_panel::<V>(to.add(panel * COLUMNS * inner), from, b, inner, width);
+        }
+    }
+}
+
 /// Copies sixteen columns of a block of B, `[inner, 16]`, padding with zeros.
 ///
 /// # Safety
@@ -308,12 +329,7 @@ unsafe fn blocks<V: Vector>(
 unsafe fn pack_panel<V: Vector>(to: *mut f32, from: *const f32, b: Matrix<'_>, inner: usize, width: usize) {
     // SAFETY: see above.
     unsafe {
-        if width == COLUMNS && b.column_stride == 1 {
-            for p in 0..inner {
-                let row = V::load(&*from.add(p * b.row_stride).cast());
-                row.store(&mut *to.add(p * COLUMNS).cast());
-            }
-        } else if width == COLUMNS && b.row_stride == 1 {
+        if width == COLUMNS && b.row_stride == 1 {
             V::transpose(to, from, b.column_stride, inner);
         } else {
             for p in 0..inner {
