@@ -94,26 +94,43 @@ impl Compute<'_> {
         (scratch, worker_scratch): PerUnit<'_>,
         task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
+        let buffers = buffers.map(|(buffer, per)| (buffer, units, per));
+        self.split_each(work, buffers, (scratch, worker_scratch), |share, buffers, scratch| {
+            task(share.of(units), buffers, scratch);
+        });
+    }
+
+    /// As [`Compute::split`], with each buffer cut into units of its own number: `(buffer, units, per unit)`.
+    pub(crate) fn split_each<const N: usize>(
+        &self,
+        work: usize,
+        buffers: [(&mut [f32], usize, usize); N],
+        (scratch, worker_scratch): PerUnit<'_>,
+        task: impl Fn(Share, [&mut [f32]; N], &mut [f32]) + Sync,
+    ) {
         let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
+        let units = buffers.iter().map(|(_, units, _)| *units).max().unwrap_or(0);
         let workers = self.workers(units, work, most);
         if workers == 1 {
-            return task(0..units, buffers.map(|(buffer, _)| buffer), scratch);
+            let all = Share { worker: 0, workers: 1 };
+            return task(all, buffers.map(|(buffer, ..)| buffer), scratch);
         }
-        if buffers.iter().any(|(buffer, per)| buffer.len() < units.saturating_mul(*per)) {
+        if buffers.iter().any(|(buffer, units, per)| buffer.len() < units.saturating_mul(*per)) {
             debug_assert!(false, "a buffer is shorter than its units");
             return;
         }
-        let buffers = buffers.map(|(buffer, per)| (Shared(buffer.as_mut_ptr()), per));
+        let buffers = buffers.map(|(buffer, units, per)| (Shared(buffer.as_mut_ptr()), units, per));
         let scratch = Shared(scratch.as_mut_ptr());
         self.parallel.run(workers, &|worker| {
-            let range = share(units, workers, worker);
+            let share = Share { worker, workers };
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
             // SAFETY: shares of distinct workers are disjoint, lie within `units`, and every buffer was
             // checked to hold `units * per` elements; `run` calls each index once and returns before the
             // borrows end. The scratch holds `most >= workers` parts.
             let (parts, scratch) = unsafe {
                 (
-                    buffers.map(|(start, per)| {
+                    buffers.map(|(start, units, per)| {
+                        let range = share.of(units);
                         let first = start.pointer().add(range.start * per);
                         core::slice::from_raw_parts_mut(first, (range.end - range.start) * per)
                     }),
@@ -123,8 +140,22 @@ impl Compute<'_> {
                     ),
                 )
             };
-            task(range, parts, scratch);
+            task(share, parts, scratch);
         });
+    }
+}
+
+/// One worker's share of whatever there is.
+#[derive(Clone, Copy)]
+pub(crate) struct Share {
+    worker: usize,
+    workers: usize,
+}
+
+impl Share {
+    /// The part of `0..units`.
+    pub(crate) fn of(self, units: usize) -> Range<usize> {
+        share(units, self.workers, self.worker)
     }
 }
 

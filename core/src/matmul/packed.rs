@@ -302,7 +302,13 @@ unsafe fn blocks<V: Vector>(
 /// `from` readable at `inner` rows and `columns` columns of B's strides, `to` writable for as many panels of
 /// `16 * inner`.
 #[inline(always)]
-unsafe fn pack_panels<V: Vector>(to: *mut f32, from: *const f32, b: Matrix<'_>, inner: usize, columns: usize) {
+unsafe fn pack_panels<V: Vector>(
+    to: *mut f32,
+    from: *const f32,
+    b: Matrix<'_>,
+    inner: usize,
+    columns: usize,
+) {
     let whole = if b.column_stride == 1 { columns / COLUMNS } else { 0 };
     // SAFETY: see above.
     unsafe {

@@ -7,6 +7,7 @@ use crate::layout::{Block, LayerActivations, Linear, Norm, Parameters, Workspace
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
+use crate::parallel::Share;
 
 impl Pass<'_> {
     pub(super) fn backward_trusted(
@@ -47,7 +48,12 @@ impl Pass<'_> {
                 statistics,
             );
         });
-        self.norm_gradient(&mut gradients.final_norm, mode, workspace.d_normed, x, statistics);
+        let no_scratch = (&mut [][..], 0);
+        let normed = Normed { x, d_y: workspace.d_normed, statistics };
+        let buffers = norm_buffers(&mut gradients.final_norm);
+        self.compute.split_each(rows * c, buffers, no_scratch, |share, gradient, _| {
+            self.norm_gradient(gradient, mode, share, normed);
+        });
 
         let size = self.plan.block().max(1);
         let blocks = parameters.blocks.chunks_exact(size).zip(gradients.blocks.chunks_exact_mut(size));
@@ -119,10 +125,15 @@ impl Pass<'_> {
             layer_norm::apply(simd, normed, middle, statistics.0, statistics.1, norm.weight, norm.bias);
             norm_backward(self, norm, d_residual, d_normed, middle, statistics);
         });
-        let d_hidden = &*activations.hidden;
-        self.linear_gradient(&mut d_block.mlp_projection, mode, activated, d_branch, (f, c), workers);
-        self.linear_gradient(&mut d_block.c_fc, mode, normed, d_hidden, (c, f), workers);
-        self.norm_gradient(&mut d_block.ln_2, mode, d_normed, middle, statistics);
+        self.half_block_gradients(
+            mode,
+            [
+                (&mut d_block.mlp_projection, Affine { x: activated, d_y: d_branch, from: f, to: c }),
+                (&mut d_block.c_fc, Affine { x: normed, d_y: activations.hidden, from: c, to: f }),
+            ],
+            (&mut d_block.ln_2, Normed { x: middle, d_y: d_normed, statistics }),
+            workers,
+        );
 
         let d_qkv = wide.get_mut(..rows_all * 3 * c).unwrap_or_default();
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
@@ -161,9 +172,15 @@ impl Pass<'_> {
             layer_norm::apply(simd, normed, x, statistics.0, statistics.1, norm.weight, norm.bias);
             norm_backward(self, norm, d_residual, d_normed, x, statistics);
         });
-        self.linear_gradient(&mut d_block.attention_projection, mode, attended, d_branch, (c, c), workers);
-        self.linear_gradient(&mut d_block.c_attn, mode, normed, d_qkv, (c, 3 * c), workers);
-        self.norm_gradient(&mut d_block.ln_1, mode, d_normed, x, statistics);
+        self.half_block_gradients(
+            mode,
+            [
+                (&mut d_block.attention_projection, Affine { x: attended, d_y: d_branch, from: c, to: c }),
+                (&mut d_block.c_attn, Affine { x: normed, d_y: d_qkv, from: c, to: 3 * c }),
+            ],
+            (&mut d_block.ln_1, Normed { x, d_y: d_normed, statistics }),
+            workers,
+        );
     }
 
     /// The embeddings' gradients, and the head's where it is tied.
@@ -236,53 +253,91 @@ impl Pass<'_> {
         });
     }
 
-    /// `d_weight += x^T d_y`, `d_bias += column sums of d_y`.
-    fn linear_gradient(
+    /// The gradients of half a block's parameters: two affine maps and the norm before them. All workers meet once,
+    /// each with its share of every gradient.
+    fn half_block_gradients(
         &self,
-        gradient: &mut Linear<&mut [f32]>,
         mode: Gradients,
-        x: &[f32],
-        d_y: &[f32],
-        (from, to): (usize, usize),
+        [(d_second, second), (d_first, first)]: [(&mut Linear<&mut [f32]>, Affine<'_>); 2],
+        (d_norm, normed): (&mut Norm<&mut [f32]>, Normed<'_>),
         workers: &mut [f32],
     ) {
-        let rows = self.rows();
-        let (x, d_y_matrix) = (Matrix::new(x, from).transposed(), Matrix::new(d_y, to));
-        let size = Size { m: from, n: to, k: rows };
-        self.product((&mut *gradient.weight, to), size, mode.start(), x, d_y_matrix, workers);
-        mode.clear(gradient.bias);
-        if !gradient.bias.is_empty() {
-            let no_scratch = (&mut [][..], 0);
-            self.compute.split(
-                to,
-                rows * to,
-                [(&mut *gradient.bias, 1)],
-                no_scratch,
-                |range, [d_bias], _| {
-                    linear::bias_gradient(self.compute.simd, d_bias, range.start, to, d_y);
-                },
-            );
-        }
-    }
-
-    fn norm_gradient(
-        &self,
-        gradient: &mut Norm<&mut [f32]>,
-        mode: Gradients,
-        d_y: &[f32],
-        x: &[f32],
-        (mean, rstd): (&[f32], &[f32]),
-    ) {
-        let (c, simd) = (self.plan.config.width, self.compute.simd);
-        mode.clear(gradient.weight);
-        mode.clear(gradient.bias);
-        let has_bias = usize::from(!gradient.bias.is_empty());
-        let buffers = [(&mut *gradient.weight, 1), (&mut *gradient.bias, has_bias)];
-        let no_scratch = (&mut [][..], 0);
-        self.compute.split(c, self.rows() * c, buffers, no_scratch, |range, [d_weight, d_bias], _| {
-            layer_norm::parameter_gradients(simd, d_weight, d_bias, range.start, c, d_y, x, mean, rstd);
+        let [a, b] = linear_buffers(d_second, &second);
+        let [c, d] = linear_buffers(d_first, &first);
+        let [e, f] = norm_buffers(d_norm);
+        let work = self.rows() * (first.from * first.to + second.from * second.to);
+        let scratch = (workers, self.plan.worker_scratch());
+        self.compute.split_each(work, [a, b, c, d, e, f], scratch, |share, [a, b, c, d, e, f], scratch| {
+            self.linear_gradient([a, b], mode, share, second, scratch);
+            self.linear_gradient([c, d], mode, share, first, scratch);
+            self.norm_gradient([e, f], mode, share, normed);
         });
     }
+
+    /// One worker's share of `d_weight += x^T d_y` and of `d_bias += column sums of d_y`.
+    fn linear_gradient(
+        &self,
+        [d_weight, d_bias]: [&mut [f32]; 2],
+        mode: Gradients,
+        share: Share,
+        Affine { x, d_y, from, to }: Affine<'_>,
+        scratch: &mut [f32],
+    ) {
+        let simd = self.compute.simd;
+        let rows = share.of(from);
+        let x = Matrix::new(x, from).transposed().from(rows.start, 0);
+        let size = Size { m: rows.len(), n: to, k: self.rows() };
+        matmul_trusted(simd, size, (d_weight, to), mode.start(), x, Matrix::new(d_y, to), scratch);
+        mode.clear(d_bias);
+        linear::bias_gradient(simd, d_bias, share.of(to).start, to, d_y);
+    }
+
+    /// One worker's share of a norm's gradients.
+    fn norm_gradient(
+        &self,
+        [d_weight, d_bias]: [&mut [f32]; 2],
+        mode: Gradients,
+        share: Share,
+        Normed { x, d_y, statistics: (mean, rstd) }: Normed<'_>,
+    ) {
+        let (c, simd) = (self.plan.config.width, self.compute.simd);
+        mode.clear(d_weight);
+        mode.clear(d_bias);
+        layer_norm::parameter_gradients(simd, d_weight, d_bias, share.of(c).start, c, d_y, x, mean, rstd);
+    }
+}
+
+/// What the gradients of an affine map's parameters follow from: its input `[R, from]`, and the gradient of its
+/// output `[R, to]`.
+#[derive(Clone, Copy)]
+struct Affine<'a> {
+    x: &'a [f32],
+    d_y: &'a [f32],
+    from: usize,
+    to: usize,
+}
+
+/// What the gradients of a norm's parameters follow from; `statistics` are the mean and rstd of each row.
+#[derive(Clone, Copy)]
+struct Normed<'a> {
+    x: &'a [f32],
+    d_y: &'a [f32],
+    statistics: (&'a [f32], &'a [f32]),
+}
+
+/// A buffer to cut, its units, and the elements of each.
+type Buffer<'a> = (&'a mut [f32], usize, usize);
+
+/// The weight's rows and the bias's elements.
+fn linear_buffers<'a>(gradient: &'a mut Linear<&mut [f32]>, affine: &Affine<'_>) -> [Buffer<'a>; 2] {
+    let biases = gradient.bias.len();
+    [(&mut *gradient.weight, affine.from, affine.to), (&mut *gradient.bias, biases, 1)]
+}
+
+/// The elements of the weight and of the bias.
+fn norm_buffers<'a>(gradient: &'a mut Norm<&mut [f32]>) -> [Buffer<'a>; 2] {
+    let (weights, biases) = (gradient.weight.len(), gradient.bias.len());
+    [(&mut *gradient.weight, weights, 1), (&mut *gradient.bias, biases, 1)]
 }
 
 /// The gradient of the residual stream, and scratch that a block's backward overwrites.
