@@ -11,8 +11,11 @@ use crate::session::{Session, Sizes};
 
 /// Updates that the file tells the losses of.
 const STEPS: usize = 4;
+/// What initial matrices are multiplied by. As small as they are, GELU is nearly a parabola and attention nearly a
+/// mean, whichever way they are computed, and no gradient is clipped.
+const SCALE: f32 = 5.0;
 
-/// Writes a safetensors file: the initial parameters under their names, `tokens` and `targets` of one batch, its
+/// Writes a safetensors file: parameters under their names, `tokens` and `targets` of one batch, its
 /// gradients as `gradient.<name>`, and `losses`, each before one of the first updates on that batch. No dropout.
 pub fn write(sizes: Sizes, threads: usize, path: &Path) -> Result<(), Box<dyn Error>> {
     let pool = Pool::new(threads)?;
@@ -22,6 +25,10 @@ pub fn write(sizes: Sizes, threads: usize, path: &Path) -> Result<(), Box<dyn Er
     let shape = Shape { sequences: plan.options.batch, length: plan.config.context };
     let (tokens, targets) = (&text[..shape.rows()], &text[1..=shape.rows()]);
 
+    for tensor in plan.tensors().filter(|tensor| tensor.rank == 2) {
+        let values = &mut trainer.buffers().parameters[tensor.offset..tensor.offset + tensor.len()];
+        values.iter_mut().for_each(|value| *value *= SCALE);
+    }
     let parameters = floats(trainer.buffers().parameters);
     let (mut gradients, mut losses) = (Vec::new(), Vec::new());
     for step in 0..STEPS {
