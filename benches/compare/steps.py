@@ -56,11 +56,12 @@ def main() -> None:
                 cell = Cell(configuration, CONFIGURATIONS[configuration], dropout, threads, dict(not_run))
                 measure(cell, options, commands)
                 cells.append(cell)
-    report = steps_report.document(cells, differences, options.rounds)
+                report = steps_report.document(cells, differences, options.rounds)
+                # After each, so that what hours have measured outlives an interruption.
+                if options.output:
+                    options.output.parent.mkdir(parents=True, exist_ok=True)
+                    options.output.write_text(report)
     print(report, end="")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(report)
 
 
 def parse() -> argparse.Namespace:
