@@ -31,8 +31,8 @@ python -m pip install --quiet --force-reinstall --no-deps "${wheel[0]}"
 python -c 'import jostle, sys; sys.exit(not jostle.__file__.startswith(sys.prefix))' ||
     { echo "FAILED: what is imported is not the wheel" >&2; exit 1; }
 
-ruff check --no-cache python
-ruff format --no-cache --check python
+ruff check --no-cache python benches
+ruff format --no-cache --check python benches
 (cd python && mypy --cache-dir="$CARGO_TARGET_DIR/mypy")
 python -m mypy.stubtest --mypy-config-file python/pyproject.toml jostle._native
 pytest -c python/pyproject.toml --rootdir python -p no:cacheprovider --import-mode=importlib python/tests "$@"

@@ -1,11 +1,12 @@
-//! What the measurements share. Each binary and benchmark takes its yardsticks in turns with jostle, in one
-//! process, so that a busy machine slows all of them alike.
+//! What the measurements share. Yardsticks take turns with jostle, so that a busy machine slows all of them
+//! alike: in one process where they are Rust's, else as processes that `compare/steps.py` starts and asks.
 //!
 //! | module | what it is |
 //! |---|---|
 //! | `product` | the shapes of matrix products, and three libraries that compute them |
 //! | [`peak`] | the processor's fused multiply-adds a second |
 //! | [`bandwidth`] | how fast one thread reads memory |
+//! | [`reference`](mod@reference) | a file that says what a model computes |
 //! | [`rounds`] | timing in turns, medians |
 //! | [`session`] | a model ready to train |
 //! | [`operations`] | how many floating-point operations a step takes |
@@ -16,6 +17,7 @@ pub mod operations;
 pub mod peak;
 #[cfg(feature = "products")]
 pub mod product;
+pub mod reference;
 pub mod rounds;
 pub mod session;
 pub mod turns;

@@ -1,0 +1,164 @@
+"""What `steps.py` measured, as Markdown."""
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import machine
+
+OURS, PEAK = "jostle", "peak"
+PEERS = ("pytorch", "compile", "jax")
+CONTENDERS = {
+    OURS: "jostle",
+    "matrixmultiply": "jostle with matrixmultiply",
+    "pytorch": "PyTorch",
+    "compile": "torch.compile",
+    "jax": "JAX",
+}
+
+# Whose memory is told: in the smaller configurations the libraries' own outweighs the model's.
+MEMORY = ("gpt2", (OURS, "pytorch"))
+
+INTRODUCTION = """\
+A step is a random batch, forward, loss, backward, clipping by global norm 1 and AdamW. Contenders take turns,
+{rounds} each, on the same processors, and are stopped while it is not their turn. Configurations are V, T, L, H, C, B:
+vocabulary, context, layers, heads, width, batch. PyTorch is nanoGPT's model with fused AdamW, eager and through
+torch.compile; JAX is one jitted function. Dropout is on embeddings, attention weights and both residual branches.
+The best peer of a configuration is the one of PyTorch, torch.compile and JAX with the lowest median.
+"""
+
+
+@dataclass
+class Cell:
+    """What was measured of one configuration, dropout rate and number of threads."""
+
+    configuration: str
+    sizes: tuple[int, ...]
+    dropout: float
+    threads: int
+    # By contender, why it has no times.
+    not_run: dict[str, str]
+    # By contender, each turn's median in milliseconds.
+    times: dict[str, list[float]] = field(default_factory=dict)
+    # By contender, what jostle's say of their steps: `operations` and `parameters`.
+    about: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # By contender, bytes before the model was built, and the most there ever were; None where not known.
+    memory: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
+
+    def milliseconds(self, name: str) -> str:
+        times = self.times[name]
+        return f"{digits(statistics.median(times))} ({digits(min(times))} to {digits(max(times))})"
+
+    def tokens_a_second(self, name: str) -> str:
+        _, T, *_, B = self.sizes
+        return f"{B * T / statistics.median(self.times[name]) * 1e3:,.0f}"
+
+    def peaks(self) -> list[float]:
+        """Of each round, in operations a millisecond."""
+        return [self.about[PEAK]["operations"] / time for time in self.times[PEAK]]
+
+    def share_of_peak(self, name: str) -> str:
+        operations = self.about[OURS]["operations"]
+        rounds = zip(self.times[name], self.peaks(), strict=True)
+        # The peak is 0 where it is not known.
+        shares = [operations / time / peak if peak else float("nan") for time, peak in rounds]
+        return f"{100 * statistics.median(shares):.0f} %"
+
+    def best_peer(self) -> str:
+        """How long it takes as a multiple of jostle's time, and which it is."""
+        peers = [name for name in PEERS if name in self.times]
+        if not peers:
+            return "none"
+        best = min(peers, key=lambda name: statistics.median(self.times[name]))
+        pairs = zip(self.times[best], self.times[OURS], strict=True)
+        return f"{statistics.median(theirs / ours for theirs, ours in pairs):.2f} ({CONTENDERS[best]})"
+
+
+def document(cells: list[Cell], differences: dict[str, dict[str, float]], rounds: int) -> str:
+    """The tables with what is needed to read them. `differences` are the check's, by peer and configuration."""
+    lines = ["# Training steps", "", machine.header(["torch", "jax"]), "", INTRODUCTION.format(rounds=rounds)]
+    for peer, found in differences.items():
+        told = ", ".join(f"{configuration} {x:.0e}" for configuration, x in found.items())
+        lines += [
+            f"{CONTENDERS[peer]}'s gradients and losses were compared with jostle's; largest difference: {told}."
+        ]
+    for threads in dict.fromkeys(cell.threads for cell in cells):
+        lines += ["", f"## {threads} thread{'s' if threads > 1 else ''}", ""]
+        lines += of_threads([cell for cell in cells if cell.threads == threads])
+    lines += memory(cells)
+    lines += not_run(cells)
+    return "\n".join(lines) + "\n"
+
+
+def of_threads(cells: list[Cell]) -> Iterator[str]:
+    names = [name for name in CONTENDERS if any(name in cell.times or name in cell.not_run for cell in cells)]
+    peaks = [peak / 1e6 for cell in cells for peak in cell.peaks()]
+    yield f"Peak: {statistics.median(peaks):.1f} GFLOP/s ({min(peaks):.1f} to {max(peaks):.1f})."
+    yield from ("", "Milliseconds a step, median of the rounds (fastest to slowest):", "")
+    yield from table(cells, names, Cell.milliseconds, {"best peer / jostle": Cell.best_peer})
+    yield from ("", "Tokens a second:", "")
+    yield from table(cells, names, Cell.tokens_a_second)
+    yield from (
+        "",
+        "Share of the peak, of operations that no engine can do without (`benches/src/operations.rs`):",
+        "",
+    )
+    yield from table(cells, names, Cell.share_of_peak)
+
+
+def table(
+    cells: list[Cell],
+    names: list[str],
+    value: Callable[[Cell, str], str],
+    further: dict[str, Callable[[Cell], str]] | None = None,
+) -> Iterator[str]:
+    further = further or {}
+    yield row("configuration", "dropout", *(CONTENDERS[name] for name in names), *further)
+    yield "|---" + "|---:" * (1 + len(names) + len(further)) + "|"
+    for cell in cells:
+        values = [value(cell, name) if name in cell.times else "not run" for name in names]
+        values += [column(cell) for column in further.values()]
+        yield row(f"{cell.configuration} ({', '.join(map(str, cell.sizes))})", str(cell.dropout), *values)
+
+
+def memory(cells: list[Cell]) -> Iterator[str]:
+    configuration, names = MEMORY
+    rows = [cell for cell in cells if cell.configuration == configuration]
+    if not rows:
+        return
+    yield from ("", f"## Memory of {configuration}", "")
+    yield "Peak resident memory in MB, less what the process had before it built the model, less parameters, gradients"
+    yield "and AdamW's moments (16 bytes a parameter): what activations and scratch take."
+    yield ""
+    yield row("threads", "dropout", "contender", "before", "peak", "beyond parameters, gradients, moments")
+    yield "|---:|---:|---|---:|---:|---:|"
+    for cell in rows:
+        for name in names:
+            before, peak = cell.memory.get(name, (None, None))
+            if before is None or peak is None:
+                continue
+            beyond = peak - before - 16 * cell.about[OURS]["parameters"]
+            sizes = [f"{size / 1e6:,.0f}" for size in (before, peak, beyond)]
+            yield row(str(cell.threads), str(cell.dropout), CONTENDERS[name], *sizes)
+
+
+def not_run(cells: list[Cell]) -> Iterator[str]:
+    reasons: dict[str, list[str]] = {}
+    for cell in cells:
+        for name, reason in cell.not_run.items():
+            where = f"{cell.configuration}, dropout {cell.dropout}, threads {cell.threads}"
+            reasons.setdefault(f"{CONTENDERS[name]}: {reason}", []).append(where)
+    if reasons:
+        yield from ("", "## Not run", "")
+    for reason, places in reasons.items():
+        yield f"- {reason} ({'; '.join(places) if len(places) < len(cells) else 'everywhere'})"
+
+
+def row(*values: str) -> str:
+    return f"| {' | '.join(values)} |"
+
+
+def digits(milliseconds: float) -> str:
+    """Three that count, or all before the point."""
+    return f"{milliseconds:.{2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f}"

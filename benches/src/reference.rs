@@ -1,0 +1,63 @@
+//! A file that says what a model computes, for other engines to be held against.
+
+use std::error::Error;
+use std::path::Path;
+
+use jostle::{InstructionSet, Shape};
+use jostle_pool::Pool;
+use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
+
+use crate::session::{Session, Sizes};
+
+/// Updates that the file tells the losses of.
+const STEPS: usize = 4;
+/// What initial matrices are multiplied by. As small as they are, GELU is nearly a parabola and attention nearly a
+/// mean, whichever way they are computed, and no gradient is clipped.
+const SCALE: f32 = 5.0;
+
+/// Writes a safetensors file: parameters under their names, `tokens` and `targets` of one batch, its
+/// gradients as `gradient.<name>`, and `losses`, each before one of the first updates on that batch. No dropout.
+pub fn write(sizes: Sizes, threads: usize, path: &Path) -> Result<(), Box<dyn Error>> {
+    let pool = Pool::new(threads)?;
+    let mut session = Session::new(sizes, 0.0, threads)?;
+    let plan = session.plan;
+    let (mut trainer, text) = session.trainer(InstructionSet::detect(), &pool)?;
+    let shape = Shape { sequences: plan.options.batch, length: plan.config.context };
+    let (tokens, targets) = (&text[..shape.rows()], &text[1..=shape.rows()]);
+
+    for tensor in plan.tensors().filter(|tensor| tensor.rank == 2) {
+        let values = &mut trainer.buffers().parameters[tensor.offset..tensor.offset + tensor.len()];
+        values.iter_mut().for_each(|value| *value *= SCALE);
+    }
+    let parameters = floats(trainer.buffers().parameters);
+    let (mut gradients, mut losses) = (Vec::new(), Vec::new());
+    for step in 0..STEPS {
+        let loss = trainer.accumulate(tokens, targets, shape, shape.rows())?;
+        if step == 0 {
+            gradients = floats(trainer.buffers().gradients);
+        }
+        losses.push(trainer.update(loss)?.loss);
+    }
+
+    let [tokens, targets] = [tokens, targets].map(|ids| ids.iter().flat_map(|id| id.to_le_bytes()).collect());
+    let (ids, losses): ([Vec<u8>; 2], _) = ([tokens, targets], floats(&losses));
+    let rows = vec![shape.sequences, shape.length];
+    let mut views = vec![
+        ("tokens".into(), TensorView::new(Dtype::I32, rows.clone(), &ids[0])?),
+        ("targets".into(), TensorView::new(Dtype::I32, rows, &ids[1])?),
+        ("losses".into(), TensorView::new(Dtype::F32, vec![STEPS], &losses)?),
+    ];
+    for tensor in plan.tensors() {
+        let bytes = 4 * tensor.offset..4 * (tensor.offset + tensor.len());
+        let shape = &tensor.shape[..tensor.rank];
+        for (prefix, values) in [("", &parameters), ("gradient.", &gradients)] {
+            let view = TensorView::new(Dtype::F32, shape.to_vec(), &values[bytes.clone()])?;
+            views.push((format!("{prefix}{}", tensor.name), view));
+        }
+    }
+    Ok(serialize_to_file(views, None, path)?)
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
