@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 JOSTLE_INSTRUCTION_SETS=$(scripts/instruction-sets.sh)
 export JOSTLE_INSTRUCTION_SETS
 echo "instruction sets: $JOSTLE_INSTRUCTION_SETS"
-# The ignored ones take minutes in all: exp, log, erf and tanh at every float.
+# The ignored ones take minutes in all: exp, log and the normal distribution at every float.
 cargo test --locked -p jostle -- --include-ignored
 # PyTorch's numbers, from products of another library.
 cargo test --locked -p jostle --features matrixmultiply --test golden --test matmul

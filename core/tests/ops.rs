@@ -280,12 +280,18 @@ fn gelu_is_its_formula_and_its_gradient_is_its_slope() {
 fn gelu_of_large_numbers_is_the_number_or_zero() {
     for simd in instruction_sets() {
         for activation in [Activation::Gelu, Activation::GeluTanh] {
-            for x in [20.0, 1e3, 1e10] {
+            for x in [20.0, 1e3, 1e10, f32::MAX] {
                 let (mut y, mut slope) = ([9.0; 2], [9.0; 2]);
                 gelu::forward(simd, &mut y, &[x, -x], activation).unwrap();
                 gelu::backward(simd, &mut slope, &[1.0; 2], &[x, -x], activation).unwrap();
                 assert_eq!((y, slope), ([x, 0.0], [1.0, 0.0]), "{activation:?} at {x}");
             }
+            let (mut y, mut slope) = ([9.0; 3], [9.0; 3]);
+            let x = [f32::INFINITY, f32::NEG_INFINITY, f32::NAN];
+            gelu::forward(simd, &mut y, &x, activation).unwrap();
+            gelu::backward(simd, &mut slope, &[1.0; 3], &x, activation).unwrap();
+            assert!(y[0] == f32::INFINITY && y[1].is_nan() && y[2].is_nan(), "{activation:?}: {y:?}");
+            assert!(slope[0] == 1.0 && slope[1] == 0.0 && slope[2].is_nan(), "{activation:?}: {slope:?}");
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use crate::config::Activation;
 use crate::error::{Error, exact_length};
-use crate::simd::math::{erf, exp, tanh};
+use crate::simd::math::{exp_of_negative, normal};
 use crate::simd::{self, InstructionSet, vectorized};
 
 /// sqrt(2 / pi).
 const TANH_SCALE: f32 = 0.797_884_6;
 const TANH_CUBIC: f32 = 0.044_715;
+/// Here the exponential's argument is -88: the least that [`exp_of_negative`] takes.
+const TANH_LEAST: f32 = -10.030;
 
 /// Writes `y = gelu(x)`, element by element; both of any one length.
 pub fn forward(simd: InstructionSet, y: &mut [f32], x: &[f32], activation: Activation) -> Result<(), Error> {
@@ -33,24 +35,29 @@ pub fn backward(
 /// gelu and its derivative.
 #[inline(always)]
 fn exact<V: simd::Vector>(x: V) -> (V, V) {
-    let half = V::splat(0.5);
-    let cumulative = erf(x.mul(V::splat(core::f32::consts::FRAC_1_SQRT_2))).add(V::splat(1.0)).mul(half);
-    // 1 / sqrt(2 pi)
-    let density = exp(x.mul(x).mul(V::splat(-0.5))).mul(V::splat(0.398_942_3));
-    (x.mul(cumulative), cumulative.add(x.mul(density)))
+    let (cumulative, scaled_density) = normal(x);
+    (x.mul(cumulative), cumulative.add(scaled_density))
 }
 
 /// The tanh form and its derivative.
+///
+/// (1 + tanh u) / 2 = 1 / (1 + e^(-2u)), whose derivative by 2u is the product of it and its complement.
 #[inline(always)]
 fn tanh_form<V: simd::Vector>(x: V) -> (V, V) {
-    let (half, one) = (V::splat(0.5), V::splat(1.0));
-    let square = x.mul(x);
-    let cubic = square.mul(V::splat(TANH_CUBIC));
-    let t = tanh(x.mul(cubic.add(one)).mul(V::splat(TANH_SCALE)));
-    let inner_slope = cubic.mul(V::splat(3.0)).add(one).mul(V::splat(TANH_SCALE));
-    let cumulative = t.add(one).mul(half);
-    let slope = cumulative.add(x.mul(half).mul(one.sub(t.mul(t))).mul(inner_slope));
-    (x.mul(cumulative), slope)
+    let one = V::splat(1.0);
+    let double_scale = V::splat(2.0 * TANH_SCALE);
+    // -|x|, down to where the exponential is zero.
+    let below = V::splat(TANH_LEAST).max(V::zero().sub(x.abs()));
+    let cubic = below.mul(below).mul(V::splat(TANH_CUBIC));
+    let scaled = below.mul(double_scale);
+    let e = exp_of_negative(scaled.mul(cubic.add(one)));
+    let upper = one.div(e.add(one));
+    let lower = e.mul(upper);
+    // below * d(2u) / d(below)
+    let inner = cubic.mul(V::splat(3.0)).add(one).mul(scaled);
+    let slope = lower.add(lower.mul(upper).mul(inner));
+    let negative = x.lt(V::zero());
+    (x.mul(V::select(negative, lower, upper)), V::select(negative, slope, one.sub(slope)))
 }
 
 vectorized! {

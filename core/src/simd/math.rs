@@ -1,5 +1,5 @@
-//! exp, log, erf and tanh, the same bits on every processor: add, multiply and divide only, never
-//! contracted. Each is within 2 ulp of the exact value (the tests check all floats).
+//! exp, log and the normal distribution, the same bits on every processor: add, multiply and divide only,
+//! never contracted. exp and log are within 2 ulp of the exact value (the tests check all floats).
 //! Knows nothing of what they are for.
 #![allow(clippy::excessive_precision, reason = "coefficients as their authors give them")]
 
@@ -18,37 +18,46 @@ fn polynomial<V: Vector, const N: usize>(x: V, highest: f32, coefficients: [f32;
     sum
 }
 
-/// 2^(half - 192), as the bits of a float.
+/// e^x as a factor in [0.7, 1.5] and an n with e^x = factor 2^n, which comes as the low bits of n + `bias`.
+///
+/// n = round(x / ln 2), then e^(x - n ln 2) by a polynomial that was fitted for the least relative error (3.2e-9).
+/// Estrin's scheme: half as long a chain as Horner's.
 #[inline(always)]
-fn power<V: Vector>(half: V::Bits) -> V {
-    V::from_bits(V::shift_left::<23>(V::add_bits(half, V::splat_bits(127_u32.wrapping_sub(192)))))
+fn exp_parts<V: Vector>(x: V, bias: f32) -> (V, V::Bits) {
+    let round = V::splat(ROUND + bias);
+    let shifted = x.mul(V::splat(core::f32::consts::LOG2_E)).add(round);
+    let n = shifted.sub(round);
+    // 0.693359375 has so few digits that n times it is exact.
+    let r = x.sub(n.mul(V::splat(0.693_359_4))).sub(n.mul(V::splat(-2.121_944_4e-4)));
+    let square = r.mul(r);
+    let low = r.mul(V::splat(0.166_665_21)).add(V::splat(0.499_999_94));
+    let high = r.mul(V::splat(0.008_368_678)).add(V::splat(0.041_668_266));
+    let high = square.mul(V::splat(0.001_382_076)).add(high);
+    let p = square.mul(high).add(low);
+    (square.mul(p).add(r).add(V::splat(1.0)), shifted.to_bits())
 }
 
 /// e^x. Zero below -104, infinity above 88.73; denormal results are rounded twice.
 ///
-/// n = round(x / ln 2), then e^(x - n ln 2) by Cephes' polynomial (Moshier, `expf`), then times 2^n in two
-/// factors, so that neither overflows before the result does.
+/// 2^n is multiplied in two factors, so that neither overflows before the result does.
 #[inline(always)]
 pub(crate) fn exp<V: Vector>(x: V) -> V {
-    let clamped = V::splat(-104.0).max(x);
-    let clamped = V::select(V::splat(89.0).lt(clamped), V::splat(89.0), clamped);
-    let shifted = clamped.mul(V::splat(core::f32::consts::LOG2_E)).add(V::splat(ROUND));
-    let n = shifted.sub(V::splat(ROUND));
-    // 0.693359375 has so few digits that n times it is exact.
-    let r = clamped.sub(n.mul(V::splat(0.693_359_4))).sub(n.mul(V::splat(-2.121_944_4e-4)));
-    let p = polynomial(
-        r,
-        1.987_569_1e-4,
-        [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5.000_000_1e-1],
-    );
-    let e = p.mul(r.mul(r)).add(r).add(V::splat(1.0));
-    // The integer n stands in the low bits of `shifted`; n + 384 is positive and even halves stay exact.
-    let n = V::add_bits(shifted.to_bits(), V::splat_bits(384_u32.wrapping_sub(ROUND.to_bits())));
+    // Twice the bias of the exponent, so that both halves have it; even halves stay exact.
+    let (factor, n) = exp_parts(V::splat(-104.0).max(x), 254.0);
     let first = V::shift_right::<1>(n);
     let second = V::sub_bits(n, first);
-    let result = e.mul(power::<V>(first)).mul(power::<V>(second));
-    // NaN and infinity stay what they are.
-    V::select(x.lt(V::splat(f32::INFINITY)), result, x)
+    let power = V::from_bits(V::shift_left::<23>(first));
+    let result = factor.mul(power).mul(V::from_bits(V::shift_left::<23>(second)));
+    // The product is infinity, or NaN where x is.
+    V::select(x.lt(V::splat(89.0)), result, x.mul(V::splat(f32::INFINITY)))
+}
+
+/// e^x for x from -88 to 0, cheaper than [`exp`]: it is zero below -87.68, where that has denormals.
+#[inline(always)]
+pub(crate) fn exp_of_negative<V: Vector>(x: V) -> V {
+    // From n = -127 on, the exponent's field is zero, and so is the float.
+    let (factor, n) = exp_parts(x, 127.0);
+    factor.mul(V::from_bits(V::shift_left::<23>(n)))
 }
 
 /// The natural logarithm: minus infinity at zero, NaN below.
@@ -89,44 +98,36 @@ pub(crate) fn log<V: Vector>(x: V) -> V {
     V::select(x.lt(V::splat(f32::from_bits(1))), below, result)
 }
 
-/// The error function (after Juffa's polynomials for `erff`).
+/// The standard normal distribution: its cumulative function at x, and x times its density.
+///
+/// The lower tail is e^(-x^2 / 2) q, with q = erfcx(|x| / sqrt 2) / 2 as a function of t = k / (k + |x|): the
+/// form of Abramowitz & Stegun 7.1.26, but as q = 1/2 - |x| t p(t), which keeps the errors small near zero,
+/// where the tail counts most. k = 4, p was fitted for the least relative error (3.9e-8 (1 + x^2 / 2)).
+/// The cumulative function is within 1.73 ulp above zero, and within 4.2 (1 + x^2) ulp below; it is zero
+/// below -13.25.
 #[inline(always)]
-pub(crate) fn erf<V: Vector>(x: V) -> V {
-    let t = x.abs();
-    let square = x.mul(x);
-    let near = polynomial(
-        square,
-        -5.967_617e-4,
-        [4.991_194_2e-3, -2.676_813_5e-2, 1.128_199_25e-1, -3.761_253_4e-1, 1.283_791_7e-1],
-    );
-    let near = near.mul(x).add(x);
-    let far = polynomial(
-        t,
-        -1.728_534_7e-5,
-        [3.831_972e-4, -3.883_964_4e-3, 2.425_462_2e-2, -1.067_778_8e-1, -6.348_466_9e-1, -1.287_175_1e-1],
-    );
-    let far = far.mul(t).sub(t);
-    let far = V::splat(1.0).sub(exp(far));
-    let sign = V::and_bits(x.to_bits(), V::splat_bits(0x8000_0000));
-    let far = V::from_bits(V::xor_bits(far.to_bits(), sign));
-    V::select(V::splat(0.927_734_4).lt(t), far, near)
-}
-
-/// The hyperbolic tangent (Cephes, `tanhf`).
-#[inline(always)]
-pub(crate) fn tanh<V: Vector>(x: V) -> V {
-    let t = x.abs();
-    let square = x.mul(x);
-    let near = polynomial(
-        square,
-        -5.704_988_7e-3,
-        [2.063_908_9e-2, -5.373_971_6e-2, 1.333_144_2e-1, -3.333_328_2e-1],
-    );
-    let near = near.mul(square).mul(t).add(t);
-    let far = V::splat(1.0).sub(V::splat(2.0).div(exp(t.add(t)).add(V::splat(1.0))));
-    let result = V::select(V::splat(0.625).lt(t), far, near);
-    let sign = V::and_bits(x.to_bits(), V::splat_bits(0x8000_0000));
-    V::from_bits(V::xor_bits(result.to_bits(), sign))
+pub(crate) fn normal<V: Vector>(x: V) -> (V, V) {
+    let one = V::splat(1.0);
+    let sign = V::splat_bits(0x8000_0000);
+    // -|x|, down to where the exponential is zero.
+    let below = V::from_bits(V::xor_bits(x.abs().to_bits(), sign));
+    let below = V::splat(-13.27).max(below);
+    let bell = exp_of_negative(below.mul(below).mul(V::splat(-0.5)));
+    let t = V::splat(4.0).div(V::splat(4.0).sub(below));
+    let s = t.sub(V::splat(0.5));
+    let square = s.mul(s);
+    let low = s.mul(V::splat(0.235_191_38)).add(V::splat(0.202_794_69));
+    let middle = s.mul(V::splat(0.156_450_94)).add(V::splat(0.221_622_2));
+    let high = s.mul(V::splat(-0.004_928_572_6)).add(V::splat(0.066_005_945));
+    let low = square.mul(middle).add(low);
+    let high = square.mul(V::splat(-0.024_446_372)).add(high);
+    let p = square.mul(square).mul(high).add(low);
+    let q = below.mul(t).mul(p).add(V::splat(0.5));
+    let tail = bell.mul(q);
+    let cumulative = V::select(x.lt(V::zero()), tail, one.sub(tail));
+    // 1 / sqrt(2 pi)
+    let scaled = below.mul(V::splat(-0.398_942_3)).mul(bell);
+    (cumulative, V::from_bits(V::xor_bits(scaled.to_bits(), V::and_bits(x.to_bits(), sign))))
 }
 
 #[cfg(test)]
