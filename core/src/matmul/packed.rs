@@ -226,7 +226,7 @@ unsafe fn blocks<V: Vector>(
                 let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j / COLUMNS * from_panel);
                 if pack_b {
                     pack_panels::<V>(space_b, b_block, b, inner, columns);
-                } else if columns % COLUMNS > 0 && packed_ahead.is_none() {
+                } else if !columns.is_multiple_of(COLUMNS) && packed_ahead.is_none() {
                     let whole = columns / COLUMNS;
                     let from = b_block.wrapping_add(whole * from_panel);
                     pack_panel::<V>(space_b, from, b, inner, columns % COLUMNS);
