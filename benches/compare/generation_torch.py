@@ -11,9 +11,10 @@ import sys
 import time
 
 import torch
+from torch.nn import functional as F
+
 from peer import Sizes
 from peer_torch import GPT, Block
-from torch.nn import functional as F
 
 # The largest difference of logits over the largest logit. Rounding makes 1e-6.
 TOLERANCE = 1e-4

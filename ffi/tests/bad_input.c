@@ -869,7 +869,7 @@ static void test_attention(void)
     write_floats("weights", HEADS * ROWS * ROWS);
     exercise("jostle_attention_weights", call_attention_weights);
     jostle_error e;
-    float weights[27], qkv[36] = {0}, memory[1024];
+    float weights[27], qkv[36] = {0}, memory[2048];
     need(jostle_attention_scratch_size(ROWS, WIDTH) <= sizeof memory, "room for scratch");
     jostle_status status = jostle_attention_weights(NULL, ROWS, WIDTH, 3, weights, sizeof weights, qkv, sizeof qkv,
                                                     memory, sizeof memory, &e);
