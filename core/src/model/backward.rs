@@ -1,26 +1,72 @@
 //! From the logits' gradient to that of every parameter.
 
+use core::iter::once;
 use core::ops::Range;
 
-use super::{Gradients, Masks, Pass, part};
+use super::{Gradients, Masks, Pass, part, part_mut};
 use crate::layout::{Block, LayerActivations, Linear, Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 use crate::parallel::Share;
 
+/// The stages of backward, in their order. Nothing but the workspace and the gradients is carried from one to the
+/// next; the loss has left the logits' gradient where the logits were.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backward {
+    /// The head, unless it is tied, and the last norm.
+    Head,
+    /// The MLP half of a block.
+    Mlp {
+        /// The block's number, from 0.
+        layer: usize,
+    },
+    /// The attention half of a block.
+    Attention {
+        /// The block's number, from 0.
+        layer: usize,
+    },
+    /// The embeddings, and the head where it is tied.
+    Embedding,
+}
+
+impl Backward {
+    /// A whole pass over so many layers.
+    pub fn all(layers: usize) -> impl Iterator<Item = Backward> {
+        let blocks = (0..layers).rev();
+        let halves = blocks.flat_map(|layer| [Backward::Mlp { layer }, Backward::Attention { layer }]);
+        once(Backward::Head).chain(halves).chain(once(Backward::Embedding))
+    }
+}
+
 impl Pass<'_> {
-    pub(super) fn backward_trusted(
+    pub(super) fn backward_stage(
         &self,
-        mut gradients: Parameters<&mut [f32]>,
+        stage: Backward,
+        gradients: &mut Parameters<&mut [f32]>,
         mode: Gradients,
-        mut workspace: Workspace<'_>,
+        workspace: &mut Workspace<'_>,
+    ) {
+        let parameters = Parameters::new(self.parameters, self.plan);
+        match stage {
+            Backward::Head => self.head_backward(&parameters, gradients, mode, workspace),
+            Backward::Mlp { layer } => self.mlp_backward(layer, &parameters, gradients, mode, workspace),
+            Backward::Attention { layer } => {
+                self.attention_backward(layer, &parameters, gradients, mode, workspace);
+            }
+            Backward::Embedding => self.embedding_backward(gradients, mode, workspace),
+        }
+    }
+
+    fn head_backward(
+        &self,
+        parameters: &Parameters<&[f32]>,
+        gradients: &mut Parameters<&mut [f32]>,
+        mode: Gradients,
+        workspace: &mut Workspace<'_>,
     ) {
         let config = &self.plan.config;
         let (rows, c, v) = (self.rows(), config.width, config.vocab);
-        let parameters = Parameters::new(self.parameters, self.plan);
-
-        // Head and final norm. `logits` holds its own gradient by now.
         let d_logits = Matrix::new(workspace.logits, v);
         let head = Matrix::new(parameters.head_matrix(), c);
         let d_normed = (&mut *workspace.d_normed, c);
@@ -54,53 +100,35 @@ impl Pass<'_> {
         self.compute.split_each(rows * c, buffers, no_scratch, |share, gradient, _| {
             self.norm_gradient(gradient, mode, share, normed);
         });
-
-        let size = self.plan.block().max(1);
-        let blocks = parameters.blocks.chunks_exact(size).zip(gradients.blocks.chunks_exact_mut(size));
-        let layers = workspace.layers.chunks_exact_mut(workspace.layer.max(1));
-        for (layer, ((block, d_block), activations)) in blocks.zip(layers).enumerate().rev() {
-            let scratch = BackwardScratch {
-                d_residual: workspace.d_residual,
-                d_branch: workspace.d_branch,
-                normed: workspace.normed,
-                d_normed: workspace.d_normed,
-                wide: workspace.wide,
-                workers: workspace.workers,
-            };
-            let x = part(workspace.residual, &(2 * layer..2 * layer + 1), rows * c);
-            let middle = part(workspace.residual, &(2 * layer + 1..2 * layer + 2), rows * c);
-            let activations = LayerActivations::new(activations, config, rows);
-            let (block, d_block) = (Block::new(block, config), Block::new(d_block, config));
-            self.block_backward(&block, d_block, mode, self.masks(layer), activations, (x, middle), scratch);
-        }
-        self.embedding_backward(&mut gradients, mode, &mut workspace);
     }
 
-    /// Back through the MLP half of a block, then its attention half. In each, the gradients of activations
-    /// first, by sequence, then those of parameters.
-    #[allow(clippy::too_many_arguments)]
-    fn block_backward(
+    /// Back through the MLP half of a block: the gradients of activations first, by sequence, then those of
+    /// parameters.
+    fn mlp_backward(
         &self,
-        block: &Block<&[f32]>,
-        mut d_block: Block<&mut [f32]>,
+        layer: usize,
+        parameters: &Parameters<&[f32]>,
+        gradients: &mut Parameters<&mut [f32]>,
         mode: Gradients,
-        masks: Masks,
-        activations: LayerActivations<'_>,
-        (x, middle): (&[f32], &[f32]),
-        scratch: BackwardScratch<'_>,
+        workspace: &mut Workspace<'_>,
     ) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
-        let (c, f, h) = (config.width, config.hidden, config.heads);
-        let BackwardScratch { d_residual, d_branch, normed, d_normed, wide, workers } = scratch;
+        let (c, f) = (config.width, config.hidden);
+        let (block, mut d_block, masks) = self.block_and_gradient(layer, parameters, gradients);
+        let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
+            workspace;
+        let activations = part_mut(layers, layer..layer + 1, workspace.layer);
+        let activations = LayerActivations::new(activations, config, rows_all);
+        let middle = part(residual, &(2 * layer + 1..2 * layer + 2), rows_all * c);
 
         let activated = wide.get_mut(..rows_all * f).unwrap_or_default();
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
         let buffers = [
-            (&mut *d_residual, c),
-            (&mut *d_branch, c),
-            (&mut *normed, c),
-            (&mut *d_normed, c),
+            (&mut **d_residual, c),
+            (&mut **d_branch, c),
+            (&mut **normed, c),
+            (&mut **d_normed, c),
             (&mut *activated, f),
             (&mut *activations.hidden, f),
         ];
@@ -134,16 +162,36 @@ impl Pass<'_> {
             (&mut d_block.ln_2, Normed { x: middle, d_y: d_normed, statistics }),
             workers,
         );
+    }
+
+    /// Back through the attention half of a block, likewise.
+    fn attention_backward(
+        &self,
+        layer: usize,
+        parameters: &Parameters<&[f32]>,
+        gradients: &mut Parameters<&mut [f32]>,
+        mode: Gradients,
+        workspace: &mut Workspace<'_>,
+    ) {
+        let config = &self.plan.config;
+        let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
+        let (c, h) = (config.width, config.heads);
+        let (block, mut d_block, masks) = self.block_and_gradient(layer, parameters, gradients);
+        let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
+            workspace;
+        let activations = part_mut(layers, layer..layer + 1, workspace.layer);
+        let activations = LayerActivations::new(activations, config, rows_all);
+        let x = part(residual, &(2 * layer..2 * layer + 1), rows_all * c);
 
         let d_qkv = wide.get_mut(..rows_all * 3 * c).unwrap_or_default();
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
         let LayerActivations { qkv, attention_stats, attended, .. } = activations;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
         let buffers = [
-            (&mut *d_residual, c),
-            (&mut *d_branch, c),
-            (&mut *normed, c),
-            (&mut *d_normed, c),
+            (&mut **d_residual, c),
+            (&mut **d_branch, c),
+            (&mut **normed, c),
+            (&mut **d_normed, c),
             (&mut *d_qkv, 3 * c),
         ];
         self.by_sequence_with(workers, buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
@@ -181,6 +229,19 @@ impl Pass<'_> {
             (&mut d_block.ln_1, Normed { x, d_y: d_normed, statistics }),
             workers,
         );
+    }
+
+    /// A block's parameters, their gradients and its dropout.
+    fn block_and_gradient<'p, 'g>(
+        &self,
+        layer: usize,
+        parameters: &Parameters<&'p [f32]>,
+        gradients: &'g mut Parameters<&mut [f32]>,
+    ) -> (Block<&'p [f32]>, Block<&'g mut [f32]>, Masks) {
+        let (config, size) = (&self.plan.config, self.plan.block());
+        let block = Block::new(part(parameters.blocks, &(layer..layer + 1), size), config);
+        let d_block = Block::new(part_mut(gradients.blocks, layer..layer + 1, size), config);
+        (block, d_block, self.masks(layer))
     }
 
     /// The embeddings' gradients, and the head's where it is tied.
@@ -338,16 +399,6 @@ fn linear_buffers<'a>(gradient: &'a mut Linear<&mut [f32]>, affine: &Affine<'_>)
 fn norm_buffers<'a>(gradient: &'a mut Norm<&mut [f32]>) -> [Buffer<'a>; 2] {
     let (weights, biases) = (gradient.weight.len(), gradient.bias.len());
     [(&mut *gradient.weight, weights, 1), (&mut *gradient.bias, biases, 1)]
-}
-
-/// The gradient of the residual stream, and scratch that a block's backward overwrites.
-struct BackwardScratch<'a> {
-    d_residual: &'a mut [f32],
-    d_branch: &'a mut [f32],
-    normed: &'a mut [f32],
-    d_normed: &'a mut [f32],
-    wide: &'a mut [f32],
-    workers: &'a mut [f32],
 }
 
 fn norm_backward(

@@ -1,57 +1,54 @@
 //! From tokens to logits.
 
-use super::{Masks, Pass, part};
+use core::iter::once;
+
+use super::{Pass, part, part_mut};
 use crate::layout::{Block, Cut, LayerActivations, Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 
+/// The stages of forward, in their order. Nothing but the workspace is carried from one to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forward {
+    /// The residual stream's beginning.
+    Embedding,
+    /// One block: attention, then the MLP.
+    Block {
+        /// The block's number, from 0.
+        layer: usize,
+    },
+    /// The last norm and the logits.
+    Head,
+}
+
+impl Forward {
+    /// A whole pass over so many layers.
+    pub fn all(layers: usize) -> impl Iterator<Item = Forward> {
+        let blocks = (0..layers).map(|layer| Forward::Block { layer });
+        once(Forward::Embedding).chain(blocks).chain(once(Forward::Head))
+    }
+}
+
 impl Pass<'_> {
     pub(super) fn forward_trusted(&self, workspace: &mut Workspace<'_>) {
-        let config = &self.plan.config;
-        let (rows, c) = (self.rows(), config.width);
-        let parameters = Parameters::new(self.parameters, self.plan);
-        let mut residual = &mut *workspace.residual;
-
-        let mut x = residual.cut(rows * c);
-        self.embed(x, &parameters);
-        let blocks = parameters.blocks.chunks_exact(self.plan.block().max(1));
-        let layers = workspace.layers.chunks_exact_mut(workspace.layer.max(1));
-        for (layer, (block, activations)) in blocks.zip(layers).enumerate() {
-            let block = Block::new(block, config);
-            let activations = LayerActivations::new(activations, config, rows);
-            let (middle, out) = (residual.cut(rows * c), residual.cut(rows * c));
-            let scratch =
-                Scratch { normed: workspace.normed, wide: workspace.wide, workers: workspace.workers };
-            self.block_forward(&block, self.masks(layer), activations, x, middle, out, scratch);
-            x = out;
+        for stage in Forward::all(self.plan.config.layers) {
+            self.forward_stage(stage, workspace);
         }
+    }
 
-        let norm = &parameters.final_norm;
-        let statistics = [(&mut *workspace.final_mean, 1), (&mut *workspace.final_rstd, 1)];
-        let [mean, rstd] = statistics;
-        self.by_sequence(
-            [mean, rstd, (workspace.final_normed, c)],
-            rows * c,
-            |range, [mean, rstd, normed]| {
-                norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
-            },
-        );
-        let head = Matrix::new(parameters.head_matrix(), c).transposed();
-        let logits = (&mut *workspace.logits, config.vocab);
-        let size = Size { m: rows, n: config.vocab, k: c };
-        self.product(
-            logits,
-            size,
-            Start::Zero,
-            Matrix::new(workspace.final_normed, c),
-            head,
-            workspace.workers,
-        );
+    pub(super) fn forward_stage(&self, stage: Forward, workspace: &mut Workspace<'_>) {
+        let parameters = Parameters::new(self.parameters, self.plan);
+        match stage {
+            Forward::Embedding => self.embedding(&parameters, workspace),
+            Forward::Block { layer } => self.block(layer, &parameters, workspace),
+            Forward::Head => self.head(&parameters, workspace),
+        }
     }
 
     /// x = dropout(token embedding + position embedding).
-    fn embed(&self, x: &mut [f32], parameters: &Parameters<&[f32]>) {
+    fn embedding(&self, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
+        let x = part_mut(workspace.residual, 0..1, self.rows() * c);
         let mask = self.embedding_mask();
         self.by_sequence([(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
@@ -65,25 +62,22 @@ impl Pass<'_> {
     }
 
     /// middle = x + dropout(projection(attention(norm(x)))), out = middle + dropout(mlp(norm(middle))).
-    #[allow(clippy::too_many_arguments)]
-    fn block_forward(
-        &self,
-        block: &Block<&[f32]>,
-        masks: Masks,
-        activations: LayerActivations<'_>,
-        x: &[f32],
-        middle: &mut [f32],
-        out: &mut [f32],
-        scratch: Scratch<'_>,
-    ) {
+    fn block(&self, layer: usize, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, f, h) = (config.width, config.hidden, config.heads);
+        let block = Block::new(part(parameters.blocks, &(layer..layer + 1), self.plan.block()), config);
+        let masks = self.masks(layer);
+        let activations = part_mut(workspace.layers, layer..layer + 1, workspace.layer);
+        let activations = LayerActivations::new(activations, config, self.rows());
+        let mut residual = part_mut(workspace.residual, 2 * layer..2 * layer + 3, self.rows() * c);
+        let [x, middle, out] = core::array::from_fn(|_| residual.cut(self.rows() * c));
+        let x = &*x;
         let buffers = [
             (middle, c),
             (out, c),
-            (scratch.normed, c),
-            (scratch.wide, f.max(3 * c)),
+            (&mut *workspace.normed, c),
+            (&mut *workspace.wide, f.max(3 * c)),
             (activations.ln_1_mean, 1),
             (activations.ln_1_rstd, 1),
             (activations.qkv, 3 * c),
@@ -94,7 +88,7 @@ impl Pass<'_> {
             (activations.hidden, f),
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
-        self.by_sequence_with(scratch.workers, buffers, work, |range, buffers, scratch| {
+        self.by_sequence_with(workspace.workers, buffers, work, |range, buffers, scratch| {
             let [middle, out, normed, wide, mean_1, rstd_1, qkv, stats, attended, mean_2, rstd_2, hidden] =
                 buffers;
             let x = part(x, &range, t * c);
@@ -135,13 +129,27 @@ impl Pass<'_> {
             });
         });
     }
-}
 
-/// Scratch that a block's forward overwrites.
-struct Scratch<'a> {
-    normed: &'a mut [f32],
-    wide: &'a mut [f32],
-    workers: &'a mut [f32],
+    /// logits = norm(x) head^T.
+    fn head(&self, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
+        let config = &self.plan.config;
+        let (rows, c) = (self.rows(), config.width);
+        let norm = &parameters.final_norm;
+        let x = part(workspace.residual, &(2 * config.layers..2 * config.layers + 1), rows * c);
+        let buffers = [
+            (&mut *workspace.final_mean, 1),
+            (&mut *workspace.final_rstd, 1),
+            (&mut *workspace.final_normed, c),
+        ];
+        self.by_sequence(buffers, rows * c, |range, [mean, rstd, normed]| {
+            norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
+        });
+        let head = Matrix::new(parameters.head_matrix(), c).transposed();
+        let logits = (&mut *workspace.logits, config.vocab);
+        let size = Size { m: rows, n: config.vocab, k: c };
+        let normed = Matrix::new(workspace.final_normed, c);
+        self.product(logits, size, Start::Zero, normed, head, workspace.workers);
+    }
 }
 
 fn norm_forward(

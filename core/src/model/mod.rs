@@ -7,8 +7,13 @@
 
 mod backward;
 mod forward;
+mod stage;
 
 use core::ops::Range;
+
+pub use backward::Backward;
+pub use forward::Forward;
+pub use stage::Stage;
 
 use crate::error::{Error, exact_length};
 use crate::layout::{LayerActivations, Parameters, Plan, Shape, Workspace};
@@ -106,7 +111,12 @@ fn part<'a>(x: &'a [f32], units: &Range<usize>, per: usize) -> &'a [f32] {
     x.get(units.start * per..units.end * per).unwrap_or_default()
 }
 
-impl<'a> Pass<'a> {
+/// As [`part`].
+fn part_mut(x: &mut [f32], units: Range<usize>, per: usize) -> &mut [f32] {
+    x.get_mut(units.start * per..units.end * per).unwrap_or_default()
+}
+
+impl Pass<'_> {
     /// Computes the logits `[R, V]`, which [`logits`] then finds in the workspace.
     ///
     /// `workspace`: exactly [`Plan::workspace`] elements.
@@ -145,21 +155,12 @@ impl<'a> Pass<'a> {
         exact_length("gradients", gradients.len(), self.plan.gradients)?;
         let counted_here = self.check_targets(targets)?;
         let mut workspace = self.check(workspace)?;
-        self.forward_trusted(&mut workspace);
-        let vocab = self.plan.config.vocab;
-        let losses = (&mut *workspace.losses, 1);
-        let logits = (&mut *workspace.logits, vocab);
-        self.by_sequence([losses, logits], self.rows() * vocab, |range, [losses, logits]| {
-            let targets = targets.get(self.row_range(&range)).unwrap_or_default();
-            cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
-        });
-        let loss =
-            Loss { sum: workspace.losses.iter().map(|loss| f64::from(*loss)).sum(), counted: counted_here };
-        if !loss.sum.is_finite() {
-            return Err(Error::NotFinite { what: "loss", value: loss.sum as f32 });
+        let mut gradients = Parameters::new(gradients, self.plan);
+        let mut sum = 0.0;
+        for stage in Stage::all(self.plan.config.layers) {
+            self.stage(stage, &mut gradients, mode, &mut workspace, targets, counted, &mut sum)?;
         }
-        self.backward_trusted(Parameters::new(gradients, self.plan), mode, workspace);
-        Ok(loss)
+        Ok(Loss { sum, counted: counted_here })
     }
 
     fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
