@@ -111,6 +111,8 @@ enum jostle_status
     JOSTLE_THREADS = 23,
     // A budget of memory is too small for any plan.
     JOSTLE_BUDGET = 24,
+    // A step that jostle_trainer_poll began is not done yet.
+    JOSTLE_UNFINISHED = 25,
     // A checkpoint ends before its header or its data does.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header is not what safetensors prescribes.
@@ -1463,6 +1465,28 @@ jostle_status jostle_trainer_step(struct jostle_trainer *trainer,
                                   struct jostle_report *report,
                                   struct jostle_error *error);
 
+// One bounded piece of a step: jostle_trainer_step, with the same bits, in many calls with the same text, for callers
+// with a watchdog. Sets `done` to 1 where it was the last piece of the step, and writes `report` only then; otherwise
+// sets it to 0.
+//
+// A piece is one stage of one micro-batch (a block forward, half a block backward, ...), which is smallest for a
+// batch of 1, or a 64th of the gradient's norm or of the update, but at least 4096 parameters.
+//
+// Until the step is done, gradients, workspace and batch must stay as they are, and other calls that train or
+// evaluate are refused with JOSTLE_UNFINISHED. An error gives the step up, with the parameters as they were before
+// it, but for errors in the arguments, which change nothing. So does jostle_trainer_resume; once the update has begun
+// (the last pieces, at most 64), that leaves some parameters changed and others not.
+//
+// Pointers:
+// As for jostle_trainer_step; `done` is writable.
+jostle_status jostle_trainer_poll(struct jostle_trainer *trainer,
+                                  const void *text,
+                                  size_t text_size,
+                                  uint32_t token_type,
+                                  uint32_t *done,
+                                  struct jostle_report *report,
+                                  struct jostle_error *error);
+
 // Forward and backward on a batch of the caller's: a micro-batch of the current step. `counted` is the number of
 // targets other than -1 in all micro-batches of the step, which jostle_trainer_update ends.
 //
@@ -1506,7 +1530,7 @@ jostle_status jostle_trainer_steps(const struct jostle_trainer *trainer,
                                    struct jostle_error *error);
 
 // Goes on from a checkpoint, whose parameters and optimiser state the buffers hold: with the same recipe, the same
-// bits as if training had never stopped.
+// bits as if training had never stopped. What jostle_trainer_poll has done of a step is forgotten.
 //
 // Pointers:
 // `trainer` is writable, `error` NULL or writable.

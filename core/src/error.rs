@@ -117,6 +117,8 @@ pub enum Error {
         /// How many the smallest plan needs.
         wanted: usize,
     },
+    /// A step that [`crate::Trainer::poll`] began is not done yet.
+    Unfinished,
     /// The bytes are not a checkpoint of this model.
     Checkpoint(CheckpointError),
 }
@@ -220,6 +222,7 @@ impl fmt::Display for Error {
             Error::Steps { what, given, most } => {
                 write!(f, "{what} is {given} steps; wanted: at most {most}")
             }
+            Error::Unfinished => f.write_str("a step in pieces is not done yet"),
             Error::Budget { given, wanted } => {
                 write!(f, "a budget of {given} bytes is too small; wanted: at least {wanted}")
             }

@@ -74,4 +74,4 @@ pub use sampling::Sampling;
 pub use schedule::{Decay, Schedule};
 pub use simd::InstructionSet;
 pub use tokenizer::{ByteTokenizer, CharTable};
-pub use trainer::{Buffers, Recipe, Report, Trainer};
+pub use trainer::{Buffers, Pieces, Recipe, Report, Trainer};

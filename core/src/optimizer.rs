@@ -1,6 +1,8 @@
 //! From gradients to new parameters: AdamW, SGD with momentum, and the global norm for clipping. Knows
 //! tensors only by their rank.
 
+use core::ops::Range;
+
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan};
 use crate::parallel::{Compute, share};
@@ -89,18 +91,38 @@ impl Optimizer {
         exact_length("parameters", parameters.len(), plan.parameters)?;
         exact_length("gradients", gradients.len(), plan.gradients)?;
         exact_length("optimizer state", state.len(), plan.optimizer)?;
-        let (mut parameters, mut gradients) = (parameters, gradients);
+        let all = 0..plan.parameters;
+        self.update_range(compute, plan, parameters, gradients, state, all, step, learning_rate, factor);
+        Ok(())
+    }
+
+    /// [`Optimizer::update`] of the parameters of a range, with the lengths checked.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn update_range(
+        &self,
+        compute: Compute<'_>,
+        plan: &Plan,
+        parameters: &mut [f32],
+        gradients: &[f32],
+        state: &mut [f32],
+        range: Range<usize>,
+        step: u64,
+        learning_rate: f32,
+        factor: f32,
+    ) {
         let half = if let Optimizer::AdamW { .. } = self { plan.parameters } else { state.len() };
-        let Some((mut first, mut second)) = state.split_at_mut_checked(half) else { return Ok(()) };
+        let (first, second) = state.split_at_mut_checked(half).unwrap_or_default();
         for tensor in plan.tensors() {
-            let n = tensor.len();
-            let (Some(x), Some(g)) = (parameters.split_off_mut(..n), gradients.split_off(..n)) else { break };
-            let first = first.split_off_mut(..n).unwrap_or_default();
-            let second = second.split_off_mut(..n).unwrap_or_default();
+            let end = tensor.offset.saturating_add(tensor.len()).min(range.end);
+            let here = tensor.offset.max(range.start)..end;
+            let (Some(x), Some(g)) = (parameters.get_mut(here.clone()), gradients.get(here.clone())) else {
+                continue;
+            };
+            let first = first.get_mut(here.clone()).unwrap_or_default();
+            let second = second.get_mut(here).unwrap_or_default();
             let decays = tensor.rank == 2;
             self.tensor(compute, x, g, first, second, decays, step, learning_rate, factor);
         }
-        Ok(())
     }
 
     /// [`Optimizer::update`] of one tensor of any model. `decays`: whether weight decay applies, as it does to
@@ -143,7 +165,7 @@ impl Optimizer {
     ) {
         let n = x.len();
         let no_scratch = (&mut [][..], 0);
-        let part = |range: core::ops::Range<usize>| gradient.get(range).unwrap_or_default();
+        let part = |range: Range<usize>| gradient.get(range).unwrap_or_default();
         match *self {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 let decay = if decays { weight_decay } else { 0.0 };
@@ -260,23 +282,38 @@ pub fn clip_factor(norm: f32, clip: f32) -> f32 {
 
 /// The norm of all gradients together.
 ///
-/// Squares are summed in 64 fixed parts, within them in chunks of 4096: an order that is the same for every
+/// Squares are summed in at most 64 fixed parts, within them in chunks of 4096: an order that is the same for every
 /// number of threads, and accurate for any number of parameters.
 pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
-    const PARTS: usize = 64;
-    const CHUNK: usize = 4096;
-    let chunks = gradients.len().div_ceil(CHUNK);
     let mut sums = [0.0; PARTS];
-    compute.split(PARTS, gradients.len(), [(&mut sums, 1)], (&mut [], 0), |range, [sums], _| {
+    let parts = parts(gradients.len());
+    compute.split(parts, gradients.len(), [(&mut sums, 1)], (&mut [], 0), |range, [sums], _| {
         for (part, sum) in range.zip(sums) {
-            let chunks = share(chunks, PARTS, part);
-            let last = (chunks.end * CHUNK).min(gradients.len());
-            let part = gradients.get(chunks.start * CHUNK..last).unwrap_or_default();
-            let squares = part.chunks(CHUNK).map(|chunk| f64::from(sum_of_squares(compute.simd, chunk)));
-            *sum = squares.sum::<f64>() as f32;
+            *sum = squares_of_part(compute, gradients, part);
         }
     });
     libm::sqrt(sums.iter().map(|sum| f64::from(*sum)).sum()) as f32
+}
+
+const PARTS: usize = 64;
+const CHUNK: usize = 4096;
+
+/// How many parts so many gradients or parameters have.
+pub(crate) fn parts(len: usize) -> usize {
+    len.div_ceil(CHUNK).min(PARTS)
+}
+
+/// One of the [`parts`]: whole chunks but for the last.
+pub(crate) fn part_of(len: usize, part: usize) -> Range<usize> {
+    let chunks = share(len.div_ceil(CHUNK), parts(len), part);
+    chunks.start * CHUNK..(chunks.end * CHUNK).min(len)
+}
+
+/// The sum of squares of one part.
+pub(crate) fn squares_of_part(compute: Compute<'_>, gradients: &[f32], part: usize) -> f32 {
+    let part = gradients.get(part_of(gradients.len(), part)).unwrap_or_default();
+    let squares = part.chunks(CHUNK).map(|chunk| f64::from(sum_of_squares(compute.simd, chunk)));
+    squares.sum::<f64>() as f32
 }
 
 vectorized! {

@@ -1,6 +1,10 @@
 //! Training: batch, loss, gradients, update; accumulation over micro-batches; evaluation. Knows when things
 //! happen; `model` and `optimizer` know what.
 
+mod poll;
+
+pub use poll::Pieces;
+
 use crate::data::Tokens;
 use crate::error::{Error, exact_length};
 use crate::layout::{Plan, Shape};
@@ -78,6 +82,8 @@ pub struct Trainer<'a> {
     step: u64,
     /// Sequences that the gradients hold of the current step.
     accumulated: u64,
+    /// What [`Trainer::poll`] has done of the current step.
+    pieces: Pieces,
 }
 
 impl<'a> Trainer<'a> {
@@ -97,7 +103,8 @@ impl<'a> Trainer<'a> {
         exact_length("optimizer state", buffers.optimizer.len(), plan.optimizer)?;
         exact_length("workspace", buffers.workspace.len(), plan.workspace())?;
         exact_length("batch", buffers.batch.len(), plan.batch)?;
-        Ok(Trainer { plan: *plan, recipe: *recipe, buffers, compute, step: 0, accumulated: 0 })
+        let (plan, recipe, pieces) = (*plan, *recipe, Pieces::default());
+        Ok(Trainer { plan, recipe, buffers, compute, step: 0, accumulated: 0, pieces })
     }
 
     /// One step on random windows of a text: as many micro-batches as the recipe says, then the update.
@@ -106,15 +113,14 @@ impl<'a> Trainer<'a> {
     /// finite, the parameters and the step stay as they were.
     pub fn step<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Report, Error> {
         let text = text.into();
-        let Plan { config, options, .. } = self.plan;
-        let shape = Shape { sequences: options.batch, length: config.context };
-        let counted = shape.rows().saturating_mul(self.recipe.accumulate);
+        self.between_steps()?;
+        let (shape, counted) = self.micro_batch();
         let mut total = Loss::default();
         self.accumulated = 0;
         for _ in 0..self.recipe.accumulate {
             let batch = core::mem::take(&mut self.buffers.batch);
             let loss = self
-                .random_windows(text, shape, batch)
+                .random_windows(text, shape, self.accumulated, batch)
                 .and_then(|(tokens, targets)| self.accumulate(tokens, targets, shape, counted));
             self.buffers.batch = batch;
             let loss = loss?;
@@ -123,17 +129,24 @@ impl<'a> Trainer<'a> {
         self.update(total)
     }
 
+    /// The shape of a micro-batch of [`Trainer::step`], and the targets that count in the whole step.
+    fn micro_batch(&self) -> (Shape, usize) {
+        let shape = Shape { sequences: self.plan.options.batch, length: self.plan.config.context };
+        (shape, shape.rows().saturating_mul(self.recipe.accumulate))
+    }
+
     /// Fills a micro-batch of the current step; returns its tokens and targets.
     fn random_windows<'b>(
         &self,
         text: Tokens<'_>,
         shape: Shape,
+        first_sequence: u64,
         batch: &'b mut [i32],
     ) -> Result<(&'b [i32], &'b [i32]), Error> {
         let (tokens, targets) = batch_parts(batch);
         let length = shape.length.max(1);
         let windows = tokens.chunks_exact_mut(length).zip(targets.chunks_exact_mut(length));
-        for (sequence, (tokens, targets)) in (self.accumulated..).zip(windows) {
+        for (sequence, (tokens, targets)) in (first_sequence..).zip(windows) {
             let first = text.random_window(shape.length, self.recipe.seed, self.step, sequence)?;
             text.window(first, tokens, targets)?;
         }
@@ -151,7 +164,8 @@ impl<'a> Trainer<'a> {
         shape: Shape,
         counted: usize,
     ) -> Result<Loss, Error> {
-        let Trainer { plan, recipe, buffers, compute, step, accumulated } = self;
+        self.between_steps()?;
+        let Trainer { plan, recipe, buffers, compute, step, accumulated, .. } = self;
         let first_sequence = *accumulated;
         let pass = Pass {
             compute: *compute,
@@ -171,13 +185,13 @@ impl<'a> Trainer<'a> {
     ///
     /// `loss` is the sum of what [`Trainer::accumulate`] returned.
     pub fn update(&mut self, loss: Loss) -> Result<Report, Error> {
+        self.between_steps()?;
         let norm = gradient_norm(self.compute, self.buffers.gradients);
         self.accumulated = 0;
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", value: norm });
         }
-        let learning_rate = self.recipe.schedule.rate(self.step);
-        let factor = self.recipe.clip.map_or(1.0, |clip| clip_factor(norm, clip));
+        let (learning_rate, factor) = self.rate_and_factor(norm);
         self.recipe.optimizer.update(
             self.compute,
             &self.plan,
@@ -193,10 +207,17 @@ impl<'a> Trainer<'a> {
         Ok(report)
     }
 
+    /// The learning rate of this step, and the factor of its gradients.
+    fn rate_and_factor(&self, norm: f32) -> (f32, f32) {
+        let factor = self.recipe.clip.map_or(1.0, |clip| clip_factor(norm, clip));
+        (self.recipe.schedule.rate(self.step), factor)
+    }
+
     /// The loss on a whole text without dropout: windows one behind the other, so that every token but the
     /// first is predicted once.
     pub fn evaluate<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Loss, Error> {
         let text = text.into();
+        self.between_steps()?;
         let Plan { config, options, .. } = self.plan;
         let Some(predicted) = text.len().checked_sub(1).filter(|n| *n > 0) else {
             return Err(Error::Data { given: text.len(), wanted: 2 });
@@ -240,10 +261,11 @@ impl<'a> Trainer<'a> {
 
     /// Goes on where another trainer stopped, whose parameters and optimiser state the buffers hold, and whose
     /// gradients too unless `accumulated` is 0: with the same recipe, the same bits as if training had never
-    /// stopped.
+    /// stopped. What [`Trainer::poll`] has done of a step is forgotten.
     pub fn resume_at(&mut self, step: u64, accumulated: u64) {
         self.step = step;
         self.accumulated = accumulated;
+        self.pieces = Pieces::default();
     }
 
     /// The plan that the buffers follow.

@@ -62,6 +62,8 @@ pub enum jostle_status {
     JOSTLE_THREADS = 23,
     /// A budget of memory is too small for any plan.
     JOSTLE_BUDGET = 24,
+    /// A step that jostle_trainer_poll began is not done yet.
+    JOSTLE_UNFINISHED = 25,
     /// A checkpoint ends before its header or its data does.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     /// A checkpoint's header is not what safetensors prescribes.
@@ -89,7 +91,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 impl jostle_status {
-    const ALL: [jostle_status; 36] = [
+    const ALL: [jostle_status; 37] = [
         JOSTLE_OK,
         JOSTLE_NULL_POINTER,
         JOSTLE_MISALIGNED,
@@ -115,6 +117,7 @@ impl jostle_status {
         JOSTLE_NOT_UTF8,
         JOSTLE_THREADS,
         JOSTLE_BUDGET,
+        JOSTLE_UNFINISHED,
         JOSTLE_CHECKPOINT_TRUNCATED,
         JOSTLE_CHECKPOINT_HEADER,
         JOSTLE_CHECKPOINT_DUPLICATE,
@@ -155,6 +158,7 @@ impl jostle_status {
             JOSTLE_NOT_UTF8 => c"a string is not UTF-8",
             JOSTLE_THREADS => c"the system refuses a thread",
             JOSTLE_BUDGET => c"the budget of memory is too small",
+            JOSTLE_UNFINISHED => c"a step in pieces is not done yet",
             JOSTLE_CHECKPOINT_TRUNCATED => c"the checkpoint is truncated",
             JOSTLE_CHECKPOINT_HEADER => c"the checkpoint's header is not safetensors",
             JOSTLE_CHECKPOINT_DUPLICATE => c"a name occurs twice in the checkpoint",
@@ -319,6 +323,7 @@ fn core_details(error: Error) -> (jostle_status, Details) {
         Error::InstructionSet => (JOSTLE_INSTRUCTION_SET, Details { what: "instruction_set", ..none }),
         Error::Plan { what } => (JOSTLE_PLAN, Details { what, ..none }),
         Error::Buffer { what, given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, sizes(what, given, wanted)),
+        Error::Unfinished => (JOSTLE_UNFINISHED, none),
         Error::Budget { given, wanted } => (JOSTLE_BUDGET, sizes("budget", given, wanted)),
         Error::Steps { what, given, most } => {
             let (given, wanted) = (i64::try_from(given), i64::try_from(most));

@@ -1,8 +1,9 @@
 //! Training steps and evaluation, on a handle that holds the caller's pointers and the position.
 
 use core::ffi::c_void;
+use core::task::Poll;
 
-use jostle::{self as core_, Loss, Plan, Recipe, Report, Tokens, Trainer};
+use jostle::{self as core_, Loss, Pieces, Plan, Recipe, Report, Tokens, Trainer};
 
 use crate::border::{self, Buffers, Handle, Output, Structure, input, open, seal};
 use crate::compute::{Workers, jostle_compute};
@@ -74,6 +75,7 @@ pub struct State {
     workers: Workers,
     step: u64,
     accumulated: u64,
+    pieces: Pieces,
 }
 
 impl Handle for jostle_trainer {
@@ -119,7 +121,7 @@ impl State {
         buffers: &mut Buffers,
         body: impl FnOnce(&mut Trainer<'_>) -> Result<T, core_::Error>,
     ) -> Result<T, Refusal> {
-        let State { plan, recipe, workers, step, accumulated, buffers: given } = self;
+        let State { plan, recipe, workers, step, accumulated, pieces, buffers: given } = self;
         // SAFETY: the caller's promise.
         let memory = unsafe {
             let jostle_buffers { parameters, gradients, optimizer, workspace, batch, .. } = *given;
@@ -138,8 +140,9 @@ impl State {
         };
         let mut trainer = Trainer::new(plan, recipe, memory, workers.compute())?;
         trainer.resume_at(*step, *accumulated);
+        trainer.resume_pieces(*pieces);
         let result = body(&mut trainer);
-        (*step, *accumulated) = (trainer.steps(), trainer.accumulated());
+        (*step, *accumulated, *pieces) = (trainer.steps(), trainer.accumulated(), trainer.pieces());
         Ok(result?)
     }
 }
@@ -218,7 +221,8 @@ pub unsafe extern "C" fn jostle_trainer_init(
             let recipe = border::structure("recipe", recipe)?.to_core()?;
             let buffers = border::structure("buffers", buffers)?;
             let workers = Workers::new(compute)?;
-            let mut state = State { plan, recipe, buffers, workers, step: 0, accumulated: 0 };
+            let pieces = Pieces::default();
+            let mut state = State { plan, recipe, buffers, workers, step: 0, accumulated: 0, pieces };
             state.run(&mut Buffers::new(), |_| Ok(()))?;
             trainer.write(jostle_trainer { opaque: seal::<jostle_trainer, 72>(state) });
         }
@@ -254,6 +258,51 @@ pub unsafe extern "C" fn jostle_trainer_step(
             let text = tokens(&mut buffers, text, text_size, token_type)?;
             let done = with_trainer(trainer, buffers, |trainer| trainer.step(text))?;
             report.write(jostle_report::from_core(done));
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// One bounded piece of a step: jostle_trainer_step, with the same bits, in many calls with the same text, for callers
+/// with a watchdog. Sets `done` to 1 where it was the last piece of the step, and writes `report` only then; otherwise
+/// sets it to 0.
+///
+/// A piece is one stage of one micro-batch (a block forward, half a block backward, ...), which is smallest for a
+/// batch of 1, or a 64th of the gradient's norm or of the update, but at least 4096 parameters.
+///
+/// Until the step is done, gradients, workspace and batch must stay as they are, and other calls that train or
+/// evaluate are refused with JOSTLE_UNFINISHED. An error gives the step up, with the parameters as they were before
+/// it, but for errors in the arguments, which change nothing. So does jostle_trainer_resume; once the update has begun
+/// (the last pieces, at most 64), that leaves some parameters changed and others not.
+///
+/// # Safety
+/// As for jostle_trainer_step; `done` is writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_poll(
+    trainer: *mut jostle_trainer,
+    text: *const c_void,
+    text_size: usize,
+    token_type: u32,
+    done: *mut u32,
+    report: *mut jostle_report,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let (done, report) = (Output::new("done", done)?, Output::new("report", report)?);
+            open(trainer)?;
+            let text = tokens(&mut buffers, text, text_size, token_type)?;
+            match with_trainer(trainer, buffers, |trainer| trainer.poll(text))? {
+                Poll::Pending => done.write(0),
+                Poll::Ready(found) => {
+                    done.write(1);
+                    report.write(jostle_report::from_core(found));
+                }
+            }
         }
         Ok(())
     };
@@ -370,7 +419,7 @@ pub unsafe extern "C" fn jostle_trainer_steps(
 }
 
 /// Goes on from a checkpoint, whose parameters and optimiser state the buffers hold: with the same recipe, the same
-/// bits as if training had never stopped.
+/// bits as if training had never stopped. What jostle_trainer_poll has done of a step is forgotten.
 ///
 /// # Safety
 /// `trainer` is writable, `error` NULL or writable.
@@ -383,7 +432,8 @@ pub unsafe extern "C" fn jostle_trainer_resume(
     let body = || {
         // SAFETY: the caller's promise.
         unsafe {
-            let state = State { step, accumulated: 0, ..open(trainer)? };
+            let pieces = Pieces::default();
+            let state = State { step, accumulated: 0, pieces, ..open(trainer)? };
             Output::new("trainer", trainer)?
                 .write(jostle_trainer { opaque: seal::<jostle_trainer, 72>(state) });
         }

@@ -334,6 +334,11 @@ static jostle_status call_trainer_step(void)
     return CALL(jostle_trainer_step)(P("trainer"), P("text"), S("text"), N("token_type"), P("report"), error);
 }
 
+static jostle_status call_trainer_poll(void)
+{
+    return CALL(jostle_trainer_poll)(P("trainer"), P("text"), S("text"), N("token_type"), P("done"), P("report"), error);
+}
+
 static jostle_status call_trainer_evaluate(void)
 {
     return CALL(jostle_trainer_evaluate)(P("trainer"), P("text"), S("text"), N("token_type"), P("loss"), error);
@@ -442,6 +447,13 @@ static void test_trainers(void)
         bad(find("text")->size_at, &four, sizeof four, JOSTLE_TOO_FEW_TOKENS, "tokens");
         OUTPUT("report", jostle_report);
         exercise("jostle_trainer_step", call_trainer_step);
+
+        add_trainer();
+        add_text(types[i], 12);
+        bad(find("text")->size_at, &four, sizeof four, JOSTLE_TOO_FEW_TOKENS, "tokens");
+        OUTPUT("done", uint32_t);
+        OUTPUT("report", jostle_report);
+        exercise("jostle_trainer_poll", call_trainer_poll);
 
         add_trainer();
         add_text(types[i], 12);

@@ -159,6 +159,32 @@ static void micro_batches(const jostle_compute *compute)
     end(&s);
 }
 
+/* Each step in pieces. */
+static void in_pieces(const jostle_compute *compute)
+{
+    struct session s;
+    start(&s, BATCH / 2, 2, compute);
+    for (size_t i = 0; i < run_steps; i++) {
+        jostle_report report = {0};
+        jostle_loss loss;
+        jostle_error e;
+        uint32_t done = 0;
+        size_t calls = 0;
+        do {
+            ok(jostle_trainer_poll(&s.trainer, text, sizeof text, JOSTLE_U8, &done, &report, &e), &e, "poll");
+            calls++;
+            if (!done)
+                check(jostle_trainer_evaluate(&s.trainer, text, sizeof text, JOSTLE_U8, &loss, &e) == JOSTLE_UNFINISHED,
+                      "evaluated within a step");
+        } while (!done);
+        check(report.step == i && report.loss > 0 && report.gradient_norm > 0, "step %zu's report", i);
+        /* Two layers: 11 stages of each micro-batch, then norm and update. */
+        check(calls > 22 && calls <= 22 + 2 * 64, "%zu pieces", calls);
+    }
+    expect(&s, "in pieces");
+    end(&s);
+}
+
 /* The same for batches of this program's own: two halves through accumulate against the whole. */
 static void own_batches(const jostle_compute *compute)
 {
@@ -295,6 +321,7 @@ int main(int argc, char **argv)
     compute.instruction_set = JOSTLE_FASTEST;
     with_threads(compute);
     micro_batches(&compute);
+    in_pieces(&compute);
     own_batches(&compute);
     resumed(&compute);
     at_once(&compute);

@@ -38,6 +38,7 @@ pub fn train(memory: &mut Memory) -> Result<(), Error> {
     let mut trainer = Trainer::new(&plan, &recipe(), buffers, Compute::serial())?;
     let text = &*unknown(&mut memory.text);
     black_box(trainer.step(text)?);
+    while black_box(trainer.poll(text)?).is_pending() {}
     black_box(trainer.evaluate(text)?);
     Ok(())
 }

@@ -5,7 +5,7 @@ use core::iter::once;
 
 use super::{Backward, Forward, Gradients, Loss, Pass};
 use crate::error::Error;
-use crate::layout::{Parameters, Workspace};
+use crate::layout::{Parameters, Plan, Workspace};
 use crate::ops::cross_entropy;
 
 /// A part of a training pass.
@@ -25,9 +25,55 @@ impl Stage {
         let forward = Forward::all(layers).map(Stage::Forward);
         forward.chain(once(Stage::Loss)).chain(Backward::all(layers).map(Stage::Backward))
     }
+
+    /// How many stages a training pass has.
+    pub const fn count(layers: usize) -> usize {
+        3 * layers + 5
+    }
+}
+
+impl Plan {
+    /// The multiply-adds of the largest stage of a pass over a full batch, R = B T rows: the greatest of
+    /// R (4 C^2 + 2 C F + 2 T C) for a block forward, R (8 C^2 + 5 T C) and 4 R C F for its halves backward, and
+    /// R V C for the head (2 R V C backward where it is not tied).
+    pub const fn largest_stage(&self) -> usize {
+        let config = &self.config;
+        let (t, c, f, v) = (config.context, config.width, config.hidden, config.vocab);
+        let heads = if config.tied { v } else { v.saturating_mul(2) };
+        let block =
+            c.saturating_mul(4).saturating_add(f.saturating_mul(2)).saturating_add(t.saturating_mul(2));
+        let attention = c.saturating_mul(8).saturating_add(t.saturating_mul(5));
+        let halves = max(attention, f.saturating_mul(4));
+        let per_row = max(max(block, halves), heads).saturating_mul(c);
+        per_row.saturating_mul(t).saturating_mul(self.options.batch)
+    }
+}
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
 }
 
 impl Pass<'_> {
+    /// As [`Pass::backward`], of the stage of this number alone: the loss where it is that of the loss, otherwise 0.
+    pub(crate) fn stage_at(
+        &self,
+        number: usize,
+        gradients: &mut [f32],
+        mode: Gradients,
+        workspace: &mut [f32],
+        targets: &[i32],
+        counted: usize,
+    ) -> Result<f64, Error> {
+        self.check_targets(targets)?;
+        let mut workspace = self.check(workspace)?;
+        let mut gradients = Parameters::new(gradients, self.plan);
+        let mut loss = 0.0;
+        if let Some(stage) = Stage::all(self.plan.config.layers).nth(number) {
+            self.stage(stage, &mut gradients, mode, &mut workspace, targets, counted, &mut loss)?;
+        }
+        Ok(loss)
+    }
+
     /// One stage, after those before it. That of the loss writes `loss`, which must be finite.
     #[allow(clippy::too_many_arguments)]
     pub(super) fn stage(
