@@ -1,10 +1,12 @@
 //! From gradients to new parameters: AdamW, SGD with momentum, and the global norm for clipping. Knows
 //! tensors only by their rank.
 
+use core::ops::Range;
+
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan};
-use crate::parallel::{Compute, share};
-use crate::simd::{self, vectorized};
+use crate::parallel::{Compute, ELEMENTWISE, share};
+use crate::simd::{self, InstructionSet, vectorized};
 
 /// How gradients change parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -89,17 +91,23 @@ impl Optimizer {
         exact_length("parameters", parameters.len(), plan.parameters)?;
         exact_length("gradients", gradients.len(), plan.gradients)?;
         exact_length("optimizer state", state.len(), plan.optimizer)?;
-        let (mut parameters, mut gradients) = (parameters, gradients);
+        let rules = [false, true].map(|decays| self.rule(decays, step, learning_rate, factor));
+        let [plain, decaying] = &rules;
         let half = if let Optimizer::AdamW { .. } = self { plan.parameters } else { state.len() };
-        let Some((mut first, mut second)) = state.split_at_mut_checked(half) else { return Ok(()) };
-        for tensor in plan.tensors() {
-            let n = tensor.len();
-            let (Some(x), Some(g)) = (parameters.split_off_mut(..n), gradients.split_off(..n)) else { break };
-            let first = first.split_off_mut(..n).unwrap_or_default();
-            let second = second.split_off_mut(..n).unwrap_or_default();
-            let decays = tensor.rank == 2;
-            self.tensor(compute, x, g, first, second, decays, step, learning_rate, factor);
-        }
+        let (first, second) = state.split_at_mut_checked(half).unwrap_or_default();
+        split(compute, [parameters, first, second], |range, [mut x, mut first, mut second]| {
+            for tensor in plan.tensors() {
+                let end = tensor.offset.saturating_add(tensor.len());
+                let here = tensor.offset.max(range.start)..end.min(range.end);
+                let (Some(x), Some(g)) = (x.split_off_mut(..here.len()), gradients.get(here.clone())) else {
+                    continue;
+                };
+                let first = first.split_off_mut(..here.len()).unwrap_or_default();
+                let second = second.split_off_mut(..here.len()).unwrap_or_default();
+                let rule = if tensor.rank == 2 { decaying } else { plain };
+                rule.apply(compute.simd, x, first, second, g);
+            }
+        });
         Ok(())
     }
 
@@ -124,44 +132,61 @@ impl Optimizer {
         let wanted = x.len().saturating_mul(self.state().per_parameter());
         exact_length("optimizer state", state.len(), wanted)?;
         let (first, second) = state.split_at_mut_checked(x.len()).unwrap_or_default();
-        self.tensor(compute, x, gradient, first, second, decays, step, learning_rate, factor);
+        let rule = self.rule(decays, step, learning_rate, factor);
+        split(compute, [x, first, second], |range, [x, first, second]| {
+            rule.apply(compute.simd, x, first, second, gradient.get(range).unwrap_or_default());
+        });
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn tensor(
-        &self,
-        compute: Compute<'_>,
-        x: &mut [f32],
-        gradient: &[f32],
-        first: &mut [f32],
-        second: &mut [f32],
-        decays: bool,
-        step: u64,
-        learning_rate: f32,
-        factor: f32,
-    ) {
-        let n = x.len();
-        let no_scratch = (&mut [][..], 0);
-        let part = |range: core::ops::Range<usize>| gradient.get(range).unwrap_or_default();
+    fn rule(&self, decays: bool, step: u64, learning_rate: f32, factor: f32) -> Rule {
         match *self {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 let decay = if decays { weight_decay } else { 0.0 };
-                let rule = AdamW::new(beta1, beta2, epsilon, decay, step, learning_rate, factor);
-                let buffers = [(x, 1), (first, 1), (second, 1)];
-                compute.split(n, n, buffers, no_scratch, |range, [x, first, second], _| {
-                    adamw(compute.simd, x, first, second, part(range), rule);
-                });
+                Rule::AdamW(AdamW::new(beta1, beta2, epsilon, decay, step, learning_rate, factor))
             }
-            Optimizer::Sgd { momentum: 0.0 } => {
-                compute.split(n, n, [(x, 1)], no_scratch, |range, [x], _| {
-                    sgd(compute.simd, x, part(range), learning_rate * factor);
-                });
-            }
-            Optimizer::Sgd { momentum } => {
-                compute.split(n, n, [(x, 1), (first, 1)], no_scratch, |range, [x, velocity], _| {
-                    sgd_momentum(compute.simd, x, velocity, part(range), momentum, learning_rate, factor);
-                });
+            Optimizer::Sgd { momentum: 0.0 } => Rule::Sgd { rate: learning_rate * factor },
+            Optimizer::Sgd { momentum } => Rule::Momentum { momentum, rate: learning_rate, factor },
+        }
+    }
+}
+
+/// Cuts parameters and what the optimiser keeps for them (as long or empty) among the workers.
+fn split(
+    compute: Compute<'_>,
+    [x, first, second]: [&mut [f32]; 3],
+    task: impl Fn(Range<usize>, [&mut [f32]; 3]) + Sync,
+) {
+    let n = x.len();
+    let kept = |state: &[f32]| usize::from(!state.is_empty());
+    let (first_per, second_per) = (kept(first), kept(second));
+    let buffers = [(x, 1), (first, first_per), (second, second_per)];
+    let work = n.saturating_mul(ELEMENTWISE);
+    compute.split(n, work, buffers, (&mut [], 0), |range, buffers, _| task(range, buffers));
+}
+
+/// What an optimiser does to each element of a tensor at one step.
+#[derive(Clone, Copy)]
+enum Rule {
+    AdamW(AdamW),
+    Sgd { rate: f32 },
+    Momentum { momentum: f32, rate: f32, factor: f32 },
+}
+
+impl Rule {
+    fn apply(
+        &self,
+        simd: InstructionSet,
+        x: &mut [f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        gradient: &[f32],
+    ) {
+        match *self {
+            Rule::AdamW(rule) => adamw(simd, x, first, second, gradient, rule),
+            Rule::Sgd { rate } => sgd(simd, x, gradient, rate),
+            Rule::Momentum { momentum, rate, factor } => {
+                sgd_momentum(simd, x, first, gradient, momentum, rate, factor);
             }
         }
     }
@@ -267,15 +292,21 @@ pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
     const CHUNK: usize = 4096;
     let chunks = gradients.len().div_ceil(CHUNK);
     let mut sums = [0.0; PARTS];
-    compute.split(PARTS, gradients.len(), [(&mut sums, 1)], (&mut [], 0), |range, [sums], _| {
-        for (part, sum) in range.zip(sums) {
-            let chunks = share(chunks, PARTS, part);
-            let last = (chunks.end * CHUNK).min(gradients.len());
-            let part = gradients.get(chunks.start * CHUNK..last).unwrap_or_default();
-            let squares = part.chunks(CHUNK).map(|chunk| f64::from(sum_of_squares(compute.simd, chunk)));
-            *sum = squares.sum::<f64>() as f32;
-        }
-    });
+    compute.split(
+        PARTS,
+        gradients.len().saturating_mul(ELEMENTWISE),
+        [(&mut sums, 1)],
+        (&mut [], 0),
+        |range, [sums], _| {
+            for (part, sum) in range.zip(sums) {
+                let chunks = share(chunks, PARTS, part);
+                let last = (chunks.end * CHUNK).min(gradients.len());
+                let part = gradients.get(chunks.start * CHUNK..last).unwrap_or_default();
+                let squares = part.chunks(CHUNK).map(|chunk| f64::from(sum_of_squares(compute.simd, chunk)));
+                *sum = squares.sum::<f64>() as f32;
+            }
+        },
+    );
     libm::sqrt(sums.iter().map(|sum| f64::from(*sum)).sum()) as f32
 }
 
