@@ -5,8 +5,8 @@ use core::ops::Range;
 
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan};
-use crate::parallel::{Compute, share};
-use crate::simd::{self, vectorized};
+use crate::parallel::{Compute, ELEMENTWISE, share};
+use crate::simd::{self, InstructionSet, vectorized};
 
 /// How gradients change parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,24 +105,29 @@ impl Optimizer {
         parameters: &mut [f32],
         gradients: &[f32],
         state: &mut [f32],
-        range: Range<usize>,
+        part: Range<usize>,
         step: u64,
         learning_rate: f32,
         factor: f32,
     ) {
+        let rules = [false, true].map(|decays| self.rule(decays, step, learning_rate, factor));
+        let [plain, decaying] = &rules;
         let half = if let Optimizer::AdamW { .. } = self { plan.parameters } else { state.len() };
         let (first, second) = state.split_at_mut_checked(half).unwrap_or_default();
-        for tensor in plan.tensors() {
-            let end = tensor.offset.saturating_add(tensor.len()).min(range.end);
-            let here = tensor.offset.max(range.start)..end;
-            let (Some(x), Some(g)) = (parameters.get_mut(here.clone()), gradients.get(here.clone())) else {
-                continue;
-            };
-            let first = first.get_mut(here.clone()).unwrap_or_default();
-            let second = second.get_mut(here).unwrap_or_default();
-            let decays = tensor.rank == 2;
-            self.tensor(compute, x, g, first, second, decays, step, learning_rate, factor);
-        }
+        let buffers = [parameters, first, second].map(|x| x.get_mut(part.clone()).unwrap_or_default());
+        split(compute, buffers, |range, [mut x, mut first, mut second]| {
+            let (start, end) = (part.start + range.start, part.start + range.end);
+            for tensor in plan.tensors() {
+                let here = tensor.offset.max(start)..tensor.offset.saturating_add(tensor.len()).min(end);
+                let (Some(x), Some(g)) = (x.split_off_mut(..here.len()), gradients.get(here.clone())) else {
+                    continue;
+                };
+                let first = first.split_off_mut(..here.len()).unwrap_or_default();
+                let second = second.split_off_mut(..here.len()).unwrap_or_default();
+                let rule = if tensor.rank == 2 { decaying } else { plain };
+                rule.apply(compute.simd, x, first, second, g);
+            }
+        });
     }
 
     /// [`Optimizer::update`] of one tensor of any model. `decays`: whether weight decay applies, as it does to
@@ -146,44 +151,61 @@ impl Optimizer {
         let wanted = x.len().saturating_mul(self.state().per_parameter());
         exact_length("optimizer state", state.len(), wanted)?;
         let (first, second) = state.split_at_mut_checked(x.len()).unwrap_or_default();
-        self.tensor(compute, x, gradient, first, second, decays, step, learning_rate, factor);
+        let rule = self.rule(decays, step, learning_rate, factor);
+        split(compute, [x, first, second], |range, [x, first, second]| {
+            rule.apply(compute.simd, x, first, second, gradient.get(range).unwrap_or_default());
+        });
         Ok(())
     }
 
-    #[allow(clippy::too_many_arguments)]
-    fn tensor(
-        &self,
-        compute: Compute<'_>,
-        x: &mut [f32],
-        gradient: &[f32],
-        first: &mut [f32],
-        second: &mut [f32],
-        decays: bool,
-        step: u64,
-        learning_rate: f32,
-        factor: f32,
-    ) {
-        let n = x.len();
-        let no_scratch = (&mut [][..], 0);
-        let part = |range: Range<usize>| gradient.get(range).unwrap_or_default();
+    fn rule(&self, decays: bool, step: u64, learning_rate: f32, factor: f32) -> Rule {
         match *self {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 let decay = if decays { weight_decay } else { 0.0 };
-                let rule = AdamW::new(beta1, beta2, epsilon, decay, step, learning_rate, factor);
-                let buffers = [(x, 1), (first, 1), (second, 1)];
-                compute.split(n, n, buffers, no_scratch, |range, [x, first, second], _| {
-                    adamw(compute.simd, x, first, second, part(range), rule);
-                });
+                Rule::AdamW(AdamW::new(beta1, beta2, epsilon, decay, step, learning_rate, factor))
             }
-            Optimizer::Sgd { momentum: 0.0 } => {
-                compute.split(n, n, [(x, 1)], no_scratch, |range, [x], _| {
-                    sgd(compute.simd, x, part(range), learning_rate * factor);
-                });
-            }
-            Optimizer::Sgd { momentum } => {
-                compute.split(n, n, [(x, 1), (first, 1)], no_scratch, |range, [x, velocity], _| {
-                    sgd_momentum(compute.simd, x, velocity, part(range), momentum, learning_rate, factor);
-                });
+            Optimizer::Sgd { momentum: 0.0 } => Rule::Sgd { rate: learning_rate * factor },
+            Optimizer::Sgd { momentum } => Rule::Momentum { momentum, rate: learning_rate, factor },
+        }
+    }
+}
+
+/// Cuts parameters and what the optimiser keeps for them (as long or empty) among the workers.
+fn split(
+    compute: Compute<'_>,
+    [x, first, second]: [&mut [f32]; 3],
+    task: impl Fn(Range<usize>, [&mut [f32]; 3]) + Sync,
+) {
+    let n = x.len();
+    let kept = |state: &[f32]| usize::from(!state.is_empty());
+    let (first_per, second_per) = (kept(first), kept(second));
+    let buffers = [(x, 1), (first, first_per), (second, second_per)];
+    let work = n.saturating_mul(ELEMENTWISE);
+    compute.split(n, work, buffers, (&mut [], 0), |range, buffers, _| task(range, buffers));
+}
+
+/// What an optimiser does to each element of a tensor at one step.
+#[derive(Clone, Copy)]
+enum Rule {
+    AdamW(AdamW),
+    Sgd { rate: f32 },
+    Momentum { momentum: f32, rate: f32, factor: f32 },
+}
+
+impl Rule {
+    fn apply(
+        &self,
+        simd: InstructionSet,
+        x: &mut [f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        gradient: &[f32],
+    ) {
+        match *self {
+            Rule::AdamW(rule) => adamw(simd, x, first, second, gradient, rule),
+            Rule::Sgd { rate } => sgd(simd, x, gradient, rate),
+            Rule::Momentum { momentum, rate, factor } => {
+                sgd_momentum(simd, x, first, gradient, momentum, rate, factor);
             }
         }
     }
@@ -287,7 +309,8 @@ pub fn clip_factor(norm: f32, clip: f32) -> f32 {
 pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
     let mut sums = [0.0; PARTS];
     let parts = parts(gradients.len());
-    compute.split(parts, gradients.len(), [(&mut sums, 1)], (&mut [], 0), |range, [sums], _| {
+    let work = gradients.len().saturating_mul(ELEMENTWISE);
+    compute.split(parts, work, [(&mut sums, 1)], (&mut [], 0), |range, [sums], _| {
         for (part, sum) in range.zip(sums) {
             *sum = squares_of_part(compute, gradients, part);
         }

@@ -41,6 +41,10 @@ unsafe impl Parallel for Serial {
 /// Multiply-adds (or as much other work) below which a fork costs more than it gains.
 const WORTH_A_FORK: usize = 50_000;
 
+/// The multiply-adds of a product that take as long as an operation on one element: an exponential, or a division and
+/// a root.
+pub(crate) const ELEMENTWISE: usize = 16;
+
 /// What computes: the instruction set, and the threads.
 #[derive(Clone, Copy)]
 pub struct Compute<'a> {

@@ -21,7 +21,7 @@ use crate::matmul::{Matrix, Size, Start, matmul_parallel};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
 use crate::ops::{cross_entropy, embedding};
-use crate::parallel::{Compute, PerUnit};
+use crate::parallel::{Compute, ELEMENTWISE, PerUnit};
 use crate::rng::Stream;
 
 /// Which dropout masks a training pass uses. Evaluation and generation have none.
@@ -184,21 +184,22 @@ impl Pass<'_> {
         sequences.start * self.shape.length..sequences.end * self.shape.length
     }
 
-    /// Cuts buffers of so many elements per row by sequence, among the workers.
+    /// Cuts buffers of so many elements per row by sequence, among the workers, for operations on so many elements.
     fn by_sequence<const N: usize>(
         &self,
         buffers: [PerUnit<'_>; N],
-        work: usize,
+        elements: usize,
         task: impl Fn(Range<usize>, [&mut [f32]; N]) + Sync,
     ) {
         let buffers = buffers.map(|(buffer, per_row)| (buffer, per_row * self.shape.length));
         let no_scratch = (&mut [][..], 0);
+        let work = elements.saturating_mul(ELEMENTWISE);
         self.compute.split(self.shape.sequences, work, buffers, no_scratch, |range, buffers, _| {
             task(range, buffers);
         });
     }
 
-    /// As [`Pass::by_sequence`], with scratch for products and attention.
+    /// As [`Pass::by_sequence`], with scratch for products and attention, and work in multiply-adds.
     fn by_sequence_with<const N: usize>(
         &self,
         workers: &mut [f32],
