@@ -454,6 +454,9 @@ static void test_trainers(void)
         OUTPUT("done", uint32_t);
         OUTPUT("report", jostle_report);
         exercise("jostle_trainer_poll", call_trainer_poll);
+        need(call_trainer_poll() == JOSTLE_OK, "a piece");
+        invoke = call_trainer_step;
+        refused("a step within a step", run_once("a step within a step", &told.error), JOSTLE_UNFINISHED, NULL);
 
         add_trainer();
         add_text(types[i], 12);
