@@ -348,6 +348,10 @@ typedef struct jostle_plan {
     size_t batch;
     // How many threads may work at once.
     size_t threads;
+    // 1 where the backward pass makes activations again, otherwise 0.
+    size_t recompute;
+    // The multiply-adds that this adds to a pass over a full batch.
+    size_t recomputed;
     // The number of parameters.
     size_t parameter_count;
     // The number of tensors that they are made of.
@@ -463,6 +467,9 @@ typedef struct jostle_options {
     uint32_t threads;
     // A jostle_optimizer_state.
     uint32_t optimizer;
+    // 1: the backward pass makes each block's activations again, in one block's memory; the same bits for fewer
+    // activations and more work. 0: all are kept.
+    uint32_t recompute;
 } jostle_options;
 
 // How to train. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -1353,8 +1360,9 @@ jostle_status jostle_plan_init(struct jostle_plan *plan,
                                struct jostle_error *error);
 
 // Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
-// takes at most `budget` bytes; the plan tells which these are. Neither shows in the result of training: several
-// micro-batches make one step (jostle_recipe's accumulate). JOSTLE_BUDGET tells in `error` how many bytes the
+// takes at most `budget` bytes, and with activations made again where one sequence on one thread takes more; the
+// plan tells which these are. None of it shows in the result of training: several micro-batches make one step
+// (jostle_recipe's accumulate). JOSTLE_BUDGET tells in `error` how many bytes the
 // smallest plan wants.
 //
 // Pointers:

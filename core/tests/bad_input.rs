@@ -126,7 +126,12 @@ fn recipes_out_of_range_are_refused_by_name() {
 
 #[test]
 fn every_buffer_of_the_trainer_has_exactly_its_length() {
-    let plan = Plan::new(&config(), &Options::new(2)).unwrap();
+    for recompute in [false, true] {
+        has_exactly_its_lengths(&Plan::new(&config(), &Options { recompute, ..Options::new(2) }).unwrap());
+    }
+}
+
+fn has_exactly_its_lengths(plan: &Plan) {
     let lengths = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()];
     let names = ["parameters", "gradients", "optimizer state", "workspace"];
     for wrong in 0..5 {
@@ -139,7 +144,7 @@ fn every_buffer_of_the_trainer_has_exactly_its_length() {
             let what = names.get(wrong).copied().unwrap_or("batch");
             let [parameters, gradients, optimizer, workspace] = &mut buffers[..] else { unreachable!() };
             let memory = Buffers { parameters, gradients, optimizer, workspace, batch: &mut batch };
-            let result = Trainer::new(&plan, &recipe(), memory, Compute::serial());
+            let result = Trainer::new(plan, &recipe(), memory, Compute::serial());
             assert_eq!(result.err(), Some(Error::Length { what, given, wanted }));
             assert!(buffers.iter().flatten().all(|x| *x == GUARD) && batch.iter().all(|x| *x == 7));
         }
@@ -148,8 +153,8 @@ fn every_buffer_of_the_trainer_has_exactly_its_length() {
 
 #[test]
 fn the_exact_lengths_suffice_and_no_guard_is_touched() {
-    for threads in [1, 2] {
-        let options = Options { threads, ..Options::new(2) };
+    for (threads, recompute) in [(1, false), (2, false), (1, true), (2, true)] {
+        let options = Options { threads, recompute, ..Options::new(2) };
         let config = Config { dropout: Dropout::all(0.3), ..Config::new(65, 40, 2, 3, 33) };
         let plan = Plan::new(&config, &options).unwrap();
         let mut buffers = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()].map(guarded);

@@ -82,6 +82,46 @@ fn micro_batches_have_the_bits_of_one_large_batch() {
     }
 }
 
+/// Everything at once for four blocks: a plan that recomputes keeps one block's activations.
+#[test]
+fn recomputed_activations_have_the_bits_of_kept_ones() {
+    let text = text(27);
+    let recomputed = |config: &Config, recipe: &Recipe, batch, simd, threads, poll: bool| {
+        let optimizer = recipe.optimizer.state();
+        let options = Options { threads, optimizer, recompute: true, ..Options::new(batch) };
+        let mut session = Session::with(config, &options);
+        session.initialize(recipe.seed);
+        let parallel = Threads(threads);
+        let mut trainer = session.trainer(recipe, simd, &parallel);
+        for _ in 0..STEPS {
+            if poll {
+                while trainer.poll(&text[..]).unwrap().is_pending() {}
+            } else {
+                trainer.step(&text[..]).unwrap();
+            }
+        }
+        bits(&session.parameters)
+    };
+    let untied =
+        Config { tied: false, bias: false, activation: Activation::GeluTanh, hidden: 50, ..config() };
+    let sgd = Recipe { optimizer: Optimizer::Sgd { momentum: 0.0 }, ..recipe() };
+    for (config, recipe) in [
+        (config(), recipe()),
+        (Config { layers: 4, ..config() }, recipe()),
+        (Config { layers: 1, ..untied }, sgd),
+        (Config { layers: 3, ..untied }, sgd),
+    ] {
+        let expected = trained(&config, &recipe, 4, InstructionSet::detect(), 1);
+        for simd in instruction_sets() {
+            let found = recomputed(&config, &recipe, 4, simd, 2, false);
+            assert!(found == expected, "{} differs with {config:?}", simd.name());
+        }
+        let micro = Recipe { accumulate: 2, ..recipe };
+        let found = recomputed(&config, &micro, 2, InstructionSet::detect(), 3, true);
+        assert!(found == expected, "polled micro-batches differ with {config:?}");
+    }
+}
+
 #[test]
 fn another_seed_gives_other_bits() {
     let simd = InstructionSet::detect();
@@ -257,8 +297,14 @@ fn a_pass_is_the_stages_of_the_figure_and_each_is_bounded() {
         B(Backward::Attention { layer: 0 }),
         B(Backward::Embedding),
     ];
-    assert_eq!(Stage::all(2).collect::<Vec<_>>(), wanted);
-    assert_eq!(Stage::count(2), wanted.len());
+    let options = Options::new(1);
+    let plan = |recompute| Plan::new(&config(), &Options { recompute, ..options }).unwrap();
+    assert_eq!(Stage::all(&plan(false)).collect::<Vec<_>>(), wanted);
+    assert_eq!(Stage::count(&plan(false)), wanted.len());
+    let mut again = wanted.to_vec();
+    again.insert(8, B(Backward::Recompute { layer: 0 }));
+    assert_eq!(Stage::all(&plan(true)).collect::<Vec<_>>(), again);
+    assert_eq!(Stage::count(&plan(true)), again.len());
     let largest = |config: Config, batch| Plan::new(&config, &Options::new(batch)).unwrap().largest_stage();
     // Width 16, context 8: half a block backward, 4 R C F, is the largest unless the vocabulary is large.
     let small = Config::new(27, 8, 1, 4, 16);
@@ -315,7 +361,7 @@ fn errors_give_a_step_in_pieces_up_and_change_no_parameter() {
     assert_eq!(trainer.poll(&text[..]), Err(Error::Token { index: 7, token: 27, vocab: 27 }));
     assert_eq!(trainer.pieces(), jostle::Pieces::default());
 
-    let gradient_norm = Stage::count(config().layers) as u64;
+    let gradient_norm = Stage::count(trainer.plan()) as u64;
     while trainer.pieces().done < gradient_norm {
         assert_eq!(trainer.poll(&text[..]), Ok(Poll::Pending));
     }

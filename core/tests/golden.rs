@@ -38,7 +38,8 @@ macro_rules! cases {
 
         $(#[test]
         fn $name() {
-            check(stringify!($name));
+            check(stringify!($name), false);
+            check(stringify!($name), true);
         })*
     };
 }
@@ -57,9 +58,10 @@ struct Engine {
 }
 
 impl Engine {
-    fn new(settings: &Settings) -> Engine {
+    fn new(settings: &Settings, recompute: bool) -> Engine {
         let shape = Shape { sequences: settings.batch, length: settings.length };
-        let plan = Plan::new(&settings.config, &Options::new(settings.batch)).unwrap();
+        let options = Options { recompute, ..Options::new(settings.batch) };
+        let plan = Plan::new(&settings.config, &options).unwrap();
         // Not a number anywhere: what is read before it is written shows.
         Engine { plan, shape, workspace: vec![f32::NAN; plan.workspace()] }
     }
@@ -245,10 +247,11 @@ impl Measured {
     }
 }
 
-fn check(name: &str) {
+/// `recompute`: as in the options of the engine's plan.
+fn check(name: &str, recompute: bool) {
     let golden = Golden::read(name);
     let settings = golden.settings();
-    let mut engine = Engine::new(&settings);
+    let mut engine = Engine::new(&settings, recompute);
     let parameters = golden.parameters(&engine.plan, "");
     let (tokens, targets) = (golden.i32s("tokens"), golden.i32s("targets"));
     let mut measured = Vec::new();
@@ -305,7 +308,7 @@ fn files_are_complete() {
     for name in names {
         let golden = Golden::read(&name);
         let settings = golden.settings();
-        let plan = Engine::new(&settings).plan;
+        let plan = Engine::new(&settings, false).plan;
         let others =
             ["tokens", "targets", "logits", "loss", "train_tokens", "train_targets", "losses", "norms"];
         let mut wanted: Vec<_> = others.map(String::from).to_vec();
@@ -347,7 +350,7 @@ fn every_setting_matters() {
             let golden = Golden::read(name);
             let mut settings = golden.settings();
             change(&mut settings);
-            let (losses, _) = Engine::new(&settings).train(&settings, &golden);
+            let (losses, _) = Engine::new(&settings, false).train(&settings, &golden);
             worst_element(&losses, &golden.f32s("losses")) > LOSSES
         });
         assert!(seen, "no golden file tells a wrong {setting}");

@@ -179,6 +179,28 @@ fn memory_grows_with_every_size() {
     assert!(bytes(base, Options { threads: 2, ..options }) > least);
 }
 
+/// Activations shrink from every block's to one block's and each block's input, exactly.
+#[test]
+fn recomputing_keeps_one_block() {
+    for layers in [1, 2, 5] {
+        let config = Config { hidden: 50, ..Config::new(27, 16, layers, 4, 12) };
+        let plan = |recompute| Plan::new(&config, &Options { recompute, ..Options::new(3) }).unwrap();
+        let (kept, again) = (plan(false), plan(true));
+        let (rows, saved) = (3 * 16, layers - 1);
+        // Norms' statistics, qkv, softmax's statistics, attended, hidden; and x between the halves.
+        let block = rows * (4 + 3 * 12 + 2 * 4 + 12 + 50 + 12);
+        assert_eq!(again.activations, kept.activations - saved * block);
+        assert_eq!(Plan { activations: kept.activations, options: kept.options, ..again }, kept);
+        // Products of C by 3C, C by C and C by F, and two of attention.
+        let extra = saved * rows * (3 * 12 * 12 + 12 * 12 + 12 * 50 + 2 * 16 * 12);
+        assert_eq!((kept.recomputed(), again.recomputed()), (0, extra));
+        assert_eq!(again.to_string().contains("recompute"), layers > 1);
+        if layers > 1 {
+            assert!(again.to_string().contains(&format!("{extra} multiply-adds")), "{again}");
+        }
+    }
+}
+
 type Set = fn(&mut Config, usize);
 
 const SIZES: [(&str, Set); 6] = [
@@ -204,8 +226,19 @@ fn the_plan_that_fits_is_the_largest_that_does() {
         assert!(found == sized(12, 3) || Plan::new(&config, &more).unwrap().bytes() > wanted.bytes());
     }
     assert_eq!(Plan::fit(&config, &options, usize::MAX), Ok(sized(12, 3)));
-    let least = sized(1, 1).bytes();
-    assert_eq!(Plan::fit(&config, &options, least), Ok(sized(1, 1)));
+    assert_eq!(Plan::fit(&config, &options, sized(1, 1).bytes()), Ok(sized(1, 1)));
+    // Below that, activations are made again: again with as many threads and sequences as fit.
+    let again = |batch, threads| {
+        let options = Options { threads, recompute: true, ..Options::new(batch) };
+        Plan::new(&config, &options).unwrap()
+    };
+    let found = Plan::fit(&config, &options, sized(1, 1).bytes() - 1).unwrap();
+    assert_eq!(found, again(found.options.batch, found.options.threads));
+    let options = Options { recompute: true, ..options };
+    assert_eq!(Plan::fit(&config, &options, usize::MAX), Ok(again(12, 3)));
+    let options = Options { recompute: false, ..options };
+    let least = again(1, 1).bytes();
+    assert_eq!(Plan::fit(&config, &options, least), Ok(again(1, 1)));
     let error = Plan::fit(&config, &options, least - 1);
     assert_eq!(error, Err(Error::Budget { given: least - 1, wanted: least }));
     assert_eq!(Plan::fit(&config, &Options::new(0), usize::MAX), Err(Error::Zero { what: "batch" }));

@@ -102,6 +102,9 @@ pub struct jostle_options {
     pub threads: u32,
     /// A jostle_optimizer_state.
     pub optimizer: u32,
+    /// 1: the backward pass makes each block's activations again, in one block's memory; the same bits for fewer
+    /// activations and more work. 0: all are kept.
+    pub recompute: u32,
 }
 
 /// How to train. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -240,7 +243,12 @@ impl jostle_options {
             given if given == jostle_optimizer_state::JOSTLE_STATE_ADAMW as u32 => OptimizerState::AdamW,
             given => return Err(Refusal::Choice { what: "optimizer", given }),
         };
-        Ok(Options { batch: self.batch as usize, threads: self.threads as usize, optimizer })
+        Ok(Options {
+            batch: self.batch as usize,
+            threads: self.threads as usize,
+            optimizer,
+            recompute: flag("recompute", self.recompute)?,
+        })
     }
 }
 
@@ -341,8 +349,8 @@ pub unsafe extern "C" fn jostle_options_init(
     batch: u32,
 ) -> jostle_status {
     let optimizer = jostle_optimizer_state::JOSTLE_STATE_ADAMW as u32;
-    let value =
-        jostle_options { struct_size: size_of::<jostle_options>() as u32, batch, threads: 1, optimizer };
+    let struct_bytes = size_of::<jostle_options>() as u32;
+    let value = jostle_options { struct_size: struct_bytes, batch, threads: 1, optimizer, recompute: 0 };
     // SAFETY: the caller's promise.
     unsafe { fill("options", options, struct_size, value) }
 }

@@ -41,6 +41,10 @@ pub struct jostle_plan {
     pub batch: usize,
     /// How many threads may work at once.
     pub threads: usize,
+    /// 1 where the backward pass makes activations again, otherwise 0.
+    pub recompute: usize,
+    /// The multiply-adds that this adds to a pass over a full batch.
+    pub recomputed: usize,
     /// The number of parameters.
     pub parameter_count: usize,
     /// The number of tensors that they are made of.
@@ -82,6 +86,8 @@ impl jostle_plan {
             order_size: bytes(plan.config.vocab),
             batch: plan.options.batch,
             threads: plan.options.threads,
+            recompute: plan.options.recompute.into(),
+            recomputed: plan.recomputed(),
             parameter_count: plan.parameters,
             tensor_count: plan.tensors().count(),
             opaque: seal::<jostle_plan, 24>(*plan),
@@ -117,8 +123,9 @@ pub unsafe extern "C" fn jostle_plan_init(
 }
 
 /// Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
-/// takes at most `budget` bytes; the plan tells which these are. Neither shows in the result of training: several
-/// micro-batches make one step (jostle_recipe's accumulate). JOSTLE_BUDGET tells in `error` how many bytes the
+/// takes at most `budget` bytes, and with activations made again where one sequence on one thread takes more; the
+/// plan tells which these are. None of it shows in the result of training: several micro-batches make one step
+/// (jostle_recipe's accumulate). JOSTLE_BUDGET tells in `error` how many bytes the
 /// smallest plan wants.
 ///
 /// # Safety

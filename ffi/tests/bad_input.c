@@ -212,6 +212,7 @@ static void test_plans(void)
     bad_u32("options", offsetof(jostle_options, batch), 0, JOSTLE_ZERO, "batch");
     bad_u32("options", offsetof(jostle_options, threads), 0, JOSTLE_ZERO, "threads");
     bad_u32("options", offsetof(jostle_options, optimizer), 3, JOSTLE_UNKNOWN_CHOICE, "optimizer");
+    bad_u32("options", offsetof(jostle_options, recompute), 2, JOSTLE_UNKNOWN_CHOICE, "recompute");
     exercise("jostle_plan_init", call_plan_init);
 
     begin();

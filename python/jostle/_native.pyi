@@ -112,10 +112,17 @@ class Generator:
 
 def validate(config: Config) -> None: ...
 def plan(
-    config: Config, batch: int, threads: int, optimizer: str, budget: int | None
-) -> tuple[int, int, dict[str, int]]: ...
+    config: Config, batch: int, threads: int, optimizer: str, recompute: bool, budget: int | None
+) -> tuple[int, int, bool, int, dict[str, int]]: ...
 def defines(
-    config: Config, batch: int, threads: int, optimizer: str, device: bool, prefix: str, command: str
+    config: Config,
+    batch: int,
+    threads: int,
+    optimizer: str,
+    recompute: bool,
+    device: bool,
+    prefix: str,
+    command: str,
 ) -> str: ...
 def instruction_sets() -> list[str]: ...
 def check_optimizer(name: str, numbers: list[float]) -> None: ...

@@ -10,17 +10,26 @@ from jostle.config import Config
 
 class Plan(Mapping[str, int]):
     """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch; and generation, which is no
-    part of training."""
+    part of training. `recomputed` is how many multiply-adds recomputing adds to a pass over a full batch."""
 
     def __init__(
-        self, config: Config, batch: int, threads: int, optimizer: str, budget: int | None = None
+        self,
+        config: Config,
+        batch: int,
+        threads: int,
+        optimizer: str,
+        recompute: bool = False,
+        budget: int | None = None,
     ) -> None:
         self.config = _arguments.instance("config", config, Config)
         self.optimizer = _arguments.instance("optimizer", optimizer, str)
         batch, threads = _arguments.size("batch", batch), _arguments.size("threads", threads)
         if budget is not None:
             budget = _arguments.count("budget", budget)
-        self.batch, self.threads, self._bytes = _native.plan(config, batch, threads, optimizer, budget)
+        recompute = _arguments.instance("recompute", recompute, bool)
+        self.batch, self.threads, self.recompute, self.recomputed, self._bytes = _native.plan(
+            config, batch, threads, optimizer, recompute, budget
+        )
 
     @property
     def training(self) -> int:
@@ -32,7 +41,16 @@ class Plan(Mapping[str, int]):
 
         device: sizes as on a microcontroller. prefix begins every name; command is told as what made the header.
         """
-        return _native.defines(self.config, self.batch, self.threads, self.optimizer, device, prefix, command)
+        return _native.defines(
+            self.config,
+            self.batch,
+            self.threads,
+            self.optimizer,
+            self.recompute,
+            device,
+            prefix,
+            command,
+        )
 
     def __getitem__(self, region: str) -> int:
         return self._bytes[region]
@@ -67,12 +85,14 @@ def plan(
     threads: int = 1,
     optimizer: str = "adamw",
     *,
+    recompute: bool = False,
     budget: int | None = None,
 ) -> Plan:
     """The memory that training `config` takes with batches of so many sequences.
 
-    optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). budget: bytes; the plan is then the one with
-    the most threads and the largest batch, at most those given, that trains in so many. Raises ValueError where
-    none does.
+    optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute: as C and Rust train with it, each
+    block's activations are made again in the backward pass. budget: bytes; the plan is then the one with the most
+    threads and the largest batch, at most those given, that trains in so many; where one sequence on one thread does
+    not, it recomputes. Raises ValueError where none does.
     """
-    return Plan(config, batch, threads, optimizer, budget)
+    return Plan(config, batch, threads, optimizer, recompute, budget)

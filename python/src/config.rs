@@ -104,8 +104,9 @@ pub fn validate(config: PyConfig) -> PyResult<()> {
     config.to_core().map(|_| ())
 }
 
-/// Batch, threads, and bytes of each region that training needs, in the order in which a plan prints them; with a
-/// budget, the plan that fits it.
+/// What the plan settles (batch, threads, whether it recomputes and how many multiply-adds that adds to a pass), and
+/// bytes of each region that training needs, in the order in which a plan prints them; with a budget, the plan that
+/// fits it.
 #[pyfunction]
 pub fn plan<'py>(
     py: Python<'py>,
@@ -113,9 +114,10 @@ pub fn plan<'py>(
     batch: usize,
     threads: usize,
     optimizer: &str,
+    recompute: bool,
     budget: Option<usize>,
-) -> PyResult<(usize, usize, Bound<'py, PyDict>)> {
-    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)? };
+) -> PyResult<(usize, usize, bool, usize, Bound<'py, PyDict>)> {
+    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute };
     let config = config.to_core()?;
     let plan = match budget {
         None => Plan::new(&config, &options),
@@ -134,22 +136,25 @@ pub fn plan<'py>(
     ] {
         bytes.set_item(region, elements.saturating_mul(4))?;
     }
-    Ok((plan.options.batch, plan.options.threads, bytes))
+    let Options { batch, threads, recompute, .. } = plan.options;
+    Ok((batch, threads, recompute, plan.recomputed(), bytes))
 }
 
 /// The C header of `#define`s for a model on this machine or, where `device` is true, on a microcontroller. `command`
 /// is told in it as what made it.
 #[pyfunction]
+#[allow(clippy::too_many_arguments)]
 pub fn defines(
     config: PyConfig,
     batch: usize,
     threads: usize,
     optimizer: &str,
+    recompute: bool,
     device: bool,
     prefix: &str,
     command: &str,
 ) -> PyResult<String> {
-    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)? };
+    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute };
     let machine = if device { Machine::Small } else { Machine::HERE };
     let plan = Plan::on(machine, &config.to_core()?, &options).map_err(exception)?;
     jostle_plan::header(command, prefix, device, &plan).map_err(exception)

@@ -85,7 +85,7 @@ impl Engine {
 
     /// The plan for passes of so many sequences, at least one.
     pub fn plan(&self, batch: usize, optimizer: OptimizerState) -> PyResult<Plan> {
-        let options = Options { batch: batch.max(1), threads: self.threads, optimizer };
+        let options = Options { threads: self.threads, optimizer, ..Options::new(batch.max(1)) };
         Plan::new(&self.config, &options).map_err(exception)
     }
 }

@@ -129,6 +129,7 @@ REFUSED = {
     "plan for no batch": (lambda: jostle.plan(SMALL, 0), ValueError, "batch is 0"),
     "plan for threads": (lambda: jostle.plan(SMALL, threads=-1), ValueError, "threads is -1"),
     "plan for sgd": (lambda: jostle.plan(SMALL, optimizer="sgd"), ValueError, "optimizer is .*; wanted: 'none'"),
+    "plan that may recompute": (lambda: jostle.plan(SMALL, recompute=1), TypeError, "recompute is of int"),
     "plan for a budget": (lambda: jostle.plan(SMALL, budget=-1), ValueError, "budget is -1"),
     "plan for a small one": (lambda: jostle.plan(SMALL, budget=1), ValueError, "1 "),
     # Operations.

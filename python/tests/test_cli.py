@@ -251,7 +251,12 @@ def test_plan() -> None:
     )
     tight = refused("plan", *sizes, "--fit", "2K")
     assert tight.returncode == 1
-    assert f"wanted: at least {jostle.plan(config).training}" in tight.stderr
+    least = jostle.plan(config, recompute=True)
+    assert f"wanted: at least {least.training}" in tight.stderr
+    for given in (["--recompute"], ["--fit", least.training]):
+        printed = jostle_says("plan", *sizes, "--batch", 1, *given)
+        assert f" {least.training:,} " in printed
+        assert f"recomputes {least.recomputed:,} multiply-adds a pass\n" in printed
 
 
 def test_plot(trained: tuple[Run, str], folder: Path) -> None:

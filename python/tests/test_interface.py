@@ -530,6 +530,11 @@ def test_plans(model):
     assert jostle.plan(SMALL, optimizer="none")["optimizer"] == 0
     fitted = jostle.plan(SMALL, batch=12, threads=2, budget=plan.training - 1)
     assert fitted.training < plan.training and (fitted.batch, fitted.threads) < (12, 2)
+    least, again = jostle.plan(SMALL), jostle.plan(SMALL, recompute=True)
+    assert again["activations"] < least["activations"] and again.recomputed > least.recomputed == 0
+    assert {**again, "activations": 0} == {**least, "activations": 0}
+    assert jostle.plan(SMALL, batch=12, budget=least.training - 1).recompute
+    assert "_RECOMPUTE 1u" in again.defines() and "_RECOMPUTE 0u" in least.defines()
     with pytest.raises(ValueError):
         jostle.plan(SMALL, budget=1000)
 

@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::matmul::Machine;
 use tensors::{Kind, tensors_len};
 use workspace::{
-    generation, layer_elements_per_row, residual_elements_per_row, scratch_elements_per_row,
+    generation, kept_layers, layer_elements_per_row, residual_elements_per_row, scratch_elements_per_row,
     tail_elements_per_row, worker_scratch,
 };
 
@@ -55,12 +55,15 @@ pub struct Options {
     pub threads: usize,
     /// What the optimiser keeps.
     pub optimizer: OptimizerState,
+    /// Forward keeps each block's input only, and backward makes the rest of a block again, in one block's memory:
+    /// the same bits for fewer activations and more work ([`Plan::recomputed`]).
+    pub recompute: bool,
 }
 
 impl Options {
-    /// `batch` sequences a pass, one thread, AdamW.
+    /// `batch` sequences a pass, one thread, AdamW, all activations kept.
     pub const fn new(batch: usize) -> Options {
-        Options { batch, threads: 1, optimizer: OptimizerState::AdamW }
+        Options { batch, threads: 1, optimizer: OptimizerState::AdamW, recompute: false }
     }
 }
 
@@ -160,8 +163,8 @@ impl Plan {
             .add(tensors_len(&Kind::AFTER, config));
         let rows = checked(options.batch).times(config.context);
         let per_row = layer_elements_per_row(config)
-            .times(config.layers)
-            .add(residual_elements_per_row(config))
+            .times(kept_layers(config, options))
+            .add(residual_elements_per_row(config, options))
             .add(tail_elements_per_row(config));
         let activations = match (rows.0, per_row.0) {
             (Some(rows), Some(per_row)) => checked(rows).times(per_row),
@@ -190,17 +193,23 @@ impl Plan {
     }
 
     /// The plan for the largest batch and the most threads, at most those of `options`, that trains in so many
-    /// bytes. More threads come before a larger batch, and each has a sequence. Neither shows in the result:
+    /// bytes. More threads come before a larger batch, and each has a sequence. Where one sequence on one thread
+    /// needs more, activations are made again in backward ([`Options::recompute`]). None of it shows in the result:
     /// `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
     ///
     /// # Errors
-    /// As [`Plan::new`]; [`Error::Budget`] where one sequence on one thread needs more.
+    /// As [`Plan::new`]; [`Error::Budget`] where even then one sequence on one thread needs more.
     pub fn fit(config: &Config, options: &Options, budget: usize) -> Result<Plan, Error> {
-        let plan = |batch, threads| Plan::new(config, &Options { batch, threads, ..*options });
-        let least = plan(1, 1)?;
+        let one = |recompute| Plan::new(config, &Options { batch: 1, threads: 1, recompute, ..*options });
+        let mut least = one(options.recompute)?;
+        if least.bytes() > budget {
+            least = one(true)?;
+        }
         if least.bytes() > budget {
             return Err(Error::Budget { given: budget, wanted: least.bytes() });
         }
+        let recompute = least.options.recompute;
+        let plan = |batch, threads| Plan::new(config, &Options { batch, threads, recompute, ..*options });
         let fits = |batch, threads| plan(batch, threads).is_ok_and(|plan| plan.bytes() <= budget);
         plan(options.batch, options.threads.min(options.batch))?;
         let mut threads = options.threads.min(options.batch);
@@ -267,7 +276,7 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// The bytes of each region, one a line.
+    /// The bytes of each region, one a line, and what making activations again costs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, elements) in [
             ("parameters", self.parameters),
@@ -279,7 +288,11 @@ impl fmt::Display for Plan {
         ] {
             writeln!(f, "{what:<12}{:>14} bytes", elements.saturating_mul(4))?;
         }
-        writeln!(f, "{:<12}{:>14} bytes", "total", self.bytes())
+        writeln!(f, "{:<12}{:>14} bytes", "total", self.bytes())?;
+        match self.recomputed() {
+            0 => Ok(()),
+            extra => writeln!(f, "{:<12}{extra:>14} multiply-adds more in a pass", "recompute"),
+        }
     }
 }
 

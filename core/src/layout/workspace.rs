@@ -2,7 +2,7 @@
 //! together, since they must agree.
 
 use super::parameters::Cut;
-use super::{Checked, Plan, Shape, checked};
+use super::{Checked, Options, Plan, Shape, checked};
 use crate::config::Config;
 use crate::error::{Error, exact_length};
 use crate::generate;
@@ -41,8 +41,75 @@ impl<'a> LayerActivations<'a> {
     }
 }
 
-pub(super) const fn residual_elements_per_row(config: &Config) -> Checked {
-    checked(config.width).times(2 * config.layers + 1)
+/// For how many blocks activations are kept: for all, or for the one that forward or backward is at.
+pub(super) const fn kept_layers(config: &Config, options: &Options) -> usize {
+    if options.recompute { 1 } else { config.layers }
+}
+
+/// The activations of every block, or one place for all.
+pub(crate) struct Layers<'a> {
+    region: &'a mut [f32],
+    kept: usize,
+}
+
+impl<'a> Layers<'a> {
+    /// The place of block `layer`'s activations.
+    pub fn of(&mut self, layer: usize, config: &Config, rows: usize) -> LayerActivations<'_> {
+        let per_layer = self.region.len().checked_div(self.kept).unwrap_or(0);
+        let first = layer.min(self.kept.saturating_sub(1)) * per_layer;
+        let region = self.region.get_mut(first..first + per_layer).unwrap_or_default();
+        LayerActivations::new(region, config, rows)
+    }
+
+    /// Block `layer`'s activations, if a whole forward pass leaves them.
+    pub fn into_kept(self, layer: usize, config: &Config, rows: usize) -> Option<LayerActivations<'a>> {
+        let per_layer = self.region.len().checked_div(self.kept)?;
+        let place = layer.checked_sub(config.layers.checked_sub(self.kept)?)?;
+        let region = self.region.chunks_exact_mut(per_layer.max(1)).nth(place)?;
+        Some(LayerActivations::new(region, config, rows))
+    }
+}
+
+/// x before each block and after the last, and x between the halves of every block, or of one.
+pub(crate) struct Residual<'a> {
+    x: &'a mut [f32],      // [L + 1][R, C]
+    middle: &'a mut [f32], // [L or 1][R, C]
+    kept: usize,
+    len: usize, // R * C
+}
+
+impl Residual<'_> {
+    /// x before block `layer`; after the last, where `layer` is their number.
+    pub fn x(&self, layer: usize) -> &[f32] {
+        self.x.get(layer * self.len..(layer + 1) * self.len).unwrap_or_default()
+    }
+
+    pub fn x_mut(&mut self, layer: usize) -> &mut [f32] {
+        self.x.get_mut(layer * self.len..(layer + 1) * self.len).unwrap_or_default()
+    }
+
+    fn middle_at(&self, layer: usize) -> usize {
+        layer.min(self.kept.saturating_sub(1)) * self.len
+    }
+
+    /// Between the halves of block `layer`.
+    pub fn middle(&self, layer: usize) -> &[f32] {
+        let first = self.middle_at(layer);
+        self.middle.get(first..first + self.len).unwrap_or_default()
+    }
+
+    /// Before block `layer`, between its halves, and after it.
+    pub fn of(&mut self, layer: usize) -> (&[f32], &mut [f32], &mut [f32]) {
+        let first = self.middle_at(layer);
+        let middle = self.middle.get_mut(first..first + self.len).unwrap_or_default();
+        let mut x = self.x.get_mut(layer * self.len..(layer + 2) * self.len).unwrap_or_default();
+        let before = x.cut(self.len);
+        (before, middle, x)
+    }
+}
+
+pub(super) const fn residual_elements_per_row(config: &Config, options: &Options) -> Checked {
+    checked(config.width).times(config.layers + 1 + kept_layers(config, options))
 }
 
 pub(super) const fn tail_elements_per_row(config: &Config) -> Checked {
@@ -55,12 +122,8 @@ pub(super) const fn scratch_elements_per_row(config: &Config) -> Checked {
 
 /// The workspace, cut for one pass of R rows.
 pub(crate) struct Workspace<'a> {
-    /// x before block 0, then for each block x after attention and x after the MLP: `[2L + 1][R, C]`.
-    pub residual: &'a mut [f32],
-    /// L times [`LayerActivations`].
-    pub layers: &'a mut [f32],
-    /// The length of one of them.
-    pub layer: usize,
+    pub residual: Residual<'a>,
+    pub layers: Layers<'a>,
     pub final_mean: &'a mut [f32],   // [R]
     pub final_rstd: &'a mut [f32],   // [R]
     pub final_normed: &'a mut [f32], // [R, C]
@@ -82,10 +145,15 @@ impl<'a> Workspace<'a> {
         let config = &plan.config;
         let (rows, c) = (shape.rows(), config.width);
         let layer = layer_elements_per_row(config).times(rows).0.unwrap_or(0);
+        let kept = kept_layers(config, &plan.options);
         Ok(Workspace {
-            residual: region.cut((2 * config.layers + 1) * rows * c),
-            layers: region.cut(config.layers * layer),
-            layer,
+            residual: Residual {
+                x: region.cut((config.layers + 1) * rows * c),
+                middle: region.cut(kept * rows * c),
+                kept,
+                len: rows * c,
+            },
+            layers: Layers { region: region.cut(kept * layer), kept },
             final_mean: region.cut(rows),
             final_rstd: region.cut(rows),
             final_normed: region.cut(rows * c),

@@ -3,8 +3,9 @@
 use core::iter::once;
 use core::ops::Range;
 
+use super::forward::Extent;
 use super::{Gradients, Masks, Pass, part, part_mut};
-use crate::layout::{Block, LayerActivations, Linear, Norm, Parameters, Workspace};
+use crate::layout::{Block, LayerActivations, Linear, Norm, Parameters, Plan, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
@@ -16,6 +17,11 @@ use crate::parallel::Share;
 pub enum Backward {
     /// The head, unless it is tied, and the last norm.
     Head,
+    /// A block's activations again, where the plan recomputes and they are not there still.
+    Recompute {
+        /// The block's number, from 0.
+        layer: usize,
+    },
     /// The MLP half of a block.
     Mlp {
         /// The block's number, from 0.
@@ -31,11 +37,15 @@ pub enum Backward {
 }
 
 impl Backward {
-    /// A whole pass over so many layers.
-    pub fn all(layers: usize) -> impl Iterator<Item = Backward> {
-        let blocks = (0..layers).rev();
-        let halves = blocks.flat_map(|layer| [Backward::Mlp { layer }, Backward::Attention { layer }]);
-        once(Backward::Head).chain(halves).chain(once(Backward::Embedding))
+    /// A whole pass, as the plan has it.
+    pub fn all(plan: &Plan) -> impl Iterator<Item = Backward> + use<> {
+        let (layers, recompute) = (plan.config.layers, plan.options.recompute);
+        let blocks = (0..layers).rev().flat_map(move |layer| {
+            // Forward has left the last block's.
+            let again = (recompute && layer + 1 < layers).then_some(Backward::Recompute { layer });
+            again.into_iter().chain([Backward::Mlp { layer }, Backward::Attention { layer }])
+        });
+        once(Backward::Head).chain(blocks).chain(once(Backward::Embedding))
     }
 }
 
@@ -50,6 +60,7 @@ impl Pass<'_> {
         let parameters = Parameters::new(self.parameters, self.plan);
         match stage {
             Backward::Head => self.head_backward(&parameters, gradients, mode, workspace),
+            Backward::Recompute { layer } => self.block(layer, &parameters, workspace, Extent::Activations),
             Backward::Mlp { layer } => self.mlp_backward(layer, &parameters, gradients, mode, workspace),
             Backward::Attention { layer } => {
                 self.attention_backward(layer, &parameters, gradients, mode, workspace);
@@ -77,7 +88,7 @@ impl Pass<'_> {
             let d_head = (&mut *gradients.head, c);
             self.product(d_head, size, mode.start(), d_logits.transposed(), normed, workspace.workers);
         }
-        let x = part(workspace.residual, &(2 * config.layers..2 * config.layers + 1), rows * c);
+        let x = workspace.residual.x(config.layers);
         let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
         workspace.d_residual.fill(0.0);
         let d_residual = (&mut *workspace.d_residual, c);
@@ -118,9 +129,8 @@ impl Pass<'_> {
         let (block, mut d_block, masks) = self.block_and_gradient(layer, parameters, gradients);
         let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
             workspace;
-        let activations = part_mut(layers, layer..layer + 1, workspace.layer);
-        let activations = LayerActivations::new(activations, config, rows_all);
-        let middle = part(residual, &(2 * layer + 1..2 * layer + 2), rows_all * c);
+        let activations = layers.of(layer, config, rows_all);
+        let middle = residual.middle(layer);
 
         let activated = wide.get_mut(..rows_all * f).unwrap_or_default();
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
@@ -179,9 +189,8 @@ impl Pass<'_> {
         let (block, mut d_block, masks) = self.block_and_gradient(layer, parameters, gradients);
         let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
             workspace;
-        let activations = part_mut(layers, layer..layer + 1, workspace.layer);
-        let activations = LayerActivations::new(activations, config, rows_all);
-        let x = part(residual, &(2 * layer..2 * layer + 1), rows_all * c);
+        let activations = layers.of(layer, config, rows_all);
+        let x = residual.x(layer);
 
         let d_qkv = wide.get_mut(..rows_all * 3 * c).unwrap_or_default();
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);

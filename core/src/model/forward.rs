@@ -2,8 +2,8 @@
 
 use core::iter::once;
 
-use super::{Pass, part, part_mut};
-use crate::layout::{Block, Cut, LayerActivations, Norm, Parameters, Workspace};
+use super::{Pass, part};
+use crate::layout::{Block, Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 
@@ -29,6 +29,15 @@ impl Forward {
     }
 }
 
+/// How much of a block is computed.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Extent {
+    /// All.
+    Whole,
+    /// What its backward needs: not the MLP's second product, and x after the block stays as it is.
+    Activations,
+}
+
 impl Pass<'_> {
     pub(super) fn forward_trusted(&self, workspace: &mut Workspace<'_>) {
         for stage in Forward::all(self.plan.config.layers) {
@@ -40,7 +49,7 @@ impl Pass<'_> {
         let parameters = Parameters::new(self.parameters, self.plan);
         match stage {
             Forward::Embedding => self.embedding(&parameters, workspace),
-            Forward::Block { layer } => self.block(layer, &parameters, workspace),
+            Forward::Block { layer } => self.block(layer, &parameters, workspace, Extent::Whole),
             Forward::Head => self.head(&parameters, workspace),
         }
     }
@@ -48,7 +57,7 @@ impl Pass<'_> {
     /// x = dropout(token embedding + position embedding).
     fn embedding(&self, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
-        let x = part_mut(workspace.residual, 0..1, self.rows() * c);
+        let x = workspace.residual.x_mut(0);
         let mask = self.embedding_mask();
         self.by_sequence([(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
@@ -62,17 +71,20 @@ impl Pass<'_> {
     }
 
     /// middle = x + dropout(projection(attention(norm(x)))), out = middle + dropout(mlp(norm(middle))).
-    fn block(&self, layer: usize, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
+    pub(super) fn block(
+        &self,
+        layer: usize,
+        parameters: &Parameters<&[f32]>,
+        workspace: &mut Workspace<'_>,
+        extent: Extent,
+    ) {
         let config = &self.plan.config;
         let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, f, h) = (config.width, config.hidden, config.heads);
         let block = Block::new(part(parameters.blocks, &(layer..layer + 1), self.plan.block()), config);
         let masks = self.masks(layer);
-        let activations = part_mut(workspace.layers, layer..layer + 1, workspace.layer);
-        let activations = LayerActivations::new(activations, config, self.rows());
-        let mut residual = part_mut(workspace.residual, 2 * layer..2 * layer + 3, self.rows() * c);
-        let [x, middle, out] = core::array::from_fn(|_| residual.cut(self.rows() * c));
-        let x = &*x;
+        let activations = workspace.layers.of(layer, config, self.rows());
+        let (x, middle, out) = workspace.residual.of(layer);
         let buffers = [
             (middle, c),
             (out, c),
@@ -113,6 +125,9 @@ impl Pass<'_> {
 
             norm_forward(self, &block.ln_2, normed, mean_2, rstd_2, middle);
             linear::forward_trusted(simd, hidden, normed, block.c_fc.parts(), product(f, c), scratch);
+            if extent == Extent::Activations {
+                return;
+            }
             let activated = wide.get_mut(..m * f).unwrap_or_default();
             gelu::activate(simd, activated, hidden, config.activation);
             linear::forward_trusted(
@@ -135,7 +150,7 @@ impl Pass<'_> {
         let config = &self.plan.config;
         let (rows, c) = (self.rows(), config.width);
         let norm = &parameters.final_norm;
-        let x = part(workspace.residual, &(2 * config.layers..2 * config.layers + 1), rows * c);
+        let x = workspace.residual.x(config.layers);
         let buffers = [
             (&mut *workspace.final_mean, 1),
             (&mut *workspace.final_rstd, 1),

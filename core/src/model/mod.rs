@@ -16,7 +16,7 @@ pub use forward::Forward;
 pub use stage::Stage;
 
 use crate::error::{Error, exact_length};
-use crate::layout::{LayerActivations, Parameters, Plan, Shape, Workspace};
+use crate::layout::{Parameters, Plan, Shape, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
@@ -157,7 +157,7 @@ impl Pass<'_> {
         let mut workspace = self.check(workspace)?;
         let mut gradients = Parameters::new(gradients, self.plan);
         let mut sum = 0.0;
-        for stage in Stage::all(self.plan.config.layers) {
+        for stage in Stage::all(self.plan) {
             self.stage(stage, &mut gradients, mode, &mut workspace, targets, counted, &mut sum)?;
         }
         Ok(Loss { sum, counted: counted_here })
@@ -283,15 +283,14 @@ pub fn logits<'w>(plan: &Plan, workspace: &'w mut [f32], shape: Shape) -> Result
 }
 
 /// The queries, keys and values `[R, 3C]` of one block that [`Pass::forward`] left in the workspace: for each
-/// sequence, what [`crate::ops::attention`] takes.
+/// sequence, what [`crate::ops::attention`] takes. A plan that recomputes has those of the last block only.
 pub fn qkv<'w>(
     plan: &Plan,
     workspace: &'w mut [f32],
     shape: Shape,
     layer: usize,
 ) -> Result<&'w [f32], Error> {
-    let workspace = Workspace::new(workspace, plan, shape)?;
-    let mut layers = workspace.layers.chunks_exact_mut(workspace.layer.max(1));
-    let region = layers.nth(layer).ok_or(Error::Plan { what: "so many layers" })?;
-    Ok(LayerActivations::new(region, &plan.config, shape.rows()).qkv)
+    let Workspace { layers, .. } = Workspace::new(workspace, plan, shape)?;
+    let activations = layers.into_kept(layer, &plan.config, shape.rows());
+    Ok(activations.ok_or(Error::Plan { what: "that block's activations" })?.qkv)
 }

@@ -4,6 +4,7 @@
 use core::iter::once;
 
 use super::{Backward, Forward, Gradients, Loss, Pass};
+use crate::config::Config;
 use crate::error::Error;
 use crate::layout::{Parameters, Plan, Workspace};
 use crate::ops::cross_entropy;
@@ -20,15 +21,17 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// A whole training pass over so many layers, in its order.
-    pub fn all(layers: usize) -> impl Iterator<Item = Stage> {
-        let forward = Forward::all(layers).map(Stage::Forward);
-        forward.chain(once(Stage::Loss)).chain(Backward::all(layers).map(Stage::Backward))
+    /// A whole training pass, as the plan has it, in its order.
+    pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> + use<> {
+        let forward = Forward::all(plan.config.layers).map(Stage::Forward);
+        forward.chain(once(Stage::Loss)).chain(Backward::all(plan).map(Stage::Backward))
     }
 
     /// How many stages a training pass has.
-    pub const fn count(layers: usize) -> usize {
-        3 * layers + 5
+    pub const fn count(plan: &Plan) -> usize {
+        let layers = plan.config.layers;
+        let recomputed = if plan.options.recompute { layers.saturating_sub(1) } else { 0 };
+        3 * layers + 5 + recomputed
     }
 }
 
@@ -46,6 +49,20 @@ impl Plan {
         let halves = max(attention, f.saturating_mul(4));
         let per_row = max(max(block, halves), heads).saturating_mul(c);
         per_row.saturating_mul(t).saturating_mul(self.options.batch)
+    }
+}
+
+impl Plan {
+    /// The multiply-adds that [`crate::Options::recompute`] adds to a pass over a full batch: R (4 C^2 + C F + 2 T C)
+    /// for each block but the last; 0 without it.
+    pub const fn recomputed(&self) -> usize {
+        let Config { context: t, width: c, hidden: f, layers, .. } = self.config;
+        if !self.options.recompute {
+            return 0;
+        }
+        let block = c.saturating_mul(4).saturating_add(f).saturating_add(t.saturating_mul(2));
+        let pass = block.saturating_mul(c).saturating_mul(t).saturating_mul(self.options.batch);
+        pass.saturating_mul(layers.saturating_sub(1))
     }
 }
 
@@ -68,7 +85,7 @@ impl Pass<'_> {
         let mut workspace = self.check(workspace)?;
         let mut gradients = Parameters::new(gradients, self.plan);
         let mut loss = 0.0;
-        if let Some(stage) = Stage::all(self.plan.config.layers).nth(number) {
+        if let Some(stage) = Stage::all(self.plan).nth(number) {
             self.stage(stage, &mut gradients, mode, &mut workspace, targets, counted, &mut loss)?;
         }
         Ok(loss)

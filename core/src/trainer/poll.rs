@@ -43,7 +43,7 @@ impl Trainer<'_> {
 
     /// How many calls of [`Trainer::poll`] make a step.
     pub fn pieces_per_step(&self) -> u64 {
-        let stages = Stage::count(self.plan.config.layers) as u64;
+        let stages = Stage::count(&self.plan) as u64;
         let parts = parts(self.plan.parameters) as u64;
         stages.saturating_mul(self.recipe.accumulate as u64).saturating_add(2 * parts)
     }
@@ -65,7 +65,7 @@ impl Trainer<'_> {
 
     fn piece(&mut self, text: Tokens<'_>) -> Result<Poll<Report>, Error> {
         let done = usize::try_from(self.pieces.done).unwrap_or(usize::MAX);
-        let stages = Stage::count(self.plan.config.layers);
+        let stages = Stage::count(&self.plan);
         let passes = stages.saturating_mul(self.recipe.accumulate);
         let parts = parts(self.plan.parameters);
         match done.checked_sub(passes) {

@@ -19,7 +19,12 @@ impl Session {
     /// What need not be cleared is NaN, so that reading before writing shows.
     pub fn new(config: &Config, recipe: &Recipe, batch: usize, threads: usize) -> Session {
         let optimizer = recipe.optimizer.state();
-        let plan = Plan::new(config, &Options { batch, threads, optimizer }).unwrap();
+        Session::with(config, &Options { threads, optimizer, ..Options::new(batch) })
+    }
+
+    /// As [`Session::new`], with these options.
+    pub fn with(config: &Config, options: &Options) -> Session {
+        let plan = Plan::new(config, options).unwrap();
         Session {
             plan,
             parameters: vec![f32::NAN; plan.parameters],

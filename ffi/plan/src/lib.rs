@@ -59,6 +59,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
         ("batch", integer(options.batch)),
         ("threads", integer(options.threads)),
         ("optimizer", optimizer.to_owned()),
+        ("recompute", integer(options.recompute.into())),
     ];
     let name = |field: &str| format!("{prefix}_{}", field.to_uppercase());
     let defines = |fields: &[(&str, String)]| -> String {

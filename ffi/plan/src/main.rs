@@ -40,6 +40,9 @@ struct Arguments {
     /// What the optimiser keeps: AdamW's moments, a momentum, or nothing
     #[arg(long, value_enum, default_value = "adamw")]
     optimizer: OptimizerName,
+    /// Make each block's activations again in backward: less memory, more work, the same results
+    #[arg(long)]
+    recompute: bool,
     /// The head has a matrix of its own
     #[arg(long)]
     untied: bool,
@@ -132,6 +135,7 @@ impl Arguments {
                 OptimizerName::Momentum => OptimizerState::Momentum,
                 OptimizerName::None => OptimizerState::None,
             },
+            recompute: self.recompute,
         }
     }
 }

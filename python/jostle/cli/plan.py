@@ -51,13 +51,17 @@ def command(
     optimizer: Annotated[
         Optimizer, typer.Option(help="AdamW, SGD with momentum, or plain SGD.")
     ] = Optimizer.adamw,
+    recompute: Annotated[
+        bool,
+        typer.Option("--recompute", help="Make each block's activations again in the backward pass (C, Rust)."),
+    ] = False,
     fit: Annotated[
         int | None,
         typer.Option(
             parser=parse_bytes,
             metavar="BYTES",
             help="A budget, like 256K, 1.5M, 2G: finds the most threads and the largest batch, up to those"
-            " given, that train in it.",
+            " given, that train in it; where one sequence on one thread doesn't, recomputes.",
         ),
     ] = None,
     defines: Annotated[
@@ -82,7 +86,7 @@ def command(
         tied=tied,
         dropout=dropout,
     )
-    plan = jostle.plan(config, batch, threads, optimizer.value, budget=fit)
+    plan = jostle.plan(config, batch, threads, optimizer.value, recompute=recompute, budget=fit)
     if defines:
         command = shlex.join(["jostle", *sys.argv[1:]])
         print(plan.defines(device=device, prefix=prefix, command=command), end="")
@@ -98,6 +102,8 @@ def command(
     table.add_row("generation", f"{plan['generation']:,}", "")
     console = Console()
     console.print(table)
+    if plan.recompute:
+        console.print(f"recomputes {plan.recomputed:,} multiply-adds a pass", highlight=False)
     if fit is not None:
         console.print(
             f"fits {fit:,} bytes with batch {plan.batch} and threads {plan.threads}", highlight=False
