@@ -53,7 +53,9 @@ def command(
     ] = Optimizer.adamw,
     recompute: Annotated[
         bool,
-        typer.Option("--recompute", help="Make each block's activations again in the backward pass (C, Rust)."),
+        typer.Option(
+            "--recompute", help="Make each block's activations again in the backward pass (C, Rust)."
+        ),
     ] = False,
     fit: Annotated[
         int | None,
