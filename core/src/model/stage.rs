@@ -50,9 +50,7 @@ impl Plan {
         let per_row = max(max(block, halves), heads).saturating_mul(c);
         per_row.saturating_mul(t).saturating_mul(self.options.batch)
     }
-}
 
-impl Plan {
     /// The multiply-adds that [`crate::Options::recompute`] adds to a pass over a full batch: R (4 C^2 + C F + 2 T C)
     /// for each block but the last; 0 without it.
     pub const fn recomputed(&self) -> usize {
