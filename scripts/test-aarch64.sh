@@ -11,8 +11,9 @@ if [ "$(uname -m)" = aarch64 ]; then
     echo "aarch64: this machine is one; its tests have run natively"
     exit
 fi
-{ command -v qemu-aarch64 && command -v aarch64-linux-gnu-gcc; } >/dev/null ||
-    packages qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross ||
+# Packages first: a compiler on the path may have come without its C library.
+packages qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross ||
+    { command -v qemu-aarch64 && command -v aarch64-linux-gnu-gcc; } >/dev/null ||
     not_run "aarch64: needs qemu-aarch64 and aarch64-linux-gnu-gcc (Debian: qemu-user gcc-aarch64-linux-gnu)"
 if rustup_has $target; then
     cargo=cargo

@@ -137,8 +137,9 @@ refuse "parameters is too large for this machine" --heads 2 --hidden 9999999 --d
 
 # Static arrays: on a Cortex-M4F, with the archive that needs no operating system.
 target=thumbv7em-none-eabihf
-{ command -v arm-none-eabi-gcc && command -v qemu-system-arm; } >/dev/null ||
-    packages gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm ||
+# Packages first: a compiler on the path may have come without its C library.
+packages gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm ||
+    { command -v arm-none-eabi-gcc && command -v qemu-system-arm; } >/dev/null ||
     not_run "static arrays on a device: needs arm-none-eabi-gcc with newlib and qemu-system-arm" \
         "(Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)"
 scripts/freestanding.sh $target
