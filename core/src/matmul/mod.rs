@@ -7,10 +7,24 @@
 //! share out elements of C: neither the instruction set, nor the blocking, nor the number of threads shows in
 //! a single bit. [`reference()`] is the contract in ten lines.
 
-#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
+#[cfg_attr(
+    any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code, reason = "another product is in use")
+)]
 mod packed;
-#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
+#[cfg_attr(
+    any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code, reason = "another product is in use")
+)]
 mod row;
+#[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+#[cfg_attr(
+    any(feature = "matrixmultiply", target_arch = "x86_64", target_arch = "aarch64"),
+    allow(dead_code, reason = "another product is in use")
+)]
+mod small;
+#[cfg(fused = "thumb")]
+mod thumb;
 
 use core::ops::Range;
 
@@ -18,10 +32,12 @@ use crate::error::Error;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
 
-#[cfg(not(feature = "matrixmultiply"))]
+#[cfg(all(not(feature = "matrixmultiply"), any(target_arch = "x86_64", target_arch = "aarch64")))]
 use packed::product;
 pub(crate) use packed::scratch_on;
 pub use packed::{Machine, scratch};
+#[cfg(all(not(feature = "matrixmultiply"), not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
+use small::product;
 
 /// A matrix that is read: element `[i, j]` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]

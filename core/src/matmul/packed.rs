@@ -69,8 +69,11 @@ pub const fn scratch(m: usize, n: usize, k: usize) -> usize {
     scratch_on(Machine::HERE, m, n, k)
 }
 
-/// [`scratch`] on another machine than this.
+/// [`scratch`] on another machine than this: none where nothing is packed.
 pub(crate) const fn scratch_on(machine: Machine, m: usize, n: usize, k: usize) -> usize {
+    if matches!(machine, Machine::Small) {
+        return 0;
+    }
     let k = min(k, BLOCK_K);
     let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), block_n(machine)) * k;
     let a = min(m, block_m(machine)) * k;

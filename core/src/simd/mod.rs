@@ -15,6 +15,7 @@ pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+mod scalar;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
+pub(crate) use scalar::mul_add as scalar_mul_add;
 
 /// Lanes of a [`Vector`].
 pub(crate) const LANES: usize = 16;
