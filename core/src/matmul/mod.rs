@@ -7,24 +7,12 @@
 //! share out elements of C: neither the instruction set, nor the blocking, nor the number of threads shows in
 //! a single bit. [`reference()`] is the contract in ten lines.
 
-#[cfg_attr(
-    any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
-    allow(dead_code, reason = "another product is in use")
-)]
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod packed;
-#[cfg_attr(
-    any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
-    allow(dead_code, reason = "another product is in use")
-)]
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod row;
-#[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-#[cfg_attr(
-    any(feature = "matrixmultiply", target_arch = "x86_64", target_arch = "aarch64"),
-    allow(dead_code, reason = "another product is in use")
-)]
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod small;
-#[cfg(fused = "thumb")]
-mod thumb;
 
 use core::ops::Range;
 
@@ -32,12 +20,8 @@ use crate::error::Error;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
 
-#[cfg(all(not(feature = "matrixmultiply"), any(target_arch = "x86_64", target_arch = "aarch64")))]
-use packed::product;
 pub(crate) use packed::scratch_on;
 pub use packed::{Machine, scratch};
-#[cfg(all(not(feature = "matrixmultiply"), not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-use small::product;
 
 /// A matrix that is read: element `[i, j]` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
@@ -342,10 +326,39 @@ pub fn reference(
     Ok(())
 }
 
+/// `C = start + A B`.
+///
+/// # Safety
+/// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
+/// - C must be writable and nobody else's meanwhile.
+/// - `space` must hold [`scratch`] elements.
+#[cfg(not(feature = "matrixmultiply"))]
+#[allow(clippy::too_many_arguments)]
+unsafe fn product(
+    simd: InstructionSet,
+    size: Size,
+    c: *mut f32,
+    c_stride: usize,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Operand<'_>,
+    causal: Causal,
+    space: &mut [f32],
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match (Machine::HERE, b) {
+            (Machine::Large, _) => packed::product(simd, size, c, c_stride, start, a, b, causal, space),
+            (Machine::Small, Operand::Plain(b)) => small::product(size, c, c_stride, start, a, b, causal),
+            (Machine::Small, Operand::Packed(_)) => {}
+        }
+    }
+}
+
 /// The product by the `matrixmultiply` crate: another order of summation, for comparison.
 ///
 /// # Safety
-/// As for `packed::product`.
+/// As for the product that this replaces.
 #[cfg(feature = "matrixmultiply")]
 #[allow(clippy::too_many_arguments)]
 unsafe fn product(

@@ -3,54 +3,9 @@
 
 use core::ops::Range;
 
-use super::{Causal, Matrix, Operand, Size, Start};
-use crate::simd::{InstructionSet, scalar_mul_add};
-
-#[cfg(not(fused = "thumb"))]
-use self::portable::kernel;
-#[cfg(fused = "thumb")]
-use super::thumb::kernel;
-
-/// Rows and columns of a tile.
-pub(super) const SIDE: usize = 4;
-
-/// Which way an operand of a tile is contiguous.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Along the inner index: four lines, each with its own pointer.
-    Along,
-    /// Across it: four elements at each step, `step` apart.
-    Across,
-}
-
-/// An operand's four lines: rows of A, or columns of B.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(super) struct Lines {
-    /// The first element of each line; where they lie across, only the first line's is used.
-    pub line: [*const f32; SIDE],
-    /// From one inner index to the next, in elements; where they lie along, it is one and not used.
-    pub step: usize,
-}
-
-/// One tile: `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`. The order of the fields is part of the kernels.
-#[repr(C)]
-pub(super) struct Tile {
-    pub start: *const f32,
-    /// From one row to the next, in elements, as in C.
-    pub start_row: usize,
-    pub c: *mut f32,
-    pub c_row: usize,
-    pub k: usize,
-    pub a: Lines,
-    pub b: Lines,
-}
-
-/// Computes a tile.
-///
-/// # Safety
-/// Sixteen elements of `start` and of C and `k` steps of both operands must be within what the pointers may reach.
-pub(super) type Kernel = unsafe extern "C" fn(&Tile);
+use super::{Causal, Matrix, Size, Start};
+use crate::simd::scalar::{kernel, mul_add};
+use crate::simd::tile::{Form, Kernel, Lines, SIDE, Tile};
 
 /// The ways in which the lines of an operand lie, four of which begin at `first` or, of fewer, end with it again.
 #[derive(Clone, Copy)]
@@ -101,21 +56,17 @@ impl Side {
 /// # Safety
 /// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
 /// - C must be writable and nobody else's meanwhile.
-#[allow(clippy::too_many_arguments)]
 #[inline(never)]
 pub(super) unsafe fn product(
-    _: InstructionSet,
     size: Size,
     c: *mut f32,
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Operand<'_>,
+    b: Matrix<'_>,
     causal: Causal,
-    _: &mut [f32],
 ) {
     let Size { m, n, k } = size;
-    let Operand::Plain(b) = b else { return };
     if m == 0 || n == 0 {
         return;
     }
@@ -250,60 +201,11 @@ unsafe fn elements(
                     b.data.as_ptr().wrapping_add(column * b.column_stride),
                 );
                 for _ in 0..k {
-                    sum = scalar_mul_add(*x, *y, sum);
+                    sum = mul_add(*x, *y, sum);
                     x = x.wrapping_add(a.column_stride);
                     y = y.wrapping_add(b.row_stride);
                 }
                 *to = sum;
-            }
-        }
-    }
-}
-
-/// The kernels in Rust.
-#[cfg(not(fused = "thumb"))]
-mod portable {
-    use super::{Form, Kernel, SIDE, Tile};
-    use crate::simd::scalar_mul_add;
-
-    pub(super) fn kernel(a: Form, b: Form) -> Option<Kernel> {
-        match (a, b) {
-            (Form::Along, Form::Along) => Some(tile::<false, false>),
-            (Form::Along, Form::Across) => Some(tile::<false, true>),
-            (Form::Across, Form::Across) => Some(tile::<true, true>),
-            (Form::Across, Form::Along) => None,
-        }
-    }
-
-    /// # Safety
-    /// As for [`Kernel`].
-    unsafe extern "C" fn tile<const A_ACROSS: bool, const B_ACROSS: bool>(t: &Tile) {
-        // SAFETY: see above.
-        unsafe {
-            let mut sums = [[0.0; SIDE]; SIDE];
-            for (i, row) in sums.iter_mut().enumerate() {
-                for (j, sum) in row.iter_mut().enumerate() {
-                    *sum = *t.start.add(i * t.start_row + j);
-                }
-            }
-            for p in 0..t.k {
-                let (mut a, mut b) = ([0.0; SIDE], [0.0; SIDE]);
-                for (i, a) in a.iter_mut().enumerate() {
-                    *a = if A_ACROSS { *t.a.line[0].add(p * t.a.step + i) } else { *t.a.line[i].add(p) };
-                }
-                for (j, b) in b.iter_mut().enumerate() {
-                    *b = if B_ACROSS { *t.b.line[0].add(p * t.b.step + j) } else { *t.b.line[j].add(p) };
-                }
-                for (row, a) in sums.iter_mut().zip(a) {
-                    for (sum, b) in row.iter_mut().zip(b) {
-                        *sum = scalar_mul_add(a, b, *sum);
-                    }
-                }
-            }
-            for (i, row) in sums.into_iter().enumerate() {
-                for (j, sum) in row.into_iter().enumerate() {
-                    *t.c.add(i * t.c_row + j) = sum;
-                }
             }
         }
     }
@@ -338,21 +240,9 @@ mod tests {
                         let mut c: Vec<f32> = numbers(7).take(size.m * stride).collect();
                         let mut wanted = c.clone();
                         reference(*size, (&mut wanted, stride), start, a, b).unwrap();
-                        let operand = Operand::Plain(b);
-                        let simd = InstructionSet::PORTABLE;
                         // SAFETY: the reference has checked the same sizes.
                         unsafe {
-                            product(
-                                simd,
-                                *size,
-                                c.as_mut_ptr(),
-                                stride,
-                                start,
-                                a,
-                                operand,
-                                Causal::Whole,
-                                &mut [],
-                            );
+                            product(*size, c.as_mut_ptr(), stride, start, a, b, Causal::Whole);
                         }
                         assert_eq!(c, wanted, "{size:?}, A in way {i}, B in way {j}");
                     }
@@ -377,12 +267,12 @@ mod tests {
             (weights.transposed(), x, Causal::InnerTransposed { first: 0 }),
         ];
         for (a, b, causal) in cases {
-            let (size, simd) = (Size { m: T, n: T, k: T }, InstructionSet::PORTABLE);
+            let size = Size { m: T, n: T, k: T };
             let (mut c, mut wanted) = ([0.0; T * T], [0.0; T * T]);
             reference(size, (&mut wanted, T), Start::Zero, a, b).unwrap();
             // SAFETY: the reference has checked the same sizes.
             unsafe {
-                product(simd, size, c.as_mut_ptr(), T, Start::Zero, a, Operand::Plain(b), causal, &mut []);
+                product(size, c.as_mut_ptr(), T, Start::Zero, a, b, causal);
             }
             for (i, (c, wanted)) in c.chunks(T).zip(wanted.chunks(T)).enumerate() {
                 let columns = if let Causal::Columns { .. } = causal { i + 1 } else { T };

@@ -1,4 +1,4 @@
-//! The tiles of `small` for Arm's Cortex-M with a floating-point unit: one `vfma.f32` for each multiply-add.
+//! The fused multiply-add and the tiles of Arm's Cortex-M with a floating-point unit: `vfma.f32`.
 //!
 //! Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time, read by
 //! one instruction for each line (along) or each step (across). Written outside of functions, because inline
@@ -7,9 +7,34 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
-use super::small::{Form, Kernel, Tile};
+use super::tile::{Form, Kernel, Tile};
 
-pub(super) fn kernel(a: Form, b: Form) -> Option<Kernel> {
+/// `a * b + c` with one rounding.
+#[inline(always)]
+pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+    // SAFETY: below; the ABI of these targets hands floats over in s0, s1, s2.
+    unsafe { jostle_mul_add(a, b, c) }
+}
+
+unsafe extern "C" {
+    fn jostle_mul_add(a: f32, b: f32, c: f32) -> f32;
+}
+
+global_asm!(
+    ".fpu fpv4-sp-d16",
+    ".section .text.jostle_mul_add,\"ax\",%progbits",
+    ".p2align 2",
+    ".thumb_func",
+    ".type jostle_mul_add,%function",
+    "jostle_mul_add:",
+    "vfma.f32 s2, s0, s1",
+    "vmov.f32 s0, s2",
+    "bx lr",
+    ".size jostle_mul_add, . - jostle_mul_add",
+    ".text",
+);
+
+pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
     match (a, b) {
         (Form::Along, Form::Along) => Some(jostle_tile_along_along),
         (Form::Along, Form::Across) => Some(jostle_tile_along_across),
