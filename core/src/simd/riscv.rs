@@ -1,4 +1,4 @@
-//! The fused multiply-add of RISC-V.
+//! The fused multiply-add and the square root of RISC-V.
 
 pub(crate) use super::tile::kernel;
 
@@ -15,4 +15,18 @@ pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
         );
     }
     sum
+}
+
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    let root;
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!(
+            "fsqrt.s {root}, {x}",
+            root = lateout(freg) root, x = in(freg) x,
+            options(pure, nomem, nostack)
+        );
+    }
+    root
 }

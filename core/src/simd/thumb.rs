@@ -16,23 +16,35 @@ pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     unsafe { jostle_mul_add(a, b, c) }
 }
 
-unsafe extern "C" {
-    fn jostle_mul_add(a: f32, b: f32, c: f32) -> f32;
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    // SAFETY: as above.
+    unsafe { jostle_sqrt(x) }
 }
 
-global_asm!(
-    ".fpu fpv4-sp-d16",
-    ".section .text.jostle_mul_add,\"ax\",%progbits",
-    ".p2align 2",
-    ".thumb_func",
-    ".type jostle_mul_add,%function",
-    "jostle_mul_add:",
-    "vfma.f32 s2, s0, s1",
-    "vmov.f32 s0, s2",
-    "bx lr",
-    ".size jostle_mul_add, . - jostle_mul_add",
-    ".text",
-);
+unsafe extern "C" {
+    fn jostle_mul_add(a: f32, b: f32, c: f32) -> f32;
+    fn jostle_sqrt(x: f32) -> f32;
+}
+
+macro_rules! function {
+    ($name:literal, $($instruction:expr),* $(,)?) => {
+        global_asm!(
+            ".fpu fpv4-sp-d16",
+            concat!(".section .text.", $name, ",\"ax\",%progbits"),
+            ".p2align 2",
+            ".thumb_func",
+            concat!(".type ", $name, ",%function"),
+            concat!($name, ":"),
+            $($instruction,)*
+            concat!(".size ", $name, ", . - ", $name),
+            ".text",
+        );
+    };
+}
+
+function!("jostle_mul_add", "vfma.f32 s2, s0, s1", "vmov.f32 s0, s2", "bx lr");
+function!("jostle_sqrt", "vsqrt.f32 s0, s0", "bx lr");
 
 pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
     match (a, b) {
