@@ -1,6 +1,6 @@
 //! The fused multiply-add and the square root of RISC-V.
 
-pub(crate) use super::tile::kernel;
+use super::tile::{self, Form, Kernel};
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
@@ -29,4 +29,8 @@ pub(crate) fn sqrt(x: f32) -> f32 {
         );
     }
     root
+}
+
+pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
+    tile::kernel::<true>(a, b)
 }
