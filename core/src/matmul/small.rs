@@ -309,22 +309,27 @@ mod tests {
             row[i + 1..].fill(0.0);
         }
         let (x, weights) = (Matrix::new(&numbers, T), Matrix::new(&weights, T));
-        let cases = [
-            (x, x.transposed(), Causal::Columns { first: 0 }),
-            (weights, x, Causal::Inner { first: 0 }),
-            (weights.transposed(), x, Causal::InnerTransposed { first: 0 }),
-        ];
-        for (a, b, causal) in cases {
-            let size = Size { m: T, n: T, k: T };
-            let (mut c, mut wanted) = ([0.0; T * T], [0.0; T * T]);
-            reference(size, (&mut wanted, T), Start::Zero, a, b).unwrap();
-            // SAFETY: the reference has checked the same sizes.
-            unsafe {
-                product(size, c.as_mut_ptr(), T, Start::Zero, a, b, causal);
-            }
-            for (i, (c, wanted)) in c.chunks(T).zip(wanted.chunks(T)).enumerate() {
-                let columns = if let Causal::Columns { .. } = causal { i + 1 } else { T };
-                assert_eq!(c[..columns], wanted[..columns], "row {i}");
+        for count in [1, 2, 3, 5, T] {
+            let first = T - count;
+            let (rows, weights) = (x.from(first, 0), weights.from(first, 0));
+            let size = Size { m: count, n: T, k: T };
+            let cases = [
+                (size, rows, x.transposed(), Causal::Columns { first }),
+                (size, weights, x, Causal::Inner { first }),
+                (Size { m: T, n: T, k: count }, weights.transposed(), x, Causal::InnerTransposed { first }),
+            ];
+            for (size, a, b, causal) in cases {
+                for start in [Start::Zero, Start::Accumulate] {
+                    let (mut c, mut wanted) = ([0.5; T * T], [0.5; T * T]);
+                    reference(size, (&mut wanted, T), start, a, b).unwrap();
+                    // SAFETY: the reference has checked the same sizes.
+                    unsafe { product(size, c.as_mut_ptr(), T, start, a, b, causal) };
+                    for (i, (c, wanted)) in c.chunks(T).zip(wanted.chunks(T)).enumerate() {
+                        let columns =
+                            if let Causal::Columns { .. } = causal { T.min(first + i + 1) } else { T };
+                        assert_eq!(c[..columns], wanted[..columns], "{count} rows, row {i}");
+                    }
+                }
             }
         }
     }
