@@ -107,6 +107,15 @@ pub(crate) enum Causal {
 }
 
 impl Causal {
+    /// Whether any of these rows wants the columns from `column` on.
+    #[inline(always)]
+    fn wants(self, rows: &Range<usize>, column: usize) -> bool {
+        match self {
+            Causal::Columns { first } => column < rows.end + first,
+            Causal::Whole | Causal::Inner { .. } | Causal::InnerTransposed { .. } => true,
+        }
+    }
+
     /// The steps, counted from the block's first, that the inner block `inner` takes for a tile of rows and the
     /// columns from `column` on; `None` where the tile is not wanted.
     #[inline(always)]
@@ -114,7 +123,7 @@ impl Causal {
         let length = inner.end - inner.start;
         match self {
             Causal::Whole => Some(0..length),
-            Causal::Columns { first } => (column < rows.end + first).then_some(0..length),
+            Causal::Columns { .. } => self.wants(&rows, column).then_some(0..length),
             Causal::Inner { first } => Some(0..length.min((rows.end + first).saturating_sub(inner.start))),
             Causal::InnerTransposed { first } => {
                 Some(length.min(rows.start.saturating_sub(first).saturating_sub(inner.start))..length)

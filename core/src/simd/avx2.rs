@@ -57,6 +57,7 @@ impl Vector for Avx2 {
     type Bits = (__m256i, __m256i);
     type Mask = (__m256, __m256);
     const TILE_ROWS: usize = 6;
+    const TILE_PANELS: usize = 1;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -43,7 +43,8 @@ macro_rules! bitwise {
 impl Vector for Avx512 {
     type Bits = __m512i;
     type Mask = __mmask16;
-    const TILE_ROWS: usize = 14;
+    const TILE_ROWS: usize = 12;
+    const TILE_PANELS: usize = 2;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -37,6 +37,9 @@ pub(crate) trait Vector: Copy {
     type Mask: Copy;
     /// Rows of a product's register tile: as many accumulators as the registers hold beside the operands.
     const TILE_ROWS: usize;
+    /// Its panels of sixteen columns: two where one register holds sixteen lanes, so that an element of A serves two
+    /// multiply-adds, which loads would otherwise hold up.
+    const TILE_PANELS: usize;
 
     fn splat(value: f32) -> Self;
     fn load(from: &[f32; LANES]) -> Self;

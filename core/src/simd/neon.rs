@@ -29,6 +29,7 @@ impl Vector for Neon {
     type Bits = [uint32x4_t; 4];
     type Mask = [uint32x4_t; 4];
     const TILE_ROWS: usize = 6;
+    const TILE_PANELS: usize = 1;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {

@@ -23,6 +23,7 @@ impl Vector for Portable {
     type Bits = [u32; LANES];
     type Mask = [bool; LANES];
     const TILE_ROWS: usize = 4;
+    const TILE_PANELS: usize = 1;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
