@@ -462,15 +462,16 @@ unsafe fn tile<V: Vector, const FORM: u8, const M: usize, const P: usize>(t: Til
             }
         }
         let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.k / UNROLL {
-            for p in 0..UNROLL {
+        let unroll = if P == 1 { UNROLL } else { 1 };
+        for _ in 0..t.k / unroll {
+            for p in 0..unroll {
                 let (a, b) = (a.wrapping_add(p * a_column), b.wrapping_add(p * t.b_row));
                 step(&mut sums, a, a_row, b, t.b_panel);
             }
-            a = a.wrapping_add(UNROLL * a_column);
-            b = b.wrapping_add(UNROLL * t.b_row);
+            a = a.wrapping_add(unroll * a_column);
+            b = b.wrapping_add(unroll * t.b_row);
         }
-        for _ in 0..t.k % UNROLL {
+        for _ in 0..t.k % unroll {
             step(&mut sums, a, a_row, b, t.b_panel);
             a = a.wrapping_add(a_column);
             b = b.wrapping_add(t.b_row);
