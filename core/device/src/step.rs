@@ -12,7 +12,7 @@ macro_rules! model {
         /// Instructions of one step and its multiply-accumulates.
         pub fn $name(counter: fn() -> u32) -> Result<(u32, u32, u32), Error> {
             const CONFIG: Config = Config::new(27, 16, 1, 4, $width);
-            const OPTIONS: Options = Options { batch: $batch, threads: 1, optimizer: OptimizerState::AdamW };
+            const OPTIONS: Options = Options { batch: $batch, threads: 1, optimizer: OptimizerState::AdamW, recompute: false };
             const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
                 Ok(plan) => plan,
                 Err(_) => panic!("not a model"),
