@@ -17,11 +17,7 @@ mod packed;
     allow(dead_code, reason = "another product is in use")
 )]
 mod row;
-#[cfg(any(test, not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-#[cfg_attr(
-    any(feature = "matrixmultiply", target_arch = "x86_64", target_arch = "aarch64"),
-    allow(dead_code, reason = "another product is in use")
-)]
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "another product is in use"))]
 mod small;
 #[cfg(fused = "thumb")]
 mod thumb;
@@ -32,12 +28,10 @@ use crate::error::Error;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
 
-#[cfg(all(not(feature = "matrixmultiply"), any(target_arch = "x86_64", target_arch = "aarch64")))]
+#[cfg(not(feature = "matrixmultiply"))]
 use packed::product;
 pub(crate) use packed::scratch_on;
 pub use packed::{Machine, scratch};
-#[cfg(all(not(feature = "matrixmultiply"), not(any(target_arch = "x86_64", target_arch = "aarch64"))))]
-use small::product;
 
 /// A matrix that is read: element `[i, j]` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
@@ -99,7 +93,12 @@ pub(crate) fn pack<'a>(
 ) -> (Operand<'a>, &'a mut [f32]) {
     let readable = reach(k, n, b.row_stride, b.column_stride).is_some_and(|length| length <= b.data.len());
     let length = packed_length(Machine::HERE, n, k);
-    if length == 0 || length > space.len() || !readable || cfg!(feature = "matrixmultiply") {
+    if !simd.has_vectors()
+        || length == 0
+        || length > space.len()
+        || !readable
+        || cfg!(feature = "matrixmultiply")
+    {
         return (Operand::Plain(b), space);
     }
     let (to, rest) = space.split_at_mut(length);
