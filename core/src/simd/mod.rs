@@ -236,7 +236,12 @@ pub(crate) fn map<V: Vector, const N: usize>(
     inputs: [&[f32]; N],
     mut f: impl FnMut(usize, [V; N]) -> V,
 ) {
-    update_all([out], inputs, |i, _, inputs| [f(i, inputs)]);
+    update_all(
+        [out],
+        inputs,
+        #[inline(always)]
+        |i, _, inputs| [f(i, inputs)],
+    );
 }
 
 /// `x[i] = f(i / LANES, x[i], in[i]...)` in vectors, in place.
@@ -246,55 +251,65 @@ pub(crate) fn update<V: Vector, const N: usize>(
     inputs: [&[f32]; N],
     mut f: impl FnMut(usize, V, [V; N]) -> V,
 ) {
-    update_all([x], inputs, |i, [x], inputs| [f(i, x, inputs)]);
+    update_all(
+        [x],
+        inputs,
+        #[inline(always)]
+        |i, [x], inputs| [f(i, x, inputs)],
+    );
 }
 
 /// As [`update`], of several slices at once.
 #[inline(always)]
 pub(crate) fn update_all<V: Vector, const M: usize, const N: usize>(
-    xs: [&mut [f32]; M],
+    mut xs: [&mut [f32]; M],
     inputs: [&[f32]; N],
     mut f: impl FnMut(usize, [V; M], [V; N]) -> [V; M],
 ) {
     let length = xs.first().map_or(0, |x| x.len());
-    // Known once, so that the loop need not ask again.
     if xs.iter().any(|x| x.len() != length) || inputs.iter().any(|input| input.len() != length) {
         debug_assert!(false, "slices of different lengths");
         return;
     }
-    let mut xs = xs.map(V::Array::cut_mut);
-    let inputs = inputs.map(V::Array::cut);
     let full = length / V::LANES;
+    let pointers = xs.each_mut().map(|x| x.as_mut_ptr());
     for i in 0..full {
-        let (mut old, mut values) = ([V::zero(); M], [V::zero(); N]);
-        for (old, (x, _)) in old.iter_mut().zip(&xs) {
-            if let Some(x) = x.get(i) {
-                *old = V::load(x);
-            }
-        }
-        for (value, (input, _)) in values.iter_mut().zip(&inputs) {
-            if let Some(input) = input.get(i) {
-                *value = V::load(input);
-            }
-        }
-        for (new, (x, _)) in f(i, old, values).into_iter().zip(&mut xs) {
-            if let Some(x) = x.get_mut(i) {
-                new.store(x);
+        // SAFETY: all slices hold this vector.
+        unsafe {
+            let old = load_each(pointers.map(<*mut f32>::cast_const), i);
+            let new = f(i, old, load_each(inputs.map(<[f32]>::as_ptr), i));
+            for (new, x) in new.into_iter().zip(pointers) {
+                new.store(&mut *x.cast::<V::Array>().add(i));
             }
         }
     }
     if !length.is_multiple_of(V::LANES) {
+        let first = full * V::LANES;
         let (mut old, mut values) = ([V::zero(); M], [V::zero(); N]);
-        for (old, (_, tail)) in old.iter_mut().zip(&xs) {
-            *old = V::load_partial(tail);
+        for (old, x) in old.iter_mut().zip(&xs) {
+            *old = V::load_partial(x.get(first..).unwrap_or_default());
         }
-        for (value, (_, tail)) in values.iter_mut().zip(&inputs) {
-            *value = V::load_partial(tail);
+        for (value, input) in values.iter_mut().zip(inputs) {
+            *value = V::load_partial(input.get(first..).unwrap_or_default());
         }
-        for (new, (_, tail)) in f(full, old, values).into_iter().zip(&mut xs) {
-            new.store_partial(tail);
+        for (new, x) in f(full, old, values).into_iter().zip(xs) {
+            new.store_partial(x.get_mut(first..).unwrap_or_default());
         }
     }
+}
+
+/// The vectors of number `i`.
+///
+/// # Safety
+/// All must be readable.
+#[inline(always)]
+unsafe fn load_each<V: Vector, const N: usize>(from: [*const f32; N], i: usize) -> [V; N] {
+    let mut vectors = [V::zero(); N];
+    for (vector, from) in vectors.iter_mut().zip(from) {
+        // SAFETY: the caller vouches for it.
+        *vector = V::load(unsafe { &*from.cast::<V::Array>().add(i) });
+    }
+    vectors
 }
 
 /// The sum of `f(in[i]...)`. Where a last vector is not full, lanes beyond it count as zero, whatever `f` makes of
@@ -306,23 +321,17 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
         debug_assert!(false, "slices of different lengths");
         return 0.0;
     }
-    let inputs = inputs.map(V::Array::cut);
     let full = length / V::LANES;
     let mut sum = Sum::new();
     for i in 0..full {
-        let mut values = [V::zero(); N];
-        for (value, (input, _)) in values.iter_mut().zip(&inputs) {
-            if let Some(input) = input.get(i) {
-                *value = V::load(input);
-            }
-        }
-        sum.add(i, f(values));
+        // SAFETY: all slices hold this vector.
+        sum.add(i, f(unsafe { load_each(inputs.map(<[f32]>::as_ptr), i) }));
     }
     let rest = length % V::LANES;
     if rest > 0 {
         let mut values = [V::zero(); N];
-        for (value, (_, tail)) in values.iter_mut().zip(&inputs) {
-            *value = V::load_partial(tail);
+        for (value, input) in values.iter_mut().zip(inputs) {
+            *value = V::load_partial(input.get(full * V::LANES..).unwrap_or_default());
         }
         let mut lanes = V::Array::ZERO;
         f(values).store(&mut lanes);
