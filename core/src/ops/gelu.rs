@@ -82,13 +82,15 @@ vectorized! {
     /// Both at once, each in the other's place: `x` becomes the gradient of the input, and `d_y` the output
     /// `gelu(x)`, which the weight gradient of the next product needs again.
     pub(crate) fn exchange<V>(x: &mut [f32], d_y: &mut [f32], activation: Activation) {
-        let both = |x: V| match activation {
-            Activation::Gelu => exact(x),
-            Activation::GeluTanh => tanh_form(x),
-        };
-        simd::update_all([x, d_y], [], |_, [x, d_y]: [V; 2], []| {
-            let (y, slope) = both(x);
-            [d_y.mul(slope), y]
-        });
+        match activation {
+            Activation::Gelu => simd::update_all([x, d_y], [], |_, [x, d_y]: [V; 2], []| {
+                let (y, slope) = exact(x);
+                [d_y.mul(slope), y]
+            }),
+            Activation::GeluTanh => simd::update_all([x, d_y], [], |_, [x, d_y]: [V; 2], []| {
+                let (y, slope) = tanh_form(x);
+                [d_y.mul(slope), y]
+            }),
+        }
     }
 }
