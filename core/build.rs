@@ -1,5 +1,5 @@
-//! Names the fused multiply-add of targets without vectors, as `cfg(fused)`: for these, `cfg` tells neither the
-//! profile of an Arm processor nor whether RISC-V has floats, but the target's name does.
+//! Names the fused multiply-add of targets without vectors, as `cfg(fused)`, from which `simd/mod.rs` chooses: stable
+//! `cfg(target_feature)` tells neither the floats of a Cortex-M nor those of RISC-V, but the name of the target does.
 
 fn main() {
     println!("cargo::rerun-if-changed=build.rs");

@@ -2,8 +2,8 @@
 
 use jostle::initialization::initialize;
 use jostle::{
-    Buffers, Compute, Config, Decay, Error, InstructionSet, Optimizer, OptimizerState, Options, Plan, Recipe,
-    Schedule, Trainer,
+    Buffers, Compute, Config, Decay, Error, InstructionSet, Optimizer, Options, Plan, Recipe, Schedule,
+    Trainer,
 };
 
 /// A model, its options and memory.
@@ -12,7 +12,7 @@ macro_rules! model {
         /// Instructions of one step and its multiply-accumulates.
         pub fn $name(counter: fn() -> u32) -> Result<(u32, u32, u32), Error> {
             const CONFIG: Config = Config::new(27, 16, 1, 4, $width);
-            const OPTIONS: Options = Options { batch: $batch, threads: 1, optimizer: OptimizerState::AdamW, recompute: false };
+            const OPTIONS: Options = Options::new($batch);
             const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
                 Ok(plan) => plan,
                 Err(_) => panic!("not a model"),

@@ -9,18 +9,16 @@
 
 #[cfg_attr(
     any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
-    allow(dead_code, reason = "another product is in use")
+    allow(dead_code, unused_imports, reason = "without vectors, or where that crate computes the products")
 )]
 mod packed;
 #[cfg_attr(
     any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
-    allow(dead_code, reason = "another product is in use")
+    allow(dead_code, reason = "without vectors, or where that crate computes the products")
 )]
 mod row;
-#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "another product is in use"))]
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod small;
-#[cfg(fused = "thumb")]
-mod thumb;
 
 use core::ops::Range;
 
@@ -28,8 +26,6 @@ use crate::error::Error;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
 
-#[cfg(not(feature = "matrixmultiply"))]
-use packed::product;
 pub(crate) use packed::scratch_on;
 pub use packed::{Machine, scratch};
 
@@ -93,12 +89,8 @@ pub(crate) fn pack<'a>(
 ) -> (Operand<'a>, &'a mut [f32]) {
     let readable = reach(k, n, b.row_stride, b.column_stride).is_some_and(|length| length <= b.data.len());
     let length = packed_length(Machine::HERE, n, k);
-    if !simd.has_vectors()
-        || length == 0
-        || length > space.len()
-        || !readable
-        || cfg!(feature = "matrixmultiply")
-    {
+    let packs = simd.has_vectors() && !cfg!(feature = "matrixmultiply");
+    if !packs || length == 0 || length > space.len() || !readable {
         return (Operand::Plain(b), space);
     }
     let (to, rest) = space.split_at_mut(length);
@@ -122,6 +114,25 @@ pub(crate) enum Causal {
 }
 
 impl Causal {
+    /// How many of `n` columns are wanted of rows that end at `below`.
+    #[inline(always)]
+    fn columns(self, below: usize, n: usize) -> usize {
+        match self {
+            Causal::Columns { first } => n.min(below + first),
+            Causal::Whole | Causal::Inner { .. } | Causal::InnerTransposed { .. } => n,
+        }
+    }
+
+    /// Of the rows from `row` on, as a product of their own.
+    fn from(self, row: usize) -> Causal {
+        match self {
+            Causal::Whole => Causal::Whole,
+            Causal::Columns { first } => Causal::Columns { first: first + row },
+            Causal::Inner { first } => Causal::Inner { first: first + row },
+            Causal::InnerTransposed { first } => Causal::InnerTransposed { first: first.saturating_sub(row) },
+        }
+    }
+
     /// The steps, counted from the block's first, that the inner block `inner` takes for a tile of rows and the
     /// columns from `column` on; `None` where the tile is not wanted.
     #[inline(always)]
@@ -129,7 +140,7 @@ impl Causal {
         let length = inner.end - inner.start;
         match self {
             Causal::Whole => Some(0..length),
-            Causal::Columns { first } => (column < rows.end + first).then_some(0..length),
+            Causal::Columns { .. } => (column < self.columns(rows.end, usize::MAX)).then_some(0..length),
             Causal::Inner { first } => Some(0..length.min((rows.end + first).saturating_sub(inner.start))),
             Causal::InnerTransposed { first } => {
                 Some(length.min(rows.start.saturating_sub(first).saturating_sub(inner.start))..length)
@@ -341,10 +352,40 @@ pub fn reference(
     Ok(())
 }
 
+/// `C = start + A B`.
+///
+/// # Safety
+/// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
+/// - C must be writable and nobody else's meanwhile.
+/// - `space` must hold [`scratch`] elements.
+#[cfg(not(feature = "matrixmultiply"))]
+#[allow(clippy::too_many_arguments)]
+unsafe fn product(
+    simd: InstructionSet,
+    size: Size,
+    c: *mut f32,
+    c_stride: usize,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Operand<'_>,
+    causal: Causal,
+    space: &mut [f32],
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match b {
+            Operand::Plain(b) if !simd.has_vectors() => {
+                small::product(size, c, c_stride, start, a, b, causal)
+            }
+            _ => packed::product(simd, size, c, c_stride, start, a, b, causal, space),
+        }
+    }
+}
+
 /// The product by the `matrixmultiply` crate: another order of summation, for comparison.
 ///
 /// # Safety
-/// As for `packed::product`.
+/// As for the product that this replaces.
 #[cfg(feature = "matrixmultiply")]
 #[allow(clippy::too_many_arguments)]
 unsafe fn product(

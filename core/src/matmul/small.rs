@@ -1,58 +1,13 @@
-//! The product on machines without vectors: tiles of four rows by four columns, sixteen chains of multiply-adds in
-//! as many registers. Nothing is packed: a tile reads both operands where they lie, in pairs of steps.
+//! The product on machines without vectors: strips of tiles, four rows by four columns each. Nothing is packed: a
+//! tile reads both operands where they lie.
 
 use core::ops::Range;
 
-use super::{Causal, Matrix, Operand, Size, Start};
-use crate::simd::{InstructionSet, scalar_mul_add};
+use super::{Causal, Matrix, Size, Start};
+use crate::simd::scalar::{kernel, mul_add};
+use crate::simd::tile::{Form, Kernel, Lines, SIDE, Strip};
 
-#[cfg(not(fused = "thumb"))]
-use self::portable::kernel;
-#[cfg(fused = "thumb")]
-use super::thumb::kernel;
-
-/// Rows and columns of a tile.
-pub(super) const SIDE: usize = 4;
-
-/// Which way an operand of a tile is contiguous.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
-    /// Along the inner index: four lines, each with its own pointer.
-    Along,
-    /// Across it: four elements at each step, `step` apart.
-    Across,
-}
-
-/// An operand's four lines: rows of A, or columns of B.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(super) struct Lines {
-    /// The first element of each line; where they lie across, only the first line's is used.
-    pub line: [*const f32; SIDE],
-    /// From one inner index to the next, in elements; where they lie along, it is one and not used.
-    pub step: usize,
-}
-
-/// One tile: `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`. The order of the fields is part of the kernels.
-#[repr(C)]
-pub(super) struct Tile {
-    pub start: *const f32,
-    /// From one row to the next, in elements, as in C.
-    pub start_row: usize,
-    pub c: *mut f32,
-    pub c_row: usize,
-    pub k: usize,
-    pub a: Lines,
-    pub b: Lines,
-}
-
-/// Computes a tile.
-///
-/// # Safety
-/// Sixteen elements of `start` and of C and `k` steps of both operands must be within what the pointers may reach.
-pub(super) type Kernel = unsafe extern "C" fn(&Tile);
-
-/// The ways in which the lines of an operand lie, four of which begin at `first` or, of fewer, end with it again.
+/// One operand of tiles: the rows of A or the columns of B, its lines.
 #[derive(Clone, Copy)]
 struct Side {
     data: *const f32,
@@ -83,16 +38,18 @@ impl Side {
         line.min(self.count.saturating_sub(SIDE))
     }
 
+    /// Four lines from `first` on, those beyond the last being the last again, without the first `skip` steps.
     #[inline(always)]
     fn lines(self, first: usize, skip: usize) -> Lines {
         let at = |line: usize| {
             let line = (first + line).min(self.count - 1);
             self.data.wrapping_add(line * self.stride + skip * self.step)
         };
-        match self.form {
-            Form::Along => Lines { line: [at(0), at(1), at(2), at(3)], step: 1 },
-            Form::Across => Lines { line: [at(0); SIDE], step: self.step },
-        }
+        let line = match self.form {
+            Form::Along => [at(0), at(1), at(2), at(3)],
+            Form::Across => [at(0); SIDE],
+        };
+        Lines { line, step: self.step }
     }
 }
 
@@ -101,21 +58,17 @@ impl Side {
 /// # Safety
 /// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
 /// - C must be writable and nobody else's meanwhile.
-#[allow(clippy::too_many_arguments)]
 #[inline(never)]
 pub(super) unsafe fn product(
-    _: InstructionSet,
     size: Size,
     c: *mut f32,
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Operand<'_>,
+    b: Matrix<'_>,
     causal: Causal,
-    _: &mut [f32],
 ) {
     let Size { m, n, k } = size;
-    let Operand::Plain(b) = b else { return };
     if m == 0 || n == 0 {
         return;
     }
@@ -126,7 +79,15 @@ pub(super) unsafe fn product(
         if let (Some(rows), Some(columns)) = (rows, columns)
             && let Some(kernel) = kernel(rows.form, columns.form)
         {
-            tiles(kernel, k, (c, c_stride), start, rows, columns, causal);
+            let tiles = Tiles { kernel, k, c, c_stride, start, rows, columns, causal };
+            if m >= SIDE {
+                tiles.compute();
+            } else {
+                // A row goes through as four times itself.
+                for row in 0..m {
+                    tiles.row(row).compute();
+                }
+            }
         } else {
             elements(size, (c, c_stride), start, a, b);
         }
@@ -135,95 +96,118 @@ pub(super) unsafe fn product(
 
 const ZEROS: [f32; SIDE] = [0.0; SIDE];
 
-/// Where the chains of a row of C start, at the given column, and how far the next row's starts are.
-///
-/// # Safety
-/// The column must be within C and the bias.
-#[inline(always)]
-unsafe fn starts(start: Start<'_>, c: (*mut f32, usize), column: usize) -> (*const f32, usize) {
-    match start {
-        Start::Zero => (ZEROS.as_ptr(), 0),
-        // SAFETY: see above.
-        Start::Bias(bias) => (unsafe { bias.as_ptr().add(column) }, 0),
-        Start::Accumulate => (c.0.cast_const(), c.1),
-    }
-}
-
-/// # Safety
-/// As for [`product`], whose operands `rows` and `columns` are.
-unsafe fn tiles(
+/// A product of tiles.
+#[derive(Clone, Copy)]
+struct Tiles<'a> {
     kernel: Kernel,
     k: usize,
-    (c, c_stride): (*mut f32, usize),
-    start: Start<'_>,
+    c: *mut f32,
+    c_stride: usize,
+    start: Start<'a>,
     rows: Side,
     columns: Side,
     causal: Causal,
-) {
-    for row in (0..rows.count).step_by(SIDE) {
-        let below = rows.count.min(row + SIDE);
-        let first_row = rows.first(row);
-        let mut lines = rows.lines(first_row, 0);
-        let mut skipped = 0;
-        for column in (0..columns.count).step_by(SIDE) {
-            let after = columns.count.min(column + SIDE);
-            let Some(steps) = causal.steps(row..below, column, 0..k) else { break };
-            if steps.start != skipped {
-                skipped = steps.start;
-                lines = rows.lines(first_row, skipped);
-            }
-            let first_column = columns.first(column);
-            let whole = below - row == SIDE && after - column == SIDE;
-            // SAFETY: the element is within C, and the tile within C where it is whole.
+}
+
+impl Tiles<'_> {
+    /// One row as a product of its own.
+    ///
+    /// # Safety
+    /// It must be one of the rows.
+    unsafe fn row(self, row: usize) -> Self {
+        let data = self.rows.data.wrapping_add(row * self.rows.stride);
+        // SAFETY: see above.
+        let c = unsafe { self.c.add(row * self.c_stride) };
+        Tiles { c, rows: Side { data, count: 1, ..self.rows }, causal: self.causal.from(row), ..self }
+    }
+
+    /// What is left beside whole tiles is computed by tiles that reach back; accumulated onto, they keep of C what
+    /// they reach back over.
+    ///
+    /// # Safety
+    /// As for [`product`], whose operands `rows` and `columns` are.
+    unsafe fn compute(self) {
+        let Tiles { kernel, rows, columns, .. } = self;
+        let again = !matches!(self.start, Start::Accumulate);
+        for row in (0..rows.count).step_by(SIDE) {
+            let (first_row, below) = (rows.first(row), rows.count.min(row + SIDE));
+            let steps = self.causal.steps(first_row..below, 0, 0..self.k).unwrap_or_default();
+            let width = self.causal.columns(below, columns.count);
+            let whole =
+                if again || first_row == row { width.div_ceil(SIDE).min(columns.count / SIDE) } else { 0 };
+            // SAFETY: the strip's rows and columns are within C, or those that an edge wants.
             unsafe {
-                let to = c.add(row * c_stride + column);
-                let (from, from_row) = starts(start, (to, c_stride), column);
-                let mut tile = Tile {
-                    start: from,
-                    start_row: from_row,
-                    c: to,
-                    c_row: c_stride,
-                    k: steps.end - steps.start,
-                    a: lines,
-                    b: columns.lines(first_column, steps.start),
-                };
-                if whole {
-                    kernel(&tile);
-                } else {
-                    edge(
-                        kernel,
-                        &mut tile,
-                        row - first_row..below - first_row,
-                        column - first_column..after - first_column,
-                    );
+                if whole > 0 {
+                    kernel(&self.strip(first_row, 0, &steps, whole));
+                }
+                for column in (whole * SIDE..width).step_by(SIDE) {
+                    let first_column = columns.first(column);
+                    let mut tile = self.strip(first_row, first_column, &steps, 1);
+                    if again && columns.count >= SIDE {
+                        kernel(&tile);
+                    } else {
+                        let after = columns.count.min(column + SIDE);
+                        let wanted = column - first_column..after - first_column;
+                        edge(kernel, &mut tile, row - first_row..below - first_row, wanted);
+                    }
                 }
             }
         }
     }
-}
 
-/// A tile of which only some rows and columns are wanted, and within C.
-///
-/// # Safety
-/// As for [`product`]: `start` and C of the tile are at the first element wanted.
-#[inline(never)]
-unsafe fn edge(kernel: Kernel, tile: &mut Tile, rows: Range<usize>, columns: Range<usize>) {
-    let mut sums = [[0.0; SIDE]; SIDE];
-    let (c, c_row) = (tile.c, tile.c_row);
-    let wanted = |sums: &mut [[f32; SIDE]; SIDE], each: &mut dyn FnMut(&mut f32, usize, usize)| {
-        for (i, row) in sums.iter_mut().take(rows.end).skip(rows.start).enumerate() {
-            for (j, sum) in row.iter_mut().take(columns.end).skip(columns.start).enumerate() {
-                each(sum, i, j);
+    /// # Safety
+    /// As for [`product`]; the place must be within C.
+    #[inline(always)]
+    unsafe fn strip(&self, row: usize, column: usize, steps: &Range<usize>, tiles: usize) -> Strip {
+        let (k, c_row) = (steps.end - steps.start, if self.rows.count == 1 { 0 } else { self.c_stride });
+        let b = self.columns.lines(column, steps.start);
+        // SAFETY: see above.
+        unsafe {
+            let c = self.c.add(row * self.c_stride + column);
+            let (start, start_row, start_next) = match self.start {
+                Start::Zero => (ZEROS.as_ptr(), 0, 0),
+                Start::Bias(bias) => (bias.as_ptr().add(column), 0, SIDE),
+                Start::Accumulate => (c.cast_const(), c_row, SIDE),
+            };
+            Strip {
+                a: self.rows.lines(row, steps.start),
+                b_next: (SIDE * self.columns.stride).wrapping_sub(k * b.step),
+                b,
+                k,
+                start,
+                start_row,
+                start_next,
+                c,
+                c_row,
+                tiles,
             }
         }
-    };
+    }
+}
+
+/// One tile, of which some rows and columns are wanted, and perhaps no others within C.
+///
+/// # Safety
+/// As for [`product`].
+#[inline(never)]
+unsafe fn edge(kernel: Kernel, tile: &mut Strip, rows: Range<usize>, columns: Range<usize>) {
+    let mut sums = [[0.0; SIDE]; SIDE];
+    let (c, c_row) = (tile.c, tile.c_row);
     // SAFETY: the elements are those that the caller vouches for; the kernel's are those of `sums`.
     unsafe {
-        wanted(&mut sums, &mut |sum, i, j| *sum = *tile.start.add(i * tile.start_row + j));
+        for (i, row) in sums.iter_mut().enumerate().take(rows.end).skip(rows.start) {
+            for (j, sum) in row.iter_mut().enumerate().take(columns.end).skip(columns.start) {
+                *sum = *tile.start.add(i * tile.start_row + j);
+            }
+        }
         let all = sums.as_mut_ptr().cast::<f32>();
         (tile.start, tile.start_row, tile.c, tile.c_row) = (all, SIDE, all, SIDE);
         kernel(tile);
-        wanted(&mut sums, &mut |sum, i, j| *c.add(i * c_row + j) = *sum);
+        for (i, row) in sums.iter().enumerate().take(rows.end).skip(rows.start) {
+            for (j, sum) in row.iter().enumerate().take(columns.end).skip(columns.start) {
+                *c.add(i * c_row + j) = *sum;
+            }
+        }
     }
 }
 
@@ -244,66 +228,21 @@ unsafe fn elements(
             // SAFETY: rows stay below `m`, columns below `n` and inner indices below `k`.
             unsafe {
                 let to = c.add(row * c_stride + column);
-                let mut sum = *starts(start, (to, c_stride), column).0;
+                let mut sum = match start {
+                    Start::Zero => 0.0,
+                    Start::Bias(bias) => *bias.as_ptr().add(column),
+                    Start::Accumulate => *to,
+                };
                 let (mut x, mut y) = (
                     a.data.as_ptr().wrapping_add(row * a.row_stride),
                     b.data.as_ptr().wrapping_add(column * b.column_stride),
                 );
                 for _ in 0..k {
-                    sum = scalar_mul_add(*x, *y, sum);
+                    sum = mul_add(*x, *y, sum);
                     x = x.wrapping_add(a.column_stride);
                     y = y.wrapping_add(b.row_stride);
                 }
                 *to = sum;
-            }
-        }
-    }
-}
-
-/// The kernels in Rust.
-#[cfg(not(fused = "thumb"))]
-mod portable {
-    use super::{Form, Kernel, SIDE, Tile};
-    use crate::simd::scalar_mul_add;
-
-    pub(super) fn kernel(a: Form, b: Form) -> Option<Kernel> {
-        match (a, b) {
-            (Form::Along, Form::Along) => Some(tile::<false, false>),
-            (Form::Along, Form::Across) => Some(tile::<false, true>),
-            (Form::Across, Form::Across) => Some(tile::<true, true>),
-            (Form::Across, Form::Along) => None,
-        }
-    }
-
-    /// # Safety
-    /// As for [`Kernel`].
-    unsafe extern "C" fn tile<const A_ACROSS: bool, const B_ACROSS: bool>(t: &Tile) {
-        // SAFETY: see above.
-        unsafe {
-            let mut sums = [[0.0; SIDE]; SIDE];
-            for (i, row) in sums.iter_mut().enumerate() {
-                for (j, sum) in row.iter_mut().enumerate() {
-                    *sum = *t.start.add(i * t.start_row + j);
-                }
-            }
-            for p in 0..t.k {
-                let (mut a, mut b) = ([0.0; SIDE], [0.0; SIDE]);
-                for (i, a) in a.iter_mut().enumerate() {
-                    *a = if A_ACROSS { *t.a.line[0].add(p * t.a.step + i) } else { *t.a.line[i].add(p) };
-                }
-                for (j, b) in b.iter_mut().enumerate() {
-                    *b = if B_ACROSS { *t.b.line[0].add(p * t.b.step + j) } else { *t.b.line[j].add(p) };
-                }
-                for (row, a) in sums.iter_mut().zip(a) {
-                    for (sum, b) in row.iter_mut().zip(b) {
-                        *sum = scalar_mul_add(a, b, *sum);
-                    }
-                }
-            }
-            for (i, row) in sums.into_iter().enumerate() {
-                for (j, sum) in row.into_iter().enumerate() {
-                    *t.c.add(i * t.c_row + j) = sum;
-                }
             }
         }
     }
@@ -338,21 +277,9 @@ mod tests {
                         let mut c: Vec<f32> = numbers(7).take(size.m * stride).collect();
                         let mut wanted = c.clone();
                         reference(*size, (&mut wanted, stride), start, a, b).unwrap();
-                        let operand = Operand::Plain(b);
-                        let simd = InstructionSet::PORTABLE;
                         // SAFETY: the reference has checked the same sizes.
                         unsafe {
-                            product(
-                                simd,
-                                *size,
-                                c.as_mut_ptr(),
-                                stride,
-                                start,
-                                a,
-                                operand,
-                                Causal::Whole,
-                                &mut [],
-                            );
+                            product(*size, c.as_mut_ptr(), stride, start, a, b, Causal::Whole);
                         }
                         assert_eq!(c, wanted, "{size:?}, A in way {i}, B in way {j}");
                     }
@@ -377,12 +304,12 @@ mod tests {
             (weights.transposed(), x, Causal::InnerTransposed { first: 0 }),
         ];
         for (a, b, causal) in cases {
-            let (size, simd) = (Size { m: T, n: T, k: T }, InstructionSet::PORTABLE);
+            let size = Size { m: T, n: T, k: T };
             let (mut c, mut wanted) = ([0.0; T * T], [0.0; T * T]);
             reference(size, (&mut wanted, T), Start::Zero, a, b).unwrap();
             // SAFETY: the reference has checked the same sizes.
             unsafe {
-                product(simd, size, c.as_mut_ptr(), T, Start::Zero, a, Operand::Plain(b), causal, &mut []);
+                product(size, c.as_mut_ptr(), T, Start::Zero, a, b, causal);
             }
             for (i, (c, wanted)) in c.chunks(T).zip(wanted.chunks(T)).enumerate() {
                 let columns = if let Causal::Columns { .. } = causal { i + 1 } else { T };

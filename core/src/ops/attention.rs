@@ -13,7 +13,7 @@ use crate::matmul::{
     scratch as product_scratch,
 };
 use crate::simd::math::exp;
-use crate::simd::{self, InstructionSet, LANES, Lanes, Sum, Vector, scalar_sqrt, vectorized};
+use crate::simd::{self, InstructionSet, LANES, Lanes, Sum, Vector, scalar, vectorized};
 
 /// Query rows of a tile.
 const TILE: usize = 32;
@@ -169,7 +169,7 @@ pub fn weights(
 
 /// One over the square root of the head's width.
 pub(crate) fn head_scale(width: usize) -> f32 {
-    1.0 / scalar_sqrt(width as f32)
+    1.0 / scalar::sqrt(width as f32)
 }
 
 /// [`forward`] for sizes that the layout guarantees.

@@ -15,9 +15,14 @@ pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
-mod scalar;
+/// What processors without vectors compute products with.
+#[cfg_attr(not(any(fused = "riscv", fused = "thumb")), path = "emulated.rs")]
+#[cfg_attr(fused = "riscv", path = "riscv.rs")]
+#[cfg_attr(fused = "thumb", path = "thumb.rs")]
+pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tile;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;
@@ -26,7 +31,6 @@ pub(crate) use avx512::Avx512;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
-pub(crate) use scalar::{mul_add as scalar_mul_add, sqrt as scalar_sqrt};
 
 /// Lanes of a [`WideVector`], and partial sums of every [`Sum`].
 pub(crate) const LANES: usize = 16;

@@ -1,6 +1,6 @@
 //! One lane in plain Rust, for processors without vector instructions, and the reference for the others.
 
-use super::{Vector, scalar_sqrt};
+use super::{Vector, scalar};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable(f32);
@@ -40,7 +40,7 @@ impl Vector for Portable {
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
-        Portable(scalar_sqrt(self.0))
+        Portable(scalar::sqrt(self.0))
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {

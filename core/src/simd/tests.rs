@@ -2,7 +2,7 @@ use std::vec;
 use std::vec::Vec;
 use std::{format, string::String};
 
-use super::{InstructionSet, LANES, reduce, scalar_mul_add, vectorized};
+use super::{InstructionSet, LANES, reduce, scalar, vectorized};
 use crate::test_common::{Random, assert_same_bits, bits, instruction_sets};
 
 type Lanes = [f32; LANES];
@@ -78,7 +78,7 @@ vectorized! {
         V::load(a).mul_add(V::load(b), V::load(c)).store(out);
     } portable {
         for (i, out) in out.iter_mut().enumerate() {
-            *out = scalar_mul_add(a[i], b[i], c[i]);
+            *out = scalar::mul_add(a[i], b[i], c[i]);
         }
     }
 }

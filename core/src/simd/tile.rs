@@ -1,0 +1,132 @@
+//! What a product is made of on machines without vectors: tiles of four rows by four columns, sixteen chains of
+//! multiply-adds in as many registers.
+
+use super::scalar::mul_add;
+
+/// Rows and columns of a tile.
+pub(crate) const SIDE: usize = 4;
+
+/// Which way an operand of a tile is contiguous.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// Along the inner index: four lines, each with its own pointer.
+    Along,
+    /// Across it: four elements at each step, `step` apart.
+    Across,
+}
+
+/// An operand's four lines: rows of A, or columns of B.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Lines {
+    /// The first element of each line; where they lie across, only the first line's is used.
+    pub line: [*const f32; SIDE],
+    /// From one inner index to the next, in elements; where they lie along, it is one and not used.
+    pub step: usize,
+}
+
+/// Tiles side by side: four rows of `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`, four columns for each tile.
+/// Distances are counted in elements. The order of the fields is part of the kernels.
+#[repr(C)]
+pub(crate) struct Strip {
+    pub a: Lines,
+    pub b: Lines,
+    /// From behind the last step of one tile's B to the next tile's; it wraps around, as most go back.
+    pub b_next: usize,
+    pub k: usize,
+    pub start: *const f32,
+    pub start_row: usize,
+    /// From one tile's starts to the next's.
+    pub start_next: usize,
+    pub c: *mut f32,
+    pub c_row: usize,
+    /// At least one.
+    pub tiles: usize,
+}
+
+/// Computes a strip.
+///
+/// # Safety
+/// For every tile, sixteen elements of `start` and of C and `k` steps of both operands must be within what the
+/// pointers may reach.
+pub(crate) type Kernel = unsafe extern "C" fn(&Strip);
+
+/// The kernel in Rust, with four steps at once where `UNROLL`. `None` where it would be of no use: no product in a
+/// model has such operands.
+#[allow(dead_code, reason = "Cortex-M has its own")]
+pub(crate) fn kernel<const UNROLL: bool>(a: Form, b: Form) -> Option<Kernel> {
+    match (a, b) {
+        (Form::Along, Form::Along) => Some(strip::<false, false, UNROLL>),
+        (Form::Along, Form::Across) => Some(strip::<false, true, UNROLL>),
+        (Form::Across, Form::Across) => Some(strip::<true, true, UNROLL>),
+        (Form::Across, Form::Along) => None,
+    }
+}
+
+/// # Safety
+/// As for [`Kernel`].
+unsafe extern "C" fn strip<const A_ACROSS: bool, const B_ACROSS: bool, const UNROLL: bool>(t: &Strip) {
+    let (mut start, mut c, mut b) = (t.start, t.c, t.b.line);
+    // SAFETY: see above.
+    unsafe {
+        for _ in 0..t.tiles {
+            let mut a = t.a.line;
+            let mut sums = [[0.0; SIDE]; SIDE];
+            for (i, row) in sums.iter_mut().enumerate() {
+                *row = *start.add(i * t.start_row).cast();
+            }
+            let mut left = t.k;
+            macro_rules! steps {
+                ($($p:literal),*; $count:literal) => {
+                    while left >= $count {
+                        $(
+                            let a_elements = elements::<A_ACROSS>(&a, t.a.step, $p);
+                            step(&mut sums, a_elements, elements::<B_ACROSS>(&b, t.b.step, $p));
+                        )*
+                        advance::<A_ACROSS>(&mut a, t.a.step, $count);
+                        advance::<B_ACROSS>(&mut b, t.b.step, $count);
+                        left -= $count;
+                    }
+                };
+            }
+            if UNROLL {
+                steps!(0, 1, 2, 3; 4);
+            }
+            steps!(0; 1);
+            for (i, row) in sums.into_iter().enumerate() {
+                *c.add(i * t.c_row).cast() = row;
+            }
+            start = start.wrapping_add(t.start_next);
+            c = c.wrapping_add(SIDE);
+            b = b.map(|line| line.wrapping_add(t.b_next));
+        }
+    }
+}
+
+#[inline(always)]
+fn step(sums: &mut [[f32; SIDE]; SIDE], a: [f32; SIDE], b: [f32; SIDE]) {
+    for (sums, a) in sums.iter_mut().zip(a) {
+        for (sum, b) in sums.iter_mut().zip(b) {
+            *sum = mul_add(a, b, *sum);
+        }
+    }
+}
+
+/// The element of each line `p` steps on.
+///
+/// # Safety
+/// As for [`Kernel`].
+#[inline(always)]
+unsafe fn elements<const ACROSS: bool>(line: &[*const f32; SIDE], step: usize, p: usize) -> [f32; SIDE] {
+    // SAFETY: see above.
+    unsafe { if ACROSS { *line[0].wrapping_add(p * step).cast() } else { line.map(|line| *line.add(p)) } }
+}
+
+#[inline(always)]
+fn advance<const ACROSS: bool>(line: &mut [*const f32; SIDE], step: usize, steps: usize) {
+    if ACROSS {
+        line[0] = line[0].wrapping_add(steps * step);
+    } else {
+        *line = line.map(|line| line.wrapping_add(steps));
+    }
+}
