@@ -32,6 +32,7 @@
 //! [safetensors]: https://github.com/huggingface/safetensors
 
 mod crc;
+mod decimal;
 mod header;
 mod json;
 mod metadata;
@@ -177,8 +178,8 @@ impl<'a> Checkpoint<'a> {
     /// [`CheckpointError::Metadata`] where the file does not say.
     pub fn progress(&self) -> Result<Progress, Error> {
         Ok(Progress {
-            step: metadata::get(self, metadata::STEP)?,
-            seed: metadata::get(self, metadata::SEED)?,
+            step: metadata::number(self, metadata::STEP)?,
+            seed: metadata::number(self, metadata::SEED)?,
         })
     }
 
