@@ -18,7 +18,10 @@ others=$(mktemp)
 { scripts/test-python.sh && scripts/link-proof.sh && scripts/test-aarch64.sh; } >"$others" 2>&1 &
 running=$!
 passed=true
-{ scripts/test-ffi.sh && scripts/test-examples.sh && scripts/test-install.sh && scripts/test-instructions.sh; } || passed=false
+{
+    scripts/test-ffi.sh && scripts/test-examples.sh && scripts/test-install.sh && scripts/test-device.sh &&
+        scripts/test-instructions.sh
+} || passed=false
 wait $running || passed=false
 cat "$others"
 rm "$others"
