@@ -4,7 +4,7 @@
 use core::fmt::Display;
 use core::str::FromStr;
 
-use super::Checkpoint;
+use super::read::Header;
 use crate::config::{Activation, Config, Dropout};
 use crate::error::{CheckpointError, Error};
 
@@ -67,33 +67,33 @@ pub(super) fn training<E>(
 }
 
 /// The value of a key that must be there.
-pub(super) fn get<T: FromStr>(checkpoint: &Checkpoint, key: &'static str) -> Result<T, Error> {
-    let text = checkpoint.metadata(key).and_then(|text| text.plain());
+pub(super) fn get<T: FromStr>(header: &Header, key: &'static str) -> Result<T, Error> {
+    let text = header.metadata(key).and_then(|text| text.plain());
     text.and_then(|text| text.parse().ok()).ok_or(CheckpointError::Metadata { key }.into())
 }
 
-/// The configuration that a checkpoint states, validated.
-pub(super) fn config(checkpoint: &Checkpoint) -> Result<Config, Error> {
+/// The configuration that a header states, validated.
+pub(super) fn config(header: &Header) -> Result<Config, Error> {
     let activation = [Activation::Gelu, Activation::GeluTanh]
         .into_iter()
-        .find(|known| checkpoint.metadata(ACTIVATION).is_some_and(|text| text.is(label(*known))));
+        .find(|known| header.metadata(ACTIVATION).is_some_and(|text| text.is(label(*known))));
     let config = Config {
-        vocab: get(checkpoint, VOCAB)?,
-        context: get(checkpoint, CONTEXT)?,
-        layers: get(checkpoint, LAYERS)?,
-        heads: get(checkpoint, HEADS)?,
-        width: get(checkpoint, WIDTH)?,
-        hidden: get(checkpoint, HIDDEN)?,
+        vocab: get(header, VOCAB)?,
+        context: get(header, CONTEXT)?,
+        layers: get(header, LAYERS)?,
+        heads: get(header, HEADS)?,
+        width: get(header, WIDTH)?,
+        hidden: get(header, HIDDEN)?,
         dropout: Dropout {
-            embedding: get(checkpoint, EMBEDDING_DROPOUT)?,
-            attention: get(checkpoint, ATTENTION_DROPOUT)?,
-            attention_projection: get(checkpoint, ATTENTION_PROJECTION_DROPOUT)?,
-            mlp_projection: get(checkpoint, MLP_PROJECTION_DROPOUT)?,
+            embedding: get(header, EMBEDDING_DROPOUT)?,
+            attention: get(header, ATTENTION_DROPOUT)?,
+            attention_projection: get(header, ATTENTION_PROJECTION_DROPOUT)?,
+            mlp_projection: get(header, MLP_PROJECTION_DROPOUT)?,
         },
         activation: activation.ok_or(CheckpointError::Metadata { key: ACTIVATION })?,
-        bias: get(checkpoint, BIAS)?,
-        tied: get(checkpoint, TIED)?,
-        norm_epsilon: get(checkpoint, NORM_EPSILON)?,
+        bias: get(header, BIAS)?,
+        tied: get(header, TIED)?,
+        norm_epsilon: get(header, NORM_EPSILON)?,
     };
     config.validate()?;
     Ok(config)
