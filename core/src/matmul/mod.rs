@@ -11,6 +11,8 @@
 mod packed;
 #[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod row;
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
+mod small;
 
 use core::ops::Range;
 
@@ -18,8 +20,6 @@ use crate::error::Error;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
 
-#[cfg(not(feature = "matrixmultiply"))]
-use packed::product;
 pub(crate) use packed::scratch_on;
 pub use packed::{Machine, scratch};
 
@@ -326,10 +326,39 @@ pub fn reference(
     Ok(())
 }
 
+/// `C = start + A B`.
+///
+/// # Safety
+/// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
+/// - C must be writable and nobody else's meanwhile.
+/// - `space` must hold [`scratch`] elements.
+#[cfg(not(feature = "matrixmultiply"))]
+#[allow(clippy::too_many_arguments)]
+unsafe fn product(
+    simd: InstructionSet,
+    size: Size,
+    c: *mut f32,
+    c_stride: usize,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Operand<'_>,
+    causal: Causal,
+    space: &mut [f32],
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match (Machine::HERE, b) {
+            (Machine::Large, _) => packed::product(simd, size, c, c_stride, start, a, b, causal, space),
+            (Machine::Small, Operand::Plain(b)) => small::product(size, c, c_stride, start, a, b, causal),
+            (Machine::Small, Operand::Packed(_)) => {}
+        }
+    }
+}
+
 /// The product by the `matrixmultiply` crate: another order of summation, for comparison.
 ///
 /// # Safety
-/// As for `packed::product`.
+/// As for the product that this replaces.
 #[cfg(feature = "matrixmultiply")]
 #[allow(clippy::too_many_arguments)]
 unsafe fn product(
