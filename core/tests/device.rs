@@ -1,12 +1,15 @@
 //! The training run of `ffi/examples/firmware/train.c`, whose bits `golden/device_steps.txt` states for every
 //! processor: here on each instruction set of this machine. `scripts/test-device.sh` compares devices with it.
 
+use std::{env, fs};
+
 mod common;
 #[path = "common/session.rs"]
 mod session;
 
-use common::instruction_sets;
-use jostle::{Config, Decay, Dropout, Optimizer, Recipe, Schedule, Serial};
+use common::{assert_same_bits, instruction_sets};
+use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
+use jostle::{Config, Decay, Dropout, InstructionSet, Optimizer, Recipe, Schedule, Serial};
 use session::Session;
 
 fn config() -> Config {
@@ -51,4 +54,32 @@ fn every_instruction_set_has_the_bits_of_the_devices() {
         assert_eq!(found, include_str!("golden/device_steps.txt"), "{}", simd.name());
         println!("{}:\n{found}", simd.name());
     }
+}
+
+/// Where there is one, the checkpoint is a device's: `scripts/test-device.sh` hands it over. Else it is this machine's.
+#[test]
+fn a_checkpoint_goes_on_to_the_bits_of_the_devices() {
+    let (recipe, text, simd) = (recipe(), text(), InstructionSet::detect());
+    let mut own = Session::new(&config(), &recipe, 1, 1);
+    own.train(&recipe, simd, &Serial, &text, 0, 10);
+    let file = if let Some(path) = env::var_os("JOSTLE_DEVICE_CHECKPOINT") {
+        fs::read(path).unwrap()
+    } else {
+        let mut file = vec![0; checkpoint::size(&own.plan, true, &[]).unwrap()];
+        let progress = Progress { step: 10, seed: recipe.seed };
+        let Session { parameters, optimizer, .. } = &own;
+        let contents = Contents { parameters, optimizer: Some(optimizer), progress, metadata: &[] };
+        checkpoint::write(&mut file, &own.plan, &contents).unwrap();
+        file
+    };
+
+    let mut session = Session::new(&config(), &recipe, 1, 1);
+    let Session { plan, parameters, optimizer, .. } = &mut session;
+    let progress = Checkpoint::new(&file).unwrap().read(plan, parameters, Some(optimizer)).unwrap();
+    assert_eq!(progress, Progress { step: 10, seed: recipe.seed });
+    assert_same_bits(&session.parameters, &own.parameters, "parameters");
+    assert_same_bits(&session.optimizer, &own.optimizer, "optimizer");
+    session.train(&recipe, simd, &Serial, &text, 10, 190);
+    let last = include_str!("golden/device_steps.txt").lines().last();
+    assert_eq!(Some(line(200, &session.parameters).as_str()), last);
 }
