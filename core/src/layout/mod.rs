@@ -12,6 +12,7 @@ mod workspace;
 use core::fmt;
 
 pub use parameters::{Block, Cut, Linear, Norm, Parameters};
+pub(crate) use tensors::Group;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{LayerActivations, Workspace};
 
@@ -20,8 +21,8 @@ use crate::error::Error;
 use crate::matmul::Machine;
 use tensors::{Kind, tensors_len};
 use workspace::{
-    generation, kept_layers, layer_elements_per_row, residual_elements_per_row, scratch_elements_per_row,
-    tail_elements_per_row, worker_scratch,
+    fused_gradient, generation, kept_layers, layer_elements_per_row, residual_elements_per_row,
+    scratch_elements_per_row, tail_elements_per_row, worker_scratch,
 };
 
 /// What the optimiser keeps for each parameter between steps.
@@ -58,12 +59,15 @@ pub struct Options {
     /// Forward keeps each block's input only, and backward makes the rest of a block again, in one block's memory:
     /// the same bits for fewer activations and more work ([`Plan::recomputed`]).
     pub recompute: bool,
+    /// Backward updates parameters as soon as it has made their gradients, which then need memory for some rows of one
+    /// tensor only: the same bits, in one pass a step and without clipping ([`crate::Error::Fused`]).
+    pub fused: bool,
 }
 
 impl Options {
-    /// `batch` sequences a pass, one thread, AdamW, all activations kept.
+    /// `batch` sequences a pass, one thread, AdamW, all activations and gradients kept.
     pub const fn new(batch: usize) -> Options {
-        Options { batch, threads: 1, optimizer: OptimizerState::AdamW, recompute: false }
+        Options { batch, threads: 1, optimizer: OptimizerState::AdamW, recompute: false, fused: false }
     }
 }
 
@@ -85,7 +89,7 @@ pub struct Plan {
     pub options: Options,
     /// f32s: all parameters, in the order of [`Plan::tensors`], without gaps.
     pub parameters: usize,
-    /// f32s: a gradient for each parameter, in the same order.
+    /// f32s: a gradient for each parameter, in the same order; with [`Options::fused`], for some rows of a tensor.
     pub gradients: usize,
     /// f32s: what the optimiser keeps (AdamW: all first moments, then all second moments).
     pub optimizer: usize,
@@ -181,7 +185,7 @@ impl Plan {
             config: *config,
             options: *options,
             parameters,
-            gradients: parameters,
+            gradients: if options.fused { fused_gradient(config, machine) } else { parameters },
             optimizer: get!(
                 checked(parameters).times(options.optimizer.per_parameter()).elements("optimizer state")
             ),
@@ -276,7 +280,7 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// The bytes of each region, one a line, and what making activations again costs.
+    /// The bytes of each region, one a line, and what less of them costs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, elements) in [
             ("parameters", self.parameters),
@@ -289,6 +293,9 @@ impl fmt::Display for Plan {
             writeln!(f, "{what:<12}{:>14} bytes", elements.saturating_mul(4))?;
         }
         writeln!(f, "{:<12}{:>14} bytes", "total", self.bytes())?;
+        if self.options.fused {
+            writeln!(f, "{:<12} a step is one pass, without clipping", "fused")?;
+        }
         match self.recomputed() {
             0 => Ok(()),
             extra => writeln!(f, "{:<12}{extra:>14} multiply-adds more in a pass", "recompute"),

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use super::{Checked, checked};
+use super::{Checked, Plan, checked};
 use crate::config::Config;
 
 /// One parameter tensor.
@@ -22,6 +22,11 @@ impl Tensor {
     /// The number of elements.
     pub const fn len(&self) -> usize {
         self.shape[0].saturating_mul(self.shape[1])
+    }
+
+    /// The elements of a row; a vector is one.
+    pub(crate) const fn row_len(&self) -> usize {
+        if self.rank == 1 { self.shape[0] } else { self.shape[1] }
     }
 
     /// Never: a validated configuration has no empty tensor.
@@ -119,6 +124,46 @@ impl Kind {
             Kind::FinalNormBias => "ln_f.bias",
             Kind::Head => "lm_head.weight",
         }
+    }
+}
+
+/// Tensors whose gradients one stage of backward makes ready.
+#[derive(Clone, Copy)]
+pub(crate) enum Group {
+    Embedding,
+    Attention { layer: usize },
+    Mlp { layer: usize },
+    Head,
+}
+
+impl Group {
+    /// The most tensors of a group.
+    pub const MOST: usize = 6;
+
+    /// The kinds of the group's tensors, in the order in which they lie, and their layer.
+    const fn kinds(self) -> (&'static [Kind], usize) {
+        let (attention, mlp) = Kind::BLOCK.split_at(Group::MOST);
+        match self {
+            Group::Embedding => (&Kind::BEFORE, 0),
+            Group::Attention { layer } => (attention, layer),
+            Group::Mlp { layer } => (mlp, layer),
+            Group::Head => (&Kind::AFTER, 0),
+        }
+    }
+}
+
+impl Plan {
+    /// The tensors of a group, one behind the other, each in its place whether the model has those before it or not.
+    pub(crate) fn group(&self, group: Group) -> [Option<Tensor>; Group::MOST] {
+        let (kinds, layer) = group.kinds();
+        let mut tensors = [None; Group::MOST];
+        for tensor in self.tensors().filter(|tensor| tensor.name.layer == layer) {
+            let place = kinds.iter().position(|kind| *kind == tensor.name.kind);
+            if let Some(place) = place.and_then(|place| tensors.get_mut(place)) {
+                *place = Some(tensor);
+            }
+        }
+        tensors
     }
 }
 
