@@ -1,5 +1,6 @@
 //! Where parameters lie, what they are called, and which configurations are refused.
 
+use jostle::matmul::Machine;
 use jostle::{Config, Dropout, Error, OptimizerState, Options, Plan};
 
 fn plan(config: &Config) -> Plan {
@@ -199,6 +200,27 @@ fn recomputing_keeps_one_block() {
             assert!(again.to_string().contains(&format!("{extra} multiply-adds")), "{again}");
         }
     }
+}
+
+/// Gradients shrink from all parameters' to those of 128 rows of the widest weight, or of the largest tensor; on small
+/// machines to four rows, whichever tensor is the largest.
+#[test]
+fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
+    let sizes = |config, machine| {
+        let plan = |fused| Plan::on(machine, &config, &Options { fused, ..Options::new(3) }).unwrap();
+        let (whole, fused) = (plan(false), plan(true));
+        assert_eq!(Plan { gradients: whole.gradients, options: whole.options, ..fused }, whole);
+        assert_eq!(whole.bytes() - fused.bytes(), 4 * (whole.parameters - fused.gradients));
+        assert!(fused.to_string().contains("\nfused ") && !whole.to_string().contains("fused"));
+        fused.gradients
+    };
+    let config = Config::new(27, 16, 2, 4, 16);
+    assert_eq!(sizes(config, Machine::Large), 16 * 64);
+    assert_eq!(sizes(config, Machine::Small), 4 * 64);
+    assert_eq!(sizes(Config { vocab: 500, ..config }, Machine::Large), 500 * 16);
+    assert_eq!(sizes(Config { vocab: 5000, ..config }, Machine::Large), 128 * 64);
+    assert_eq!(sizes(Config { hidden: 8, ..config }, Machine::Small), 4 * 48);
+    assert_eq!(sizes(Config::new(2, 1, 1, 1, 1), Machine::Small), 4);
 }
 
 type Set = fn(&mut Config, usize);
