@@ -266,6 +266,30 @@ fn the_plan_that_fits_is_the_largest_that_does() {
     assert_eq!(Plan::fit(&config, &Options::new(0), usize::MAX), Err(Error::Zero { what: "batch" }));
 }
 
+/// Where recomputing one sequence after the other does not do, all of them in one pass whose update is fused.
+#[test]
+fn the_least_plan_that_fits_fuses_the_update() {
+    let config = Config::new(27, 4, 2, 4, 64);
+    let fused = |batch, threads, recompute| {
+        let options = Options { threads, recompute, fused: true, ..Options::new(batch) };
+        Plan::new(&config, &options).unwrap()
+    };
+    let options = Options { threads: 2, ..Options::new(2) };
+    let accumulating = Plan::new(&config, &Options { recompute: true, ..Options::new(1) }).unwrap();
+    assert!(!Plan::fit(&config, &options, accumulating.bytes()).unwrap().options.fused);
+    for plan in [fused(2, 2, false), fused(2, 1, false), fused(2, 1, true)] {
+        let found = Plan::fit(&config, &options, plan.bytes()).unwrap();
+        assert!(found.options.fused && found.options.batch == 2 && found.bytes() <= plan.bytes());
+        assert_eq!(found.options.recompute, plan.options.recompute);
+        assert_eq!(Plan::fit(&config, &Options { fused: true, ..options }, plan.bytes()), Ok(found));
+    }
+    let wanted = fused(2, 1, true).bytes();
+    let error = Plan::fit(&config, &options, wanted - 1);
+    assert_eq!(error, Err(Error::Budget { given: wanted - 1, wanted }));
+    let alone = Plan::fit(&config, &Options { fused: true, ..options }, usize::MAX);
+    assert_eq!(alone, Ok(fused(2, 2, false)));
+}
+
 #[test]
 fn a_size_of_zero_is_refused_by_name() {
     let config = Config::new(65, 32, 2, 2, 32);

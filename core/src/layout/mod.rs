@@ -201,32 +201,41 @@ impl Plan {
     /// needs more, activations are made again in backward ([`Options::recompute`]). None of it shows in the result:
     /// `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
     ///
+    /// Where that does not do either, the update is fused into backward ([`Options::fused`]), with all sequences in one
+    /// pass, since such a step is no more: the same result again, but without clipping.
+    ///
     /// # Errors
-    /// As [`Plan::new`]; [`Error::Budget`] where even then one sequence on one thread needs more.
+    /// As [`Plan::new`]; [`Error::Budget`] where no plan needs as little.
     pub fn fit(config: &Config, options: &Options, budget: usize) -> Result<Plan, Error> {
-        let one = |recompute| Plan::new(config, &Options { batch: 1, threads: 1, recompute, ..*options });
-        let mut least = one(options.recompute)?;
-        if least.bytes() > budget {
-            least = one(true)?;
+        let most = options.threads.min(options.batch);
+        Plan::new(config, &Options { threads: most, ..*options })?;
+        let mut wanted = usize::MAX;
+        for fused in [options.fused, true] {
+            let fewest = if fused { options.batch } else { 1 };
+            for recompute in [options.recompute, true] {
+                let plan = |batch, threads| {
+                    Plan::new(config, &Options { batch, threads, recompute, fused, ..*options })
+                };
+                let least = plan(fewest, 1)?.bytes();
+                if least > budget {
+                    wanted = wanted.min(least);
+                    continue;
+                }
+                let fits = |batch, threads| plan(batch, threads).is_ok_and(|plan| plan.bytes() <= budget);
+                let mut threads = most;
+                while threads > 1 && !fits(fewest.max(threads), threads) {
+                    threads -= 1;
+                }
+                // Bytes grow with the batch: `batch` fits, `beyond` doesn't.
+                let (mut batch, mut beyond) = (fewest.max(threads), options.batch.saturating_add(1));
+                while beyond.saturating_sub(batch) > 1 {
+                    let middle = batch.midpoint(beyond);
+                    if fits(middle, threads) { batch = middle } else { beyond = middle }
+                }
+                return plan(batch, threads);
+            }
         }
-        if least.bytes() > budget {
-            return Err(Error::Budget { given: budget, wanted: least.bytes() });
-        }
-        let recompute = least.options.recompute;
-        let plan = |batch, threads| Plan::new(config, &Options { batch, threads, recompute, ..*options });
-        let fits = |batch, threads| plan(batch, threads).is_ok_and(|plan| plan.bytes() <= budget);
-        plan(options.batch, options.threads.min(options.batch))?;
-        let mut threads = options.threads.min(options.batch);
-        while threads > 1 && !fits(threads, threads) {
-            threads -= 1;
-        }
-        // Bytes grow with the batch: `batch` fits, `beyond` doesn't.
-        let (mut batch, mut beyond) = (threads, options.batch.saturating_add(1));
-        while beyond.saturating_sub(batch) > 1 {
-            let middle = batch.midpoint(beyond);
-            if fits(middle, threads) { batch = middle } else { beyond = middle }
-        }
-        plan(batch, threads)
+        Err(Error::Budget { given: budget, wanted })
     }
 
     /// f32s: activations and scratch, which the caller hands over as one slice.
