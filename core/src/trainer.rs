@@ -60,6 +60,21 @@ impl Recipe {
         }
         Ok(())
     }
+
+    /// Refuses numbers out of range, and what the plan has no memory for.
+    pub fn validate_for(&self, plan: &Plan) -> Result<(), Error> {
+        self.validate()?;
+        if self.optimizer.state() != plan.options.optimizer {
+            return Err(Error::Plan { what: "this optimizer's state" });
+        }
+        if plan.options.fused && self.clip.is_some() {
+            return Err(Error::Fused { what: "clip" });
+        }
+        if plan.options.fused && self.accumulate > 1 {
+            return Err(Error::Fused { what: "accumulate" });
+        }
+        Ok(())
+    }
 }
 
 /// What one step did.
@@ -96,16 +111,7 @@ impl<'a> Trainer<'a> {
         buffers: Buffers<'a>,
         compute: Compute<'a>,
     ) -> Result<Trainer<'a>, Error> {
-        recipe.validate()?;
-        if recipe.optimizer.state() != plan.options.optimizer {
-            return Err(Error::Plan { what: "this optimizer's state" });
-        }
-        if plan.options.fused && recipe.clip.is_some() {
-            return Err(Error::Fused { what: "clip" });
-        }
-        if plan.options.fused && recipe.accumulate > 1 {
-            return Err(Error::Fused { what: "accumulate" });
-        }
+        recipe.validate_for(plan)?;
         exact_length("parameters", buffers.parameters.len(), plan.parameters)?;
         exact_length("gradients", buffers.gradients.len(), plan.gradients)?;
         exact_length("optimizer state", buffers.optimizer.len(), plan.optimizer)?;
