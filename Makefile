@@ -12,6 +12,7 @@ test:
 lint:
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path core/link-proof/Cargo.toml
+	cargo fmt --check --manifest-path core/device/Cargo.toml
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
 

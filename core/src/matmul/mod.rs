@@ -11,6 +11,8 @@
 mod packed;
 #[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod row;
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
+mod small;
 
 use core::ops::Range;
 
@@ -18,8 +20,6 @@ use crate::error::Error;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
 
-#[cfg(not(feature = "matrixmultiply"))]
-use packed::product;
 pub(crate) use packed::scratch_on;
 pub use packed::{Machine, scratch};
 
@@ -115,6 +115,25 @@ pub(crate) enum Causal {
 }
 
 impl Causal {
+    /// How many of `n` columns are wanted of rows that end at `below`.
+    #[inline(always)]
+    fn columns(self, below: usize, n: usize) -> usize {
+        match self {
+            Causal::Columns { first } => n.min(below + first),
+            Causal::Whole | Causal::Inner { .. } | Causal::InnerTransposed { .. } => n,
+        }
+    }
+
+    /// Of the rows from `row` on, as a product of their own.
+    fn from(self, row: usize) -> Causal {
+        match self {
+            Causal::Whole => Causal::Whole,
+            Causal::Columns { first } => Causal::Columns { first: first + row },
+            Causal::Inner { first } => Causal::Inner { first: first + row },
+            Causal::InnerTransposed { first } => Causal::InnerTransposed { first: first.saturating_sub(row) },
+        }
+    }
+
     /// The steps, counted from the block's first, that the inner block `inner` takes for a tile of rows and the
     /// columns from `column` on; `None` where the tile is not wanted.
     #[inline(always)]
@@ -122,7 +141,7 @@ impl Causal {
         let length = inner.end - inner.start;
         match self {
             Causal::Whole => Some(0..length),
-            Causal::Columns { first } => (column < rows.end + first).then_some(0..length),
+            Causal::Columns { .. } => (column < self.columns(rows.end, usize::MAX)).then_some(0..length),
             Causal::Inner { first } => Some(0..length.min((rows.end + first).saturating_sub(inner.start))),
             Causal::InnerTransposed { first } => {
                 Some(length.min(rows.start.saturating_sub(first).saturating_sub(inner.start))..length)
@@ -334,10 +353,39 @@ pub fn reference(
     Ok(())
 }
 
+/// `C = start + A B`.
+///
+/// # Safety
+/// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
+/// - C must be writable and nobody else's meanwhile.
+/// - `space` must hold [`scratch`] elements.
+#[cfg(not(feature = "matrixmultiply"))]
+#[allow(clippy::too_many_arguments)]
+unsafe fn product(
+    simd: InstructionSet,
+    size: Size,
+    c: *mut f32,
+    c_stride: usize,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Operand<'_>,
+    causal: Causal,
+    space: &mut [f32],
+) {
+    // SAFETY: passed on from the caller.
+    unsafe {
+        match (Machine::HERE, b) {
+            (Machine::Large, _) => packed::product(simd, size, c, c_stride, start, a, b, causal, space),
+            (Machine::Small, Operand::Plain(b)) => small::product(size, c, c_stride, start, a, b, causal),
+            (Machine::Small, Operand::Packed(_)) => {}
+        }
+    }
+}
+
 /// The product by the `matrixmultiply` crate: another order of summation, for comparison.
 ///
 /// # Safety
-/// As for `packed::product`.
+/// As for the product that this replaces.
 #[cfg(feature = "matrixmultiply")]
 #[allow(clippy::too_many_arguments)]
 unsafe fn product(

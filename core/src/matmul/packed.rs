@@ -29,39 +29,24 @@ impl Machine {
     };
 }
 
-const LARGE: bool = matches!(Machine::HERE, Machine::Large);
 /// The longest block of the inner index. One panel of B (32 KiB) comes from the second-level cache at half the
 /// rate that it gives; the longer the block, the fewer passes over C.
 const BLOCK_K: usize = 512;
 /// The widest block of columns: a packed block of B (384 KiB) stays in the second-level cache.
-const BLOCK_N: usize = block_n(Machine::HERE);
+const BLOCK_N: usize = 192;
 /// The highest block of rows: a block of A (168 KiB at most) comes beside it. A multiple of every `TILE_ROWS`.
-const BLOCK_M: usize = block_m(Machine::HERE);
+const BLOCK_M: usize = 84;
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
-const ROWS_WORTH_PACKING: usize = if LARGE { 16 } else { usize::MAX };
+const ROWS_WORTH_PACKING: usize = 16;
 
 /// Fewer columns than this don't repay packing a transposed A.
 const COLUMNS_WORTH_PACKING: usize = 64;
 
 /// Steps of the inner index between two computations of row addresses.
-const UNROLL: usize = if LARGE { 4 } else { 1 };
+const UNROLL: usize = 4;
 
 const fn min(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
-}
-
-const fn block_n(machine: Machine) -> usize {
-    match machine {
-        Machine::Large => 192,
-        Machine::Small => COLUMNS,
-    }
-}
-
-const fn block_m(machine: Machine) -> usize {
-    match machine {
-        Machine::Large => 84,
-        Machine::Small => 0,
-    }
 }
 
 /// The elements of scratch that a product of this size, or smaller in every direction, needs at most.
@@ -69,20 +54,16 @@ pub const fn scratch(m: usize, n: usize, k: usize) -> usize {
     scratch_on(Machine::HERE, m, n, k)
 }
 
-/// [`scratch`] on another machine than this.
+/// [`scratch`] on another machine than this: none where nothing is packed.
 pub(crate) const fn scratch_on(machine: Machine, m: usize, n: usize, k: usize) -> usize {
-    let k = min(k, BLOCK_K);
-    let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), block_n(machine)) * k;
-    let a = min(m, block_m(machine)) * k;
-    a + b + alignment(machine)
-}
-
-/// Elements of scratch given up so that panels begin with a cache line.
-const fn alignment(machine: Machine) -> usize {
-    match machine {
-        Machine::Large => 15,
-        Machine::Small => 0,
+    if matches!(machine, Machine::Small) {
+        return 0;
     }
+    let k = min(k, BLOCK_K);
+    let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), BLOCK_N) * k;
+    let a = min(m, BLOCK_M) * k;
+    // Panels begin with a cache line.
+    a + b + 15
 }
 
 /// The elements of [`Panels`] for `n` columns of `k`: none where products do without.
@@ -109,9 +90,7 @@ vectorized! {
     /// `C = start + A B`.
     ///
     /// # Safety
-    /// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
-    /// - C must be writable and nobody else's meanwhile.
-    /// - `space` must hold [`scratch`] elements.
+    /// As for [`super::product`].
     pub(super) unsafe fn product<V>(
         size: Size,
         c: *mut f32,
@@ -194,7 +173,7 @@ unsafe fn blocks<V: Vector>(
     };
     let pack_b = packed_ahead.is_none() && (b.column_stride != 1 || m >= ROWS_WORTH_PACKING);
     let from_panel = packed_ahead.unwrap_or(COLUMNS * b.column_stride);
-    let pack_a = LARGE && a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS_WORTH_PACKING;
+    let pack_a = a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS_WORTH_PACKING;
     let few_rows = m <= V::TILE_ROWS;
     let block_n = match (pack_b, few_rows) {
         (true, false) => even(n, BLOCK_N, COLUMNS),
@@ -203,13 +182,13 @@ unsafe fn blocks<V: Vector>(
         (false, _) => n,
     };
     let block_k = even(k, BLOCK_K, 1);
-    let block_m = if LARGE { even(m, BLOCK_M, V::TILE_ROWS) } else { m };
+    let block_m = even(m, BLOCK_M, V::TILE_ROWS);
     let bias = match start {
         Start::Bias(bias) => Some(bias.as_ptr()),
         Start::Zero | Start::Accumulate => None,
     };
     let space = space.as_mut_ptr();
-    let space_b = if LARGE { space.wrapping_add((space as usize).wrapping_neg() / 4 % 16) } else { space };
+    let space_b = space.wrapping_add((space as usize).wrapping_neg() / 4 % 16);
     // SAFETY: all offsets below stay within what the caller vouches for: rows below `m`, columns below `n`,
     // inner indices below `k`; the packed B takes at most `BLOCK_N * BLOCK_K` elements of the space (rounded
     // up to panels), the packed A the rest.

@@ -1,17 +1,16 @@
 //! One row of C, as when generating: as fast as B comes from memory, which goes by once.
 
 use super::packed::{COLUMNS, load, store};
-use super::{Machine, Matrix, Size, Start};
+use super::{Matrix, Size, Start};
 use crate::simd::Vector;
 
-const LARGE: bool = matches!(Machine::HERE, Machine::Large);
 /// Contiguous rows of B in one pass over C.
-const ROWS_AT_ONCE: usize = if LARGE { 8 } else { 1 };
+const ROWS_AT_ONCE: usize = 8;
 
 /// Whether [`row`] computes such a product.
 #[inline(always)]
 pub(super) fn serves(Size { m, n, .. }: Size, b: Matrix<'_>) -> bool {
-    m == 1 && (b.column_stride == 1 || LARGE && b.row_stride == 1 && n >= COLUMNS)
+    m == 1 && (b.column_stride == 1 || b.row_stride == 1 && n >= COLUMNS)
 }
 
 /// `C = start + A B` for one row.
@@ -24,7 +23,7 @@ pub(super) unsafe fn row<V: Vector>(size: Size, c: *mut f32, start: Start<'_>, a
     unsafe {
         if b.column_stride == 1 {
             by_rows::<V>(size, c, start, a, b);
-        } else if LARGE {
+        } else {
             by_columns::<V>(size, c, start, a, b);
         }
     }

@@ -15,8 +15,14 @@ pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
+/// What processors without vectors compute products with.
+#[cfg_attr(not(any(fused = "riscv", fused = "thumb")), path = "emulated.rs")]
+#[cfg_attr(fused = "riscv", path = "riscv.rs")]
+#[cfg_attr(fused = "thumb", path = "thumb.rs")]
+pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tile;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx2::Avx2;

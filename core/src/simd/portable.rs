@@ -1,7 +1,7 @@
 //! Sixteen lanes in plain Rust, for processors without vector instructions, and the reference for the
-//! others. The only file that emulates a fused multiply-add.
+//! others.
 
-use super::{LANES, Vector, reduce_lanes};
+use super::{LANES, Vector, reduce_lanes, scalar};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable([f32; LANES]);
@@ -54,12 +54,12 @@ impl Vector for Portable {
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
-        Portable(self.0.map(libm::sqrtf))
+        Portable(self.0.map(scalar::sqrt))
     }
     #[inline(always)]
     fn mul_add(self, factor: Self, summand: Self) -> Self {
         let factors = zip(self.0, factor.0, |a, b| (a, b));
-        Portable(zip(factors, summand.0, |(a, b), c| libm::fmaf(a, b, c)))
+        Portable(zip(factors, summand.0, |(a, b), c| scalar::mul_add(a, b, c)))
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {

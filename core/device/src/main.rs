@@ -1,0 +1,67 @@
+//! Tests of the core on emulated devices: products have the reference's bits, and what they and a training step
+//! cost in instructions.
+#![no_std]
+#![no_main]
+
+mod board;
+mod products;
+mod step;
+
+use core::fmt::Write;
+use core::panic::PanicInfo;
+
+use board::{Console, instructions, stop};
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let _ = writeln!(Console, "{info}");
+    stop(1)
+}
+
+/// In hundredths, since printing floats takes much code.
+fn ratio(console: &mut Console, name: &str, taken: u32, work: u32) {
+    let hundredths = (u64::from(taken) * 100).div_ceil(u64::from(work.max(1)));
+    let (whole, rest) = (hundredths / 100, hundredths % 100);
+    let _ = writeln!(
+        console,
+        "{name}: {taken} instructions, {work} multiply-accumulates, {whole}.{rest:02} each"
+    );
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> ! {
+    let mut console = Console;
+    match products::compare(&[1, 2, 3, 4, 5, 8, 11], &[0, 1, 2, 3, 4, 7, 21]) {
+        Ok(count) => {
+            let _ = writeln!(console, "{count} products have the reference's bits");
+        }
+        Err(size) => {
+            let _ = writeln!(console, "FAILED: a product has other bits than the reference: {size:?}");
+            stop(1)
+        }
+    }
+    for side in [16, 32, 64] {
+        let names = ["A B^T", "A B", "A^T B"];
+        for (name, taken) in names.into_iter().zip(products::count(side, instructions)) {
+            ratio(&mut console, name, taken, (side * side * side) as u32);
+        }
+    }
+    let steps = [
+        ("width 16", step::width_16(instructions)),
+        ("width 32", step::width_32(instructions)),
+        ("width 32, 4 micro-batches", step::width_32_accumulated(instructions)),
+    ];
+    for (name, step) in steps {
+        match step {
+            Ok((taken, work, parameters)) => {
+                let _ = write!(console, "step of {parameters} parameters, ");
+                ratio(&mut console, name, taken, work);
+            }
+            Err(error) => {
+                let _ = writeln!(console, "FAILED: {error}");
+                stop(1)
+            }
+        }
+    }
+    stop(0)
+}

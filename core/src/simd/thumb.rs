@@ -1,0 +1,270 @@
+//! The fused multiply-add and the tiles of Arm's Cortex-M with a floating-point unit: `vfma.f32`.
+//!
+//! Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time, read by
+//! one instruction for each line (along) or each step (across). Written outside of functions, because inline
+//! assembly has no class for single-precision registers on these targets.
+
+use core::arch::global_asm;
+use core::mem::offset_of;
+
+use super::tile::{Form, Kernel, Strip};
+
+/// `a * b + c` with one rounding.
+#[inline(always)]
+pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
+    // SAFETY: below; the ABI of these targets hands floats over in s0, s1, s2.
+    unsafe { jostle_mul_add(a, b, c) }
+}
+
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    // SAFETY: as above.
+    unsafe { jostle_sqrt(x) }
+}
+
+unsafe extern "C" {
+    fn jostle_mul_add(a: f32, b: f32, c: f32) -> f32;
+    fn jostle_sqrt(x: f32) -> f32;
+}
+
+macro_rules! function {
+    ($name:literal, $($instruction:expr),* $(,)?) => {
+        global_asm!(
+            ".fpu fpv4-sp-d16",
+            concat!(".section .text.", $name, ",\"ax\",%progbits"),
+            ".p2align 2",
+            ".thumb_func",
+            concat!(".type ", $name, ",%function"),
+            concat!($name, ":"),
+            $($instruction,)*
+            concat!(".size ", $name, ", . - ", $name),
+            ".text",
+        );
+    };
+}
+
+function!("jostle_mul_add", "vfma.f32 s2, s0, s1", "vmov.f32 s0, s2", "bx lr");
+function!("jostle_sqrt", "vsqrt.f32 s0, s0", "bx lr");
+
+pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
+    match (a, b) {
+        (Form::Along, Form::Along) => Some(jostle_strip_along_along),
+        (Form::Along, Form::Across) => Some(jostle_strip_along_across),
+        (Form::Across, Form::Across) => Some(jostle_strip_across_across),
+        (Form::Across, Form::Along) => None,
+    }
+}
+
+unsafe extern "C" {
+    fn jostle_strip_along_along(t: &Strip);
+    fn jostle_strip_along_across(t: &Strip);
+    fn jostle_strip_across_across(t: &Strip);
+}
+
+/// One element of A by four of B, each product onto its sum.
+macro_rules! row {
+    ($a:literal, $($sum:literal $b:literal),*) => {
+        concat!($("vfma.f32 ", $sum, ", ", $a, ", ", $b, "\n"),*)
+    };
+}
+
+/// One step: four elements of A by four of B.
+macro_rules! step {
+    ($a:literal $b:literal $c:literal $d:literal, $w:literal $x:literal $y:literal $z:literal) => {
+        concat!(
+            row!($a, "s0" $w, "s1" $x, "s2" $y, "s3" $z),
+            row!($b, "s4" $w, "s5" $x, "s6" $y, "s7" $z),
+            row!($c, "s8" $w, "s9" $x, "s10" $y, "s11" $z),
+            row!($d, "s12" $w, "s13" $x, "s14" $y, "s15" $z)
+        )
+    };
+}
+
+/// A function. For each tile: sums from their starts, pairs of steps, one step where `k` is odd, sums to C. `r0` is
+/// the strip; `r9` counts steps, `lr` tiles; `r10` and `r11` go through the starts and C.
+macro_rules! strip {
+    (
+        $name:literal,
+        b: [$($b:expr),* $(,)?],
+        a: [$($a:expr),* $(,)?],
+        two: [$($two:expr),* $(,)?],
+        one: [$($one:expr),* $(,)?],
+        next: [$($next:expr),* $(,)?]
+    ) => {
+        global_asm!(
+            ".fpu fpv4-sp-d16",
+            concat!(".section .text.", $name, ",\"ax\",%progbits"),
+            ".p2align 2",
+            ".thumb_func",
+            concat!(".type ", $name, ",%function"),
+            concat!($name, ":"),
+            "push {{r4-r11, lr}}",
+            "vpush {{s16-s31}}",
+            $($b,)*
+            "ldr r10, [r0, #{start}]",
+            "ldr r11, [r0, #{c}]",
+            "ldr lr, [r0, #{tiles}]",
+            "1:",
+            "ldr r12, [r0, #{start_row}]",
+            "vldmia r10, {{s0-s3}}",
+            "add r1, r10, r12, lsl #2",
+            "vldmia r1, {{s4-s7}}",
+            "add r1, r1, r12, lsl #2",
+            "vldmia r1, {{s8-s11}}",
+            "add r1, r1, r12, lsl #2",
+            "vldmia r1, {{s12-s15}}",
+            "ldr r12, [r0, #{start_next}]",
+            "add r10, r10, r12, lsl #2",
+            $($a,)*
+            "ldr r9, [r0, #{k}]",
+            "subs r9, #2",
+            "blt 3f",
+            "2:",
+            $($two,)*
+            "subs r9, #2",
+            "bge 2b",
+            "3:",
+            "adds r9, #1",
+            "bne 4f",
+            $($one,)*
+            "4:",
+            "ldr r12, [r0, #{c_row}]",
+            "vstmia r11, {{s0-s3}}",
+            "add r1, r11, r12, lsl #2",
+            "vstmia r1, {{s4-s7}}",
+            "add r1, r1, r12, lsl #2",
+            "vstmia r1, {{s8-s11}}",
+            "add r1, r1, r12, lsl #2",
+            "vstmia r1, {{s12-s15}}",
+            "add r11, #16",
+            "ldr r12, [r0, #{b_next}]",
+            $($next,)*
+            "subs lr, #1",
+            "bne 1b",
+            "vpop {{s16-s31}}",
+            "pop {{r4-r11, pc}}",
+            concat!(".size ", $name, ", . - ", $name),
+            ".text",
+            a = const offset_of!(Strip, a),
+            b = const offset_of!(Strip, b),
+            b_next = const offset_of!(Strip, b_next),
+            k = const offset_of!(Strip, k),
+            start = const offset_of!(Strip, start),
+            start_row = const offset_of!(Strip, start_row),
+            start_next = const offset_of!(Strip, start_next),
+            c = const offset_of!(Strip, c),
+            c_row = const offset_of!(Strip, c_row),
+            tiles = const offset_of!(Strip, tiles),
+        );
+    };
+}
+
+strip! {
+    "jostle_strip_along_along",
+    b: [
+        "add r5, r0, #{b}",
+        "ldmia r5, {{r5-r8}}",
+    ],
+    a: [
+        "add r1, r0, #{a}",
+        "ldmia r1, {{r1-r4}}",
+    ],
+    two: [
+        "vldmia r1!, {{s16-s17}}",
+        "vldmia r2!, {{s18-s19}}",
+        "vldmia r3!, {{s20-s21}}",
+        "vldmia r4!, {{s22-s23}}",
+        "vldmia r5!, {{s24-s25}}",
+        "vldmia r6!, {{s26-s27}}",
+        "vldmia r7!, {{s28-s29}}",
+        "vldmia r8!, {{s30-s31}}",
+        step!("s16" "s18" "s20" "s22", "s24" "s26" "s28" "s30"),
+        step!("s17" "s19" "s21" "s23", "s25" "s27" "s29" "s31"),
+    ],
+    one: [
+        "vldr s16, [r1]",
+        "vldr s18, [r2]",
+        "vldr s20, [r3]",
+        "vldr s22, [r4]",
+        "vldmia r5!, {{s24}}",
+        "vldmia r6!, {{s26}}",
+        "vldmia r7!, {{s28}}",
+        "vldmia r8!, {{s30}}",
+        step!("s16" "s18" "s20" "s22", "s24" "s26" "s28" "s30"),
+    ],
+    next: [
+        "add r5, r5, r12, lsl #2",
+        "add r6, r6, r12, lsl #2",
+        "add r7, r7, r12, lsl #2",
+        "add r8, r8, r12, lsl #2",
+    ]
+}
+
+strip! {
+    "jostle_strip_along_across",
+    b: [
+        "ldr r5, [r0, #{b}]",
+        "ldr r6, [r0, #{b} + 16]",
+    ],
+    a: [
+        "add r1, r0, #{a}",
+        "ldmia r1, {{r1-r4}}",
+    ],
+    two: [
+        "vldmia r1!, {{s16-s17}}",
+        "vldmia r2!, {{s18-s19}}",
+        "vldmia r3!, {{s20-s21}}",
+        "vldmia r4!, {{s22-s23}}",
+        "vldmia r5, {{s24-s27}}",
+        "add r5, r5, r6, lsl #2",
+        "vldmia r5, {{s28-s31}}",
+        "add r5, r5, r6, lsl #2",
+        step!("s16" "s18" "s20" "s22", "s24" "s25" "s26" "s27"),
+        step!("s17" "s19" "s21" "s23", "s28" "s29" "s30" "s31"),
+    ],
+    one: [
+        "vldr s16, [r1]",
+        "vldr s18, [r2]",
+        "vldr s20, [r3]",
+        "vldr s22, [r4]",
+        "vldmia r5, {{s24-s27}}",
+        "add r5, r5, r6, lsl #2",
+        step!("s16" "s18" "s20" "s22", "s24" "s25" "s26" "s27"),
+    ],
+    next: [
+        "add r5, r5, r12, lsl #2",
+    ]
+}
+
+strip! {
+    "jostle_strip_across_across",
+    b: [
+        "ldr r5, [r0, #{b}]",
+        "ldr r6, [r0, #{b} + 16]",
+    ],
+    a: [
+        "ldr r1, [r0, #{a}]",
+        "ldr r2, [r0, #{a} + 16]",
+    ],
+    two: [
+        "vldmia r1, {{s16-s19}}",
+        "add r1, r1, r2, lsl #2",
+        "vldmia r1, {{s20-s23}}",
+        "add r1, r1, r2, lsl #2",
+        "vldmia r5, {{s24-s27}}",
+        "add r5, r5, r6, lsl #2",
+        "vldmia r5, {{s28-s31}}",
+        "add r5, r5, r6, lsl #2",
+        step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
+        step!("s20" "s21" "s22" "s23", "s28" "s29" "s30" "s31"),
+    ],
+    one: [
+        "vldmia r1, {{s16-s19}}",
+        "vldmia r5, {{s24-s27}}",
+        "add r5, r5, r6, lsl #2",
+        step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
+    ],
+    next: [
+        "add r5, r5, r12, lsl #2",
+    ]
+}
