@@ -140,14 +140,14 @@ impl Group {
     /// The most tensors of a group.
     pub const MOST: usize = 6;
 
-    /// The kinds of the group's tensors, in the order in which they lie, and their layer.
-    const fn kinds(self) -> (&'static [Kind], usize) {
+    /// The kinds of the group's tensors, in the order in which they lie.
+    const fn kinds(self) -> &'static [Kind] {
         let (attention, mlp) = Kind::BLOCK.split_at(Group::MOST);
         match self {
-            Group::Embedding => (&Kind::BEFORE, 0),
-            Group::Attention { layer } => (attention, layer),
-            Group::Mlp { layer } => (mlp, layer),
-            Group::Head => (&Kind::AFTER, 0),
+            Group::Embedding => &Kind::BEFORE,
+            Group::Attention { .. } => attention,
+            Group::Mlp { .. } => mlp,
+            Group::Head => &Kind::AFTER,
         }
     }
 }
@@ -155,11 +155,24 @@ impl Group {
 impl Plan {
     /// The tensors of a group, one behind the other, each in its place whether the model has those before it or not.
     pub(crate) fn group(&self, group: Group) -> [Option<Tensor>; Group::MOST] {
-        let (kinds, layer) = group.kinds();
+        let config = &self.config;
+        let len = |kinds: &[Kind]| tensors_len(kinds, config).0.unwrap_or(0);
+        let before = len(&Kind::BEFORE);
+        let (layer, mut offset) = match group {
+            Group::Embedding => (0, 0),
+            Group::Attention { layer } => (layer, before + layer * self.block()),
+            Group::Mlp { layer } => {
+                let attention = len(Group::Attention { layer }.kinds());
+                (layer, before + layer * self.block() + attention)
+            }
+            Group::Head => (0, before + config.layers * self.block()),
+        };
         let mut tensors = [None; Group::MOST];
-        for tensor in self.tensors().filter(|tensor| tensor.name.layer == layer) {
-            let place = kinds.iter().position(|kind| *kind == tensor.name.kind);
-            if let Some(place) = place.and_then(|place| tensors.get_mut(place)) {
+        for (place, kind) in tensors.iter_mut().zip(group.kinds()) {
+            let (rank, shape) = kind.shape(config);
+            if rank > 0 {
+                let tensor = Tensor { name: TensorName { kind: *kind, layer }, rank, shape, offset };
+                offset += tensor.len();
                 *place = Some(tensor);
             }
         }

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::{Backward, Gradients, Pass, Stage, part};
 use crate::error::Error;
-use crate::layout::{Group, Tensor, Workspace};
+use crate::layout::{Group, LayerActivations, Tensor, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear, rows};
 
@@ -24,21 +24,18 @@ impl Gradients {
     }
 }
 
-/// What the gradient of a tensor is made of, in R rows. The tensor's own rows can be made apart from each other.
+/// What the gradients of two tensors are made of, in R rows. The tensors' own rows can be made apart from each other.
 #[derive(Clone, Copy)]
 enum Source<'a> {
-    /// The tensor is not there.
+    /// There are none.
     None,
-    /// x^T d_y of x `[R, from]` and d_y `[R, to]`: a weight's.
-    Product { x: &'a [f32], from: usize, d_y: &'a [f32], to: usize },
-    /// The column sums of d_y `[R, to]`: a bias's.
-    Sums { d_y: &'a [f32], to: usize },
-    /// Those of d_y times the normed x, each `[R, C]`: the weight's of a norm. Mean and rstd are those of x's rows.
-    Normed { x: &'a [f32], d_y: &'a [f32], mean: &'a [f32], rstd: &'a [f32] },
-    /// The rows of d_x `[R, C]`, each with its token, after the product that a head leaves which is tied.
-    Tokens { d_x: &'a [f32], head: Option<Head<'a>> },
-    /// The rows of d_x `[R, C]`, each with its position.
-    Positions { d_x: &'a [f32] },
+    /// Of weight and bias: x^T d_y of x `[R, from]` and d_y `[R, to]`, and the column sums of d_y.
+    Affine { x: &'a [f32], from: usize, d_y: &'a [f32], to: usize },
+    /// Of a norm's weight and bias: the column sums of d_y times the normed x, each `[R, C]`, and those of d_y. Mean and
+    /// rstd are those of x's rows.
+    Norm { x: &'a [f32], d_y: &'a [f32], mean: &'a [f32], rstd: &'a [f32] },
+    /// Of tokens, after the product that a head leaves which is tied, and of positions: the rows of d_x `[R, C]`.
+    Embeddings { d_x: &'a [f32], head: Option<Head<'a>> },
 }
 
 /// The gradient of the logits `[R, V]` and what they were made of, `[R, C]`.
@@ -81,12 +78,15 @@ impl Pass<'_> {
             (rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
         });
         let units = buffers.each_ref().map(|(_, rows, _)| *rows);
-        let work = sources.iter().zip(units).map(|(source, rows)| self.work(source, rows)).sum();
+        let work =
+            units.chunks(2).zip(&sources).map(|(units, source)| self.work(source, units.iter().sum())).sum();
         let scratch = (workers, self.plan.worker_scratch());
-        self.compute.split_each(work, buffers, scratch, |share, buffers, scratch| {
-            for ((source, rows), gradient) in sources.into_iter().zip(units).zip(buffers) {
-                self.gradient_rows(source, gradient, share.of(rows), mode, scratch);
-            }
+        self.compute.split_each(work, buffers, scratch, |share, [a, b, c, d, e, f], scratch| {
+            let [of_a, of_b, of_c, of_d, of_e, of_f] = units.map(|rows| share.of(rows));
+            let [first, second, third] = sources;
+            self.gradient_rows(first, [a, b], [of_a, of_b], mode, scratch);
+            self.gradient_rows(second, [c, d], [of_c, of_d], mode, scratch);
+            self.gradient_rows(third, [e, f], [of_e, of_f], mode, scratch);
         });
     }
 
@@ -103,8 +103,9 @@ impl Pass<'_> {
         let Some(group) = stage.group() else { return Ok(()) };
         let mut workspace = Workspace::new(workspace, self.plan, self.shape)?;
         let (sources, workers) = self.sources(stage, &mut workspace);
-        for (tensor, source) in self.plan.group(group).iter().zip(sources) {
-            let Some(tensor) = tensor else { continue };
+        for (place, tensor) in self.plan.group(group).iter().enumerate() {
+            let (Some(tensor), Some(source)) = (tensor, sources.get(place / 2)) else { continue };
+            let is_second = place % 2 == 1;
             let [rows, columns] = tensor.shape;
             let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
             let mut first = 0;
@@ -112,17 +113,16 @@ impl Pass<'_> {
                 let count = most.min(rows - first);
                 let gradient = tile.get_mut(..count * columns).unwrap_or_default();
                 let scratch = (&mut *workers, self.plan.worker_scratch());
-                let work = self.work(&source, count);
-                self.compute.split(
-                    count,
-                    work,
-                    [(&mut *gradient, columns)],
-                    scratch,
-                    |range, [gradient], scratch| {
-                        let range = first + range.start..first + range.end;
-                        self.gradient_rows(source, gradient, range, Gradients::Overwrite, scratch);
-                    },
-                );
+                let (work, buffer) = (self.work(source, count), (&mut *gradient, columns));
+                self.compute.split(count, work, [buffer], scratch, |range, [gradient], scratch| {
+                    let range = first + range.start..first + range.end;
+                    let (mut pair, mut ranges) = ([gradient, &mut []], [range, 0..0]);
+                    if is_second {
+                        pair.reverse();
+                        ranges.reverse();
+                    }
+                    self.gradient_rows(*source, pair, ranges, Gradients::Overwrite, scratch);
+                });
                 let place = tensor.offset + first * columns;
                 update(tensor, place..place + count * columns, gradient)?;
                 first += count;
@@ -131,98 +131,100 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// What the gradients of a stage's tensors are made of, in their order, and the workers' scratch.
+    /// What the gradients of a stage's tensors are made of, for each two, and the workers' scratch.
     fn sources<'w>(
         &self,
         stage: Backward,
         workspace: &'w mut Workspace<'_>,
-    ) -> ([Source<'w>; Group::MOST], &'w mut [f32]) {
+    ) -> ([Source<'w>; Group::MOST / 2], &'w mut [f32]) {
         let config = &self.plan.config;
         let (c, f, v, all) = (config.width, config.hidden, config.vocab, self.rows());
         let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
             workspace;
         let Workspace { final_mean, final_rstd, final_normed, logits, .. } = workspace;
         let (d_branch, normed, d_normed, logits) = (&**d_branch, &**normed, &**d_normed, &**logits);
-        let half = |x, d_y, (mean, rstd), [first, second]: [(&'w [f32], usize, &'w [f32], usize); 2]| {
-            let pair = |(x, from, d_y, to)| [Source::Product { x, from, d_y, to }, Source::Sums { d_y, to }];
-            let ([a, b], [c_, d]) = (pair(first), pair(second));
-            [Source::Normed { x, d_y, mean, rstd }, Source::Sums { d_y, to: c }, a, b, c_, d]
-        };
+        let norm = |x, mean, rstd| Source::Norm { x, d_y: d_normed, mean, rstd };
+        let affine = |x, from, d_y, to| Source::Affine { x, from, d_y, to };
         let none = Source::None;
         let sources = match stage {
             Backward::Head => {
-                let (x, d_y) = (residual.x(config.layers), d_normed);
-                let norm = Source::Normed { x, d_y, mean: final_mean, rstd: final_rstd };
-                let head = Source::Product { x: logits, from: v, d_y: final_normed, to: c };
-                [norm, Source::Sums { d_y, to: c }, head, none, none, none]
+                let x = residual.x(config.layers);
+                [norm(x, final_mean, final_rstd), affine(logits, v, final_normed, c), none]
             }
             Backward::Mlp { layer } => {
-                let activations = layers.of(layer, config, all);
-                let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
+                let LayerActivations { ln_2_mean, ln_2_rstd, hidden, .. } = layers.of(layer, config, all);
                 let activated = wide.get(..all * f).unwrap_or_default();
-                let first = (normed, c, &*activations.hidden, f);
-                half(residual.middle(layer), d_normed, statistics, [first, (activated, f, d_branch, c)])
+                let ln_2 = norm(residual.middle(layer), ln_2_mean, ln_2_rstd);
+                [ln_2, affine(normed, c, hidden, f), affine(activated, f, d_branch, c)]
             }
             Backward::Attention { layer } => {
-                let activations = layers.of(layer, config, all);
-                let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
+                let LayerActivations { ln_1_mean, ln_1_rstd, attended, .. } = layers.of(layer, config, all);
                 let d_qkv = wide.get(..all * 3 * c).unwrap_or_default();
-                let second = (&*activations.attended, c, d_branch, c);
-                half(residual.x(layer), d_normed, statistics, [(normed, c, d_qkv, 3 * c), second])
+                let ln_1 = norm(residual.x(layer), ln_1_mean, ln_1_rstd);
+                [ln_1, affine(normed, c, d_qkv, 3 * c), affine(attended, c, d_branch, c)]
             }
             Backward::Embedding => {
-                let d_x = &**d_residual;
                 let head = config.tied.then_some(Head { d_logits: logits, normed: final_normed });
-                [Source::Tokens { d_x, head }, Source::Positions { d_x }, none, none, none, none]
+                [Source::Embeddings { d_x: d_residual, head }, none, none]
             }
-            Backward::Recompute { .. } => [none; Group::MOST],
+            Backward::Recompute { .. } => [none; 3],
         };
         (sources, workers)
     }
 
-    /// The multiply-adds of so many rows of a gradient, at most.
+    /// The multiply-adds of so many rows of gradients, at most.
     fn work(&self, source: &Source<'_>, rows: usize) -> usize {
         let c = self.plan.config.width;
         let per_row = match source {
             Source::None => 0,
-            Source::Product { to, .. } => *to,
-            Source::Sums { .. } | Source::Normed { .. } => 1,
-            Source::Tokens { head: Some(_), .. } => c,
+            Source::Affine { to, .. } => *to,
+            Source::Norm { .. } => 1,
+            Source::Embeddings { head: Some(_), .. } => c,
             // All rows together take each row of d_x once.
-            Source::Tokens { head: None, .. } | Source::Positions { .. } => return self.rows() * c,
+            Source::Embeddings { head: None, .. } => return self.rows() * c,
         };
         self.rows().saturating_mul(per_row).saturating_mul(rows)
     }
 
-    /// Some rows of a tensor's gradient.
+    /// Some rows of two tensors' gradients, or of one's, where there are none of the other.
     fn gradient_rows(
         &self,
         source: Source<'_>,
-        gradient: &mut [f32],
-        range: Range<usize>,
+        [first, second]: [&mut [f32]; 2],
+        [of_first, of_second]: [Range<usize>; 2],
         mode: Gradients,
         scratch: &mut [f32],
     ) {
         let (simd, c) = (self.compute.simd, self.plan.config.width);
         match source {
             Source::None => {}
-            Source::Product { x, from, d_y, to } => {
-                let x = Matrix::new(x, from).transposed().from(range.start, 0);
-                let size = Size { m: range.len(), n: to, k: self.rows() };
-                matmul_trusted(simd, size, (gradient, to), mode.start(), x, Matrix::new(d_y, to), scratch);
+            Source::Affine { x, from, d_y, to } => {
+                if !first.is_empty() {
+                    let x = Matrix::new(x, from).transposed().from(of_first.start, 0);
+                    let (size, start) = (Size { m: of_first.len(), n: to, k: self.rows() }, mode.start());
+                    matmul_trusted(simd, size, (first, to), start, x, Matrix::new(d_y, to), scratch);
+                }
+                mode.clear(second);
+                linear::bias_gradient(simd, second, of_second.start, to, d_y);
             }
-            Source::Sums { d_y, to } => {
-                mode.clear(gradient);
-                linear::bias_gradient(simd, gradient, range.start, to, d_y);
+            Source::Norm { d_y, .. } if first.is_empty() => {
+                mode.clear(second);
+                linear::bias_gradient(simd, second, of_second.start, c, d_y);
             }
-            Source::Normed { x, d_y, mean, rstd } => {
-                mode.clear(gradient);
-                layer_norm::parameter_gradients(simd, gradient, &mut [], range.start, c, d_y, x, mean, rstd);
+            Source::Norm { x, d_y, mean, rstd } => {
+                mode.clear(first);
+                mode.clear(second);
+                layer_norm::parameter_gradients(simd, first, second, of_first.start, c, d_y, x, mean, rstd);
             }
-            Source::Tokens { d_x, head } => self.token_gradient(gradient, range, mode, d_x, head, scratch),
-            Source::Positions { d_x } => {
-                mode.clear(gradient);
-                embedding::position_gradients(simd, gradient, range.start, d_x, c, self.shape.length);
+            Source::Embeddings { d_x, head } => {
+                if !first.is_empty() {
+                    self.token_gradient(first, of_first, mode, d_x, head, scratch);
+                }
+                if !second.is_empty() {
+                    mode.clear(second);
+                    let length = self.shape.length;
+                    embedding::position_gradients(simd, second, of_second.start, d_x, c, length);
+                }
             }
         }
     }
