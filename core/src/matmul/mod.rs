@@ -107,6 +107,25 @@ pub(crate) enum Causal {
 }
 
 impl Causal {
+    /// How many of `n` columns are wanted of rows that end at `below`.
+    #[inline(always)]
+    fn columns(self, below: usize, n: usize) -> usize {
+        match self {
+            Causal::Columns { first } => n.min(below + first),
+            Causal::Whole | Causal::Inner { .. } | Causal::InnerTransposed { .. } => n,
+        }
+    }
+
+    /// Of the rows from `row` on, as a product of their own.
+    fn from(self, row: usize) -> Causal {
+        match self {
+            Causal::Whole => Causal::Whole,
+            Causal::Columns { first } => Causal::Columns { first: first + row },
+            Causal::Inner { first } => Causal::Inner { first: first + row },
+            Causal::InnerTransposed { first } => Causal::InnerTransposed { first: first.saturating_sub(row) },
+        }
+    }
+
     /// The steps, counted from the block's first, that the inner block `inner` takes for a tile of rows and the
     /// columns from `column` on; `None` where the tile is not wanted.
     #[inline(always)]
@@ -114,7 +133,7 @@ impl Causal {
         let length = inner.end - inner.start;
         match self {
             Causal::Whole => Some(0..length),
-            Causal::Columns { first } => (column < rows.end + first).then_some(0..length),
+            Causal::Columns { .. } => (column < self.columns(rows.end, usize::MAX)).then_some(0..length),
             Causal::Inner { first } => Some(0..length.min((rows.end + first).saturating_sub(inner.start))),
             Causal::InnerTransposed { first } => {
                 Some(length.min(rows.start.saturating_sub(first).saturating_sub(inner.start))..length)

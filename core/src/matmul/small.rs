@@ -1,13 +1,13 @@
-//! The product on machines without vectors: tiles of four rows by four columns, sixteen chains of multiply-adds in
-//! as many registers. Nothing is packed: a tile reads both operands where they lie, in pairs of steps.
+//! The product on machines without vectors: strips of tiles, four rows by four columns each. Nothing is packed: a
+//! tile reads both operands where they lie.
 
 use core::ops::Range;
 
 use super::{Causal, Matrix, Size, Start};
 use crate::simd::scalar::{kernel, mul_add};
-use crate::simd::tile::{Form, Kernel, Lines, SIDE, Tile};
+use crate::simd::tile::{Form, Kernel, Lines, SIDE, Strip};
 
-/// The ways in which the lines of an operand lie, four of which begin at `first` or, of fewer, end with it again.
+/// One operand of tiles: the rows of A or the columns of B, its lines.
 #[derive(Clone, Copy)]
 struct Side {
     data: *const f32,
@@ -38,16 +38,18 @@ impl Side {
         line.min(self.count.saturating_sub(SIDE))
     }
 
+    /// Four lines from `first` on, those beyond the last being the last again, without the first `skip` steps.
     #[inline(always)]
     fn lines(self, first: usize, skip: usize) -> Lines {
         let at = |line: usize| {
             let line = (first + line).min(self.count - 1);
             self.data.wrapping_add(line * self.stride + skip * self.step)
         };
-        match self.form {
-            Form::Along => Lines { line: [at(0), at(1), at(2), at(3)], step: 1 },
-            Form::Across => Lines { line: [at(0); SIDE], step: self.step },
-        }
+        let line = match self.form {
+            Form::Along => [at(0), at(1), at(2), at(3)],
+            Form::Across => [at(0); SIDE],
+        };
+        Lines { line, step: self.step }
     }
 }
 
@@ -77,7 +79,15 @@ pub(super) unsafe fn product(
         if let (Some(rows), Some(columns)) = (rows, columns)
             && let Some(kernel) = kernel(rows.form, columns.form)
         {
-            tiles(kernel, k, (c, c_stride), start, rows, columns, causal);
+            let tiles = Tiles { kernel, k, c, c_stride, start, rows, columns, causal };
+            if m >= SIDE {
+                tiles.compute();
+            } else {
+                // A row goes through as four times itself.
+                for row in 0..m {
+                    tiles.row(row).compute();
+                }
+            }
         } else {
             elements(size, (c, c_stride), start, a, b);
         }
@@ -86,95 +96,118 @@ pub(super) unsafe fn product(
 
 const ZEROS: [f32; SIDE] = [0.0; SIDE];
 
-/// Where the chains of a row of C start, at the given column, and how far the next row's starts are.
-///
-/// # Safety
-/// The column must be within C and the bias.
-#[inline(always)]
-unsafe fn starts(start: Start<'_>, c: (*mut f32, usize), column: usize) -> (*const f32, usize) {
-    match start {
-        Start::Zero => (ZEROS.as_ptr(), 0),
-        // SAFETY: see above.
-        Start::Bias(bias) => (unsafe { bias.as_ptr().add(column) }, 0),
-        Start::Accumulate => (c.0.cast_const(), c.1),
-    }
-}
-
-/// # Safety
-/// As for [`product`], whose operands `rows` and `columns` are.
-unsafe fn tiles(
+/// A product of tiles.
+#[derive(Clone, Copy)]
+struct Tiles<'a> {
     kernel: Kernel,
     k: usize,
-    (c, c_stride): (*mut f32, usize),
-    start: Start<'_>,
+    c: *mut f32,
+    c_stride: usize,
+    start: Start<'a>,
     rows: Side,
     columns: Side,
     causal: Causal,
-) {
-    for row in (0..rows.count).step_by(SIDE) {
-        let below = rows.count.min(row + SIDE);
-        let first_row = rows.first(row);
-        let mut lines = rows.lines(first_row, 0);
-        let mut skipped = 0;
-        for column in (0..columns.count).step_by(SIDE) {
-            let after = columns.count.min(column + SIDE);
-            let Some(steps) = causal.steps(row..below, column, 0..k) else { break };
-            if steps.start != skipped {
-                skipped = steps.start;
-                lines = rows.lines(first_row, skipped);
-            }
-            let first_column = columns.first(column);
-            let whole = below - row == SIDE && after - column == SIDE;
-            // SAFETY: the element is within C, and the tile within C where it is whole.
+}
+
+impl Tiles<'_> {
+    /// One row as a product of its own.
+    ///
+    /// # Safety
+    /// It must be one of the rows.
+    unsafe fn row(self, row: usize) -> Self {
+        let data = self.rows.data.wrapping_add(row * self.rows.stride);
+        // SAFETY: see above.
+        let c = unsafe { self.c.add(row * self.c_stride) };
+        Tiles { c, rows: Side { data, count: 1, ..self.rows }, causal: self.causal.from(row), ..self }
+    }
+
+    /// What is left beside whole tiles is computed by tiles that reach back; accumulated onto, they keep of C what
+    /// they reach back over.
+    ///
+    /// # Safety
+    /// As for [`product`], whose operands `rows` and `columns` are.
+    unsafe fn compute(self) {
+        let Tiles { kernel, rows, columns, .. } = self;
+        let again = !matches!(self.start, Start::Accumulate);
+        for row in (0..rows.count).step_by(SIDE) {
+            let (first_row, below) = (rows.first(row), rows.count.min(row + SIDE));
+            let steps = self.causal.steps(first_row..below, 0, 0..self.k).unwrap_or_default();
+            let width = self.causal.columns(below, columns.count);
+            let whole =
+                if again || first_row == row { width.div_ceil(SIDE).min(columns.count / SIDE) } else { 0 };
+            // SAFETY: the strip's rows and columns are within C, or those that an edge wants.
             unsafe {
-                let to = c.add(row * c_stride + column);
-                let (from, from_row) = starts(start, (to, c_stride), column);
-                let mut tile = Tile {
-                    start: from,
-                    start_row: from_row,
-                    c: to,
-                    c_row: c_stride,
-                    k: steps.end - steps.start,
-                    a: lines,
-                    b: columns.lines(first_column, steps.start),
-                };
-                if whole {
-                    kernel(&tile);
-                } else {
-                    edge(
-                        kernel,
-                        &mut tile,
-                        row - first_row..below - first_row,
-                        column - first_column..after - first_column,
-                    );
+                if whole > 0 {
+                    kernel(&self.strip(first_row, 0, &steps, whole));
+                }
+                for column in (whole * SIDE..width).step_by(SIDE) {
+                    let first_column = columns.first(column);
+                    let mut tile = self.strip(first_row, first_column, &steps, 1);
+                    if again && columns.count >= SIDE {
+                        kernel(&tile);
+                    } else {
+                        let after = columns.count.min(column + SIDE);
+                        let wanted = column - first_column..after - first_column;
+                        edge(kernel, &mut tile, row - first_row..below - first_row, wanted);
+                    }
                 }
             }
         }
     }
-}
 
-/// A tile of which only some rows and columns are wanted, and within C.
-///
-/// # Safety
-/// As for [`product`]: `start` and C of the tile are at the first element wanted.
-#[inline(never)]
-unsafe fn edge(kernel: Kernel, tile: &mut Tile, rows: Range<usize>, columns: Range<usize>) {
-    let mut sums = [[0.0; SIDE]; SIDE];
-    let (c, c_row) = (tile.c, tile.c_row);
-    let wanted = |sums: &mut [[f32; SIDE]; SIDE], each: &mut dyn FnMut(&mut f32, usize, usize)| {
-        for (i, row) in sums.iter_mut().take(rows.end).skip(rows.start).enumerate() {
-            for (j, sum) in row.iter_mut().take(columns.end).skip(columns.start).enumerate() {
-                each(sum, i, j);
+    /// # Safety
+    /// As for [`product`]; the place must be within C.
+    #[inline(always)]
+    unsafe fn strip(&self, row: usize, column: usize, steps: &Range<usize>, tiles: usize) -> Strip {
+        let (k, c_row) = (steps.end - steps.start, if self.rows.count == 1 { 0 } else { self.c_stride });
+        let b = self.columns.lines(column, steps.start);
+        // SAFETY: see above.
+        unsafe {
+            let c = self.c.add(row * self.c_stride + column);
+            let (start, start_row, start_next) = match self.start {
+                Start::Zero => (ZEROS.as_ptr(), 0, 0),
+                Start::Bias(bias) => (bias.as_ptr().add(column), 0, SIDE),
+                Start::Accumulate => (c.cast_const(), c_row, SIDE),
+            };
+            Strip {
+                a: self.rows.lines(row, steps.start),
+                b_next: (SIDE * self.columns.stride).wrapping_sub(k * b.step),
+                b,
+                k,
+                start,
+                start_row,
+                start_next,
+                c,
+                c_row,
+                tiles,
             }
         }
-    };
+    }
+}
+
+/// One tile, of which some rows and columns are wanted, and perhaps no others within C.
+///
+/// # Safety
+/// As for [`product`].
+#[inline(never)]
+unsafe fn edge(kernel: Kernel, tile: &mut Strip, rows: Range<usize>, columns: Range<usize>) {
+    let mut sums = [[0.0; SIDE]; SIDE];
+    let (c, c_row) = (tile.c, tile.c_row);
     // SAFETY: the elements are those that the caller vouches for; the kernel's are those of `sums`.
     unsafe {
-        wanted(&mut sums, &mut |sum, i, j| *sum = *tile.start.add(i * tile.start_row + j));
+        for (i, row) in sums.iter_mut().enumerate().take(rows.end).skip(rows.start) {
+            for (j, sum) in row.iter_mut().enumerate().take(columns.end).skip(columns.start) {
+                *sum = *tile.start.add(i * tile.start_row + j);
+            }
+        }
         let all = sums.as_mut_ptr().cast::<f32>();
         (tile.start, tile.start_row, tile.c, tile.c_row) = (all, SIDE, all, SIDE);
         kernel(tile);
-        wanted(&mut sums, &mut |sum, i, j| *c.add(i * c_row + j) = *sum);
+        for (i, row) in sums.iter().enumerate().take(rows.end).skip(rows.start) {
+            for (j, sum) in row.iter().enumerate().take(columns.end).skip(columns.start) {
+                *c.add(i * c_row + j) = *sum;
+            }
+        }
     }
 }
 
@@ -195,7 +228,11 @@ unsafe fn elements(
             // SAFETY: rows stay below `m`, columns below `n` and inner indices below `k`.
             unsafe {
                 let to = c.add(row * c_stride + column);
-                let mut sum = *starts(start, (to, c_stride), column).0;
+                let mut sum = match start {
+                    Start::Zero => 0.0,
+                    Start::Bias(bias) => *bias.as_ptr().add(column),
+                    Start::Accumulate => *to,
+                };
                 let (mut x, mut y) = (
                     a.data.as_ptr().wrapping_add(row * a.row_stride),
                     b.data.as_ptr().wrapping_add(column * b.column_stride),

@@ -1,4 +1,4 @@
-//! A fused multiply-add for processors without one. The only file that emulates it.
+//! A fused multiply-add and a square root for processors that may have none. The only file that emulates them.
 
 pub(crate) use super::tile::kernel;
 
@@ -6,4 +6,9 @@ pub(crate) use super::tile::kernel;
 #[inline(always)]
 pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     libm::fmaf(a, b, c)
+}
+
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    libm::sqrtf(x)
 }

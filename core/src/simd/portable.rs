@@ -54,7 +54,7 @@ impl Vector for Portable {
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
-        Portable(self.0.map(libm::sqrtf))
+        Portable(self.0.map(scalar::sqrt))
     }
     #[inline(always)]
     fn mul_add(self, factor: Self, summand: Self) -> Self {

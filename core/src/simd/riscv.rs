@@ -1,18 +1,32 @@
-//! The fused multiply-add of RISC-V.
+//! The fused multiply-add and the square root of RISC-V.
 
 pub(crate) use super::tile::kernel;
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
 pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-    let sum;
+    let mut sum = c;
     // SAFETY: targets whose names have an F have this instruction, which changes nothing but its result.
     unsafe {
         core::arch::asm!(
-            "fmadd.s {sum}, {a}, {b}, {c}",
-            sum = out(freg) sum, a = in(freg) a, b = in(freg) b, c = in(freg) c,
+            "fmadd.s {sum}, {a}, {b}, {sum}",
+            sum = inout(freg) sum, a = in(freg) a, b = in(freg) b,
             options(pure, nomem, nostack)
         );
     }
     sum
+}
+
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    let root;
+    // SAFETY: as above.
+    unsafe {
+        core::arch::asm!(
+            "fsqrt.s {root}, {x}",
+            root = lateout(freg) root, x = in(freg) x,
+            options(pure, nomem, nostack)
+        );
+    }
+    root
 }

@@ -7,7 +7,7 @@
 use core::arch::global_asm;
 use core::mem::offset_of;
 
-use super::tile::{Form, Kernel, Tile};
+use super::tile::{Form, Kernel, Strip};
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
@@ -16,37 +16,49 @@ pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     unsafe { jostle_mul_add(a, b, c) }
 }
 
-unsafe extern "C" {
-    fn jostle_mul_add(a: f32, b: f32, c: f32) -> f32;
+#[inline(always)]
+pub(crate) fn sqrt(x: f32) -> f32 {
+    // SAFETY: as above.
+    unsafe { jostle_sqrt(x) }
 }
 
-global_asm!(
-    ".fpu fpv4-sp-d16",
-    ".section .text.jostle_mul_add,\"ax\",%progbits",
-    ".p2align 2",
-    ".thumb_func",
-    ".type jostle_mul_add,%function",
-    "jostle_mul_add:",
-    "vfma.f32 s2, s0, s1",
-    "vmov.f32 s0, s2",
-    "bx lr",
-    ".size jostle_mul_add, . - jostle_mul_add",
-    ".text",
-);
+unsafe extern "C" {
+    fn jostle_mul_add(a: f32, b: f32, c: f32) -> f32;
+    fn jostle_sqrt(x: f32) -> f32;
+}
+
+macro_rules! function {
+    ($name:literal, $($instruction:expr),* $(,)?) => {
+        global_asm!(
+            ".fpu fpv4-sp-d16",
+            concat!(".section .text.", $name, ",\"ax\",%progbits"),
+            ".p2align 2",
+            ".thumb_func",
+            concat!(".type ", $name, ",%function"),
+            concat!($name, ":"),
+            $($instruction,)*
+            concat!(".size ", $name, ", . - ", $name),
+            ".text",
+        );
+    };
+}
+
+function!("jostle_mul_add", "vfma.f32 s2, s0, s1", "vmov.f32 s0, s2", "bx lr");
+function!("jostle_sqrt", "vsqrt.f32 s0, s0", "bx lr");
 
 pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
     match (a, b) {
-        (Form::Along, Form::Along) => Some(jostle_tile_along_along),
-        (Form::Along, Form::Across) => Some(jostle_tile_along_across),
-        (Form::Across, Form::Across) => Some(jostle_tile_across_across),
+        (Form::Along, Form::Along) => Some(jostle_strip_along_along),
+        (Form::Along, Form::Across) => Some(jostle_strip_along_across),
+        (Form::Across, Form::Across) => Some(jostle_strip_across_across),
         (Form::Across, Form::Along) => None,
     }
 }
 
 unsafe extern "C" {
-    fn jostle_tile_along_along(t: &Tile);
-    fn jostle_tile_along_across(t: &Tile);
-    fn jostle_tile_across_across(t: &Tile);
+    fn jostle_strip_along_along(t: &Strip);
+    fn jostle_strip_along_across(t: &Strip);
+    fn jostle_strip_across_across(t: &Strip);
 }
 
 /// One element of A by four of B, each product onto its sum.
@@ -68,10 +80,17 @@ macro_rules! step {
     };
 }
 
-/// A function: sums from their starts, pairs of steps, one step where `k` is odd, sums to C. Keeps `r0`, the tile,
-/// and counts in `r9`.
-macro_rules! tile {
-    ($name:literal, operands: [$($operands:expr),* $(,)?], two: [$($two:expr),* $(,)?], one: [$($one:expr),* $(,)?]) => {
+/// A function. For each tile: sums from their starts, pairs of steps, one step where `k` is odd, sums to C. `r0` is
+/// the strip; `r9` counts steps, `lr` tiles; `r10` and `r11` go through the starts and C.
+macro_rules! strip {
+    (
+        $name:literal,
+        b: [$($b:expr),* $(,)?],
+        a: [$($a:expr),* $(,)?],
+        two: [$($two:expr),* $(,)?],
+        one: [$($one:expr),* $(,)?],
+        next: [$($next:expr),* $(,)?]
+    ) => {
         global_asm!(
             ".fpu fpv4-sp-d16",
             concat!(".section .text.", $name, ",\"ax\",%progbits"),
@@ -79,63 +98,76 @@ macro_rules! tile {
             ".thumb_func",
             concat!(".type ", $name, ",%function"),
             concat!($name, ":"),
-            "push {{r4-r9, lr}}",
+            "push {{r4-r11, lr}}",
             "vpush {{s16-s31}}",
-            "ldr r1, [r0, #{start}]",
-            "ldr r2, [r0, #{start_row}]",
-            "ldr r9, [r0, #{k}]",
-            "lsls r2, r2, #2",
-            "vldmia r1, {{s0-s3}}",
-            "add r1, r2",
-            "vldmia r1, {{s4-s7}}",
-            "add r1, r2",
-            "vldmia r1, {{s8-s11}}",
-            "add r1, r2",
-            "vldmia r1, {{s12-s15}}",
-            $($operands,)*
-            "subs r9, #2",
-            "blt 2f",
+            $($b,)*
+            "ldr r10, [r0, #{start}]",
+            "ldr r11, [r0, #{c}]",
+            "ldr lr, [r0, #{tiles}]",
             "1:",
+            "ldr r12, [r0, #{start_row}]",
+            "vldmia r10, {{s0-s3}}",
+            "add r1, r10, r12, lsl #2",
+            "vldmia r1, {{s4-s7}}",
+            "add r1, r1, r12, lsl #2",
+            "vldmia r1, {{s8-s11}}",
+            "add r1, r1, r12, lsl #2",
+            "vldmia r1, {{s12-s15}}",
+            "ldr r12, [r0, #{start_next}]",
+            "add r10, r10, r12, lsl #2",
+            $($a,)*
+            "ldr r9, [r0, #{k}]",
+            "subs r9, #2",
+            "blt 3f",
+            "2:",
             $($two,)*
             "subs r9, #2",
-            "bge 1b",
-            "2:",
-            "adds r9, #1",
-            "bne 3f",
-            $($one,)*
+            "bge 2b",
             "3:",
-            "ldr r1, [r0, #{c}]",
-            "ldr r2, [r0, #{c_row}]",
-            "lsls r2, r2, #2",
-            "vstmia r1, {{s0-s3}}",
-            "add r1, r2",
+            "adds r9, #1",
+            "bne 4f",
+            $($one,)*
+            "4:",
+            "ldr r12, [r0, #{c_row}]",
+            "vstmia r11, {{s0-s3}}",
+            "add r1, r11, r12, lsl #2",
             "vstmia r1, {{s4-s7}}",
-            "add r1, r2",
+            "add r1, r1, r12, lsl #2",
             "vstmia r1, {{s8-s11}}",
-            "add r1, r2",
+            "add r1, r1, r12, lsl #2",
             "vstmia r1, {{s12-s15}}",
+            "add r11, #16",
+            "ldr r12, [r0, #{b_next}]",
+            $($next,)*
+            "subs lr, #1",
+            "bne 1b",
             "vpop {{s16-s31}}",
-            "pop {{r4-r9, pc}}",
+            "pop {{r4-r11, pc}}",
             concat!(".size ", $name, ", . - ", $name),
             ".text",
-            start = const offset_of!(Tile, start),
-            start_row = const offset_of!(Tile, start_row),
-            c = const offset_of!(Tile, c),
-            c_row = const offset_of!(Tile, c_row),
-            k = const offset_of!(Tile, k),
-            a = const offset_of!(Tile, a),
-            b = const offset_of!(Tile, b),
+            a = const offset_of!(Strip, a),
+            b = const offset_of!(Strip, b),
+            b_next = const offset_of!(Strip, b_next),
+            k = const offset_of!(Strip, k),
+            start = const offset_of!(Strip, start),
+            start_row = const offset_of!(Strip, start_row),
+            start_next = const offset_of!(Strip, start_next),
+            c = const offset_of!(Strip, c),
+            c_row = const offset_of!(Strip, c_row),
+            tiles = const offset_of!(Strip, tiles),
         );
     };
 }
 
-tile! {
-    "jostle_tile_along_along",
-    operands: [
-        "add r1, r0, #{a}",
-        "ldmia r1, {{r1-r4}}",
+strip! {
+    "jostle_strip_along_along",
+    b: [
         "add r5, r0, #{b}",
         "ldmia r5, {{r5-r8}}",
+    ],
+    a: [
+        "add r1, r0, #{a}",
+        "ldmia r1, {{r1-r4}}",
     ],
     two: [
         "vldmia r1!, {{s16-s17}}",
@@ -154,23 +186,29 @@ tile! {
         "vldr s18, [r2]",
         "vldr s20, [r3]",
         "vldr s22, [r4]",
-        "vldr s24, [r5]",
-        "vldr s26, [r6]",
-        "vldr s28, [r7]",
-        "vldr s30, [r8]",
+        "vldmia r5!, {{s24}}",
+        "vldmia r6!, {{s26}}",
+        "vldmia r7!, {{s28}}",
+        "vldmia r8!, {{s30}}",
         step!("s16" "s18" "s20" "s22", "s24" "s26" "s28" "s30"),
+    ],
+    next: [
+        "add r5, r5, r12, lsl #2",
+        "add r6, r6, r12, lsl #2",
+        "add r7, r7, r12, lsl #2",
+        "add r8, r8, r12, lsl #2",
     ]
 }
 
-tile! {
-    "jostle_tile_along_across",
-    operands: [
+strip! {
+    "jostle_strip_along_across",
+    b: [
+        "ldr r5, [r0, #{b}]",
+        "ldr r6, [r0, #{b} + 16]",
+    ],
+    a: [
         "add r1, r0, #{a}",
         "ldmia r1, {{r1-r4}}",
-        "add r5, r0, #{b}",
-        "ldr r6, [r5, #16]",
-        "ldr r5, [r5]",
-        "lsls r6, r6, #2",
     ],
     two: [
         "vldmia r1!, {{s16-s17}}",
@@ -178,9 +216,9 @@ tile! {
         "vldmia r3!, {{s20-s21}}",
         "vldmia r4!, {{s22-s23}}",
         "vldmia r5, {{s24-s27}}",
-        "add r5, r6",
+        "add r5, r5, r6, lsl #2",
         "vldmia r5, {{s28-s31}}",
-        "add r5, r6",
+        "add r5, r5, r6, lsl #2",
         step!("s16" "s18" "s20" "s22", "s24" "s25" "s26" "s27"),
         step!("s17" "s19" "s21" "s23", "s28" "s29" "s30" "s31"),
     ],
@@ -190,37 +228,43 @@ tile! {
         "vldr s20, [r3]",
         "vldr s22, [r4]",
         "vldmia r5, {{s24-s27}}",
+        "add r5, r5, r6, lsl #2",
         step!("s16" "s18" "s20" "s22", "s24" "s25" "s26" "s27"),
+    ],
+    next: [
+        "add r5, r5, r12, lsl #2",
     ]
 }
 
-tile! {
-    "jostle_tile_across_across",
-    operands: [
-        "add r1, r0, #{a}",
-        "ldr r2, [r1, #16]",
-        "ldr r1, [r1]",
-        "lsls r2, r2, #2",
-        "add r5, r0, #{b}",
-        "ldr r6, [r5, #16]",
-        "ldr r5, [r5]",
-        "lsls r6, r6, #2",
+strip! {
+    "jostle_strip_across_across",
+    b: [
+        "ldr r5, [r0, #{b}]",
+        "ldr r6, [r0, #{b} + 16]",
+    ],
+    a: [
+        "ldr r1, [r0, #{a}]",
+        "ldr r2, [r0, #{a} + 16]",
     ],
     two: [
         "vldmia r1, {{s16-s19}}",
-        "add r1, r2",
+        "add r1, r1, r2, lsl #2",
         "vldmia r1, {{s20-s23}}",
-        "add r1, r2",
+        "add r1, r1, r2, lsl #2",
         "vldmia r5, {{s24-s27}}",
-        "add r5, r6",
+        "add r5, r5, r6, lsl #2",
         "vldmia r5, {{s28-s31}}",
-        "add r5, r6",
+        "add r5, r5, r6, lsl #2",
         step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
         step!("s20" "s21" "s22" "s23", "s28" "s29" "s30" "s31"),
     ],
     one: [
         "vldmia r1, {{s16-s19}}",
         "vldmia r5, {{s24-s27}}",
+        "add r5, r5, r6, lsl #2",
         step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
+    ],
+    next: [
+        "add r5, r5, r12, lsl #2",
     ]
 }

@@ -25,64 +25,92 @@ pub(crate) struct Lines {
     pub step: usize,
 }
 
-/// One tile: `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`. The order of the fields is part of the kernels.
+/// Tiles side by side: four rows of `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`, four columns for each tile.
+/// Distances are counted in elements. The order of the fields is part of the kernels.
 #[repr(C)]
-pub(crate) struct Tile {
-    pub start: *const f32,
-    /// From one row to the next, in elements, as in C.
-    pub start_row: usize,
-    pub c: *mut f32,
-    pub c_row: usize,
-    pub k: usize,
+pub(crate) struct Strip {
     pub a: Lines,
     pub b: Lines,
+    /// From behind the last step of one tile's B to the next tile's; it wraps around, as most go back.
+    pub b_next: usize,
+    pub k: usize,
+    pub start: *const f32,
+    pub start_row: usize,
+    /// From one tile's starts to the next's.
+    pub start_next: usize,
+    pub c: *mut f32,
+    pub c_row: usize,
+    /// At least one.
+    pub tiles: usize,
 }
 
-/// Computes a tile.
+/// Computes a strip.
 ///
 /// # Safety
-/// Sixteen elements of `start` and of C and `k` steps of both operands must be within what the pointers may reach.
-pub(crate) type Kernel = unsafe extern "C" fn(&Tile);
+/// For every tile, sixteen elements of `start` and of C and `k` steps of both operands must be within what the
+/// pointers may reach.
+pub(crate) type Kernel = unsafe extern "C" fn(&Strip);
 
+/// `None` where it would be of no use: no product in a model has such operands.
 #[allow(dead_code, reason = "Cortex-M has its own")]
 pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
     match (a, b) {
-        (Form::Along, Form::Along) => Some(tile::<false, false>),
-        (Form::Along, Form::Across) => Some(tile::<false, true>),
-        (Form::Across, Form::Across) => Some(tile::<true, true>),
+        (Form::Along, Form::Along) => Some(strip::<false, false>),
+        (Form::Along, Form::Across) => Some(strip::<false, true>),
+        (Form::Across, Form::Across) => Some(strip::<true, true>),
         (Form::Across, Form::Along) => None,
     }
 }
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe extern "C" fn tile<const A_ACROSS: bool, const B_ACROSS: bool>(t: &Tile) {
+unsafe extern "C" fn strip<const A_ACROSS: bool, const B_ACROSS: bool>(t: &Strip) {
+    let (mut start, mut c, mut b) = (t.start, t.c, t.b.line);
     // SAFETY: see above.
     unsafe {
-        let mut sums = [[0.0; SIDE]; SIDE];
-        for (i, row) in sums.iter_mut().enumerate() {
-            for (j, sum) in row.iter_mut().enumerate() {
-                *sum = *t.start.add(i * t.start_row + j);
+        for _ in 0..t.tiles {
+            let mut a = t.a.line;
+            let mut sums = [[0.0; SIDE]; SIDE];
+            for (i, row) in sums.iter_mut().enumerate() {
+                *row = *start.add(i * t.start_row).cast();
             }
-        }
-        for p in 0..t.k {
-            let (mut a, mut b) = ([0.0; SIDE], [0.0; SIDE]);
-            for (i, a) in a.iter_mut().enumerate() {
-                *a = if A_ACROSS { *t.a.line[0].add(p * t.a.step + i) } else { *t.a.line[i].add(p) };
-            }
-            for (j, b) in b.iter_mut().enumerate() {
-                *b = if B_ACROSS { *t.b.line[0].add(p * t.b.step + j) } else { *t.b.line[j].add(p) };
-            }
-            for (row, a) in sums.iter_mut().zip(a) {
-                for (sum, b) in row.iter_mut().zip(b) {
-                    *sum = mul_add(a, b, *sum);
+            for _ in 0..t.k {
+                let factors = step::<A_ACROSS>(&mut a, t.a.step);
+                let row = step::<B_ACROSS>(&mut b, t.b.step);
+                for (sums, a) in sums.iter_mut().zip(factors) {
+                    for (sum, b) in sums.iter_mut().zip(row) {
+                        *sum = mul_add(a, b, *sum);
+                    }
                 }
             }
-        }
-        for (i, row) in sums.into_iter().enumerate() {
-            for (j, sum) in row.into_iter().enumerate() {
-                *t.c.add(i * t.c_row + j) = sum;
+            for (i, row) in sums.into_iter().enumerate() {
+                *c.add(i * t.c_row).cast() = row;
             }
+            start = start.wrapping_add(t.start_next);
+            c = c.wrapping_add(SIDE);
+            b = b.map(|line| line.wrapping_add(t.b_next));
+        }
+    }
+}
+
+/// The next element of each line.
+///
+/// # Safety
+/// As for [`Kernel`].
+#[inline(always)]
+unsafe fn step<const ACROSS: bool>(line: &mut [*const f32; SIDE], step: usize) -> [f32; SIDE] {
+    // SAFETY: see above.
+    unsafe {
+        if ACROSS {
+            let elements = *line[0].cast();
+            line[0] = line[0].wrapping_add(step);
+            elements
+        } else {
+            line.each_mut().map(|line| {
+                let element = **line;
+                *line = line.wrapping_add(1);
+                element
+            })
         }
     }
 }
