@@ -20,7 +20,7 @@ running=$!
 passed=true
 {
     scripts/test-ffi.sh && scripts/test-examples.sh && scripts/test-install.sh && scripts/test-device.sh &&
-        scripts/test-instructions.sh
+        scripts/test-package.sh && scripts/test-instructions.sh
 } || passed=false
 wait $running || passed=false
 cat "$others"
