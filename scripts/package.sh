@@ -54,10 +54,11 @@ for target; do
     done
 done
 
-# The examples, with the sizes of their static arrays, and the firmware's text as tokens.
+# The examples, with the sizes of their static arrays; the firmware's text as tokens, and no checkpoint to begin with.
 cp -R ffi/examples/firmware "$to/examples"
 rm "$to/examples/firmware/hosted.c"
 tr -d '\n' <ffi/examples/firmware/text.txt | tr 'a-z ' '\000-\032' >"$to/examples/firmware/text.tokens"
+: >"$to/examples/firmware/checkpoint.safetensors"
 for example in firmware Train; do
     cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --context 16 --layers 1 --heads 4 --width 16 \
         --dropout 0.1 --device -o "$to/examples/$example/model.h"

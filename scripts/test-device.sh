@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Runs the firmware of ffi/examples/firmware on emulated processors: each must end in the parameters whose checksums
-# core/tests/golden/device_steps.txt states, and go on from the host's checkpoints as the host from its. An emulator
-# proves function, and times nothing.
+# core/tests/golden/device_steps.txt states, also where the power fails in the middle of saves; and go on from
+# checkpoints of C and Python, as Rust, C and Python from its. An emulator proves function, and times nothing.
 #     scripts/test-device.sh [NAME...]
 # runs only those of the targets below.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+. scripts/devices.sh
 
 packages gcc-arm-none-eabi binutils-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc ||
     { command -v arm-none-eabi-gcc && command -v riscv64-unknown-elf-gcc && command -v qemu-system-arm &&
@@ -25,45 +26,45 @@ fail() {
     exit 1
 }
 
-# Name, Rust's target, steps, linker script, start-up, emulator, the C compiler's words for the processor. Without a
-# floating-point unit steps are slow: fewer of them. QEMU's only Cortex-M0 has too little memory; a Cortex-M3 runs the
-# same code.
-arm="arm-none-eabi-gcc -mthumb"
-riscv="riscv64-unknown-elf-gcc -mcmodel=medany -Wl,-melf32lriscv"
-virt="qemu-system-riscv32 -M virt -bios none"
-targets=(
-    "cortex-m4|thumbv7em-none-eabihf|200|mps2.ld|cortex_m.c|qemu-system-arm -M mps2-an386|$arm -mcpu=cortex-m4 -mfloat-abi=hard -mfpu=fpv4-sp-d16"
-    "cortex-m7|thumbv7em-none-eabihf|200|mps2.ld|cortex_m.c|qemu-system-arm -M mps2-an500|$arm -mcpu=cortex-m7 -mfloat-abi=hard -mfpu=fpv5-sp-d16"
-    "cortex-m33|thumbv8m.main-none-eabihf|200|mps2_an505.ld|cortex_m.c|qemu-system-arm -M mps2-an505|$arm -mcpu=cortex-m33 -mfloat-abi=hard -mfpu=fpv5-sp-d16"
-    "rv32imafc|riscv32imafc-unknown-none-elf|200|virt.ld|riscv.S|$virt|$riscv -march=rv32imafc_zicsr -mabi=ilp32f"
-    "thumbv6m|thumbv6m-none-eabi|10|mps2.ld|cortex_m.c|qemu-system-arm -M mps2-an385|$arm -mcpu=cortex-m0 -mfloat-abi=soft"
-    "rv32imc|riscv32imc-unknown-none-elf|10|virt.ld|riscv.S|$virt -cpu rv32,f=off,d=off|$riscv -march=rv32imc_zicsr -mabi=ilp32"
-)
-
-# use LINE: the fields of a target as variables.
-use() {
-    IFS='|' read -r name rust steps script start emulator compiler <<<"$1"
-}
-
-# build STEPS ELF: for the target in use.
+# build STEPS CHECKPOINT ELF: for the target in use, with a checkpoint to begin with.
 build() {
+    cp "$2" "$work/checkpoint.safetensors"
     # shellcheck disable=SC2086 # words
     $compiler -std=c11 -O2 "${warnings[@]}" -ffreestanding -nostdlib -DSTEPS="$1" -Iinclude -I"$work" -Wa,-I"$work" \
-        -L$firmware -T "$script" -Wl,--gc-sections,--no-warn-execstack $firmware/{train,start,semihosting}.c \
-        $firmware/text.S "$firmware/$start" "$CARGO_TARGET_DIR/$rust/library/libjostle.a" -lgcc -o "$2"
+        -L$firmware -T "$script" -Wl,--gc-sections,--no-warn-execstack $firmware/{train,flash,start,semihosting}.c \
+        $firmware/built_in.S "$firmware/$start" "$CARGO_TARGET_DIR/$rust/library/libjostle.a" -lgcc -o "$3"
 }
 
-# run ELF: on the target in use, in the directory that takes its files.
+# build_here STEPS CHECKPOINT PROGRAM: the same for this machine.
+build_here() {
+    cp "$2" "$work/checkpoint.safetensors"
+    cc -std=c11 -O2 "${warnings[@]}" -DSTEPS="$1" -Iinclude -I"$work/here" -Wa,-I"$work" \
+        $firmware/{train,flash,hosted}.c $firmware/built_in.S "$CARGO_TARGET_DIR/library/libjostle.a" -lm -lpthread -ldl \
+        -o "$3"
+}
+
+# run DIRECTORY ELF: on the target in use, or ELF itself where there is none, in a new or old directory that takes its
+# files. Fails where the program does, unless because the power failed.
 run() {
-    # shellcheck disable=SC2086 # words
-    timeout 600 $emulator -nographic -monitor none -serial none -semihosting-config enable=on,target=native \
-        -kernel "$1" >printed.txt 2>&1 || fail "$name: $(cat printed.txt)"
+    local status=0
+    mkdir -p "$1"
+    (cd "$1" && case $2 in
+        *.elf) emulate "$2" ;;
+        *) "$2" ;;
+    esac) >"$1/printed.txt" 2>&1 || status=$?
+    [ $status -eq 0 ] || [[ $status -eq 3 && -e $1/cut.txt ]] || fail "$1: status $status: $(cat "$1/printed.txt")"
 }
 
-# compare STEPS: that the checksums in printed.txt are those of every other processor, as far as it went.
+# compare DIRECTORY STEP...: that the checksums which were printed there are those of every other processor.
 compare() {
-    grep checksum printed.txt | diff - <(awk -v steps="$1" '$2 + 0 <= steps' "$OLDPWD/$golden") ||
-        fail "$name has other bits (<) than $golden (>)"
+    local wanted
+    wanted=$(for step in "${@:2}"; do grep "^step $step:" $golden; done)
+    grep checksum "$1/printed.txt" | diff - <(echo "$wanted") || fail "$1: other bits (<) than $golden (>)"
+}
+
+# begins DIRECTORY TEXT: that the program went on from there.
+begins() {
+    sed -n 2p "$1/printed.txt" | grep -qx "$2" || fail "$1: wanted: $2; $(sed -n 2p "$1/printed.txt")"
 }
 
 chosen=()
@@ -77,45 +78,96 @@ for target in "${targets[@]}"; do
 done
 [ ${#chosen[@]} -gt 0 ] || fail "no such target: $*"
 
-# The sizes of the static arrays, and the text as tokens.
-model=(--vocab 27 --context 16 --layers 1 --heads 4 --width 16 --dropout 0.1)
-plan() { cargo run --locked --quiet --release -p jostle-plan -- "${model[@]}" "$@"; }
+# The sizes of the static arrays, and what is built in.
+rm -rf "$work"
+mkdir -p "$work/here"
+plan() {
+    cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --context 16 --layers 1 --heads 4 --width 16 \
+        --dropout 0.1 "$@"
+}
 plan --device -o "$work/model.h"
+plan -o "$work/here/model.h"
 tr -d '\n' <$firmware/text.txt | tr 'a-z ' '\000-\032' >"$work/text.tokens"
+nothing=/dev/null
 
 for target in "${chosen[@]}"; do
     use "$target"
-    rm -rf "${work:?}/$name"
-    mkdir "$work/$name"
-    build "$steps" "$work/$name.elf"
-    cd "$work/$name"
-    run "$work/$name.elf"
-    compare "$steps"
-    echo "$name: $(grep checksum printed.txt | paste -sd';'); $(tail -n1 printed.txt)"
-    cd "$OLDPWD"
+    build "$steps" $nothing "$work/$name.elf"
+    run "$work/$name" "$work/$name.elf"
+    begins "$work/$name" "initialized at step 0"
+    compare "$work/$name" $(seq 10 190 "$steps")
+    echo "$name: $(grep checksum "$work/$name/printed.txt" | paste -sd';'); $(tail -n1 "$work/$name/printed.txt")"
 done
 
-# From a checkpoint of the host's the device goes on, and from the device's the host.
+# The power fails: in the first save's erasing, in its record, in the second's erasing, in the middle of a checkpoint, in
+# what pads a record that is whole already, and in the last save. Each run goes on from the newest whole checkpoint, and
+# the last ends in the bits of a run that was never cut off.
+for target in "${chosen[@]}"; do
+    use "$target"
+    [ "$steps" -eq 200 ] || continue
+    cut=$work/$name-cut
+    saved=$(sed -n 's/^step 50: saved, \([0-9]*\) .*/\1/p' "$work/$name/printed.txt")
+    from="initialized at step 0"
+    resumed="resumed from flash memory at step"
+    while read -r changes next; do
+        mkdir -p "$cut"
+        echo "$changes" >"$cut/cut.txt"
+        run "$cut" "$work/$name.elf"
+        begins "$cut" "$from"
+        [ "$(tail -n1 "$cut/printed.txt")" = "the power has failed" ] || fail "$cut: the power has not failed"
+        from=${next:+$resumed $next}
+        from=${from:-initialized at step 0}
+    done <<END
+3
+$((saved - 3))
+$((saved + 20)) 50
+$((saved / 2)) 50
+$((saved - 2)) 100
+$((saved + saved - 10)) 150
+END
+    rm "$cut/cut.txt"
+    run "$cut" "$work/$name.elf"
+    begins "$cut" "$resumed 150"
+    compare "$cut" 200
+    cmp "$cut/trained.safetensors" "$work/$name/trained.safetensors" || fail "$cut: another checkpoint"
+    echo "$name: cut off in six saves, and the same checkpoint in the end"
+done
+
+# From a checkpoint of the host's the device goes on, and from the device's the host: in C,
 use "${chosen[0]}"
 cargo build --locked --quiet --profile library -p jostle-archive
-rm -rf "$work"/{host,exchange}
-mkdir "$work"/{host,exchange}
-plan -o "$work/host/model.h"
-for steps in 5 200; do
-    cc -std=c11 -O2 "${warnings[@]}" -DSTEPS=$steps -Iinclude -I"$work/host" -Wa,-I"$work" $firmware/{train,hosted}.c \
-        $firmware/text.S "$CARGO_TARGET_DIR/library/libjostle.a" -lm -lpthread -ldl -o "$work/host/train-$steps"
-done
-build 10 "$work/exchange.elf"
-cd "$work/exchange"
-hand_over() {
-    mv trained.safetensors resume.safetensors
-    "$@"
-    grep -q '^resumed; ' printed.txt || fail "$*: did not go on from the other's checkpoint"
-}
-host() { "$work/host/train-$1" >printed.txt || fail "host: $(cat printed.txt)"; }
-host 5
-hand_over run "$work/exchange.elf"
-compare 10
-hand_over host 200
-grep checksum printed.txt | diff - <(tail -n1 "$OLDPWD/$golden") || fail "the host has other bits after the device"
-echo "checkpoints: from the host to $name and back, with the bits of uninterrupted training"
+build_here 5 $nothing "$work/here/train-5"
+run "$work/here" "$work/here/train-5"
+build 10 "$work/here/trained.safetensors" "$work/from-c.elf"
+run "$work/from-c" "$work/from-c.elf"
+begins "$work/from-c" "resumed from the built-in checkpoint at step 5"
+compare "$work/from-c" 10
+build_here 200 "$work/from-c/trained.safetensors" "$work/here/train-200"
+run "$work/to-c" "$work/here/train-200"
+begins "$work/to-c" "resumed from the built-in checkpoint at step 10"
+compare "$work/to-c" 200
+# (also from the flash memory as it is,)
+rm "$work/to-c"/*
+cp "$work/from-c/flash.bin" "$work/to-c"
+run "$work/to-c" "$work/here/train-200"
+begins "$work/to-c" "$resumed 10"
+compare "$work/to-c" 200
+# in Rust,
+JOSTLE_DEVICE_CHECKPOINT=$work/from-c/trained.safetensors cargo test --locked --quiet -p jostle --test device >/dev/null ||
+    fail "Rust has another checkpoint at step 10 than $name"
+echo "checkpoints: from C to $name, and from there to C and Rust, with the bits of uninterrupted training"
+
+# and in Python.
+python=$CARGO_TARGET_DIR/python-venv/bin/python
+[ -x "$python" ] && "$python" -c 'import jostle' ||
+    not_run "checkpoints from Python to devices and back: scripts/test-python.sh installs the package"
+mkdir "$work/python"
+"$python" $firmware/train.py "$work/text.tokens" 5 "$work/python/5.safetensors" >/dev/null
+build 10 "$work/python/5.safetensors" "$work/from-python.elf"
+run "$work/from-python" "$work/from-python.elf"
+begins "$work/from-python" "resumed from the built-in checkpoint at step 5"
+compare "$work/from-python" 10
+"$python" $firmware/train.py "$work/text.tokens" 200 "$work/python/200.safetensors" \
+    "$work/from-python/trained.safetensors" >"$work/python/printed.txt"
+compare "$work/python" 200
+echo "checkpoints: from Python to $name and back, with the bits of uninterrupted training"

@@ -30,8 +30,9 @@ fail() {
     exit 1
 }
 
-# run ELF EMULATOR...
+# run ELF EMULATOR...: from the beginning.
 run() {
+    rm -f flash.bin
     timeout 200 "${@:2}" -nographic -monitor none -serial none -semihosting-config enable=on,target=native \
         -kernel "$1" >printed.txt 2>&1 || fail "$1: $(cat printed.txt)"
 }
@@ -64,7 +65,8 @@ grep -q "no archive for the processor 'cortex-m3'" cmake.txt || fail "CMake: $(c
 processor=(-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16)
 sed '1i #include <Arduino.h>' jostle/examples/Train/Train.ino >sketch.cpp
 for source in start semihosting cortex_m; do
-    arm-none-eabi-gcc "${processor[@]}" -O2 -ffreestanding -c "jostle/examples/firmware/$source.c" -o "$source.o"
+    arm-none-eabi-gcc "${processor[@]}" -O2 -ffreestanding -Ijostle/src -c "jostle/examples/firmware/$source.c" \
+        -o "$source.o"
 done
 arm-none-eabi-g++ "${processor[@]}" -std=gnu++17 -Os -ffreestanding -fno-exceptions -fno-rtti -fno-threadsafe-statics \
     -Wall -Wextra -Werror -I"$tests" -Ijostle/src -Ijostle/examples/Train -nostdlib -Wl,--gc-sections,--no-warn-execstack \

@@ -256,8 +256,7 @@ pub unsafe extern "C" fn jostle_slots_load(
             let state = (!optimizer.is_null()).then_some(state);
             let block = buffers.write("block", block, block_size, block_size)?;
             let loaded = Slots::new(&mut driver, block)?.load(&plan, parameters, state)?;
-            let Progress { step, seed } =
-                loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 })?;
+            let Progress { step, seed } = loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 })?;
             output.write(jostle_progress { step, seed });
         }
         Ok(())

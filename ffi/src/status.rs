@@ -342,7 +342,9 @@ fn core_details(error: Error) -> (jostle_status, Details) {
         Error::Flash { operation, slot, code } => {
             (JOSTLE_FLASH, Details { what: operation, index: slot, given: i64::from(code), ..none })
         }
-        Error::FlashContents { slot } => (JOSTLE_FLASH_CONTENTS, Details { what: "slot", index: slot, ..none }),
+        Error::FlashContents { slot } => {
+            (JOSTLE_FLASH_CONTENTS, Details { what: "slot", index: slot, ..none })
+        }
         Error::Checkpoint(error) => checkpoint_details(error),
         _ => (JOSTLE_OTHER, none),
     }

@@ -12,6 +12,8 @@
 //! of all, the record. A slot is whole if its record fits what it holds; where a save was cut off, it does not, and the
 //! other slot counts.
 
+use core::num::NonZeroUsize;
+
 use super::crc::Crc;
 use super::read::{self, Header};
 use super::write::Writing;
@@ -81,7 +83,9 @@ impl Slot {
 pub struct Slots<'a> {
     flash: &'a mut dyn Flash,
     block: &'a mut [u8],
-    /// Bytes of a record in flash, a multiple of what is programmed at once.
+    /// Bytes that are programmed at once.
+    unit: NonZeroUsize,
+    /// Bytes of a record in flash, a multiple of these.
     record: usize,
 }
 
@@ -93,11 +97,12 @@ impl<'a> Slots<'a> {
     /// [`Error::Zero`] where nothing is programmed at once, [`Error::Buffer`] where the block is too short,
     /// [`Error::TooLarge`].
     pub fn new(flash: &'a mut dyn Flash, block: &'a mut [u8]) -> Result<Slots<'a>, Error> {
-        let record = record(flash.write_size())?;
+        let unit = unit(flash.write_size())?;
+        let record = record(unit)?;
         if block.len() < record {
             return Err(Error::Buffer { what: "block", given: block.len(), wanted: record });
         }
-        Ok(Slots { flash, block, record })
+        Ok(Slots { flash, block, unit, record })
     }
 
     /// The newest whole checkpoint; `None` where there is none.
@@ -130,8 +135,8 @@ impl<'a> Slots<'a> {
     /// [`Error::Flash`]; [`Error::FlashContents`] where the slot does not hold what was programmed.
     pub fn save(&mut self, plan: &Plan, contents: &Contents) -> Result<Slot, Error> {
         let writing = Writing::new(plan, contents)?;
-        let unit = self.flash.write_size();
-        let wanted = size(writing.size(), unit)?;
+        let unit = self.unit;
+        let wanted = size(writing.size(), unit.get())?;
         if self.flash.slot_size() < wanted {
             return Err(Error::Buffer { what: "slot", given: self.flash.slot_size(), wanted });
         }
@@ -141,7 +146,7 @@ impl<'a> Slots<'a> {
         let failed = |operation| move |code| Error::Flash { operation, slot: index, code };
         self.flash.erase(index).map_err(failed("erase"))?;
 
-        let usable = self.block.len() / unit * unit;
+        let usable = self.block.len() / unit * unit.get();
         let (block, _) = self.block.split_at_mut_checked(usable).unwrap_or_default();
         let (mut crc, mut at, mut filled) = (Crc::START, self.record, 0);
         writing.put(&mut |mut piece| {
@@ -160,7 +165,8 @@ impl<'a> Slots<'a> {
             Ok(())
         })?;
         if filled > 0 {
-            let rest = block.get_mut(..filled.next_multiple_of(unit)).unwrap_or_default();
+            let padded = filled.checked_next_multiple_of(unit.get()).unwrap_or(filled);
+            let rest = block.get_mut(..padded).unwrap_or_default();
             rest.get_mut(filled..).unwrap_or_default().fill(0);
             self.flash.program(index, at, rest).map_err(failed("program"))?;
         }
@@ -242,12 +248,13 @@ impl<'a> Slots<'a> {
     }
 }
 
+fn unit(write_size: usize) -> Result<NonZeroUsize, Error> {
+    NonZeroUsize::new(write_size).ok_or(Error::Zero { what: "write_size" })
+}
+
 /// Bytes of a record in flash that is programmed `unit` bytes at once.
-fn record(unit: usize) -> Result<usize, Error> {
-    if unit == 0 {
-        return Err(Error::Zero { what: "write_size" });
-    }
-    RECORD.checked_next_multiple_of(unit).ok_or(Error::TooLarge { what: "write_size" })
+fn record(unit: NonZeroUsize) -> Result<usize, Error> {
+    RECORD.checked_next_multiple_of(unit.get()).ok_or(Error::TooLarge { what: "write_size" })
 }
 
 /// The bytes that a slot must have for a checkpoint of `length` bytes, in flash that is programmed `write_size` bytes at
@@ -257,6 +264,6 @@ fn record(unit: usize) -> Result<usize, Error> {
 /// [`Error::Zero`], [`Error::TooLarge`] for `write_size`.
 pub fn size(length: usize, write_size: usize) -> Result<usize, Error> {
     let too_large = Error::TooLarge { what: "slot" };
-    let contents = length.checked_add(record(write_size)?).ok_or(too_large)?;
+    let contents = length.checked_add(record(unit(write_size)?)?).ok_or(too_large)?;
     contents.checked_next_multiple_of(write_size).ok_or(too_large)
 }

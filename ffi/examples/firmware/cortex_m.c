@@ -1,6 +1,4 @@
 /* The vectors of a Cortex-M, and its reset. */
-#include <stdint.h>
-
 #include "board.h"
 
 extern uint32_t stack_top[];

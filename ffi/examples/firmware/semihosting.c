@@ -1,7 +1,5 @@
 /* Input and output through the debugger or emulator that the processor is attached to: Arm's semihosting, which
  * RISC-V has taken over. */
-#include <stdint.h>
-
 #include "board.h"
 
 enum { OPEN = 0x01, CLOSE = 0x02, WRITE0 = 0x04, WRITE = 0x05, READ = 0x06, EXIT_EXTENDED = 0x20 };

@@ -1,7 +1,5 @@
 /* From reset to main on any processor: initial values of variables, and a painted stack, so that its peak can be
  * read off. The symbols are sections.ld's. */
-#include <stdint.h>
-
 #include "board.h"
 
 extern uint32_t data_begin[], data_end[], bss_begin[], bss_end[], stack_bottom[], stack_top[];

@@ -1,15 +1,19 @@
 /* Firmware that trains: a text in flash, a model in static arrays whose sizes jostle-plan has written, nothing else.
  * One source for all targets; what differs between boards is in board.h and the linker scripts.
  *
- * It goes on from resume.safetensors where there is such a file, else from step 0, and leaves
- * trained.safetensors. It prints checksums of the parameters, which are the same on every processor. */
-#include <stdint.h>
-
+ * It saves into two slots of flash memory, so that whenever the power fails, the next run goes on from the newest whole
+ * checkpoint. Where there is none, it begins with the one that is built in, or, where that is empty, with random
+ * numbers. It prints checksums of the parameters, which are the same on every processor however often the power
+ * failed, and leaves the last checkpoint in trained.safetensors. */
 #include "board.h"
 #include "model.h"
 
 #ifndef STEPS
 #define STEPS 200
+#endif
+
+#ifndef SAVE_EVERY
+#define SAVE_EVERY 50
 #endif
 
 enum { SEED = 1337, GENERATED = 64 };
@@ -24,8 +28,6 @@ static int32_t batch[LENGTH(MODEL_BATCH_SIZE)];
 static float memory[LENGTH(MODEL_GENERATION_SIZE)];
 static int32_t window[LENGTH(MODEL_WINDOW_SIZE)];
 static uint32_t order[LENGTH(MODEL_ORDER_SIZE)];
-/* A checkpoint on its way from or to a file: its numbers, and a header that names them. */
-static uint8_t file[MODEL_PARAMETERS_SIZE + MODEL_OPTIMIZER_SIZE + 8192];
 
 static const jostle_buffers buffers = {
     .struct_size = sizeof buffers,
@@ -36,8 +38,17 @@ static const jostle_buffers buffers = {
     .batch = batch, .batch_size = sizeof batch,
 };
 
-/* The text's tokens, in flash. One eighth, at the end, is for evaluation. */
-extern const uint8_t text[], text_end[];
+/* built_in.S: the text's tokens, of which an eighth, at the end, is for evaluation; and a checkpoint. */
+extern const uint8_t text[], text_end[], checkpoint[], checkpoint_end[];
+
+/* With this, Python's jostle.Trainer.resume() takes the checkpoints. */
+static const jostle_metadata metadata[] = {{
+    "trainer",
+    "{\"batch\": 1, \"steps\": 200, \"clip\": 1.0, \"accumulate\": 4, \"evaluate_every\": 200, "
+    "\"schedule\": {\"name\": \"cosine\", \"warmup\": 10, \"final\": 0.001}, "
+    "\"optimizer\": {\"name\": \"adamw\", \"learning_rate\": 0.01, \"beta1\": 0.9, \"beta2\": 0.99, "
+    "\"epsilon\": 1e-8, \"weight_decay\": 0.1}}",
+}};
 
 static jostle_plan plan;
 static jostle_trainer trainer;
@@ -128,8 +139,33 @@ static void generate(void)
     board_print("\n");
 }
 
-/* Initial values, or those of a file, and the trainer that goes on with them. */
-static void begin(void)
+/* The numbers to go on from, and the step that they are of. */
+static uint64_t restore(void)
+{
+    jostle_progress progress = {.step = 0, .seed = SEED};
+    const size_t built_in = (size_t)(checkpoint_end - checkpoint);
+    /* The workspace is free between steps. */
+    const jostle_status status = jostle_slots_load(&board_flash, &plan, parameters, sizeof parameters, optimizer,
+                                                   sizeof optimizer, (uint8_t *)workspace, sizeof workspace, &progress,
+                                                   &error);
+    if (status != JOSTLE_NOT_FOUND) {
+        check(status);
+        board_print("resumed from flash memory");
+    } else if (built_in) {
+        check(jostle_checkpoint_read(checkpoint, built_in, &plan, parameters, sizeof parameters, optimizer,
+                                     sizeof optimizer, &progress, &error));
+        board_print("resumed from the built-in checkpoint");
+    } else {
+        check(jostle_initialize(&plan, parameters, sizeof parameters, SEED, &error));
+        board_print("initialized");
+    }
+    board_print(" at step ");
+    print_number(progress.step);
+    board_print("\n");
+    return progress.step;
+}
+
+static uint64_t begin(void)
 {
     static const jostle_config config = MODEL_CONFIG;
     static const jostle_options options = MODEL_OPTIONS;
@@ -143,39 +179,41 @@ static void begin(void)
     recipe.accumulate = 4;
     recipe.steps = 200;
     recipe.seed = SEED;
-
-    jostle_progress progress = {.step = 0, .seed = SEED};
-    const size_t size = board_read_file("resume.safetensors", file, sizeof file);
-    if (size) {
-        check(jostle_checkpoint_read(file, size, &plan, parameters, sizeof parameters, optimizer, sizeof optimizer,
-                                     &progress, &error));
-        board_print("resumed; ");
-    } else {
-        check(jostle_initialize(&plan, parameters, sizeof parameters, SEED, &error));
-    }
-    check(jostle_trainer_init(&trainer, &plan, &recipe, &buffers, NULL, &error));
-    check(jostle_trainer_resume(&trainer, progress.step, &error));
     print_number(plan.parameter_count);
     board_print(" parameters, ");
     print_number(plan.training_size);
     board_print(" bytes for training\n");
+
+    const uint64_t step = restore();
+    check(jostle_trainer_init(&trainer, &plan, &recipe, &buffers, NULL, &error));
+    check(jostle_trainer_resume(&trainer, step, &error));
+    return step;
 }
 
 static void save(uint64_t step)
 {
     const jostle_progress progress = {.step = step, .seed = SEED};
-    size_t size;
-    check(jostle_checkpoint_write(&plan, parameters, sizeof parameters, optimizer, sizeof optimizer, &progress, NULL, 0,
-                                  file, sizeof file, &size, &error));
-    if (board_write_file("trained.safetensors", file, size) != size)
+    check(jostle_slots_save(&board_flash, &plan, parameters, sizeof parameters, optimizer, sizeof optimizer, &progress,
+                            metadata, 1, (uint8_t *)workspace, sizeof workspace, &error));
+    print_step(step);
+    board_print("saved, ");
+    print_number(board_flash_changes());
+    board_print(" words and sectors of flash memory changed\n");
+}
+
+/* The newest checkpoint as a file, from where it lies. */
+static void export(void)
+{
+    jostle_slot slot;
+    check(jostle_slots_newest(&board_flash, (uint8_t *)workspace, sizeof workspace, &slot, &error));
+    if (board_write_file("trained.safetensors", board_flash_slot(slot.index) + slot.offset, slot.size) != slot.size)
         board_print("trained.safetensors cannot be written\n");
 }
 
 int main(void)
 {
-    uint64_t step;
-    begin();
-    check(jostle_trainer_steps(&trainer, &step, &error));
+    board_flash_begin();
+    uint64_t step = begin();
     evaluate(step);
     while (step < STEPS) {
         jostle_report report;
@@ -189,10 +227,12 @@ int main(void)
             board_print("\n");
         }
         if (step == 10 || step == 200) print_checksum(step);
+        if (step % SAVE_EVERY == 0 || step == STEPS) save(step);
     }
     evaluate(step);
     generate();
-    save(step);
+    export();
+    board_flash_end();
     board_print("stack ");
     print_number(board_stack_peak());
     board_print(" bytes at most\n");
