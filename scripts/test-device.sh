@@ -3,7 +3,7 @@
 # core/tests/golden/device_steps.txt states, also where the power fails in the middle of saves; and go on from
 # checkpoints of C and Python, as Rust, C and Python from its. An emulator proves function, and times nothing.
 #     scripts/test-device.sh [NAME...]
-# runs only those of the targets below.
+# runs only those of the targets in scripts/devices.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
