@@ -22,7 +22,10 @@ others=$(mktemp)
 } >"$others" 2>&1 &
 running=$!
 passed=true
-{ scripts/test-ffi.sh && scripts/test-examples.sh && scripts/test-install.sh && scripts/test-instructions.sh; } || passed=false
+{
+    scripts/test-ffi.sh && scripts/test-examples.sh && scripts/test-install.sh && scripts/test-package.sh &&
+        scripts/test-instructions.sh
+} || passed=false
 wait $running || passed=false
 cat "$others"
 rm "$others"
