@@ -1,4 +1,4 @@
-//! The product in register tiles of [`Vector::TILE_ROWS`] by [`COLUMNS`], over packed panels.
+//! The product in register tiles of [`WideVector::TILE_ROWS`] by [`COLUMNS`], over packed panels.
 //!
 //! The five loops of Goto & van de Geijn (2008), outermost first: blocks of columns (5), of the inner index
 //! (4), of rows (3), panels of columns (2), tiles of rows (1). B is packed into panels of sixteen columns, a
@@ -6,7 +6,7 @@
 //! packed into tiles otherwise.
 
 use super::{Causal, Matrix, Operand, Panels, Size, Start, row};
-use crate::simd::{LANES, Vector, vectorized};
+use crate::simd::{LANES, WideVector, vectorized};
 
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = LANES;
@@ -83,7 +83,7 @@ vectorized! {
         debug_assert!(to.len() >= panels_length(Machine::Large, n, k));
         // SAFETY: passed on from the caller.
         unsafe { pack_panels::<V>(to.as_mut_ptr(), b.data.as_ptr(), b, k, n) };
-    }
+    } portable {}
 }
 
 vectorized! {
@@ -108,7 +108,7 @@ vectorized! {
                 _ => blocks::<V>(size, c, c_stride, start, a, b, causal, space),
             }
         }
-    }
+    } portable {}
 }
 
 /// Where a tile's accumulators start.
@@ -144,7 +144,7 @@ fn even(total: usize, most: usize, unit: usize) -> usize {
 
 /// The rows of the next tile: no tile is so low that its few chains of multiply-adds leave the units idle.
 #[inline(always)]
-fn tile_rows<V: Vector>(rows: usize) -> usize {
+fn tile_rows<V: WideVector>(rows: usize) -> usize {
     if rows >= 2 * V::TILE_ROWS {
         V::TILE_ROWS
     } else if rows > V::TILE_ROWS {
@@ -156,7 +156,7 @@ fn tile_rows<V: Vector>(rows: usize) -> usize {
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn blocks<V: Vector>(
+unsafe fn blocks<V: WideVector>(
     Size { m, n, k }: Size,
     c: *mut f32,
     c_stride: usize,
@@ -281,7 +281,7 @@ unsafe fn blocks<V: Vector>(
 /// `from` readable at `inner` rows and `columns` columns of B's strides, `to` writable for as many panels of
 /// `16 * inner`.
 #[inline(always)]
-unsafe fn pack_panels<V: Vector>(
+unsafe fn pack_panels<V: WideVector>(
     to: *mut f32,
     from: *const f32,
     b: Matrix<'_>,
@@ -311,7 +311,13 @@ unsafe fn pack_panels<V: Vector>(
 /// # Safety
 /// `from` readable at `inner` rows and `width` columns of B's strides, `to` writable for `16 * inner`.
 #[inline(always)]
-unsafe fn pack_panel<V: Vector>(to: *mut f32, from: *const f32, b: Matrix<'_>, inner: usize, width: usize) {
+unsafe fn pack_panel<V: WideVector>(
+    to: *mut f32,
+    from: *const f32,
+    b: Matrix<'_>,
+    inner: usize,
+    width: usize,
+) {
     // SAFETY: see above.
     unsafe {
         if width == COLUMNS && b.row_stride == 1 {
@@ -339,7 +345,7 @@ unsafe fn pack_panel<V: Vector>(to: *mut f32, from: *const f32, b: Matrix<'_>, i
 /// # Safety
 /// `from` readable at `rows` rows and `inner` columns of A's strides, `to` writable for `rows * inner`.
 #[inline(always)]
-unsafe fn pack_rows<V: Vector>(to: *mut f32, from: *const f32, a: Matrix<'_>, rows: usize, inner: usize) {
+unsafe fn pack_rows<V: WideVector>(to: *mut f32, from: *const f32, a: Matrix<'_>, rows: usize, inner: usize) {
     const STEPS: usize = 16;
     let mut first = 0;
     while first < inner {
@@ -377,9 +383,9 @@ const STRIDED: u8 = 2;
 /// One register tile, with its number of rows and its way of reading A made constant.
 ///
 /// # Safety
-/// As for [`tile`]; `rows` must be 1 to [`Vector::TILE_ROWS`].
+/// As for [`tile`]; `rows` must be 1 to [`WideVector::TILE_ROWS`].
 #[inline(always)]
-unsafe fn tile_of<V: Vector>(rows: usize, t: Tile) {
+unsafe fn tile_of<V: WideVector>(rows: usize, t: Tile) {
     macro_rules! dispatch {
         ($form:ident: $($rows:literal)*) => {
             match rows {
@@ -404,7 +410,7 @@ unsafe fn tile_of<V: Vector>(rows: usize, t: Tile) {
 /// A readable for `M` rows and `k` columns, B for `k` rows of sixteen, C readable where accumulated onto and
 /// writable for `M` rows of `columns`, a bias for `columns`.
 #[inline(always)]
-unsafe fn tile<V: Vector, const FORM: u8, const M: usize>(t: Tile) {
+unsafe fn tile<V: WideVector, const FORM: u8, const M: usize>(t: Tile) {
     let a_row = if FORM == CONTIGUOUS_COLUMNS { 1 } else { t.a_row };
     let a_column = if FORM == CONTIGUOUS_ROWS { 1 } else { t.a_column };
     // SAFETY: see above.
@@ -447,7 +453,7 @@ unsafe fn tile<V: Vector, const FORM: u8, const M: usize>(t: Tile) {
 /// # Safety
 /// `a` readable for `M` elements `a_row` apart, `b` for sixteen.
 #[inline(always)]
-unsafe fn step<V: Vector, const M: usize>(sums: &mut [V; M], a: *const f32, a_row: usize, b: *const f32) {
+unsafe fn step<V: WideVector, const M: usize>(sums: &mut [V; M], a: *const f32, a_row: usize, b: *const f32) {
     // SAFETY: see above.
     unsafe {
         let b = V::load(&*b.cast());
@@ -462,7 +468,7 @@ unsafe fn step<V: Vector, const M: usize>(sums: &mut [V; M], a: *const f32, a_ro
 /// # Safety
 /// `from` readable for as many.
 #[inline(always)]
-pub(super) unsafe fn load<V: Vector>(from: *const f32, columns: usize) -> V {
+pub(super) unsafe fn load<V: WideVector>(from: *const f32, columns: usize) -> V {
     // SAFETY: see above.
     unsafe {
         if columns == COLUMNS {
@@ -478,7 +484,7 @@ pub(super) unsafe fn load<V: Vector>(from: *const f32, columns: usize) -> V {
 /// # Safety
 /// `to` writable for as many.
 #[inline(always)]
-pub(super) unsafe fn store<V: Vector>(vector: V, to: *mut f32, columns: usize) {
+pub(super) unsafe fn store<V: WideVector>(vector: V, to: *mut f32, columns: usize) {
     // SAFETY: see above.
     unsafe {
         if columns == COLUMNS {
