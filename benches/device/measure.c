@@ -4,7 +4,16 @@
 #include "counter.h"
 #include "model.h"
 
+#ifndef ACCUMULATE
+#define ACCUMULATE 1
+#endif
+
 enum { STEPS = 3, GENERATED = 20, SEED = 1 };
+
+/* Tokens of a text, in flash. */
+#define EIGHT(n) n, n + 5, n + 2, n + 11, n + 7, n + 1, n + 13, n + 3
+#define FORTY(n) EIGHT(n), EIGHT(n + 1), EIGHT(n + 6), EIGHT(n + 3), EIGHT(n + 2)
+static const uint8_t text[] = {FORTY(0), FORTY(3), FORTY(7), FORTY(5)};
 
 static float parameters[MODEL_PARAMETERS_SIZE / sizeof(float)];
 static float gradients[MODEL_GRADIENTS_SIZE / sizeof(float)];
@@ -46,16 +55,13 @@ int main(void)
 {
     static const jostle_config config = MODEL_CONFIG;
     static const jostle_options options = MODEL_OPTIONS;
-    static uint8_t text[4 * MODEL_CONTEXT + 1];
-    for (uint32_t i = 0; i < sizeof text; i++) text[i] = (uint8_t)(i * i % MODEL_VOCAB);
     jostle_recipe recipe;
     check(jostle_plan_init(&plan, &config, &options, &error));
     check(jostle_recipe_init(&recipe, sizeof recipe));
     recipe.optimizer = MODEL_OPTIMIZER == JOSTLE_STATE_ADAMW ? JOSTLE_ADAMW : JOSTLE_SGD;
     recipe.seed = SEED;
-#ifdef MODEL_FUSED
+    recipe.accumulate = ACCUMULATE;
     if (MODEL_FUSED) recipe.clip = 0;
-#endif
     check(jostle_initialize(&plan, parameters, sizeof parameters, SEED, &error));
     check(jostle_trainer_init(&trainer, &plan, &recipe, &buffers, NULL, &error));
     uint32_t taken = 0;
@@ -70,7 +76,6 @@ int main(void)
     print_figure("scratch", (uint32_t)plan.scratch_size);
     print_figure("recomputed", (uint32_t)plan.recomputed);
     print_figure("instructions", taken);
-    print_figure("handles", sizeof plan + sizeof trainer + sizeof buffers + sizeof generator + sizeof window + sizeof order);
     print_figure("stack", (uint32_t)board_stack_peak());
 
     jostle_loss loss;

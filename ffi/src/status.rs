@@ -100,7 +100,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 impl jostle_status {
-    const ALL: [jostle_status; 39] = [
+    const ALL: [jostle_status; 41] = [
         JOSTLE_OK,
         JOSTLE_NULL_POINTER,
         JOSTLE_MISALIGNED,
