@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Rust on emulated processors without vectors. Products, which have kernels of their own there: their bits against the reference's,
-# and what they and a training step cost. Then firmware in Rust, which trains through power that fails. The emulator
-# counts instructions; it times nothing.
+# Rust on emulated processors without vectors. Products, which have kernels of their own there: their bits against the
+# reference's, and what they and a training step cost. Then firmware, which trains through power that fails. The
+# emulator counts instructions; it times nothing.
 #     scripts/test-products.sh [NAME...]
 # runs only those of the targets below.
 set -euo pipefail
