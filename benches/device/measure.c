@@ -1,5 +1,5 @@
-/* What training takes on an emulated device: instructions of a step, and the stack that a step, an evaluation and a
- * text need. */
+/* What training takes on an emulated device: instructions of a step, whole and in pieces, and the stack that steps, an
+ * evaluation and a text need. */
 #include "board.h"
 #include "counter.h"
 #include "model.h"
@@ -71,11 +71,21 @@ int main(void)
         check(jostle_trainer_step(&trainer, text, sizeof text, JOSTLE_U8, &report, &error));
         taken = instructions() - before;
     }
+    /* And the largest piece of one that is sliced. */
+    uint32_t done = 0, largest = 0;
+    while (!done) {
+        jostle_report report;
+        const uint32_t before = instructions();
+        check(jostle_trainer_poll(&trainer, text, sizeof text, JOSTLE_U8, &done, &report, &error));
+        const uint32_t piece = instructions() - before;
+        if (piece > largest) largest = piece;
+    }
     print_figure("parameters", (uint32_t)plan.parameter_count);
     print_figure("activations", (uint32_t)plan.activations_size);
     print_figure("scratch", (uint32_t)plan.scratch_size);
     print_figure("recomputed", (uint32_t)plan.recomputed);
     print_figure("instructions", taken);
+    print_figure("piece", largest);
     print_figure("stack", (uint32_t)board_stack_peak());
 
     jostle_loss loss;
