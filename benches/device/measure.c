@@ -19,20 +19,24 @@ static float parameters[MODEL_PARAMETERS_SIZE / sizeof(float)];
 static float gradients[MODEL_GRADIENTS_SIZE / sizeof(float)];
 #if MODEL_OPTIMIZER_SIZE
 static float optimizer[MODEL_OPTIMIZER_SIZE / sizeof(float)];
+#define OPTIMIZER optimizer
 #else
-#define optimizer NULL
+#define OPTIMIZER NULL
 #endif
 static float workspace[MODEL_WORKSPACE_SIZE / sizeof(float)];
 static int32_t batch[MODEL_BATCH_SIZE / sizeof(int32_t)];
 static int32_t window[MODEL_WINDOW_SIZE / sizeof(int32_t)];
 static uint32_t order[MODEL_ORDER_SIZE / sizeof(uint32_t)];
-_Static_assert(MODEL_GENERATION_SIZE <= MODEL_WORKSPACE_SIZE, "a generator's memory is the workspace, between steps");
+/* A generator works where a step does: between steps these two are free. */
+static float *const memory = MODEL_WORKSPACE_SIZE >= MODEL_GENERATION_SIZE ? workspace : gradients;
+enum { MEMORY = MODEL_WORKSPACE_SIZE >= MODEL_GENERATION_SIZE ? MODEL_WORKSPACE_SIZE : MODEL_GRADIENTS_SIZE };
+_Static_assert(MEMORY >= MODEL_GENERATION_SIZE, "a generator needs memory of its own");
 
 static const jostle_buffers buffers = {
     .struct_size = sizeof buffers,
     .parameters = parameters, .parameters_size = MODEL_PARAMETERS_SIZE,
     .gradients = gradients, .gradients_size = MODEL_GRADIENTS_SIZE,
-    .optimizer = optimizer, .optimizer_size = MODEL_OPTIMIZER_SIZE,
+    .optimizer = OPTIMIZER, .optimizer_size = MODEL_OPTIMIZER_SIZE,
     .workspace = workspace, .workspace_size = MODEL_WORKSPACE_SIZE,
     .batch = batch, .batch_size = MODEL_BATCH_SIZE,
 };
@@ -93,7 +97,7 @@ int main(void)
     check(jostle_trainer_evaluate(&trainer, text, sizeof text, JOSTLE_U8, &loss, &error));
     print_figure("stack", (uint32_t)board_stack_peak());
     check(jostle_sampling_init(&sampling, sizeof sampling));
-    check(jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, workspace, sizeof workspace,
+    check(jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, memory, MEMORY,
                                 window, sizeof window, &error));
     int32_t token = 0;
     for (uint64_t i = 0; i < GENERATED; i++) {

@@ -80,7 +80,7 @@ Models of GPT-2's form with vocabulary 27, 4 heads and one sequence in a pass:
 
 ## Memory
 
-Bytes of RAM for training, evaluating and generating (a generator works in the workspace: between steps it is free). Other:
+Bytes of RAM for training, evaluating and generating (a generator works in the workspace or the gradients: between steps they are free). Other:
 the library's handles, a generator's window, what the program has besides. Stack: the most that any of the targets had
 in use, painted beforehand and looked at afterwards.
 """)
