@@ -36,6 +36,8 @@ cp -R ffi/package/{cmake,toolchains,zephyr,extras,examples} "$to"
 fill ffi/install/jostle-config-version.cmake.in >"$to/cmake/jostle-config-version.cmake"
 for file in library.json library.properties; do fill "ffi/package/$file.in" >"$to/$file"; done
 cp LICENSE-APACHE LICENSE-MIT "$to"
+sed 's|../benches/results/||' docs/firmware.md >"$to/README.md"
+cp benches/results/device.md "$to"
 cp include/jostle.h "$to/src"
 
 for target; do

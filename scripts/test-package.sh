@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds firmware from the package alone, away from this repository: with CMake and its toolchain files for a Cortex-M4F
-# and a RISC-V, and as a library of PlatformIO's, by its own build system; the sketch, with the compiler's words that
-# Arduino's specification prescribes. All of it runs under QEMU. What Zephyr reads is checked without Zephyr.
+# Builds firmware from the package alone, away from this repository: the guide's project (docs/firmware.md) and the
+# example, with CMake for a Cortex-M4F and a RISC-V; the example as a project of PlatformIO's, by its own build system; the
+# sketch, with the compiler's words that Arduino's specification prescribes. All of it runs under QEMU. What Zephyr reads is checked without Zephyr.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -18,6 +18,7 @@ scripts/package.sh thumbv7em-none-eabihf riscv32imafc-unknown-none-elf >/dev/nul
 [ -e "$CARGO_TARGET_DIR/package/jostle/src/rv32imafc/libjostle.a" ] || exit 0
 
 tests=$PWD/ffi/tests/package
+guide=$PWD/docs/firmware.md
 golden=$(sed -n 's/^step 10: checksum //p' core/tests/golden/device_steps.txt)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -45,7 +46,29 @@ same() {
     echo "package: $1: $(grep checksum printed.txt)"
 }
 
-# The commands of docs/firmware.md.
+# The guide's project, as it stands there. Its first commands have made the package and jostle-plan.
+# block LANGUAGE NUMBER: a block of the guide, counted from 1 in each language.
+block() {
+    awk -v begin="\`\`\`$1" -v number="$2" '$0 == begin && ++count == number { inside = 1; next }
+        /^```$/ { inside = 0 } inside' "$guide"
+}
+mkdir firmware
+block c 1 >firmware/main.c
+block cmake 1 >firmware/CMakeLists.txt
+(HOME=$work PATH=$CARGO_TARGET_DIR/release:$PATH && eval "$(block sh 2 | grep -v ^mkdir)" && eval "$(block sh 3)") \
+    </dev/null >guide.txt 2>&1 || fail "docs/firmware.md: $(cat guide.txt)"
+mapfile -t losses < <(sed -n 's/^loss \([0-9]\)\.\([0-9]*\)$/\1\2/p' guide.txt)
+[ ${#losses[@]} -eq 10 ] && [ "${losses[9]}" -lt "${losses[0]}" ] || fail "docs/firmware.md: $(cat guide.txt)"
+echo "package: guide: losses ${losses[*]} thousandths"
+
+# The bytes that the guide tells.
+while IFS='|' read -r _ words bytes _; do
+    words=${words//\`/}
+    # shellcheck disable=SC2086 # words
+    "$CARGO_TARGET_DIR/release/jostle-plan" --device --vocab 27 --heads 4 $words |
+        grep -q "_TRAINING_SIZE ${bytes//[ ,]/}u " || fail "docs/firmware.md: $words takes not$bytes"
+done < <(grep '^| `--' "$guide")
+
 for toolchain in cortex-m4f rv32imafc; do
     { cmake -S jostle/examples/firmware -B "$toolchain" -DCMAKE_PREFIX_PATH="$jostle" \
         -DCMAKE_TOOLCHAIN_FILE="$jostle/toolchains/$toolchain.cmake" -DSTEPS=10 &&

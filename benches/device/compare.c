@@ -35,6 +35,11 @@ int main(void)
     check(jostle_recipe_init(&recipe, sizeof recipe));
     recipe.learning_rate = 1e-2f;
     recipe.seed = 7;
+    if (MODEL_OPTIMIZER == JOSTLE_STATE_NONE) {
+        recipe.optimizer = JOSTLE_SGD;
+        recipe.momentum = recipe.clip = 0;
+        recipe.learning_rate = 0.1f;
+    }
     const jostle_buffers buffers = {
         .struct_size = sizeof buffers,
         .parameters = memory(plan.parameters_size), .parameters_size = plan.parameters_size,

@@ -44,7 +44,8 @@ static struct activations {
 
 float *const plain_parameters = (float *)&parameters;
 const size_t plain_parameters_size = sizeof parameters;
-const size_t plain_memory_size = 4 * sizeof parameters + sizeof a;
+const size_t plain_memory_size =
+    (MODEL_OPTIMIZER == JOSTLE_STATE_NONE ? 2 : 4) * sizeof parameters + sizeof a;
 
 /* y [R, out] = x [R, in] weight [in, out] + bias. */
 static void linear(float *y, const float *x, const float *weight, const float *bias, int rows, int in, int out)
@@ -345,8 +346,12 @@ static void adamw(size_t offset, size_t count, float decay, const struct plain_r
 
 static void update(const struct plain_recipe *recipe, uint64_t step, float rate)
 {
+    float *x = (float *)&parameters, squares = 0;
     const float *g = (const float *)&gradients;
-    float squares = 0;
+    if (MODEL_OPTIMIZER == JOSTLE_STATE_NONE) {
+        for (size_t i = 0; i < PARAMETERS; i++) x[i] -= rate * g[i];
+        return;
+    }
     for (size_t i = 0; i < PARAMETERS; i++) squares += g[i] * g[i];
     const float norm = sqrtf(squares), clipping = norm > recipe->clip ? recipe->clip / (norm + 1e-6f) : 1;
     /* Matrices decay, biases and norms do not. */

@@ -19,7 +19,8 @@ extern const size_t plain_parameters_size;
 /* Bytes of everything that a step works on, the parameters included. */
 extern const size_t plain_memory_size;
 
-/* One step of AdamW on a batch [B, T], counted from 0: forward, loss, backward, clipping, update. Returns the loss. */
+/* One step on a batch [B, T], counted from 0: forward, loss, backward, clipping, AdamW; plain gradient descent, without
+ * clipping, where the optimiser keeps nothing. Returns the loss. */
 float plain_step(const struct plain_recipe *recipe, const int32_t *tokens, const int32_t *targets, uint64_t step,
                  float learning_rate);
 
