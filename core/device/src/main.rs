@@ -3,20 +3,12 @@
 #![no_std]
 #![no_main]
 
-mod board;
 mod products;
 mod step;
 
 use core::fmt::Write;
-use core::panic::PanicInfo;
 
-use board::{Console, instructions, stop};
-
-#[panic_handler]
-fn panic(info: &PanicInfo<'_>) -> ! {
-    let _ = writeln!(Console, "{info}");
-    stop(1)
-}
+use device::board::{Console, instructions, stop};
 
 /// In hundredths, since printing floats takes much code.
 fn ratio(console: &mut Console, name: &str, taken: u32, work: u32) {
