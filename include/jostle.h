@@ -113,6 +113,11 @@ enum jostle_status
     JOSTLE_BUDGET = 24,
     // A step that jostle_trainer_poll began is not done yet.
     JOSTLE_UNFINISHED = 25,
+    // What needs the gradients of all parameters at once, and the update is fused into the backward pass.
+    JOSTLE_FUSED = 26,
+    // A gradient is not finite in a step whose update is fused into the backward pass: parameters and optimiser state
+    // have changed in part. Training can go on from a checkpoint.
+    JOSTLE_PARTLY_UPDATED = 27,
     // A checkpoint ends before its header or its data does.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header is not what safetensors prescribes.
@@ -328,7 +333,7 @@ typedef struct jostle_pool jostle_pool;
 typedef struct jostle_plan {
     // float: all parameters, tensor after tensor; jostle_plan_tensor tells where each lies.
     size_t parameters_size;
-    // float: a gradient for each parameter, in the same order.
+    // float: a gradient for each parameter, in the same order; for some rows of a tensor where the update is fused.
     size_t gradients_size;
     // float: what the optimiser keeps (AdamW: all first moments, then all second moments); may be 0.
     size_t optimizer_size;
@@ -356,6 +361,8 @@ typedef struct jostle_plan {
     size_t recompute;
     // The multiply-adds that this adds to a pass over a full batch.
     size_t recomputed;
+    // 1 where the backward pass updates parameters, otherwise 0.
+    size_t fused;
     // The number of parameters.
     size_t parameter_count;
     // The number of tensors that they are made of.
@@ -475,6 +482,9 @@ typedef struct jostle_options {
     // 1: the backward pass makes each block's activations again, in one block's memory; the same bits for fewer
     // activations and more work. 0: all are kept.
     uint32_t recompute;
+    // 1: the backward pass updates parameters as soon as it has made their gradients, which then need memory for some
+    // rows of one tensor only; the same bits, in one pass a step and without clipping (JOSTLE_FUSED). 0: after it.
+    uint32_t fused;
 } jostle_options;
 
 // How to train. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -1420,8 +1430,8 @@ jostle_status jostle_plan_init(struct jostle_plan *plan,
 // Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
 // takes at most `budget` bytes, and with activations made again where one sequence on one thread takes more; the
 // plan tells which these are. None of it shows in the result of training: several micro-batches make one step
-// (jostle_recipe's accumulate). JOSTLE_BUDGET tells in `error` how many bytes the
-// smallest plan wants.
+// (jostle_recipe's accumulate). Where that takes more too, the update is fused into the backward pass, with the whole
+// batch in one pass and without clipping. JOSTLE_BUDGET tells in `error` how many bytes the smallest plan wants.
 //
 // Pointers:
 // As for jostle_plan_init.

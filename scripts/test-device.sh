@@ -3,10 +3,11 @@
 # core/tests/golden/device_steps.txt states, also where the power fails in the middle of saves; and go on from
 # checkpoints of C and Python, as Rust, C and Python from its. An emulator proves function, and times nothing.
 #     scripts/test-device.sh [NAME...]
-# runs only those of the targets below.
+# runs only those of the targets in scripts/devices.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+. scripts/devices.sh
 
 packages gcc-arm-none-eabi binutils-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc ||
     { command -v arm-none-eabi-gcc && command -v riscv64-unknown-elf-gcc && command -v qemu-system-arm &&
@@ -23,26 +24,6 @@ mkdir -p "$work"
 fail() {
     echo "FAILED: $*" >&2
     exit 1
-}
-
-# Name, Rust's target, steps, linker script, start-up, emulator, the C compiler's words for the processor. Without a
-# floating-point unit steps are slow: fewer of them. QEMU's only Cortex-M0 has too little memory; a Cortex-M3 runs the
-# same code.
-arm="arm-none-eabi-gcc -mthumb"
-riscv="riscv64-unknown-elf-gcc -mcmodel=medany -Wl,-melf32lriscv"
-virt="qemu-system-riscv32 -M virt -bios none"
-targets=(
-    "cortex-m4|thumbv7em-none-eabihf|200|mps2.ld|cortex_m.c|qemu-system-arm -M mps2-an386|$arm -mcpu=cortex-m4 -mfloat-abi=hard -mfpu=fpv4-sp-d16"
-    "cortex-m7|thumbv7em-none-eabihf|200|mps2.ld|cortex_m.c|qemu-system-arm -M mps2-an500|$arm -mcpu=cortex-m7 -mfloat-abi=hard -mfpu=fpv5-sp-d16"
-    "cortex-m33|thumbv8m.main-none-eabihf|200|mps2_an505.ld|cortex_m.c|qemu-system-arm -M mps2-an505|$arm -mcpu=cortex-m33 -mfloat-abi=hard -mfpu=fpv5-sp-d16"
-    "rv32imafc|riscv32imafc-unknown-none-elf|200|virt.ld|riscv.S|$virt|$riscv -march=rv32imafc_zicsr -mabi=ilp32f"
-    "thumbv6m|thumbv6m-none-eabi|10|mps2.ld|cortex_m.c|qemu-system-arm -M mps2-an385|$arm -mcpu=cortex-m0 -mfloat-abi=soft"
-    "rv32imc|riscv32imc-unknown-none-elf|10|virt.ld|riscv.S|$virt -cpu rv32,f=off,d=off|$riscv -march=rv32imc_zicsr -mabi=ilp32"
-)
-
-# use LINE: the fields of a target as variables.
-use() {
-    IFS='|' read -r name rust steps script start emulator compiler <<<"$1"
 }
 
 # build STEPS CHECKPOINT ELF: for the target in use, with a checkpoint to begin with.
@@ -67,10 +48,8 @@ build_here() {
 run() {
     local status=0
     mkdir -p "$1"
-    # shellcheck disable=SC2086 # words
     (cd "$1" && case $2 in
-        *.elf) timeout 600 $emulator -nographic -monitor none -serial none -semihosting-config enable=on,target=native \
-            -kernel "$2" ;;
+        *.elf) emulate "$2" ;;
         *) "$2" ;;
     esac) >"$1/printed.txt" 2>&1 || status=$?
     [ $status -eq 0 ] || [[ $status -eq 3 && -e $1/cut.txt ]] || fail "$1: status $status: $(cat "$1/printed.txt")"

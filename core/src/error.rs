@@ -117,6 +117,17 @@ pub enum Error {
         /// How many the smallest plan needs.
         wanted: usize,
     },
+    /// What needs the gradients of all parameters at once, and the plan fuses the update into backward.
+    Fused {
+        /// `"clip"`, `"accumulate"` or `"backward"`.
+        what: &'static str,
+    },
+    /// A gradient is NaN or infinite in a step whose update is fused into backward: tensors whose gradients came
+    /// before have changed, and the optimiser's state with them. Training can go on from a checkpoint.
+    PartlyUpdated {
+        /// The number of the tensor whose gradient it is, in the order of [`crate::Plan::tensors`].
+        tensor: usize,
+    },
     /// A step that [`crate::Trainer::poll`] began is not done yet.
     Unfinished,
     /// Flash memory refuses.
@@ -235,6 +246,12 @@ impl fmt::Display for Error {
             Error::Unsorted { what, index } => write!(f, "{what} is not strictly ascending at index {index}"),
             Error::Steps { what, given, most } => {
                 write!(f, "{what} is {given} steps; wanted: at most {most}")
+            }
+            Error::Fused { what } => {
+                write!(f, "{what} is impossible where the update is fused into backward")
+            }
+            Error::PartlyUpdated { tensor } => {
+                write!(f, "the gradient of tensor {tensor} is not finite; parameters have changed in part")
             }
             Error::Unfinished => f.write_str("a step in pieces is not done yet"),
             Error::Budget { given, wanted } => {

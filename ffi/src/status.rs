@@ -64,6 +64,11 @@ pub enum jostle_status {
     JOSTLE_BUDGET = 24,
     /// A step that jostle_trainer_poll began is not done yet.
     JOSTLE_UNFINISHED = 25,
+    /// What needs the gradients of all parameters at once, and the update is fused into the backward pass.
+    JOSTLE_FUSED = 26,
+    /// A gradient is not finite in a step whose update is fused into the backward pass: parameters and optimiser state
+    /// have changed in part. Training can go on from a checkpoint.
+    JOSTLE_PARTLY_UPDATED = 27,
     /// A checkpoint ends before its header or its data does.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     /// A checkpoint's header is not what safetensors prescribes.
@@ -95,7 +100,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 impl jostle_status {
-    const ALL: [jostle_status; 39] = [
+    const ALL: [jostle_status; 41] = [
         JOSTLE_OK,
         JOSTLE_NULL_POINTER,
         JOSTLE_MISALIGNED,
@@ -122,6 +127,8 @@ impl jostle_status {
         JOSTLE_THREADS,
         JOSTLE_BUDGET,
         JOSTLE_UNFINISHED,
+        JOSTLE_FUSED,
+        JOSTLE_PARTLY_UPDATED,
         JOSTLE_CHECKPOINT_TRUNCATED,
         JOSTLE_CHECKPOINT_HEADER,
         JOSTLE_CHECKPOINT_DUPLICATE,
@@ -165,6 +172,8 @@ impl jostle_status {
             JOSTLE_THREADS => c"the system refuses a thread",
             JOSTLE_BUDGET => c"the budget of memory is too small",
             JOSTLE_UNFINISHED => c"a step in pieces is not done yet",
+            JOSTLE_FUSED => c"impossible where the update is fused into the backward pass",
+            JOSTLE_PARTLY_UPDATED => c"a gradient is not finite; parameters have changed in part",
             JOSTLE_CHECKPOINT_TRUNCATED => c"the checkpoint is truncated",
             JOSTLE_CHECKPOINT_HEADER => c"the checkpoint's header is not safetensors",
             JOSTLE_CHECKPOINT_DUPLICATE => c"a name occurs twice in the checkpoint",
@@ -333,6 +342,10 @@ fn core_details(error: Error) -> (jostle_status, Details) {
         Error::Plan { what } => (JOSTLE_PLAN, Details { what, ..none }),
         Error::Buffer { what, given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, sizes(what, given, wanted)),
         Error::Unfinished => (JOSTLE_UNFINISHED, none),
+        Error::Fused { what } => (JOSTLE_FUSED, Details { what, ..none }),
+        Error::PartlyUpdated { tensor } => {
+            (JOSTLE_PARTLY_UPDATED, Details { what: "tensor", index: tensor, ..none })
+        }
         Error::Budget { given, wanted } => (JOSTLE_BUDGET, sizes("budget", given, wanted)),
         Error::Steps { what, given, most } => {
             let (given, wanted) = (i64::try_from(given), i64::try_from(most));

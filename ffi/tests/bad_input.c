@@ -213,6 +213,7 @@ static void test_plans(void)
     bad_u32("options", offsetof(jostle_options, threads), 0, JOSTLE_ZERO, "threads");
     bad_u32("options", offsetof(jostle_options, optimizer), 3, JOSTLE_UNKNOWN_CHOICE, "optimizer");
     bad_u32("options", offsetof(jostle_options, recompute), 2, JOSTLE_UNKNOWN_CHOICE, "recompute");
+    bad_u32("options", offsetof(jostle_options, fused), 2, JOSTLE_UNKNOWN_CHOICE, "fused");
     exercise("jostle_plan_init", call_plan_init);
 
     begin();
@@ -381,8 +382,18 @@ static jostle_buffers training_memory(void)
     };
 }
 
+static jostle_plan fused_plan(void)
+{
+    jostle_options fusing = options;
+    jostle_plan fused;
+    jostle_error e;
+    fusing.fused = 1;
+    ok(jostle_plan_init(&fused, &config, &fusing, &e), &e, "a plan with a fused update");
+    return fused;
+}
+
 /* A trainer on buffers that are not arguments themselves. */
-static void add_trainer(void)
+static void add_trainer_of(const jostle_plan *its_plan, const jostle_recipe *its_recipe)
 {
     begin();
     add_training_memory(HIDDEN);
@@ -391,8 +402,13 @@ static void add_trainer(void)
     find("batch")->name = "batch's memory";
     jostle_trainer trainer;
     jostle_error e;
-    ok(jostle_trainer_init(&trainer, &plan, &recipe, &buffers, NULL, &e), &e, "trainer");
+    ok(jostle_trainer_init(&trainer, its_plan, its_recipe, &buffers, NULL, &e), &e, "trainer");
     handle("trainer", &trainer, sizeof trainer, 0, WRITTEN);
+}
+
+static void add_trainer(void)
+{
+    add_trainer_of(&plan, &recipe);
 }
 
 static void add_text(size_t alignment, size_t count)
@@ -404,6 +420,35 @@ static void add_text(size_t alignment, size_t count)
     number("token_type", alignment);
     bad_choice("token_type", 3);
     bad_number("token_type", 0, JOSTLE_UNKNOWN_CHOICE, "token_type");
+}
+
+static void fill(const char *name, float value)
+{
+    jostle_tensor tensor;
+    jostle_error e;
+    float *parameters = (float *)find("parameters")->memory;
+    ok(jostle_plan_tensor_named(&plan, name, NULL, 0, &tensor, &e), &e, name);
+    for (size_t i = 0; i < tensor.count; i++)
+        parameters[tensor.offset + i] = value;
+}
+
+/* A loss that is finite, whose gradient is not: what lies behind it has been updated by then. */
+static void test_partial_update(void)
+{
+    jostle_plan fused = fused_plan();
+    jostle_recipe unclipped = recipe;
+    unclipped.clip = 0;
+    add_trainer_of(&fused, &unclipped);
+    find("parameters")->is |= WORKSPACE;
+    find("gradients")->is |= WORKSPACE;
+    find("optimizer")->is |= WORKSPACE;
+    fill("h.0.mlp.c_fc.bias", 3e38f);
+    fill("h.0.mlp.c_proj.weight", 0);
+    add_text(1, 12);
+    OUTPUT("report", jostle_report);
+    invoke = call_trainer_step;
+    jostle_status status = run_once("a gradient that is not finite", &told.error);
+    refused("a gradient that is not finite", status, JOSTLE_PARTLY_UPDATED, "tensor");
 }
 
 static void test_trainers(void)
@@ -438,6 +483,17 @@ static void test_trainers(void)
     late.final_learning_rate = 1;
     memcpy(find("recipe")->memory, &late, sizeof late);
     refused("a rising rate", run_once("a rising rate", &told.error), JOSTLE_OUT_OF_RANGE, "final_learning_rate");
+
+    const jostle_plan fused = fused_plan();
+    memcpy(find("plan")->memory, &fused, sizeof fused);
+    memcpy(find("recipe")->memory, &recipe, sizeof recipe);
+    refused("clipping where the update is fused", run_once("fused", &told.error), JOSTLE_FUSED, "clip");
+    jostle_recipe twice = recipe;
+    twice.clip = 0;
+    twice.accumulate = 2;
+    memcpy(find("plan")->memory, &fused, sizeof fused);
+    memcpy(find("recipe")->memory, &twice, sizeof twice);
+    refused("two passes where the update is fused", run_once("fused", &told.error), JOSTLE_FUSED, "accumulate");
 
     static const size_t types[] = {JOSTLE_U8, JOSTLE_U16, JOSTLE_I32};
     for (size_t i = 0; i < COUNT(types); i++) {
@@ -1470,6 +1526,7 @@ int main(void)
     test_plans();
     test_models();
     test_trainers();
+    test_partial_update();
     test_generators();
     test_checkpoints();
     test_slots();

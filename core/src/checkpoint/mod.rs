@@ -32,6 +32,7 @@
 //! [safetensors]: https://github.com/huggingface/safetensors
 
 mod crc;
+mod decimal;
 mod header;
 mod json;
 mod metadata;

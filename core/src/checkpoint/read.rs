@@ -88,8 +88,8 @@ impl<'a> Header<'a> {
 
     pub fn progress(&self) -> Result<Progress, Error> {
         Ok(Progress {
-            step: metadata::get(self, metadata::STEP)?,
-            seed: metadata::get(self, metadata::SEED)?,
+            step: metadata::number(self, metadata::STEP)?,
+            seed: metadata::number(self, metadata::SEED)?,
         })
     }
 
