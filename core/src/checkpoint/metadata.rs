@@ -41,7 +41,7 @@ const fn label(activation: Activation) -> &'static str {
 /// Visits what must be equal for parameters to mean the same.
 pub(super) fn model<E>(
     config: &Config,
-    mut each: impl FnMut(&'static str, &dyn Display) -> Result<(), E>,
+    each: &mut dyn FnMut(&'static str, &dyn Display) -> Result<(), E>,
 ) -> Result<(), E> {
     each(VOCAB, &config.vocab)?;
     each(CONTEXT, &config.context)?;
@@ -58,7 +58,7 @@ pub(super) fn model<E>(
 /// Visits what matters only while training.
 pub(super) fn training<E>(
     config: &Config,
-    mut each: impl FnMut(&'static str, &dyn Display) -> Result<(), E>,
+    each: &mut dyn FnMut(&'static str, &dyn Display) -> Result<(), E>,
 ) -> Result<(), E> {
     each(EMBEDDING_DROPOUT, &Decimal(config.dropout.embedding))?;
     each(ATTENTION_DROPOUT, &Decimal(config.dropout.attention))?;

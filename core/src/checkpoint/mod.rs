@@ -221,7 +221,7 @@ impl<'a> Checkpoint<'a> {
             exact_length("optimizer state", state.len(), plan.optimizer)?;
         }
         if is_checkpoint(self.pairs()) {
-            metadata::model(&plan.config, |key, wanted| match self.metadata(key) {
+            metadata::model(&plan.config, &mut |key, wanted| match self.metadata(key) {
                 Some(given) if given.chars().is(wanted) => Ok(()),
                 Some(_) => Err(CheckpointError::Configuration { key }),
                 None => Err(CheckpointError::Metadata { key }),
@@ -230,8 +230,8 @@ impl<'a> Checkpoint<'a> {
         let prefixes = prefixes(plan, optimizer.is_some());
         let state = optimizer.unwrap_or_default();
         // Twice: the first time, only to find that nothing is missing.
-        self.visit(plan, prefixes, |_, _, _| ())?;
-        self.visit(plan, prefixes, |part, tensor, bytes| {
+        self.visit(plan, prefixes, &mut |_, _, _| ())?;
+        self.visit(plan, prefixes, &mut |part, tensor, bytes| {
             let (buffer, offset) = match part.checked_sub(1) {
                 None => (&mut *parameters, tensor.offset),
                 Some(part) => {
@@ -251,7 +251,7 @@ impl<'a> Checkpoint<'a> {
         &self,
         plan: &Plan,
         prefixes: &[&str],
-        mut found: impl FnMut(usize, &Tensor, &'a [u8]),
+        found: &mut dyn FnMut(usize, &Tensor, &'a [u8]),
     ) -> Result<(), Error> {
         let count = plan.tensors().count();
         let (mut left, mut items) = (count.saturating_mul(prefixes.len()), self.items);

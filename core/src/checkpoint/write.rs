@@ -60,7 +60,7 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
 }
 
 fn header(
-    out: &mut impl Write,
+    out: &mut dyn Write,
     plan: &Plan,
     optimizer: bool,
     progress: Progress,
@@ -75,8 +75,8 @@ fn header(
         metadata::SEED,
         progress.seed
     )?;
-    metadata::model(&plan.config, |key, value| write!(out, ",\"{key}\":\"{value}\""))?;
-    metadata::training(&plan.config, |key, value| write!(out, ",\"{key}\":\"{value}\""))?;
+    metadata::model(&plan.config, &mut |key, value| write!(out, ",\"{key}\":\"{value}\""))?;
+    metadata::training(&plan.config, &mut |key, value| write!(out, ",\"{key}\":\"{value}\""))?;
     for (key, value) in pairs {
         write!(out, ",\"{}\":\"{}\"", Escaped(key), Escaped(value))?;
     }

@@ -107,11 +107,13 @@ struct Masks {
 }
 
 /// The elements of `units`, of `per` elements each.
+#[inline(never)]
 fn part<'a>(x: &'a [f32], units: &Range<usize>, per: usize) -> &'a [f32] {
     x.get(units.start * per..units.end * per).unwrap_or_default()
 }
 
 /// As [`part`].
+#[inline(never)]
 fn part_mut(x: &mut [f32], units: Range<usize>, per: usize) -> &mut [f32] {
     x.get_mut(units.start * per..units.end * per).unwrap_or_default()
 }

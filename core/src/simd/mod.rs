@@ -81,9 +81,10 @@ pub(crate) trait Vector: Copy {
     fn max(self, other: Self) -> Self;
     fn lt(self, other: Self) -> Self::Mask;
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
-    /// Lanes `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`: the fixed tree of every sum.
-    fn reduce_add(self) -> f32;
-    /// The greatest lane, by the same tree.
+    /// The fixed tree of every sum over the partial ones, of which there are sixteen lanes in the first vectors:
+    /// `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`.
+    fn total(partial: [Self; LANES]) -> f32;
+    /// The greatest lane.
     fn reduce_max(self) -> f32;
 
     fn to_bits(self) -> Self::Bits;
@@ -194,27 +195,24 @@ pub(crate) trait WideVector: Vector<Array = [f32; LANES]> {
     fn prefetch(_: *const f32) {}
 }
 
-/// The tree of every sum: elements `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`, of the first `count`.
+/// The tree of [`Vector::total`] over lanes in memory.
 #[inline(always)]
-fn reduce<T: Copy>(x: &mut [T; LANES], count: usize, join: impl Fn(T, T) -> T) -> T {
-    let mut half = count / 2;
+fn reduce(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut half = LANES / 2;
     while half > 0 {
-        let (low, high) = x.split_at_mut(half);
+        let (low, high) = lanes.split_at_mut(half);
         for (a, b) in low.iter_mut().zip(high) {
             *a = join(*a, *b);
         }
         half /= 2;
     }
-    x[0]
+    lanes[0]
 }
 
 /// A sum in sixteen partial sums, of which each takes every sixteenth element, and the fixed tree over them.
 pub(crate) struct Sum<V>([V; LANES]);
 
 impl<V: Vector> Sum<V> {
-    /// Vectors that the partial sums take.
-    const VECTORS: usize = LANES / V::LANES;
-
     #[inline(always)]
     pub(crate) fn new() -> Self {
         Sum([V::zero(); LANES])
@@ -223,13 +221,13 @@ impl<V: Vector> Sum<V> {
     /// Adds the vector of this number.
     #[inline(always)]
     pub(crate) fn add(&mut self, number: usize, x: V) {
-        let partial = &mut self.0[number % Self::VECTORS];
+        let partial = &mut self.0[number % (LANES / V::LANES)];
         *partial = partial.add(x);
     }
 
     #[inline(always)]
-    pub(crate) fn total(mut self) -> f32 {
-        reduce(&mut self.0, Self::VECTORS, V::add).reduce_add()
+    pub(crate) fn total(self) -> f32 {
+        V::total(self.0)
     }
 }
 

@@ -1,6 +1,6 @@
 //! One lane in plain Rust, for processors without vector instructions, and the reference for the others.
 
-use super::{Vector, scalar};
+use super::{LANES, Vector, reduce, scalar};
 
 #[derive(Clone, Copy)]
 pub(crate) struct Portable(f32);
@@ -54,9 +54,9 @@ impl Vector for Portable {
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
         if mask { yes } else { no }
     }
-    #[inline(always)]
-    fn reduce_add(self) -> f32 {
-        self.0
+    #[inline(never)]
+    fn total(partial: [Self; LANES]) -> f32 {
+        reduce(partial.map(|sum| sum.0), |a, b| a + b)
     }
     #[inline(always)]
     fn reduce_max(self) -> f32 {

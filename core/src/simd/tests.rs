@@ -253,7 +253,7 @@ fn loops_cover_every_length_and_sum_in_sixteen_lanes() {
         let (x, before) = (random.numbers(length), random.numbers(length));
         let mut lanes = [0.0_f32; LANES];
         x.iter().enumerate().for_each(|(i, x)| lanes[i % LANES] += x + 1.0);
-        let wanted_sum = reduce(&mut lanes, LANES, |a, b| a + b);
+        let wanted_sum = reduce(lanes, |a, b| a + b);
         let wanted_maximum = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let wanted_map: Vec<f32> = x.iter().enumerate().map(|(i, x)| x + i as f32).collect();
         let updates = before.iter().zip(&x).enumerate();
