@@ -127,6 +127,7 @@ impl Compute<'_> {
 
     /// Runs a task for each worker, with its part of the scratch, unless a buffer is shorter than its units. The one
     /// place that forks, whatever the task.
+    #[inline(never)]
     fn run(
         &self,
         work: usize,

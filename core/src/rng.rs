@@ -38,6 +38,7 @@ pub fn key(seed: u64, stream: Stream, step: u64, place: u64) -> u64 {
 }
 
 /// A generator for one stream at one step and place.
+#[inline(never)]
 pub fn generator(seed: u64, stream: Stream, step: u64, place: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::seed_from_u64(key(seed, stream, step, place))
 }

@@ -143,6 +143,7 @@ fn binary(bits: u32) -> (u32, i32) {
 }
 
 /// Compares `a * 10^i` with `b * 2^j`.
+#[inline(never)]
 fn compare((a, i): (u32, i32), (b, j): (u32, i32)) -> Ordering {
     let left = Whole::new(a).times(10, i).times(2, j.saturating_neg());
     let right = Whole::new(b).times(2, j).times(10, i.saturating_neg());
@@ -160,6 +161,7 @@ impl Whole {
     }
 
     /// Times `factor` as often; not at all for a negative count.
+    #[inline(never)]
     fn times(mut self, factor: u32, count: i32) -> Whole {
         for _ in 0..count {
             let mut carry = 0;

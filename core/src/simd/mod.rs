@@ -87,6 +87,11 @@ pub(crate) trait Vector: Copy {
     /// The greatest lane.
     fn reduce_max(self) -> f32;
 
+    /// Stands in loops that are to stay as they are written, where copies of their bodies take more flash than they
+    /// save time.
+    #[inline(always)]
+    fn stay_rolled() {}
+
     fn to_bits(self) -> Self::Bits;
     fn from_bits(bits: Self::Bits) -> Self;
     fn splat_bits(value: u32) -> Self::Bits;
@@ -276,6 +281,7 @@ pub(crate) fn update_all<V: Vector, const M: usize, const N: usize>(
     let full = length / V::LANES;
     let pointers = xs.each_mut().map(|x| x.as_mut_ptr());
     for i in 0..full {
+        V::stay_rolled();
         // SAFETY: all slices hold this vector.
         unsafe {
             let old = load_each(pointers.map(<*mut f32>::cast_const), i);
@@ -326,6 +332,7 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
     let full = length / V::LANES;
     let mut sum = Sum::new();
     for i in 0..full {
+        V::stay_rolled();
         // SAFETY: all slices hold this vector.
         sum.add(i, f(unsafe { load_each(inputs.map(<[f32]>::as_ptr), i) }));
     }
@@ -352,6 +359,7 @@ pub(crate) fn maximum<V: Vector>(x: &[f32]) -> f32 {
     let (vectors, tail) = V::Array::cut(x);
     let mut most = V::splat(f32::NEG_INFINITY);
     for vector in vectors {
+        V::stay_rolled();
         most = V::load(vector).max(most);
     }
     tail.iter().fold(most.reduce_max(), |a, b| if *b > a { *b } else { a })

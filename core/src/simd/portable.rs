@@ -63,6 +63,10 @@ impl Vector for Portable {
         self.0
     }
     #[inline(always)]
+    fn stay_rolled() {
+        scalar::stay_rolled();
+    }
+    #[inline(always)]
     fn to_bits(self) -> Self::Bits {
         self.0.to_bits()
     }
