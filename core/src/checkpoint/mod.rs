@@ -32,7 +32,6 @@
 //! [safetensors]: https://github.com/huggingface/safetensors
 
 mod crc;
-mod decimal;
 mod header;
 mod json;
 mod metadata;

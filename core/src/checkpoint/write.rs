@@ -3,6 +3,7 @@
 use core::fmt::{self, Write};
 
 use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, metadata, prefixes};
+use crate::decimal::{Hex, Number};
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::Plan;
 
@@ -33,30 +34,13 @@ impl Write for Count {
     }
 }
 
-/// What it displays, escaped for a JSON string.
-struct Escaped<T>(T);
-
-impl<T: fmt::Display> fmt::Display for Escaped<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        struct Escape<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-        impl Write for Escape<'_, '_> {
-            fn write_str(&mut self, text: &str) -> fmt::Result {
-                for run in text.split_inclusive(|c| matches!(c, '"' | '\\' | '\0'..='\x1f')) {
-                    let plain = run.trim_end_matches(|c| matches!(c, '"' | '\\' | '\0'..='\x1f'));
-                    self.0.write_str(plain)?;
-                    match run.chars().next_back() {
-                        Some(c @ ('"' | '\\')) => write!(self.0, "\\{c}")?,
-                        Some(c @ '\0'..='\x1f') => write!(self.0, "\\u{:04x}", u32::from(c))?,
-                        _ => {}
-                    }
-                }
-                Ok(())
-            }
-        }
-
-        write!(Escape(f), "{}", self.0)
-    }
+/// Text as it stands in a JSON string.
+fn escape(out: &mut dyn Write, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|c| match c {
+        '"' | '\\' => out.write_char('\\').and_then(|()| out.write_char(c)),
+        '\0'..='\x1f' => write!(out, "\\u{}", Hex(u32::from(c), 4)),
+        _ => out.write_char(c),
+    })
 }
 
 fn header(
@@ -66,31 +50,40 @@ fn header(
     progress: Progress,
     pairs: &[(&str, &str)],
 ) -> fmt::Result {
-    write!(out, "{OPENING}{NO_CHECKSUM}\"")?;
-    write!(
-        out,
-        ",\"{}\":\"{}\",\"{}\":\"{}\"",
-        metadata::STEP,
-        progress.step,
-        metadata::SEED,
-        progress.seed
-    )?;
-    metadata::model(&plan.config, &mut |key, value| write!(out, ",\"{key}\":\"{value}\""))?;
-    metadata::training(&plan.config, &mut |key, value| write!(out, ",\"{key}\":\"{value}\""))?;
+    for text in [OPENING, NO_CHECKSUM, "\""] {
+        out.write_str(text)?;
+    }
+    let mut pair = |key: &str, value: &dyn fmt::Display| {
+        for text in [",\"", key, "\":\""] {
+            out.write_str(text)?;
+        }
+        write!(out, "{value}\"")
+    };
+    pair(metadata::STEP, &Number(progress.step))?;
+    pair(metadata::SEED, &Number(progress.seed))?;
+    metadata::model(&plan.config, &mut pair)?;
+    metadata::training(&plan.config, &mut pair)?;
     for (key, value) in pairs {
-        write!(out, ",\"{}\":\"{}\"", Escaped(key), Escaped(value))?;
+        out.write_str(",\"")?;
+        escape(out, key)?;
+        out.write_str("\":\"")?;
+        escape(out, value)?;
+        out.write_char('"')?;
     }
     out.write_char('}')?;
     let mut begin = 0_usize;
     for prefix in prefixes(plan, optimizer) {
         for tensor in plan.tensors() {
             let end = begin.saturating_add(tensor.len().saturating_mul(4));
-            let [rows, columns] = tensor.shape;
-            write!(out, ",\"{prefix}{}\":{{\"dtype\":\"F32\",\"shape\":[{rows}", tensor.name)?;
+            let [rows, columns, from, to] =
+                [tensor.shape[0], tensor.shape[1], begin, end].map(|number| Number(number as u64));
+            out.write_str(",\"")?;
+            out.write_str(prefix)?;
+            write!(out, "{}\":{{\"dtype\":\"F32\",\"shape\":[{rows}", tensor.name)?;
             if tensor.rank > 1 {
                 write!(out, ",{columns}")?;
             }
-            write!(out, "],\"data_offsets\":[{begin},{end}]}}")?;
+            write!(out, "],\"data_offsets\":[{from},{to}]}}")?;
             begin = end;
         }
     }
@@ -168,7 +161,7 @@ pub fn write(bytes: &mut [u8], plan: &Plan, contents: &Contents) -> Result<usize
 
     let checksum = super::Crc::START.update(file).finish();
     let place = file.get_mut(CHECKSUM_AT..).unwrap_or_default();
-    write!(Sink(place), "{checksum:08x}").map_err(|_| short.into()).map(|()| total)
+    write!(Sink(place), "{}", Hex(checksum, 8)).map_err(|_| short.into()).map(|()| total)
 }
 
 fn copy(bytes: &mut [u8], numbers: &[f32]) {

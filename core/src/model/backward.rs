@@ -293,7 +293,7 @@ impl Pass<'_> {
                 if !config.tied {
                     mode.clear(d_wte);
                 }
-                let sequences = rows(d_x, t * c).zip(self.tokens.chunks_exact(t.max(1)));
+                let sequences = rows(d_x, t * c).zip(rows(self.tokens, t));
                 for (sequence, (d_x, tokens)) in sequences.enumerate() {
                     if config.tied {
                         let size = Size { m: vocabulary.len(), n: c, k: t };

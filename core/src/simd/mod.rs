@@ -81,6 +81,12 @@ pub(crate) trait Vector: Copy {
     fn max(self, other: Self) -> Self;
     fn lt(self, other: Self) -> Self::Mask;
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
+    /// Partial sums of nothing.
+    #[inline(always)]
+    fn no_sums() -> [Self; LANES] {
+        [Self::zero(); LANES]
+    }
+
     /// The fixed tree of every sum over the partial ones, of which there are sixteen lanes in the first vectors:
     /// `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`.
     fn total(partial: [Self; LANES]) -> f32;
@@ -200,27 +206,13 @@ pub(crate) trait WideVector: Vector<Array = [f32; LANES]> {
     fn prefetch(_: *const f32) {}
 }
 
-/// The tree of [`Vector::total`] over lanes in memory.
-#[inline(always)]
-fn reduce(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = LANES / 2;
-    while half > 0 {
-        let (low, high) = lanes.split_at_mut(half);
-        for (a, b) in low.iter_mut().zip(high) {
-            *a = join(*a, *b);
-        }
-        half /= 2;
-    }
-    lanes[0]
-}
-
 /// A sum in sixteen partial sums, of which each takes every sixteenth element, and the fixed tree over them.
 pub(crate) struct Sum<V>([V; LANES]);
 
 impl<V: Vector> Sum<V> {
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        Sum([V::zero(); LANES])
+        Sum(V::no_sums())
     }
 
     /// Adds the vector of this number.

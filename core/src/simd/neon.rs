@@ -4,7 +4,7 @@
 
 use core::arch::aarch64::*;
 
-use super::{LANES, Vector, WideVector, reduce};
+use super::{LANES, Vector, WideVector};
 
 // Every `unsafe` in this file calls a NEON intrinsic.
 // SAFETY (of all of them): NEON is part of the aarch64 baseline that the file is compiled for, and loads and
@@ -91,7 +91,7 @@ impl Vector for Neon {
     fn reduce_max(self) -> f32 {
         let mut lanes = [0.0; LANES];
         self.store(&mut lanes);
-        reduce(lanes, |a, b| if a > b { a } else { b })
+        lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
     fn to_bits(self) -> Self::Bits {

@@ -1,8 +1,11 @@
 //! One lane in plain Rust, for processors without vector instructions, and the reference for the others.
 
-use super::{LANES, Vector, reduce, scalar};
+use core::mem::MaybeUninit;
+
+use super::{LANES, Vector, scalar};
 
 #[derive(Clone, Copy)]
+#[repr(transparent)]
 pub(crate) struct Portable(f32);
 
 impl Vector for Portable {
@@ -55,8 +58,24 @@ impl Vector for Portable {
         if mask { yes } else { no }
     }
     #[inline(never)]
+    fn no_sums() -> [Self; LANES] {
+        let mut sums = MaybeUninit::<[Self; LANES]>::uninit();
+        let first = sums.as_mut_ptr().cast::<f32>();
+        // SAFETY: writes each of the sixteen. Volatile, since compilers otherwise call `memset`, whose loop takes five
+        // times as long on small machines.
+        unsafe {
+            for i in 0..LANES {
+                first.add(i).write_volatile(0.0);
+            }
+            sums.assume_init()
+        }
+    }
+    #[inline(never)]
     fn total(partial: [Self; LANES]) -> f32 {
-        reduce(partial.map(|sum| sum.0), |a, b| a + b)
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = partial.map(|sum| sum.0);
+        let even = ((a + i) + (e + m)) + ((c + k) + (g + o));
+        let odd = ((b + j) + (f + n)) + ((d + l) + (h + p));
+        even + odd
     }
     #[inline(always)]
     fn reduce_max(self) -> f32 {
