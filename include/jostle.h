@@ -103,7 +103,7 @@ enum jostle_status
     JOSTLE_PLAN = 19,
     // A part of the learning-rate schedule is longer than the room left for it.
     JOSTLE_STEPS = 20,
-    // There is no tensor, or no metadata, of that name or number.
+    // There is no tensor or metadata of that name or number, or no checkpoint in flash memory.
     JOSTLE_NOT_FOUND = 21,
     // A string is not UTF-8.
     JOSTLE_NOT_UTF8 = 22,
@@ -113,6 +113,11 @@ enum jostle_status
     JOSTLE_BUDGET = 24,
     // A step that jostle_trainer_poll began is not done yet.
     JOSTLE_UNFINISHED = 25,
+    // What needs the gradients of all parameters at once, and the update is fused into the backward pass.
+    JOSTLE_FUSED = 26,
+    // A gradient is not finite in a step whose update is fused into the backward pass: parameters and optimiser state
+    // have changed in part. Training can go on from a checkpoint.
+    JOSTLE_PARTLY_UPDATED = 27,
     // A checkpoint ends before its header or its data does.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header is not what safetensors prescribes.
@@ -133,6 +138,10 @@ enum jostle_status
     JOSTLE_CHECKPOINT_CONFIGURATION = 48,
     // A metadata key is reserved or occurs twice.
     JOSTLE_CHECKPOINT_KEY = 49,
+    // A function of a jostle_flash has returned an error.
+    JOSTLE_FLASH = 50,
+    // Flash memory does not hold what was just programmed.
+    JOSTLE_FLASH_CONTENTS = 51,
     // A refusal that this version of the header has no number for.
     JOSTLE_OTHER = 99,
 };
@@ -324,7 +333,7 @@ typedef struct jostle_pool jostle_pool;
 typedef struct jostle_plan {
     // float: all parameters, tensor after tensor; jostle_plan_tensor tells where each lies.
     size_t parameters_size;
-    // float: a gradient for each parameter, in the same order.
+    // float: a gradient for each parameter, in the same order; for some rows of a tensor where the update is fused.
     size_t gradients_size;
     // float: what the optimiser keeps (AdamW: all first moments, then all second moments); may be 0.
     size_t optimizer_size;
@@ -352,6 +361,8 @@ typedef struct jostle_plan {
     size_t recompute;
     // The multiply-adds that this adds to a pass over a full batch.
     size_t recomputed;
+    // 1 where the backward pass updates parameters, otherwise 0.
+    size_t fused;
     // The number of parameters.
     size_t parameter_count;
     // The number of tensors that they are made of.
@@ -379,9 +390,10 @@ typedef struct jostle_error {
     char what[48];
     // JOSTLE_OUT_OF_RANGE: the range that was wanted, in words; zero-terminated; otherwise empty.
     char range[48];
-    // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; else 0.
+    // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
+    // slot; else 0.
     int64_t index;
-    // What was given, in bytes for buffers; 0 where there is nothing to tell.
+    // What was given, in bytes for buffers; JOSTLE_FLASH: the function's error; 0 where there is nothing to tell.
     int64_t given;
     // What was wanted, in bytes for buffers; 0 where there is nothing to tell.
     int64_t wanted;
@@ -470,6 +482,9 @@ typedef struct jostle_options {
     // 1: the backward pass makes each block's activations again, in one block's memory; the same bits for fewer
     // activations and more work. 0: all are kept.
     uint32_t recompute;
+    // 1: the backward pass updates parameters as soon as it has made their gradients, which then need memory for some
+    // rows of one tensor only; the same bits, in one pass a step and without clipping (JOSTLE_FUSED). 0: after it.
+    uint32_t fused;
 } jostle_options;
 
 // How to train. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -613,6 +628,59 @@ typedef struct jostle_tensor {
     // Its elements in the buffer that was handed over; NULL where none was.
     float *data;
 } jostle_tensor;
+
+// Erases a whole slot, 0 or 1. Returns 0, or an error of its own, which a jostle_error passes on as `given`.
+typedef int32_t (*jostle_flash_erase)(void *context,
+                                      size_t slot);
+
+// Programs `size` erased bytes from byte `at` of a slot on; both are multiples of `write_size`. Returns as
+// jostle_flash_erase.
+typedef int32_t (*jostle_flash_program)(void *context,
+                                        size_t slot,
+                                        size_t at,
+                                        const uint8_t *bytes,
+                                        size_t size);
+
+// Reads `size` bytes from byte `at` of a slot on, whatever the slot holds. Returns as jostle_flash_erase: an error, for
+// example, where a word was programmed in part and the memory notices.
+typedef int32_t (*jostle_flash_read)(void *context,
+                                     size_t slot,
+                                     size_t at,
+                                     uint8_t *bytes,
+                                     size_t size);
+
+// Two slots of flash memory. A slot holds, from its beginning: the number of the save (8 bytes), the length of the
+// checkpoint (8), a CRC-32 of the checkpoint and these (4), all little-endian, and what fills up 32 bytes or as many as
+// are programmed at once; then the checkpoint.
+typedef struct jostle_flash {
+    // sizeof(jostle_flash).
+    uint32_t struct_size;
+    // Bytes that are programmed at once; at least 1.
+    uint32_t write_size;
+    // Bytes of each slot: as many as jostle_slots_size says, or more.
+    size_t slot_size;
+    // Erases.
+    jostle_flash_erase erase;
+    // Programs.
+    jostle_flash_program program;
+    // Reads.
+    jostle_flash_read read;
+    // Passed to the three; may be NULL.
+    void *context;
+} jostle_flash;
+
+// Where a whole checkpoint lies in flash memory. Memory-mapped, these bytes are what the jostle_checkpoint functions
+// read.
+typedef struct jostle_slot {
+    // The number of the save that made it, counted from 1.
+    uint64_t sequence;
+    // The slot, 0 or 1.
+    size_t index;
+    // Bytes of the slot before it.
+    size_t offset;
+    // Its bytes.
+    size_t size;
+} jostle_slot;
 
 // A model in training. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
 typedef struct jostle_trainer {
@@ -1362,8 +1430,8 @@ jostle_status jostle_plan_init(struct jostle_plan *plan,
 // Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
 // takes at most `budget` bytes, and with activations made again where one sequence on one thread takes more; the
 // plan tells which these are. None of it shows in the result of training: several micro-batches make one step
-// (jostle_recipe's accumulate). JOSTLE_BUDGET tells in `error` how many bytes the
-// smallest plan wants.
+// (jostle_recipe's accumulate). Where that takes more too, the update is fused into the backward pass, with the whole
+// batch in one pass and without clipping. JOSTLE_BUDGET tells in `error` how many bytes the smallest plan wants.
 //
 // Pointers:
 // As for jostle_plan_init.
@@ -1432,6 +1500,68 @@ void jostle_pool_run(void *pool,
 // Pointers:
 // `pool` was made by jostle_pool_start, is not in use, and is not used again.
 void jostle_pool_stop(struct jostle_pool *pool);
+
+// The bytes that a slot must have for a checkpoint of `checkpoint_size` bytes, where `write_size` bytes are programmed
+// at once.
+//
+// Pointers:
+// `size` is writable, `error` NULL or writable.
+jostle_status jostle_slots_size(size_t checkpoint_size,
+                                uint32_t write_size,
+                                size_t *size,
+                                struct jostle_error *error);
+
+// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND where there is none. `block` is memory to work in: 32 bytes, or
+// as many as are programmed at once, or more, which is faster.
+//
+// Pointers:
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+// for so many bytes, `slot` writable, `error` NULL or writable.
+jostle_status jostle_slots_newest(const struct jostle_flash *flash,
+                                  uint8_t *block,
+                                  size_t block_size,
+                                  struct jostle_slot *slot,
+                                  struct jostle_error *error);
+
+// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole one, and
+// reads it back. Wherever the power fails meanwhile, the newest whole one is as it was, or this one is whole. `block`
+// as for jostle_slots_newest; between steps, a workspace will do.
+//
+// Pointers:
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `plan` and
+// `progress` are readable; `parameters` and `optimizer` readable, `block` writable for so many bytes; `metadata` is
+// readable for `metadata_count` entries (NULL for none); `error` is NULL or writable.
+jostle_status jostle_slots_save(const struct jostle_flash *flash,
+                                const struct jostle_plan *plan,
+                                const float *parameters,
+                                size_t parameters_size,
+                                const float *optimizer,
+                                size_t optimizer_size,
+                                const struct jostle_progress *progress,
+                                const struct jostle_metadata *metadata,
+                                size_t metadata_count,
+                                uint8_t *block,
+                                size_t block_size,
+                                struct jostle_error *error);
+
+// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND where there is none. `block` as
+// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells in `error` how long
+// that is. JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
+//
+// Pointers:
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `parameters`,
+// `optimizer` and `block` are writable for so many bytes, `plan` is readable, `progress` writable, `error` NULL or
+// writable.
+jostle_status jostle_slots_load(const struct jostle_flash *flash,
+                                const struct jostle_plan *plan,
+                                float *parameters,
+                                size_t parameters_size,
+                                float *optimizer,
+                                size_t optimizer_size,
+                                uint8_t *block,
+                                size_t block_size,
+                                struct jostle_progress *progress,
+                                struct jostle_error *error);
 
 // A sentence without a full stop for a status, static and zero-terminated; "unknown status" for a number that
 // is none.

@@ -117,8 +117,33 @@ pub enum Error {
         /// How many the smallest plan needs.
         wanted: usize,
     },
+    /// What needs the gradients of all parameters at once, and the plan fuses the update into backward.
+    Fused {
+        /// `"clip"`, `"accumulate"` or `"backward"`.
+        what: &'static str,
+    },
+    /// A gradient is NaN or infinite in a step whose update is fused into backward: tensors whose gradients came
+    /// before have changed, and the optimiser's state with them. Training can go on from a checkpoint.
+    PartlyUpdated {
+        /// The number of the tensor whose gradient it is, in the order of [`crate::Plan::tensors`].
+        tensor: usize,
+    },
     /// A step that [`crate::Trainer::poll`] began is not done yet.
     Unfinished,
+    /// Flash memory refuses.
+    Flash {
+        /// `"erase"`, `"program"` or `"read"`.
+        operation: &'static str,
+        /// In which slot.
+        slot: usize,
+        /// The driver's own error.
+        code: i32,
+    },
+    /// Flash memory does not hold what was just programmed.
+    FlashContents {
+        /// Which slot.
+        slot: usize,
+    },
     /// The bytes are not a checkpoint of this model.
     Checkpoint(CheckpointError),
 }
@@ -222,9 +247,21 @@ impl fmt::Display for Error {
             Error::Steps { what, given, most } => {
                 write!(f, "{what} is {given} steps; wanted: at most {most}")
             }
+            Error::Fused { what } => {
+                write!(f, "{what} is impossible where the update is fused into backward")
+            }
+            Error::PartlyUpdated { tensor } => {
+                write!(f, "the gradient of tensor {tensor} is not finite; parameters have changed in part")
+            }
             Error::Unfinished => f.write_str("a step in pieces is not done yet"),
             Error::Budget { given, wanted } => {
                 write!(f, "a budget of {given} bytes is too small; wanted: at least {wanted}")
+            }
+            Error::Flash { operation, slot, code } => {
+                write!(f, "flash: {operation} of slot {slot}: error {code}")
+            }
+            Error::FlashContents { slot } => {
+                write!(f, "flash: slot {slot} does not hold what was programmed")
             }
             Error::Checkpoint(error) => write!(f, "checkpoint: {error}"),
         }

@@ -91,43 +91,15 @@ impl Optimizer {
         exact_length("parameters", parameters.len(), plan.parameters)?;
         exact_length("gradients", gradients.len(), plan.gradients)?;
         exact_length("optimizer state", state.len(), plan.optimizer)?;
-        let all = 0..plan.parameters;
-        self.update_range(compute, plan, parameters, gradients, state, all, step, learning_rate, factor);
+        let rules = self.rules(step, learning_rate, factor);
+        rules.update(compute, plan, parameters, gradients, state, 0..plan.parameters);
         Ok(())
     }
 
-    /// [`Optimizer::update`] of the parameters of a range, with the lengths checked.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn update_range(
-        &self,
-        compute: Compute<'_>,
-        plan: &Plan,
-        parameters: &mut [f32],
-        gradients: &[f32],
-        state: &mut [f32],
-        part: Range<usize>,
-        step: u64,
-        learning_rate: f32,
-        factor: f32,
-    ) {
-        let rules = [false, true].map(|decays| self.rule(decays, step, learning_rate, factor));
-        let [plain, decaying] = &rules;
-        let half = if let Optimizer::AdamW { .. } = self { plan.parameters } else { state.len() };
-        let (first, second) = state.split_at_mut_checked(half).unwrap_or_default();
-        let buffers = [parameters, first, second].map(|x| x.get_mut(part.clone()).unwrap_or_default());
-        split(compute, buffers, |range, [mut x, mut first, mut second]| {
-            let (start, end) = (part.start + range.start, part.start + range.end);
-            for tensor in plan.tensors() {
-                let here = tensor.offset.max(start)..tensor.offset.saturating_add(tensor.len()).min(end);
-                let (Some(x), Some(g)) = (x.split_off_mut(..here.len()), gradients.get(here.clone())) else {
-                    continue;
-                };
-                let first = first.split_off_mut(..here.len()).unwrap_or_default();
-                let second = second.split_off_mut(..here.len()).unwrap_or_default();
-                let rule = if tensor.rank == 2 { decaying } else { plain };
-                rule.apply(compute.simd, x, first, second, g);
-            }
-        });
+    /// What is done to all parameters at one step.
+    pub(crate) fn rules(&self, step: u64, learning_rate: f32, factor: f32) -> Rules {
+        let plain = self.rule(false, step, learning_rate, factor);
+        Rules { plain, decaying: self.rule(true, step, learning_rate, factor) }
     }
 
     /// [`Optimizer::update`] of one tensor of any model. `decays`: whether weight decay applies, as it does to
@@ -167,6 +139,47 @@ impl Optimizer {
             Optimizer::Sgd { momentum: 0.0 } => Rule::Sgd { rate: learning_rate * factor },
             Optimizer::Sgd { momentum } => Rule::Momentum { momentum, rate: learning_rate, factor },
         }
+    }
+}
+
+/// What an optimiser does at one step.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules {
+    /// To vectors.
+    plain: Rule,
+    /// To matrices.
+    decaying: Rule,
+}
+
+impl Rules {
+    /// [`Optimizer::update`] of the parameters `part`, whose gradients these are, with the lengths checked.
+    pub(crate) fn update(
+        &self,
+        compute: Compute<'_>,
+        plan: &Plan,
+        parameters: &mut [f32],
+        gradients: &[f32],
+        state: &mut [f32],
+        part: Range<usize>,
+    ) {
+        let half = if let Rule::AdamW(_) = self.plain { plan.parameters } else { state.len() };
+        let (first, second) = state.split_at_mut_checked(half).unwrap_or_default();
+        let buffers = [parameters, first, second].map(|x| x.get_mut(part.clone()).unwrap_or_default());
+        split(compute, buffers, |range, [mut x, mut first, mut second]| {
+            let mut gradients = gradients.get(range.clone()).unwrap_or_default();
+            let (start, end) = (part.start + range.start, part.start + range.end);
+            for tensor in plan.tensors() {
+                let here = tensor.offset.max(start)..tensor.offset.saturating_add(tensor.len()).min(end);
+                let (Some(x), Some(g)) = (x.split_off_mut(..here.len()), gradients.split_off(..here.len()))
+                else {
+                    continue;
+                };
+                let first = first.split_off_mut(..here.len()).unwrap_or_default();
+                let second = second.split_off_mut(..here.len()).unwrap_or_default();
+                let rule = if tensor.rank == 2 { self.decaying } else { self.plain };
+                rule.apply(compute.simd, x, first, second, g);
+            }
+        });
     }
 }
 
@@ -320,8 +333,12 @@ pub(crate) fn part_of(len: usize, part: usize) -> Range<usize> {
 /// The sum of squares of one part.
 pub(crate) fn squares_of_part(compute: Compute<'_>, gradients: &[f32], part: usize) -> f32 {
     let part = gradients.get(part_of(gradients.len(), part)).unwrap_or_default();
-    let squares = part.chunks(CHUNK).map(|chunk| f64::from(sum_of_squares(compute.simd, chunk)));
-    squares.sum::<f64>() as f32
+    squares_of_rows(compute.simd, part, CHUNK) as f32
+}
+
+/// The sum of squares of rows of so many elements, row by row.
+pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> f64 {
+    x.chunks(width.max(1)).map(|row| f64::from(sum_of_squares(simd, row))).sum()
 }
 
 vectorized! {

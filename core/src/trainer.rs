@@ -5,12 +5,14 @@ mod poll;
 
 pub use poll::Pieces;
 
+use core::ops::Range;
+
 use crate::data::Tokens;
 use crate::error::{Error, exact_length};
 use crate::layout::{Plan, Shape};
-use crate::model::{Gradients, Loss, Pass, Training};
+use crate::model::{Gradients, Loss, Pass, Stage, Training};
 use crate::ops::rows_mut;
-use crate::optimizer::{Optimizer, clip_factor, gradient_norm};
+use crate::optimizer::{Optimizer, clip_factor, gradient_norm, squares_of_rows};
 use crate::parallel::Compute;
 use crate::schedule::Schedule;
 
@@ -19,7 +21,7 @@ use crate::schedule::Schedule;
 pub struct Buffers<'a> {
     /// The model's parameters; see [`crate::initialization::initialize`].
     pub parameters: &'a mut [f32],
-    /// Their gradients; need not be cleared.
+    /// Their gradients, or room for some of them; need not be cleared.
     pub gradients: &'a mut [f32],
     /// What the optimiser keeps; zero before the first step.
     pub optimizer: &'a mut [f32],
@@ -59,6 +61,21 @@ impl Recipe {
         }
         Ok(())
     }
+
+    /// Refuses numbers out of range, and what the plan has no memory for.
+    pub fn validate_for(&self, plan: &Plan) -> Result<(), Error> {
+        self.validate()?;
+        if self.optimizer.state() != plan.options.optimizer {
+            return Err(Error::Plan { what: "this optimizer's state" });
+        }
+        if plan.options.fused && self.clip.is_some() {
+            return Err(Error::Fused { what: "clip" });
+        }
+        if plan.options.fused && self.accumulate > 1 {
+            return Err(Error::Fused { what: "accumulate" });
+        }
+        Ok(())
+    }
 }
 
 /// What one step did.
@@ -95,10 +112,7 @@ impl<'a> Trainer<'a> {
         buffers: Buffers<'a>,
         compute: Compute<'a>,
     ) -> Result<Trainer<'a>, Error> {
-        recipe.validate()?;
-        if recipe.optimizer.state() != plan.options.optimizer {
-            return Err(Error::Plan { what: "this optimizer's state" });
-        }
+        recipe.validate_for(plan)?;
         exact_length("parameters", buffers.parameters.len(), plan.parameters)?;
         exact_length("gradients", buffers.gradients.len(), plan.gradients)?;
         exact_length("optimizer state", buffers.optimizer.len(), plan.optimizer)?;
@@ -111,52 +125,105 @@ impl<'a> Trainer<'a> {
     /// One step on random windows of a text: as many micro-batches as the recipe says, then the update.
     ///
     /// Which windows depends on the seed and the step alone. Where the loss or the gradient norm is not
-    /// finite, the parameters and the step stay as they were.
+    /// finite, the parameters and the step stay as they were. With [`crate::Options::fused`] that holds for the loss;
+    /// a gradient that is not finite has the error [`Error::PartlyUpdated`].
     pub fn step<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Report, Error> {
         let text = text.into();
         self.between_steps()?;
-        let (shape, counted) = self.micro_batch();
-        let mut total = Loss::default();
         self.accumulated = 0;
-        for _ in 0..self.recipe.accumulate {
-            let batch = core::mem::take(&mut self.buffers.batch);
-            let loss = self
-                .random_windows(text, shape, self.accumulated, batch)
-                .and_then(|(tokens, targets)| self.accumulate(tokens, targets, shape, counted));
-            self.buffers.batch = batch;
-            let loss = loss?;
+        let mut total = Loss::default();
+        for number in 0..self.recipe.accumulate {
+            let loss = self.micro_batch(text, number, 0..usize::MAX)?;
             total = Loss { sum: total.sum + loss.sum, counted: total.counted + loss.counted };
         }
         self.update(total)
     }
 
+    /// Some stages of one of the step's micro-batches, of random windows of a text that the first of them draws.
+    fn micro_batch(&mut self, text: Tokens<'_>, number: usize, stages: Range<usize>) -> Result<Loss, Error> {
+        let (shape, counted) = self.shape_and_counted();
+        let first_sequence = (number as u64).wrapping_mul(shape.sequences as u64);
+        let batch = core::mem::take(&mut self.buffers.batch);
+        let drawn = match stages.start {
+            0 => self.random_windows(text, shape, first_sequence, batch),
+            _ => Ok(()),
+        };
+        let (tokens, targets) = batch_parts(batch);
+        let loss = drawn.and_then(|()| self.pass(tokens, targets, shape, counted, first_sequence, stages));
+        self.buffers.batch = batch;
+        loss
+    }
+
     /// The shape of a micro-batch of [`Trainer::step`], and the targets that count in the whole step.
-    fn micro_batch(&self) -> (Shape, usize) {
+    fn shape_and_counted(&self) -> (Shape, usize) {
         let shape = Shape { sequences: self.plan.options.batch, length: self.plan.config.context };
         (shape, shape.rows().saturating_mul(self.recipe.accumulate))
     }
 
-    /// Fills a micro-batch of the current step; returns its tokens and targets.
-    fn random_windows<'b>(
+    /// Fills a micro-batch of the current step.
+    fn random_windows(
         &self,
         text: Tokens<'_>,
         shape: Shape,
         first_sequence: u64,
-        batch: &'b mut [i32],
-    ) -> Result<(&'b [i32], &'b [i32]), Error> {
+        batch: &mut [i32],
+    ) -> Result<(), Error> {
         let (tokens, targets) = batch_parts(batch);
         let windows = rows_mut(tokens, shape.length).zip(rows_mut(targets, shape.length));
         for (sequence, (tokens, targets)) in (first_sequence..).zip(windows) {
             let first = text.random_window(shape.length, self.recipe.seed, self.step, sequence)?;
             text.window(first, tokens, targets)?;
         }
-        Ok((tokens, targets))
+        Ok(())
+    }
+
+    /// Some stages of a pass on a micro-batch of the current step, after those before them.
+    fn pass(
+        &mut self,
+        tokens: &[i32],
+        targets: &[i32],
+        shape: Shape,
+        counted: usize,
+        first_sequence: u64,
+        stages: Range<usize>,
+    ) -> Result<Loss, Error> {
+        let Trainer { plan, recipe, buffers, compute, step, pieces, .. } = self;
+        let Buffers { parameters, gradients, optimizer, workspace, .. } = buffers;
+        let training = Some(Training { seed: recipe.seed, step: *step, first_sequence });
+        let pass = Pass { compute: *compute, plan, parameters: &[], tokens, shape, training };
+        if !plan.options.fused {
+            let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
+            let gradients = Some((&mut **gradients, mode));
+            return Pass { parameters, ..pass }.stages(stages, gradients, workspace, targets, counted);
+        }
+        let rules = recipe.optimizer.rules(*step, recipe.schedule.rate(*step), 1.0);
+        if stages.start == 0 {
+            pieces.squares = 0.0;
+        }
+        let mut loss = Loss::default();
+        for (number, stage) in Stage::all(plan).enumerate().skip(stages.start).take(stages.len()) {
+            let one = number..number.saturating_add(1);
+            let found = Pass { parameters, ..pass }.stages(one, None, workspace, targets, counted)?;
+            loss = Loss { sum: loss.sum + found.sum, counted: found.counted };
+            // Parameters are free: gradients are made of activations alone.
+            pass.gradients_by_rows(stage, gradients, workspace, |tensor, place, gradient| {
+                pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
+                if !pieces.squares.is_finite() {
+                    let tensor = plan.tensors().position(|other| other == *tensor).unwrap_or(0);
+                    return Err(Error::PartlyUpdated { tensor });
+                }
+                rules.update(*compute, plan, parameters, gradient, optimizer, place);
+                Ok(())
+            })?;
+        }
+        Ok(loss)
     }
 
     /// Forward and backward on tokens and targets of the caller's, `[B, T]` each: a micro-batch of the current
     /// step. `counted` is the number of targets other than -1 in all micro-batches of the step.
     ///
-    /// [`Trainer::update`] ends the step.
+    /// [`Trainer::update`] ends the step. With [`crate::Options::fused`] the step has one micro-batch, and this changes
+    /// the parameters.
     pub fn accumulate(
         &mut self,
         tokens: &[i32],
@@ -165,19 +232,11 @@ impl<'a> Trainer<'a> {
         counted: usize,
     ) -> Result<Loss, Error> {
         self.between_steps()?;
-        let Trainer { plan, recipe, buffers, compute, step, accumulated, .. } = self;
-        let first_sequence = *accumulated;
-        let pass = Pass {
-            compute: *compute,
-            plan,
-            parameters: buffers.parameters,
-            tokens,
-            shape,
-            training: Some(Training { seed: recipe.seed, step: *step, first_sequence }),
-        };
-        let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
-        let loss = pass.backward(buffers.gradients, mode, buffers.workspace, targets, counted)?;
-        *accumulated = first_sequence.saturating_add(shape.sequences as u64);
+        if self.plan.options.fused && self.accumulated > 0 {
+            return Err(Error::Fused { what: "accumulate" });
+        }
+        let loss = self.pass(tokens, targets, shape, counted, self.accumulated, 0..usize::MAX)?;
+        self.accumulated = self.accumulated.saturating_add(shape.sequences as u64);
         Ok(loss)
     }
 
@@ -186,31 +245,34 @@ impl<'a> Trainer<'a> {
     /// `loss` is the sum of what [`Trainer::accumulate`] returned.
     pub fn update(&mut self, loss: Loss) -> Result<Report, Error> {
         self.between_steps()?;
-        let norm = gradient_norm(self.compute, self.buffers.gradients);
         self.accumulated = 0;
+        if self.plan.options.fused {
+            return Ok(self.finish(loss, self.norm()));
+        }
+        let norm = gradient_norm(self.compute, self.buffers.gradients);
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", value: norm });
         }
-        let (learning_rate, factor) = self.rate_and_factor(norm);
-        self.recipe.optimizer.update(
-            self.compute,
-            &self.plan,
-            self.buffers.parameters,
-            self.buffers.gradients,
-            self.buffers.optimizer,
-            self.step,
-            learning_rate,
-            factor,
-        )?;
-        let report = Report { step: self.step, loss: loss.mean(), learning_rate, gradient_norm: norm };
-        self.step = self.step.saturating_add(1);
-        Ok(report)
+        self.update_part(norm, 0..self.plan.parameters);
+        Ok(self.finish(loss, norm))
     }
 
-    /// The learning rate of this step, and the factor of its gradients.
-    fn rate_and_factor(&self, norm: f32) -> (f32, f32) {
-        let factor = self.recipe.clip.map_or(1.0, |clip| clip_factor(norm, clip));
-        (self.recipe.schedule.rate(self.step), factor)
+    fn update_part(&mut self, norm: f32, part: Range<usize>) {
+        let Trainer { plan, recipe, buffers, compute, step, .. } = self;
+        let Buffers { parameters, gradients, optimizer, .. } = buffers;
+        let factor = recipe.clip.map_or(1.0, |clip| clip_factor(norm, clip));
+        let rules = recipe.optimizer.rules(*step, recipe.schedule.rate(*step), factor);
+        let gradients = gradients.get(part.clone()).unwrap_or_default();
+        rules.update(*compute, plan, parameters, gradients, optimizer, part);
+    }
+
+    /// The step is done.
+    fn finish(&mut self, loss: Loss, gradient_norm: f32) -> Report {
+        let learning_rate = self.recipe.schedule.rate(self.step);
+        let report = Report { step: self.step, loss: loss.mean(), learning_rate, gradient_norm };
+        self.step = self.step.saturating_add(1);
+        self.pieces = Pieces::default();
+        report
     }
 
     /// The loss on a whole text without dropout: windows one behind the other, so that every token but the

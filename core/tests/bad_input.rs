@@ -4,6 +4,8 @@ mod common;
 #[path = "common/session.rs"]
 mod session;
 
+use core::task::Poll;
+
 use common::{Threads, bits};
 use jostle::{
     Buffers, Compute, Config, Decay, Dropout, Error, Generator, Gradients, InstructionSet, Optimizer,
@@ -126,12 +128,14 @@ fn recipes_out_of_range_are_refused_by_name() {
 
 #[test]
 fn every_buffer_of_the_trainer_has_exactly_its_length() {
-    for recompute in [false, true] {
-        has_exactly_its_lengths(&Plan::new(&config(), &Options { recompute, ..Options::new(2) }).unwrap());
+    for (recompute, fused) in [(false, false), (true, false), (false, true)] {
+        let options = Options { recompute, fused, ..Options::new(2) };
+        let clip = if fused { None } else { Some(1.0) };
+        has_exactly_its_lengths(&Plan::new(&config(), &options).unwrap(), &Recipe { clip, ..recipe() });
     }
 }
 
-fn has_exactly_its_lengths(plan: &Plan) {
+fn has_exactly_its_lengths(plan: &Plan, recipe: &Recipe) {
     let lengths = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()];
     let names = ["parameters", "gradients", "optimizer state", "workspace"];
     for wrong in 0..5 {
@@ -144,7 +148,7 @@ fn has_exactly_its_lengths(plan: &Plan) {
             let what = names.get(wrong).copied().unwrap_or("batch");
             let [parameters, gradients, optimizer, workspace] = &mut buffers[..] else { unreachable!() };
             let memory = Buffers { parameters, gradients, optimizer, workspace, batch: &mut batch };
-            let result = Trainer::new(plan, &recipe(), memory, Compute::serial());
+            let result = Trainer::new(plan, recipe, memory, Compute::serial());
             assert_eq!(result.err(), Some(Error::Length { what, given, wanted }));
             assert!(buffers.iter().flatten().all(|x| *x == GUARD) && batch.iter().all(|x| *x == 7));
         }
@@ -153,8 +157,16 @@ fn has_exactly_its_lengths(plan: &Plan) {
 
 #[test]
 fn the_exact_lengths_suffice_and_no_guard_is_touched() {
-    for (threads, recompute) in [(1, false), (2, false), (1, true), (2, true)] {
-        let options = Options { threads, recompute, ..Options::new(2) };
+    for (threads, recompute, fused) in [
+        (1, false, false),
+        (2, false, false),
+        (1, true, false),
+        (2, true, false),
+        (1, false, true),
+        (2, true, true),
+    ] {
+        let options = Options { threads, recompute, fused, ..Options::new(2) };
+        let recipe = Recipe { clip: if fused { None } else { Some(1.0) }, ..recipe() };
         let config = Config { dropout: Dropout::all(0.3), ..Config::new(65, 40, 2, 3, 33) };
         let plan = Plan::new(&config, &options).unwrap();
         let mut buffers = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()].map(guarded);
@@ -173,7 +185,7 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
                 batch: &mut batch[1..=plan.batch],
             };
             let compute = Compute { simd: InstructionSet::detect(), parallel: &parallel };
-            let mut trainer = Trainer::new(&plan, &recipe(), memory, compute).unwrap();
+            let mut trainer = Trainer::new(&plan, &recipe, memory, compute).unwrap();
             let text: Vec<u8> = (0..200).map(|i| (i * 7 % 65) as u8).collect();
             for _ in 0..3 {
                 trainer.step(text.as_slice()).unwrap();
@@ -275,6 +287,88 @@ fn a_loss_or_norm_that_is_not_finite_changes_nothing() {
     assert_eq!(error, Error::NotFinite { what: "gradient norm", value: f32::INFINITY });
     assert_eq!(trainer.steps(), 0);
     assert!(bits(trainer.buffers().parameters) == before);
+}
+
+#[test]
+fn what_needs_all_gradients_at_once_is_refused_where_the_update_is_fused() {
+    let options = Options { fused: true, ..Options::new(2) };
+    let refused = |recipe: Recipe| {
+        let mut session = Session::with(&config(), &options);
+        let buffers = Buffers {
+            parameters: &mut session.parameters,
+            gradients: &mut session.gradients,
+            optimizer: &mut session.optimizer,
+            workspace: &mut session.workspace,
+            batch: &mut session.batch,
+        };
+        Trainer::new(&session.plan, &recipe, buffers, Compute::serial()).err()
+    };
+    assert_eq!(refused(recipe()), Some(Error::Fused { what: "clip" }));
+    let recipe = Recipe { clip: None, ..recipe() };
+    assert_eq!(refused(Recipe { accumulate: 2, ..recipe }), Some(Error::Fused { what: "accumulate" }));
+    assert_eq!(refused(recipe), None);
+    let mut session = Session::with(&config(), &options);
+    session.initialize(1);
+    let Session { plan, parameters, gradients, workspace, .. } = &mut session;
+    let shape = Shape { sequences: 1, length: 6 };
+    let compute = Compute::serial();
+    let pass = Pass { compute, plan, parameters, tokens: &[1; 6], shape, training: None };
+    let result = pass.backward(gradients, Gradients::Add, workspace, &[2; 6], 6);
+    assert_eq!(result, Err(Error::Fused { what: "backward" }));
+    assert!(gradients.iter().chain(workspace.iter()).all(|x| x.is_nan()));
+}
+
+/// The loss is looked at before anything changes; a gradient only before the tensor that it is of does.
+#[test]
+fn a_fused_step_that_is_not_finite_says_what_has_changed() {
+    let (text, options) = ([1_u8, 2, 3, 4, 5, 6, 7, 8, 9], Options { fused: true, ..Options::new(2) });
+    let recipe = Recipe { clip: None, ..recipe() };
+    let failed = |spoil: &dyn Fn(&Plan, &mut [f32]), poll: bool| {
+        let mut session = Session::with(&config(), &options);
+        session.initialize(1);
+        spoil(&session.plan, &mut session.parameters);
+        let before = bits(&session.parameters);
+        let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
+        let error = loop {
+            let result =
+                if poll { trainer.poll(&text[..]) } else { trainer.step(&text[..]).map(Poll::Ready) };
+            match result {
+                Ok(found) => assert!(found.is_pending(), "{found:?}"),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(
+            (trainer.steps(), trainer.pieces()),
+            (0, jostle::Pieces { squares: trainer.pieces().squares, ..Default::default() })
+        );
+        let changed =
+            before.into_iter().zip(bits(&session.parameters)).map(|(before, after)| before != after);
+        (error, changed.collect::<Vec<_>>(), session.plan)
+    };
+    for poll in [false, true] {
+        let (error, changed, _) = failed(&|_, parameters| parameters[8..16].fill(f32::NAN), poll);
+        assert!(matches!(error, Error::NotFinite { what: "loss", .. }), "{error}");
+        assert!(changed.iter().all(|changed| !changed));
+        // Activations so large that they overflow where they are multiplied by gradients, in the first block's MLP.
+        let spoil = |plan: &Plan, parameters: &mut [f32]| {
+            let mut fill = |name, value| {
+                let tensor = plan.tensor(name).unwrap();
+                parameters[tensor.offset..tensor.offset + tensor.len()].fill(value);
+            };
+            fill("h.0.mlp.c_fc.bias", 3e38);
+            fill("h.0.mlp.c_proj.weight", 0.0);
+        };
+        let (error, changed, plan) = failed(&spoil, poll);
+        let place = plan.tensors().position(|tensor| tensor.name.is("h.0.mlp.c_proj.weight")).unwrap();
+        assert_eq!(error, Error::PartlyUpdated { tensor: place });
+        for tensor in plan.tensors() {
+            let name = tensor.name.to_string();
+            // Those of the MLP before the projection have gradients of zero; weight decay changes the matrix.
+            let later = name.starts_with("h.1.") || name.starts_with("ln_f") || name == "h.0.mlp.c_fc.weight";
+            let here = &changed[tensor.offset..tensor.offset + tensor.len()];
+            assert_eq!(here.contains(&true), later, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -58,10 +58,9 @@ fn fifty_steps_have_equal_bits_on_every_instruction_set_and_number_of_threads() 
 
 #[test]
 fn other_recipes_have_equal_bits_too() {
-    let untied =
-        Config { tied: false, bias: false, activation: Activation::GeluTanh, hidden: 50, ..config() };
+    let untied = untied();
     let momentum = Recipe { optimizer: Optimizer::Sgd { momentum: 0.9 }, ..recipe() };
-    for recipe in [recipe(), momentum, Recipe { optimizer: Optimizer::Sgd { momentum: 0.0 }, ..recipe() }] {
+    for recipe in [recipe(), momentum, Recipe { optimizer: PLAIN, ..recipe() }] {
         let expected = trained(&untied, &recipe, 3, InstructionSet::PORTABLE, 1);
         for simd in instruction_sets() {
             let found = trained(&untied, &recipe, 3, simd, 2);
@@ -82,44 +81,116 @@ fn micro_batches_have_the_bits_of_one_large_batch() {
     }
 }
 
+/// As [`trained`], with these options, by whole steps or in pieces.
+fn trained_with(
+    config: &Config,
+    recipe: &Recipe,
+    options: Options,
+    simd: InstructionSet,
+    poll: bool,
+) -> (Vec<u32>, Vec<u32>) {
+    let text = text(27);
+    let mut session = Session::with(config, &Options { optimizer: recipe.optimizer.state(), ..options });
+    session.initialize(recipe.seed);
+    let parallel = Threads(options.threads);
+    let mut trainer = session.trainer(recipe, simd, &parallel);
+    for _ in 0..STEPS {
+        if poll {
+            while trainer.poll(&text[..]).unwrap().is_pending() {}
+        } else {
+            trainer.step(&text[..]).unwrap();
+        }
+    }
+    (bits(&session.parameters), bits(&session.optimizer))
+}
+
+const PLAIN: Optimizer = Optimizer::Sgd { momentum: 0.0 };
+
+fn untied() -> Config {
+    Config { tied: false, bias: false, activation: Activation::GeluTanh, hidden: 50, ..config() }
+}
+
 /// Everything at once for four blocks: a plan that recomputes keeps one block's activations.
 #[test]
 fn recomputed_activations_have_the_bits_of_kept_ones() {
-    let text = text(27);
-    let recomputed = |config: &Config, recipe: &Recipe, batch, simd, threads, poll: bool| {
-        let optimizer = recipe.optimizer.state();
-        let options = Options { threads, optimizer, recompute: true, ..Options::new(batch) };
-        let mut session = Session::with(config, &options);
-        session.initialize(recipe.seed);
-        let parallel = Threads(threads);
-        let mut trainer = session.trainer(recipe, simd, &parallel);
-        for _ in 0..STEPS {
-            if poll {
-                while trainer.poll(&text[..]).unwrap().is_pending() {}
-            } else {
-                trainer.step(&text[..]).unwrap();
-            }
-        }
-        bits(&session.parameters)
-    };
-    let untied =
-        Config { tied: false, bias: false, activation: Activation::GeluTanh, hidden: 50, ..config() };
-    let sgd = Recipe { optimizer: Optimizer::Sgd { momentum: 0.0 }, ..recipe() };
+    let sgd = Recipe { optimizer: PLAIN, ..recipe() };
     for (config, recipe) in [
         (config(), recipe()),
         (Config { layers: 4, ..config() }, recipe()),
-        (Config { layers: 1, ..untied }, sgd),
-        (Config { layers: 3, ..untied }, sgd),
+        (Config { layers: 1, ..untied() }, sgd),
+        (Config { layers: 3, ..untied() }, sgd),
     ] {
         let expected = trained(&config, &recipe, 4, InstructionSet::detect(), 1);
+        let options = |batch, threads| Options { threads, recompute: true, ..Options::new(batch) };
         for simd in instruction_sets() {
-            let found = recomputed(&config, &recipe, 4, simd, 2, false);
+            let (found, _) = trained_with(&config, &recipe, options(4, 2), simd, false);
             assert!(found == expected, "{} differs with {config:?}", simd.name());
         }
         let micro = Recipe { accumulate: 2, ..recipe };
-        let found = recomputed(&config, &micro, 2, InstructionSet::detect(), 3, true);
+        let (found, _) = trained_with(&config, &micro, options(2, 3), InstructionSet::detect(), true);
         assert!(found == expected, "polled micro-batches differ with {config:?}");
     }
+}
+
+/// Parameters, and what the optimiser keeps, of an update within backward: of several tiles a tensor.
+#[test]
+fn a_fused_update_has_the_bits_of_one_after_backward() {
+    let momentum = Optimizer::Sgd { momentum: 0.9 };
+    let large = Config { vocab: 300, hidden: 300, layers: 1, ..config() };
+    for (config, optimizer, batch) in [
+        (config(), PLAIN, 3),
+        (Config { layers: 3, ..untied() }, momentum, 3),
+        (Config { tied: false, ..config() }, Optimizer::ADAMW, 1),
+        (large, momentum, 2),
+    ] {
+        let recipe = Recipe { optimizer, clip: None, ..recipe() };
+        let options = Options { threads: 2, ..Options::new(batch) };
+        let simd = InstructionSet::detect();
+        let expected = trained_with(&config, &recipe, options, simd, false);
+        for (simd, threads, recompute, poll) in instruction_sets()
+            .into_iter()
+            .map(|simd| (simd, 1, false, false))
+            .chain([(simd, 2, false, false), (simd, 1, true, false), (simd, 3, true, true)])
+        {
+            let options = Options { threads, recompute, fused: true, ..options };
+            let found = trained_with(&config, &recipe, options, simd, poll);
+            assert!(found == expected, "{} {options:?} {config:?} {recipe:?}", simd.name());
+        }
+    }
+}
+
+/// A fused step on the caller's batch, by a trainer made anew for each call; its report but for the norm's last bits.
+#[test]
+fn a_fused_step_of_a_given_batch_ends_with_update() {
+    let recipe = Recipe { optimizer: PLAIN, clip: None, ..recipe() };
+    let shape = Shape { sequences: 2, length: 20 };
+    let tokens: Vec<i32> = text(27).iter().take(41).map(|token| i32::from(*token)).collect();
+    let (tokens, targets) = (&tokens[..40], &tokens[1..]);
+    let results = [false, true].map(|fused| {
+        let options = Options { optimizer: PLAIN.state(), fused, ..Options::new(2) };
+        let mut session = Session::with(&config(), &options);
+        session.initialize(recipe.seed);
+        let before = bits(&session.parameters);
+        let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
+        let loss = trainer.accumulate(tokens, targets, shape, 40).unwrap();
+        if fused {
+            let again = trainer.accumulate(tokens, targets, shape, 40);
+            assert_eq!(again, Err(Error::Fused { what: "accumulate" }));
+        }
+        let (accumulated, pieces) = (trainer.accumulated(), trainer.pieces());
+        assert_eq!(bits(&session.parameters) == before, !fused);
+        let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
+        trainer.resume_at(0, accumulated);
+        trainer.resume_pieces(pieces);
+        let report = trainer.update(loss).unwrap();
+        assert_eq!((trainer.steps(), trainer.accumulated()), (1, 0));
+        (bits(&session.parameters), report)
+    });
+    let [(parameters, report), (fused, found)] = &results;
+    assert!(parameters == fused);
+    let norms = (report.gradient_norm, found.gradient_norm);
+    assert!((norms.0 - norms.1).abs() < 1e-6 * norms.0, "{norms:?}");
+    assert_eq!(*found, jostle::Report { gradient_norm: norms.1, ..*report });
 }
 
 #[test]

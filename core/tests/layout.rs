@@ -1,5 +1,6 @@
 //! Where parameters lie, what they are called, and which configurations are refused.
 
+use jostle::matmul::Machine;
 use jostle::{Config, Dropout, Error, OptimizerState, Options, Plan};
 
 fn plan(config: &Config) -> Plan {
@@ -201,6 +202,27 @@ fn recomputing_keeps_one_block() {
     }
 }
 
+/// Gradients shrink from all parameters' to those of 128 rows of the widest weight, or of the largest tensor; on small
+/// machines to four rows, whichever tensor is the largest.
+#[test]
+fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
+    let sizes = |config, machine| {
+        let plan = |fused| Plan::on(machine, &config, &Options { fused, ..Options::new(3) }).unwrap();
+        let (whole, fused) = (plan(false), plan(true));
+        assert_eq!(Plan { gradients: whole.gradients, options: whole.options, ..fused }, whole);
+        assert_eq!(whole.bytes() - fused.bytes(), 4 * (whole.parameters - fused.gradients));
+        assert!(fused.to_string().contains("\nfused ") && !whole.to_string().contains("fused"));
+        fused.gradients
+    };
+    let config = Config::new(27, 16, 2, 4, 16);
+    assert_eq!(sizes(config, Machine::Large), 16 * 64);
+    assert_eq!(sizes(config, Machine::Small), 4 * 64);
+    assert_eq!(sizes(Config { vocab: 500, ..config }, Machine::Large), 500 * 16);
+    assert_eq!(sizes(Config { vocab: 5000, ..config }, Machine::Large), 128 * 64);
+    assert_eq!(sizes(Config { hidden: 8, ..config }, Machine::Small), 4 * 48);
+    assert_eq!(sizes(Config::new(2, 1, 1, 1, 1), Machine::Small), 4);
+}
+
 type Set = fn(&mut Config, usize);
 
 const SIZES: [(&str, Set); 6] = [
@@ -242,6 +264,30 @@ fn the_plan_that_fits_is_the_largest_that_does() {
     let error = Plan::fit(&config, &options, least - 1);
     assert_eq!(error, Err(Error::Budget { given: least - 1, wanted: least }));
     assert_eq!(Plan::fit(&config, &Options::new(0), usize::MAX), Err(Error::Zero { what: "batch" }));
+}
+
+/// Where recomputing one sequence after the other does not do, all of them in one pass whose update is fused.
+#[test]
+fn the_least_plan_that_fits_fuses_the_update() {
+    let config = Config::new(27, 4, 2, 4, 64);
+    let fused = |batch, threads, recompute| {
+        let options = Options { threads, recompute, fused: true, ..Options::new(batch) };
+        Plan::new(&config, &options).unwrap()
+    };
+    let options = Options { threads: 2, ..Options::new(2) };
+    let accumulating = Plan::new(&config, &Options { recompute: true, ..Options::new(1) }).unwrap();
+    assert!(!Plan::fit(&config, &options, accumulating.bytes()).unwrap().options.fused);
+    for plan in [fused(2, 2, false), fused(2, 1, false), fused(2, 1, true)] {
+        let found = Plan::fit(&config, &options, plan.bytes()).unwrap();
+        assert!(found.options.fused && found.options.batch == 2 && found.bytes() <= plan.bytes());
+        assert_eq!(found.options.recompute, plan.options.recompute);
+        assert_eq!(Plan::fit(&config, &Options { fused: true, ..options }, plan.bytes()), Ok(found));
+    }
+    let wanted = fused(2, 1, true).bytes();
+    let error = Plan::fit(&config, &options, wanted - 1);
+    assert_eq!(error, Err(Error::Budget { given: wanted - 1, wanted }));
+    let alone = Plan::fit(&config, &Options { fused: true, ..options }, usize::MAX);
+    assert_eq!(alone, Ok(fused(2, 2, false)));
 }
 
 #[test]

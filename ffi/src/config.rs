@@ -105,6 +105,9 @@ pub struct jostle_options {
     /// 1: the backward pass makes each block's activations again, in one block's memory; the same bits for fewer
     /// activations and more work. 0: all are kept.
     pub recompute: u32,
+    /// 1: the backward pass updates parameters as soon as it has made their gradients, which then need memory for some
+    /// rows of one tensor only; the same bits, in one pass a step and without clipping (JOSTLE_FUSED). 0: after it.
+    pub fused: u32,
 }
 
 /// How to train. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -248,6 +251,7 @@ impl jostle_options {
             threads: self.threads as usize,
             optimizer,
             recompute: flag("recompute", self.recompute)?,
+            fused: flag("fused", self.fused)?,
         })
     }
 }
@@ -350,7 +354,8 @@ pub unsafe extern "C" fn jostle_options_init(
 ) -> jostle_status {
     let optimizer = jostle_optimizer_state::JOSTLE_STATE_ADAMW as u32;
     let struct_bytes = size_of::<jostle_options>() as u32;
-    let value = jostle_options { struct_size: struct_bytes, batch, threads: 1, optimizer, recompute: 0 };
+    let value =
+        jostle_options { struct_size: struct_bytes, batch, threads: 1, optimizer, recompute: 0, fused: 0 };
     // SAFETY: the caller's promise.
     unsafe { fill("options", options, struct_size, value) }
 }

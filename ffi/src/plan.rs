@@ -17,7 +17,7 @@ use crate::status::{Refusal, call, jostle_error, jostle_status};
 pub struct jostle_plan {
     /// float: all parameters, tensor after tensor; jostle_plan_tensor tells where each lies.
     pub parameters_size: usize,
-    /// float: a gradient for each parameter, in the same order.
+    /// float: a gradient for each parameter, in the same order; for some rows of a tensor where the update is fused.
     pub gradients_size: usize,
     /// float: what the optimiser keeps (AdamW: all first moments, then all second moments); may be 0.
     pub optimizer_size: usize,
@@ -45,6 +45,8 @@ pub struct jostle_plan {
     pub recompute: usize,
     /// The multiply-adds that this adds to a pass over a full batch.
     pub recomputed: usize,
+    /// 1 where the backward pass updates parameters, otherwise 0.
+    pub fused: usize,
     /// The number of parameters.
     pub parameter_count: usize,
     /// The number of tensors that they are made of.
@@ -88,6 +90,7 @@ impl jostle_plan {
             threads: plan.options.threads,
             recompute: plan.options.recompute.into(),
             recomputed: plan.recomputed(),
+            fused: plan.options.fused.into(),
             parameter_count: plan.parameters,
             tensor_count: plan.tensors().count(),
             opaque: seal::<jostle_plan, 24>(*plan),
@@ -125,8 +128,8 @@ pub unsafe extern "C" fn jostle_plan_init(
 /// Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
 /// takes at most `budget` bytes, and with activations made again where one sequence on one thread takes more; the
 /// plan tells which these are. None of it shows in the result of training: several micro-batches make one step
-/// (jostle_recipe's accumulate). JOSTLE_BUDGET tells in `error` how many bytes the
-/// smallest plan wants.
+/// (jostle_recipe's accumulate). Where that takes more too, the update is fused into the backward pass, with the whole
+/// batch in one pass and without clipping. JOSTLE_BUDGET tells in `error` how many bytes the smallest plan wants.
 ///
 /// # Safety
 /// As for jostle_plan_init.

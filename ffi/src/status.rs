@@ -54,7 +54,7 @@ pub enum jostle_status {
     JOSTLE_PLAN = 19,
     /// A part of the learning-rate schedule is longer than the room left for it.
     JOSTLE_STEPS = 20,
-    /// There is no tensor, or no metadata, of that name or number.
+    /// There is no tensor or metadata of that name or number, or no checkpoint in flash memory.
     JOSTLE_NOT_FOUND = 21,
     /// A string is not UTF-8.
     JOSTLE_NOT_UTF8 = 22,
@@ -64,6 +64,11 @@ pub enum jostle_status {
     JOSTLE_BUDGET = 24,
     /// A step that jostle_trainer_poll began is not done yet.
     JOSTLE_UNFINISHED = 25,
+    /// What needs the gradients of all parameters at once, and the update is fused into the backward pass.
+    JOSTLE_FUSED = 26,
+    /// A gradient is not finite in a step whose update is fused into the backward pass: parameters and optimiser state
+    /// have changed in part. Training can go on from a checkpoint.
+    JOSTLE_PARTLY_UPDATED = 27,
     /// A checkpoint ends before its header or its data does.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     /// A checkpoint's header is not what safetensors prescribes.
@@ -84,6 +89,10 @@ pub enum jostle_status {
     JOSTLE_CHECKPOINT_CONFIGURATION = 48,
     /// A metadata key is reserved or occurs twice.
     JOSTLE_CHECKPOINT_KEY = 49,
+    /// A function of a jostle_flash has returned an error.
+    JOSTLE_FLASH = 50,
+    /// Flash memory does not hold what was just programmed.
+    JOSTLE_FLASH_CONTENTS = 51,
     /// A refusal that this version of the header has no number for.
     JOSTLE_OTHER = 99,
 }
@@ -91,7 +100,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 impl jostle_status {
-    const ALL: [jostle_status; 37] = [
+    const ALL: [jostle_status; 41] = [
         JOSTLE_OK,
         JOSTLE_NULL_POINTER,
         JOSTLE_MISALIGNED,
@@ -118,6 +127,8 @@ impl jostle_status {
         JOSTLE_THREADS,
         JOSTLE_BUDGET,
         JOSTLE_UNFINISHED,
+        JOSTLE_FUSED,
+        JOSTLE_PARTLY_UPDATED,
         JOSTLE_CHECKPOINT_TRUNCATED,
         JOSTLE_CHECKPOINT_HEADER,
         JOSTLE_CHECKPOINT_DUPLICATE,
@@ -128,6 +139,8 @@ impl jostle_status {
         JOSTLE_CHECKPOINT_METADATA,
         JOSTLE_CHECKPOINT_CONFIGURATION,
         JOSTLE_CHECKPOINT_KEY,
+        JOSTLE_FLASH,
+        JOSTLE_FLASH_CONTENTS,
         JOSTLE_OTHER,
     ];
 
@@ -159,6 +172,8 @@ impl jostle_status {
             JOSTLE_THREADS => c"the system refuses a thread",
             JOSTLE_BUDGET => c"the budget of memory is too small",
             JOSTLE_UNFINISHED => c"a step in pieces is not done yet",
+            JOSTLE_FUSED => c"impossible where the update is fused into the backward pass",
+            JOSTLE_PARTLY_UPDATED => c"a gradient is not finite; parameters have changed in part",
             JOSTLE_CHECKPOINT_TRUNCATED => c"the checkpoint is truncated",
             JOSTLE_CHECKPOINT_HEADER => c"the checkpoint's header is not safetensors",
             JOSTLE_CHECKPOINT_DUPLICATE => c"a name occurs twice in the checkpoint",
@@ -169,6 +184,8 @@ impl jostle_status {
             JOSTLE_CHECKPOINT_METADATA => c"the checkpoint's metadata is missing or malformed",
             JOSTLE_CHECKPOINT_CONFIGURATION => c"the checkpoint is of another model",
             JOSTLE_CHECKPOINT_KEY => c"a metadata key is reserved or occurs twice",
+            JOSTLE_FLASH => c"flash memory refuses",
+            JOSTLE_FLASH_CONTENTS => c"flash memory does not hold what was programmed",
             JOSTLE_OTHER => c"refused",
         }
     }
@@ -186,9 +203,10 @@ pub struct jostle_error {
     pub what: [c_char; 48],
     /// JOSTLE_OUT_OF_RANGE: the range that was wanted, in words; zero-terminated; otherwise empty.
     pub range: [c_char; 48],
-    /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; else 0.
+    /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
+    /// slot; else 0.
     pub index: i64,
-    /// What was given, in bytes for buffers; 0 where there is nothing to tell.
+    /// What was given, in bytes for buffers; JOSTLE_FLASH: the function's error; 0 where there is nothing to tell.
     pub given: i64,
     /// What was wanted, in bytes for buffers; 0 where there is nothing to tell.
     pub wanted: i64,
@@ -324,11 +342,21 @@ fn core_details(error: Error) -> (jostle_status, Details) {
         Error::Plan { what } => (JOSTLE_PLAN, Details { what, ..none }),
         Error::Buffer { what, given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, sizes(what, given, wanted)),
         Error::Unfinished => (JOSTLE_UNFINISHED, none),
+        Error::Fused { what } => (JOSTLE_FUSED, Details { what, ..none }),
+        Error::PartlyUpdated { tensor } => {
+            (JOSTLE_PARTLY_UPDATED, Details { what: "tensor", index: tensor, ..none })
+        }
         Error::Budget { given, wanted } => (JOSTLE_BUDGET, sizes("budget", given, wanted)),
         Error::Steps { what, given, most } => {
             let (given, wanted) = (i64::try_from(given), i64::try_from(most));
             let (given, wanted) = (given.unwrap_or(i64::MAX), wanted.unwrap_or(i64::MAX));
             (JOSTLE_STEPS, Details { what, given, wanted, ..none })
+        }
+        Error::Flash { operation, slot, code } => {
+            (JOSTLE_FLASH, Details { what: operation, index: slot, given: i64::from(code), ..none })
+        }
+        Error::FlashContents { slot } => {
+            (JOSTLE_FLASH_CONTENTS, Details { what: "slot", index: slot, ..none })
         }
         Error::Checkpoint(error) => checkpoint_details(error),
         _ => (JOSTLE_OTHER, none),
@@ -454,6 +482,7 @@ impl jostle_error {
             Some(JOSTLE_CHECKPOINT_CHECKSUM) => {
                 write!(sink, ": its checksum is {:08x}; it states {:08x}", self.given, self.wanted)
             }
+            Some(JOSTLE_FLASH) => write!(sink, " of slot {}: error {}", self.index, self.given),
             Some(JOSTLE_UNKNOWN_CHOICE) => write!(sink, " is {}", self.given),
             Some(JOSTLE_ZERO) => Ok(()),
             _ if self.wanted != 0 => write!(sink, ": given {}, wanted {}", self.given, self.wanted),

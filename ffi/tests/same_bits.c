@@ -37,7 +37,14 @@ static void *memory(size_t bytes)
     return found;
 }
 
-static void start(struct session *s, uint32_t batch, uint32_t accumulate, const jostle_compute *compute)
+/* An update that may be fused into the backward pass, and what that doesn't go with. */
+struct update {
+    uint32_t fused;
+    float clip;
+};
+
+static void start_with(struct session *s, uint32_t batch, uint32_t accumulate, struct update update,
+                       const jostle_compute *compute)
 {
     jostle_config config;
     jostle_options options;
@@ -47,6 +54,7 @@ static void start(struct session *s, uint32_t batch, uint32_t accumulate, const 
     config.attention_projection_dropout = config.mlp_projection_dropout = 0.2f;
     need(jostle_options_init(&options, sizeof options, batch) == JOSTLE_OK, "options");
     options.threads = compute->threads;
+    options.fused = update.fused;
     ok(jostle_plan_init(&s->plan, &config, &options, &e), &e, "plan");
 
     need(jostle_recipe_init(&s->recipe, sizeof s->recipe) == JOSTLE_OK, "recipe");
@@ -56,6 +64,7 @@ static void start(struct session *s, uint32_t batch, uint32_t accumulate, const 
     s->recipe.warmup = 5;
     s->recipe.steps = 60;
     s->recipe.accumulate = accumulate;
+    s->recipe.clip = update.clip;
     s->recipe.seed = 1337;
 
     const jostle_plan *plan = &s->plan;
@@ -70,6 +79,11 @@ static void start(struct session *s, uint32_t batch, uint32_t accumulate, const 
     memset(s->buffers.optimizer, 0, plan->optimizer_size);
     ok(jostle_initialize(plan, s->buffers.parameters, plan->parameters_size, s->recipe.seed, &e), &e, "initialize");
     ok(jostle_trainer_init(&s->trainer, plan, &s->recipe, &s->buffers, compute, &e), &e, "trainer");
+}
+
+static void start(struct session *s, uint32_t batch, uint32_t accumulate, const jostle_compute *compute)
+{
+    start_with(s, batch, accumulate, (struct update){0, 1}, compute);
 }
 
 static void end(struct session *s)
@@ -224,6 +238,36 @@ static void own_batches(const jostle_compute *compute)
     end(&halves);
 }
 
+/* Updates within the backward pass, in whole steps and in pieces, against updates after it. */
+static void fused(const jostle_compute *compute)
+{
+    struct session after, within, pieces;
+    start_with(&after, BATCH, 1, (struct update){0, 0}, compute);
+    start_with(&within, BATCH, 1, (struct update){1, 0}, compute);
+    start_with(&pieces, BATCH, 1, (struct update){1, 0}, compute);
+    check(within.plan.fused == 1 && within.plan.gradients_size < after.plan.gradients_size / 4, "room for %zu bytes",
+          within.plan.gradients_size);
+    steps(&after, 0, 5);
+    steps(&within, 0, 5);
+    for (size_t i = 0; i < 5; i++) {
+        jostle_report report = {0};
+        jostle_error e;
+        uint32_t done = 0;
+        size_t calls = 0;
+        for (; !done; calls++)
+            ok(jostle_trainer_poll(&pieces.trainer, text, sizeof text, JOSTLE_U8, &done, &report, &e), &e, "poll");
+        check(calls == 11 && report.step == i && report.gradient_norm > 0, "step %zu in %zu pieces", i, calls);
+    }
+    struct session *both[] = {&within, &pieces};
+    for (size_t i = 0; i < COUNT(both); i++) {
+        check(memcmp(both[i]->buffers.parameters, after.buffers.parameters, after.plan.parameters_size) == 0 &&
+                  memcmp(both[i]->buffers.optimizer, after.buffers.optimizer, after.plan.optimizer_size) == 0,
+              "a fused update differs");
+        end(both[i]);
+    }
+    end(&after);
+}
+
 static void resumed(const jostle_compute *compute)
 {
     const size_t stop = run_steps * 17 / 50;
@@ -323,6 +367,7 @@ int main(int argc, char **argv)
     micro_batches(&compute);
     in_pieces(&compute);
     own_batches(&compute);
+    fused(&compute);
     resumed(&compute);
     at_once(&compute);
     return finish("same bits");

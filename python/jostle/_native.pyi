@@ -86,7 +86,7 @@ class Training:
         state: State,
         optimizer: str,
         numbers: list[float],
-        batch: int,
+        batch: tuple[int, bool, bool],
         schedule: tuple[str, float, int, int, int, float],
         clip: float | None,
         accumulate: int,
@@ -112,14 +112,21 @@ class Generator:
 
 def validate(config: Config) -> None: ...
 def plan(
-    config: Config, batch: int, threads: int, optimizer: str, recompute: bool, budget: int | None
-) -> tuple[int, int, bool, int, dict[str, int]]: ...
+    config: Config,
+    batch: int,
+    threads: int,
+    optimizer: str,
+    recompute: bool,
+    fused: bool,
+    budget: int | None,
+) -> tuple[int, int, bool, int, bool, dict[str, int]]: ...
 def defines(
     config: Config,
     batch: int,
     threads: int,
     optimizer: str,
     recompute: bool,
+    fused: bool,
     device: bool,
     prefix: str,
     command: str,

@@ -10,7 +10,8 @@ from jostle.config import Config
 
 class Plan(Mapping[str, int]):
     """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch; and generation, which is no
-    part of training. `recomputed` is how many multiply-adds recomputing adds to a pass over a full batch."""
+    part of training. `recomputed` is how many multiply-adds recomputing adds to a pass over a full batch; where
+    `fused` is true, a step is one pass, without clipping."""
 
     def __init__(
         self,
@@ -19,6 +20,7 @@ class Plan(Mapping[str, int]):
         threads: int,
         optimizer: str,
         recompute: bool = False,
+        fused: bool = False,
         budget: int | None = None,
     ) -> None:
         self.config = _arguments.instance("config", config, Config)
@@ -27,8 +29,9 @@ class Plan(Mapping[str, int]):
         if budget is not None:
             budget = _arguments.count("budget", budget)
         recompute = _arguments.instance("recompute", recompute, bool)
-        self.batch, self.threads, self.recompute, self.recomputed, self._bytes = _native.plan(
-            config, batch, threads, optimizer, recompute, budget
+        fused = _arguments.instance("fused", fused, bool)
+        self.batch, self.threads, self.recompute, self.recomputed, self.fused, self._bytes = _native.plan(
+            config, batch, threads, optimizer, recompute, fused, budget
         )
 
     @property
@@ -47,6 +50,7 @@ class Plan(Mapping[str, int]):
             self.threads,
             self.optimizer,
             self.recompute,
+            self.fused,
             device,
             prefix,
             command,
@@ -86,13 +90,14 @@ def plan(
     optimizer: str = "adamw",
     *,
     recompute: bool = False,
+    fused: bool = False,
     budget: int | None = None,
 ) -> Plan:
     """The memory that training `config` takes with batches of so many sequences.
 
-    optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute: as C and Rust train with it, each
-    block's activations are made again in the backward pass. budget: bytes; the plan is then the one with the most
-    threads and the largest batch, at most those given, that trains in so many; where one sequence on one thread does
-    not, it recomputes. Raises ValueError where none does.
+    optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute, fused: as for `Trainer`. budget:
+    bytes; the plan is then the one with the most threads and the largest batch, at most those given, that trains in so
+    many; where one sequence on one thread does not, it recomputes; where that does not do either, it is fused, with
+    the whole batch. Raises ValueError where none does.
     """
-    return Plan(config, batch, threads, optimizer, recompute, budget)
+    return Plan(config, batch, threads, optimizer, recompute, fused, budget)

@@ -43,6 +43,11 @@ class Trainer:
     accumulate: micro-batches in a step. evaluate_every: steps between evaluations on `validation`; there is also
     one after the last step.
 
+    recompute: make each block's activations again in the backward pass: less memory, more work, the same bits.
+    fused: update in the backward pass, without memory for all gradients: the same bits, but needs clip=None and
+    accumulate=1. A gradient that is not finite raises FloatingPointError then too, when some parameters have changed
+    already: go on from what was saved.
+
     Which windows and masks a step has is a function of the seed and the step. Ctrl-C is seen between steps; nothing
     but the last report is lost then: go on iterating, or save and resume, with the same bits as if training had
     never stopped.
@@ -62,6 +67,8 @@ class Trainer:
         accumulate: int = 1,
         seed: int = 1337,
         evaluate_every: int = 250,
+        recompute: bool = False,
+        fused: bool = False,
     ) -> None:
         self.model = _arguments.instance("model", model, Model)
         self.optimizer = _arguments.instance("optimizer", optimizer, Optimizer)
@@ -80,6 +87,8 @@ class Trainer:
         self.accumulate = _arguments.size("accumulate", accumulate)
         self.seed = _arguments.seed("seed", seed)
         self.evaluate_every = _arguments.size("evaluate_every", evaluate_every)
+        self.recompute = _arguments.instance("recompute", recompute, bool)
+        self.fused = _arguments.instance("fused", fused, bool)
         self.schedule = (
             Constant() if schedule is None else _arguments.instance("schedule", schedule, Schedule)
         )
@@ -92,7 +101,7 @@ class Trainer:
             self.optimizer._state,
             self.optimizer._name,
             list(self.optimizer._numbers.values()),
-            self.batch,
+            (self.batch, self.recompute, self.fused),
             self.schedule._native(self._peak, self.steps),
             self.clip,
             self.accumulate,
@@ -139,6 +148,8 @@ class Trainer:
             "clip": self.clip,
             "accumulate": self.accumulate,
             "evaluate_every": self.evaluate_every,
+            "recompute": self.recompute,
+            "fused": self.fused,
             "schedule": self.schedule._settings(),
             "optimizer": {**self.optimizer._settings(), "learning_rate": self._peak},
         }

@@ -104,10 +104,11 @@ pub fn validate(config: PyConfig) -> PyResult<()> {
     config.to_core().map(|_| ())
 }
 
-/// What the plan settles (batch, threads, whether it recomputes and how many multiply-adds that adds to a pass), and
-/// bytes of each region that training needs, in the order in which a plan prints them; with a budget, the plan that
+/// What the plan settles (batch, threads, whether it recomputes and how many multiply-adds that adds to a pass, whether
+/// the update is fused), and bytes of each region that training needs, in the order in which a plan prints them; with a budget, the plan that
 /// fits it.
 #[pyfunction]
+#[allow(clippy::too_many_arguments)]
 pub fn plan<'py>(
     py: Python<'py>,
     config: PyConfig,
@@ -115,9 +116,10 @@ pub fn plan<'py>(
     threads: usize,
     optimizer: &str,
     recompute: bool,
+    fused: bool,
     budget: Option<usize>,
-) -> PyResult<(usize, usize, bool, usize, Bound<'py, PyDict>)> {
-    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute };
+) -> PyResult<(usize, usize, bool, usize, bool, Bound<'py, PyDict>)> {
+    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused };
     let config = config.to_core()?;
     let plan = match budget {
         None => Plan::new(&config, &options),
@@ -136,8 +138,8 @@ pub fn plan<'py>(
     ] {
         bytes.set_item(region, elements.saturating_mul(4))?;
     }
-    let Options { batch, threads, recompute, .. } = plan.options;
-    Ok((batch, threads, recompute, plan.recomputed(), bytes))
+    let Options { batch, threads, recompute, fused, .. } = plan.options;
+    Ok((batch, threads, recompute, plan.recomputed(), fused, bytes))
 }
 
 /// The C header of `#define`s for a model on this machine or, where `device` is true, on a microcontroller. `command`
@@ -150,11 +152,12 @@ pub fn defines(
     threads: usize,
     optimizer: &str,
     recompute: bool,
+    fused: bool,
     device: bool,
     prefix: &str,
     command: &str,
 ) -> PyResult<String> {
-    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute };
+    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused };
     let machine = if device { Machine::Small } else { Machine::HERE };
     let plan = Plan::on(machine, &config.to_core()?, &options).map_err(exception)?;
     jostle_plan::header(command, prefix, device, &plan).map_err(exception)

@@ -85,8 +85,12 @@ impl Engine {
 
     /// The plan for passes of so many sequences, at least one.
     pub fn plan(&self, batch: usize, optimizer: OptimizerState) -> PyResult<Plan> {
-        let options = Options { threads: self.threads, optimizer, ..Options::new(batch.max(1)) };
-        Plan::new(&self.config, &options).map_err(exception)
+        self.plan_with(Options { optimizer, ..Options::new(batch.max(1)) })
+    }
+
+    /// The plan for these options, but with the engine's threads.
+    pub fn plan_with(&self, options: Options) -> PyResult<Plan> {
+        Plan::new(&self.config, &Options { threads: self.threads, ..options }).map_err(exception)
     }
 }
 

@@ -9,7 +9,7 @@ pub fn exception(error: Error) -> PyErr {
     let text = error.to_string();
     match error {
         Error::Token { .. } => PyIndexError::new_err(text),
-        Error::NotFinite { .. } => PyFloatingPointError::new_err(text),
+        Error::NotFinite { .. } | Error::PartlyUpdated { .. } => PyFloatingPointError::new_err(text),
         _ => PyValueError::new_err(text),
     }
 }

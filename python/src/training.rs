@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use jostle::{Buffers, Compute, Decay, Error, Loss, Plan, Recipe, Schedule, Tokens, Trainer};
+use jostle::{Buffers, Compute, Decay, Error, Loss, Options, Plan, Recipe, Schedule, Tokens, Trainer};
 use numpy::{PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -78,6 +78,8 @@ impl Training {
             let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             let (optimizer, before) = (unsafe { state.slice() }, state.steps());
+            // A fused update has room for some of them only.
+            let gradients = gradients.get_mut(..self.plan.gradients).unwrap_or_default();
             let buffers = Buffers { parameters, gradients, optimizer, workspace, batch: &mut batch };
             let compute: Compute<'_> = compute;
             let mut trainer = Trainer::new(&self.plan, &self.recipe, buffers, compute)?;
@@ -106,7 +108,8 @@ fn decay(name: &str, decay_steps: u64, last: f32) -> PyResult<Decay> {
 
 #[pymethods]
 impl Training {
-    /// `schedule`: name, peak, warmup, steps, decay_steps, last.
+    /// `batch`: sequences, whether backward recomputes, whether it updates. `schedule`: name, peak, warmup, steps,
+    /// decay_steps, last.
     #[new]
     #[expect(clippy::too_many_arguments)]
     fn new(
@@ -114,7 +117,7 @@ impl Training {
         state: Bound<'_, State>,
         optimizer: &str,
         numbers: Vec<f32>,
-        batch: usize,
+        batch: (usize, bool, bool),
         schedule: (String, f32, u64, u64, u64, f32),
         clip: Option<f32>,
         accumulate: usize,
@@ -124,11 +127,10 @@ impl Training {
         let (name, peak, warmup, steps, decay_steps, last) = schedule;
         let schedule = Schedule { peak, warmup, steps, decay: decay(&name, decay_steps, last)? };
         let recipe = Recipe { optimizer, schedule, clip, accumulate, seed };
-        recipe.validate().map_err(exception)?;
-        if batch == 0 {
-            return Err(exception(Error::Zero { what: "batch" }));
-        }
-        let plan = engine.get().plan(batch, optimizer.state())?;
+        let (batch, recompute, fused) = batch;
+        let options = Options { optimizer: optimizer.state(), recompute, fused, ..Options::new(batch) };
+        let plan = engine.get().plan_with(options)?;
+        recipe.validate_for(&plan).map_err(exception)?;
         let batch = Mutex::new(zeros("batch", plan.batch).map_err(exception)?);
         Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch })
     }

@@ -114,6 +114,11 @@ REFUSED = {
     "batch of billions": (lambda: trainer(batch=2**31 - 1), ValueError, "too large for this machine"),
     "steps below 0": (lambda: trainer(steps=-1), ValueError, "steps is -1"),
     "accumulate 0": (lambda: trainer(accumulate=0), ValueError, "accumulate is 0"),
+    "recomputing 1": (lambda: trainer(recompute=1), TypeError, "recompute is of int"),
+    "clipping a fused update": (lambda: trainer(fused=True), ValueError, "clip is impossible"),
+    "accumulating for one": (
+        lambda: trainer(fused=True, clip=None, accumulate=2), ValueError, "accumulate is impossible",
+    ),
     "clip below 0": (lambda: trainer(clip=-1), ValueError, "clip is -1.0"),
     "trainer's seed": (lambda: trainer(seed=-1), ValueError, "seed is -1"),
     "evaluations": (lambda: trainer(evaluate_every=0), ValueError, "evaluate_every is 0"),
@@ -130,6 +135,7 @@ REFUSED = {
     "plan for threads": (lambda: jostle.plan(SMALL, threads=-1), ValueError, "threads is -1"),
     "plan for sgd": (lambda: jostle.plan(SMALL, optimizer="sgd"), ValueError, "optimizer is .*; wanted: 'none'"),
     "plan that may recompute": (lambda: jostle.plan(SMALL, recompute=1), TypeError, "recompute is of int"),
+    "plan that may be fused": (lambda: jostle.plan(SMALL, fused=1), TypeError, "fused is of int"),
     "plan for a budget": (lambda: jostle.plan(SMALL, budget=-1), ValueError, "budget is -1"),
     "plan for a small one": (lambda: jostle.plan(SMALL, budget=1), ValueError, "1 "),
     # Operations.

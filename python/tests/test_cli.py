@@ -257,6 +257,10 @@ def test_plan() -> None:
         printed = jostle_says("plan", *sizes, "--batch", 1, *given)
         assert f" {least.training:,} " in printed
         assert f"recomputes {least.recomputed:,} multiply-adds a pass\n" in printed
+    fused = jostle.plan(config, fused=True)
+    for given in (["--fused"], ["--fit", fused.training]):
+        printed = jostle_says("plan", *sizes, "--batch", 1, *given)
+        assert f" {fused.training:,} " in printed and "updates in the backward pass" in printed
 
 
 def test_plot(trained: tuple[Run, str], folder: Path) -> None:

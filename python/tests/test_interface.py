@@ -535,6 +535,11 @@ def test_plans(model):
     assert {**again, "activations": 0} == {**least, "activations": 0}
     assert jostle.plan(SMALL, batch=12, budget=least.training - 1).recompute
     assert "_RECOMPUTE 1u" in again.defines() and "_RECOMPUTE 0u" in least.defines()
+    fused = jostle.plan(SMALL, fused=True)
+    assert fused["gradients"] < least["gradients"] and (fused.fused, least.fused) == (True, False)
+    assert {**fused, "gradients": 0} == {**least, "gradients": 0}
+    assert jostle.plan(SMALL, budget=again.training - 1).fused
+    assert "_FUSED 1u" in fused.defines() and "_FUSED 0u" in least.defines()
     with pytest.raises(ValueError):
         jostle.plan(SMALL, budget=1000)
 

@@ -16,7 +16,9 @@ CONFIG = jostle.Config(vocab=27, context=35, layers=2, heads=3, width=21, dropou
 STEPS = 50
 
 
-def make(batch=4, accumulate=1, threads=1, instruction_set=None, seed=1337, kind=np.uint8):
+def make(
+    batch=4, accumulate=1, threads=1, instruction_set=None, seed=1337, kind=np.uint8, clip=1.0, **options
+):
     model = jostle.Model(CONFIG, seed, threads, instruction_set=instruction_set)
     return jostle.Trainer(
         model,
@@ -25,9 +27,10 @@ def make(batch=4, accumulate=1, threads=1, instruction_set=None, seed=1337, kind
         batch=batch,
         steps=60,
         schedule=jostle.Cosine(warmup=5, final=1e-4),
-        clip=1.0,
+        clip=clip,
         accumulate=accumulate,
         seed=seed,
+        **options,
     )
 
 
@@ -67,6 +70,20 @@ def test_another_seed_gives_other_bits(expected):
 @pytest.mark.parametrize(("batch", "accumulate"), [(2, 2), (1, 4)])
 def test_micro_batches(expected, batch, accumulate):
     assert bits(train(make(batch, accumulate)).model.parameters) == expected
+
+
+def test_recomputed_activations(expected):
+    assert bits(train(make(2, 2, threads=2, recompute=True)).model.parameters) == expected
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_fused_updates(recompute, tmp_path):
+    after = train(make(clip=None))
+    within = train(make(clip=None, threads=2, recompute=recompute, fused=True), 20)
+    within.save(tmp_path / "checkpoint")
+    within = jostle.Trainer.resume(tmp_path / "checkpoint", train=text(CONFIG.vocab), threads=1)
+    assert within.fused and within.recompute == recompute
+    assert bits(train(within, STEPS - 20).model.parameters) == bits(after.model.parameters)
 
 
 def test_resumed_training(expected, tmp_path):

@@ -25,7 +25,8 @@ fn panic(_: &PanicInfo<'_>) -> ! {
 }
 
 const CONFIG: Config = Config { dropout: Dropout::all(0.1), ..Config::new(27, 16, 2, 4, 16) };
-const OPTIONS: Options = Options { batch: 2, threads: 1, optimizer: OptimizerState::AdamW, recompute: true };
+const OPTIONS: Options =
+    Options { batch: 2, threads: 1, optimizer: OptimizerState::AdamW, recompute: true, fused: false };
 const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
     Ok(plan) => plan,
     Err(_) => panic!("not a model"),

@@ -3,7 +3,7 @@
 
 use core::fmt::{self, Display};
 
-use super::Checkpoint;
+use super::read::Header;
 use crate::config::{Activation, Config, Dropout};
 use crate::decimal::{self, Float, Number};
 use crate::error::{CheckpointError, Error};
@@ -76,26 +76,26 @@ pub(super) fn training<E>(
 }
 
 /// The value of a key that must be there.
-fn get<T>(checkpoint: &Checkpoint, key: &'static str, read: fn(&str) -> Option<T>) -> Result<T, Error> {
-    let text = checkpoint.metadata(key).and_then(|text| text.plain());
+fn get<T>(header: &Header, key: &'static str, read: fn(&str) -> Option<T>) -> Result<T, Error> {
+    let text = header.metadata(key).and_then(|text| text.plain());
     text.and_then(read).ok_or(CheckpointError::Metadata { key }.into())
 }
 
-pub(super) fn number(checkpoint: &Checkpoint, key: &'static str) -> Result<u64, Error> {
-    get(checkpoint, key, |text| text.parse().ok())
+pub(super) fn number(header: &Header, key: &'static str) -> Result<u64, Error> {
+    get(header, key, |text| text.parse().ok())
 }
 
-/// The configuration that a checkpoint states, validated.
-pub(super) fn config(checkpoint: &Checkpoint) -> Result<Config, Error> {
+/// The configuration that a header states, validated.
+pub(super) fn config(header: &Header) -> Result<Config, Error> {
     let activation = [Activation::Gelu, Activation::GeluTanh]
         .into_iter()
-        .find(|known| checkpoint.metadata(ACTIVATION).is_some_and(|text| text.is(label(*known))));
+        .find(|known| header.metadata(ACTIVATION).is_some_and(|text| text.is(label(*known))));
     let size = |key| -> Result<usize, Error> {
-        let number = number(checkpoint, key)?;
+        let number = number(header, key)?;
         usize::try_from(number).map_err(|_| CheckpointError::Metadata { key }.into())
     };
-    let float = |key| get(checkpoint, key, decimal::parse);
-    let truth = |key| get(checkpoint, key, |text| text.parse().ok());
+    let float = |key| get(header, key, decimal::parse);
+    let truth = |key| get(header, key, |text| text.parse().ok());
     let config = Config {
         vocab: size(VOCAB)?,
         context: size(CONTEXT)?,

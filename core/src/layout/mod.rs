@@ -12,6 +12,7 @@ mod workspace;
 use core::fmt;
 
 pub use parameters::{Block, Cut, Linear, Norm, Parameters};
+pub(crate) use tensors::Group;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{LayerActivations, Workspace};
 
@@ -20,8 +21,8 @@ use crate::error::Error;
 use crate::matmul::Machine;
 use tensors::{Kind, tensors_len};
 use workspace::{
-    generation, kept_layers, layer_elements_per_row, residual_elements_per_row, scratch_elements_per_row,
-    tail_elements_per_row, worker_scratch,
+    fused_gradient, generation, kept_layers, layer_elements_per_row, residual_elements_per_row,
+    scratch_elements_per_row, tail_elements_per_row, worker_scratch,
 };
 
 /// What the optimiser keeps for each parameter between steps.
@@ -58,12 +59,15 @@ pub struct Options {
     /// Forward keeps each block's input only, and backward makes the rest of a block again, in one block's memory:
     /// the same bits for fewer activations and more work ([`Plan::recomputed`]).
     pub recompute: bool,
+    /// Backward updates parameters as soon as it has made their gradients, which then need memory for some rows of one
+    /// tensor only: the same bits, in one pass a step and without clipping ([`crate::Error::Fused`]).
+    pub fused: bool,
 }
 
 impl Options {
-    /// `batch` sequences a pass, one thread, AdamW, all activations kept.
+    /// `batch` sequences a pass, one thread, AdamW, all activations and gradients kept.
     pub const fn new(batch: usize) -> Options {
-        Options { batch, threads: 1, optimizer: OptimizerState::AdamW, recompute: false }
+        Options { batch, threads: 1, optimizer: OptimizerState::AdamW, recompute: false, fused: false }
     }
 }
 
@@ -85,7 +89,7 @@ pub struct Plan {
     pub options: Options,
     /// f32s: all parameters, in the order of [`Plan::tensors`], without gaps.
     pub parameters: usize,
-    /// f32s: a gradient for each parameter, in the same order.
+    /// f32s: a gradient for each parameter, in the same order; with [`Options::fused`], for some rows of a tensor.
     pub gradients: usize,
     /// f32s: what the optimiser keeps (AdamW: all first moments, then all second moments).
     pub optimizer: usize,
@@ -181,7 +185,7 @@ impl Plan {
             config: *config,
             options: *options,
             parameters,
-            gradients: parameters,
+            gradients: if options.fused { fused_gradient(config, machine) } else { parameters },
             optimizer: get!(
                 checked(parameters).times(options.optimizer.per_parameter()).elements("optimizer state")
             ),
@@ -197,32 +201,41 @@ impl Plan {
     /// needs more, activations are made again in backward ([`Options::recompute`]). None of it shows in the result:
     /// `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
     ///
+    /// Where that does not do either, the update is fused into backward ([`Options::fused`]), with all sequences in one
+    /// pass, since such a step is no more: the same result again, but without clipping.
+    ///
     /// # Errors
-    /// As [`Plan::new`]; [`Error::Budget`] where even then one sequence on one thread needs more.
+    /// As [`Plan::new`]; [`Error::Budget`] where no plan needs as little.
     pub fn fit(config: &Config, options: &Options, budget: usize) -> Result<Plan, Error> {
-        let one = |recompute| Plan::new(config, &Options { batch: 1, threads: 1, recompute, ..*options });
-        let mut least = one(options.recompute)?;
-        if least.bytes() > budget {
-            least = one(true)?;
+        let most = options.threads.min(options.batch);
+        Plan::new(config, &Options { threads: most, ..*options })?;
+        let mut wanted = usize::MAX;
+        for fused in [options.fused, true] {
+            let fewest = if fused { options.batch } else { 1 };
+            for recompute in [options.recompute, true] {
+                let plan = |batch, threads| {
+                    Plan::new(config, &Options { batch, threads, recompute, fused, ..*options })
+                };
+                let least = plan(fewest, 1)?.bytes();
+                if least > budget {
+                    wanted = wanted.min(least);
+                    continue;
+                }
+                let fits = |batch, threads| plan(batch, threads).is_ok_and(|plan| plan.bytes() <= budget);
+                let mut threads = most;
+                while threads > 1 && !fits(fewest.max(threads), threads) {
+                    threads -= 1;
+                }
+                // Bytes grow with the batch: `batch` fits, `beyond` doesn't.
+                let (mut batch, mut beyond) = (fewest.max(threads), options.batch.saturating_add(1));
+                while beyond.saturating_sub(batch) > 1 {
+                    let middle = batch.midpoint(beyond);
+                    if fits(middle, threads) { batch = middle } else { beyond = middle }
+                }
+                return plan(batch, threads);
+            }
         }
-        if least.bytes() > budget {
-            return Err(Error::Budget { given: budget, wanted: least.bytes() });
-        }
-        let recompute = least.options.recompute;
-        let plan = |batch, threads| Plan::new(config, &Options { batch, threads, recompute, ..*options });
-        let fits = |batch, threads| plan(batch, threads).is_ok_and(|plan| plan.bytes() <= budget);
-        plan(options.batch, options.threads.min(options.batch))?;
-        let mut threads = options.threads.min(options.batch);
-        while threads > 1 && !fits(threads, threads) {
-            threads -= 1;
-        }
-        // Bytes grow with the batch: `batch` fits, `beyond` doesn't.
-        let (mut batch, mut beyond) = (threads, options.batch.saturating_add(1));
-        while beyond.saturating_sub(batch) > 1 {
-            let middle = batch.midpoint(beyond);
-            if fits(middle, threads) { batch = middle } else { beyond = middle }
-        }
-        plan(batch, threads)
+        Err(Error::Budget { given: budget, wanted })
     }
 
     /// f32s: activations and scratch, which the caller hands over as one slice.
@@ -276,7 +289,7 @@ impl Plan {
 }
 
 impl fmt::Display for Plan {
-    /// The bytes of each region, one a line, and what making activations again costs.
+    /// The bytes of each region, one a line, and what less of them costs.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, elements) in [
             ("parameters", self.parameters),
@@ -289,6 +302,9 @@ impl fmt::Display for Plan {
             writeln!(f, "{what:<12}{:>14} bytes", elements.saturating_mul(4))?;
         }
         writeln!(f, "{:<12}{:>14} bytes", "total", self.bytes())?;
+        if self.options.fused {
+            writeln!(f, "{:<12} a step is one pass, without clipping", "fused")?;
+        }
         match self.recomputed() {
             0 => Ok(()),
             extra => writeln!(f, "{:<12}{extra:>14} multiply-adds more in a pass", "recompute"),

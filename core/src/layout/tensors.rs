@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use super::{Checked, checked};
+use super::{Checked, Plan, checked};
 use crate::config::Config;
 use crate::decimal::Number;
 
@@ -23,6 +23,11 @@ impl Tensor {
     /// The number of elements.
     pub const fn len(&self) -> usize {
         self.shape[0].saturating_mul(self.shape[1])
+    }
+
+    /// The elements of a row; a vector is one.
+    pub(crate) const fn row_len(&self) -> usize {
+        if self.rank == 1 { self.shape[0] } else { self.shape[1] }
     }
 
     /// Never: a validated configuration has no empty tensor.
@@ -120,6 +125,59 @@ impl Kind {
             Kind::FinalNormBias => "ln_f.bias",
             Kind::Head => "lm_head.weight",
         }
+    }
+}
+
+/// Tensors whose gradients one stage of backward makes ready.
+#[derive(Clone, Copy)]
+pub(crate) enum Group {
+    Embedding,
+    Attention { layer: usize },
+    Mlp { layer: usize },
+    Head,
+}
+
+impl Group {
+    /// The most tensors of a group.
+    pub const MOST: usize = 6;
+
+    /// The kinds of the group's tensors, in the order in which they lie.
+    const fn kinds(self) -> &'static [Kind] {
+        let (attention, mlp) = Kind::BLOCK.split_at(Group::MOST);
+        match self {
+            Group::Embedding => &Kind::BEFORE,
+            Group::Attention { .. } => attention,
+            Group::Mlp { .. } => mlp,
+            Group::Head => &Kind::AFTER,
+        }
+    }
+}
+
+impl Plan {
+    /// The tensors of a group, one behind the other, each in its place whether the model has those before it or not.
+    pub(crate) fn group(&self, group: Group) -> [Option<Tensor>; Group::MOST] {
+        let config = &self.config;
+        let len = |kinds: &[Kind]| tensors_len(kinds, config).0.unwrap_or(0);
+        let before = len(&Kind::BEFORE);
+        let (layer, mut offset) = match group {
+            Group::Embedding => (0, 0),
+            Group::Attention { layer } => (layer, before + layer * self.block()),
+            Group::Mlp { layer } => {
+                let attention = len(Group::Attention { layer }.kinds());
+                (layer, before + layer * self.block() + attention)
+            }
+            Group::Head => (0, before + config.layers * self.block()),
+        };
+        let mut tensors = [None; Group::MOST];
+        for (place, kind) in tensors.iter_mut().zip(group.kinds()) {
+            let (rank, shape) = kind.shape(config);
+            if rank > 0 {
+                let tensor = Tensor { name: TensorName { kind: *kind, layer }, rank, shape, offset };
+                offset += tensor.len();
+                *place = Some(tensor);
+            }
+        }
+        tensors
     }
 }
 

@@ -180,6 +180,15 @@ pub(super) const fn worker_scratch(config: &Config, rows: usize, machine: Machin
     ))
 }
 
+/// What a fused update makes of a gradient at a time: so many rows of the widest weight, or all of the largest.
+pub(super) const fn fused_gradient(config: &Config, machine: Machine) -> usize {
+    let (c, f) = (config.width, config.hidden);
+    let widest = max(c.saturating_mul(3), f);
+    let largest = max(max(config.vocab, config.context), widest).saturating_mul(c);
+    let rows = widest.saturating_mul(matmul::rows_enough(machine));
+    if rows < largest { rows } else { largest }
+}
+
 /// Keys and values of the whole context, a chunk of rows, the logits, and a worker's scratch.
 pub(super) const fn generation(config: &Config, machine: Machine) -> Checked {
     let cache = checked(2).times(config.layers).times(config.context).times(config.width);

@@ -78,6 +78,14 @@ pub(crate) const fn packed_length(machine: Machine, n: usize, k: usize) -> usize
     packed::panels_length(machine, n, k)
 }
 
+/// How many rows of a product are enough that making it in parts takes hardly longer.
+pub(crate) const fn rows_enough(machine: Machine) -> usize {
+    match machine {
+        Machine::Large => 128,
+        Machine::Small => 4,
+    }
+}
+
 /// Packs B `[k, n]` into the front of the space, and returns it with the rest; leaves B where it is on machines
 /// that gain nothing, and where the space is short.
 pub(crate) fn pack<'a>(

@@ -7,6 +7,7 @@
 
 mod backward;
 mod forward;
+mod gradients;
 mod stage;
 
 use core::ops::Range;
@@ -16,7 +17,7 @@ pub use forward::Forward;
 pub use stage::Stage;
 
 use crate::error::{Error, exact_length};
-use crate::layout::{Parameters, Plan, Shape, Workspace};
+use crate::layout::{Plan, Shape, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
@@ -66,21 +67,6 @@ pub enum Gradients {
     Overwrite,
 }
 
-impl Gradients {
-    const fn start(self) -> Start<'static> {
-        match self {
-            Gradients::Add => Start::Accumulate,
-            Gradients::Overwrite => Start::Zero,
-        }
-    }
-
-    fn clear(self, gradient: &mut [f32]) {
-        if self == Gradients::Overwrite {
-            gradient.fill(0.0);
-        }
-    }
-}
-
 /// One pass of a model over tokens `[B, T]`.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
@@ -112,12 +98,6 @@ fn part<'a>(x: &'a [f32], units: &Range<usize>, per: usize) -> &'a [f32] {
     x.get(units.start * per..units.end * per).unwrap_or_default()
 }
 
-/// As [`part`].
-#[inline(never)]
-fn part_mut(x: &mut [f32], units: Range<usize>, per: usize) -> &mut [f32] {
-    x.get_mut(units.start * per..units.end * per).unwrap_or_default()
-}
-
 impl Pass<'_> {
     /// Computes the logits `[R, V]`, which [`logits`] then finds in the workspace.
     ///
@@ -146,6 +126,9 @@ impl Pass<'_> {
     /// (all targets of the step that count, so that micro-batches add up to a mean).
     ///
     /// `gradients`: exactly [`Plan::gradients`] elements, untouched where the loss is not finite.
+    ///
+    /// # Errors
+    /// [`Error::Fused`] where the plan has room for the gradients of some rows only.
     pub fn backward(
         &self,
         gradients: &mut [f32],
@@ -154,15 +137,11 @@ impl Pass<'_> {
         targets: &[i32],
         counted: usize,
     ) -> Result<Loss, Error> {
-        exact_length("gradients", gradients.len(), self.plan.gradients)?;
-        let counted_here = self.check_targets(targets)?;
-        let mut workspace = self.check(workspace)?;
-        let mut gradients = Parameters::new(gradients, self.plan);
-        let mut sum = 0.0;
-        for stage in Stage::all(self.plan) {
-            self.stage(stage, &mut gradients, mode, &mut workspace, targets, counted, &mut sum)?;
+        if self.plan.options.fused {
+            return Err(Error::Fused { what: "backward" });
         }
-        Ok(Loss { sum, counted: counted_here })
+        exact_length("gradients", gradients.len(), self.plan.gradients)?;
+        self.stages(0..usize::MAX, Some((gradients, mode)), workspace, targets, counted)
     }
 
     fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {

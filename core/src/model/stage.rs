@@ -2,11 +2,12 @@
 //! so that a pass may stop after any of them and go on later.
 
 use core::iter::once;
+use core::ops::Range;
 
 use super::{Backward, Forward, Gradients, Loss, Pass};
 use crate::config::Config;
 use crate::error::Error;
-use crate::layout::{Parameters, Plan, Workspace};
+use crate::layout::{Plan, Workspace};
 use crate::ops::cross_entropy;
 
 /// A part of a training pass.
@@ -69,44 +70,31 @@ const fn max(a: usize, b: usize) -> usize {
 }
 
 impl Pass<'_> {
-    /// As [`Pass::backward`], of the stage of this number alone: the loss where it is that of the loss, otherwise 0.
-    pub(crate) fn stage_at(
+    /// The stages of these numbers, after those before them: the loss, whose sum is 0 where that stage is not among
+    /// them. Without `gradients`, those of parameters are left to [`Pass::gradients_by_rows`].
+    pub(crate) fn stages(
         &self,
-        number: usize,
-        gradients: &mut [f32],
-        mode: Gradients,
+        numbers: Range<usize>,
+        mut gradients: Option<(&mut [f32], Gradients)>,
         workspace: &mut [f32],
         targets: &[i32],
         counted: usize,
-    ) -> Result<f64, Error> {
-        self.check_targets(targets)?;
-        let mut workspace = self.check(workspace)?;
-        let mut gradients = Parameters::new(gradients, self.plan);
-        let mut loss = 0.0;
-        if let Some(stage) = Stage::all(self.plan).nth(number) {
-            self.stage(stage, &mut gradients, mode, &mut workspace, targets, counted, &mut loss)?;
+    ) -> Result<Loss, Error> {
+        let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
+        let workspace = &mut self.check(workspace)?;
+        for stage in Stage::all(self.plan).skip(numbers.start).take(numbers.len()) {
+            match stage {
+                Stage::Forward(stage) => self.forward_stage(stage, workspace),
+                Stage::Loss => loss.sum = self.loss_gradient(workspace, targets, counted)?,
+                Stage::Backward(stage) => {
+                    self.backward_stage(stage, workspace);
+                    if let Some((gradients, mode)) = &mut gradients {
+                        self.gradients(stage, gradients, *mode, workspace);
+                    }
+                }
+            }
         }
         Ok(loss)
-    }
-
-    /// One stage, after those before it. That of the loss writes `loss`, which must be finite.
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn stage(
-        &self,
-        stage: Stage,
-        gradients: &mut Parameters<&mut [f32]>,
-        mode: Gradients,
-        workspace: &mut Workspace<'_>,
-        targets: &[i32],
-        counted: usize,
-        loss: &mut f64,
-    ) -> Result<(), Error> {
-        match stage {
-            Stage::Forward(stage) => self.forward_stage(stage, workspace),
-            Stage::Loss => *loss = self.loss_gradient(workspace, targets, counted)?,
-            Stage::Backward(stage) => self.backward_stage(stage, gradients, mode, workspace),
-        }
-        Ok(())
     }
 
     fn loss_gradient(

@@ -28,8 +28,9 @@ const fn tile_stride(columns: usize) -> usize {
 pub(crate) const fn head_scratch(machine: Machine, length: usize, head_width: usize) -> usize {
     let across = packed_length(machine, length, head_width);
     let along = packed_length(machine, head_width, length);
+    let rows = if length < TILE { length } else { TILE };
     tile_stride(length)
-        .saturating_mul(2 * TILE)
+        .saturating_mul(2 * rows)
         .saturating_add(across.saturating_mul(2))
         .saturating_add(along)
 }

@@ -1,6 +1,6 @@
 //! A fused multiply-add and a square root for processors that may have none. The only file that emulates them.
 
-use super::tile::{self, Form, Kernel};
+pub(crate) use super::tile::kernel;
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
@@ -15,7 +15,3 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 
 #[inline(always)]
 pub(crate) fn stay_rolled() {}
-
-pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
-    tile::kernel::<false>(a, b)
-}

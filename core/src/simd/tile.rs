@@ -51,21 +51,20 @@ pub(crate) struct Strip {
 /// pointers may reach.
 pub(crate) type Kernel = unsafe extern "C" fn(&Strip);
 
-/// The kernel in Rust, with four steps at once where `UNROLL`. `None` where it would be of no use: no product in a
-/// model has such operands.
-#[allow(dead_code, reason = "Cortex-M has its own")]
-pub(crate) fn kernel<const UNROLL: bool>(a: Form, b: Form) -> Option<Kernel> {
+/// Kernels in Rust. `None` where one would be of no use: no product in a model has such operands.
+#[allow(dead_code, reason = "processors with a fused multiply-add have their own")]
+pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
     match (a, b) {
-        (Form::Along, Form::Along) => Some(strip::<false, false, UNROLL>),
-        (Form::Along, Form::Across) => Some(strip::<false, true, UNROLL>),
-        (Form::Across, Form::Across) => Some(strip::<true, true, UNROLL>),
+        (Form::Along, Form::Along) => Some(strip::<false, false>),
+        (Form::Along, Form::Across) => Some(strip::<false, true>),
+        (Form::Across, Form::Across) => Some(strip::<true, true>),
         (Form::Across, Form::Along) => None,
     }
 }
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe extern "C" fn strip<const A_ACROSS: bool, const B_ACROSS: bool, const UNROLL: bool>(t: &Strip) {
+unsafe extern "C" fn strip<const A_ACROSS: bool, const B_ACROSS: bool>(t: &Strip) {
     let (mut start, mut c, mut b) = (t.start, t.c, t.b.line);
     // SAFETY: see above.
     unsafe {
@@ -75,24 +74,15 @@ unsafe extern "C" fn strip<const A_ACROSS: bool, const B_ACROSS: bool, const UNR
             for (i, row) in sums.iter_mut().enumerate() {
                 *row = *start.add(i * t.start_row).cast();
             }
-            let mut left = t.k;
-            macro_rules! steps {
-                ($($p:literal),*; $count:literal) => {
-                    while left >= $count {
-                        $(
-                            let a_elements = elements::<A_ACROSS>(&a, t.a.step, $p);
-                            step(&mut sums, a_elements, elements::<B_ACROSS>(&b, t.b.step, $p));
-                        )*
-                        advance::<A_ACROSS>(&mut a, t.a.step, $count);
-                        advance::<B_ACROSS>(&mut b, t.b.step, $count);
-                        left -= $count;
+            for _ in 0..t.k {
+                let factors = step::<A_ACROSS>(&mut a, t.a.step);
+                let row = step::<B_ACROSS>(&mut b, t.b.step);
+                for (sums, a) in sums.iter_mut().zip(factors) {
+                    for (sum, b) in sums.iter_mut().zip(row) {
+                        *sum = mul_add(a, b, *sum);
                     }
-                };
+                }
             }
-            if UNROLL {
-                steps!(0, 1, 2, 3; 4);
-            }
-            steps!(0; 1);
             for (i, row) in sums.into_iter().enumerate() {
                 *c.add(i * t.c_row).cast() = row;
             }
@@ -103,30 +93,24 @@ unsafe extern "C" fn strip<const A_ACROSS: bool, const B_ACROSS: bool, const UNR
     }
 }
 
-#[inline(always)]
-fn step(sums: &mut [[f32; SIDE]; SIDE], a: [f32; SIDE], b: [f32; SIDE]) {
-    for (sums, a) in sums.iter_mut().zip(a) {
-        for (sum, b) in sums.iter_mut().zip(b) {
-            *sum = mul_add(a, b, *sum);
-        }
-    }
-}
-
-/// The element of each line `p` steps on.
+/// The next element of each line.
 ///
 /// # Safety
 /// As for [`Kernel`].
 #[inline(always)]
-unsafe fn elements<const ACROSS: bool>(line: &[*const f32; SIDE], step: usize, p: usize) -> [f32; SIDE] {
+unsafe fn step<const ACROSS: bool>(line: &mut [*const f32; SIDE], step: usize) -> [f32; SIDE] {
     // SAFETY: see above.
-    unsafe { if ACROSS { *line[0].wrapping_add(p * step).cast() } else { line.map(|line| *line.add(p)) } }
-}
-
-#[inline(always)]
-fn advance<const ACROSS: bool>(line: &mut [*const f32; SIDE], step: usize, steps: usize) {
-    if ACROSS {
-        line[0] = line[0].wrapping_add(steps * step);
-    } else {
-        *line = line.map(|line| line.wrapping_add(steps));
+    unsafe {
+        if ACROSS {
+            let elements = *line[0].cast();
+            line[0] = line[0].wrapping_add(step);
+            elements
+        } else {
+            line.each_mut().map(|line| {
+                let element = **line;
+                *line = line.wrapping_add(1);
+                element
+            })
+        }
     }
 }

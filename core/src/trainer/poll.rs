@@ -3,13 +3,13 @@
 
 use core::task::Poll;
 
-use super::{Report, Trainer, batch_parts};
+use super::{Report, Trainer};
 use crate::data::Tokens;
 use crate::error::Error;
-use crate::model::{Gradients, Loss, Pass, Stage, Training};
+use crate::model::{Loss, Stage};
 use crate::optimizer::{part_of, parts, squares_of_part};
 
-/// What [`Trainer::poll`] has done of the current step: to be kept by hosts that hold no Rust value between calls.
+/// What [`Trainer::poll`], or [`Trainer::accumulate`] with a fused update, has done of the current step: to be kept by hosts that hold no Rust value between calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pieces {
     /// How many pieces are done; 0 between steps.
@@ -31,7 +31,8 @@ impl Trainer<'_> {
     /// Until the step is done, gradients, workspace and batch must stay as they are, and every other call that trains
     /// or evaluates is refused with [`Error::Unfinished`]. [`Trainer::resume_at`] gives the step up; once the update
     /// has begun (the last pieces, at most 64), that leaves some parameters changed and others not. An error gives it
-    /// up too, and always with the parameters as they were before the step.
+    /// up too, and always with the parameters as they were before the step, but for [`Error::PartlyUpdated`]. With
+    /// [`crate::Options::fused`] the update begins with the first stage of backward.
     pub fn poll<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Poll<Report>, Error> {
         let result = self.piece(text.into());
         match result {
@@ -44,7 +45,7 @@ impl Trainer<'_> {
     /// How many calls of [`Trainer::poll`] make a step.
     pub fn pieces_per_step(&self) -> u64 {
         let stages = Stage::count(&self.plan) as u64;
-        let parts = parts(self.plan.parameters) as u64;
+        let parts = if self.plan.options.fused { 0 } else { parts(self.plan.parameters) as u64 };
         stages.saturating_mul(self.recipe.accumulate as u64).saturating_add(2 * parts)
     }
 
@@ -65,83 +66,37 @@ impl Trainer<'_> {
 
     fn piece(&mut self, text: Tokens<'_>) -> Result<Poll<Report>, Error> {
         let done = usize::try_from(self.pieces.done).unwrap_or(usize::MAX);
+        let last = self.pieces.done.saturating_add(1) >= self.pieces_per_step();
         let stages = Stage::count(&self.plan);
         let passes = stages.saturating_mul(self.recipe.accumulate);
         let parts = parts(self.plan.parameters);
         match done.checked_sub(passes) {
             None => {
                 let micro_batch = done.checked_div(stages).unwrap_or(0);
-                self.pass_piece(text, micro_batch, done.saturating_sub(micro_batch * stages))
+                let stage = done.saturating_sub(micro_batch * stages);
+                self.accumulated = 0;
+                self.pieces.loss += self.micro_batch(text, micro_batch, stage..stage.saturating_add(1))?.sum;
             }
-            Some(part) if part < parts => self.norm_piece(part, part + 1 == parts),
-            Some(part) => self.update_piece(part - parts, part + 1 >= 2 * parts),
+            Some(part) if part < parts => self.norm_piece(part, part + 1 == parts)?,
+            Some(part) => self.update_part(self.norm(), part_of(self.plan.parameters, part - parts)),
         }
+        if !last {
+            return Ok(Poll::Pending);
+        }
+        let (_, counted) = self.shape_and_counted();
+        Ok(Poll::Ready(self.finish(Loss { sum: self.pieces.loss, counted }, self.norm())))
     }
 
-    fn pass_piece(
-        &mut self,
-        text: Tokens<'_>,
-        micro_batch: usize,
-        stage: usize,
-    ) -> Result<Poll<Report>, Error> {
-        self.accumulated = 0;
-        let (shape, counted) = self.micro_batch();
-        let first_sequence = (micro_batch as u64).wrapping_mul(shape.sequences as u64);
-        if stage == 0 {
-            let batch = core::mem::take(&mut self.buffers.batch);
-            let drawn = self.random_windows(text, shape, first_sequence, batch).map(|_| ());
-            self.buffers.batch = batch;
-            drawn?;
-        }
-        let (tokens, targets) = batch_parts(self.buffers.batch);
-        let pass = Pass {
-            compute: self.compute,
-            plan: &self.plan,
-            parameters: self.buffers.parameters,
-            tokens,
-            shape,
-            training: Some(Training { seed: self.recipe.seed, step: self.step, first_sequence }),
-        };
-        let mode = if micro_batch == 0 { Gradients::Overwrite } else { Gradients::Add };
-        let (gradients, workspace) = (&mut *self.buffers.gradients, &mut *self.buffers.workspace);
-        self.pieces.loss += pass.stage_at(stage, gradients, mode, workspace, targets, counted)?;
-        Ok(Poll::Pending)
-    }
-
-    fn norm_piece(&mut self, part: usize, last: bool) -> Result<Poll<Report>, Error> {
+    fn norm_piece(&mut self, part: usize, last: bool) -> Result<(), Error> {
         self.pieces.squares += f64::from(squares_of_part(self.compute, self.buffers.gradients, part));
         let norm = self.norm();
         if last && !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", value: norm });
         }
-        Ok(Poll::Pending)
+        Ok(())
     }
 
-    fn update_piece(&mut self, part: usize, last: bool) -> Result<Poll<Report>, Error> {
-        let norm = self.norm();
-        let (learning_rate, factor) = self.rate_and_factor(norm);
-        self.recipe.optimizer.update_range(
-            self.compute,
-            &self.plan,
-            self.buffers.parameters,
-            self.buffers.gradients,
-            self.buffers.optimizer,
-            part_of(self.plan.parameters, part),
-            self.step,
-            learning_rate,
-            factor,
-        );
-        if !last {
-            return Ok(Poll::Pending);
-        }
-        let (_, counted) = self.micro_batch();
-        let loss = Loss { sum: self.pieces.loss, counted }.mean();
-        let report = Report { step: self.step, loss, learning_rate, gradient_norm: norm };
-        self.step = self.step.saturating_add(1);
-        Ok(Poll::Ready(report))
-    }
-
-    fn norm(&self) -> f32 {
+    pub(super) fn norm(&self) -> f32 {
         libm::sqrt(self.pieces.squares) as f32
     }
 }

@@ -60,6 +60,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
         ("threads", integer(options.threads)),
         ("optimizer", optimizer.to_owned()),
         ("recompute", integer(options.recompute.into())),
+        ("fused", integer(options.fused.into())),
     ];
     let name = |field: &str| format!("{prefix}_{}", field.to_uppercase());
     let defines = |fields: &[(&str, String)]| -> String {

@@ -43,6 +43,9 @@ struct Arguments {
     /// Make each block's activations again in backward: less memory, more work, the same results
     #[arg(long)]
     recompute: bool,
+    /// Update parameters within backward: gradients of some rows only, without clipping, in one pass a step
+    #[arg(long)]
+    fused: bool,
     /// The head has a matrix of its own
     #[arg(long)]
     untied: bool,
@@ -136,6 +139,7 @@ impl Arguments {
                 OptimizerName::None => OptimizerState::None,
             },
             recompute: self.recompute,
+            fused: self.fused,
         }
     }
 }

@@ -53,9 +53,11 @@ def command(
     ] = Optimizer.adamw,
     recompute: Annotated[
         bool,
-        typer.Option(
-            "--recompute", help="Make each block's activations again in the backward pass (C, Rust)."
-        ),
+        typer.Option("--recompute", help="Make each block's activations again in the backward pass."),
+    ] = False,
+    fused: Annotated[
+        bool,
+        typer.Option("--fused", help="Update in the backward pass: no clipping, one pass a step."),
     ] = False,
     fit: Annotated[
         int | None,
@@ -63,7 +65,7 @@ def command(
             parser=parse_bytes,
             metavar="BYTES",
             help="A budget, like 256K, 1.5M, 2G: finds the most threads and the largest batch, up to those"
-            " given, that train in it; where one sequence on one thread doesn't, recomputes.",
+            " given, that train in it; where one sequence on one thread doesn't, recomputes; then fuses the update.",
         ),
     ] = None,
     defines: Annotated[
@@ -88,7 +90,7 @@ def command(
         tied=tied,
         dropout=dropout,
     )
-    plan = jostle.plan(config, batch, threads, optimizer.value, recompute=recompute, budget=fit)
+    plan = jostle.plan(config, batch, threads, optimizer.value, recompute=recompute, fused=fused, budget=fit)
     if defines:
         command = shlex.join(["jostle", *sys.argv[1:]])
         print(plan.defines(device=device, prefix=prefix, command=command), end="")
@@ -106,6 +108,8 @@ def command(
     console.print(table)
     if plan.recompute:
         console.print(f"recomputes {plan.recomputed:,} multiply-adds a pass", highlight=False)
+    if plan.fused:
+        console.print("updates in the backward pass: no clipping, one pass a step", highlight=False)
     if fit is not None:
         console.print(
             f"fits {fit:,} bytes with batch {plan.batch} and threads {plan.threads}", highlight=False
