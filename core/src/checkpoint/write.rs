@@ -25,6 +25,7 @@ struct Pieces<'a, 'b> {
 }
 
 impl Write for Pieces<'_, '_> {
+    #[inline(never)]
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.stopped = (self.put)(text.as_bytes());
         self.stopped.map_err(|_| fmt::Error)
