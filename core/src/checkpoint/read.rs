@@ -13,6 +13,9 @@ pub(super) fn header_length(length: [u8; 8]) -> Result<usize, Error> {
     if length > LONGEST_HEADER { Err(CheckpointError::Header { at: 0 }.into()) } else { Ok(length) }
 }
 
+/// Fills numbers with what begins at a byte of the data.
+type Fill<'a> = &'a mut dyn FnMut(usize, &mut [f32]) -> Result<(), Error>;
+
 /// The header of a safetensors file, whose structure has been found right.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header<'a> {
@@ -93,14 +96,13 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Reads all that the plan has into `parameters` and, unless it is `None`, `optimizer`. `fill` fills numbers with
-    /// what begins at a byte of the data. Nothing has been written where anything but `fill` fails.
+    /// Reads all that the plan has into `parameters` and, unless it is `None`, `optimizer`. Nothing has been written where anything but `fill` fails.
     pub fn copy(
         &self,
         plan: &Plan,
         parameters: &mut [f32],
         optimizer: Option<&mut [f32]>,
-        fill: &mut dyn FnMut(usize, &mut [f32]) -> Result<(), Error>,
+        fill: Fill,
     ) -> Result<(), Error> {
         exact_length("parameters", parameters.len(), plan.parameters)?;
         if let Some(state) = &optimizer {
