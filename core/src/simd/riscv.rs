@@ -35,6 +35,13 @@ pub(crate) fn sqrt(x: f32) -> f32 {
     root
 }
 
+/// Keeps a compiler from unrolling the loop that it stands in.
+#[inline(always)]
+pub(crate) fn stay_rolled() {
+    // SAFETY: no instruction.
+    unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
+}
+
 pub(crate) fn kernel(b: Form) -> Kernel {
     match b {
         Form::Along => jostle_strip_along,

@@ -3,7 +3,7 @@
 //! Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time. Written
 //! outside of functions, because inline assembly has no class for single-precision registers on these targets.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
 use super::tile::{Form, Kernel, Pack, Strip};
@@ -51,6 +51,13 @@ macro_rules! function {
 
 function!("jostle_mul_add", "vfma.f32 s2, s0, s1", "vmov.f32 s0, s2", "bx lr");
 function!("jostle_sqrt", "vsqrt.f32 s0, s0", "bx lr");
+
+/// Keeps a compiler from unrolling the loop that it stands in.
+#[inline(always)]
+pub(crate) fn stay_rolled() {
+    // SAFETY: no instruction.
+    unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
+}
 
 pub(crate) fn kernel(b: Form) -> Kernel {
     match b {
