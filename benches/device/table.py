@@ -1,6 +1,8 @@
 """What scripts/device-table.sh measured, as Markdown.
 
-table.py FIGURES TARGET...
+table.py [--summary README.md] FIGURES TARGET...
+
+With --summary, puts the summary between the marks in that file.
 """
 
 import subprocess
@@ -8,10 +10,20 @@ import sys
 from collections import defaultdict
 
 # Bytes that all must fit in, by the beginning of a model's name.
-BUDGETS = {"4k, SGD in backward": 40 * 1024, "4k": 88 * 1024, "14k": 256 * 1024, "50k": 256 * 1024}
+BUDGETS = {
+    "4k, SGD in backward": 40 * 1024,
+    "4k": 88 * 1024,
+    "14k": 256 * 1024,
+    "50k": 256 * 1024,
+}
 
 # model -> target -> what -> name -> number; what a program prints twice is a maximum.
-figures: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(int))))
+figures: dict = defaultdict(
+    lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
+)
+readme = None
+if sys.argv[1] == "--summary":
+    _, readme = sys.argv.pop(1), sys.argv.pop(1)
 for line in open(sys.argv[1]):
     model, target, what, name, number = line.rstrip("\n").split("\t")
     kept = figures[model][target][what]
@@ -21,13 +33,17 @@ flash = figures.pop("")
 
 
 def run(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.splitlines()[0]
 
 
 def table(head: list[str], rows: list[list[str]], left: int) -> str:
     rule = ["---" if i < left else "---:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows]).replace("| --- ", "|---").replace(
-        " ---: ", "---:"
+    return (
+        "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows])
+        .replace("| --- ", "|---")
+        .replace(" ---: ", "---:")
     )
 
 
@@ -36,31 +52,68 @@ def multiply_accumulates(plan: dict, measured: dict, accumulate: int) -> int:
     t, c, f = plan["CONTEXT"], plan["WIDTH"], plan["HIDDEN"]
     block = 4 * c * c + 2 * c * f + c * (t + 1)
     rows = plan["BATCH"] * t
-    return accumulate * (3 * rows * (plan["LAYERS"] * block + c * plan["VOCAB"]) + measured["recomputed"])
+    return accumulate * (
+        3 * rows * (plan["LAYERS"] * block + c * plan["VOCAB"]) + measured["recomputed"]
+    )
 
 
-memory, steps = [], []
+memory, steps, summary = [], [], []
 for model, by_target in figures.items():
     measured = [by_target[target] for target in targets]
     plan, program = measured[0]["plan"], measured[0]["3"]
     parts = [plan[f"{name}_SIZE"] for name in ("PARAMETERS", "GRADIENTS", "OPTIMIZER")]
     parts += [program["activations"], program["scratch"], plan["BATCH_SIZE"]]
     stack = max(one[level]["stack"] for one in measured for level in ("3", "s"))
-    static = max(one[level][".bss"] + one[level][".data"] for one in measured for level in ("3", "s"))
+    static = max(
+        one[level][".bss"] + one[level][".data"]
+        for one in measured
+        for level in ("3", "s")
+    )
     total = static + stack
     if model != "14k, 4 micro-batches":
-        budget = next(bytes for name, bytes in BUDGETS.items() if model.startswith(name))
+        budget = next(
+            bytes for name, bytes in BUDGETS.items() if model.startswith(name)
+        )
         within = "yes" if total <= budget else "**no**"
         row = [model, program["parameters"], *parts, static - sum(parts), stack, total]
-        memory.append([*(f"{cell:,}" if isinstance(cell, int) else cell for cell in row), f"{budget // 1024} KB: {within}"])
+        summary.append([model, f"{program['parameters']:,}", f"{total:,}", *(
+            f"{one['3']['instructions'] / 1e6:.2f} M, {one['3']['instructions'] / multiply_accumulates(plan, program, 1):.2f},"
+            f" {one['plain']['instructions'] / one['3']['instructions']:.2f}"
+            for one in measured
+        )])  # fmt: skip
+        memory.append(
+            [
+                *(f"{cell:,}" if isinstance(cell, int) else cell for cell in row),
+                f"{budget // 1024} KB: {within}",
+            ]
+        )
     for target, one in zip(targets, measured, strict=True):
         work = multiply_accumulates(plan, program, 4 if "4 micro" in model else 1)
-        ours, small, plain = one["3"]["instructions"], one["s"]["instructions"], one["plain"]["instructions"]
+        ours, small, plain = (
+            one["3"]["instructions"],
+            one["s"]["instructions"],
+            one["plain"]["instructions"],
+        )
         steps.append([
             model, target, f"{work:,}", f"{ours:,}", f"{ours / work:.2f}", f"{small / work:.2f}",
-            *((f"{plain:,}", f"{plain / ours:.2f}", f"{one['plain']['memory']:,}") if plain else ("", "", "")),
+            *((f"{plain:,}", f"{plain / ours:.2f}", f"{one['plain-funroll-loops']['instructions'] / ours:.2f}",
+               f"{one['plain']['memory']:,}") if plain else [""] * 4),
             f"{one['3']['piece']:,}", f"{one['3']['stack']:,}",
         ])  # fmt: skip
+
+flash_table = table(
+    ["target", 'training, "s"', "training, 3", 'and checkpoints, "s"', "and checkpoints, 3"],
+    [[t, *(f"{flash[t][level][program]:,}" for program in ("training", "firmware") for level in ("s", "3"))] for t in targets],
+    1,
+)  # fmt: skip
+if readme:
+    begin, end = "<!-- scripts/device-table.sh writes this -->\n", "<!-- to here -->\n"
+    text = open(readme).read()
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    models = table(["model", "parameters", "bytes of RAM in all", *targets], summary, 1)
+    open(readme, "w").write(f"{before}{begin}{models}\n\n{flash_table}\n{end}{after}")
+    sys.exit()
 
 print(f"""# Devices
 
@@ -80,9 +133,9 @@ Models of GPT-2's form with vocabulary 27, 4 heads and one sequence in a pass:
 
 ## Memory
 
-Bytes of RAM for training, evaluating and generating (a generator works in the workspace or the gradients: between steps they are free). Other:
-the library's handles, a generator's window, what the program has besides. Stack: the most that any of the targets had
-in use, painted beforehand and looked at afterwards.
+Bytes of RAM for training, evaluating and generating (a generator works in the workspace or the gradients: between steps
+they are free). Other: the library's handles, a generator's window, what the program has besides. Stack: the most that any
+of the targets had in use with either `opt-level`, painted beforehand and looked at afterwards.
 """)
 print(table(
     ["model", "parameters", "their bytes", "gradients", "optimizer", "activations", "scratch", "batch", "other", "stack",
@@ -93,16 +146,17 @@ print("""
 Of one training step with everything that belongs to it: batch, forward, loss, backward, clipping, update. Multiply-
 accumulates are those of the products, three times forward's, and what is made again. The plain implementation
 (`benches/device/plain.c`) takes the same step, with the same dropout masks, in straightforward loops over arrays whose
-sizes the compiler knows: `-O3 -ffast-math`. It keeps all activations: its bytes of RAM stand beside it. The largest piece
-is the most instructions between two calls of `jostle_trainer_poll`.
+sizes the compiler knows: `-O3 -ffast-math`, and with `-funroll-loops` besides. It keeps all activations: its bytes of RAM
+stand beside it. The largest piece is the most instructions between two calls of `jostle_trainer_poll`.
 """)
 print(table(
     ["model", "target", "multiply-accumulates", "instructions", "each", 'each at "s"', "plain C", "plain C / jostle",
-     "bytes of plain C", "largest piece", "stack"], steps, 2))  # fmt: skip
+     "and unrolled", "bytes of plain C", "largest piece", "stack"], steps, 2))  # fmt: skip
 print("""
 ## Flash
 
-Bytes of code and constants of the library, and of the compiler's own where it calls it, in a program that initialises,
-trains, evaluates and generates, by `opt-level`.
+Bytes of code and constants of the library, and of the compiler's own where it calls it, by `opt-level`: in a program that
+initialises, trains, evaluates and generates, and in the firmware of `ffi/examples/firmware`, which also keeps checkpoints in
+two slots of flash memory.
 """)
-print(table(["target", '"s"', "3"], [[t, f"{flash[t]['s']['flash']:,}", f"{flash[t]['3']['flash']:,}"] for t in targets], 1))
+print(flash_table)
