@@ -97,10 +97,10 @@ for target in "${targets[@]}"; do
         flash firmware "$work/firmware-$level.elf"
     done
 done
-python3 benches/device/table.py "$work/figures.tsv" "$@" >"$work/device.md"
+python3 benches/device/table.py "$work/figures.tsv" >"$work/device.md"
 if [ -n "$all" ]; then
     cp "$work/device.md" benches/results/device.md
-    python3 benches/device/table.py --summary README.md "$work/figures.tsv" "$@"
+    python3 benches/device/table.py --summary README.md "$work/figures.tsv"
 else
     cat "$work/device.md"
 fi
