@@ -175,6 +175,7 @@ impl Vector for Avx2 {
 
 impl WideVector for Avx2 {
     const TILE_ROWS: usize = 6;
+    const TILE_PANELS: usize = 1;
 
     lanewise! { mul_add(factor, summand) = _mm256_fmadd_ps; }
     #[inline(always)]

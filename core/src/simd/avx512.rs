@@ -143,7 +143,8 @@ impl Vector for Avx512 {
 }
 
 impl WideVector for Avx512 {
-    const TILE_ROWS: usize = 14;
+    const TILE_ROWS: usize = 12;
+    const TILE_PANELS: usize = 2;
 
     lanewise! { mul_add(factor, summand) = _mm512_fmadd_ps; }
     #[inline(always)]

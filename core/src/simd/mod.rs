@@ -146,6 +146,9 @@ pub(crate) trait Vector: Copy {
 pub(crate) trait WideVector: Vector<Array = [f32; LANES]> {
     /// Rows of a product's register tile: as many accumulators as the registers hold beside the operands.
     const TILE_ROWS: usize;
+    /// Its panels of sixteen columns: two where one register holds sixteen lanes, so that an element of A serves two
+    /// multiply-adds, which loads would otherwise hold up.
+    const TILE_PANELS: usize;
 
     /// `self * factor + summand` with one rounding.
     fn mul_add(self, factor: Self, summand: Self) -> Self;

@@ -150,6 +150,7 @@ impl Vector for Neon {
 
 impl WideVector for Neon {
     const TILE_ROWS: usize = 6;
+    const TILE_PANELS: usize = 1;
 
     #[inline(always)]
     fn mul_add(self, factor: Self, summand: Self) -> Self {
