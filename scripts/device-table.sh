@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 . scripts/devices.sh
 
-packages gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-arm \
-    qemu-system-misc python3 ||
+packages gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf \
+    qemu-system-arm qemu-system-misc python3 ||
     { command -v arm-none-eabi-gcc && command -v riscv64-unknown-elf-gcc && command -v qemu-system-arm &&
         command -v qemu-system-riscv32 && command -v python3; } >/dev/null ||
     not_run "table of devices: needs cross-compilers with C libraries, emulators and Python (Debian:" \
@@ -40,9 +40,9 @@ link() {
     local libraries=$1 elf=$2
     shift 2
     # shellcheck disable=SC2086 # words
-    $compiler -std=c11 -Wall -Wextra -Werror -nostartfiles -Iinclude -Ibenches/device -I"$work" -I$firmware -L$firmware \
-        -T "$script" -Wl,--gc-sections,--no-warn-execstack,-Map="$elf.map" "$@" $firmware/{start,semihosting}.c \
-        "$firmware/$start" $libraries -o "$elf"
+    $compiler -std=c11 -Wall -Wextra -Werror -nostartfiles -Iinclude -Ibenches/device -I"$work" -I$firmware \
+        -L$firmware -T "$script" -Wl,--gc-sections,--no-warn-execstack,-Map="$elf.map" "$@" \
+        $firmware/{start,semihosting}.c "$firmware/$start" $libraries -o "$elf"
 }
 
 # figures ELF MODEL WHAT: what the program prints, and its memory, as lines of model, target, what, name, number.
@@ -76,7 +76,8 @@ for target in "${targets[@]}"; do
         for line in "${models[@]}"; do
             IFS='|' read -r model accumulate words <<<"$line"
             # shellcheck disable=SC2086 # words
-            cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --heads 4 $words --device -o "$work/model.h"
+            cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --heads 4 $words --device \
+                -o "$work/model.h"
             link "$archive -lgcc" "$work/measure-$level.elf" -O2 -ffreestanding -nostdlib -DACCUMULATE="$accumulate" \
                 benches/device/{measure,counter}.c
             figures "$work/measure-$level.elf" "$model" $level
