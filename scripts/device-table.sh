@@ -29,10 +29,10 @@ all=
 models=(
     "4k|1|--context 16 --layers 1 --width 16 --untied"
     "4k, SGD in backward|1|--context 16 --layers 1 --width 16 --untied --optimizer none --fused"
-    "14k|1|--context 8 --layers 1 --width 32"
-    "14k, 4 micro-batches|4|--context 8 --layers 1 --width 32"
-    "14k, dropout 0.1|1|--context 8 --layers 1 --width 32 --dropout 0.1"
-    "50k|1|--context 16 --layers 4 --width 32 --optimizer none --fused --recompute"
+    "14k|1|--context 10 --layers 1 --width 32"
+    "14k, 4 micro-batches|4|--context 10 --layers 1 --width 32"
+    "14k, dropout 0.1|1|--context 10 --layers 1 --width 32 --dropout 0.1"
+    "50k|1|--context 12 --layers 4 --width 32 --optimizer none --fused --recompute"
 )
 
 # link LIBRARIES ELF SOURCE...: for the target in use.

@@ -177,7 +177,7 @@ Models of GPT-2's form with vocabulary 27, 4 heads and one sequence in a pass:
 
 - `4k`: 1 layer of width 16, context 16, a head of its own: 4,192 parameters without norms and biases. AdamW with clipping.
 - `14k`: the largest of width 32 that trains with AdamW in 256 KB: 1 layer, context {context}.
-- `50k`: 4 layers of width 32, context 16; plain gradient descent within backward, activations made again.
+- `50k`: 4 layers of width 32, context 12; plain gradient descent within backward, activations made again.
 
 ## Memory
 
