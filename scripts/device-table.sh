@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures what training takes on emulated devices: flash, memory, stack, and instructions of a step, beside a plain C
-# implementation of the same step; writes benches/results/device.md. An emulator counts instructions and proves
-# function; it times nothing.
+# implementation of the same step; writes benches/results/device.md, and README.md's summary of it. An emulator counts
+# instructions and proves function; it times nothing.
 #     scripts/device-table.sh [NAME...]
 # measures only those of the targets in scripts/devices.sh, and writes to the standard output.
 set -euo pipefail
@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 . scripts/devices.sh
 
-packages gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-arm \
-    qemu-system-misc python3 ||
+packages gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf \
+    qemu-system-arm qemu-system-misc python3 ||
     { command -v arm-none-eabi-gcc && command -v riscv64-unknown-elf-gcc && command -v qemu-system-arm &&
         command -v qemu-system-riscv32 && command -v python3; } >/dev/null ||
     not_run "table of devices: needs cross-compilers with C libraries, emulators and Python (Debian:" \
@@ -22,18 +22,17 @@ work=$CARGO_TARGET_DIR/device-table
 firmware=ffi/examples/firmware
 rm -rf "$work"
 mkdir -p "$work"
-to=benches/results/device.md
-[ $# -eq 0 ] || to=/dev/stdout
-[ $# -gt 0 ] || set -- cortex-m4 cortex-m7 cortex-m33 rv32imafc
+all=
+[ $# -gt 0 ] || { all=yes && set -- cortex-m4 cortex-m7 cortex-m33 rv32imafc; }
 
 # Name, micro-batches, jostle-plan's words for the model.
 models=(
     "4k|1|--context 16 --layers 1 --width 16 --untied"
     "4k, SGD in backward|1|--context 16 --layers 1 --width 16 --untied --optimizer none --fused"
-    "14k|1|--context 8 --layers 1 --width 32"
-    "14k, 4 micro-batches|4|--context 8 --layers 1 --width 32"
-    "14k, dropout 0.1|1|--context 8 --layers 1 --width 32 --dropout 0.1"
-    "50k|1|--context 16 --layers 4 --width 32 --optimizer none --fused --recompute"
+    "14k|1|--context 10 --layers 1 --width 32"
+    "14k, 4 micro-batches|4|--context 10 --layers 1 --width 32"
+    "14k, dropout 0.1|1|--context 10 --layers 1 --width 32 --dropout 0.1"
+    "50k|1|--context 12 --layers 4 --width 32 --optimizer none --fused --recompute"
 )
 
 # link LIBRARIES ELF SOURCE...: for the target in use.
@@ -41,9 +40,9 @@ link() {
     local libraries=$1 elf=$2
     shift 2
     # shellcheck disable=SC2086 # words
-    $compiler -std=c11 -Wall -Wextra -Werror -nostartfiles -Iinclude -Ibenches/device -I"$work" -I$firmware -L$firmware \
-        -T "$script" -Wl,--gc-sections,--no-warn-execstack,-Map="$elf.map" "$@" $firmware/{start,semihosting}.c \
-        "$firmware/$start" $libraries -o "$elf"
+    $compiler -std=c11 -Wall -Wextra -Werror -nostartfiles -Iinclude -Ibenches/device -I"$work" -I$firmware \
+        -L$firmware -T "$script" -Wl,--gc-sections,--no-warn-execstack,-Map="$elf.map" "$@" \
+        $firmware/{start,semihosting}.c "$firmware/$start" $libraries -o "$elf"
 }
 
 # figures ELF MODEL WHAT: what the program prints, and its memory, as lines of model, target, what, name, number.
@@ -54,6 +53,13 @@ figures() {
         >>"$work/figures.tsv"
 }
 
+# flash PROGRAM ELF: what of the archive and the compiler's own library is linked to it.
+flash() {
+    echo "	$name	$level	$1	$(python3 benches/device/flash.py "$2.map")" >>"$work/figures.tsv"
+}
+
+: >"$work/checkpoint.safetensors"
+tr -d '\n' <$firmware/text.txt | tr 'a-z ' '\000-\032' >"$work/text.tokens"
 for target in "${targets[@]}"; do
     [[ " $* " == *" ${target%%|*} "* ]] || continue
     use "$target"
@@ -70,19 +76,32 @@ for target in "${targets[@]}"; do
         for line in "${models[@]}"; do
             IFS='|' read -r model accumulate words <<<"$line"
             # shellcheck disable=SC2086 # words
-            cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --heads 4 $words --device -o "$work/model.h"
+            cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --heads 4 $words --device \
+                -o "$work/model.h"
             link "$archive -lgcc" "$work/measure-$level.elf" -O2 -ffreestanding -nostdlib -DACCUMULATE="$accumulate" \
                 benches/device/{measure,counter}.c
             figures "$work/measure-$level.elf" "$model" $level
             sed -n "s/^#define MODEL_\([A-Z_]*\) \([0-9]*\)u.*/$model	$name	plan	\1	\2/p" "$work/model.h" \
                 >>"$work/figures.tsv"
             [ $level = 3 ] && [ "$accumulate" = 1 ] || continue
-            compiler=$plain link -lm "$work/plain.elf" -O3 -ffast-math benches/device/{measure_plain,plain,counter}.c
-            figures "$work/plain.elf" "$model" plain
+            for unrolled in "" -funroll-loops; do
+                # shellcheck disable=SC2086 # nothing, or a word
+                compiler=$plain link "$archive -lm" "$work/plain.elf" -O3 -ffast-math $unrolled \
+                    benches/device/{measure_plain,plain,counter}.c
+                figures "$work/plain.elf" "$model" "plain$unrolled"
+            done
         done
-        # What of the archive and the compiler's own library is linked to the last model's program.
-        echo "	$name	$level	flash	$(python3 benches/device/flash.py "$work/measure-$level.elf.map")" >>"$work/figures.tsv"
+        flash training "$work/measure-$level.elf"
+        # The firmware that keeps checkpoints in two slots of flash memory.
+        link "$archive -lgcc" "$work/firmware-$level.elf" -O2 -ffreestanding -nostdlib -Wa,-I"$work" \
+            $firmware/{train,flash}.c $firmware/built_in.S
+        flash firmware "$work/firmware-$level.elf"
     done
 done
-python3 benches/device/table.py "$work/figures.tsv" "$@" >"$work/device.md"
-cat "$work/device.md" >$to
+python3 benches/device/table.py "$work/figures.tsv" >"$work/device.md"
+if [ -n "$all" ]; then
+    cp "$work/device.md" benches/results/device.md
+    python3 benches/device/table.py --summary README.md "$work/figures.tsv"
+else
+    cat "$work/device.md"
+fi

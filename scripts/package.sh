@@ -2,7 +2,7 @@
 # Makes target/package/jostle: archives for processors without an operating system, the header and examples, in one
 # folder that CMake finds, Zephyr takes as a module, and Arduino and PlatformIO take as a library.
 #     scripts/package.sh [TARGET...]
-# packs only the archives of these targets of Rust's. URL, from the environment, is where the library is to be read about.
+# packs only the archives of these targets of Rust's. URL, from the environment, is where one reads about the library.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

@@ -120,6 +120,18 @@ for line in "VOCAB 256u" "ACTIVATION JOSTLE_GELU_TANH" "EMBEDDING_DROPOUT 0.1f" 
     grep -qx "#define MODEL_$line" "$work/model.h" || fail "jostle-plan does not write $line"
 done
 
+# The plain step that jostle is compared with on devices is jostle's step.
+for model in "${models[0]} --dropout 0.1" "--vocab 27 --context 8 --layers 3 --heads 2 --width 24 --batch 3 --untied" \
+    "--vocab 27 --context 16 --layers 2 --heads 4 --width 16 --optimizer none"; do
+    plan "$model"
+    cc "${warnings[@]}" -std=c11 -O3 -ffast-math -I"$work" $(pkg-config --cflags jostle) -c benches/device/plain.c \
+        -o "$work/plain.o"
+    cc "${warnings[@]}" -std=c11 -I"$work" $(pkg-config --cflags jostle) benches/device/compare.c "$work/plain.o" \
+        -o "$work/compare" $(pkg-config --libs jostle) -lm
+    echo -n "plain step, $model: "
+    LD_LIBRARY_PATH=$prefix/lib "$work/compare"
+done
+
 # Models that are none, and places that can't be written to.
 refuse() {
     local message=$1 status=0 said

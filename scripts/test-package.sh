@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds firmware from the package alone, away from this repository: the guide's project (docs/firmware.md) and the
-# example, with CMake for a Cortex-M4F and a RISC-V; the example as a project of PlatformIO's, by its own build system; the
-# sketch, with the compiler's words that Arduino's specification prescribes. All of it runs under QEMU. What Zephyr reads is checked without Zephyr.
+# example, with CMake for a Cortex-M4F and a RISC-V; the example as a project of PlatformIO's, by its own build system;
+# the sketch, with the compiler's words that Arduino's specification prescribes. All of it runs under QEMU. What Zephyr
+# reads is checked without Zephyr.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -42,7 +43,8 @@ riscv=(qemu-system-riscv32 -M virt -bios none)
 
 # same WHAT: the parameters after ten steps are those of every other processor.
 same() {
-    grep -qx "step 10: checksum $golden" printed.txt || fail "$1 has other parameters after ten steps: $(cat printed.txt)"
+    grep -qx "step 10: checksum $golden" printed.txt ||
+        fail "$1 has other parameters after ten steps: $(cat printed.txt)"
     echo "package: $1: $(grep checksum printed.txt)"
 }
 
@@ -92,12 +94,13 @@ for source in start semihosting cortex_m; do
         -o "$source.o"
 done
 arm-none-eabi-g++ "${processor[@]}" -std=gnu++17 -Os -ffreestanding -fno-exceptions -fno-rtti -fno-threadsafe-statics \
-    -Wall -Wextra -Werror -I"$tests" -Ijostle/src -Ijostle/examples/Train -nostdlib -Wl,--gc-sections,--no-warn-execstack \
-    -Ljostle/examples/firmware -T mps2.ld -Ljostle/src/cortex-m4/fpv4-sp-d16-hard sketch.cpp ./*.o -ljostle -lgcc \
+    -Wall -Wextra -Werror -I"$tests" -Ijostle/src -Ijostle/examples/Train -nostdlib \
+    -Wl,--gc-sections,--no-warn-execstack -Ljostle/examples/firmware -T mps2.ld -Ljostle/src/cortex-m4/fpv4-sp-d16-hard sketch.cpp ./*.o -ljostle -lgcc \
     -o sketch.elf
 run sketch.elf "${arm[@]}"
 mapfile -t losses < <(sed -n 's/^step [0-9]*: loss \([0-9]*\) thousandths$/\1/p' printed.txt)
-[ ${#losses[@]} -eq 2 ] && [ "${losses[1]}" -lt "${losses[0]}" ] || fail "the sketch's loss does not fall: $(cat printed.txt)"
+[ ${#losses[@]} -eq 2 ] && [ "${losses[1]}" -lt "${losses[0]}" ] ||
+    fail "the sketch's loss does not fall: $(cat printed.txt)"
 echo "package: sketch: loss ${losses[0]}, ${losses[1]} thousandths"
 
 # PlatformIO reads the manifests and builds the firmware by its own build system. What it takes from its registry is not

@@ -35,6 +35,8 @@ int main(void)
     check(jostle_recipe_init(&recipe, sizeof recipe));
     recipe.learning_rate = 1e-2f;
     recipe.seed = 7;
+    /* So small that gradients are clipped. */
+    recipe.clip = 0.5f;
     if (MODEL_OPTIMIZER == JOSTLE_STATE_NONE) {
         recipe.optimizer = JOSTLE_SGD;
         recipe.momentum = recipe.clip = 0;

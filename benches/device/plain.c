@@ -1,5 +1,5 @@
 /* GPT-2's training step as a textbook has it: arrays, loops, everything kept for backward, sizes known to the compiler.
- * The reductions run in registers and the dropout masks are jostle's, so that the two can be compared number by number. */
+ * Reductions run in registers, and the dropout masks are jostle's, so that the two can be compared number by number. */
 #include "plain.h"
 
 #include <math.h>
@@ -295,7 +295,8 @@ static void backward(const int32_t *tokens)
         for (int r = 0; r < R; r++)
             for (int c = 0; c < C; c++) a.d_branch[r][c] = a.d_x[r][c];
         dropout(a.d_branch, MLP_PROJECTION, l, MODEL_MLP_PROJECTION_DROPOUT);
-        linear_backward(*a.d_hidden, *d->mlp_weight, d->mlp_bias, *a.d_branch, *a.h[l].activated, *h->mlp_weight, R, F, C);
+        linear_backward(*a.d_hidden, *d->mlp_weight, d->mlp_bias, *a.d_branch, *a.h[l].activated, *h->mlp_weight, R, F,
+                        C);
         for (int r = 0; r < R; r++)
             for (int f = 0; f < F; f++) {
                 const float z = a.h[l].hidden[r][f];
@@ -329,8 +330,8 @@ static void backward(const int32_t *tokens)
 }
 
 /* One array's part of the update. */
-static void adamw(size_t offset, size_t count, float decay, const struct plain_recipe *recipe, uint64_t step, float rate,
-                  float clipping)
+static void adamw(size_t offset, size_t count, float decay, const struct plain_recipe *recipe, uint64_t step,
+                  float rate, float clipping)
 {
     float *x = (float *)&parameters + offset, *m = (float *)&first + offset, *v = (float *)&second + offset;
     const float *g = (const float *)&gradients + offset, beta1 = recipe->beta1, beta2 = recipe->beta2;

@@ -1,72 +1,173 @@
-"""What scripts/device-table.sh measured, as Markdown.
+"""What scripts/device-table.sh measured, as Markdown on the standard output.
 
-table.py FIGURES TARGET...
+table.py FIGURES [--summary README.md]
+
+--summary puts the summary between its marks in that file instead.
 """
 
+import argparse
 import subprocess
-import sys
 from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
-# Bytes that all must fit in, by the beginning of a model's name.
-BUDGETS = {"4k, SGD in backward": 40 * 1024, "4k": 88 * 1024, "14k": 256 * 1024, "50k": 256 * 1024}
+# Bytes that everything must fit in, by how a model's name begins.
+BUDGETS = {
+    "4k, SGD in backward": 40 * 1024,
+    "4k": 88 * 1024,
+    "14k": 256 * 1024,
+    "50k": 256 * 1024,
+}
+MARKS = ("<!-- scripts/device-table.sh writes this -->\n", "<!-- to here -->\n")
 
-# model -> target -> what -> name -> number; what a program prints twice is a maximum.
-figures: dict = defaultdict(lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(int))))
-for line in open(sys.argv[1]):
-    model, target, what, name, number = line.rstrip("\n").split("\t")
-    kept = figures[model][target][what]
-    kept[name] = max(kept[name], int(number))
-targets = sys.argv[2:]
-flash = figures.pop("")
-
-
-def run(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+# Model, target and what: a program's opt-level, or "plan"; then name and number.
+Figures = dict[str, dict[str, dict[str, dict[str, int]]]]
 
 
-def table(head: list[str], rows: list[list[str]], left: int) -> str:
-    rule = ["---" if i < left else "---:" for i in range(len(head))]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [head, rule, *rows]).replace("| --- ", "|---").replace(
-        " ---: ", "---:"
+def read(path: Path) -> Figures:
+    """The lines of the script. What a program prints twice, the stack, is a maximum."""
+    figures: Any = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
+    )
+    for line in path.read_text().splitlines():
+        model, target, what, name, number = line.split("\t")
+        kept = figures[model][target][what]
+        kept[name] = max(kept[name], int(number))
+    return figures
+
+
+def version(*command: str) -> str:
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True
+    ).stdout.splitlines()[0]
+
+
+def cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def table(head: list[str], rows: Iterable[Iterable[object]], names: int = 1) -> str:
+    """The first `names` columns are not numbers."""
+    lines = ["| " + " | ".join(map(cell, row)) + " |" for row in [head, *rows]]
+    return "\n".join(
+        [lines[0], "|" + "---|" * names + "---:|" * (len(head) - names), *lines[1:]]
     )
 
 
-def multiply_accumulates(plan: dict, measured: dict, accumulate: int) -> int:
+def multiply_accumulates(
+    model: str, plan: dict[str, int], program: dict[str, int]
+) -> int:
     """Forward, and twice as many backward: projections, the MLP and the head; attention at all earlier positions."""
     t, c, f = plan["CONTEXT"], plan["WIDTH"], plan["HIDDEN"]
     block = 4 * c * c + 2 * c * f + c * (t + 1)
-    rows = plan["BATCH"] * t
-    return accumulate * (3 * rows * (plan["LAYERS"] * block + c * plan["VOCAB"]) + measured["recomputed"])
+    a_pass = (
+        3 * plan["BATCH"] * t * (plan["LAYERS"] * block + c * plan["VOCAB"])
+        + program["recomputed"]
+    )
+    return a_pass * (4 if "4 micro-batches" in model else 1)
 
 
-memory, steps = [], []
-for model, by_target in figures.items():
-    measured = [by_target[target] for target in targets]
-    plan, program = measured[0]["plan"], measured[0]["3"]
-    parts = [plan[f"{name}_SIZE"] for name in ("PARAMETERS", "GRADIENTS", "OPTIMIZER")]
-    parts += [program["activations"], program["scratch"], plan["BATCH_SIZE"]]
-    stack = max(one[level]["stack"] for one in measured for level in ("3", "s"))
-    static = max(one[level][".bss"] + one[level][".data"] for one in measured for level in ("3", "s"))
-    total = static + stack
-    if model != "14k, 4 micro-batches":
-        budget = next(bytes for name, bytes in BUDGETS.items() if model.startswith(name))
-        within = "yes" if total <= budget else "**no**"
-        row = [model, program["parameters"], *parts, static - sum(parts), stack, total]
-        memory.append([*(f"{cell:,}" if isinstance(cell, int) else cell for cell in row), f"{budget // 1024} KB: {within}"])
-    for target, one in zip(targets, measured, strict=True):
-        work = multiply_accumulates(plan, program, 4 if "4 micro" in model else 1)
-        ours, small, plain = one["3"]["instructions"], one["s"]["instructions"], one["plain"]["instructions"]
-        steps.append([
-            model, target, f"{work:,}", f"{ours:,}", f"{ours / work:.2f}", f"{small / work:.2f}",
-            *((f"{plain:,}", f"{plain / ours:.2f}", f"{one['plain']['memory']:,}") if plain else ("", "", "")),
-            f"{one['3']['piece']:,}", f"{one['3']['stack']:,}",
-        ])  # fmt: skip
+def memory(figures: Figures) -> Iterable[list[object]]:
+    for model, targets in figures.items():
+        plan = next(iter(targets.values()))["plan"]
+        programs = [
+            target[level] for target in targets.values() for level in ("3", "s")
+        ]
+        parts = [
+            plan[f"{name}_SIZE"] for name in ("PARAMETERS", "GRADIENTS", "OPTIMIZER")
+        ]
+        parts += [
+            programs[0]["activations"],
+            programs[0]["scratch"],
+            plan["BATCH_SIZE"],
+        ]
+        stack = max(program["stack"] for program in programs)
+        static = max(program[".bss"] + program[".data"] for program in programs)
+        budget = next(most for name, most in BUDGETS.items() if model.startswith(name))
+        within = (
+            f"{budget // 1024} KB: {'yes' if static + stack <= budget else '**no**'}"
+        )
+        yield [
+            model,
+            programs[0]["parameters"],
+            *parts,
+            static - sum(parts),
+            stack,
+            static + stack,
+            within,
+        ]
 
-print(f"""# Devices
 
-- jostle: {run("git", "describe", "--always", "--dirty")}
-- compilers: {run("arm-none-eabi-gcc", "--version")}; {run("riscv64-unknown-elf-gcc", "--version")}
-- emulator: {run("qemu-system-arm", "--version")}
+def steps(figures: Figures) -> Iterable[list[object]]:
+    for model, targets in figures.items():
+        for target, what in targets.items():
+            work = multiply_accumulates(model, what["plan"], what["3"])
+            ours = what["3"]["instructions"]
+            plain: list[object] = [""] * 4
+            if "plain" in what:
+                taken, unrolled = (
+                    what[name]["instructions"]
+                    for name in ("plain", "plain-funroll-loops")
+                )
+                plain = [
+                    taken,
+                    f"{taken / ours:.2f}",
+                    f"{unrolled / ours:.2f}",
+                    what["plain"]["memory"],
+                ]
+            each = [f"{what[level]['instructions'] / work:.2f}" for level in ("3", "s")]
+            yield [
+                model,
+                target,
+                work,
+                ours,
+                *each,
+                *plain,
+                what["3"]["piece"],
+                what["3"]["stack"],
+            ]
+
+
+def summary(figures: Figures) -> Iterable[list[object]]:
+    by_model = defaultdict(list)
+    for model, _, _, ours, each, _, _, ratio, *_ in steps(figures):
+        by_model[model].append(
+            f"{int(str(ours)) / 1e6:.2f} M, {each}{ratio and f', {ratio}'}"
+        )
+    for model, parameters, *_, total, _ in memory(figures):
+        yield [model, parameters, total, *by_model[str(model)]]
+
+
+def flash(engine: dict[str, dict[str, dict[str, int]]]) -> str:
+    return table(
+        [
+            "target",
+            'training, "s"',
+            "training, 3",
+            'and checkpoints, "s"',
+            "and checkpoints, 3",
+        ],
+        [
+            [
+                name,
+                *(
+                    levels[level][program]
+                    for program in ("training", "firmware")
+                    for level in ("s", "3")
+                ),
+            ]
+            for name, levels in engine.items()
+        ],
+    )
+
+
+PAGE = """\
+# Devices
+
+- jostle: {jostle}
+- compilers: {compilers}
+- emulator: {emulator}
 - command: `scripts/device-table.sh`
 
 Counted by an emulator (`-icount shift=0`), which proves function and counts instructions. **It times nothing**: how many
@@ -75,34 +176,94 @@ cycles an instruction takes depends on the processor, its flash and its caches. 
 Models of GPT-2's form with vocabulary 27, 4 heads and one sequence in a pass:
 
 - `4k`: 1 layer of width 16, context 16, a head of its own: 4,192 parameters without norms and biases. AdamW with clipping.
-- `14k`: the largest of width 32 that trains with AdamW in 256 KB: 1 layer, context 8.
-- `50k`: 4 layers of width 32, context 16; plain gradient descent within backward, activations made again.
+- `14k`: the largest of width 32 that trains with AdamW in 256 KB: 1 layer, context {context}.
+- `50k`: 4 layers of width 32, context 12; plain gradient descent within backward, activations made again.
 
 ## Memory
 
-Bytes of RAM for training, evaluating and generating (a generator works in the workspace or the gradients: between steps they are free). Other:
-the library's handles, a generator's window, what the program has besides. Stack: the most that any of the targets had
-in use, painted beforehand and looked at afterwards.
-""")
-print(table(
-    ["model", "parameters", "their bytes", "gradients", "optimizer", "activations", "scratch", "batch", "other", "stack",
-     "in all", "within"], memory, 1))  # fmt: skip
-print("""
+Bytes of RAM for training, evaluating and generating (a generator works in the workspace or the gradients: between steps
+they are free). Other: the library's handles, a generator's window, what the program has besides. Stack: the most that any
+of the targets had in use with either `opt-level`, painted beforehand and looked at afterwards.
+
+{memory}
+
 ## Instructions
 
 Of one training step with everything that belongs to it: batch, forward, loss, backward, clipping, update. Multiply-
 accumulates are those of the products, three times forward's, and what is made again. The plain implementation
 (`benches/device/plain.c`) takes the same step, with the same dropout masks, in straightforward loops over arrays whose
-sizes the compiler knows: `-O3 -ffast-math`. It keeps all activations: its bytes of RAM stand beside it. The largest piece
-is the most instructions between two calls of `jostle_trainer_poll`.
-""")
-print(table(
-    ["model", "target", "multiply-accumulates", "instructions", "each", 'each at "s"', "plain C", "plain C / jostle",
-     "bytes of plain C", "largest piece", "stack"], steps, 2))  # fmt: skip
-print("""
+sizes the compiler knows: `-O3 -ffast-math`, and with `-funroll-loops` besides. It keeps all activations: its bytes of RAM
+stand beside it. The largest piece is the most instructions between two calls of `jostle_trainer_poll`.
+
+{steps}
+
 ## Flash
 
-Bytes of code and constants of the library, and of the compiler's own where it calls it, in a program that initialises,
-trains, evaluates and generates, by `opt-level`.
-""")
-print(table(["target", '"s"', "3"], [[t, f"{flash[t]['s']['flash']:,}", f"{flash[t]['3']['flash']:,}"] for t in targets], 1))
+Bytes of code and constants of the library, and of the compiler's own where it calls it, by `opt-level`: in a program that
+initialises, trains, evaluates and generates, and in the firmware of `ffi/examples/firmware`, which also keeps checkpoints
+in two slots of flash memory.
+
+{flash}
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("figures", type=Path)
+    parser.add_argument("--summary", type=Path)
+    arguments = parser.parse_args()
+    figures = read(arguments.figures)
+    engine = figures.pop("")
+    targets = list(engine)
+    if arguments.summary:
+        before, rest = arguments.summary.read_text().split(MARKS[0])
+        models = table(
+            ["model", "parameters", "bytes of RAM in all", *targets], summary(figures)
+        )
+        after = rest.split(MARKS[1])[1]
+        arguments.summary.write_text(
+            f"{before}{MARKS[0]}{models}\n\n{flash(engine)}\n{MARKS[1]}{after}"
+        )
+        return
+    compilers = [
+        version(name, "--version")
+        for name in ("arm-none-eabi-gcc", "riscv64-unknown-elf-gcc")
+    ]
+    plain = ["plain C", "plain C / jostle", "and unrolled", "bytes of plain C"]
+    work = [
+        "multiply-accumulates",
+        "instructions",
+        "each",
+        'each at "s"',
+        *plain,
+        "largest piece",
+        "stack",
+    ]
+    parts = [
+        "their bytes",
+        "gradients",
+        "optimizer",
+        "activations",
+        "scratch",
+        "batch",
+        "other",
+        "stack",
+    ]
+    print(
+        PAGE.format(
+            jostle=version("git", "describe", "--always", "--dirty"),
+            compilers="; ".join(compilers),
+            emulator=version("qemu-system-arm", "--version"),
+            context=figures["14k"][targets[0]]["plan"]["CONTEXT"],
+            memory=table(
+                ["model", "parameters", *parts, "in all", "within"], memory(figures)
+            ),
+            steps=table(["model", "target", *work], steps(figures), names=2),
+            flash=flash(engine),
+        ),
+        end="",
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -16,7 +16,7 @@ jostle_archive(jostle_found "${JOSTLE_PROCESSOR}" "${JOSTLE_HARD}")
 if(NOT jostle_found)
     set(jostle_FOUND FALSE)
     set(jostle_NOT_FOUND_MESSAGE
-        "no archive for the processor '${JOSTLE_PROCESSOR}' of the flags '${jostle_flags}'; JOSTLE_PROCESSOR chooses one")
+        "no archive for the processor '${JOSTLE_PROCESSOR}', flags '${jostle_flags}'; JOSTLE_PROCESSOR chooses one")
 elseif(NOT TARGET jostle::jostle)
     get_filename_component(jostle_headers "${CMAKE_CURRENT_LIST_DIR}/../src" ABSOLUTE)
     add_library(jostle::jostle STATIC IMPORTED)
