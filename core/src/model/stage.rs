@@ -104,7 +104,8 @@ impl Pass<'_> {
         counted: usize,
     ) -> Result<f64, Error> {
         let vocab = self.plan.config.vocab;
-        let buffers = [(&mut *workspace.losses, 1), (&mut *workspace.logits, vocab)];
+        let (_, logits) = workspace.intermediate.head();
+        let buffers = [(&mut *workspace.losses, 1), (logits, vocab)];
         self.by_sequence(buffers, self.rows() * vocab, |range, [losses, logits]| {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
