@@ -132,6 +132,21 @@ fn recomputed_activations_have_the_bits_of_kept_ones() {
     }
 }
 
+/// What forward leaves in one place for all blocks is the last one's.
+#[test]
+fn only_the_last_block_has_its_queries_where_activations_are_recomputed() {
+    let (shape, tokens) = (Shape { sequences: 1, length: 4 }, [1, 2, 3, 4]);
+    let [kept, recomputed] = [false, true].map(|recompute| {
+        let mut session = Session::with(&config(), &Options { recompute, ..Options::new(1) });
+        session.initialize(3);
+        session.logits(InstructionSet::detect(), &tokens, shape);
+        [0, 1].map(|layer| jostle::model::qkv(&session.plan, &mut session.workspace, shape, layer).map(bits))
+    });
+    let missing = Error::Plan { what: "that block's activations" };
+    assert_eq!(recomputed, [Err(missing), kept[1].clone()]);
+    assert!(kept[0].is_ok() && kept[0] != kept[1]);
+}
+
 /// Parameters, and what the optimiser keeps, of an update within backward: of several tiles a tensor.
 #[test]
 fn a_fused_update_has_the_bits_of_one_after_backward() {

@@ -125,11 +125,12 @@ pub unsafe extern "C" fn jostle_plan_init(
     unsafe { call(error, body) }
 }
 
-/// Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
-/// takes at most `budget` bytes, and with activations made again where one sequence on one thread takes more; the
-/// plan tells which these are. None of it shows in the result of training: several micro-batches make one step
-/// (jostle_recipe's accumulate). Where that takes more too, the update is fused into the backward pass, with the whole
-/// batch in one pass and without clipping. JOSTLE_BUDGET tells in `error` how many bytes the smallest plan wants.
+/// Sizes every buffer for the fastest training that takes at most `budget` bytes, with at most the batch and the threads
+/// of `options`: of plans that keep all activations and plans that make them again, the one with the fewest
+/// multiply-adds per thread, then the largest batch; the plan tells which these are. None of it shows in the result of
+/// training: several micro-batches make one step (jostle_recipe's accumulate). Where none of them does, the update is
+/// fused into the backward pass, with the whole batch in one pass and without clipping. JOSTLE_BUDGET tells in `error`
+/// how many bytes the smallest plan wants.
 ///
 /// # Safety
 /// As for jostle_plan_init.

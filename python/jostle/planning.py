@@ -96,8 +96,8 @@ def plan(
     """The memory that training `config` takes with batches of so many sequences.
 
     optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute, fused: as for `Trainer`. budget:
-    bytes; the plan is then the one with the most threads and the largest batch, at most those given, that trains in so
-    many; where one sequence on one thread does not, it recomputes; where that does not do either, it is fused, with
-    the whole batch. Raises ValueError where none does.
+    bytes; the plan is then the fastest that trains in so many, with at most the batch and the threads given: it
+    recomputes where that lets more threads work, or one sequence fit; where none fits, it is fused, with the whole
+    batch. Raises ValueError where none does.
     """
     return Plan(config, batch, threads, optimizer, recompute, fused, budget)

@@ -196,12 +196,12 @@ impl Plan {
         })
     }
 
-    /// The plan for the largest batch and the most threads, at most those of `options`, that trains in so many
-    /// bytes. More threads come before a larger batch, and each has a sequence. Where one sequence on one thread
-    /// needs more, activations are made again in backward ([`Options::recompute`]). None of it shows in the result:
-    /// `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
+    /// The fastest plan, with at most the batch and the threads of `options`, that trains in so many bytes: of those
+    /// that keep all activations and those that make them again in backward ([`Options::recompute`]), the one with the
+    /// fewest multiply-adds per thread, each thread with a sequence of its own; then the largest batch. None of it
+    /// shows in the result: `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
     ///
-    /// Where that does not do either, the update is fused into backward ([`Options::fused`]), with all sequences in one
+    /// Where none of them does, the update is fused into backward ([`Options::fused`]), with all sequences in one
     /// pass, since such a step is no more: the same result again, but without clipping.
     ///
     /// # Errors
@@ -209,7 +209,7 @@ impl Plan {
     pub fn fit(config: &Config, options: &Options, budget: usize) -> Result<Plan, Error> {
         let most = options.threads.min(options.batch);
         Plan::new(config, &Options { threads: most, ..*options })?;
-        let mut wanted = usize::MAX;
+        let (mut wanted, mut found) = (usize::MAX, None::<Plan>);
         for fused in [options.fused, true] {
             let fewest = if fused { options.batch } else { 1 };
             for recompute in [options.recompute, true] {
@@ -232,10 +232,24 @@ impl Plan {
                     let middle = batch.midpoint(beyond);
                     if fits(middle, threads) { batch = middle } else { beyond = middle }
                 }
-                return plan(batch, threads);
+                let plan = plan(batch, threads)?;
+                if found.is_none_or(|found| plan.is_faster_than(&found)) {
+                    found = Some(plan);
+                }
+            }
+            if let Some(found) = found {
+                return Ok(found);
             }
         }
         Err(Error::Budget { given: budget, wanted })
+    }
+
+    /// Whether a sequence has fewer multiply-adds per thread.
+    fn is_faster_than(&self, other: &Plan) -> bool {
+        let per_sequence =
+            |plan: &Plan| plan.multiply_adds().checked_div(plan.options.batch).unwrap_or(0) as u128;
+        per_sequence(self) * (other.options.threads as u128)
+            < per_sequence(other) * (self.options.threads as u128)
     }
 
     /// f32s: activations and scratch, which the caller hands over as one slice.

@@ -64,11 +64,12 @@ impl Pass<'_> {
     fn head_backward(&self, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c, v) = (self.rows(), config.width, config.vocab);
-        let d_logits = Matrix::new(workspace.logits, v);
+        let (_, d_logits) = workspace.intermediate.head();
+        let d_logits = Matrix::new(d_logits, v);
         let head = Matrix::new(parameters.head_matrix(), c);
         let d_normed = (&mut *workspace.d_normed, c);
         self.product(d_normed, Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head, workspace.workers);
-        let x = workspace.residual.x(config.layers);
+        let x = workspace.residual.last();
         let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
         workspace.d_residual.fill(0.0);
         let d_residual = (&mut *workspace.d_residual, c);
@@ -93,16 +94,16 @@ impl Pass<'_> {
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, f) = (config.width, config.hidden);
         let (block, masks) = self.block_and_masks(layer, parameters);
-        let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
+        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
             workspace;
         let activations = layers.of(layer, config, rows_all);
-        let middle = residual.middle(layer);
+        let (_, middle, d_branch) = residual.backward(layer);
 
-        let activated = wide.get_mut(..rows_all * f).unwrap_or_default();
+        let activated = intermediate.wide(rows_all * f);
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
         let buffers = [
             (&mut **d_residual, c),
-            (&mut **d_branch, c),
+            (&mut *d_branch, c),
             (&mut **normed, c),
             (&mut **d_normed, c),
             (&mut *activated, f),
@@ -142,18 +143,18 @@ impl Pass<'_> {
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, h) = (config.width, config.heads);
         let (block, masks) = self.block_and_masks(layer, parameters);
-        let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
+        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
             workspace;
         let activations = layers.of(layer, config, rows_all);
-        let x = residual.x(layer);
+        let (x, _, d_branch) = residual.backward(layer);
 
-        let d_qkv = wide.get_mut(..rows_all * 3 * c).unwrap_or_default();
+        let d_qkv = intermediate.wide(rows_all * 3 * c);
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
         let LayerActivations { qkv, attention_stats, attended, .. } = activations;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
         let buffers = [
             (&mut **d_residual, c),
-            (&mut **d_branch, c),
+            (&mut *d_branch, c),
             (&mut **normed, c),
             (&mut **d_normed, c),
             (&mut *d_qkv, 3 * c),

@@ -114,7 +114,8 @@ impl Pass<'_> {
         let mut workspace = self.check(workspace)?;
         self.forward_trusted(&mut workspace);
         let vocab = self.plan.config.vocab;
-        let Workspace { losses, logits, .. } = workspace;
+        let Workspace { losses, mut intermediate, .. } = workspace;
+        let (_, logits) = intermediate.head();
         self.by_sequence([(losses, 1), (logits, vocab)], self.rows() * vocab, |range, [losses, logits]| {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::losses_of_rows(self.compute.simd, losses, logits, targets, vocab);
@@ -260,7 +261,7 @@ impl Pass<'_> {
 
 /// The logits `[R, V]` that [`Pass::forward`] left in the workspace.
 pub fn logits<'w>(plan: &Plan, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
-    Ok(Workspace::new(workspace, plan, shape)?.logits)
+    Ok(Workspace::new(workspace, plan, shape)?.intermediate.into_logits())
 }
 
 /// The queries, keys and values `[R, 3C]` of one block that [`Pass::forward`] left in the workspace: for each

@@ -64,8 +64,8 @@ def command(
         typer.Option(
             parser=parse_bytes,
             metavar="BYTES",
-            help="A budget, like 256K, 1.5M, 2G: finds the most threads and the largest batch, up to those"
-            " given, that train in it; where one sequence on one thread doesn't, recomputes; then fuses the update.",
+            help="A budget, like 256K, 1.5M, 2G: finds the fastest training that takes no more, with at most the"
+            " batch and threads given: recomputes where that helps; where nothing else does, fuses the update.",
         ),
     ] = None,
     defines: Annotated[
