@@ -209,6 +209,7 @@ impl<'a> Trainer<'a> {
             pass.gradients_by_rows(stage, gradients, workspace, |tensor, place, gradient| {
                 pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
                 if !pieces.squares.is_finite() {
+                    *pieces = Pieces::default();
                     let tensor = plan.tensors().position(|other| other == *tensor).unwrap_or(0);
                     return Err(Error::PartlyUpdated { tensor });
                 }
