@@ -125,6 +125,7 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
             let state = buffers.read_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
             let contents = Contents {
                 parameters,
+                frozen: &[],
                 optimizer: (!optimizer.is_null()).then_some(state),
                 progress: Progress { step, seed },
                 metadata: pairs.get(),

@@ -56,7 +56,7 @@ impl State {
                 buffers.write("window", window.0, window.1, plan.config.context)?,
             )
         };
-        let mut generator = Generator::new(plan, *simd, parameters, memory, window)?;
+        let mut generator = Generator::new(plan, *simd, parameters, &[], memory, window)?;
         generator.resume(*filled);
         let result = body(&mut generator);
         *filled = generator.filled();

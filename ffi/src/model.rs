@@ -122,7 +122,7 @@ fn pass<'a>(
     shape: Shape,
     training: Option<Training>,
 ) -> Pass<'a> {
-    Pass { compute, plan, parameters, tokens, shape, training }
+    Pass { compute, plan, parameters, frozen: &[], tokens, shape, training }
 }
 
 /// Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them

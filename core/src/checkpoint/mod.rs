@@ -18,7 +18,9 @@
 //! let (parameters, state) = (vec![0.5; plan.parameters], vec![0.25; plan.optimizer]);
 //! let mut bytes = vec![0; checkpoint::size(&plan, true, &[])?];
 //! let progress = Progress { step: 1000, seed: 42 };
-//! let contents = Contents { parameters: &parameters, optimizer: Some(&state), progress, metadata: &[] };
+//! let contents = Contents {
+//!     parameters: &parameters, frozen: &[], optimizer: Some(&state), progress, metadata: &[],
+//! };
 //! checkpoint::write(&mut bytes, &plan, &contents)?;
 //!
 //! let file = Checkpoint::new(&bytes)?;
@@ -68,6 +70,8 @@ pub struct Progress {
 pub struct Contents<'a> {
     /// Exactly [`Plan::parameters`] numbers.
     pub parameters: &'a [f32],
+    /// Exactly [`Plan::frozen`] numbers: a file holds them as if they were trained, but no state of theirs.
+    pub frozen: &'a [f32],
     /// Exactly [`Plan::optimizer`] numbers; `None` for a file that cannot be resumed, only used.
     pub optimizer: Option<&'a [f32]>,
     /// How far training has come.
@@ -84,6 +88,11 @@ fn prefixes(plan: &Plan, optimizer: bool) -> &'static [&'static str] {
         OptimizerState::AdamW if optimizer => &["", "optimizer.first_moment.", "optimizer.second_moment."],
         _ => &[""],
     }
+}
+
+/// Whether a file has this tensor for the prefix of this number.
+fn has_part(part: usize, tensor: &Tensor) -> bool {
+    part == 0 || !tensor.frozen
 }
 
 /// A safetensors file whose structure, and checksum if it is a checkpoint, have been found right.
@@ -182,7 +191,7 @@ impl<'a> Checkpoint<'a> {
         })
     }
 
-    /// Reads a checkpoint into `parameters` ([`Plan::parameters`] numbers) and, unless it is `None`, the
+    /// Reads a checkpoint into `parameters` ([`Plan::parameters`] numbers; those of frozen tensors are passed over) and, unless it is `None`, the
     /// optimiser's state into `optimizer` ([`Plan::optimizer`] numbers). Returns how far training had come.
     ///
     /// The plan may have other dropout rates, batch and threads than the checkpoint was trained with; for equal
@@ -231,6 +240,9 @@ impl<'a> Checkpoint<'a> {
         // Twice: the first time, only to find that nothing is missing.
         self.visit(plan, prefixes, |_, _, _| ())?;
         self.visit(plan, prefixes, |part, tensor, bytes| {
+            if tensor.frozen {
+                return;
+            }
             let (buffer, offset) = match part.checked_sub(1) {
                 None => (&mut *parameters, tensor.offset),
                 Some(part) => {
@@ -253,7 +265,8 @@ impl<'a> Checkpoint<'a> {
         mut found: impl FnMut(usize, &Tensor, &'a [u8]),
     ) -> Result<(), Error> {
         let count = plan.tensors().count();
-        let (mut left, mut items) = (count.saturating_mul(prefixes.len()), self.items);
+        let wanted = |part| plan.tensors().filter(move |tensor| has_part(part, tensor)).count();
+        let (mut left, mut items) = ((0..prefixes.len()).map(wanted).sum::<usize>(), self.items);
         // Most files list tensors in the model's order: look from where the last was found.
         let mut tensors = plan.tensors().enumerate();
         while let Some(entry) = items.tensor()? {
@@ -266,7 +279,7 @@ impl<'a> Checkpoint<'a> {
                 tensors = plan.tensors().enumerate();
                 tensors.find(same)
             });
-            let Some((index, tensor)) = place else { continue };
+            let Some((index, tensor)) = place.filter(|(_, tensor)| has_part(part, tensor)) else { continue };
             let wrong = CheckpointError::Shape { tensor: part.saturating_mul(count).saturating_add(index) };
             if !entry.is_f32 || entry.rank != tensor.rank || entry.shape != tensor.shape {
                 return Err(wrong.into());
@@ -284,8 +297,11 @@ impl<'a> Checkpoint<'a> {
 
     /// Which tensor of the plan is missing.
     fn missing(&self, plan: &Plan, prefixes: &[&str]) -> Error {
-        let wanted = prefixes.iter().flat_map(|prefix| plan.tensors().map(move |tensor| (prefix, tensor)));
-        for (tensor, (prefix, wanted)) in wanted.enumerate() {
+        let all = prefixes.iter().enumerate();
+        let wanted = all.flat_map(|part| plan.tensors().map(move |tensor| (part, tensor))).enumerate();
+        for (tensor, ((_, prefix), wanted)) in
+            wanted.filter(|(_, ((part, _), tensor))| has_part(*part, tensor))
+        {
             let (mut items, mut found) = (self.items, false);
             while let Ok(Some(entry)) = items.tensor() {
                 found |= entry.name().after(prefix).is_some_and(|name| name.is(&wanted.name));

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, metadata, prefixes};
+use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::Plan;
 
@@ -82,8 +82,8 @@ fn header(
     }
     out.write_char('}')?;
     let mut begin = 0_usize;
-    for prefix in prefixes(plan, optimizer) {
-        for tensor in plan.tensors() {
+    for (part, prefix) in prefixes(plan, optimizer).iter().enumerate() {
+        for tensor in plan.tensors().filter(|tensor| has_part(part, tensor)) {
             let end = begin.saturating_add(tensor.len().saturating_mul(4));
             let [rows, columns] = tensor.shape;
             write!(out, ",\"{prefix}{}\":{{\"dtype\":\"F32\",\"shape\":[{rows}", tensor.name)?;
@@ -122,7 +122,8 @@ fn sizes(plan: &Plan, optimizer: bool, pairs: &[(&str, &str)]) -> Result<Sizes, 
     if header > LONGEST_HEADER || comparisons.saturating_mul(header as u64) > MOST_COMPARISONS {
         return Err(Error::TooLarge { what: "checkpoint header" });
     }
-    let numbers = plan.parameters.checked_add(if optimizer { plan.optimizer } else { 0 });
+    let all = plan.parameters.saturating_add(plan.frozen);
+    let numbers = all.checked_add(if optimizer { plan.optimizer } else { 0 });
     let data = numbers.and_then(|numbers| numbers.checked_mul(4));
     match data.and_then(|data| data.checked_add(8)?.checked_add(header)) {
         Some(total) => Ok(Sizes { header, total }),
@@ -147,6 +148,7 @@ pub fn size(plan: &Plan, optimizer: bool, metadata: &[(&str, &str)]) -> Result<u
 /// `format`, begins with `jostle.` or occurs twice. Nothing has been written then.
 pub fn write(bytes: &mut [u8], plan: &Plan, contents: &Contents) -> Result<usize, Error> {
     exact_length("parameters", contents.parameters.len(), plan.parameters)?;
+    exact_length("frozen parameters", contents.frozen.len(), plan.frozen)?;
     if let Some(state) = contents.optimizer {
         exact_length("optimizer state", state.len(), plan.optimizer)?;
     }
@@ -162,9 +164,13 @@ pub fn write(bytes: &mut [u8], plan: &Plan, contents: &Contents) -> Result<usize
     header(&mut sink, plan, optimizer, contents.progress, contents.metadata).map_err(|_| short)?;
     sink.0.fill(b' ');
 
-    let (parameters, state) = data.split_at_mut_checked(contents.parameters.len() * 4).ok_or(short)?;
-    copy(parameters, contents.parameters);
-    copy(state, contents.optimizer.unwrap_or_default());
+    let mut rest = data;
+    for tensor in plan.tensors() {
+        let all = if tensor.frozen { contents.frozen } else { contents.parameters };
+        let values = all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).ok_or(short)?;
+        copy(rest.split_off_mut(..values.len() * 4).ok_or(short)?, values);
+    }
+    copy(rest, contents.optimizer.unwrap_or_default());
 
     let checksum = super::Crc::START.update(file).finish();
     let place = file.get_mut(CHECKSUM_AT..).unwrap_or_default();
