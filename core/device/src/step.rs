@@ -25,7 +25,8 @@ macro_rules! model {
             // SAFETY: the only thread, and called once.
             let buffers = unsafe {
                 Buffers {
-                    parameters: &mut *&raw mut PARAMETERS, frozen: &[],
+                    parameters: &mut *&raw mut PARAMETERS,
+                    frozen: &[],
                     gradients: &mut *&raw mut GRADIENTS,
                     optimizer: &mut *&raw mut OPTIMIZER,
                     workspace: &mut *&raw mut WORKSPACE,

@@ -29,7 +29,8 @@ pub fn train(memory: &mut Memory) -> Result<(), Error> {
     let plan = plan()?;
     initialize(InstructionSet::detect(), &plan, unknown(&mut memory.parameters), 1)?;
     let buffers = Buffers {
-        parameters: unknown(&mut memory.parameters), frozen: &[],
+        parameters: unknown(&mut memory.parameters),
+        frozen: &[],
         gradients: unknown(&mut memory.gradients),
         optimizer: unknown(&mut memory.optimizer),
         workspace: unknown(&mut memory.workspace),

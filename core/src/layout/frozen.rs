@@ -25,10 +25,14 @@ impl Frozen {
     pub fn named<'n>(config: &Config, names: impl IntoIterator<Item = &'n str>) -> Result<Frozen, Error> {
         let mut frozen = Frozen::NONE;
         for (index, name) in names.into_iter().enumerate() {
-            let number = Tensors::new(*config, Frozen::NONE).position(|tensor| tensor.name.is(name));
-            frozen = frozen.with(number.ok_or(Error::Name { index })?)?;
+            frozen = frozen.with(Frozen::number(config, name).ok_or(Error::Name { index })?)?;
         }
         Ok(frozen)
+    }
+
+    /// The number of the tensor of that name, in the order of [`crate::Plan::tensors`].
+    pub fn number(config: &Config, name: &str) -> Option<usize> {
+        Tensors::new(*config, Frozen::NONE).position(|tensor| tensor.name.is(name))
     }
 
     /// These and the tensor of that number, in the order of [`crate::Plan::tensors`].
