@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from jostle import _arguments, _native
 from jostle.config import Config
 
-
 _BESIDES = ("generation", "frozen")
 
 
