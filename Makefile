@@ -3,7 +3,7 @@ TEXT = demo/topics.txt
 # Where to install: make install PREFIX=/opt/jostle, below DESTDIR if that is set
 PREFIX = /usr/local
 
-.PHONY: test lint demo bench header library install uninstall
+.PHONY: test lint demo bench header library install uninstall package
 
 # Every test, on every instruction set that this machine can run or emulate. Installs what it needs.
 test:
@@ -36,6 +36,10 @@ install: library
 uninstall:
 	cd "$(DESTDIR)$(PREFIX)" && rm -f bin/jostle-plan include/jostle.h lib/libjostle.* lib/pkgconfig/jostle.pc
 	rm -rf "$(DESTDIR)$(PREFIX)/lib/cmake/jostle"
+
+# Archives for processors without an operating system, for CMake, Zephyr, Arduino and PlatformIO, in target/package.
+package:
+	scripts/package.sh
 
 bench:
 	cargo bench --locked -p jostle-benches

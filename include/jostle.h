@@ -103,7 +103,7 @@ enum jostle_status
     JOSTLE_PLAN = 19,
     // A part of the learning-rate schedule is longer than the room left for it.
     JOSTLE_STEPS = 20,
-    // There is no tensor, or no metadata, of that name or number.
+    // There is no tensor or metadata of that name or number, or no checkpoint in flash memory.
     JOSTLE_NOT_FOUND = 21,
     // A string is not UTF-8.
     JOSTLE_NOT_UTF8 = 22,
@@ -138,6 +138,10 @@ enum jostle_status
     JOSTLE_CHECKPOINT_CONFIGURATION = 48,
     // A metadata key is reserved or occurs twice.
     JOSTLE_CHECKPOINT_KEY = 49,
+    // A function of a jostle_flash has returned an error.
+    JOSTLE_FLASH = 50,
+    // Flash memory does not hold what was just programmed.
+    JOSTLE_FLASH_CONTENTS = 51,
     // A refusal that this version of the header has no number for.
     JOSTLE_OTHER = 99,
 };
@@ -388,9 +392,10 @@ typedef struct jostle_error {
     char what[48];
     // JOSTLE_OUT_OF_RANGE: the range that was wanted, in words; zero-terminated; otherwise empty.
     char range[48];
-    // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; else 0.
+    // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
+    // slot; else 0.
     int64_t index;
-    // What was given, in bytes for buffers; 0 where there is nothing to tell.
+    // What was given, in bytes for buffers; JOSTLE_FLASH: the function's error; 0 where there is nothing to tell.
     int64_t given;
     // What was wanted, in bytes for buffers; 0 where there is nothing to tell.
     int64_t wanted;
@@ -630,6 +635,59 @@ typedef struct jostle_tensor {
     // Its elements in the buffer that was handed over; NULL where none was, or the tensor is frozen.
     float *data;
 } jostle_tensor;
+
+// Erases a whole slot, 0 or 1. Returns 0, or an error of its own, which a jostle_error passes on as `given`.
+typedef int32_t (*jostle_flash_erase)(void *context,
+                                      size_t slot);
+
+// Programs `size` erased bytes from byte `at` of a slot on; both are multiples of `write_size`. Returns as
+// jostle_flash_erase.
+typedef int32_t (*jostle_flash_program)(void *context,
+                                        size_t slot,
+                                        size_t at,
+                                        const uint8_t *bytes,
+                                        size_t size);
+
+// Reads `size` bytes from byte `at` of a slot on, whatever the slot holds. Returns as jostle_flash_erase: an error, for
+// example, where a word was programmed in part and the memory notices.
+typedef int32_t (*jostle_flash_read)(void *context,
+                                     size_t slot,
+                                     size_t at,
+                                     uint8_t *bytes,
+                                     size_t size);
+
+// Two slots of flash memory. A slot holds, from its beginning: the number of the save (8 bytes), the length of the
+// checkpoint (8), a CRC-32 of the checkpoint and these (4), all little-endian, and what fills up 32 bytes or as many as
+// are programmed at once; then the checkpoint.
+typedef struct jostle_flash {
+    // sizeof(jostle_flash).
+    uint32_t struct_size;
+    // Bytes that are programmed at once; at least 1.
+    uint32_t write_size;
+    // Bytes of each slot: as many as jostle_slots_size says, or more.
+    size_t slot_size;
+    // Erases.
+    jostle_flash_erase erase;
+    // Programs.
+    jostle_flash_program program;
+    // Reads.
+    jostle_flash_read read;
+    // Passed to the three; may be NULL.
+    void *context;
+} jostle_flash;
+
+// Where a whole checkpoint lies in flash memory. Memory-mapped, these bytes are what the jostle_checkpoint functions
+// read.
+typedef struct jostle_slot {
+    // The number of the save that made it, counted from 1.
+    uint64_t sequence;
+    // The slot, 0 or 1.
+    size_t index;
+    // Bytes of the slot before it.
+    size_t offset;
+    // Its bytes.
+    size_t size;
+} jostle_slot;
 
 // A model in training. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
 typedef struct jostle_trainer {
@@ -1467,6 +1525,70 @@ void jostle_pool_run(void *pool,
 // Pointers:
 // `pool` was made by jostle_pool_start, is not in use, and is not used again.
 void jostle_pool_stop(struct jostle_pool *pool);
+
+// The bytes that a slot must have for a checkpoint of `checkpoint_size` bytes, where `write_size` bytes are programmed
+// at once.
+//
+// Pointers:
+// `size` is writable, `error` NULL or writable.
+jostle_status jostle_slots_size(size_t checkpoint_size,
+                                uint32_t write_size,
+                                size_t *size,
+                                struct jostle_error *error);
+
+// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND where there is none. `block` is memory to work in: 32 bytes, or
+// as many as are programmed at once, or more, which is faster.
+//
+// Pointers:
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+// for so many bytes, `slot` writable, `error` NULL or writable.
+jostle_status jostle_slots_newest(const struct jostle_flash *flash,
+                                  uint8_t *block,
+                                  size_t block_size,
+                                  struct jostle_slot *slot,
+                                  struct jostle_error *error);
+
+// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole one, and
+// reads it back. Wherever the power fails meanwhile, the newest whole one is as it was, or this one is whole. `block`
+// as for jostle_slots_newest; between steps, a workspace will do.
+//
+// Pointers:
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `plan` and
+// `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `block` writable for so many bytes; `metadata` is
+// readable for `metadata_count` entries (NULL for none); `error` is NULL or writable.
+jostle_status jostle_slots_save(const struct jostle_flash *flash,
+                                const struct jostle_plan *plan,
+                                const float *parameters,
+                                size_t parameters_size,
+                                const float *frozen,
+                                size_t frozen_size,
+                                const float *optimizer,
+                                size_t optimizer_size,
+                                const struct jostle_progress *progress,
+                                const struct jostle_metadata *metadata,
+                                size_t metadata_count,
+                                uint8_t *block,
+                                size_t block_size,
+                                struct jostle_error *error);
+
+// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND where there is none. `block` as
+// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells in `error` how long
+// that is. JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
+//
+// Pointers:
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `parameters`,
+// `optimizer` and `block` are writable for so many bytes, `plan` is readable, `progress` writable, `error` NULL or
+// writable.
+jostle_status jostle_slots_load(const struct jostle_flash *flash,
+                                const struct jostle_plan *plan,
+                                float *parameters,
+                                size_t parameters_size,
+                                float *optimizer,
+                                size_t optimizer_size,
+                                uint8_t *block,
+                                size_t block_size,
+                                struct jostle_progress *progress,
+                                struct jostle_error *error);
 
 // A sentence without a full stop for a status, static and zero-terminated; "unknown status" for a number that
 // is none.

@@ -35,7 +35,7 @@ run() {
 if [ $# -gt 0 ]; then
     run "$@"
 else
-    run --lib --test causal_mask --test founding --test golden --test ops
+    run --lib --test causal_mask --test device --test founding --test golden --test ops
     run --test matmul -- --skip blocks --skip extreme
     run --test contract -- fifty_steps cached_generation
 fi

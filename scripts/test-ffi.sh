@@ -107,7 +107,7 @@ examine() {
     shift 2
     collect() { "${tools}ld" "$@" -r --gc-sections -o "$object" "$archive" 2>"$work/ld.txt"; }
     mapfile -t functions < <(header functions | grep -v '^jostle_pool_' | sed s/^/-u/)
-    mapfile -t without_checkpoints < <(printf '%s\n' "${functions[@]}" | grep -v '^-ujostle_checkpoint_')
+    mapfile -t without_checkpoints < <(printf '%s\n' "${functions[@]}" | grep -vE '^-ujostle_(checkpoint|slots)_')
 
     collect "$@" "${functions[@]}"
     # Not nm: some versions take the compiler's intermediate code, which the archive holds too, for the object's.

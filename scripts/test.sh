@@ -15,10 +15,17 @@ cargo test --locked -p jostle-ffi --features hosted -p jostle-pool
 
 # Two at a time: most of what follows is links and emulators, which use one processor each.
 others=$(mktemp)
-{ scripts/test-python.sh && scripts/link-proof.sh && scripts/test-aarch64.sh && scripts/test-thumb.sh; } >"$others" 2>&1 &
+{
+    # Devices exchange checkpoints with the Python package that its test has installed.
+    scripts/test-python.sh && scripts/test-device.sh && scripts/test-products.sh cortex-m4 cortex-m7 rv32imafc &&
+        scripts/link-proof.sh && scripts/test-aarch64.sh
+} >"$others" 2>&1 &
 running=$!
 passed=true
-{ scripts/test-ffi.sh && scripts/test-examples.sh && scripts/test-install.sh && scripts/test-instructions.sh; } || passed=false
+{
+    scripts/test-ffi.sh && scripts/test-examples.sh && scripts/test-install.sh && scripts/test-package.sh &&
+        scripts/test-instructions.sh
+} || passed=false
 wait $running || passed=false
 cat "$others"
 rm "$others"

@@ -135,6 +135,20 @@ pub enum Error {
     },
     /// A step that [`crate::Trainer::poll`] began is not done yet.
     Unfinished,
+    /// Flash memory refuses.
+    Flash {
+        /// `"erase"`, `"program"` or `"read"`.
+        operation: &'static str,
+        /// In which slot.
+        slot: usize,
+        /// The driver's own error.
+        code: i32,
+    },
+    /// Flash memory does not hold what was just programmed.
+    FlashContents {
+        /// Which slot.
+        slot: usize,
+    },
     /// The bytes are not a checkpoint of this model.
     Checkpoint(CheckpointError),
 }
@@ -248,6 +262,12 @@ impl fmt::Display for Error {
             Error::Unfinished => f.write_str("a step in pieces is not done yet"),
             Error::Budget { given, wanted } => {
                 write!(f, "a budget of {given} bytes is too small; wanted: at least {wanted}")
+            }
+            Error::Flash { operation, slot, code } => {
+                write!(f, "flash: {operation} of slot {slot}: error {code}")
+            }
+            Error::FlashContents { slot } => {
+                write!(f, "flash: slot {slot} does not hold what was programmed")
             }
             Error::Checkpoint(error) => write!(f, "checkpoint: {error}"),
         }

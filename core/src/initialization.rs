@@ -4,7 +4,7 @@ use crate::error::{Error, exact_length};
 use crate::layout::Plan;
 use crate::rng::{self, Stream};
 use crate::simd::math::log;
-use crate::simd::{self, InstructionSet, vectorized};
+use crate::simd::{self, InstructionSet, scalar, vectorized};
 
 /// The standard deviation of matrices.
 const DEVIATION: f32 = 0.02;
@@ -15,7 +15,7 @@ const DEVIATION: f32 = 0.02;
 /// Each tensor has a random stream of its own: which of them are frozen, and so left out, does not show.
 pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], seed: u64) -> Result<(), Error> {
     exact_length("parameters", parameters.len(), plan.parameters)?;
-    let residual = DEVIATION / libm::sqrtf(2.0 * plan.config.layers as f32);
+    let residual = DEVIATION / scalar::sqrt(2.0 * plan.config.layers as f32);
     let mut rest = parameters;
     for (number, tensor) in plan.tensors().enumerate().filter(|(_, tensor)| !tensor.frozen) {
         let Some(values) = rest.split_off_mut(..tensor.len()) else { break };
@@ -44,12 +44,11 @@ vectorized! {
                     *square = *x * *x + *y * *y;
                 }
             }
-            let square = V::load(&square);
-            let radius = log(square).mul(V::splat(-2.0)).div(square).sqrt().mul(V::splat(deviation));
-            let (mut first, mut second) = ([0.0; PAIRS], [0.0; PAIRS]);
-            V::load(&x).mul(radius).store(&mut first);
-            V::load(&y).mul(radius).store(&mut second);
-            for (value, normal) in values.iter_mut().zip(first.into_iter().chain(second)) {
+            simd::update_all([&mut x, &mut y], [&square], |_, [x, y]: [V; 2], [square]| {
+                let radius = log(square).mul(V::splat(-2.0)).div(square).sqrt().mul(V::splat(deviation));
+                [x.mul(radius), y.mul(radius)]
+            });
+            for (value, normal) in values.iter_mut().zip(x.into_iter().chain(y)) {
                 *value = normal;
             }
         }

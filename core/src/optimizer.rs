@@ -267,28 +267,13 @@ vectorized! {
         let (beta2, fresh2) = (V::splat(rule.beta2), V::splat(1.0 - rule.beta2));
         let (step_size, epsilon) = (V::splat(rule.step_size), V::splat(rule.epsilon));
         let scale = V::splat(rule.second_scale);
-        let apply = |x: V, m: V, v: V, g: V| {
+        simd::update_all([x, first, second], [gradient], |_, [x, m, v]: [V; 3], [g]| {
             let g = g.mul(factor);
             let m = m.mul(beta1).add(g.mul(fresh1));
             let v = v.mul(beta2).add(g.mul(g).mul(fresh2));
             let change = m.div(v.sqrt().mul(scale).add(epsilon)).mul(step_size);
-            (x.mul(keep).sub(change), m, v)
-        };
-        let (x, x_tail) = x.as_chunks_mut::<{ simd::LANES }>();
-        let (first, first_tail) = first.as_chunks_mut::<{ simd::LANES }>();
-        let (second, second_tail) = second.as_chunks_mut::<{ simd::LANES }>();
-        let (gradient, gradient_tail) = gradient.as_chunks::<{ simd::LANES }>();
-        for (((x, first), second), g) in x.iter_mut().zip(first).zip(second).zip(gradient) {
-            let (new, m, v) = apply(V::load(x), V::load(first), V::load(second), V::load(g));
-            new.store(x);
-            m.store(first);
-            v.store(second);
-        }
-        let (x, g) = (V::load_partial(x_tail), V::load_partial(gradient_tail));
-        let (new, m, v) = apply(x, V::load_partial(first_tail), V::load_partial(second_tail), g);
-        new.store_partial(x_tail);
-        m.store_partial(first_tail);
-        v.store_partial(second_tail);
+            [x.mul(keep).sub(change), m, v]
+        });
     }
 }
 

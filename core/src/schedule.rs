@@ -114,12 +114,20 @@ impl Schedule {
         // Here begin <= step < steps: the divisor is at least 1.
         let ratio = step.saturating_sub(begin) as f64 / self.steps.saturating_sub(begin) as f64;
         let share = match self.decay {
-            Decay::Cosine { .. } => 0.5 * (1.0 + libm::cos(core::f64::consts::PI * ratio)),
+            Decay::Cosine { .. } => 0.5 * (1.0 + cos_of_half_turn(core::f64::consts::PI * ratio)),
             _ => 1.0 - ratio,
         };
         let last = f64::from(last);
         (last + share * (peak - last)) as f32
     }
+}
+
+/// The cosine from 0 to pi. The upper half of the angle's bits is compared, which the cosine looks at as well, so that
+/// compilers see that its reduction of great angles, most of its code, is not needed.
+fn cos_of_half_turn(angle: f64) -> f64 {
+    const UPPER_OF_PI: u32 = (core::f64::consts::PI.to_bits() >> 32) as u32;
+    let upper = (angle.to_bits() >> 32) as u32;
+    if upper > UPPER_OF_PI { -1.0 } else { libm::cos(angle) }
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub struct jostle_metadata {
 pub const JOSTLE_METADATA_MOST: usize = 16;
 
 /// Metadata entries as pairs of text.
-struct Pairs<'a> {
+pub(crate) struct Pairs<'a> {
     pairs: [(&'a str, &'a str); JOSTLE_METADATA_MOST],
     count: usize,
 }
@@ -43,7 +43,7 @@ struct Pairs<'a> {
 impl<'a> Pairs<'a> {
     /// # Safety
     /// `metadata` is readable for `count` entries, and their strings are.
-    unsafe fn new(metadata: *const jostle_metadata, count: usize) -> Result<Pairs<'a>, Refusal> {
+    pub unsafe fn new(metadata: *const jostle_metadata, count: usize) -> Result<Pairs<'a>, Refusal> {
         let mut pairs = [("", ""); JOSTLE_METADATA_MOST];
         for index in 0..count {
             let place = pairs.get_mut(index).ok_or(Error::TooLarge { what: "metadata" })?;
@@ -58,7 +58,7 @@ impl<'a> Pairs<'a> {
         Ok(Pairs { pairs, count })
     }
 
-    fn get(&self) -> &[(&'a str, &'a str)] {
+    pub fn get(&self) -> &[(&'a str, &'a str)] {
         self.pairs.get(..self.count).unwrap_or_default()
     }
 }

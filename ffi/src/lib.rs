@@ -12,6 +12,7 @@
 //! | [`trainer`] | training steps and evaluation |
 //! | [`generator`] | the model in use |
 //! | [`checkpoint`] | to bytes and back |
+//! | [`slots`] | checkpoints in flash memory |
 //! | [`ops`] | the operations alone |
 //! | `pool` | threads of the library's own; only with the feature `hosted` |
 //!
@@ -30,6 +31,7 @@ pub mod ops;
 pub mod plan;
 #[cfg(feature = "hosted")]
 pub mod pool;
+pub mod slots;
 pub mod status;
 pub mod trainer;
 

@@ -54,7 +54,7 @@ pub enum jostle_status {
     JOSTLE_PLAN = 19,
     /// A part of the learning-rate schedule is longer than the room left for it.
     JOSTLE_STEPS = 20,
-    /// There is no tensor, or no metadata, of that name or number.
+    /// There is no tensor or metadata of that name or number, or no checkpoint in flash memory.
     JOSTLE_NOT_FOUND = 21,
     /// A string is not UTF-8.
     JOSTLE_NOT_UTF8 = 22,
@@ -89,6 +89,10 @@ pub enum jostle_status {
     JOSTLE_CHECKPOINT_CONFIGURATION = 48,
     /// A metadata key is reserved or occurs twice.
     JOSTLE_CHECKPOINT_KEY = 49,
+    /// A function of a jostle_flash has returned an error.
+    JOSTLE_FLASH = 50,
+    /// Flash memory does not hold what was just programmed.
+    JOSTLE_FLASH_CONTENTS = 51,
     /// A refusal that this version of the header has no number for.
     JOSTLE_OTHER = 99,
 }
@@ -96,7 +100,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 impl jostle_status {
-    const ALL: [jostle_status; 39] = [
+    const ALL: [jostle_status; 41] = [
         JOSTLE_OK,
         JOSTLE_NULL_POINTER,
         JOSTLE_MISALIGNED,
@@ -135,6 +139,8 @@ impl jostle_status {
         JOSTLE_CHECKPOINT_METADATA,
         JOSTLE_CHECKPOINT_CONFIGURATION,
         JOSTLE_CHECKPOINT_KEY,
+        JOSTLE_FLASH,
+        JOSTLE_FLASH_CONTENTS,
         JOSTLE_OTHER,
     ];
 
@@ -178,6 +184,8 @@ impl jostle_status {
             JOSTLE_CHECKPOINT_METADATA => c"the checkpoint's metadata is missing or malformed",
             JOSTLE_CHECKPOINT_CONFIGURATION => c"the checkpoint is of another model",
             JOSTLE_CHECKPOINT_KEY => c"a metadata key is reserved or occurs twice",
+            JOSTLE_FLASH => c"flash memory refuses",
+            JOSTLE_FLASH_CONTENTS => c"flash memory does not hold what was programmed",
             JOSTLE_OTHER => c"refused",
         }
     }
@@ -195,9 +203,10 @@ pub struct jostle_error {
     pub what: [c_char; 48],
     /// JOSTLE_OUT_OF_RANGE: the range that was wanted, in words; zero-terminated; otherwise empty.
     pub range: [c_char; 48],
-    /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; else 0.
+    /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
+    /// slot; else 0.
     pub index: i64,
-    /// What was given, in bytes for buffers; 0 where there is nothing to tell.
+    /// What was given, in bytes for buffers; JOSTLE_FLASH: the function's error; 0 where there is nothing to tell.
     pub given: i64,
     /// What was wanted, in bytes for buffers; 0 where there is nothing to tell.
     pub wanted: i64,
@@ -345,6 +354,12 @@ fn core_details(error: Error) -> (jostle_status, Details) {
             let (given, wanted) = (given.unwrap_or(i64::MAX), wanted.unwrap_or(i64::MAX));
             (JOSTLE_STEPS, Details { what, given, wanted, ..none })
         }
+        Error::Flash { operation, slot, code } => {
+            (JOSTLE_FLASH, Details { what: operation, index: slot, given: i64::from(code), ..none })
+        }
+        Error::FlashContents { slot } => {
+            (JOSTLE_FLASH_CONTENTS, Details { what: "slot", index: slot, ..none })
+        }
         Error::Checkpoint(error) => checkpoint_details(error),
         _ => (JOSTLE_OTHER, none),
     }
@@ -469,6 +484,7 @@ impl jostle_error {
             Some(JOSTLE_CHECKPOINT_CHECKSUM) => {
                 write!(sink, ": its checksum is {:08x}; it states {:08x}", self.given, self.wanted)
             }
+            Some(JOSTLE_FLASH) => write!(sink, " of slot {}: error {}", self.index, self.given),
             Some(JOSTLE_UNKNOWN_CHOICE) => write!(sink, " is {}", self.given),
             Some(JOSTLE_ZERO) => Ok(()),
             _ if self.wanted != 0 => write!(sink, ": given {}, wanted {}", self.given, self.wanted),

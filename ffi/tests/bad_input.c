@@ -848,6 +848,181 @@ static void test_checkpoints(void)
     refuse_file("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, JOSTLE_CHECKPOINT_METADATA, 1);
 }
 
+/* Flash memory. */
+
+enum { SLOT = 12288, WRITE_SIZE = 8 };
+static unsigned char flash_memory[2][SLOT];
+
+static int32_t erase_flash(void *context, size_t slot)
+{
+    (void)context;
+    memset(flash_memory[slot], 0xFF, SLOT);
+    return 0;
+}
+
+static int32_t program_flash(void *context, size_t slot, size_t at, const uint8_t *bytes, size_t size)
+{
+    (void)context;
+    if (at % WRITE_SIZE || size % WRITE_SIZE)
+        return -1;
+    memcpy(flash_memory[slot] + at, bytes, size);
+    return 0;
+}
+
+static int32_t read_flash(void *context, size_t slot, size_t at, uint8_t *bytes, size_t size)
+{
+    (void)context;
+    memcpy(bytes, flash_memory[slot] + at, size);
+    return 0;
+}
+
+static int32_t refuse_erase(void *context, size_t slot)
+{
+    (void)context, (void)slot;
+    return -77;
+}
+
+static int32_t refuse_program(void *context, size_t slot, size_t at, const uint8_t *bytes, size_t size)
+{
+    (void)bytes, (void)at, (void)size;
+    return refuse_erase(context, slot);
+}
+
+static int32_t pretend_program(void *context, size_t slot, size_t at, const uint8_t *bytes, size_t size)
+{
+    (void)bytes, (void)at, (void)size, (void)context, (void)slot;
+    return 0;
+}
+
+static int32_t refuse_read(void *context, size_t slot, size_t at, uint8_t *bytes, size_t size)
+{
+    (void)bytes, (void)at, (void)size;
+    return refuse_erase(context, slot);
+}
+
+static void add_flash(void)
+{
+    const jostle_flash flash = {
+        .struct_size = sizeof flash, .write_size = WRITE_SIZE, .slot_size = SLOT,
+        .erase = erase_flash, .program = program_flash, .read = read_flash,
+    };
+    const jostle_flash none = {.struct_size = 0};
+    structure("flash", &flash, sizeof flash)->alignment = sizeof(void *);
+    unsigned char *memory = find("flash")->memory;
+    bad(memory + offsetof(jostle_flash, erase), &none.erase, sizeof none.erase, JOSTLE_NULL_POINTER, "erase");
+    bad(memory + offsetof(jostle_flash, program), &none.program, sizeof none.program, JOSTLE_NULL_POINTER, "program");
+    bad(memory + offsetof(jostle_flash, read), &none.read, sizeof none.read, JOSTLE_NULL_POINTER, "read");
+    bad_u32("flash", offsetof(jostle_flash, write_size), 0, JOSTLE_ZERO, "write_size");
+    const jostle_flash failing = {.struct_size = 0, .read = refuse_read};
+    bad(memory + offsetof(jostle_flash, read), &failing.read, sizeof failing.read, JOSTLE_FLASH, "read");
+}
+
+/* May be of any length: there is no least one that is the same for all calls. */
+static void add_block(size_t bytes)
+{
+    static const size_t none = 0, short_size = 31;
+    argument("block", WRITTEN | WORKSPACE | BUFFER, 1, bytes, NULL);
+    bad(find("block")->size_at, &short_size, sizeof short_size, JOSTLE_BUFFER_TOO_SHORT, "block");
+    bad(find("block")->size_at, &none, sizeof none, JOSTLE_BUFFER_TOO_SHORT, "block");
+    bad_u32("flash", offsetof(jostle_flash, write_size), (uint32_t)bytes + 1, JOSTLE_BUFFER_TOO_SHORT, "block");
+}
+
+static jostle_status call_slots_size(void)
+{
+    return CALL(jostle_slots_size)(N("checkpoint_size"), (uint32_t)N("write_size"), P("size"), error);
+}
+
+static jostle_status call_slots_newest(void)
+{
+    return CALL(jostle_slots_newest)(P("flash"), P("block"), S("block"), P("slot"), error);
+}
+
+static jostle_status call_slots_save(void)
+{
+    return CALL(jostle_slots_save)(P("flash"), P("plan"), P("parameters"), S("parameters"), NULL, 0,
+                                   P("optimizer"), S("optimizer"), P("progress"), P("metadata"), N("metadata_count"), P("block"),
+                                   S("block"), error);
+}
+
+static jostle_status call_slots_load(void)
+{
+    return CALL(jostle_slots_load)(P("flash"), P("plan"), P("parameters"), S("parameters"), P("optimizer"),
+                                   S("optimizer"), P("block"), S("block"), P("progress"), error);
+}
+
+static void test_slots(void)
+{
+    begin();
+    number("checkpoint_size", 1000);
+    number("write_size", WRITE_SIZE);
+    bad_number("write_size", 0, JOSTLE_ZERO, "write_size");
+    bad_number("checkpoint_size", SIZE_MAX, JOSTLE_TOO_LARGE, "slot");
+    OUTPUT("size", size_t);
+    exercise("jostle_slots_size", call_slots_size);
+
+    memset(flash_memory, 0xFF, sizeof flash_memory);
+    begin();
+    add_plan();
+    add_flash();
+    add_metadata();
+    add_parameters();
+    read_floats("optimizer", plan.optimizer_size / sizeof(float));
+    find("optimizer")->is |= OPTIONAL;
+    argument("progress", READ, 8, sizeof progress, &progress);
+    add_block(100);
+    size_t size, slot_size;
+    const unsigned char *bytes = a_checkpoint(&size);
+    jostle_error e;
+    ok(jostle_slots_size(size, WRITE_SIZE, &slot_size, &e), &e, "slots' size");
+    bad_size("flash", offsetof(jostle_flash, slot_size), slot_size - 1, JOSTLE_BUFFER_TOO_SHORT, "slot");
+    unsigned char *memory = find("flash")->memory;
+    const jostle_flash failing = {.erase = refuse_erase, .program = refuse_program};
+    const jostle_flash pretending = {.program = pretend_program};
+    bad(memory + offsetof(jostle_flash, erase), &failing.erase, sizeof failing.erase, JOSTLE_FLASH, "erase");
+    bad(memory + offsetof(jostle_flash, program), &failing.program, sizeof failing.program, JOSTLE_FLASH, "program");
+    bad(memory + offsetof(jostle_flash, program), &pretending.program, sizeof pretending.program, JOSTLE_FLASH_CONTENTS,
+        "slot");
+    exercise("jostle_slots_save", call_slots_save);
+
+    memset(flash_memory, 0xFF, sizeof flash_memory);
+    begin();
+    add_flash();
+    add_block(100);
+    OUTPUT("slot", jostle_slot);
+    static const float zeros[4096];
+    static unsigned char block[16384];
+    const jostle_metadata metadata = {"note", "hello"};
+    jostle_flash flash;
+    memcpy(&flash, find("flash")->memory, sizeof flash);
+    for (int i = 0; i < 2; i++)
+        ok(jostle_slots_save(&flash, &plan, zeros, plan.parameters_size, NULL, 0, zeros, plan.optimizer_size, &progress,
+                             &metadata, 1, block, sizeof block, &e), &e, "save");
+    exercise("jostle_slots_newest", call_slots_newest);
+    jostle_slot slot;
+    ok(jostle_slots_newest(&flash, block, sizeof block, &slot, &e), &e, "newest");
+    check(slot.index == 1 && slot.sequence == 2 && slot.offset == 32 && slot.size == size, "the second save");
+    check(memcmp(flash_memory[1] + slot.offset, bytes, size) == 0, "a slot has other bytes than jostle_checkpoint_write's");
+
+    begin();
+    add_flash();
+    add_plan();
+    write_floats("parameters", plan.parameter_count);
+    write_floats("optimizer", plan.optimizer_size / sizeof(float))->is |= OPTIONAL;
+    OUTPUT("progress", jostle_progress);
+    size_t header = (size_t)bytes[0] | (size_t)bytes[1] << 8, shorter = header - 1;
+    add_block(header);
+    bad(find("block")->size_at, &shorter, sizeof shorter, JOSTLE_BUFFER_TOO_SHORT, "block");
+    exercise("jostle_slots_load", call_slots_load);
+    jostle_config other = config;
+    jostle_plan another;
+    other.activation = JOSTLE_GELU_TANH;
+    ok(jostle_plan_init(&another, &other, &options, &e), &e, "another plan");
+    memcpy(find("plan")->memory, &another, sizeof another);
+    refused("another model", run_once("another model", &told.error), JOSTLE_CHECKPOINT_CONFIGURATION, NULL);
+    memset(flash_memory, 0xFF, sizeof flash_memory);
+    refused("no checkpoint", run_once("no checkpoint", &told.error), JOSTLE_NOT_FOUND, "checkpoint");
+}
+
 /* The operations alone. */
 
 static jostle_status call_matmul(void)
@@ -1327,6 +1502,16 @@ static void test_messages(void)
     check(e.index == 99, "a tensor's number");
     message_is(&e, "there is nothing of that name or number: tensor: number 99");
 
+    const jostle_flash no_flash = {.struct_size = sizeof no_flash, .write_size = 1, .slot_size = 1 << 16,
+                                   .erase = refuse_erase, .program = pretend_program, .read = read_flash};
+    const jostle_progress done = {1, 1};
+    static float values[4096];
+    unsigned char block[32];
+    need(jostle_slots_save(&no_flash, &plan, values, plan.parameters_size, NULL, 0, NULL, 0, &done, NULL, 0, block, sizeof block,
+                           &e) == JOSTLE_FLASH, "flash memory");
+    check(e.index == 0 && e.given == -77 && e.wanted == 0, "flash memory's numbers");
+    message_is(&e, "flash memory refuses: erase of slot 0: error -77");
+
     static const struct {
         float value;
         const char *text;
@@ -1345,7 +1530,7 @@ static void test_messages(void)
 
     /* Numbers that no version gives, and text without an end. */
     check(strcmp(CALL(jostle_status_string)(JOSTLE_OK), "success") == 0, "success");
-    check(strcmp(jostle_status_string(-1), "unknown status") == 0 && strcmp(jostle_status_string(50), "unknown status") == 0,
+    check(strcmp(jostle_status_string(-1), "unknown status") == 0 && strcmp(jostle_status_string(70), "unknown status") == 0,
           "a status that is none");
     memset(&e, 'x', sizeof e);
     char text[300];
@@ -1393,6 +1578,7 @@ int main(void)
     test_frozen();
     test_generators();
     test_checkpoints();
+    test_slots();
     test_products();
     test_attention();
     test_rows();

@@ -6,13 +6,13 @@ use core::fmt;
 #[cfg(target_arch = "arm")]
 global_asm!(
     ".section .vectors,\"a\",%progbits",
-    ".word 0x20400000",
+    ".word stack",
     ".word start",
     ".text",
     ".thumb_func",
     ".type start,%function",
     "start:",
-    // Where there is a floating-point unit, it is off after reset.
+    // Where there is a floating-point unit, it is off after reset; elsewhere this changes nothing.
     "ldr r0, =0xe000ed88",
     "ldr r1, =0xf00000",
     "str r1, [r0]",
@@ -68,9 +68,14 @@ pub fn stop(code: usize) -> ! {
     loop {}
 }
 
-/// Instructions since some moment, in steps of forty on Arm, where it is time that the emulator counts.
+/// Instructions since some moment, in steps of some tens on Arm, where it is time that the emulator counts: a
+/// nanosecond for each.
 #[cfg(target_arch = "arm")]
 pub fn instructions() -> u32 {
+    unsafe extern "C" {
+        /// Its address is the nanoseconds of a tick.
+        static tick: u8;
+    }
     const SYSTICK: *mut u32 = 0xe000_e010 as *mut u32;
     // SAFETY: the timer's registers: control, reload, and value, which counts down from 2^24 - 1.
     unsafe {
@@ -81,7 +86,7 @@ pub fn instructions() -> u32 {
             // The first period begins a tick later.
             while SYSTICK.add(2).read_volatile() == 0 {}
         }
-        40 * (0xff_ffff - SYSTICK.add(2).read_volatile())
+        (&raw const tick as u32).wrapping_mul(0xff_ffff - SYSTICK.add(2).read_volatile())
     }
 }
 

@@ -10,7 +10,7 @@ use jostle::{
 
 use crate::{CONFIG, Memory, OPTIONS, unknown};
 
-fn plan() -> Result<Plan, Error> {
+pub fn plan() -> Result<Plan, Error> {
     Plan::new(&black_box(CONFIG), &black_box(OPTIONS))
 }
 

@@ -3,7 +3,6 @@
 
 use core::fmt::{self, Write};
 
-use super::write::Sink;
 use crate::error::{CheckpointError, Error};
 
 /// A place in the header.
@@ -125,6 +124,17 @@ impl<'a> Text<'a> {
     /// The text where no character of it is escaped.
     pub(super) fn plain(self) -> Option<&'a str> {
         if self.0.contains('\\') { None } else { Some(self.0) }
+    }
+}
+
+/// Formats into a slice that was measured before.
+struct Sink<'a>(&'a mut [u8]);
+
+impl Write for Sink<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let target = self.0.split_off_mut(..text.len()).ok_or(fmt::Error)?;
+        target.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
+        Ok(())
     }
 }
 

@@ -2,9 +2,9 @@
 //! Numbers stand as Rust displays them, floats as the shortest decimal that reads back to the same bits.
 
 use core::fmt::Display;
-use core::str::FromStr;
 
-use super::Checkpoint;
+use super::decimal::{self, Decimal};
+use super::read::Header;
 use crate::config::{Activation, Config, Dropout};
 use crate::error::{CheckpointError, Error};
 
@@ -52,7 +52,7 @@ pub(super) fn model<E>(
     each(ACTIVATION, &label(config.activation))?;
     each(BIAS, &config.bias)?;
     each(TIED, &config.tied)?;
-    each(NORM_EPSILON, &config.norm_epsilon)
+    each(NORM_EPSILON, &Decimal(config.norm_epsilon))
 }
 
 /// Visits what matters only while training.
@@ -60,40 +60,50 @@ pub(super) fn training<E>(
     config: &Config,
     mut each: impl FnMut(&'static str, &dyn Display) -> Result<(), E>,
 ) -> Result<(), E> {
-    each(EMBEDDING_DROPOUT, &config.dropout.embedding)?;
-    each(ATTENTION_DROPOUT, &config.dropout.attention)?;
-    each(ATTENTION_PROJECTION_DROPOUT, &config.dropout.attention_projection)?;
-    each(MLP_PROJECTION_DROPOUT, &config.dropout.mlp_projection)
+    each(EMBEDDING_DROPOUT, &Decimal(config.dropout.embedding))?;
+    each(ATTENTION_DROPOUT, &Decimal(config.dropout.attention))?;
+    each(ATTENTION_PROJECTION_DROPOUT, &Decimal(config.dropout.attention_projection))?;
+    each(MLP_PROJECTION_DROPOUT, &Decimal(config.dropout.mlp_projection))
 }
 
 /// The value of a key that must be there.
-pub(super) fn get<T: FromStr>(checkpoint: &Checkpoint, key: &'static str) -> Result<T, Error> {
-    let text = checkpoint.metadata(key).and_then(|text| text.plain());
-    text.and_then(|text| text.parse().ok()).ok_or(CheckpointError::Metadata { key }.into())
+fn get<T>(header: &Header, key: &'static str, read: fn(&str) -> Option<T>) -> Result<T, Error> {
+    let text = header.metadata(key).and_then(|text| text.plain());
+    text.and_then(read).ok_or(CheckpointError::Metadata { key }.into())
 }
 
-/// The configuration that a checkpoint states, validated.
-pub(super) fn config(checkpoint: &Checkpoint) -> Result<Config, Error> {
+pub(super) fn number(header: &Header, key: &'static str) -> Result<u64, Error> {
+    get(header, key, |text| text.parse().ok())
+}
+
+/// The configuration that a header states, validated.
+pub(super) fn config(header: &Header) -> Result<Config, Error> {
     let activation = [Activation::Gelu, Activation::GeluTanh]
         .into_iter()
-        .find(|known| checkpoint.metadata(ACTIVATION).is_some_and(|text| text.is(label(*known))));
+        .find(|known| header.metadata(ACTIVATION).is_some_and(|text| text.is(label(*known))));
+    let size = |key| -> Result<usize, Error> {
+        let number = number(header, key)?;
+        usize::try_from(number).map_err(|_| CheckpointError::Metadata { key }.into())
+    };
+    let float = |key| get(header, key, decimal::parse);
+    let truth = |key| get(header, key, |text| text.parse().ok());
     let config = Config {
-        vocab: get(checkpoint, VOCAB)?,
-        context: get(checkpoint, CONTEXT)?,
-        layers: get(checkpoint, LAYERS)?,
-        heads: get(checkpoint, HEADS)?,
-        width: get(checkpoint, WIDTH)?,
-        hidden: get(checkpoint, HIDDEN)?,
+        vocab: size(VOCAB)?,
+        context: size(CONTEXT)?,
+        layers: size(LAYERS)?,
+        heads: size(HEADS)?,
+        width: size(WIDTH)?,
+        hidden: size(HIDDEN)?,
         dropout: Dropout {
-            embedding: get(checkpoint, EMBEDDING_DROPOUT)?,
-            attention: get(checkpoint, ATTENTION_DROPOUT)?,
-            attention_projection: get(checkpoint, ATTENTION_PROJECTION_DROPOUT)?,
-            mlp_projection: get(checkpoint, MLP_PROJECTION_DROPOUT)?,
+            embedding: float(EMBEDDING_DROPOUT)?,
+            attention: float(ATTENTION_DROPOUT)?,
+            attention_projection: float(ATTENTION_PROJECTION_DROPOUT)?,
+            mlp_projection: float(MLP_PROJECTION_DROPOUT)?,
         },
         activation: activation.ok_or(CheckpointError::Metadata { key: ACTIVATION })?,
-        bias: get(checkpoint, BIAS)?,
-        tied: get(checkpoint, TIED)?,
-        norm_epsilon: get(checkpoint, NORM_EPSILON)?,
+        bias: truth(BIAS)?,
+        tied: truth(TIED)?,
+        norm_epsilon: float(NORM_EPSILON)?,
     };
     config.validate()?;
     Ok(config)

@@ -1,5 +1,5 @@
 //! Checkpoints: save and resume, bit for bit, in the [safetensors] format, from and to the caller's bytes.
-//! Knows nothing of files on a disk, nor of what the numbers mean.
+//! Knows nothing of files on a disk, nor of what the numbers mean. [`slots`] keeps them in flash memory.
 //!
 //! A file holds the parameters under Hugging Face GPT-2's names, the optimiser's state under the same names
 //! with a prefix (`optimizer.first_moment.`, `optimizer.second_moment.` or `optimizer.momentum.`), and, as text
@@ -34,9 +34,12 @@
 //! [safetensors]: https://github.com/huggingface/safetensors
 
 mod crc;
+mod decimal;
 mod header;
 mod json;
 mod metadata;
+mod read;
+pub mod slots;
 mod write;
 
 pub use header::Pairs;
@@ -44,10 +47,10 @@ pub use json::{Chars, Text};
 pub use write::{size, write};
 
 use crate::config::Config;
-use crate::error::{CheckpointError, Error, exact_length};
+use crate::error::{CheckpointError, Error};
 use crate::layout::{OptimizerState, Plan, Tensor};
 use crc::Crc;
-use header::{Item, Items};
+use read::Header;
 
 /// Bytes: safetensors' own limit.
 const LONGEST_HEADER: usize = 100_000_000;
@@ -98,8 +101,7 @@ fn has_part(part: usize, tensor: &Tensor) -> bool {
 /// A safetensors file whose structure, and checksum if it is a checkpoint, have been found right.
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpoint<'a> {
-    items: Items<'a>,
-    pairs: Option<Pairs<'a>>,
+    header: Header<'a>,
     data: &'a [u8],
 }
 
@@ -115,60 +117,22 @@ impl<'a> Checkpoint<'a> {
     pub fn new(bytes: &'a [u8]) -> Result<Checkpoint<'a>, Error> {
         let truncated = |wanted| CheckpointError::Truncated { given: bytes.len(), wanted };
         let (length, rest) = bytes.split_first_chunk::<8>().ok_or(truncated(8))?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
-        if length > LONGEST_HEADER {
-            return Err(CheckpointError::Header { at: 0 }.into());
-        }
-        let data_at = length + 8;
-        let (text, data) = rest.split_at_checked(length).ok_or(truncated(data_at))?;
-        let text = core::str::from_utf8(text)
-            .map_err(|error| CheckpointError::Header { at: error.valid_up_to().saturating_add(8) })?;
-        let items = Items::new(text, data_at)?;
-
-        let (mut pairs, mut tensors, mut sum, mut end) = (None, 0_u64, 0_usize, 0);
-        let mut all = items;
-        while let Some(item) = all.next()? {
-            match item {
-                Item::Metadata(found) => {
-                    if pairs.replace(found).is_some() {
-                        return Err(CheckpointError::Duplicate { at: found.at() }.into());
-                    }
-                }
-                Item::Tensor(entry) => {
-                    tensors += 1;
-                    sum = sum.saturating_add(entry.end.saturating_sub(entry.begin));
-                    end = entry.end.max(end);
-                }
-            }
-        }
-        let keys = pairs.map_or(0, |pairs| pairs.count() as u64);
-        if tensors.max(keys).saturating_mul(length as u64) > MOST_COMPARISONS {
-            return Err(Error::TooLarge { what: "checkpoint header" });
-        }
-        if end > data.len() {
-            return Err(truncated(data_at.saturating_add(end)).into());
-        }
-        for given in [sum, items.covered()?] {
-            if given != data.len() {
-                return Err(CheckpointError::Offsets { given, wanted: data.len() }.into());
-            }
-        }
-        if let Some(pairs) = pairs {
-            check(bytes, pairs)?;
-            pairs.no_duplicates()?;
-        }
-        items.no_duplicates()?;
-        Ok(Checkpoint { items, pairs, data })
+        let length = read::header_length(*length)?;
+        let (text, data) = rest.split_at_checked(length).ok_or(truncated(length + 8))?;
+        let header = Header::new(text, data.len())?;
+        check(bytes, &header)?;
+        header.no_duplicates()?;
+        Ok(Checkpoint { header, data })
     }
 
     /// The value of a metadata key, the caller's or the engine's own.
     pub fn metadata(&self, key: &str) -> Option<Text<'a>> {
-        self.pairs().find(|(name, _)| name.is(key)).map(|(_, value)| value)
+        self.header.metadata(key)
     }
 
     /// All metadata, in the file's order.
     pub fn pairs(&self) -> Pairs<'a> {
-        self.pairs.unwrap_or_default()
+        self.header.pairs()
     }
 
     /// The configuration of the model in a checkpoint.
@@ -177,7 +141,7 @@ impl<'a> Checkpoint<'a> {
     /// [`CheckpointError::Metadata`] where the file states none, or not in full; the errors of
     /// [`Config::validate`].
     pub fn config(&self) -> Result<Config, Error> {
-        metadata::config(self)
+        self.header.config()
     }
 
     /// How far training had come.
@@ -185,10 +149,7 @@ impl<'a> Checkpoint<'a> {
     /// # Errors
     /// [`CheckpointError::Metadata`] where the file does not say.
     pub fn progress(&self) -> Result<Progress, Error> {
-        Ok(Progress {
-            step: metadata::get(self, metadata::STEP)?,
-            seed: metadata::get(self, metadata::SEED)?,
-        })
+        self.header.progress()
     }
 
     /// Reads a checkpoint into `parameters` ([`Plan::parameters`] numbers; those of frozen tensors are passed over) and, unless it is `None`, the
@@ -224,105 +185,22 @@ impl<'a> Checkpoint<'a> {
     }
 
     fn copy(&self, plan: &Plan, parameters: &mut [f32], optimizer: Option<&mut [f32]>) -> Result<(), Error> {
-        exact_length("parameters", parameters.len(), plan.parameters)?;
-        if let Some(state) = &optimizer {
-            exact_length("optimizer state", state.len(), plan.optimizer)?;
-        }
-        if is_checkpoint(self.pairs()) {
-            metadata::model(&plan.config, |key, wanted| match self.metadata(key) {
-                Some(given) if given.chars().is(wanted) => Ok(()),
-                Some(_) => Err(CheckpointError::Configuration { key }),
-                None => Err(CheckpointError::Metadata { key }),
-            })?;
-        }
-        let prefixes = prefixes(plan, optimizer.is_some());
-        let state = optimizer.unwrap_or_default();
-        // Twice: the first time, only to find that nothing is missing.
-        self.visit(plan, prefixes, |_, _, _| ())?;
-        self.visit(plan, prefixes, |part, tensor, bytes| {
-            if tensor.frozen {
-                return;
-            }
-            let (buffer, offset) = match part.checked_sub(1) {
-                None => (&mut *parameters, tensor.offset),
-                Some(part) => {
-                    (&mut *state, part.saturating_mul(plan.parameters).saturating_add(tensor.offset))
-                }
-            };
-            let target = buffer.get_mut(offset..).unwrap_or_default();
-            for (place, number) in target.iter_mut().zip(bytes.as_chunks::<4>().0) {
+        self.header.copy(plan, parameters, optimizer, |begin, numbers| {
+            let bytes = self.data.get(begin..).unwrap_or_default();
+            for (place, number) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 *place = f32::from_le_bytes(*number);
             }
+            Ok(())
         })
     }
-
-    /// Finds each tensor of the plan once for each prefix, and passes the prefix's number, the tensor and its
-    /// bytes, which are as many as its shape says.
-    fn visit(
-        &self,
-        plan: &Plan,
-        prefixes: &[&str],
-        mut found: impl FnMut(usize, &Tensor, &'a [u8]),
-    ) -> Result<(), Error> {
-        let count = plan.tensors().count();
-        let wanted = |part| plan.tensors().filter(move |tensor| has_part(part, tensor)).count();
-        let (mut left, mut items) = ((0..prefixes.len()).map(wanted).sum::<usize>(), self.items);
-        // Most files list tensors in the model's order: look from where the last was found.
-        let mut tensors = plan.tensors().enumerate();
-        while let Some(entry) = items.tensor()? {
-            // Backwards, since the empty prefix fits all.
-            let parts = prefixes.iter().enumerate().rev();
-            let named = parts.filter_map(|(part, prefix)| Some((part, entry.name().after(prefix)?))).next();
-            let Some((part, name)) = named else { continue };
-            let same = |(_, tensor): &(usize, Tensor)| name.clone().is(&tensor.name);
-            let place = tensors.find(same).or_else(|| {
-                tensors = plan.tensors().enumerate();
-                tensors.find(same)
-            });
-            let Some((index, tensor)) = place.filter(|(_, tensor)| has_part(part, tensor)) else { continue };
-            let wrong = CheckpointError::Shape { tensor: part.saturating_mul(count).saturating_add(index) };
-            if !entry.is_f32 || entry.rank != tensor.rank || entry.shape != tensor.shape {
-                return Err(wrong.into());
-            }
-            let bytes = self.data.get(entry.begin..entry.end).unwrap_or_default();
-            if bytes.len() != tensor.len().saturating_mul(4) {
-                return Err(wrong.into());
-            }
-            found(part, &tensor, bytes);
-            left = left.saturating_sub(1);
-        }
-        // No name occurs twice, so as many as wanted are all that are wanted.
-        if left == 0 { Ok(()) } else { Err(self.missing(plan, prefixes)) }
-    }
-
-    /// Which tensor of the plan is missing.
-    fn missing(&self, plan: &Plan, prefixes: &[&str]) -> Error {
-        let all = prefixes.iter().enumerate();
-        let wanted = all.flat_map(|part| plan.tensors().map(move |tensor| (part, tensor))).enumerate();
-        for (tensor, ((_, prefix), wanted)) in
-            wanted.filter(|(_, ((part, _), tensor))| has_part(*part, tensor))
-        {
-            let (mut items, mut found) = (self.items, false);
-            while let Ok(Some(entry)) = items.tensor() {
-                found |= entry.name().after(prefix).is_some_and(|name| name.is(&wanted.name));
-            }
-            if !found {
-                return CheckpointError::Missing { tensor }.into();
-            }
-        }
-        Error::Plan { what: "all tensors" }
-    }
-}
-
-fn is_checkpoint(mut pairs: Pairs) -> bool {
-    pairs.any(|(key, _)| key.chars().after(metadata::OWN).is_some())
 }
 
 /// Compares a checkpoint's checksum, which covers the file as it is with zeros in the checksum's own place.
-fn check(bytes: &[u8], mut pairs: Pairs) -> Result<(), Error> {
-    if !is_checkpoint(pairs) {
+fn check(bytes: &[u8], header: &Header) -> Result<(), Error> {
+    if !header.is_checkpoint() {
         return Ok(());
     }
+    let mut pairs = header.pairs();
     let malformed = CheckpointError::Metadata { key: metadata::CHECKSUM };
     while let Some(pair) = pairs.step()? {
         if !pair.key.is(metadata::CHECKSUM) {

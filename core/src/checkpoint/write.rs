@@ -1,4 +1,5 @@
-//! Writing a checkpoint. The header is formatted by one function, once to be measured and once to be kept.
+//! Writing a checkpoint, a piece at a time. The header is formatted by one function: to be measured, to be summed up,
+//! and to be kept.
 
 use core::fmt::{self, Write};
 
@@ -6,30 +7,26 @@ use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, meta
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::Plan;
 
-/// The header up to the checksum, which thereby always stands at [`CHECKSUM_AT`].
+/// The header up to the checksum.
 const OPENING: &str = "{\"__metadata__\":{\"format\":\"pt\",\"jostle.checksum\":\"";
-const CHECKSUM_AT: usize = 8 + OPENING.len();
-/// What stands in the checksum's place while the checksum is computed.
+/// Bytes of a piece of the data.
+const PIECE: usize = 256;
+/// What stands in the checksum's place while the checksum is computed: 0, as it is formatted.
 pub(super) const NO_CHECKSUM: &str = "00000000";
 
-/// Formats into a slice that was measured before.
-pub(super) struct Sink<'a>(pub &'a mut [u8]);
+/// Where a checkpoint's bytes go, a piece at a time.
+pub(super) type Put<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Error>;
 
-impl Write for Sink<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        let target = self.0.split_off_mut(..text.len()).ok_or(fmt::Error)?;
-        target.iter_mut().zip(text.bytes()).for_each(|(place, byte)| *place = byte);
-        Ok(())
-    }
+/// Passes on what is formatted, and keeps the error that stops it.
+struct Pieces<'a, 'b> {
+    put: &'a mut Put<'b>,
+    stopped: Result<(), Error>,
 }
 
-/// Counts the bytes of what is formatted.
-struct Count(usize);
-
-impl Write for Count {
+impl Write for Pieces<'_, '_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0 = self.0.checked_add(text.len()).ok_or(fmt::Error)?;
-        Ok(())
+        self.stopped = (self.put)(text.as_bytes());
+        self.stopped.map_err(|_| fmt::Error)
     }
 }
 
@@ -61,12 +58,13 @@ impl<T: fmt::Display> fmt::Display for Escaped<T> {
 
 fn header(
     out: &mut impl Write,
+    checksum: u32,
     plan: &Plan,
     optimizer: bool,
     progress: Progress,
     pairs: &[(&str, &str)],
 ) -> fmt::Result {
-    write!(out, "{OPENING}{NO_CHECKSUM}\"")?;
+    write!(out, "{OPENING}{checksum:08x}\"")?;
     write!(
         out,
         ",\"{}\":\"{}\",\"{}\":\"{}\"",
@@ -110,17 +108,21 @@ fn sizes(plan: &Plan, optimizer: bool, pairs: &[(&str, &str)]) -> Result<Sizes, 
             return Err(CheckpointError::Key { index }.into());
         }
     }
-    let mut count = Count(0);
+    let too_large = Error::TooLarge { what: "checkpoint header" };
+    let mut header_len = 0_usize;
+    let mut count: Put = &mut |piece| {
+        header_len = header_len.checked_add(piece.len()).ok_or(too_large)?;
+        Ok(())
+    };
+    let mut pieces = Pieces { put: &mut count, stopped: Ok(()) };
     // The longest there are, so that one buffer serves the whole of a training run.
     let progress = Progress { step: u64::MAX, seed: u64::MAX };
-    let header = match header(&mut count, plan, optimizer, progress, pairs) {
-        Ok(()) => count.0.next_multiple_of(8),
-        Err(fmt::Error) => usize::MAX,
-    };
+    header(&mut pieces, 0, plan, optimizer, progress, pairs).map_err(|_| too_large)?;
+    let header = header_len.checked_next_multiple_of(8).ok_or(too_large)?;
     let names = prefixes(plan, optimizer).len().saturating_mul(plan.tensors().count());
     let comparisons = names.max(pairs.len()) as u64;
     if header > LONGEST_HEADER || comparisons.saturating_mul(header as u64) > MOST_COMPARISONS {
-        return Err(Error::TooLarge { what: "checkpoint header" });
+        return Err(too_large);
     }
     let all = plan.parameters.saturating_add(plan.frozen);
     let numbers = all.checked_add(if optimizer { plan.optimizer } else { 0 });
@@ -140,6 +142,78 @@ pub fn size(plan: &Plan, optimizer: bool, metadata: &[(&str, &str)]) -> Result<u
     sizes(plan, optimizer, metadata).map(|sizes| sizes.total)
 }
 
+/// A checkpoint to be written, measured and found right.
+pub(super) struct Writing<'a> {
+    plan: &'a Plan,
+    contents: &'a Contents<'a>,
+    sizes: Sizes,
+}
+
+impl<'a> Writing<'a> {
+    /// # Errors
+    /// As [`write()`], but for the length of a buffer.
+    pub fn new(plan: &'a Plan, contents: &'a Contents<'a>) -> Result<Writing<'a>, Error> {
+        exact_length("parameters", contents.parameters.len(), plan.parameters)?;
+        exact_length("frozen parameters", contents.frozen.len(), plan.frozen)?;
+        if let Some(state) = contents.optimizer {
+            exact_length("optimizer state", state.len(), plan.optimizer)?;
+        }
+        let sizes = sizes(plan, contents.optimizer.is_some(), contents.metadata)?;
+        Ok(Writing { plan, contents, sizes })
+    }
+
+    /// The bytes of the whole.
+    pub fn size(&self) -> usize {
+        self.sizes.total
+    }
+
+    /// Puts all bytes in their order, in pieces of a few hundred bytes at most. Two passes: the checksum stands before
+    /// what it covers.
+    ///
+    /// # Errors
+    /// Those of `put`.
+    pub fn put(&self, put: Put) -> Result<(), Error> {
+        let mut crc = super::Crc::START;
+        self.pass(0, &mut |piece| {
+            crc = crc.update(piece);
+            Ok(())
+        })?;
+        self.pass(crc.finish(), put)
+    }
+
+    fn pass(&self, checksum: u32, put: Put) -> Result<(), Error> {
+        let Writing { plan, contents, sizes } = self;
+        put(&(sizes.header as u64).to_le_bytes())?;
+        let mut left = sizes.header;
+        let mut counted: Put = &mut |piece| {
+            left = left.saturating_sub(piece.len());
+            put(piece)
+        };
+        let mut pieces = Pieces { put: &mut counted, stopped: Ok(()) };
+        let (optimizer, progress) = (contents.optimizer.is_some(), contents.progress);
+        let formatted = header(&mut pieces, checksum, plan, optimizer, progress, contents.metadata);
+        pieces.stopped?;
+        formatted.map_err(|_| Error::TooLarge { what: "checkpoint header" })?;
+        for _ in 0..left {
+            put(b" ")?;
+        }
+        let values = plan.tensors().map(|tensor| {
+            let all = if tensor.frozen { contents.frozen } else { contents.parameters };
+            all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
+        });
+        for numbers in values.chain([contents.optimizer.unwrap_or_default()]) {
+            for numbers in numbers.chunks(PIECE / 4) {
+                let mut bytes = [0; PIECE];
+                for (place, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+                    *place = number.to_le_bytes();
+                }
+                put(bytes.get(..numbers.len() * 4).unwrap_or_default())?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// Writes a checkpoint into the first [`size`] bytes of `bytes`, and returns how many those are.
 ///
 /// # Errors
@@ -147,38 +221,14 @@ pub fn size(plan: &Plan, optimizer: bool, metadata: &[(&str, &str)]) -> Result<u
 /// [`CheckpointError::Buffer`] where `bytes` is too short, [`CheckpointError::Key`] where a metadata key is
 /// `format`, begins with `jostle.` or occurs twice. Nothing has been written then.
 pub fn write(bytes: &mut [u8], plan: &Plan, contents: &Contents) -> Result<usize, Error> {
-    exact_length("parameters", contents.parameters.len(), plan.parameters)?;
-    exact_length("frozen parameters", contents.frozen.len(), plan.frozen)?;
-    if let Some(state) = contents.optimizer {
-        exact_length("optimizer state", state.len(), plan.optimizer)?;
-    }
-    let optimizer = contents.optimizer.is_some();
-    let Sizes { header: header_len, total } = sizes(plan, optimizer, contents.metadata)?;
+    let writing = Writing::new(plan, contents)?;
+    let total = writing.size();
     let short = CheckpointError::Buffer { given: bytes.len(), wanted: total };
-    let file = bytes.get_mut(..total).ok_or(short)?;
-
-    let (length, rest) = file.split_first_chunk_mut::<8>().ok_or(short)?;
-    let (text, data) = rest.split_at_mut_checked(header_len).ok_or(short)?;
-    *length = (header_len as u64).to_le_bytes();
-    let mut sink = Sink(text);
-    header(&mut sink, plan, optimizer, contents.progress, contents.metadata).map_err(|_| short)?;
-    sink.0.fill(b' ');
-
-    let mut rest = data;
-    for tensor in plan.tensors() {
-        let all = if tensor.frozen { contents.frozen } else { contents.parameters };
-        let values = all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).ok_or(short)?;
-        copy(rest.split_off_mut(..values.len() * 4).ok_or(short)?, values);
-    }
-    copy(rest, contents.optimizer.unwrap_or_default());
-
-    let checksum = super::Crc::START.update(file).finish();
-    let place = file.get_mut(CHECKSUM_AT..).unwrap_or_default();
-    write!(Sink(place), "{checksum:08x}").map_err(|_| short.into()).map(|()| total)
-}
-
-fn copy(bytes: &mut [u8], numbers: &[f32]) {
-    for (place, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
-        *place = number.to_le_bytes();
-    }
+    let mut rest = bytes.get_mut(..total).ok_or(short)?;
+    writing.put(&mut |piece| {
+        let target = rest.split_off_mut(..piece.len()).ok_or(short)?;
+        target.iter_mut().zip(piece).for_each(|(place, byte)| *place = *byte);
+        Ok(())
+    })?;
+    Ok(total)
 }

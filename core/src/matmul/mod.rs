@@ -7,9 +7,15 @@
 //! share out elements of C: neither the instruction set, nor the blocking, nor the number of threads shows in
 //! a single bit. [`reference()`] is the contract in ten lines.
 
-#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
+#[cfg_attr(
+    any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code, unused_imports, reason = "without vectors, or where that crate computes the products")
+)]
 mod packed;
-#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
+#[cfg_attr(
+    any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
+    allow(dead_code, reason = "without vectors, or where that crate computes the products")
+)]
 mod row;
 #[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
 mod small;
@@ -91,7 +97,8 @@ pub(crate) fn pack<'a>(
 ) -> (Operand<'a>, &'a mut [f32]) {
     let readable = reach(k, n, b.row_stride, b.column_stride).is_some_and(|length| length <= b.data.len());
     let length = packed_length(Machine::HERE, n, k);
-    if length == 0 || length > space.len() || !readable || cfg!(feature = "matrixmultiply") {
+    let packs = simd.has_vectors() && !cfg!(feature = "matrixmultiply");
+    if !packs || length == 0 || length > space.len() || !readable {
         return (Operand::Plain(b), space);
     }
     let (to, rest) = space.split_at_mut(length);
@@ -374,10 +381,11 @@ unsafe fn product(
 ) {
     // SAFETY: passed on from the caller.
     unsafe {
-        match (Machine::HERE, b) {
-            (Machine::Large, _) => packed::product(simd, size, c, c_stride, start, a, b, causal, space),
-            (Machine::Small, Operand::Plain(b)) => small::product(size, c, c_stride, start, a, b, causal),
-            (Machine::Small, Operand::Packed(_)) => {}
+        match b {
+            Operand::Plain(b) if !simd.has_vectors() => {
+                small::product(size, c, c_stride, start, a, b, causal)
+            }
+            _ => packed::product(simd, size, c, c_stride, start, a, b, causal, space),
         }
     }
 }

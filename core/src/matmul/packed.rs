@@ -1,4 +1,4 @@
-//! The product in register tiles of [`Vector::TILE_ROWS`] by [`COLUMNS`], over packed panels.
+//! The product in register tiles of [`WideVector::TILE_ROWS`] by one or two panels of [`COLUMNS`], over packed panels.
 //!
 //! The five loops of Goto & van de Geijn (2008), outermost first: blocks of columns (5), of the inner index
 //! (4), of rows (3), panels of columns (2), tiles of rows (1). B is packed into panels of sixteen columns, a
@@ -6,7 +6,7 @@
 //! packed into tiles otherwise.
 
 use super::{Causal, Matrix, Operand, Panels, Size, Start, row};
-use crate::simd::{LANES, Vector, vectorized};
+use crate::simd::{LANES, WideVector, vectorized};
 
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = LANES;
@@ -39,8 +39,15 @@ const BLOCK_M: usize = 84;
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
 const ROWS_WORTH_PACKING: usize = 16;
 
-/// Fewer columns than this don't repay packing a transposed A.
+/// Fewer columns than this don't repay packing A.
 const COLUMNS_WORTH_PACKING: usize = 64;
+/// The longest transposed A whose columns, of which a tile takes a part of a cache line or two, stay in the first-level
+/// cache.
+const INNER_WORTH_PACKING: usize = 256;
+/// Elements whose multiples fall into the same set of the first-level cache.
+const PAGE: usize = 1024;
+/// Rows a page apart that such a set holds beside the rest, for certain.
+const WAYS: usize = 6;
 
 /// Steps of the inner index between two computations of row addresses.
 const UNROLL: usize = 4;
@@ -83,7 +90,7 @@ vectorized! {
         debug_assert!(to.len() >= panels_length(Machine::Large, n, k));
         // SAFETY: passed on from the caller.
         unsafe { pack_panels::<V>(to.as_mut_ptr(), b.data.as_ptr(), b, k, n) };
-    }
+    } portable {}
 }
 
 vectorized! {
@@ -108,7 +115,7 @@ vectorized! {
                 _ => blocks::<V>(size, c, c_stride, start, a, b, causal, space),
             }
         }
-    }
+    } portable {}
 }
 
 /// Where a tile's accumulators start.
@@ -128,9 +135,11 @@ struct Tile {
     a_column: usize,
     b: *const f32,
     b_row: usize,
+    /// From the first panel of B to the second.
+    b_panel: usize,
     c: *mut f32,
     c_row: usize,
-    /// Columns of C to write, 1 to 16; B has sixteen nevertheless.
+    /// Columns of C to write, of one panel or two; B has whole panels nevertheless.
     columns: usize,
     first: First,
 }
@@ -144,7 +153,7 @@ fn even(total: usize, most: usize, unit: usize) -> usize {
 
 /// The rows of the next tile: no tile is so low that its few chains of multiply-adds leave the units idle.
 #[inline(always)]
-fn tile_rows<V: Vector>(rows: usize) -> usize {
+fn tile_rows<V: WideVector>(rows: usize) -> usize {
     if rows >= 2 * V::TILE_ROWS {
         V::TILE_ROWS
     } else if rows > V::TILE_ROWS {
@@ -156,7 +165,7 @@ fn tile_rows<V: Vector>(rows: usize) -> usize {
 
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
-unsafe fn blocks<V: Vector>(
+unsafe fn blocks<V: WideVector>(
     Size { m, n, k }: Size,
     c: *mut f32,
     c_stride: usize,
@@ -173,12 +182,15 @@ unsafe fn blocks<V: Vector>(
     };
     let pack_b = packed_ahead.is_none() && (b.column_stride != 1 || m >= ROWS_WORTH_PACKING);
     let from_panel = packed_ahead.unwrap_or(COLUMNS * b.column_stride);
-    let pack_a = a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS_WORTH_PACKING;
+    let pack_a = m > V::TILE_ROWS
+        && n > COLUMNS_WORTH_PACKING
+        && (a.column_stride != 1 && k > INNER_WORTH_PACKING
+            || a.row_stride.is_multiple_of(PAGE) && V::TILE_ROWS > WAYS);
     let few_rows = m <= V::TILE_ROWS;
     let block_n = match (pack_b, few_rows) {
         (true, false) => even(n, BLOCK_N, COLUMNS),
         // A panel is used once: from the first-level cache, before the next is packed.
-        (true, true) => COLUMNS,
+        (true, true) => V::TILE_PANELS * COLUMNS,
         (false, _) => n,
     };
     let block_k = even(k, BLOCK_K, 1);
@@ -217,16 +229,21 @@ unsafe fn blocks<V: Vector>(
                     if pack_a {
                         pack_rows::<V>(space_a, a_block, a, rows, inner);
                     }
-                    for panel in 0..panels {
+                    let mut panel = 0;
+                    while panel < panels {
                         let column = panel * COLUMNS;
-                        let width = min(COLUMNS, columns - column);
-                        let (tile_b, b_row) = if pack_b {
-                            (space_b.add(column * inner).cast_const(), COLUMNS)
-                        } else if width < COLUMNS && packed_ahead.is_none() {
-                            (space_b.cast_const(), COLUMNS)
+                        let rest = columns - column;
+                        let (tile_b, b_row, b_panel) = if pack_b {
+                            (space_b.add(column * inner).cast_const(), COLUMNS, COLUMNS * inner)
+                        } else if rest < COLUMNS && packed_ahead.is_none() {
+                            (space_b.cast_const(), COLUMNS, 0)
                         } else {
-                            (b_block.wrapping_add(panel * from_panel), b.row_stride)
+                            (b_block.wrapping_add(panel * from_panel), b.row_stride, from_panel)
                         };
+                        // Of a B that lies where it was, the last panel was copied elsewhere.
+                        let whole = if pack_b || packed_ahead.is_some() { 1 } else { COLUMNS };
+                        let tile_panels = if V::TILE_PANELS == 2 && rest >= COLUMNS + whole { 2 } else { 1 };
+                        let width = min(tile_panels * COLUMNS, rest);
                         let first = match (p, start, bias) {
                             (0, Start::Zero, _) => First::Zero,
                             (0, Start::Bias(_), Some(bias)) => First::Bias(bias.add(j + column)),
@@ -241,6 +258,7 @@ unsafe fn blocks<V: Vector>(
                                 (a_block.wrapping_add(row * a.row_stride), a.row_stride, a.column_stride)
                             };
                             let rows_of_c = i + row..i + row + tile_rows;
+                            let wanted = causal.columns(rows_of_c.end, n) > j + column + COLUMNS;
                             if let Some(steps) = causal.steps(rows_of_c, j + column, p..p + inner) {
                                 let tile = Tile {
                                     k: steps.end - steps.start,
@@ -249,15 +267,17 @@ unsafe fn blocks<V: Vector>(
                                     a_column,
                                     b: tile_b.wrapping_add(steps.start * b_row),
                                     b_row,
+                                    b_panel,
                                     c: c.add((i + row) * c_stride + j + column),
                                     c_row: c_stride,
-                                    columns: width,
+                                    columns: if wanted { width } else { min(width, COLUMNS) },
                                     first,
                                 };
                                 tile_of::<V>(tile_rows, tile);
                             }
                             row += tile_rows;
                         }
+                        panel += tile_panels;
                     }
                     i += rows;
                 }
@@ -281,7 +301,7 @@ unsafe fn blocks<V: Vector>(
 /// `from` readable at `inner` rows and `columns` columns of B's strides, `to` writable for as many panels of
 /// `16 * inner`.
 #[inline(always)]
-unsafe fn pack_panels<V: Vector>(
+unsafe fn pack_panels<V: WideVector>(
     to: *mut f32,
     from: *const f32,
     b: Matrix<'_>,
@@ -311,7 +331,13 @@ unsafe fn pack_panels<V: Vector>(
 /// # Safety
 /// `from` readable at `inner` rows and `width` columns of B's strides, `to` writable for `16 * inner`.
 #[inline(always)]
-unsafe fn pack_panel<V: Vector>(to: *mut f32, from: *const f32, b: Matrix<'_>, inner: usize, width: usize) {
+unsafe fn pack_panel<V: WideVector>(
+    to: *mut f32,
+    from: *const f32,
+    b: Matrix<'_>,
+    inner: usize,
+    width: usize,
+) {
     // SAFETY: see above.
     unsafe {
         if width == COLUMNS && b.row_stride == 1 {
@@ -339,7 +365,7 @@ unsafe fn pack_panel<V: Vector>(to: *mut f32, from: *const f32, b: Matrix<'_>, i
 /// # Safety
 /// `from` readable at `rows` rows and `inner` columns of A's strides, `to` writable for `rows * inner`.
 #[inline(always)]
-unsafe fn pack_rows<V: Vector>(to: *mut f32, from: *const f32, a: Matrix<'_>, rows: usize, inner: usize) {
+unsafe fn pack_rows<V: WideVector>(to: *mut f32, from: *const f32, a: Matrix<'_>, rows: usize, inner: usize) {
     const STEPS: usize = 16;
     let mut first = 0;
     while first < inner {
@@ -377,67 +403,88 @@ const STRIDED: u8 = 2;
 /// One register tile, with its number of rows and its way of reading A made constant.
 ///
 /// # Safety
-/// As for [`tile`]; `rows` must be 1 to [`Vector::TILE_ROWS`].
+/// As for [`tile`]; `rows` must be 1 to [`WideVector::TILE_ROWS`].
 #[inline(always)]
-unsafe fn tile_of<V: Vector>(rows: usize, t: Tile) {
+unsafe fn tile_of<V: WideVector>(rows: usize, t: Tile) {
     macro_rules! dispatch {
-        ($form:ident: $($rows:literal)*) => {
+        ($form:ident, $panels:literal: $($rows:literal)*) => {
             match rows {
                 // SAFETY: passed on from the caller.
-                $($rows if $rows <= V::TILE_ROWS => unsafe { tile::<V, $form, $rows>(t) },)*
+                $($rows if $rows <= V::TILE_ROWS => unsafe { tile::<V, $form, $rows, $panels>(t) },)*
                 _ => {}
+            }
+        };
+        ($form:ident) => {
+            if V::TILE_PANELS == 2 && t.columns > COLUMNS {
+                dispatch!($form, 2: 1 2 3 4 5 6 7 8 9 10 11 12)
+            } else {
+                dispatch!($form, 1: 1 2 3 4 5 6 7 8 9 10 11 12)
             }
         };
     }
     if t.a_column == 1 {
-        dispatch!(CONTIGUOUS_ROWS: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        dispatch!(CONTIGUOUS_ROWS);
     } else if t.a_row == 1 {
-        dispatch!(CONTIGUOUS_COLUMNS: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        dispatch!(CONTIGUOUS_COLUMNS);
     } else {
-        dispatch!(STRIDED: 1 2 3 4 5 6 7 8 9 10 11 12 13 14);
+        dispatch!(STRIDED);
     }
 }
 
-/// `M` rows of C by sixteen columns, accumulated in registers.
+/// `M` rows of C by `P` panels of columns, accumulated in registers.
 ///
 /// # Safety
-/// A readable for `M` rows and `k` columns, B for `k` rows of sixteen, C readable where accumulated onto and
+/// A readable for `M` rows and `k` columns, B for `k` rows of `P` panels, C readable where accumulated onto and
 /// writable for `M` rows of `columns`, a bias for `columns`.
 #[inline(always)]
-unsafe fn tile<V: Vector, const FORM: u8, const M: usize>(t: Tile) {
+unsafe fn tile<V: WideVector, const FORM: u8, const M: usize, const P: usize>(t: Tile) {
     let a_row = if FORM == CONTIGUOUS_COLUMNS { 1 } else { t.a_row };
     let a_column = if FORM == CONTIGUOUS_ROWS { 1 } else { t.a_column };
+    let width = |panel: usize| min(COLUMNS, t.columns - panel * COLUMNS);
     // SAFETY: see above.
     unsafe {
-        let mut sums = [V::zero(); M];
+        let mut sums = [[V::zero(); P]; M];
         match t.first {
             First::Zero => {}
-            First::Bias(bias) => sums = [load::<V>(bias, t.columns); M],
+            First::Bias(bias) => {
+                let mut row = [V::zero(); P];
+                for (panel, start) in row.iter_mut().enumerate() {
+                    *start = load(bias.add(panel * COLUMNS), width(panel));
+                }
+                sums = [row; M];
+            }
             First::C => {
-                for (i, sum) in sums.iter_mut().enumerate() {
-                    *sum = load(t.c.add(i * t.c_row), t.columns);
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    for (panel, sum) in sums.iter_mut().enumerate() {
+                        *sum = load(t.c.add(i * t.c_row + panel * COLUMNS), width(panel));
+                    }
                 }
             }
         }
         for i in 0..M {
-            V::prefetch(t.c.wrapping_add((M + i) * t.c_row).cast_const());
+            for panel in 0..P {
+                V::prefetch(t.c.wrapping_add((M + i) * t.c_row + panel * COLUMNS).cast_const());
+            }
         }
         let (mut a, mut b) = (t.a, t.b);
-        for _ in 0..t.k / UNROLL {
-            for p in 0..UNROLL {
-                step(&mut sums, a.wrapping_add(p * a_column), a_row, b.wrapping_add(p * t.b_row));
+        let unroll = if P == 1 { UNROLL } else { 1 };
+        for _ in 0..t.k / unroll {
+            for p in 0..unroll {
+                let (a, b) = (a.wrapping_add(p * a_column), b.wrapping_add(p * t.b_row));
+                step(&mut sums, a, a_row, b, t.b_panel);
             }
-            a = a.wrapping_add(UNROLL * a_column);
-            b = b.wrapping_add(UNROLL * t.b_row);
+            a = a.wrapping_add(unroll * a_column);
+            b = b.wrapping_add(unroll * t.b_row);
         }
-        for _ in 0..t.k % UNROLL {
-            step(&mut sums, a, a_row, b);
+        for _ in 0..t.k % unroll {
+            step(&mut sums, a, a_row, b, t.b_panel);
             a = a.wrapping_add(a_column);
             b = b.wrapping_add(t.b_row);
         }
-        for (i, sum) in sums.into_iter().enumerate() {
-            let to = t.c.add(i * t.c_row);
-            store(sum, to, t.columns);
+        for (i, sums) in sums.into_iter().enumerate() {
+            for (panel, sum) in sums.into_iter().enumerate() {
+                store(sum, t.c.add(i * t.c_row + panel * COLUMNS), width(panel));
+            }
         }
     }
 }
@@ -445,14 +492,26 @@ unsafe fn tile<V: Vector, const FORM: u8, const M: usize>(t: Tile) {
 /// One multiply-add onto each accumulator: a column of A times a row of B.
 ///
 /// # Safety
-/// `a` readable for `M` elements `a_row` apart, `b` for sixteen.
+/// `a` readable for `M` elements `a_row` apart, `b` for `P` times sixteen, `b_panel` apart.
 #[inline(always)]
-unsafe fn step<V: Vector, const M: usize>(sums: &mut [V; M], a: *const f32, a_row: usize, b: *const f32) {
+unsafe fn step<V: WideVector, const M: usize, const P: usize>(
+    sums: &mut [[V; P]; M],
+    a: *const f32,
+    a_row: usize,
+    b: *const f32,
+    b_panel: usize,
+) {
     // SAFETY: see above.
     unsafe {
-        let b = V::load(&*b.cast());
-        for (i, sum) in sums.iter_mut().enumerate() {
-            *sum = V::splat(*a.add(i * a_row)).mul_add(b, *sum);
+        let mut row = [V::zero(); P];
+        for (panel, b_of_panel) in row.iter_mut().enumerate() {
+            *b_of_panel = V::load(&*b.add(panel * b_panel).cast());
+        }
+        for (i, sums) in sums.iter_mut().enumerate() {
+            let a = V::splat(*a.add(i * a_row));
+            for (sum, b) in sums.iter_mut().zip(row) {
+                *sum = a.mul_add(b, *sum);
+            }
         }
     }
 }
@@ -462,7 +521,7 @@ unsafe fn step<V: Vector, const M: usize>(sums: &mut [V; M], a: *const f32, a_ro
 /// # Safety
 /// `from` readable for as many.
 #[inline(always)]
-pub(super) unsafe fn load<V: Vector>(from: *const f32, columns: usize) -> V {
+pub(super) unsafe fn load<V: WideVector>(from: *const f32, columns: usize) -> V {
     // SAFETY: see above.
     unsafe {
         if columns == COLUMNS {
@@ -478,7 +537,7 @@ pub(super) unsafe fn load<V: Vector>(from: *const f32, columns: usize) -> V {
 /// # Safety
 /// `to` writable for as many.
 #[inline(always)]
-pub(super) unsafe fn store<V: Vector>(vector: V, to: *mut f32, columns: usize) {
+pub(super) unsafe fn store<V: WideVector>(vector: V, to: *mut f32, columns: usize) {
     // SAFETY: see above.
     unsafe {
         if columns == COLUMNS {

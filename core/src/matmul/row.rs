@@ -2,7 +2,7 @@
 
 use super::packed::{COLUMNS, load, store};
 use super::{Matrix, Size, Start};
-use crate::simd::Vector;
+use crate::simd::WideVector;
 
 /// Contiguous rows of B in one pass over C.
 const ROWS_AT_ONCE: usize = 8;
@@ -18,7 +18,13 @@ pub(super) fn serves(Size { m, n, .. }: Size, b: Matrix<'_>) -> bool {
 /// # Safety
 /// As for [`super::packed::product`], with sizes that this [`serves`].
 #[inline(always)]
-pub(super) unsafe fn row<V: Vector>(size: Size, c: *mut f32, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_>) {
+pub(super) unsafe fn row<V: WideVector>(
+    size: Size,
+    c: *mut f32,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+) {
     // SAFETY: passed on from the caller.
     unsafe {
         if b.column_stride == 1 {
@@ -34,7 +40,7 @@ pub(super) unsafe fn row<V: Vector>(size: Size, c: *mut f32, start: Start<'_>, a
 /// # Safety
 /// As for [`row`].
 #[inline(always)]
-unsafe fn by_rows<V: Vector>(
+unsafe fn by_rows<V: WideVector>(
     Size { n, k, .. }: Size,
     c: *mut f32,
     start: Start<'_>,
@@ -85,7 +91,7 @@ unsafe fn by_rows<V: Vector>(
 /// # Safety
 /// As for [`row`]; at least sixteen columns.
 #[inline(always)]
-unsafe fn by_columns<V: Vector>(
+unsafe fn by_columns<V: WideVector>(
     Size { n, k, .. }: Size,
     c: *mut f32,
     start: Start<'_>,
@@ -128,7 +134,7 @@ unsafe fn by_columns<V: Vector>(
 /// # Safety
 /// All sixteen must be within C and the bias.
 #[inline(always)]
-unsafe fn begin<V: Vector>(start: Start<'_>, c: *const f32, column: usize) -> V {
+unsafe fn begin<V: WideVector>(start: Start<'_>, c: *const f32, column: usize) -> V {
     // SAFETY: see above.
     unsafe {
         match start {

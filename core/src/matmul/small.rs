@@ -19,15 +19,13 @@ struct Side {
 }
 
 impl Side {
-    /// `None` where neither way is contiguous, or four elements across would reach beyond the operand.
+    /// `None` where neither way is contiguous.
     #[inline(always)]
     fn new(data: &[f32], stride: usize, step: usize, count: usize) -> Option<Side> {
-        let form = if step == 1 {
-            Form::Along
-        } else if stride == 1 && count >= SIDE {
-            Form::Across
-        } else {
-            return None;
+        let form = match (step, stride) {
+            (1, _) => Form::Along,
+            (_, 1) => Form::Across,
+            _ => return None,
         };
         Some(Side { data: data.as_ptr(), form, stride, step, count })
     }
@@ -38,18 +36,13 @@ impl Side {
         line.min(self.count.saturating_sub(SIDE))
     }
 
-    /// Four lines from `first` on, those beyond the last being the last again, without the first `skip` steps.
+    /// The four lines from `first` on, without the first `skip` steps.
     #[inline(always)]
     fn lines(self, first: usize, skip: usize) -> Lines {
-        let at = |line: usize| {
-            let line = (first + line).min(self.count - 1);
-            self.data.wrapping_add(line * self.stride + skip * self.step)
-        };
-        let line = match self.form {
-            Form::Along => [at(0), at(1), at(2), at(3)],
-            Form::Across => [at(0); SIDE],
-        };
-        Lines { line, step: self.step }
+        let one = self.data.wrapping_add(first * self.stride + skip * self.step);
+        let two = one.wrapping_add(self.stride);
+        let three = two.wrapping_add(self.stride);
+        Lines { line: [one, two, three, three.wrapping_add(self.stride)], step: self.step }
     }
 }
 
@@ -78,12 +71,31 @@ pub(super) unsafe fn product(
     unsafe {
         if let (Some(rows), Some(columns)) = (rows, columns)
             && let Some(kernel) = kernel(rows.form, columns.form)
+            && n >= SIDE
+            && (m >= SIDE || rows.form == Form::Along)
         {
-            let tiles = Tiles { kernel, k, c, c_stride, start, rows, columns, causal };
+            let again = !matches!(start, Start::Accumulate);
+            let (start, start_row, start_next) = match start {
+                Start::Zero => (ZEROS.as_ptr(), 0, 0),
+                Start::Bias(bias) => (bias.as_ptr(), 0, SIDE),
+                Start::Accumulate => (c.cast_const(), c_stride, SIDE),
+            };
+            let tiles = Tiles {
+                kernel,
+                k,
+                start,
+                start_row,
+                start_next,
+                again,
+                c,
+                c_row: c_stride,
+                rows,
+                columns,
+                causal,
+            };
             if m >= SIDE {
                 tiles.compute();
             } else {
-                // A row goes through as four times itself.
                 for row in 0..m {
                     tiles.row(row).compute();
                 }
@@ -98,27 +110,38 @@ const ZEROS: [f32; SIDE] = [0.0; SIDE];
 
 /// A product of tiles.
 #[derive(Clone, Copy)]
-struct Tiles<'a> {
+struct Tiles {
     kernel: Kernel,
     k: usize,
+    start: *const f32,
+    start_row: usize,
+    start_next: usize,
+    /// Whether elements of C may be computed twice: it is not accumulated onto.
+    again: bool,
     c: *mut f32,
-    c_stride: usize,
-    start: Start<'a>,
+    c_row: usize,
     rows: Side,
     columns: Side,
     causal: Causal,
 }
 
-impl Tiles<'_> {
-    /// One row as a product of its own.
-    ///
-    /// # Safety
-    /// It must be one of the rows.
-    unsafe fn row(self, row: usize) -> Self {
-        let data = self.rows.data.wrapping_add(row * self.rows.stride);
-        // SAFETY: see above.
-        let c = unsafe { self.c.add(row * self.c_stride) };
-        Tiles { c, rows: Side { data, count: 1, ..self.rows }, causal: self.causal.from(row), ..self }
+impl Tiles {
+    /// One row as a product of its own, which goes through as four times itself.
+    fn row(self, row: usize) -> Self {
+        Tiles {
+            start: self.start.wrapping_add(row * self.start_row),
+            start_row: 0,
+            c: self.c.wrapping_add(row * self.c_row),
+            c_row: 0,
+            rows: Side {
+                data: self.rows.data.wrapping_add(row * self.rows.stride),
+                stride: 0,
+                count: 1,
+                ..self.rows
+            },
+            causal: self.causal.from(row),
+            ..self
+        }
     }
 
     /// What is left beside whole tiles is computed by tiles that reach back; accumulated onto, they keep of C what
@@ -127,8 +150,7 @@ impl Tiles<'_> {
     /// # Safety
     /// As for [`product`], whose operands `rows` and `columns` are.
     unsafe fn compute(self) {
-        let Tiles { kernel, rows, columns, .. } = self;
-        let again = !matches!(self.start, Start::Accumulate);
+        let Tiles { kernel, again, rows, columns, .. } = self;
         for row in (0..rows.count).step_by(SIDE) {
             let (first_row, below) = (rows.first(row), rows.count.min(row + SIDE));
             let steps = self.causal.steps(first_row..below, 0, 0..self.k).unwrap_or_default();
@@ -143,7 +165,7 @@ impl Tiles<'_> {
                 for column in (whole * SIDE..width).step_by(SIDE) {
                     let first_column = columns.first(column);
                     let mut tile = self.strip(first_row, first_column, &steps, 1);
-                    if again && columns.count >= SIDE {
+                    if again {
                         kernel(&tile);
                     } else {
                         let after = columns.count.min(column + SIDE);
@@ -155,32 +177,21 @@ impl Tiles<'_> {
         }
     }
 
-    /// # Safety
-    /// As for [`product`]; the place must be within C.
     #[inline(always)]
-    unsafe fn strip(&self, row: usize, column: usize, steps: &Range<usize>, tiles: usize) -> Strip {
-        let (k, c_row) = (steps.end - steps.start, if self.rows.count == 1 { 0 } else { self.c_stride });
+    fn strip(&self, row: usize, column: usize, steps: &Range<usize>, tiles: usize) -> Strip {
+        let k = steps.end - steps.start;
         let b = self.columns.lines(column, steps.start);
-        // SAFETY: see above.
-        unsafe {
-            let c = self.c.add(row * self.c_stride + column);
-            let (start, start_row, start_next) = match self.start {
-                Start::Zero => (ZEROS.as_ptr(), 0, 0),
-                Start::Bias(bias) => (bias.as_ptr().add(column), 0, SIDE),
-                Start::Accumulate => (c.cast_const(), c_row, SIDE),
-            };
-            Strip {
-                a: self.rows.lines(row, steps.start),
-                b_next: (SIDE * self.columns.stride).wrapping_sub(k * b.step),
-                b,
-                k,
-                start,
-                start_row,
-                start_next,
-                c,
-                c_row,
-                tiles,
-            }
+        Strip {
+            a: self.rows.lines(row, steps.start),
+            b_next: (SIDE * self.columns.stride).wrapping_sub(k * b.step),
+            b,
+            k,
+            start: self.start.wrapping_add(row * self.start_row + column * (self.start_next / SIDE)),
+            start_row: self.start_row,
+            start_next: self.start_next,
+            c: self.c.wrapping_add(row * self.c_row + column),
+            c_row: self.c_row,
+            tiles,
         }
     }
 }
@@ -298,22 +309,27 @@ mod tests {
             row[i + 1..].fill(0.0);
         }
         let (x, weights) = (Matrix::new(&numbers, T), Matrix::new(&weights, T));
-        let cases = [
-            (x, x.transposed(), Causal::Columns { first: 0 }),
-            (weights, x, Causal::Inner { first: 0 }),
-            (weights.transposed(), x, Causal::InnerTransposed { first: 0 }),
-        ];
-        for (a, b, causal) in cases {
-            let size = Size { m: T, n: T, k: T };
-            let (mut c, mut wanted) = ([0.0; T * T], [0.0; T * T]);
-            reference(size, (&mut wanted, T), Start::Zero, a, b).unwrap();
-            // SAFETY: the reference has checked the same sizes.
-            unsafe {
-                product(size, c.as_mut_ptr(), T, Start::Zero, a, b, causal);
-            }
-            for (i, (c, wanted)) in c.chunks(T).zip(wanted.chunks(T)).enumerate() {
-                let columns = if let Causal::Columns { .. } = causal { i + 1 } else { T };
-                assert_eq!(c[..columns], wanted[..columns], "row {i}");
+        for count in [1, 2, 3, 5, T] {
+            let first = T - count;
+            let (rows, weights) = (x.from(first, 0), weights.from(first, 0));
+            let size = Size { m: count, n: T, k: T };
+            let cases = [
+                (size, rows, x.transposed(), Causal::Columns { first }),
+                (size, weights, x, Causal::Inner { first }),
+                (Size { m: T, n: T, k: count }, weights.transposed(), x, Causal::InnerTransposed { first }),
+            ];
+            for (size, a, b, causal) in cases {
+                for start in [Start::Zero, Start::Accumulate] {
+                    let (mut c, mut wanted) = ([0.5; T * T], [0.5; T * T]);
+                    reference(size, (&mut wanted, T), start, a, b).unwrap();
+                    // SAFETY: the reference has checked the same sizes.
+                    unsafe { product(size, c.as_mut_ptr(), T, start, a, b, causal) };
+                    for (i, (c, wanted)) in c.chunks(T).zip(wanted.chunks(T)).enumerate() {
+                        let columns =
+                            if let Causal::Columns { .. } = causal { T.min(first + i + 1) } else { T };
+                        assert_eq!(c[..columns], wanted[..columns], "{count} rows, row {i}");
+                    }
+                }
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::matmul::{
     scratch as product_scratch,
 };
 use crate::simd::math::exp;
-use crate::simd::{self, InstructionSet, LANES, Vector, vectorized};
+use crate::simd::{self, InstructionSet, LANES, Lanes, Sum, Vector, scalar, vectorized};
 
 /// Query rows of a tile. Their number shows in memory only: the next tile goes on from the same sums.
 const TILE: usize = tile_rows(Machine::HERE);
@@ -180,7 +180,7 @@ pub fn weights(
 
 /// One over the square root of the head's width.
 pub(crate) fn head_scale(width: usize) -> f32 {
-    1.0 / libm::sqrtf(width as f32)
+    1.0 / scalar::sqrt(width as f32)
 }
 
 /// [`forward`] for sizes that the layout guarantees.
@@ -244,17 +244,20 @@ pub(crate) fn attend(
     causal_trusted(simd, size, out, Start::Zero, tile, values, after, scratch);
 }
 
-/// The vectors of a tile's row up to and including column `last`, and those after, which the mask leaves nothing of.
+/// The vectors of a tile's row up to and including column `last`. Those after, which the mask leaves nothing of, are
+/// cleared.
 #[inline(always)]
-fn split_at_mask(row: &mut [f32], last: usize) -> (&mut [[f32; LANES]], &mut [[f32; LANES]]) {
-    let (vectors, _) = row.as_chunks_mut::<LANES>();
-    vectors.split_at_mut_checked(last / LANES + 1).unwrap_or_default()
+fn up_to_mask<V: Vector>(row: &mut [f32], last: usize) -> &mut [V::Array] {
+    let (vectors, _) = V::Array::cut_mut(row);
+    let (vectors, masked) = vectors.split_at_mut_checked(last / V::LANES + 1).unwrap_or_default();
+    masked.fill(V::Array::ZERO);
+    vectors
 }
 
 /// Which lanes of vector `block` stand at or before column `last`.
 #[inline(always)]
 fn unmasked<V: Vector>(block: usize, last: usize) -> V::Mask {
-    let after = last.wrapping_add(1).wrapping_sub(block * LANES);
+    let after = last.wrapping_add(1).wrapping_sub(block * V::LANES);
     V::lt_bits(V::lane_numbers(), V::splat_bits(after as u32))
 }
 
@@ -272,8 +275,7 @@ vectorized! {
         let scale = V::splat(scale);
         for (i, (row, stats)) in rows_mut(tile, stride).zip(stats).enumerate() {
             let last = first + i;
-            let (row, masked) = split_at_mask(row, last);
-            masked.as_flattened_mut().fill(0.0);
+            let row = up_to_mask::<V>(row, last);
             let mut maximum = V::splat(f32::NEG_INFINITY);
             for (block, x) in row.iter_mut().enumerate() {
                 let score = V::load(x).mul(scale);
@@ -282,13 +284,13 @@ vectorized! {
                 score.store(x);
             }
             let maximum = maximum.reduce_max();
-            let mut sum = V::zero();
-            for x in &mut *row {
+            let mut sum = Sum::new();
+            for (block, x) in row.iter_mut().enumerate() {
                 let e = exp(V::load(x).sub(V::splat(maximum)));
-                sum = sum.add(e);
+                sum.add(block, e);
                 e.store(x);
             }
-            let reciprocal = 1.0 / sum.reduce_add();
+            let reciprocal = 1.0 / sum.total();
             *stats = [maximum, reciprocal];
             let mask = mask.map(|mask| mask.row(last));
             for (block, x) in row.iter_mut().enumerate() {
@@ -400,10 +402,7 @@ vectorized! {
             let (maximum, reciprocal) = (V::splat(*maximum), V::splat(*reciprocal));
             let scale = V::splat(scale);
             let mask = mask.map(|mask| mask.row(last));
-            let (weights, masked) = split_at_mask(weights, last);
-            masked.as_flattened_mut().fill(0.0);
-            let (d_scores, masked) = split_at_mask(d_scores, last);
-            masked.as_flattened_mut().fill(0.0);
+            let (weights, d_scores) = (up_to_mask::<V>(weights, last), up_to_mask::<V>(d_scores, last));
             for (block, (weight_out, d_score)) in weights.iter_mut().zip(d_scores).enumerate() {
                 let unmasked = unmasked::<V>(block, last);
                 let weight = exp(V::load(weight_out).mul(scale).sub(maximum)).mul(reciprocal);

@@ -68,9 +68,7 @@ fn target_logit(logits: &[f32], target: i32) -> Option<f32> {
 /// log(sum) + maximum - logit.
 #[inline(always)]
 fn loss<V: Vector>(sum: f32, maximum: f32, logit: f32) -> f32 {
-    let mut lanes = [0.0; simd::LANES];
-    log(V::splat(sum)).add(V::splat(maximum)).sub(V::splat(logit)).store(&mut lanes);
-    lanes[0]
+    log(V::splat(sum)).add(V::splat(maximum)).sub(V::splat(logit)).first()
 }
 
 vectorized! {

@@ -67,7 +67,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Drops and scales sixteen elements, the first of which stands in column `16 * block`.
+    /// Drops and scales a vector of elements, the first of which stands in column `LANES * block`.
     #[inline(always)]
     pub(crate) fn apply<V: Vector>(self, block: usize, x: V) -> V {
         V::select(self.dropped::<V>(block), V::zero(), x.mul(V::splat(self.scale)))
@@ -83,7 +83,7 @@ impl Row {
     /// The draw is the column number through the row's key and Wellons' `lowbias32` mixer.
     #[inline(always)]
     fn dropped<V: Vector>(self, block: usize) -> V::Mask {
-        let first = V::splat_bits((block as u32).wrapping_mul(simd::LANES as u32));
+        let first = V::splat_bits((block as u32).wrapping_mul(V::LANES as u32));
         let column = V::add_bits(V::lane_numbers(), first);
         let h = V::xor_bits(V::mul_bits(column, V::splat_bits(0x9E37_79B9)), V::splat_bits(self.low));
         let h = V::xor_bits(h, V::shift_right::<16>(h));

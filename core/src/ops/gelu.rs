@@ -82,19 +82,15 @@ vectorized! {
     /// Both at once, each in the other's place: `x` becomes the gradient of the input, and `d_y` the output
     /// `gelu(x)`, which the weight gradient of the next product needs again.
     pub(crate) fn exchange<V>(x: &mut [f32], d_y: &mut [f32], activation: Activation) {
-        let (x, x_tail) = x.as_chunks_mut::<{ simd::LANES }>();
-        let (d_y, d_y_tail) = d_y.as_chunks_mut::<{ simd::LANES }>();
-        let both = |x: V| match activation {
-            Activation::Gelu => exact(x),
-            Activation::GeluTanh => tanh_form(x),
-        };
-        for (x, d_y) in x.iter_mut().zip(d_y) {
-            let (y, slope) = both(V::load(x));
-            V::load(d_y).mul(slope).store(x);
-            y.store(d_y);
+        match activation {
+            Activation::Gelu => simd::update_all([x, d_y], [], |_, [x, d_y]: [V; 2], []| {
+                let (y, slope) = exact(x);
+                [d_y.mul(slope), y]
+            }),
+            Activation::GeluTanh => simd::update_all([x, d_y], [], |_, [x, d_y]: [V; 2], []| {
+                let (y, slope) = tanh_form(x);
+                [d_y.mul(slope), y]
+            }),
         }
-        let (y, slope) = both(V::load_partial(x_tail));
-        V::load_partial(d_y_tail).mul(slope).store_partial(x_tail);
-        y.store_partial(d_y_tail);
     }
 }

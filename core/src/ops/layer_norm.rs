@@ -81,17 +81,10 @@ vectorized! {
                 centred.mul(centred)
             });
             let variance = V::splat(variance).mul(share);
-            *mean = first(average);
-            *rstd = first(V::splat(1.0).div(variance.add(V::splat(epsilon)).sqrt()));
+            *mean = average.first();
+            *rstd = V::splat(1.0).div(variance.add(V::splat(epsilon)).sqrt()).first();
         }
     }
-}
-
-#[inline(always)]
-fn first<V: simd::Vector>(v: V) -> f32 {
-    let mut lanes = [0.0; simd::LANES];
-    v.store(&mut lanes);
-    lanes[0]
 }
 
 vectorized! {

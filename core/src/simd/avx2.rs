@@ -4,7 +4,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{LANES, Vector};
+use super::{LANES, Vector, WideVector};
 
 // Every `unsafe` in this file calls an intrinsic that needs AVX2 or FMA.
 // SAFETY (of all of them): the type is only used where `is_available` was true (`super::InstructionSet`),
@@ -54,9 +54,9 @@ macro_rules! bitwise {
 }
 
 impl Vector for Avx2 {
+    type Array = [f32; LANES];
     type Bits = (__m256i, __m256i);
     type Mask = (__m256, __m256);
-    const TILE_ROWS: usize = 6;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -79,7 +79,6 @@ impl Vector for Avx2 {
         mul(other) = _mm256_mul_ps;
         div(other) = _mm256_div_ps;
         max(other) = _mm256_max_ps;
-        mul_add(factor, summand) = _mm256_fmadd_ps;
         sqrt() = _mm256_sqrt_ps;
     }
     #[inline(always)]
@@ -172,6 +171,13 @@ impl Vector for Avx2 {
             _mm256_maskstore_ps(to_upper, upper, self.1);
         }
     }
+}
+
+impl WideVector for Avx2 {
+    const TILE_ROWS: usize = 6;
+    const TILE_PANELS: usize = 1;
+
+    lanewise! { mul_add(factor, summand) = _mm256_fmadd_ps; }
     #[inline(always)]
     fn prefetch(address: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }

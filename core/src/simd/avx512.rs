@@ -4,7 +4,7 @@
 
 use core::arch::x86_64::*;
 
-use super::{LANES, Vector, avx2};
+use super::{LANES, Vector, WideVector, avx2};
 
 // Every `unsafe` in this file calls an intrinsic that needs AVX-512.
 // SAFETY (of all of them): the type is only used where `is_available` was true (`super::InstructionSet`),
@@ -41,9 +41,9 @@ macro_rules! bitwise {
 }
 
 impl Vector for Avx512 {
+    type Array = [f32; LANES];
     type Bits = __m512i;
     type Mask = __mmask16;
-    const TILE_ROWS: usize = 14;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -63,7 +63,6 @@ impl Vector for Avx512 {
         mul(other) = _mm512_mul_ps;
         div(other) = _mm512_div_ps;
         max(other) = _mm512_max_ps;
-        mul_add(factor, summand) = _mm512_fmadd_ps;
         sqrt() = _mm512_sqrt_ps;
     }
     #[inline(always)]
@@ -141,6 +140,13 @@ impl Vector for Avx512 {
     fn store_partial(self, to: &mut [f32]) {
         unsafe { _mm512_mask_storeu_ps(to.as_mut_ptr(), first_lanes(to.len()), self.0) }
     }
+}
+
+impl WideVector for Avx512 {
+    const TILE_ROWS: usize = 12;
+    const TILE_PANELS: usize = 2;
+
+    lanewise! { mul_add(factor, summand) = _mm512_fmadd_ps; }
     #[inline(always)]
     fn prefetch(address: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }

@@ -1,9 +1,9 @@
 //! One small vocabulary of vector operations ([`Vector`]), one file per instruction set, and the one place
 //! that chooses between them. Knows nothing of what is computed.
 //!
-//! A vector is always sixteen f32 lanes, whatever the registers' width: reductions then have the same order
-//! on every processor. Add, multiply, divide and square root are IEEE and never contracted; only
-//! [`Vector::mul_add`] is fused.
+//! A vector is sixteen f32 lanes, whatever the registers' width, or one lane where there are no vectors. Sums always
+//! go through sixteen partial sums ([`Sum`]), so that they have the same order on every processor. Add, multiply,
+//! divide and square root are IEEE and never contracted; only [`WideVector::mul_add`] is fused.
 
 use crate::error::Error;
 
@@ -32,39 +32,64 @@ pub(crate) use avx512::Avx512;
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
 
-/// Lanes of a [`Vector`].
+/// Lanes of a [`WideVector`], and partial sums of every [`Sum`].
 pub(crate) const LANES: usize = 16;
 
-/// Sixteen f32 lanes.
+/// A vector's lanes in memory.
+pub(crate) trait Lanes: Copy + AsMut<[f32]> {
+    const COUNT: usize;
+    const ZERO: Self;
+    /// The whole vectors of a slice, and the rest.
+    fn cut(x: &[f32]) -> (&[Self], &[f32]);
+    fn cut_mut(x: &mut [f32]) -> (&mut [Self], &mut [f32]);
+}
+
+impl<const N: usize> Lanes for [f32; N] {
+    const COUNT: usize = N;
+    const ZERO: Self = [0.0; N];
+
+    #[inline(always)]
+    fn cut(x: &[f32]) -> (&[Self], &[f32]) {
+        x.as_chunks()
+    }
+    #[inline(always)]
+    fn cut_mut(x: &mut [f32]) -> (&mut [Self], &mut [f32]) {
+        x.as_chunks_mut()
+    }
+}
+
+/// f32 lanes: sixteen, or one.
 pub(crate) trait Vector: Copy {
-    /// Sixteen u32 lanes.
+    /// The lanes in memory.
+    type Array: Lanes;
+    /// As many u32 lanes.
     type Bits: Copy;
-    /// Sixteen truth values.
+    /// As many truth values.
     type Mask: Copy;
-    /// Rows of a product's register tile: as many accumulators as the registers hold beside the operands.
-    const TILE_ROWS: usize;
+    /// How many lanes.
+    const LANES: usize = Self::Array::COUNT;
 
     fn splat(value: f32) -> Self;
-    fn load(from: &[f32; LANES]) -> Self;
-    fn store(self, to: &mut [f32; LANES]);
+    fn load(from: &Self::Array) -> Self;
+    fn store(self, to: &mut Self::Array);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     fn div(self, other: Self) -> Self;
     fn sqrt(self) -> Self;
-    /// `self * factor + summand` with one rounding.
-    fn mul_add(self, factor: Self, summand: Self) -> Self;
     /// `if self > other { self } else { other }`, lane by lane.
     fn max(self, other: Self) -> Self;
     fn lt(self, other: Self) -> Self::Mask;
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
     /// Lanes `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`: the fixed tree of every sum.
     fn reduce_add(self) -> f32;
+    /// The greatest lane, by the same tree.
+    fn reduce_max(self) -> f32;
 
     fn to_bits(self) -> Self::Bits;
     fn from_bits(bits: Self::Bits) -> Self;
     fn splat_bits(value: u32) -> Self::Bits;
-    /// 0, 1, ..., 15.
+    /// 0, 1, ..., `LANES - 1`.
     fn lane_numbers() -> Self::Bits;
     fn add_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits;
     fn sub_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits;
@@ -77,6 +102,56 @@ pub(crate) trait Vector: Copy {
     fn lt_bits(a: Self::Bits, b: Self::Bits) -> Self::Mask;
     /// The lanes as signed integers, converted; exact below 2^24.
     fn from_signed(a: Self::Bits) -> Self;
+
+    /// The first lanes from a slice of fewer, the rest zero.
+    #[inline(always)]
+    fn load_partial(from: &[f32]) -> Self {
+        let mut lanes = Self::Array::ZERO;
+        for (lane, value) in lanes.as_mut().iter_mut().zip(from) {
+            *lane = *value;
+        }
+        Self::load(&lanes)
+    }
+
+    /// The first lanes into a slice of fewer.
+    #[inline(always)]
+    fn store_partial(self, to: &mut [f32]) {
+        let mut lanes = Self::Array::ZERO;
+        self.store(&mut lanes);
+        for (value, lane) in to.iter_mut().zip(lanes.as_mut()) {
+            *value = *lane;
+        }
+    }
+
+    /// The first lane.
+    #[inline(always)]
+    fn first(self) -> f32 {
+        let mut lane = [0.0];
+        self.store_partial(&mut lane);
+        lane[0]
+    }
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::splat(0.0)
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        Self::from_bits(Self::and_bits(self.to_bits(), Self::splat_bits(0x7fff_ffff)))
+    }
+}
+
+/// Sixteen f32 lanes, with what products need beside.
+pub(crate) trait WideVector: Vector<Array = [f32; LANES]> {
+    /// Rows of a product's register tile: as many accumulators as the registers hold beside the operands.
+    const TILE_ROWS: usize;
+    /// Its panels of sixteen columns: two where one register holds sixteen lanes, so that an element of A serves two
+    /// multiply-adds, which loads would otherwise hold up.
+    const TILE_PANELS: usize;
+
+    /// `self * factor + summand` with one rounding.
+    fn mul_add(self, factor: Self, summand: Self) -> Self;
 
     /// `to[16 * p + j] = from[j * stride + p]` for `j` in `0..16` and `p` in `0..count`.
     ///
@@ -120,149 +195,169 @@ pub(crate) trait Vector: Copy {
     /// Asks for the cache line of an address, which need not be readable. Changes no result.
     #[inline(always)]
     fn prefetch(_: *const f32) {}
-
-    /// The first lanes from a slice of fewer than sixteen, the rest zero.
-    #[inline(always)]
-    fn load_partial(from: &[f32]) -> Self {
-        let mut lanes = [0.0; LANES];
-        for (lane, value) in lanes.iter_mut().zip(from) {
-            *lane = *value;
-        }
-        Self::load(&lanes)
-    }
-
-    /// The first lanes into a slice of fewer than sixteen.
-    #[inline(always)]
-    fn store_partial(self, to: &mut [f32]) {
-        let mut lanes = [0.0; LANES];
-        self.store(&mut lanes);
-        for (value, lane) in to.iter_mut().zip(lanes) {
-            *value = lane;
-        }
-    }
-
-    #[inline(always)]
-    fn zero() -> Self {
-        Self::splat(0.0)
-    }
-
-    /// The greatest lane, by the same tree as [`Vector::reduce_add`].
-    #[inline(always)]
-    fn reduce_max(self) -> f32 {
-        let mut lanes = [0.0; LANES];
-        self.store(&mut lanes);
-        reduce_lanes(lanes, |a, b| if a > b { a } else { b })
-    }
-
-    #[inline(always)]
-    fn abs(self) -> Self {
-        Self::from_bits(Self::and_bits(self.to_bits(), Self::splat_bits(0x7fff_ffff)))
-    }
 }
 
-/// The tree of [`Vector::reduce_add`] over lanes in memory.
+/// The tree of every sum: elements `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`, of the first `count`.
 #[inline(always)]
-fn reduce_lanes(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut half = LANES / 2;
+fn reduce<T: Copy>(x: &mut [T; LANES], count: usize, join: impl Fn(T, T) -> T) -> T {
+    let mut half = count / 2;
     while half > 0 {
-        let (low, high) = lanes.split_at_mut(half);
+        let (low, high) = x.split_at_mut(half);
         for (a, b) in low.iter_mut().zip(high) {
             *a = join(*a, *b);
         }
         half /= 2;
     }
-    lanes[0]
+    x[0]
 }
 
-/// `out[i] = f(i / 16, in[i]...)` in vectors, the rest of the last one padded with zeros.
+/// A sum in sixteen partial sums, of which each takes every sixteenth element, and the fixed tree over them.
+pub(crate) struct Sum<V>([V; LANES]);
+
+impl<V: Vector> Sum<V> {
+    /// Vectors that the partial sums take.
+    const VECTORS: usize = LANES / V::LANES;
+
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        Sum([V::zero(); LANES])
+    }
+
+    /// Adds the vector of this number.
+    #[inline(always)]
+    pub(crate) fn add(&mut self, number: usize, x: V) {
+        let partial = &mut self.0[number % Self::VECTORS];
+        *partial = partial.add(x);
+    }
+
+    #[inline(always)]
+    pub(crate) fn total(mut self) -> f32 {
+        reduce(&mut self.0, Self::VECTORS, V::add).reduce_add()
+    }
+}
+
+/// `out[i] = f(i / LANES, in[i]...)` in vectors, the rest of the last one padded with zeros.
 #[inline(always)]
 pub(crate) fn map<V: Vector, const N: usize>(
     out: &mut [f32],
     inputs: [&[f32]; N],
     mut f: impl FnMut(usize, [V; N]) -> V,
 ) {
-    let full = out.len() / LANES;
-    debug_assert!(inputs.iter().all(|input| input.len() == out.len()));
-    let (blocks, tail) = out.as_chunks_mut::<LANES>();
-    let inputs = inputs.map(|input| input.as_chunks::<LANES>());
-    for (i, block) in blocks.iter_mut().enumerate() {
-        let mut values = [V::zero(); N];
-        for (value, (input, _)) in values.iter_mut().zip(&inputs) {
-            if let Some(input) = input.get(i) {
-                *value = V::load(input);
-            }
-        }
-        f(i, values).store(block);
-    }
-    if !tail.is_empty() {
-        let values = inputs.map(|(_, tail)| V::load_partial(tail));
-        f(full, values).store_partial(tail);
-    }
+    update_all(
+        [out],
+        inputs,
+        #[inline(always)]
+        |i, _, inputs| [f(i, inputs)],
+    );
 }
 
-/// `x[i] = f(i / 16, x[i], in[i]...)` in vectors, in place.
+/// `x[i] = f(i / LANES, x[i], in[i]...)` in vectors, in place.
 #[inline(always)]
 pub(crate) fn update<V: Vector, const N: usize>(
     x: &mut [f32],
     inputs: [&[f32]; N],
     mut f: impl FnMut(usize, V, [V; N]) -> V,
 ) {
-    let full = x.len() / LANES;
-    debug_assert!(inputs.iter().all(|input| input.len() == x.len()));
-    let (blocks, tail) = x.as_chunks_mut::<LANES>();
-    let inputs = inputs.map(|input| input.as_chunks::<LANES>());
-    for (i, block) in blocks.iter_mut().enumerate() {
-        let mut values = [V::zero(); N];
-        for (value, (input, _)) in values.iter_mut().zip(&inputs) {
-            if let Some(input) = input.get(i) {
-                *value = V::load(input);
+    update_all(
+        [x],
+        inputs,
+        #[inline(always)]
+        |i, [x], inputs| [f(i, x, inputs)],
+    );
+}
+
+/// As [`update`], of several slices at once.
+#[inline(always)]
+pub(crate) fn update_all<V: Vector, const M: usize, const N: usize>(
+    mut xs: [&mut [f32]; M],
+    inputs: [&[f32]; N],
+    mut f: impl FnMut(usize, [V; M], [V; N]) -> [V; M],
+) {
+    let length = xs.first().map_or(0, |x| x.len());
+    if xs.iter().any(|x| x.len() != length) || inputs.iter().any(|input| input.len() != length) {
+        debug_assert!(false, "slices of different lengths");
+        return;
+    }
+    let full = length / V::LANES;
+    let pointers = xs.each_mut().map(|x| x.as_mut_ptr());
+    for i in 0..full {
+        // SAFETY: all slices hold this vector.
+        unsafe {
+            let old = load_each(pointers.map(<*mut f32>::cast_const), i);
+            let new = f(i, old, load_each(inputs.map(<[f32]>::as_ptr), i));
+            for (new, x) in new.into_iter().zip(pointers) {
+                new.store(&mut *x.cast::<V::Array>().add(i));
             }
         }
-        f(i, V::load(block), values).store(block);
     }
-    if !tail.is_empty() {
-        let values = inputs.map(|(_, tail)| V::load_partial(tail));
-        f(full, V::load_partial(tail), values).store_partial(tail);
+    if !length.is_multiple_of(V::LANES) {
+        let first = full * V::LANES;
+        let (mut old, mut values) = ([V::zero(); M], [V::zero(); N]);
+        for (old, x) in old.iter_mut().zip(&xs) {
+            *old = V::load_partial(x.get(first..).unwrap_or_default());
+        }
+        for (value, input) in values.iter_mut().zip(inputs) {
+            *value = V::load_partial(input.get(first..).unwrap_or_default());
+        }
+        for (new, x) in f(full, old, values).into_iter().zip(xs) {
+            new.store_partial(x.get_mut(first..).unwrap_or_default());
+        }
     }
 }
 
-/// The sum of `f(in[i]...)` in sixteen lanes and the fixed tree. Where a last vector is not full, lanes
-/// beyond it count as zero, whatever `f` makes of zeros.
+/// The vectors of number `i`.
+///
+/// # Safety
+/// All must be readable.
+#[inline(always)]
+unsafe fn load_each<V: Vector, const N: usize>(from: [*const f32; N], i: usize) -> [V; N] {
+    let mut vectors = [V::zero(); N];
+    for (vector, from) in vectors.iter_mut().zip(from) {
+        // SAFETY: the caller vouches for it.
+        *vector = V::load(unsafe { &*from.cast::<V::Array>().add(i) });
+    }
+    vectors
+}
+
+/// The sum of `f(in[i]...)`. Where a last vector is not full, lanes beyond it count as zero, whatever `f` makes of
+/// zeros.
 #[inline(always)]
 pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl FnMut([V; N]) -> V) -> f32 {
     let length = inputs.first().map_or(0, |input| input.len());
-    debug_assert!(inputs.iter().all(|input| input.len() == length));
-    let inputs = inputs.map(|input| input.as_chunks::<LANES>());
-    let mut total = V::zero();
-    for i in 0..length / LANES {
-        let mut values = [V::zero(); N];
-        for (value, (input, _)) in values.iter_mut().zip(&inputs) {
-            if let Some(input) = input.get(i) {
-                *value = V::load(input);
-            }
-        }
-        total = total.add(f(values));
+    if inputs.iter().any(|input| input.len() != length) {
+        debug_assert!(false, "slices of different lengths");
+        return 0.0;
     }
-    let rest = length % LANES;
+    let full = length / V::LANES;
+    let mut sum = Sum::new();
+    for i in 0..full {
+        // SAFETY: all slices hold this vector.
+        sum.add(i, f(unsafe { load_each(inputs.map(<[f32]>::as_ptr), i) }));
+    }
+    let rest = length % V::LANES;
     if rest > 0 {
-        let values = f(inputs.map(|(_, tail)| V::load_partial(tail)));
-        let mut lanes = [0.0; LANES];
-        values.store(&mut lanes);
-        for lane in lanes.iter_mut().skip(rest) {
+        let mut values = [V::zero(); N];
+        for (value, input) in values.iter_mut().zip(inputs) {
+            *value = V::load_partial(input.get(full * V::LANES..).unwrap_or_default());
+        }
+        let mut lanes = V::Array::ZERO;
+        f(values).store(&mut lanes);
+        for lane in lanes.as_mut().iter_mut().skip(rest) {
             *lane = 0.0;
         }
-        total = total.add(V::load(&lanes));
+        sum.add(full, V::load(&lanes));
     }
-    total.reduce_add()
+    sum.total()
 }
 
-/// The greatest element; minus infinity for none.
+/// The greatest element; minus infinity for none. Which of two zeros it is, and whether it is NaN where one element
+/// is, depends on the vectors, and shows in no softmax: its exponentials are the same, or their sum is NaN.
 #[inline(always)]
 pub(crate) fn maximum<V: Vector>(x: &[f32]) -> f32 {
-    let (blocks, tail) = x.as_chunks::<LANES>();
+    let (vectors, tail) = V::Array::cut(x);
     let mut most = V::splat(f32::NEG_INFINITY);
-    for block in blocks {
-        most = V::load(block).max(most);
+    for vector in vectors {
+        most = V::load(vector).max(most);
     }
     tail.iter().fold(most.reduce_max(), |a, b| if *b > a { *b } else { a })
 }
@@ -326,6 +421,11 @@ impl InstructionSet {
         }
     }
 
+    /// Whether it has vectors: [`Vector`]s of sixteen lanes.
+    pub(crate) fn has_vectors(self) -> bool {
+        self.0 != Kind::Portable
+    }
+
     pub(crate) const fn kind(self) -> Kind {
         self.0
     }
@@ -353,6 +453,8 @@ fn x86_64_detect() -> Kind {
 /// `V`, and the function takes the [`InstructionSet`] to use as its first argument. With `unsafe fn`, the
 /// caller's promises hold for the body as well.
 ///
+/// A second body, `portable { ... }`, is for processors without vectors; the first may then use [`WideVector`].
+///
 /// The body stands in functions that have the instructions enabled, so that closures in it have them too.
 /// What it calls is `#[inline(always)]` and keeps vector operations out of closures of its own: those are
 /// compiled without the instructions, and each operation in them can become a call.
@@ -367,17 +469,27 @@ macro_rules! vectorized {
         @ [$($front:tt)*] [$($unsafe:tt)?]
         $name:ident<$V:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block
     ) => {
-        #[allow(clippy::too_many_arguments)]
-        $($front)* $($unsafe)? fn $name(simd: $crate::simd::InstructionSet, $($arg: $type),*) $(-> $ret)? {
-            #[allow(unused_imports)]
-            use $crate::simd::{Kind, Vector};
-
-            #[inline(always)]
-            $($unsafe)? fn portable($($arg: $type),*) $(-> $ret)? {
+        $crate::simd::vectorized! {
+            @ [$($front)*] [$($unsafe)?] $name<$V>($($arg: $type),*) $(-> $ret)? $body
+            portable {
                 #[allow(dead_code)]
                 type $V = $crate::simd::Portable;
                 $body
             }
+        }
+    };
+    (
+        @ [$($front:tt)*] [$($unsafe:tt)?]
+        $name:ident<$V:ident>($($arg:ident: $type:ty),* $(,)?) $(-> $ret:ty)? $body:block portable $portable:block
+    ) => {
+        #[allow(clippy::too_many_arguments)]
+        $($front)* $($unsafe)? fn $name(simd: $crate::simd::InstructionSet, $($arg: $type),*) $(-> $ret)? {
+            #[allow(unused_imports)]
+            use $crate::simd::{Kind, Vector, WideVector};
+
+            #[allow(unused_variables, reason = "a second body may need less")]
+            #[inline(always)]
+            $($unsafe)? fn portable($($arg: $type),*) $(-> $ret)? $portable
 
             #[cfg(target_arch = "aarch64")]
             #[inline(always)]

@@ -4,7 +4,7 @@
 
 use core::arch::aarch64::*;
 
-use super::{LANES, Vector};
+use super::{LANES, Vector, WideVector, reduce};
 
 // Every `unsafe` in this file calls a NEON intrinsic.
 // SAFETY (of all of them): NEON is part of the aarch64 baseline that the file is compiled for, and loads and
@@ -26,9 +26,9 @@ fn both<A: Copy, B: Copy, C>(a: [A; 4], b: [B; 4], f: impl Fn(A, B) -> C) -> [C;
 }
 
 impl Vector for Neon {
+    type Array = [f32; LANES];
     type Bits = [uint32x4_t; 4];
     type Mask = [uint32x4_t; 4];
-    const TILE_ROWS: usize = 6;
 
     #[inline(always)]
     fn splat(value: f32) -> Self {
@@ -66,11 +66,6 @@ impl Vector for Neon {
         unsafe { Neon(each(self.0, |a| vsqrtq_f32(a))) }
     }
     #[inline(always)]
-    fn mul_add(self, factor: Self, summand: Self) -> Self {
-        let factors = both(self.0, factor.0, |a, b| (a, b));
-        unsafe { Neon(both(factors, summand.0, |(a, b), c| vfmaq_f32(c, a, b))) }
-    }
-    #[inline(always)]
     fn max(self, other: Self) -> Self {
         Self::select(other.lt(self), self, other)
     }
@@ -91,6 +86,12 @@ impl Vector for Neon {
             let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
             vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
         }
+    }
+    #[inline(always)]
+    fn reduce_max(self) -> f32 {
+        let mut lanes = [0.0; LANES];
+        self.store(&mut lanes);
+        reduce(&mut lanes, LANES, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
     fn to_bits(self) -> Self::Bits {
@@ -144,5 +145,16 @@ impl Vector for Neon {
     #[inline(always)]
     fn from_signed(a: Self::Bits) -> Self {
         unsafe { Neon(each(a, |a| vcvtq_f32_s32(vreinterpretq_s32_u32(a)))) }
+    }
+}
+
+impl WideVector for Neon {
+    const TILE_ROWS: usize = 6;
+    const TILE_PANELS: usize = 1;
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, summand: Self) -> Self {
+        let factors = both(self.0, factor.0, |a, b| (a, b));
+        unsafe { Neon(both(factors, summand.0, |(a, b), c| vfmaq_f32(c, a, b))) }
     }
 }

@@ -80,7 +80,7 @@ macro_rules! step {
     };
 }
 
-/// A function. For each tile: sums from their starts, pairs of steps, one step where `k` is odd, sums to C. `r0` is
+/// A function. For each tile: sums from their starts, steps by four, by two and by one, sums to C. `r0` is
 /// the strip; `r9` counts steps, `lr` tiles; `r10` and `r11` go through the starts and C.
 macro_rules! strip {
     (
@@ -117,17 +117,23 @@ macro_rules! strip {
             "add r10, r10, r12, lsl #2",
             $($a,)*
             "ldr r9, [r0, #{k}]",
-            "subs r9, #2",
+            "subs r9, #4",
             "blt 3f",
             "2:",
             $($two,)*
-            "subs r9, #2",
+            $($two,)*
+            "subs r9, #4",
             "bge 2b",
             "3:",
-            "adds r9, #1",
-            "bne 4f",
-            $($one,)*
+            "adds r9, #2",
+            "blt 4f",
+            $($two,)*
+            "subs r9, #2",
             "4:",
+            "adds r9, #1",
+            "bne 5f",
+            $($one,)*
+            "5:",
             "ldr r12, [r0, #{c_row}]",
             "vstmia r11, {{s0-s3}}",
             "add r1, r11, r12, lsl #2",

@@ -51,8 +51,8 @@ pub(crate) struct Strip {
 /// pointers may reach.
 pub(crate) type Kernel = unsafe extern "C" fn(&Strip);
 
-/// `None` where it would be of no use: no product in a model has such operands.
-#[allow(dead_code, reason = "Cortex-M has its own")]
+/// Kernels in Rust. `None` where one would be of no use: no product in a model has such operands.
+#[allow(dead_code, reason = "processors with a fused multiply-add have their own")]
 pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
     match (a, b) {
         (Form::Along, Form::Along) => Some(strip::<false, false>),

@@ -1,17 +1,18 @@
-//! The whole core on static buffers, for a processor without an operating system.
+//! The core on static buffers, for a processor without an operating system: as firmware uses it (`bin/engine.rs`),
+//! and all of it (`bin/link-proof.rs`).
 //!
-//! That this links proves two things: nothing reaches a panic, because the panic handler calls a function
+//! That these link proves two things: nothing reaches a panic, because the panic handler calls a function
 //! that does not exist; and nothing allocates, because there is no allocator.
 #![no_std]
-#![no_main]
 
-mod operations;
-mod training;
+pub mod checkpoint;
+pub mod operations;
+pub mod training;
 
 use core::hint::black_box;
 use core::panic::PanicInfo;
 
-use jostle::{Config, Dropout, Error, Options, Plan};
+use jostle::{Config, Dropout, Options, Plan};
 
 unsafe extern "C" {
     fn panic_path_is_reachable() -> !;
@@ -30,18 +31,22 @@ const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
     Err(_) => panic!("not a model"),
 };
 
+/// Enough for the header, and for all numbers.
+const CHECKPOINT: usize = 16_384 + 4 * (PLAN.parameters + PLAN.optimizer);
+
 /// All that the core needs, at lengths known when compiling.
-struct Memory {
+pub struct Memory {
     parameters: [f32; PLAN.parameters],
     gradients: [f32; PLAN.gradients],
     optimizer: [f32; PLAN.optimizer],
     workspace: [f32; PLAN.workspace()],
-    batch: [i32; PLAN.batch],
+    pub batch: [i32; PLAN.batch],
     generation: [f32; PLAN.generation],
     window: [i32; CONFIG.context],
     order: [u32; CONFIG.vocab],
     text: [u8; 256],
-    operations: [[f32; 1024]; 16],
+    pub operations: [[f32; 1024]; 16],
+    checkpoint: [u8; CHECKPOINT],
 }
 
 static mut MEMORY: Memory = Memory {
@@ -55,6 +60,7 @@ static mut MEMORY: Memory = Memory {
     order: [0; _],
     text: [0; _],
     operations: [[0.0; _]; _],
+    checkpoint: [0; _],
 };
 
 /// A slice of a length that the compiler cannot know, so that no check is left out because it can.
@@ -63,15 +69,8 @@ fn unknown<T>(x: &mut [T]) -> &mut [T] {
     x.get_mut(..length).unwrap_or_default()
 }
 
-fn run(memory: &mut Memory) -> Result<(), Error> {
-    training::train(memory)?;
-    training::generate(memory)?;
-    operations::all(&mut memory.operations, &mut memory.batch)
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn main() -> i32 {
+/// The buffers, for a `main` that is called once.
+pub fn memory() -> &'static mut Memory {
     // SAFETY: the only thread, and called once.
-    let memory = unsafe { &mut *&raw mut MEMORY };
-    if run(memory).is_ok() { 0 } else { 1 }
+    unsafe { &mut *&raw mut MEMORY }
 }

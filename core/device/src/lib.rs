@@ -1,0 +1,15 @@
+//! What the programs of this crate share: the board, and how a panic ends.
+#![no_std]
+
+pub mod board;
+
+use core::fmt::Write;
+use core::panic::PanicInfo;
+
+use board::{Console, stop};
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    let _ = writeln!(Console, "{info}");
+    stop(1)
+}

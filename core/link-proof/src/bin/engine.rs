@@ -1,0 +1,18 @@
+//! What firmware links that trains, evaluates, generates, saves and resumes: its size is the engine's.
+#![no_std]
+#![no_main]
+
+use jostle::Error;
+use link_proof::{Memory, checkpoint, memory, training};
+
+fn run(memory: &mut Memory) -> Result<(), Error> {
+    training::train(memory)?;
+    training::generate(memory)?;
+    checkpoint::save(memory)?;
+    checkpoint::resume(memory)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    if run(memory()).is_ok() { 0 } else { 1 }
+}

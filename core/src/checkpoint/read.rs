@@ -1,0 +1,190 @@
+//! From a file's header to the numbers of a model, wherever the data lie.
+
+use super::header::{Item, Items, Pairs};
+use super::json::Text;
+use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
+use crate::config::Config;
+use crate::error::{CheckpointError, Error, exact_length};
+use crate::layout::{Plan, Tensor};
+
+/// The length of the header that follows a file's first eight bytes.
+pub(super) fn header_length(length: [u8; 8]) -> Result<usize, Error> {
+    let length = usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX);
+    if length > LONGEST_HEADER { Err(CheckpointError::Header { at: 0 }.into()) } else { Ok(length) }
+}
+
+/// The header of a safetensors file, whose structure has been found right.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Header<'a> {
+    items: Items<'a>,
+    pairs: Option<Pairs<'a>>,
+}
+
+impl<'a> Header<'a> {
+    /// Examines the header of a file that has so many bytes after it. Names may occur twice yet.
+    pub fn new(text: &'a [u8], data_length: usize) -> Result<Header<'a>, Error> {
+        let data_at = text.len().saturating_add(8);
+        let length = text.len() as u64;
+        let text = core::str::from_utf8(text)
+            .map_err(|error| CheckpointError::Header { at: error.valid_up_to().saturating_add(8) })?;
+        let items = Items::new(text, data_at)?;
+
+        let (mut pairs, mut tensors, mut sum, mut end) = (None, 0_u64, 0_usize, 0);
+        let mut all = items;
+        while let Some(item) = all.next()? {
+            match item {
+                Item::Metadata(found) => {
+                    if pairs.replace(found).is_some() {
+                        return Err(CheckpointError::Duplicate { at: found.at() }.into());
+                    }
+                }
+                Item::Tensor(entry) => {
+                    tensors += 1;
+                    sum = sum.saturating_add(entry.end.saturating_sub(entry.begin));
+                    end = entry.end.max(end);
+                }
+            }
+        }
+        let keys = pairs.map_or(0, |pairs| pairs.count() as u64);
+        if tensors.max(keys).saturating_mul(length) > MOST_COMPARISONS {
+            return Err(Error::TooLarge { what: "checkpoint header" });
+        }
+        if end > data_length {
+            let [given, wanted] = [data_length, end].map(|bytes| data_at.saturating_add(bytes));
+            return Err(CheckpointError::Truncated { given, wanted }.into());
+        }
+        for given in [sum, items.covered()?] {
+            if given != data_length {
+                return Err(CheckpointError::Offsets { given, wanted: data_length }.into());
+            }
+        }
+        Ok(Header { items, pairs })
+    }
+
+    /// Refuses a header in which a name occurs twice.
+    pub fn no_duplicates(&self) -> Result<(), Error> {
+        if let Some(pairs) = self.pairs {
+            pairs.no_duplicates()?;
+        }
+        self.items.no_duplicates()
+    }
+
+    pub fn metadata(&self, key: &str) -> Option<Text<'a>> {
+        self.pairs().find(|(name, _)| name.is(key)).map(|(_, value)| value)
+    }
+
+    pub fn pairs(&self) -> Pairs<'a> {
+        self.pairs.unwrap_or_default()
+    }
+
+    /// Whether it says that it is one of the engine's own.
+    pub fn is_checkpoint(&self) -> bool {
+        self.pairs().any(|(key, _)| key.chars().after(metadata::OWN).is_some())
+    }
+
+    pub fn config(&self) -> Result<Config, Error> {
+        metadata::config(self)
+    }
+
+    pub fn progress(&self) -> Result<Progress, Error> {
+        Ok(Progress {
+            step: metadata::number(self, metadata::STEP)?,
+            seed: metadata::number(self, metadata::SEED)?,
+        })
+    }
+
+    /// Reads all that the plan has into `parameters` and, unless it is `None`, `optimizer`. `fill` fills numbers with
+    /// what begins at a byte of the data. Nothing has been written where anything but `fill` fails.
+    pub fn copy(
+        &self,
+        plan: &Plan,
+        parameters: &mut [f32],
+        optimizer: Option<&mut [f32]>,
+        mut fill: impl FnMut(usize, &mut [f32]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        exact_length("parameters", parameters.len(), plan.parameters)?;
+        if let Some(state) = &optimizer {
+            exact_length("optimizer state", state.len(), plan.optimizer)?;
+        }
+        if self.is_checkpoint() {
+            metadata::model(&plan.config, |key, wanted| match self.metadata(key) {
+                Some(given) if given.chars().is(wanted) => Ok(()),
+                Some(_) => Err(CheckpointError::Configuration { key }),
+                None => Err(CheckpointError::Metadata { key }),
+            })?;
+        }
+        let prefixes = prefixes(plan, optimizer.is_some());
+        let state = optimizer.unwrap_or_default();
+        // Twice: the first time, only to find that nothing is missing.
+        self.visit(plan, prefixes, |_, _, _| Ok(()))?;
+        self.visit(plan, prefixes, |part, tensor, begin| {
+            if tensor.frozen {
+                return Ok(());
+            }
+            let (buffer, offset) = match part.checked_sub(1) {
+                None => (&mut *parameters, tensor.offset),
+                Some(part) => {
+                    (&mut *state, part.saturating_mul(plan.parameters).saturating_add(tensor.offset))
+                }
+            };
+            let target = buffer.get_mut(offset..).unwrap_or_default();
+            fill(begin, target.get_mut(..tensor.len()).unwrap_or_default())
+        })
+    }
+
+    /// Finds each tensor of the plan once for each prefix, and passes the prefix's number, the tensor and where in the
+    /// data it begins; it takes as many bytes as its shape says.
+    fn visit(
+        &self,
+        plan: &Plan,
+        prefixes: &[&str],
+        mut found: impl FnMut(usize, &Tensor, usize) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let count = plan.tensors().count();
+        let wanted = |part| plan.tensors().filter(move |tensor| has_part(part, tensor)).count();
+        let (mut left, mut items) = ((0..prefixes.len()).map(wanted).sum::<usize>(), self.items);
+        // Most files list tensors in the model's order: look from where the last was found.
+        let mut tensors = plan.tensors().enumerate();
+        while let Some(entry) = items.tensor()? {
+            // Backwards, since the empty prefix fits all.
+            let parts = prefixes.iter().enumerate().rev();
+            let named = parts.filter_map(|(part, prefix)| Some((part, entry.name().after(prefix)?))).next();
+            let Some((part, name)) = named else { continue };
+            let same = |(_, tensor): &(usize, Tensor)| name.clone().is(&tensor.name);
+            let place = tensors.find(same).or_else(|| {
+                tensors = plan.tensors().enumerate();
+                tensors.find(same)
+            });
+            let Some((index, tensor)) = place.filter(|(_, tensor)| has_part(part, tensor)) else { continue };
+            let wrong = CheckpointError::Shape { tensor: part.saturating_mul(count).saturating_add(index) };
+            if !entry.is_f32 || entry.rank != tensor.rank || entry.shape != tensor.shape {
+                return Err(wrong.into());
+            }
+            if entry.end.saturating_sub(entry.begin) != tensor.len().saturating_mul(4) {
+                return Err(wrong.into());
+            }
+            found(part, &tensor, entry.begin)?;
+            left = left.saturating_sub(1);
+        }
+        // No name occurs twice, so as many as wanted are all that are wanted.
+        if left == 0 { Ok(()) } else { Err(self.missing(plan, prefixes)) }
+    }
+
+    /// Which tensor of the plan is missing.
+    fn missing(&self, plan: &Plan, prefixes: &[&str]) -> Error {
+        let all = prefixes.iter().enumerate();
+        let wanted = all.flat_map(|part| plan.tensors().map(move |tensor| (part, tensor))).enumerate();
+        for (tensor, ((_, prefix), wanted)) in
+            wanted.filter(|(_, ((part, _), tensor))| has_part(*part, tensor))
+        {
+            let (mut items, mut found) = (self.items, false);
+            while let Ok(Some(entry)) = items.tensor() {
+                found |= entry.name().after(prefix).is_some_and(|name| name.is(&wanted.name));
+            }
+            if !found {
+                return CheckpointError::Missing { tensor }.into();
+            }
+        }
+        Error::Plan { what: "all tensors" }
+    }
+}

@@ -1,0 +1,269 @@
+//! Checkpoints in two slots of flash memory, so that one is whole whenever the power fails. Knows nothing of devices.
+//!
+//! A slot begins with its record, rounded up to what can be programmed at once, and the checkpoint's bytes follow:
+//!
+//! | bytes | record |
+//! |---|---|
+//! | 0..8 | sequence number: each save's is one more than that of the newest whole slot |
+//! | 8..16 | length of the checkpoint in bytes |
+//! | 16..20 | CRC-32 of the checkpoint, then of the 16 bytes before |
+//!
+//! all little-endian. [`Slots::save`] erases the slot that is not the newest whole one, programs the checkpoint and, last
+//! of all, the record. A slot is whole if its record fits what it holds; where a save was cut off, it does not, and the
+//! other slot counts.
+
+use core::num::NonZeroUsize;
+
+use super::crc::Crc;
+use super::read::{self, Header};
+use super::write::Writing;
+use super::{Contents, Progress};
+use crate::error::{CheckpointError, Error};
+use crate::layout::Plan;
+
+/// Bytes of a record before rounding up; what is beyond its fields is padding.
+const RECORD: usize = 32;
+
+/// What erases, programs and reads two slots of flash memory, numbered 0 and 1. Its errors are numbers of its own, which
+/// [`Error::Flash`] passes on.
+pub trait Flash {
+    /// Bytes of each slot.
+    fn slot_size(&self) -> usize;
+
+    /// Bytes that are programmed at once; at least 1.
+    fn write_size(&self) -> usize;
+
+    /// Erases a whole slot.
+    ///
+    /// # Errors
+    /// The driver's.
+    fn erase(&mut self, slot: usize) -> Result<(), i32>;
+
+    /// Programs erased bytes from byte `at` of a slot on; `at` and the length are multiples of
+    /// [`Flash::write_size`].
+    ///
+    /// # Errors
+    /// The driver's.
+    fn program(&mut self, slot: usize, at: usize, bytes: &[u8]) -> Result<(), i32>;
+
+    /// Reads from byte `at` of a slot on, whatever it holds.
+    ///
+    /// # Errors
+    /// The driver's; e.g. where a word has been programmed in part, and the memory notices.
+    fn read(&mut self, slot: usize, at: usize, bytes: &mut [u8]) -> Result<(), i32>;
+}
+
+/// Where a whole checkpoint lies: bytes `offset..offset + length` of a slot are a file for
+/// [`Checkpoint::new`](super::Checkpoint::new), which memory-mapped flash can be read as in place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Slot {
+    /// 0 or 1.
+    pub index: usize,
+    /// Which save made it, counted from 1.
+    pub sequence: u64,
+    /// Bytes before the checkpoint.
+    pub offset: usize,
+    /// Bytes of the checkpoint.
+    pub length: usize,
+}
+
+impl Slot {
+    /// The fields of its record that its checksum covers.
+    fn fields(&self) -> [[u8; 8]; 2] {
+        [self.sequence.to_le_bytes(), (self.length as u64).to_le_bytes()]
+    }
+
+    /// Its record's checksum, from that of the checkpoint.
+    fn checksum(&self, contents: Crc) -> u32 {
+        contents.update(self.fields().as_flattened()).finish()
+    }
+}
+
+/// Two slots of flash memory, and a block of the caller's memory to work in.
+pub struct Slots<'a> {
+    flash: &'a mut dyn Flash,
+    block: &'a mut [u8],
+    /// Bytes that are programmed at once.
+    unit: NonZeroUsize,
+    /// Bytes of a record in flash, a multiple of these.
+    record: usize,
+}
+
+impl<'a> Slots<'a> {
+    /// The block must hold a record, and for [`Slots::load`] a checkpoint's header; its contents are lost. Between
+    /// steps, a workspace will do.
+    ///
+    /// # Errors
+    /// [`Error::Zero`] where nothing is programmed at once, [`Error::Buffer`] where the block is too short,
+    /// [`Error::TooLarge`].
+    pub fn new(flash: &'a mut dyn Flash, block: &'a mut [u8]) -> Result<Slots<'a>, Error> {
+        let unit = unit(flash.write_size())?;
+        let record = record(unit)?;
+        if block.len() < record {
+            return Err(Error::Buffer { what: "block", given: block.len(), wanted: record });
+        }
+        Ok(Slots { flash, block, unit, record })
+    }
+
+    /// The newest whole checkpoint; `None` where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Flash`] where neither slot can be read. One that can't is not whole: memory that checks itself refuses
+    /// to read a word whose programming was cut off.
+    pub fn newest(&mut self) -> Result<Option<Slot>, Error> {
+        self.survey().map(|(newest, _)| newest)
+    }
+
+    /// The newest whole checkpoint, and the slot for the next.
+    fn survey(&mut self) -> Result<(Option<Slot>, usize), Error> {
+        match [self.whole(0), self.whole(1)] {
+            [Ok(Some(first)), Ok(Some(second))] if second.sequence > first.sequence => Ok((Some(second), 0)),
+            [Ok(Some(first)), _] => Ok((Some(first), 1)),
+            [_, Ok(Some(second))] => Ok((Some(second), 0)),
+            [Ok(None), _] => Ok((None, 0)),
+            // The first may be whole, and readable again later.
+            [Err(_), Ok(None)] => Ok((None, 1)),
+            [Err(error), Err(_)] => Err(error),
+        }
+    }
+
+    /// Saves a checkpoint in the slot that does not hold the newest whole one, and reads it back. Where it fails or is
+    /// cut off, the newest whole one is as it was.
+    ///
+    /// # Errors
+    /// As [`write()`](super::write()); [`Error::Buffer`] where a slot is too short: nothing has been erased then.
+    /// [`Error::Flash`]; [`Error::FlashContents`] where the slot does not hold what was programmed.
+    pub fn save(&mut self, plan: &Plan, contents: &Contents) -> Result<Slot, Error> {
+        let writing = Writing::new(plan, contents)?;
+        let unit = self.unit;
+        let wanted = size(writing.size(), unit.get())?;
+        if self.flash.slot_size() < wanted {
+            return Err(Error::Buffer { what: "slot", given: self.flash.slot_size(), wanted });
+        }
+        let (newest, index) = self.survey()?;
+        let sequence = newest.map_or(0, |newest| newest.sequence).saturating_add(1);
+        let slot = Slot { index, sequence, offset: self.record, length: writing.size() };
+        let failed = |operation| move |code| Error::Flash { operation, slot: index, code };
+        self.flash.erase(index).map_err(failed("erase"))?;
+
+        let usable = self.block.len() / unit * unit.get();
+        let (block, _) = self.block.split_at_mut_checked(usable).unwrap_or_default();
+        let (mut crc, mut at, mut filled) = (Crc::START, self.record, 0);
+        writing.put(&mut |mut piece| {
+            crc = crc.update(piece);
+            while !piece.is_empty() {
+                let room = block.get_mut(filled..).unwrap_or_default();
+                let (now, later) = piece.split_at_checked(room.len()).unwrap_or((piece, &[]));
+                room.iter_mut().zip(now).for_each(|(place, byte)| *place = *byte);
+                filled += now.len();
+                piece = later;
+                if filled == usable {
+                    self.flash.program(index, at, block).map_err(failed("program"))?;
+                    (at, filled) = (at + usable, 0);
+                }
+            }
+            Ok(())
+        })?;
+        if filled > 0 {
+            let padded = filled.checked_next_multiple_of(unit.get()).unwrap_or(filled);
+            let rest = block.get_mut(..padded).unwrap_or_default();
+            rest.get_mut(filled..).unwrap_or_default().fill(0);
+            self.flash.program(index, at, rest).map_err(failed("program"))?;
+        }
+
+        let record = block.get_mut(..self.record).unwrap_or_default();
+        record.fill(0);
+        let fields = slot.fields();
+        let fields = fields.as_flattened().iter().copied().chain(slot.checksum(crc).to_le_bytes());
+        record.iter_mut().zip(fields).for_each(|(place, byte)| *place = byte);
+        self.flash.program(index, 0, record).map_err(failed("program"))?;
+        if self.whole(index)? == Some(slot) { Ok(slot) } else { Err(Error::FlashContents { slot: index }) }
+    }
+
+    /// Reads the newest whole checkpoint as [`Checkpoint::read`](super::Checkpoint::read) does; `None` where there is
+    /// none.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`](super::Checkpoint::read); [`Error::Buffer`] where the block is shorter than the
+    /// checkpoint's header. Nothing has been written then. [`Error::Flash`], which may leave the numbers written in
+    /// part.
+    pub fn load(
+        &mut self,
+        plan: &Plan,
+        parameters: &mut [f32],
+        optimizer: Option<&mut [f32]>,
+    ) -> Result<Option<Progress>, Error> {
+        let Some(slot) = self.newest()? else { return Ok(None) };
+        let failed = |code| Error::Flash { operation: "read", slot: slot.index, code };
+        let mut length = [0; 8];
+        self.flash.read(slot.index, slot.offset, &mut length).map_err(failed)?;
+        let length = read::header_length(length)?;
+        let data_at = length.saturating_add(8);
+        let truncated = CheckpointError::Truncated { given: slot.length, wanted: data_at };
+        let data = slot.length.checked_sub(data_at).ok_or(truncated)?;
+        let short = Error::Buffer { what: "block", given: self.block.len(), wanted: length };
+        let text = self.block.get_mut(..length).ok_or(short)?;
+        self.flash.read(slot.index, slot.offset.saturating_add(8), text).map_err(failed)?;
+
+        let header = Header::new(text, data)?;
+        header.no_duplicates()?;
+        let progress = header.progress()?;
+        let data_at = slot.offset.saturating_add(data_at);
+        header.copy(plan, parameters, optimizer, |begin, numbers| {
+            let mut at = data_at.saturating_add(begin);
+            let mut bytes = [[0; 4]; 64];
+            for numbers in numbers.chunks_mut(bytes.len()) {
+                let bytes = bytes.get_mut(..numbers.len()).unwrap_or_default();
+                self.flash.read(slot.index, at, bytes.as_flattened_mut()).map_err(failed)?;
+                numbers.iter_mut().zip(&*bytes).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
+                at = at.saturating_add(numbers.len() * 4);
+            }
+            Ok(())
+        })?;
+        Ok(Some(progress))
+    }
+
+    /// What a slot holds if it is whole.
+    fn whole(&mut self, index: usize) -> Result<Option<Slot>, Error> {
+        let failed = |code| Error::Flash { operation: "read", slot: index, code };
+        let mut fields = [[0; 8]; 2];
+        let mut stated = [0; 4];
+        self.flash.read(index, 0, fields.as_flattened_mut()).map_err(failed)?;
+        self.flash.read(index, 16, &mut stated).map_err(failed)?;
+        let [sequence, length] = fields.map(u64::from_le_bytes);
+        let room = self.flash.slot_size().saturating_sub(self.record);
+        let Some(length) = usize::try_from(length).ok().filter(|length| *length <= room) else {
+            return Ok(None);
+        };
+        let slot = Slot { index, sequence, offset: self.record, length };
+        let (mut crc, mut at, mut left) = (Crc::START, slot.offset, length);
+        while left > 0 {
+            let size = left.min(self.block.len());
+            let piece = self.block.get_mut(..size).unwrap_or_default();
+            self.flash.read(index, at, piece).map_err(failed)?;
+            crc = crc.update(piece);
+            (at, left) = (at.saturating_add(size), left.saturating_sub(size));
+        }
+        Ok((slot.checksum(crc) == u32::from_le_bytes(stated)).then_some(slot))
+    }
+}
+
+fn unit(write_size: usize) -> Result<NonZeroUsize, Error> {
+    NonZeroUsize::new(write_size).ok_or(Error::Zero { what: "write_size" })
+}
+
+/// Bytes of a record in flash that is programmed `unit` bytes at once.
+fn record(unit: NonZeroUsize) -> Result<usize, Error> {
+    RECORD.checked_next_multiple_of(unit.get()).ok_or(Error::TooLarge { what: "write_size" })
+}
+
+/// The bytes that a slot must have for a checkpoint of `length` bytes, in flash that is programmed `write_size` bytes at
+/// once. Its sectors may ask for more.
+///
+/// # Errors
+/// [`Error::Zero`], [`Error::TooLarge`] for `write_size`.
+pub fn size(length: usize, write_size: usize) -> Result<usize, Error> {
+    let too_large = Error::TooLarge { what: "slot" };
+    let contents = length.checked_add(record(unit(write_size)?)?).ok_or(too_large)?;
+    contents.checked_next_multiple_of(write_size).ok_or(too_large)
+}

@@ -1,0 +1,270 @@
+//! Checkpoints in two slots of flash memory, which the caller's functions erase, program and read.
+
+use core::ffi::c_void;
+
+use jostle::checkpoint::slots::{self, Flash, Slot, Slots};
+use jostle::checkpoint::{Contents, Progress};
+
+use crate::border::{self, Buffers, Output, Structure, input, open};
+use crate::checkpoint::{Pairs, jostle_metadata, jostle_progress};
+use crate::plan::jostle_plan;
+use crate::status::{Refusal, call, jostle_error, jostle_status};
+
+/// Erases a whole slot, 0 or 1. Returns 0, or an error of its own, which a jostle_error passes on as `given`.
+pub type jostle_flash_erase = Option<unsafe extern "C" fn(context: *mut c_void, slot: usize) -> i32>;
+
+/// Programs `size` erased bytes from byte `at` of a slot on; both are multiples of `write_size`. Returns as
+/// jostle_flash_erase.
+pub type jostle_flash_program = Option<
+    unsafe extern "C" fn(context: *mut c_void, slot: usize, at: usize, bytes: *const u8, size: usize) -> i32,
+>;
+
+/// Reads `size` bytes from byte `at` of a slot on, whatever the slot holds. Returns as jostle_flash_erase: an error, for
+/// example, where a word was programmed in part and the memory notices.
+pub type jostle_flash_read = Option<
+    unsafe extern "C" fn(context: *mut c_void, slot: usize, at: usize, bytes: *mut u8, size: usize) -> i32,
+>;
+
+/// Two slots of flash memory. A slot holds, from its beginning: the number of the save (8 bytes), the length of the
+/// checkpoint (8), a CRC-32 of the checkpoint and these (4), all little-endian, and what fills up 32 bytes or as many as
+/// are programmed at once; then the checkpoint.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_flash {
+    /// sizeof(jostle_flash).
+    pub struct_size: u32,
+    /// Bytes that are programmed at once; at least 1.
+    pub write_size: u32,
+    /// Bytes of each slot: as many as jostle_slots_size says, or more.
+    pub slot_size: usize,
+    /// Erases.
+    pub erase: jostle_flash_erase,
+    /// Programs.
+    pub program: jostle_flash_program,
+    /// Reads.
+    pub read: jostle_flash_read,
+    /// Passed to the three; may be NULL.
+    pub context: *mut c_void,
+}
+
+// SAFETY: numbers and pointers, the first of which is `struct_size`.
+unsafe impl Structure for jostle_flash {}
+
+/// Where a whole checkpoint lies in flash memory. Memory-mapped, these bytes are what the jostle_checkpoint functions
+/// read.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct jostle_slot {
+    /// The number of the save that made it, counted from 1.
+    pub sequence: u64,
+    /// The slot, 0 or 1.
+    pub index: usize,
+    /// Bytes of the slot before it.
+    pub offset: usize,
+    /// Its bytes.
+    pub size: usize,
+}
+
+/// The caller's functions.
+struct Driver {
+    write_size: usize,
+    slot_size: usize,
+    erase: unsafe extern "C" fn(*mut c_void, usize) -> i32,
+    program: unsafe extern "C" fn(*mut c_void, usize, usize, *const u8, usize) -> i32,
+    read: unsafe extern "C" fn(*mut c_void, usize, usize, *mut u8, usize) -> i32,
+    context: *mut c_void,
+}
+
+impl Driver {
+    /// # Safety
+    /// A pointer other than NULL is readable for as many bytes as its `struct_size` says; its functions do what their
+    /// types' comments say.
+    unsafe fn new(flash: *const jostle_flash) -> Result<Driver, Refusal> {
+        // SAFETY: the caller's promise.
+        let flash = unsafe { border::structure("flash", flash)? };
+        Ok(Driver {
+            write_size: flash.write_size as usize,
+            slot_size: flash.slot_size,
+            erase: flash.erase.ok_or(Refusal::Null("erase"))?,
+            program: flash.program.ok_or(Refusal::Null("program"))?,
+            read: flash.read.ok_or(Refusal::Null("read"))?,
+            context: flash.context,
+        })
+    }
+}
+
+fn result(code: i32) -> Result<(), i32> {
+    if code == 0 { Ok(()) } else { Err(code) }
+}
+
+impl Flash for Driver {
+    fn slot_size(&self) -> usize {
+        self.slot_size
+    }
+
+    fn write_size(&self) -> usize {
+        self.write_size
+    }
+
+    fn erase(&mut self, slot: usize) -> Result<(), i32> {
+        // SAFETY: whoever made this vouches for the function.
+        result(unsafe { (self.erase)(self.context, slot) })
+    }
+
+    fn program(&mut self, slot: usize, at: usize, bytes: &[u8]) -> Result<(), i32> {
+        // SAFETY: as above; the bytes are readable.
+        result(unsafe { (self.program)(self.context, slot, at, bytes.as_ptr(), bytes.len()) })
+    }
+
+    fn read(&mut self, slot: usize, at: usize, bytes: &mut [u8]) -> Result<(), i32> {
+        // SAFETY: as above; the bytes are writable.
+        result(unsafe { (self.read)(self.context, slot, at, bytes.as_mut_ptr(), bytes.len()) })
+    }
+}
+
+/// The bytes that a slot must have for a checkpoint of `checkpoint_size` bytes, where `write_size` bytes are programmed
+/// at once.
+///
+/// # Safety
+/// `size` is writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_slots_size(
+    checkpoint_size: usize,
+    write_size: u32,
+    size: *mut usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        let output = unsafe { Output::new("size", size)? };
+        output.write(slots::size(checkpoint_size, write_size as usize)?);
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND where there is none. `block` is memory to work in: 32 bytes, or
+/// as many as are programmed at once, or more, which is faster.
+///
+/// # Safety
+/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+/// for so many bytes, `slot` writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_slots_newest(
+    flash: *const jostle_flash,
+    block: *mut u8,
+    block_size: usize,
+    slot: *mut jostle_slot,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let output = Output::new("slot", slot)?;
+            let mut driver = Driver::new(flash)?;
+            let block = Buffers::new().write("block", block, block_size, block_size)?;
+            let newest = Slots::new(&mut driver, block)?.newest()?;
+            let Slot { index, sequence, offset, length } =
+                newest.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 })?;
+            output.write(jostle_slot { sequence, index, offset, size: length });
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole one, and
+/// reads it back. Wherever the power fails meanwhile, the newest whole one is as it was, or this one is whole. `block`
+/// as for jostle_slots_newest; between steps, a workspace will do.
+///
+/// # Safety
+/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `plan` and
+/// `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `block` writable for so many bytes; `metadata` is
+/// readable for `metadata_count` entries (NULL for none); `error` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_slots_save(
+    flash: *const jostle_flash,
+    plan: *const jostle_plan,
+    parameters: *const f32,
+    parameters_size: usize,
+    frozen: *const f32,
+    frozen_size: usize,
+    optimizer: *const f32,
+    optimizer_size: usize,
+    progress: *const jostle_progress,
+    metadata: *const jostle_metadata,
+    metadata_count: usize,
+    block: *mut u8,
+    block_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let mut driver = Driver::new(flash)?;
+            let plan = open(plan)?;
+            let &jostle_progress { step, seed } = input("progress", progress)?;
+            let pairs = Pairs::new(metadata, metadata_count)?;
+            let parameters = buffers.read("parameters", parameters, parameters_size, plan.parameters)?;
+            let frozen = buffers.read("frozen", frozen, frozen_size, plan.frozen)?;
+            let state = buffers.read_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
+            let contents = Contents {
+                parameters,
+                frozen,
+                optimizer: (!optimizer.is_null()).then_some(state),
+                progress: Progress { step, seed },
+                metadata: pairs.get(),
+            };
+            let block = buffers.write("block", block, block_size, block_size)?;
+            Slots::new(&mut driver, block)?.save(&plan, &contents)?;
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}
+
+/// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND where there is none. `block` as
+/// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells in `error` how long
+/// that is. JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
+///
+/// # Safety
+/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `parameters`,
+/// `optimizer` and `block` are writable for so many bytes, `plan` is readable, `progress` writable, `error` NULL or
+/// writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_slots_load(
+    flash: *const jostle_flash,
+    plan: *const jostle_plan,
+    parameters: *mut f32,
+    parameters_size: usize,
+    optimizer: *mut f32,
+    optimizer_size: usize,
+    block: *mut u8,
+    block_size: usize,
+    progress: *mut jostle_progress,
+    error: *mut jostle_error,
+) -> jostle_status {
+    let body = || {
+        let mut buffers = Buffers::new();
+        // SAFETY: the caller's promise.
+        unsafe {
+            let output = Output::new("progress", progress)?;
+            let mut driver = Driver::new(flash)?;
+            let plan: jostle::Plan = open(plan)?;
+            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
+            let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
+            let state = (!optimizer.is_null()).then_some(state);
+            let block = buffers.write("block", block, block_size, block_size)?;
+            let loaded = Slots::new(&mut driver, block)?.load(&plan, parameters, state)?;
+            let Progress { step, seed } = loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 })?;
+            output.write(jostle_progress { step, seed });
+        }
+        Ok(())
+    };
+    // SAFETY: the caller's promise.
+    unsafe { call(error, body) }
+}

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# Measures what training takes on emulated devices: flash, memory, stack, and instructions of a step, beside a plain C
+# implementation of the same step; writes benches/results/device.md. An emulator counts instructions and proves
+# function; it times nothing.
+#     scripts/device-table.sh [NAME...]
+# measures only those of the targets in scripts/devices.sh, and writes to the standard output.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+. scripts/devices.sh
+
+packages gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-arm \
+    qemu-system-misc python3 ||
+    { command -v arm-none-eabi-gcc && command -v riscv64-unknown-elf-gcc && command -v qemu-system-arm &&
+        command -v qemu-system-riscv32 && command -v python3; } >/dev/null ||
+    not_run "table of devices: needs cross-compilers with C libraries, emulators and Python (Debian:" \
+        "gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf" \
+        "qemu-system-arm qemu-system-misc python3)"
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+work=$CARGO_TARGET_DIR/device-table
+firmware=ffi/examples/firmware
+rm -rf "$work"
+mkdir -p "$work"
+to=benches/results/device.md
+[ $# -eq 0 ] || to=/dev/stdout
+[ $# -gt 0 ] || set -- cortex-m4 cortex-m7 cortex-m33 rv32imafc
+
+# Name, micro-batches, jostle-plan's words for the model.
+models=(
+    "4k|1|--context 16 --layers 1 --width 16 --untied"
+    "4k, SGD in backward|1|--context 16 --layers 1 --width 16 --untied --optimizer none --fused"
+    "14k|1|--context 8 --layers 1 --width 32"
+    "14k, 4 micro-batches|4|--context 8 --layers 1 --width 32"
+    "14k, dropout 0.1|1|--context 8 --layers 1 --width 32 --dropout 0.1"
+    "50k|1|--context 16 --layers 4 --width 32 --optimizer none --fused --recompute"
+)
+
+# link LIBRARIES ELF SOURCE...: for the target in use.
+link() {
+    local libraries=$1 elf=$2
+    shift 2
+    # shellcheck disable=SC2086 # words
+    $compiler -std=c11 -Wall -Wextra -Werror -nostartfiles -Iinclude -Ibenches/device -I"$work" -I$firmware -L$firmware \
+        -T "$script" -Wl,--gc-sections,--no-warn-execstack,-Map="$elf.map" "$@" $firmware/{start,semihosting}.c \
+        "$firmware/$start" $libraries -o "$elf"
+}
+
+# figures ELF MODEL WHAT: what the program prints, and its memory, as lines of model, target, what, name, number.
+figures() {
+    emulate "$1" -icount shift=0 >"$work/printed.txt" 2>&1 || { cat "$work/printed.txt" >&2 && exit 1; }
+    awk -v before="$2	$name	$3" 'NF { print before "\t" $1 "\t" $2 }' "$work/printed.txt" >>"$work/figures.tsv"
+    size -A "$1" | awk -v before="$2	$name	$3" '$1 == ".bss" || $1 == ".data" { print before "\t" $1 "\t" $2 }' \
+        >>"$work/figures.tsv"
+}
+
+for target in "${targets[@]}"; do
+    [[ " $* " == *" ${target%%|*} "* ]] || continue
+    use "$target"
+    # A C library is linked to the plain step only. The compiler for RISC-V finds it by the processor without Zicsr.
+    plain=$compiler
+    [[ $compiler != riscv* ]] || plain="${compiler/_zicsr/} --specs=picolibc.specs -Wa,-march=rv32imafc_zicsr"
+    for level in 3 s; do
+        directory=$CARGO_TARGET_DIR
+        [ $level = 3 ] || directory=$CARGO_TARGET_DIR/small
+        CARGO_TARGET_DIR=$directory CARGO_PROFILE_LIBRARY_OPT_LEVEL=$level scripts/freestanding.sh "$rust"
+        archive=$directory/$rust/library/libjostle.a
+        # Where it could not be built, it has said so.
+        [ -e "$archive" ] || exit 0
+        for line in "${models[@]}"; do
+            IFS='|' read -r model accumulate words <<<"$line"
+            # shellcheck disable=SC2086 # words
+            cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --heads 4 $words --device -o "$work/model.h"
+            link "$archive -lgcc" "$work/measure-$level.elf" -O2 -ffreestanding -nostdlib -DACCUMULATE="$accumulate" \
+                benches/device/{measure,counter}.c
+            figures "$work/measure-$level.elf" "$model" $level
+            sed -n "s/^#define MODEL_\([A-Z_]*\) \([0-9]*\)u.*/$model	$name	plan	\1	\2/p" "$work/model.h" \
+                >>"$work/figures.tsv"
+            [ $level = 3 ] && [ "$accumulate" = 1 ] || continue
+            compiler=$plain link -lm "$work/plain.elf" -O3 -ffast-math benches/device/{measure_plain,plain,counter}.c
+            figures "$work/plain.elf" "$model" plain
+        done
+        # What of the archive and the compiler's own library is linked to the last model's program.
+        echo "	$name	$level	flash	$(python3 benches/device/flash.py "$work/measure-$level.elf.map")" >>"$work/figures.tsv"
+    done
+done
+python3 benches/device/table.py "$work/figures.tsv" "$@" >"$work/device.md"
+cat "$work/device.md" >$to

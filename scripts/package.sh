@@ -1,0 +1,68 @@
+#!/usr/bin/env bash
+# Makes target/package/jostle: archives for processors without an operating system, the header and examples, in one
+# folder that CMake finds, Zephyr takes as a module, and Arduino and PlatformIO take as a library.
+#     scripts/package.sh [TARGET...]
+# packs only the archives of these targets of Rust's. URL, from the environment, is where the library is to be read about.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+to=$CARGO_TARGET_DIR/package/jostle
+
+# A target of Rust's, and the folders below src for its archive, in Arduino's words: the processor, and below it the
+# floating-point unit and how floats are passed; without these, what any calls but those can link.
+targets=(
+    "thumbv6m-none-eabi cortex-m0 cortex-m0plus"
+    "thumbv7m-none-eabi cortex-m3"
+    "thumbv7em-none-eabi cortex-m4 cortex-m7"
+    "thumbv7em-none-eabihf cortex-m4/fpv4-sp-d16-hard cortex-m7/fpv5-sp-d16-hard cortex-m7/fpv5-d16-hard"
+    "thumbv8m.main-none-eabi cortex-m33"
+    "thumbv8m.main-none-eabihf cortex-m33/fpv5-sp-d16-hard"
+    "riscv32imc-unknown-none-elf rv32imc"
+    "riscv32imafc-unknown-none-elf rv32imafc"
+)
+[ $# -gt 0 ] || set -- "${targets[@]%% *}"
+
+version=$(cargo pkgid --locked -p jostle-archive)
+version=${version##*[#@]}
+description=$(sed -n 's/^description = "\(.*\)"$/\1/p' Cargo.toml)
+fill() {
+    sed -e "s|@VERSION@|$version|" -e "s|@DESCRIPTION@|$description|" -e "s|@URL@|${URL:-}|" "$1"
+}
+
+rm -rf "$to"
+mkdir -p "$to/src"
+cp -R ffi/package/{cmake,toolchains,zephyr,extras,examples} "$to"
+fill ffi/install/jostle-config-version.cmake.in >"$to/cmake/jostle-config-version.cmake"
+for file in library.json library.properties; do fill "ffi/package/$file.in" >"$to/$file"; done
+cp LICENSE-APACHE LICENSE-MIT "$to"
+sed 's|../benches/results/||' docs/firmware.md >"$to/README.md"
+cp benches/results/device.md "$to"
+cp include/jostle.h "$to/src"
+
+for target; do
+    folders=
+    for line in "${targets[@]}"; do
+        [ "${line%% *}" != "$target" ] || folders=${line#* }
+    done
+    [ -n "$folders" ] || { echo "FAILED: no such target: $target" >&2 && exit 1; }
+    scripts/freestanding.sh "$target"
+    archive=$CARGO_TARGET_DIR/$target/library/libjostle.a
+    # Where it could not be built, that has been said.
+    [ -e "$archive" ] || exit 0
+    for folder in $folders; do
+        mkdir -p "$to/src/$folder"
+        cp "$archive" "$to/src/$folder"
+    done
+done
+
+# The examples, with the sizes of their static arrays; the firmware's text as tokens, and no checkpoint to begin with.
+cp -R ffi/examples/firmware "$to/examples"
+rm "$to/examples/firmware/hosted.c"
+tr -d '\n' <ffi/examples/firmware/text.txt | tr 'a-z ' '\000-\032' >"$to/examples/firmware/text.tokens"
+: >"$to/examples/firmware/checkpoint.safetensors"
+for example in firmware Train; do
+    cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --context 16 --layers 1 --heads 4 --width 16 \
+        --dropout 0.1 --device -o "$to/examples/$example/model.h"
+done
+echo "$to"

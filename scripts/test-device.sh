@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# Runs the firmware of ffi/examples/firmware on emulated processors: each must end in the parameters whose checksums
+# core/tests/golden/device_steps.txt states, also where the power fails in the middle of saves; and go on from
+# checkpoints of C and Python, as Rust, C and Python from its. An emulator proves function, and times nothing.
+#     scripts/test-device.sh [NAME...]
+# runs only those of the targets in scripts/devices.sh.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+. scripts/devices.sh
+
+packages gcc-arm-none-eabi binutils-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc ||
+    { command -v arm-none-eabi-gcc && command -v riscv64-unknown-elf-gcc && command -v qemu-system-arm &&
+        command -v qemu-system-riscv32; } >/dev/null ||
+    not_run "firmware on Cortex-M and RISC-V: needs cross-compilers and emulators" \
+        "(Debian: gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc)"
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+work=$CARGO_TARGET_DIR/device
+firmware=ffi/examples/firmware
+golden=core/tests/golden/device_steps.txt
+warnings=(-Wall -Wextra -Wpedantic -Wstrict-prototypes -Werror)
+mkdir -p "$work"
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# build STEPS CHECKPOINT ELF: for the target in use, with a checkpoint to begin with.
+build() {
+    cp "$2" "$work/checkpoint.safetensors"
+    # shellcheck disable=SC2086 # words
+    $compiler -std=c11 -O2 "${warnings[@]}" -ffreestanding -nostdlib -DSTEPS="$1" -Iinclude -I"$work" -Wa,-I"$work" \
+        -L$firmware -T "$script" -Wl,--gc-sections,--no-warn-execstack $firmware/{train,flash,start,semihosting}.c \
+        $firmware/built_in.S "$firmware/$start" "$CARGO_TARGET_DIR/$rust/library/libjostle.a" -lgcc -o "$3"
+}
+
+# build_here STEPS CHECKPOINT PROGRAM: the same for this machine.
+build_here() {
+    cp "$2" "$work/checkpoint.safetensors"
+    cc -std=c11 -O2 "${warnings[@]}" -DSTEPS="$1" -Iinclude -I"$work/here" -Wa,-I"$work" \
+        $firmware/{train,flash,hosted}.c $firmware/built_in.S "$CARGO_TARGET_DIR/library/libjostle.a" -lm -lpthread -ldl \
+        -o "$3"
+}
+
+# run DIRECTORY ELF: on the target in use, or ELF itself where there is none, in a new or old directory that takes its
+# files. Fails where the program does, unless because the power failed.
+run() {
+    local status=0
+    mkdir -p "$1"
+    (cd "$1" && case $2 in
+        *.elf) emulate "$2" ;;
+        *) "$2" ;;
+    esac) >"$1/printed.txt" 2>&1 || status=$?
+    [ $status -eq 0 ] || [[ $status -eq 3 && -e $1/cut.txt ]] || fail "$1: status $status: $(cat "$1/printed.txt")"
+}
+
+# compare DIRECTORY STEP...: that the checksums which were printed there are those of every other processor.
+compare() {
+    local wanted
+    wanted=$(for step in "${@:2}"; do grep "^step $step:" $golden; done)
+    grep checksum "$1/printed.txt" | diff - <(echo "$wanted") || fail "$1: other bits (<) than $golden (>)"
+}
+
+# begins DIRECTORY TEXT: that the program went on from there.
+begins() {
+    sed -n 2p "$1/printed.txt" | grep -qx "$2" || fail "$1: wanted: $2; $(sed -n 2p "$1/printed.txt")"
+}
+
+chosen=()
+for target in "${targets[@]}"; do
+    [ $# -eq 0 ] || [[ " $* " == *" ${target%%|*} "* ]] || continue
+    chosen+=("$target")
+    use "$target"
+    scripts/freestanding.sh "$rust"
+    # Where it could not be built, it has said so.
+    [ -e "$CARGO_TARGET_DIR/$rust/library/libjostle.a" ] || exit 0
+done
+[ ${#chosen[@]} -gt 0 ] || fail "no such target: $*"
+
+# The sizes of the static arrays, and what is built in.
+rm -rf "$work"
+mkdir -p "$work/here"
+plan() {
+    cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --context 16 --layers 1 --heads 4 --width 16 \
+        --dropout 0.1 "$@"
+}
+plan --device -o "$work/model.h"
+plan -o "$work/here/model.h"
+tr -d '\n' <$firmware/text.txt | tr 'a-z ' '\000-\032' >"$work/text.tokens"
+nothing=/dev/null
+
+for target in "${chosen[@]}"; do
+    use "$target"
+    build "$steps" $nothing "$work/$name.elf"
+    run "$work/$name" "$work/$name.elf"
+    begins "$work/$name" "initialized at step 0"
+    compare "$work/$name" $(seq 10 190 "$steps")
+    echo "$name: $(grep checksum "$work/$name/printed.txt" | paste -sd';'); $(tail -n1 "$work/$name/printed.txt")"
+done
+
+# The power fails: in the first save's erasing, in its record, in the second's erasing, in the middle of a checkpoint, in
+# what pads a record that is whole already, and in the last save. Each run goes on from the newest whole checkpoint, and
+# the last ends in the bits of a run that was never cut off.
+for target in "${chosen[@]}"; do
+    use "$target"
+    [ "$steps" -eq 200 ] || continue
+    cut=$work/$name-cut
+    saved=$(sed -n 's/^step 50: saved, \([0-9]*\) .*/\1/p' "$work/$name/printed.txt")
+    from="initialized at step 0"
+    resumed="resumed from flash memory at step"
+    while read -r changes next; do
+        mkdir -p "$cut"
+        echo "$changes" >"$cut/cut.txt"
+        run "$cut" "$work/$name.elf"
+        begins "$cut" "$from"
+        [ "$(tail -n1 "$cut/printed.txt")" = "the power has failed" ] || fail "$cut: the power has not failed"
+        from=${next:+$resumed $next}
+        from=${from:-initialized at step 0}
+    done <<END
+3
+$((saved - 3))
+$((saved + 20)) 50
+$((saved / 2)) 50
+$((saved - 2)) 100
+$((saved + saved - 10)) 150
+END
+    rm "$cut/cut.txt"
+    run "$cut" "$work/$name.elf"
+    begins "$cut" "$resumed 150"
+    compare "$cut" 200
+    cmp "$cut/trained.safetensors" "$work/$name/trained.safetensors" || fail "$cut: another checkpoint"
+    echo "$name: cut off in six saves, and the same checkpoint in the end"
+done
+
+# From a checkpoint of the host's the device goes on, and from the device's the host: in C,
+use "${chosen[0]}"
+cargo build --locked --quiet --profile library -p jostle-archive
+build_here 5 $nothing "$work/here/train-5"
+run "$work/here" "$work/here/train-5"
+build 10 "$work/here/trained.safetensors" "$work/from-c.elf"
+run "$work/from-c" "$work/from-c.elf"
+begins "$work/from-c" "resumed from the built-in checkpoint at step 5"
+compare "$work/from-c" 10
+build_here 200 "$work/from-c/trained.safetensors" "$work/here/train-200"
+run "$work/to-c" "$work/here/train-200"
+begins "$work/to-c" "resumed from the built-in checkpoint at step 10"
+compare "$work/to-c" 200
+# (also from the flash memory as it is,)
+rm "$work/to-c"/*
+cp "$work/from-c/flash.bin" "$work/to-c"
+run "$work/to-c" "$work/here/train-200"
+begins "$work/to-c" "$resumed 10"
+compare "$work/to-c" 200
+# in Rust,
+JOSTLE_DEVICE_CHECKPOINT=$work/from-c/trained.safetensors cargo test --locked --quiet -p jostle --test device >/dev/null ||
+    fail "Rust has another checkpoint at step 10 than $name"
+echo "checkpoints: from C to $name, and from there to C and Rust, with the bits of uninterrupted training"
+
+# and in Python.
+python=$CARGO_TARGET_DIR/python-venv/bin/python
+[ -x "$python" ] && "$python" -c 'import jostle' ||
+    not_run "checkpoints from Python to devices and back: scripts/test-python.sh installs the package"
+mkdir "$work/python"
+"$python" $firmware/train.py "$work/text.tokens" 5 "$work/python/5.safetensors" >/dev/null
+build 10 "$work/python/5.safetensors" "$work/from-python.elf"
+run "$work/from-python" "$work/from-python.elf"
+begins "$work/from-python" "resumed from the built-in checkpoint at step 5"
+compare "$work/from-python" 10
+"$python" $firmware/train.py "$work/text.tokens" 200 "$work/python/200.safetensors" \
+    "$work/from-python/trained.safetensors" >"$work/python/printed.txt"
+compare "$work/python" 200
+echo "checkpoints: from Python to $name and back, with the bits of uninterrupted training"

@@ -1,0 +1,142 @@
+#!/usr/bin/env bash
+# Builds firmware from the package alone, away from this repository: the guide's project (docs/firmware.md) and the
+# example, with CMake for a Cortex-M4F and a RISC-V; the example as a project of PlatformIO's, by its own build system; the
+# sketch, with the compiler's words that Arduino's specification prescribes. All of it runs under QEMU. What Zephyr reads is checked without Zephyr.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/lib.sh
+
+packages cmake make python3-venv gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc ||
+    { command -v cmake && command -v arm-none-eabi-g++ && command -v riscv64-unknown-elf-gcc &&
+        command -v qemu-system-arm && command -v qemu-system-riscv32; } >/dev/null ||
+    not_run "package: needs CMake, cross-compilers and emulators" \
+        "(Debian: cmake gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc)"
+
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
+scripts/package.sh thumbv7em-none-eabihf riscv32imafc-unknown-none-elf >/dev/null
+# Where it could not be made, that has been said.
+[ -e "$CARGO_TARGET_DIR/package/jostle/src/rv32imafc/libjostle.a" ] || exit 0
+
+tests=$PWD/ffi/tests/package
+guide=$PWD/docs/firmware.md
+golden=$(sed -n 's/^step 10: checksum //p' core/tests/golden/device_steps.txt)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cp -R "$CARGO_TARGET_DIR/package/jostle" "$work"
+jostle=$work/jostle
+cd "$work"
+
+fail() {
+    echo "FAILED: $*" >&2
+    exit 1
+}
+
+# run ELF EMULATOR...: from the beginning.
+run() {
+    rm -f flash.bin
+    timeout 200 "${@:2}" -nographic -monitor none -serial none -semihosting-config enable=on,target=native \
+        -kernel "$1" >printed.txt 2>&1 || fail "$1: $(cat printed.txt)"
+}
+arm=(qemu-system-arm -M mps2-an386)
+riscv=(qemu-system-riscv32 -M virt -bios none)
+
+# same WHAT: the parameters after ten steps are those of every other processor.
+same() {
+    grep -qx "step 10: checksum $golden" printed.txt || fail "$1 has other parameters after ten steps: $(cat printed.txt)"
+    echo "package: $1: $(grep checksum printed.txt)"
+}
+
+# The guide's project, as it stands there. Its first commands have made the package and jostle-plan.
+# block LANGUAGE NUMBER: a block of the guide, counted from 1 in each language.
+block() {
+    awk -v begin="\`\`\`$1" -v number="$2" '$0 == begin && ++count == number { inside = 1; next }
+        /^```$/ { inside = 0 } inside' "$guide"
+}
+mkdir firmware
+block c 1 >firmware/main.c
+block cmake 1 >firmware/CMakeLists.txt
+(HOME=$work PATH=$CARGO_TARGET_DIR/release:$PATH && eval "$(block sh 2 | grep -v ^mkdir)" && eval "$(block sh 3)") \
+    </dev/null >guide.txt 2>&1 || fail "docs/firmware.md: $(cat guide.txt)"
+mapfile -t losses < <(sed -n 's/^loss \([0-9]\)\.\([0-9]*\)$/\1\2/p' guide.txt)
+[ ${#losses[@]} -eq 10 ] && [ "${losses[9]}" -lt "${losses[0]}" ] || fail "docs/firmware.md: $(cat guide.txt)"
+echo "package: guide: losses ${losses[*]} thousandths"
+
+# The bytes that the guide tells.
+while IFS='|' read -r _ words bytes _; do
+    words=${words//\`/}
+    # shellcheck disable=SC2086 # words
+    "$CARGO_TARGET_DIR/release/jostle-plan" --device --vocab 27 --heads 4 $words |
+        grep -q "_TRAINING_SIZE ${bytes//[ ,]/}u " || fail "docs/firmware.md: $words takes not$bytes"
+done < <(grep '^| `--' "$guide")
+
+for toolchain in cortex-m4f rv32imafc; do
+    { cmake -S jostle/examples/firmware -B "$toolchain" -DCMAKE_PREFIX_PATH="$jostle" \
+        -DCMAKE_TOOLCHAIN_FILE="$jostle/toolchains/$toolchain.cmake" -DSTEPS=10 &&
+        cmake --build "$toolchain"; } >cmake.txt 2>&1 || fail "CMake: $(cat cmake.txt)"
+done
+run cortex-m4f/train "${arm[@]}"
+same "CMake, Cortex-M4F"
+run rv32imafc/train "${riscv[@]}"
+same "CMake, rv32imafc"
+# A processor that the package was made without.
+! cmake -S jostle/examples/firmware -B none -DCMAKE_PREFIX_PATH="$jostle" -DSTEPS=10 -DJOSTLE_PROCESSOR=cortex-m3 \
+    -DCMAKE_TOOLCHAIN_FILE="$jostle/toolchains/cortex-m4f.cmake" >cmake.txt 2>&1 ||
+    fail "CMake takes a processor that has no archive"
+grep -q "no archive for the processor 'cortex-m3'" cmake.txt || fail "CMake: $(cat cmake.txt)"
+
+# The sketch, as Arduino compiles one for a board whose build.mcu is cortex-m4.
+processor=(-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16)
+sed '1i #include <Arduino.h>' jostle/examples/Train/Train.ino >sketch.cpp
+for source in start semihosting cortex_m; do
+    arm-none-eabi-gcc "${processor[@]}" -O2 -ffreestanding -Ijostle/src -c "jostle/examples/firmware/$source.c" \
+        -o "$source.o"
+done
+arm-none-eabi-g++ "${processor[@]}" -std=gnu++17 -Os -ffreestanding -fno-exceptions -fno-rtti -fno-threadsafe-statics \
+    -Wall -Wextra -Werror -I"$tests" -Ijostle/src -Ijostle/examples/Train -nostdlib -Wl,--gc-sections,--no-warn-execstack \
+    -Ljostle/examples/firmware -T mps2.ld -Ljostle/src/cortex-m4/fpv4-sp-d16-hard sketch.cpp ./*.o -ljostle -lgcc \
+    -o sketch.elf
+run sketch.elf "${arm[@]}"
+mapfile -t losses < <(sed -n 's/^step [0-9]*: loss \([0-9]*\) thousandths$/\1/p' printed.txt)
+[ ${#losses[@]} -eq 2 ] && [ "${losses[1]}" -lt "${losses[0]}" ] || fail "the sketch's loss does not fall: $(cat printed.txt)"
+echo "package: sketch: loss ${losses[0]}, ${losses[1]} thousandths"
+
+# PlatformIO reads the manifests and builds the firmware by its own build system. What it takes from its registry is not
+# to be had everywhere: SCons comes from Python's instead, and the platform is one of the test's own.
+environment=$CARGO_TARGET_DIR/package-venv
+[ -x "$environment/bin/python" ] || python3 -m venv "$environment"
+"$environment/bin/python" -m pip install --quiet platformio==6.2.0 scons==4.11.1 kconfiglib==14.1.0
+PATH=$environment/bin:$PATH
+unset PYTHONPATH
+python "$tests/manifest.py" jostle
+export PLATFORMIO_CORE_DIR=$work/platformio PLATFORMIO_SETTING_ENABLE_TELEMETRY=no
+tool=$PLATFORMIO_CORE_DIR/packages/tool-scons
+mkdir -p "$tool" "$PLATFORMIO_CORE_DIR/platforms" project/lib
+cp -R "$tests/platformio" "$PLATFORMIO_CORE_DIR/platforms/emulated"
+echo 'import SCons.Script; SCons.Script.main()' >"$tool/scons.py"
+echo '{"name": "tool-scons", "version": "4.41101.0"}' >"$tool/package.json"
+echo '{"type": "tool", "name": "tool-scons", "version": "4.41101.0", "spec": {"owner": "platformio", "id": 1,' \
+    '"name": "tool-scons", "requirements": null, "uri": null}}' >"$tool/.piopm"
+cp -R jostle/examples/firmware project/src
+rm project/src/riscv.S
+cp -R jostle project/lib
+cp "$tests/platformio.ini" project
+pio run --project-dir project >platformio.txt 2>&1 || fail "PlatformIO: $(cat platformio.txt)"
+run project/.pio/build/emulated/program.elf "${arm[@]}"
+same PlatformIO
+
+# Zephyr: its configuration language, and which archive is linked.
+PACKAGE=$jostle python -c '
+import kconfiglib, sys
+kconfig = kconfiglib.Kconfig(sys.argv[1])
+kconfig.syms["JOSTLE"].set_value("y")
+sys.exit(kconfig.syms["JOSTLE"].str_value != "y" or bool(kconfig.warnings))' "$tests/Kconfig" || fail "Kconfig"
+links() {
+    local wanted=$1
+    shift
+    cmake -DPACKAGE="$jostle" -DCONFIG_JOSTLE=y "$@" -P "$tests/zephyr.cmake" >zephyr.txt 2>&1 || true
+    grep -qF -- "$wanted" zephyr.txt || fail "Zephyr, $*: $(cat zephyr.txt)"
+}
+links "links $jostle/src/cortex-m4/fpv4-sp-d16-hard/libjostle.a" -DGCC_M_CPU=cortex-m4 -DCONFIG_FP_HARDABI=y
+links "links $jostle/src/rv32imafc/libjostle.a" -DCONFIG_RISCV=y -DCONFIG_FLOAT_HARD=y
+links "no archive for cortex-m33" -DGCC_M_CPU=cortex-m33+nodsp -DCONFIG_FP_HARDABI=y
+echo "package: Zephyr's module was read without Zephyr; Arduino's build was not run"
