@@ -225,6 +225,7 @@ fn resuming_has_the_bits_of_never_having_stopped() {
     first.train(&recipe, simd, &Serial, &text, 0, 17);
     let contents = checkpoint::Contents {
         parameters: &first.parameters,
+        frozen: &[],
         optimizer: Some(&first.optimizer),
         progress: checkpoint::Progress { step: 17, seed: recipe.seed },
         metadata: &[],
@@ -267,7 +268,7 @@ fn scratch_is_enough_at_any_shape() {
         let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; context]);
         let simd = InstructionSet::detect();
         let mut generator =
-            Generator::new(&session.plan, simd, &session.parameters, &mut memory, &mut window).unwrap();
+            Generator::new(&session.plan, simd, &session.parameters, &[], &mut memory, &mut window).unwrap();
         generator.feed(&text[..context]).unwrap();
     }
 }
@@ -506,7 +507,7 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
             let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; config.context]);
             let parameters = session.parameters.clone();
             let mut generator =
-                Generator::new(&session.plan, simd, &parameters, &mut memory, &mut window).unwrap();
+                Generator::new(&session.plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();
             let mut fed = 0;
             for lump in lumps {
                 let found = bits(generator.feed(&tokens[fed..fed + lump]).unwrap());
@@ -518,7 +519,7 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
                 let filled = generator.filled();
                 assert_eq!(filled, fed.min(config.context));
                 generator =
-                    Generator::new(&session.plan, simd, &parameters, &mut memory, &mut window).unwrap();
+                    Generator::new(&session.plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();
                 generator.resume(filled);
             }
         }
@@ -615,6 +616,7 @@ fn pass_without_training_has_no_masks() {
         compute: jostle::Compute::serial(),
         plan: &plan,
         parameters: &parameters,
+        frozen: &[],
         tokens: &tokens,
         shape,
         training: Some(jostle::Training { seed: 1, step: 0, first_sequence: 0 }),

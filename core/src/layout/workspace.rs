@@ -41,12 +41,15 @@ impl<'a> LayerActivations<'a> {
     }
 }
 
-/// For how many blocks activations are kept: for all, or for the one that forward or backward is at.
+/// For how many blocks activations are kept: for all that backward goes through, or for the one that forward or backward
+/// is at. They are the last ones; those before share the first's place.
 pub(super) const fn kept_layers(config: &Config, options: &Options) -> usize {
-    if options.recompute { 1 } else { config.layers }
+    let (_, first_trained) = options.frozen.elements_and_first_trained(config);
+    let backward = config.layers.saturating_sub(first_trained);
+    if options.recompute || backward == 0 { 1 } else { backward }
 }
 
-/// The activations of every block, or one place for all.
+/// The activations of the last blocks, and a place for the others.
 pub(crate) struct Layers<'a> {
     region: &'a mut [f32],
     kept: usize,
@@ -56,7 +59,7 @@ impl<'a> Layers<'a> {
     /// The place of block `layer`'s activations.
     pub fn of(&mut self, layer: usize, config: &Config, rows: usize) -> LayerActivations<'_> {
         let per_layer = self.region.len().checked_div(self.kept).unwrap_or(0);
-        let first = layer.min(self.kept.saturating_sub(1)) * per_layer;
+        let first = layer.saturating_sub(config.layers.saturating_sub(self.kept)) * per_layer;
         let region = self.region.get_mut(first..first + per_layer).unwrap_or_default();
         LayerActivations::new(region, config, rows)
     }
@@ -70,14 +73,14 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// x before each block and after the last, and x between the halves of every block, or of one. The last x has the place
+/// x before each block and after the last, and x between the halves of the last blocks. The last x has the place
 /// of what enters a residual branch backward: nothing looks at it any more when backward comes to the blocks.
 pub(crate) struct Residual<'a> {
     x: &'a mut [f32],      // [L][R, C]
-    middle: &'a mut [f32], // [L or 1][R, C]
+    middle: &'a mut [f32], // [kept][R, C]
     branch: &'a mut [f32], // [R, C]: the last x, then d_branch
-    kept: usize,
-    len: usize, // R * C
+    skipped: usize,        // L - kept
+    len: usize,            // R * C
 }
 
 impl Residual<'_> {
@@ -92,7 +95,7 @@ impl Residual<'_> {
     }
 
     fn middle_at(&self, layer: usize) -> usize {
-        layer.min(self.kept.saturating_sub(1)) * self.len
+        layer.saturating_sub(self.skipped) * self.len
     }
 
     /// Before block `layer`, between its halves, and after it.
@@ -195,7 +198,7 @@ impl<'a> Workspace<'a> {
                 x: region.cut(config.layers * rows * c),
                 middle: region.cut(kept * rows * c),
                 branch: region.cut(rows * c),
-                kept,
+                skipped: config.layers.saturating_sub(kept),
                 len: rows * c,
             },
             layers: Layers { region: region.cut(kept * layer), kept },

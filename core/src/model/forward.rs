@@ -3,7 +3,7 @@
 use core::iter::once;
 
 use super::{Pass, part};
-use crate::layout::{Block, Norm, Parameters, Workspace};
+use crate::layout::{Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 
@@ -46,7 +46,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn forward_stage(&self, stage: Forward, workspace: &mut Workspace<'_>) {
-        let parameters = Parameters::new(self.parameters, self.plan);
+        let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
         match stage {
             Forward::Embedding => self.embedding(&parameters, workspace),
             Forward::Block { layer } => self.block(layer, &parameters, workspace, Extent::Whole),
@@ -55,7 +55,7 @@ impl Pass<'_> {
     }
 
     /// x = dropout(token embedding + position embedding).
-    fn embedding(&self, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
+    fn embedding(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
         let x = workspace.residual.first_mut();
         let mask = self.embedding_mask();
@@ -74,14 +74,14 @@ impl Pass<'_> {
     pub(super) fn block(
         &self,
         layer: usize,
-        parameters: &Parameters<&[f32]>,
+        parameters: &Parameters<'_>,
         workspace: &mut Workspace<'_>,
         extent: Extent,
     ) {
         let config = &self.plan.config;
         let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, f, h) = (config.width, config.hidden, config.heads);
-        let block = Block::new(part(parameters.blocks, &(layer..layer + 1), self.plan.block()), config);
+        let block = parameters.block(self.plan, layer);
         let masks = self.masks(layer);
         let activations = workspace.layers.of(layer, config, self.rows());
         let (x, middle, out) = workspace.residual.of(layer);
@@ -157,7 +157,7 @@ impl Pass<'_> {
     }
 
     /// logits = norm(x) head^T.
-    fn head(&self, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
+    fn head(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c) = (self.rows(), config.width);
         let norm = &parameters.final_norm;
@@ -168,7 +168,7 @@ impl Pass<'_> {
         self.by_sequence(buffers, rows * c, |range, [mean, rstd, normed]| {
             norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
         });
-        let head = Matrix::new(parameters.head_matrix(), c).transposed();
+        let head = Matrix::new(parameters.head, c).transposed();
         let logits = (logits, config.vocab);
         let size = Size { m: rows, n: config.vocab, k: c };
         let normed = Matrix::new(final_normed, c);
@@ -178,7 +178,7 @@ impl Pass<'_> {
 
 fn norm_forward(
     pass: &Pass<'_>,
-    norm: &Norm<&[f32]>,
+    norm: &Norm<'_>,
     y: &mut [f32],
     mean: &mut [f32],
     rstd: &mut [f32],

@@ -47,7 +47,7 @@ struct Head<'a> {
 
 impl Backward {
     /// The tensors whose gradients the stage makes ready.
-    fn group(self) -> Option<Group> {
+    pub(super) fn group(self) -> Option<Group> {
         match self {
             Backward::Head => Some(Group::Head),
             Backward::Recompute { .. } => None,
@@ -69,7 +69,7 @@ impl Pass<'_> {
         workspace: &mut Workspace<'_>,
     ) {
         let Some(group) = stage.group() else { return };
-        let tensors = self.plan.group(group);
+        let tensors = self.plan.group(group).map(|tensor| tensor.filter(|tensor| !tensor.frozen));
         let (sources, workers) = self.sources(stage, workspace);
         let first = tensors.iter().flatten().next().map_or(0, |tensor| tensor.offset);
         let mut rest = gradients.get_mut(first..).unwrap_or_default();
@@ -105,6 +105,9 @@ impl Pass<'_> {
         let (sources, workers) = self.sources(stage, &mut workspace);
         for (place, tensor) in self.plan.group(group).iter().enumerate() {
             let (Some(tensor), Some(source)) = (tensor, sources.get(place / 2)) else { continue };
+            if tensor.frozen {
+                continue;
+            }
             let is_second = place % 2 == 1;
             let [rows, columns] = tensor.shape;
             let most = tile.len().checked_div(columns).unwrap_or(0).max(1);

@@ -76,6 +76,8 @@ pub struct Pass<'a> {
     pub plan: &'a Plan,
     /// Exactly [`Plan::parameters`] elements.
     pub parameters: &'a [f32],
+    /// Exactly [`Plan::frozen`] elements.
+    pub frozen: &'a [f32],
     /// B rows of T tokens, each in `0..vocab`.
     pub tokens: &'a [i32],
     /// B and T; at most the plan's batch and the context.
@@ -147,6 +149,7 @@ impl Pass<'_> {
 
     fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
         exact_length("parameters", self.parameters.len(), self.plan.parameters)?;
+        exact_length("frozen parameters", self.frozen.len(), self.plan.frozen)?;
         let workspace = Workspace::new(workspace, self.plan, self.shape)?;
         exact_length("tokens", self.tokens.len(), self.rows())?;
         embedding::check_tokens(self.tokens, self.plan.config.vocab)?;

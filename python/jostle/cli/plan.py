@@ -99,7 +99,7 @@ def command(
     table.add_column("bytes", justify="right")
     table.add_column("of training", justify="right")
     for region in plan:
-        if region != "generation":
+        if region not in ("generation", "frozen"):
             table.add_row(region, f"{plan[region]:,}", f"{plan[region] / plan.training:.1%}")
     table.add_section()
     table.add_row("training", f"{plan.training:,}", "", style="bold")
