@@ -7,7 +7,7 @@ use crate::error::{Error, exact_length};
 use crate::layout::{Block, Cut, Norm, Parameters, Plan};
 use crate::matmul::{Machine, Matrix, Operand, Size, Start, matmul_trusted};
 use crate::ops::attention::{self, Queries};
-use crate::ops::{dropout, embedding, gelu, layer_norm, linear};
+use crate::ops::{self, dropout, embedding, gelu, layer_norm, linear};
 use crate::rng::{self, Stream};
 use crate::sampling::{Sampling, sample};
 use crate::simd::InstructionSet;
@@ -174,8 +174,8 @@ impl<'a> Generator<'a> {
         let tokens = self.window.get(start..start + count).unwrap_or_default();
         let positions = self.parameters.position_embedding.get(start * c..).unwrap_or_default();
         embedding::add_embeddings(simd, x, tokens, self.parameters.token_embedding, positions, c);
-        let blocks = self.parameters.blocks.chunks_exact(self.plan.block().max(1));
-        let caches = self.cache.chunks_exact_mut((config.context * 2 * c).max(1));
+        let blocks = ops::rows(self.parameters.blocks, self.plan.block());
+        let caches = ops::rows_mut(self.cache, config.context * 2 * c);
         for (block, cache) in blocks.zip(caches) {
             block_rows(&self.plan, simd, &Block::new(block, config), &mut self.rows, cache, start, count);
         }
@@ -237,8 +237,8 @@ fn block_rows(
 
     norm(plan, simd, &block.ln_1, normed, rows.mean, rows.rstd, x, count);
     linear::forward_trusted(simd, qkv, normed, block.c_attn.parts(), product(3 * c, c), scratch);
-    let places = cache.chunks_exact_mut((2 * c).max(1)).skip(start);
-    for (place, qkv) in places.zip(qkv.chunks_exact((3 * c).max(1))) {
+    let places = ops::rows_mut(cache, 2 * c).skip(start);
+    for (place, qkv) in places.zip(ops::rows(qkv, 3 * c)) {
         for (place, value) in place.iter_mut().zip(qkv.iter().skip(c)) {
             *place = *value;
         }

@@ -39,6 +39,7 @@ extern crate std;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
+mod decimal;
 pub mod error;
 pub mod generate;
 pub mod initialization;

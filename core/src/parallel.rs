@@ -112,40 +112,79 @@ impl Compute<'_> {
         (scratch, worker_scratch): PerUnit<'_>,
         task: impl Fn(Share, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
-        let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
-        let units = buffers.iter().map(|(_, units, _)| *units).max().unwrap_or(0);
-        let workers = self.workers(units, work, most);
-        if workers == 1 {
-            let all = Share { worker: 0, workers: 1 };
-            return task(all, buffers.map(|(buffer, ..)| buffer), scratch);
-        }
-        if buffers.iter().any(|(buffer, units, per)| buffer.len() < units.saturating_mul(*per)) {
+        let buffers = buffers.map(|(buffer, units, per)| Units {
+            start: Shared(buffer.as_mut_ptr()),
+            len: buffer.len(),
+            units,
+            per,
+        });
+        self.run(work, &buffers, (scratch, worker_scratch), &|share, scratch| {
+            #[expect(unsafe_code, reason = "workers touch disjoint parts")]
+            // SAFETY: each share is handed out once, while the buffers are borrowed, whose lengths were checked.
+            task(share, buffers.map(|buffer| unsafe { buffer.part(share) }), scratch);
+        });
+    }
+
+    /// Runs a task for each worker, with its part of the scratch, unless a buffer is shorter than its units. The one
+    /// place that forks, whatever the task.
+    #[inline(never)]
+    fn run(
+        &self,
+        work: usize,
+        buffers: &[Units],
+        (scratch, worker_scratch): PerUnit<'_>,
+        task: &(dyn Fn(Share, &mut [f32]) + Sync),
+    ) {
+        if buffers.iter().any(|buffer| buffer.len < buffer.units.saturating_mul(buffer.per)) {
             debug_assert!(false, "a buffer is shorter than its units");
             return;
         }
-        let buffers = buffers.map(|(buffer, units, per)| (Shared(buffer.as_mut_ptr()), units, per));
+        let units = buffers.iter().map(|buffer| buffer.units).max().unwrap_or(0);
+        let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
+        let workers = self.workers(units, work, most);
+        if workers == 1 {
+            return task(Share { worker: 0, workers }, scratch);
+        }
         let scratch = Shared(scratch.as_mut_ptr());
         self.parallel.run(workers, &|worker| {
-            let share = Share { worker, workers };
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
-            // SAFETY: shares of distinct workers are disjoint, lie within `units`, and every buffer was
-            // checked to hold `units * per` elements; `run` calls each index once and returns before the
-            // borrows end. The scratch holds `most >= workers` parts.
-            let (parts, scratch) = unsafe {
-                (
-                    buffers.map(|(start, units, per)| {
-                        let range = share.of(units);
-                        let first = start.pointer().add(range.start * per);
-                        core::slice::from_raw_parts_mut(first, (range.end - range.start) * per)
-                    }),
-                    core::slice::from_raw_parts_mut(
-                        scratch.pointer().add(worker * worker_scratch),
-                        worker_scratch,
-                    ),
+            // SAFETY: the scratch holds `most >= workers` parts; `run` calls each index once and returns before the
+            // borrow ends.
+            let scratch = unsafe {
+                core::slice::from_raw_parts_mut(
+                    scratch.pointer().add(worker * worker_scratch),
+                    worker_scratch,
                 )
             };
-            task(share, parts, scratch);
+            task(Share { worker, workers }, scratch);
         });
+    }
+}
+
+/// A buffer to cut, and how many units of how many elements it has.
+#[derive(Clone, Copy)]
+struct Units {
+    start: Shared,
+    len: usize,
+    units: usize,
+    per: usize,
+}
+
+impl Units {
+    /// The part of a share; all of the buffer, which may be longer than its units, for one worker.
+    ///
+    /// # Safety
+    /// The buffer must hold its units, be borrowed for as long as the part, and no share be asked for twice.
+    #[expect(unsafe_code, reason = "workers touch disjoint parts")]
+    #[inline(never)]
+    unsafe fn part<'a>(self, share: Share) -> &'a mut [f32] {
+        let range = share.of(self.units);
+        let (first, len) = match share.workers {
+            1 => (0, self.len),
+            _ => (range.start * self.per, (range.end - range.start) * self.per),
+        };
+        // SAFETY: shares of distinct workers are disjoint and lie within `units`.
+        unsafe { core::slice::from_raw_parts_mut(self.start.pointer().add(first), len) }
     }
 }
 
@@ -164,6 +203,7 @@ impl Share {
 }
 
 /// The part of `0..units` that falls to one of `workers`; the parts differ by at most one unit.
+#[inline(never)]
 pub(crate) fn share(units: usize, workers: usize, worker: usize) -> Range<usize> {
     let bound = |w: usize| {
         let (w, units, workers) = (w.min(workers) as u64, units as u64, workers.max(1) as u64);

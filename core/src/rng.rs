@@ -25,18 +25,20 @@ pub enum Stream {
 }
 
 /// Mixes one more coordinate into a key (SplitMix64 of their sum; Steele, Lea & Flood 2014).
-#[inline]
+///
+/// Once in a program: its 64-bit products take much code where registers have 32.
+#[inline(never)]
 pub fn mix(key: u64, coordinate: u64) -> u64 {
     SplitMix64::seed_from_u64(key ^ coordinate.wrapping_mul(0xD134_2543_DE82_EF95)).next_u64()
 }
 
 /// The key of one stream at one step and place (a layer, a tensor, a sequence).
-#[inline]
 pub fn key(seed: u64, stream: Stream, step: u64, place: u64) -> u64 {
     mix(mix(mix(seed, stream as u64), step), place)
 }
 
 /// A generator for one stream at one step and place.
+#[inline(never)]
 pub fn generator(seed: u64, stream: Stream, step: u64, place: u64) -> Xoshiro256PlusPlus {
     Xoshiro256PlusPlus::seed_from_u64(key(seed, stream, step, place))
 }

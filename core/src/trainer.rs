@@ -11,6 +11,7 @@ use crate::data::Tokens;
 use crate::error::{Error, exact_length};
 use crate::layout::{Plan, Shape};
 use crate::model::{Gradients, Loss, Pass, Stage, Training};
+use crate::ops::rows_mut;
 use crate::optimizer::{Optimizer, clip_factor, gradient_norm, squares_of_rows};
 use crate::parallel::Compute;
 use crate::schedule::Schedule;
@@ -168,8 +169,7 @@ impl<'a> Trainer<'a> {
         batch: &mut [i32],
     ) -> Result<(), Error> {
         let (tokens, targets) = batch_parts(batch);
-        let length = shape.length.max(1);
-        let windows = tokens.chunks_exact_mut(length).zip(targets.chunks_exact_mut(length));
+        let windows = rows_mut(tokens, shape.length).zip(rows_mut(targets, shape.length));
         for (sequence, (tokens, targets)) in (first_sequence..).zip(windows) {
             let first = text.random_window(shape.length, self.recipe.seed, self.step, sequence)?;
             text.window(first, tokens, targets)?;

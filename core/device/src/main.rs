@@ -23,7 +23,7 @@ fn ratio(console: &mut Console, name: &str, taken: u32, work: u32) {
 #[unsafe(no_mangle)]
 extern "C" fn main() -> ! {
     let mut console = Console;
-    match products::compare(&[1, 2, 3, 4, 5, 8, 11], &[0, 1, 2, 3, 4, 7, 21]) {
+    match products::compare(&[1, 2, 3, 4, 5, 8, 11], &[0, 1, 2, 3, 4, 7, 70]) {
         Ok(count) => {
             let _ = writeln!(console, "{count} products have the reference's bits");
         }

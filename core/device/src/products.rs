@@ -3,8 +3,8 @@
 use jostle::InstructionSet;
 use jostle::matmul::{Matrix, Size, Start, matmul, reference};
 
-/// Elements of each operand: sides up to 21, twice apart.
-const LENGTH: usize = 21 * 21 * 2 + 64;
+/// Elements of each operand: sides up to 11 and 70, twice apart.
+const LENGTH: usize = 11 * 70 * 2 + 64;
 
 static mut OPERANDS: [[f32; LENGTH]; 5] = [[0.0; _]; _];
 

@@ -26,6 +26,25 @@ fn recipe() -> Recipe {
 
 /// One step, of whatever the recipe says, and the loss after it.
 pub fn train(memory: &mut Memory) -> Result<(), Error> {
+    with_trainer(memory, |trainer, text| {
+        black_box(trainer.step(text)?);
+        black_box(trainer.evaluate(text)?);
+        Ok(())
+    })
+}
+
+/// One step in pieces.
+pub fn train_in_pieces(memory: &mut Memory) -> Result<(), Error> {
+    with_trainer(memory, |trainer, text| {
+        while black_box(trainer.poll(text)?).is_pending() {}
+        Ok(())
+    })
+}
+
+fn with_trainer(
+    memory: &mut Memory,
+    run: impl FnOnce(&mut Trainer<'_>, &[u8]) -> Result<(), Error>,
+) -> Result<(), Error> {
     let plan = plan()?;
     initialize(InstructionSet::detect(), &plan, unknown(&mut memory.parameters), 1)?;
     let buffers = Buffers {
@@ -36,11 +55,7 @@ pub fn train(memory: &mut Memory) -> Result<(), Error> {
         batch: unknown(&mut memory.batch),
     };
     let mut trainer = Trainer::new(&plan, &recipe(), buffers, Compute::serial())?;
-    let text = &*unknown(&mut memory.text);
-    black_box(trainer.step(text)?);
-    while black_box(trainer.poll(text)?).is_pending() {}
-    black_box(trainer.evaluate(text)?);
-    Ok(())
+    run(&mut trainer, unknown(&mut memory.text))
 }
 
 /// A prompt, and one token after it.

@@ -43,6 +43,7 @@ impl Crc {
     pub const START: Crc = Crc(!0);
 
     #[must_use]
+    #[inline(never)]
     pub fn update(self, bytes: &[u8]) -> Crc {
         match Machine::HERE {
             Machine::Large => self.by_eight(bytes),

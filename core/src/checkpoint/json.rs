@@ -28,6 +28,7 @@ impl<'a> Cursor<'a> {
         CheckpointError::Header { at: self.at() }.into()
     }
 
+    #[inline(never)]
     fn eat(&mut self, token: char) -> bool {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
         let after = self.rest.strip_prefix(token);
@@ -35,11 +36,13 @@ impl<'a> Cursor<'a> {
         after.is_some()
     }
 
+    #[inline(never)]
     pub fn expect(&mut self, token: char) -> Result<(), Error> {
         if self.eat(token) { Ok(()) } else { Err(self.error()) }
     }
 
     /// Whether a list or object that is closed by `close` has another element; steps to it or past the end.
+    #[inline(never)]
     pub fn more(&mut self, first: bool, close: char) -> Result<bool, Error> {
         if self.eat(close) {
             return Ok(false);
@@ -56,6 +59,7 @@ impl<'a> Cursor<'a> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.error()) }
     }
 
+    #[inline(never)]
     pub fn string(&mut self) -> Result<Text<'a>, Error> {
         self.expect('"')?;
         // Most text needs no decoding.
@@ -72,6 +76,7 @@ impl<'a> Cursor<'a> {
     }
 
     /// A whole number that this machine can address.
+    #[inline(never)]
     pub fn number(&mut self) -> Result<usize, Error> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
         let after = self.rest.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -106,6 +111,7 @@ impl<'a> Text<'a> {
     }
 
     /// Whether the text meant is `text`.
+    #[inline(never)]
     pub fn is(self, text: &str) -> bool {
         self.0 == text && !text.contains('\\') || self.0.contains('\\') && self.chars().eq(text.chars())
     }
@@ -122,6 +128,7 @@ impl<'a> Text<'a> {
     }
 
     /// The text where no character of it is escaped.
+    #[inline(never)]
     pub(super) fn plain(self) -> Option<&'a str> {
         if self.0.contains('\\') { None } else { Some(self.0) }
     }

@@ -1,11 +1,11 @@
 //! What a checkpoint says of its model in `__metadata__`: the keys, and how values are written as text.
 //! Numbers stand as Rust displays them, floats as the shortest decimal that reads back to the same bits.
 
-use core::fmt::Display;
+use core::fmt::{self, Display};
 
-use super::decimal::{self, Decimal};
 use super::read::Header;
 use crate::config::{Activation, Config, Dropout};
+use crate::decimal::{self, Float, Number};
 use crate::error::{CheckpointError, Error};
 
 /// Keys that begin so are the engine's own.
@@ -38,32 +38,41 @@ const fn label(activation: Activation) -> &'static str {
     }
 }
 
+/// Text that is displayed as it is, without the code for padding that the language's takes along.
+struct Plain(&'static str);
+
+impl Display for Plain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
 /// Visits what must be equal for parameters to mean the same.
 pub(super) fn model<E>(
     config: &Config,
-    mut each: impl FnMut(&'static str, &dyn Display) -> Result<(), E>,
+    each: &mut dyn FnMut(&'static str, &dyn Display) -> Result<(), E>,
 ) -> Result<(), E> {
-    each(VOCAB, &config.vocab)?;
-    each(CONTEXT, &config.context)?;
-    each(LAYERS, &config.layers)?;
-    each(HEADS, &config.heads)?;
-    each(WIDTH, &config.width)?;
-    each(HIDDEN, &config.hidden)?;
-    each(ACTIVATION, &label(config.activation))?;
-    each(BIAS, &config.bias)?;
-    each(TIED, &config.tied)?;
-    each(NORM_EPSILON, &Decimal(config.norm_epsilon))
+    each(VOCAB, &Number(config.vocab as u64))?;
+    each(CONTEXT, &Number(config.context as u64))?;
+    each(LAYERS, &Number(config.layers as u64))?;
+    each(HEADS, &Number(config.heads as u64))?;
+    each(WIDTH, &Number(config.width as u64))?;
+    each(HIDDEN, &Number(config.hidden as u64))?;
+    each(ACTIVATION, &Plain(label(config.activation)))?;
+    each(BIAS, &Plain(if config.bias { "true" } else { "false" }))?;
+    each(TIED, &Plain(if config.tied { "true" } else { "false" }))?;
+    each(NORM_EPSILON, &Float(config.norm_epsilon))
 }
 
 /// Visits what matters only while training.
 pub(super) fn training<E>(
     config: &Config,
-    mut each: impl FnMut(&'static str, &dyn Display) -> Result<(), E>,
+    each: &mut dyn FnMut(&'static str, &dyn Display) -> Result<(), E>,
 ) -> Result<(), E> {
-    each(EMBEDDING_DROPOUT, &Decimal(config.dropout.embedding))?;
-    each(ATTENTION_DROPOUT, &Decimal(config.dropout.attention))?;
-    each(ATTENTION_PROJECTION_DROPOUT, &Decimal(config.dropout.attention_projection))?;
-    each(MLP_PROJECTION_DROPOUT, &Decimal(config.dropout.mlp_projection))
+    each(EMBEDDING_DROPOUT, &Float(config.dropout.embedding))?;
+    each(ATTENTION_DROPOUT, &Float(config.dropout.attention))?;
+    each(ATTENTION_PROJECTION_DROPOUT, &Float(config.dropout.attention_projection))?;
+    each(MLP_PROJECTION_DROPOUT, &Float(config.dropout.mlp_projection))
 }
 
 /// The value of a key that must be there.

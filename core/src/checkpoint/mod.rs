@@ -32,7 +32,6 @@
 //! [safetensors]: https://github.com/huggingface/safetensors
 
 mod crc;
-mod decimal;
 mod header;
 mod json;
 mod metadata;
@@ -176,7 +175,7 @@ impl<'a> Checkpoint<'a> {
     }
 
     fn copy(&self, plan: &Plan, parameters: &mut [f32], optimizer: Option<&mut [f32]>) -> Result<(), Error> {
-        self.header.copy(plan, parameters, optimizer, |begin, numbers| {
+        self.header.copy(plan, parameters, optimizer, &mut |begin, numbers| {
             let bytes = self.data.get(begin..).unwrap_or_default();
             for (place, number) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 *place = f32::from_le_bytes(*number);

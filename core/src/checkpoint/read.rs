@@ -13,6 +13,9 @@ pub(super) fn header_length(length: [u8; 8]) -> Result<usize, Error> {
     if length > LONGEST_HEADER { Err(CheckpointError::Header { at: 0 }.into()) } else { Ok(length) }
 }
 
+/// Fills numbers with what begins at a byte of the data.
+type Fill<'a> = &'a mut dyn FnMut(usize, &mut [f32]) -> Result<(), Error>;
+
 /// The header of a safetensors file, whose structure has been found right.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header<'a> {
@@ -93,21 +96,20 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Reads all that the plan has into `parameters` and, unless it is `None`, `optimizer`. `fill` fills numbers with
-    /// what begins at a byte of the data. Nothing has been written where anything but `fill` fails.
+    /// Reads all that the plan has into `parameters` and, unless it is `None`, `optimizer`. Nothing has been written where anything but `fill` fails.
     pub fn copy(
         &self,
         plan: &Plan,
         parameters: &mut [f32],
         optimizer: Option<&mut [f32]>,
-        mut fill: impl FnMut(usize, &mut [f32]) -> Result<(), Error>,
+        fill: Fill,
     ) -> Result<(), Error> {
         exact_length("parameters", parameters.len(), plan.parameters)?;
         if let Some(state) = &optimizer {
             exact_length("optimizer state", state.len(), plan.optimizer)?;
         }
         if self.is_checkpoint() {
-            metadata::model(&plan.config, |key, wanted| match self.metadata(key) {
+            metadata::model(&plan.config, &mut |key, wanted| match self.metadata(key) {
                 Some(given) if given.chars().is(wanted) => Ok(()),
                 Some(_) => Err(CheckpointError::Configuration { key }),
                 None => Err(CheckpointError::Metadata { key }),
@@ -116,8 +118,8 @@ impl<'a> Header<'a> {
         let prefixes = prefixes(plan, optimizer.is_some());
         let state = optimizer.unwrap_or_default();
         // Twice: the first time, only to find that nothing is missing.
-        self.visit(plan, prefixes, |_, _, _| Ok(()))?;
-        self.visit(plan, prefixes, |part, tensor, begin| {
+        self.visit(plan, prefixes, &mut |_, _, _| Ok(()))?;
+        self.visit(plan, prefixes, &mut |part, tensor, begin| {
             let (buffer, offset) = match part.checked_sub(1) {
                 None => (&mut *parameters, tensor.offset),
                 Some(part) => {
@@ -135,7 +137,7 @@ impl<'a> Header<'a> {
         &self,
         plan: &Plan,
         prefixes: &[&str],
-        mut found: impl FnMut(usize, &Tensor, usize) -> Result<(), Error>,
+        found: &mut dyn FnMut(usize, &Tensor, usize) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let count = plan.tensors().count();
         let (mut left, mut items) = (count.saturating_mul(prefixes.len()), self.items);

@@ -4,6 +4,7 @@
 use core::fmt::{self, Write};
 
 use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, metadata, prefixes};
+use crate::decimal::{Hex, Number};
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::Plan;
 
@@ -24,71 +25,63 @@ struct Pieces<'a, 'b> {
 }
 
 impl Write for Pieces<'_, '_> {
+    #[inline(never)]
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.stopped = (self.put)(text.as_bytes());
         self.stopped.map_err(|_| fmt::Error)
     }
 }
 
-/// What it displays, escaped for a JSON string.
-struct Escaped<T>(T);
-
-impl<T: fmt::Display> fmt::Display for Escaped<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        struct Escape<'a, 'b>(&'a mut fmt::Formatter<'b>);
-
-        impl Write for Escape<'_, '_> {
-            fn write_str(&mut self, text: &str) -> fmt::Result {
-                for run in text.split_inclusive(|c| matches!(c, '"' | '\\' | '\0'..='\x1f')) {
-                    let plain = run.trim_end_matches(|c| matches!(c, '"' | '\\' | '\0'..='\x1f'));
-                    self.0.write_str(plain)?;
-                    match run.chars().next_back() {
-                        Some(c @ ('"' | '\\')) => write!(self.0, "\\{c}")?,
-                        Some(c @ '\0'..='\x1f') => write!(self.0, "\\u{:04x}", u32::from(c))?,
-                        _ => {}
-                    }
-                }
-                Ok(())
-            }
-        }
-
-        write!(Escape(f), "{}", self.0)
-    }
+/// Text as it stands in a JSON string.
+fn escape(out: &mut dyn Write, text: &str) -> fmt::Result {
+    text.chars().try_for_each(|c| match c {
+        '"' | '\\' => out.write_char('\\').and_then(|()| out.write_char(c)),
+        '\0'..='\x1f' => write!(out, "\\u{}", Hex(u32::from(c), 4)),
+        _ => out.write_char(c),
+    })
 }
 
 fn header(
-    out: &mut impl Write,
+    out: &mut dyn Write,
     checksum: u32,
     plan: &Plan,
     optimizer: bool,
     progress: Progress,
     pairs: &[(&str, &str)],
 ) -> fmt::Result {
-    write!(out, "{OPENING}{checksum:08x}\"")?;
-    write!(
-        out,
-        ",\"{}\":\"{}\",\"{}\":\"{}\"",
-        metadata::STEP,
-        progress.step,
-        metadata::SEED,
-        progress.seed
-    )?;
-    metadata::model(&plan.config, |key, value| write!(out, ",\"{key}\":\"{value}\""))?;
-    metadata::training(&plan.config, |key, value| write!(out, ",\"{key}\":\"{value}\""))?;
+    out.write_str(OPENING)?;
+    write!(out, "{}\"", Hex(checksum, 8))?;
+    let mut pair = |key: &str, value: &dyn fmt::Display| {
+        for text in [",\"", key, "\":\""] {
+            out.write_str(text)?;
+        }
+        write!(out, "{value}\"")
+    };
+    pair(metadata::STEP, &Number(progress.step))?;
+    pair(metadata::SEED, &Number(progress.seed))?;
+    metadata::model(&plan.config, &mut pair)?;
+    metadata::training(&plan.config, &mut pair)?;
     for (key, value) in pairs {
-        write!(out, ",\"{}\":\"{}\"", Escaped(key), Escaped(value))?;
+        out.write_str(",\"")?;
+        escape(out, key)?;
+        out.write_str("\":\"")?;
+        escape(out, value)?;
+        out.write_char('"')?;
     }
     out.write_char('}')?;
     let mut begin = 0_usize;
     for prefix in prefixes(plan, optimizer) {
         for tensor in plan.tensors() {
             let end = begin.saturating_add(tensor.len().saturating_mul(4));
-            let [rows, columns] = tensor.shape;
-            write!(out, ",\"{prefix}{}\":{{\"dtype\":\"F32\",\"shape\":[{rows}", tensor.name)?;
+            let [rows, columns, from, to] =
+                [tensor.shape[0], tensor.shape[1], begin, end].map(|number| Number(number as u64));
+            out.write_str(",\"")?;
+            out.write_str(prefix)?;
+            write!(out, "{}\":{{\"dtype\":\"F32\",\"shape\":[{rows}", tensor.name)?;
             if tensor.rank > 1 {
                 write!(out, ",{columns}")?;
             }
-            write!(out, "],\"data_offsets\":[{begin},{end}]}}")?;
+            write!(out, "],\"data_offsets\":[{from},{to}]}}")?;
             begin = end;
         }
     }

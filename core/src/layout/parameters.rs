@@ -10,6 +10,7 @@ pub trait Cut: Sized {
 }
 
 impl Cut for &[f32] {
+    #[inline(never)]
     fn cut(&mut self, len: usize) -> Self {
         debug_assert!(self.len() >= len);
         self.split_off(..len).unwrap_or_default()
@@ -17,6 +18,7 @@ impl Cut for &[f32] {
 }
 
 impl Cut for &mut [f32] {
+    #[inline(never)]
     fn cut(&mut self, len: usize) -> Self {
         debug_assert!(self.len() >= len);
         self.split_off_mut(..len).unwrap_or_default()

@@ -4,6 +4,7 @@ use core::fmt::{self, Write};
 
 use super::{Checked, Plan, checked};
 use crate::config::Config;
+use crate::decimal::Number;
 
 /// One parameter tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -215,10 +216,9 @@ impl fmt::Write for Rest<'_> {
 impl fmt::Display for TensorName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_in_block() {
-            write!(f, "h.{}.{}", self.layer, self.kind.name())
-        } else {
-            f.write_str(self.kind.name())
+            write!(f, "h.{}.", Number(self.layer as u64))?;
         }
+        f.write_str(self.kind.name())
     }
 }
 

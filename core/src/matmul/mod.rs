@@ -180,6 +180,7 @@ pub struct Size {
 }
 
 /// The number of elements that rows and columns with these strides reach over.
+#[inline(never)]
 fn reach(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -> Option<usize> {
     let (Some(last_row), Some(last_column)) = (rows.checked_sub(1), columns.checked_sub(1)) else {
         return Some(0);

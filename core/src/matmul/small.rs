@@ -1,11 +1,15 @@
-//! The product on machines without vectors: strips of tiles, four rows by four columns each. Nothing is packed: a
-//! tile reads both operands where they lie.
+//! The product on machines without vectors: strips of tiles, four rows by four columns each. Four rows of A are copied
+//! to lie together, for all tiles of a strip; B is read where it lies.
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::{Causal, Matrix, Size, Start};
-use crate::simd::scalar::{kernel, mul_add};
-use crate::simd::tile::{Form, Kernel, Lines, SIDE, Strip};
+use crate::simd::scalar::{kernel, mul_add, pack};
+use crate::simd::tile::{Form, SIDE, Strip};
+
+/// Steps of the inner index that are copied at once: a kilobyte of stack.
+const BLOCK: usize = 64;
 
 /// One operand of tiles: the rows of A or the columns of B, its lines.
 #[derive(Clone, Copy)]
@@ -36,13 +40,10 @@ impl Side {
         line.min(self.count.saturating_sub(SIDE))
     }
 
-    /// The four lines from `first` on, without the first `skip` steps.
+    /// Where a line's step lies.
     #[inline(always)]
-    fn lines(self, first: usize, skip: usize) -> Lines {
-        let one = self.data.wrapping_add(first * self.stride + skip * self.step);
-        let two = one.wrapping_add(self.stride);
-        let three = two.wrapping_add(self.stride);
-        Lines { line: [one, two, three, three.wrapping_add(self.stride)], step: self.step }
+    fn at(self, line: usize, step: usize) -> *const f32 {
+        self.data.wrapping_add(line * self.stride + step * self.step)
     }
 }
 
@@ -55,69 +56,59 @@ impl Side {
 pub(super) unsafe fn product(
     size: Size,
     c: *mut f32,
-    c_stride: usize,
+    c_row: usize,
     start: Start<'_>,
     a: Matrix<'_>,
     b: Matrix<'_>,
     causal: Causal,
 ) {
     let Size { m, n, k } = size;
-    if m == 0 || n == 0 {
-        return;
-    }
     let rows = Side::new(a.data, a.row_stride, a.column_stride, m);
     let columns = Side::new(b.data, b.column_stride, b.row_stride, n);
     // SAFETY: passed on from the caller.
     unsafe {
-        if let (Some(rows), Some(columns)) = (rows, columns)
-            && let Some(kernel) = kernel(rows.form, columns.form)
-            && n >= SIDE
-            && (m >= SIDE || rows.form == Form::Along)
-        {
-            let again = !matches!(start, Start::Accumulate);
-            let (start, start_row, start_next) = match start {
-                Start::Zero => (ZEROS.as_ptr(), 0, 0),
-                Start::Bias(bias) => (bias.as_ptr(), 0, SIDE),
-                Start::Accumulate => (c.cast_const(), c_stride, SIDE),
-            };
-            let tiles = Tiles {
-                kernel,
-                k,
-                start,
-                start_row,
-                start_next,
-                again,
-                c,
-                c_row: c_stride,
-                rows,
-                columns,
-                causal,
-            };
-            if m >= SIDE {
-                tiles.compute();
-            } else {
-                for row in 0..m {
-                    tiles.row(row).compute();
+        match (rows, columns) {
+            (Some(rows), Some(columns)) if n >= SIDE && (m >= SIDE || rows.form == Form::Along) => {
+                let tiles = Tiles { k, start: Starts::new(start, c, c_row), c, c_row, rows, columns, causal };
+                if m >= SIDE {
+                    tiles.compute();
+                } else {
+                    for row in 0..m {
+                        tiles.row(row).compute();
+                    }
                 }
             }
-        } else {
-            elements(size, (c, c_stride), start, a, b);
+            _ => elements(size, (c, c_row), start, a, b),
         }
     }
 }
 
-const ZEROS: [f32; SIDE] = [0.0; SIDE];
+/// Where the chains start.
+#[derive(Clone, Copy)]
+struct Starts {
+    first: *const f32,
+    row: usize,
+    column: usize,
+    /// Whether C is not read, so that elements of it may be computed twice.
+    fresh: bool,
+}
+
+impl Starts {
+    fn new(start: Start<'_>, c: *const f32, c_row: usize) -> Starts {
+        const ZEROS: [f32; SIDE] = [0.0; SIDE];
+        match start {
+            Start::Zero => Starts { first: ZEROS.as_ptr(), row: 0, column: 0, fresh: true },
+            Start::Bias(bias) => Starts { first: bias.as_ptr(), row: 0, column: 1, fresh: true },
+            Start::Accumulate => Starts { first: c, row: c_row, column: 1, fresh: false },
+        }
+    }
+}
 
 /// A product of tiles.
 #[derive(Clone, Copy)]
 struct Tiles {
-    kernel: Kernel,
     k: usize,
-    start: *const f32,
-    start_row: usize,
-    start_next: usize,
-    /// Whether elements of C may be computed twice: it is not accumulated onto.
-    again: bool,
+    start: Starts,
     c: *mut f32,
     c_row: usize,
     rows: Side,
@@ -128,70 +119,92 @@ struct Tiles {
 impl Tiles {
     /// One row as a product of its own, which goes through as four times itself.
     fn row(self, row: usize) -> Self {
+        let first = self.start.first.wrapping_add(row * self.start.row);
         Tiles {
-            start: self.start.wrapping_add(row * self.start_row),
-            start_row: 0,
+            start: Starts { first, row: 0, ..self.start },
             c: self.c.wrapping_add(row * self.c_row),
             c_row: 0,
-            rows: Side {
-                data: self.rows.data.wrapping_add(row * self.rows.stride),
-                stride: 0,
-                count: 1,
-                ..self.rows
-            },
+            rows: Side { data: self.rows.at(row, 0), stride: 0, count: 1, ..self.rows },
             causal: self.causal.from(row),
             ..self
         }
     }
 
-    /// What is left beside whole tiles is computed by tiles that reach back; accumulated onto, they keep of C what
-    /// they reach back over.
+    /// What is left beside whole tiles is computed by tiles that reach back; where C is read, they keep what they reach
+    /// back over.
     ///
     /// # Safety
     /// As for [`product`], whose operands `rows` and `columns` are.
     unsafe fn compute(self) {
-        let Tiles { kernel, again, rows, columns, .. } = self;
+        let Tiles { rows, columns, .. } = self;
+        let mut packed = MaybeUninit::<[[f32; SIDE]; BLOCK]>::uninit();
+        let packed = packed.as_mut_ptr().cast::<f32>();
+        let (kernel, pack) = (kernel(columns.form), pack(rows.form));
+        let distance = if rows.form == Form::Along { rows.stride } else { rows.step };
+        let onto_c = Starts { first: self.c, row: self.c_row, column: 1, fresh: false };
         for row in (0..rows.count).step_by(SIDE) {
             let (first_row, below) = (rows.first(row), rows.count.min(row + SIDE));
             let steps = self.causal.steps(first_row..below, 0, 0..self.k).unwrap_or_default();
             let width = self.causal.columns(below, columns.count);
-            let whole =
-                if again || first_row == row { width.div_ceil(SIDE).min(columns.count / SIDE) } else { 0 };
-            // SAFETY: the strip's rows and columns are within C, or those that an edge wants.
-            unsafe {
-                if whole > 0 {
-                    kernel(&self.strip(first_row, 0, &steps, whole));
-                }
-                for column in (whole * SIDE..width).step_by(SIDE) {
-                    let first_column = columns.first(column);
-                    let mut tile = self.strip(first_row, first_column, &steps, 1);
-                    if again {
-                        kernel(&tile);
-                    } else {
-                        let after = columns.count.min(column + SIDE);
-                        let wanted = column - first_column..after - first_column;
-                        edge(kernel, &mut tile, row - first_row..below - first_row, wanted);
+            let again = self.start.fresh || first_row == row;
+            let whole = if again { width.div_ceil(SIDE).min(columns.count / SIDE) } else { 0 };
+            let rows_wanted = if again { 0 } else { row - first_row }..below - first_row;
+            let (mut step, mut start) = (steps.start, self.start);
+            loop {
+                let k = BLOCK.min(steps.end - step);
+                // SAFETY: the strip's rows and columns are within C, or those that an edge wants; a block fits.
+                unsafe {
+                    pack(packed, rows.at(first_row, step), distance, k);
+                    let strip = |column| self.strip(packed, k, start, (first_row, column), step);
+                    if whole > 0 {
+                        kernel(&Strip { tiles: whole, ..strip(0) });
                     }
+                    for column in (whole * SIDE..width).step_by(SIDE) {
+                        let first_column = columns.first(column);
+                        let mut tile = strip(first_column);
+                        if start.fresh {
+                            kernel(&tile);
+                        } else {
+                            let after = columns.count.min(column + SIDE);
+                            let wanted = column - first_column..after - first_column;
+                            edge(self.columns.form, &mut tile, rows_wanted.clone(), wanted);
+                        }
+                    }
+                }
+                (step, start) = (step + k, onto_c);
+                if step >= steps.end {
+                    break;
                 }
             }
         }
     }
 
+    /// The tile at some row and column, of `k` steps from `step` on.
     #[inline(always)]
-    fn strip(&self, row: usize, column: usize, steps: &Range<usize>, tiles: usize) -> Strip {
-        let k = steps.end - steps.start;
-        let b = self.columns.lines(column, steps.start);
+    fn strip(
+        &self,
+        packed: *const f32,
+        k: usize,
+        start: Starts,
+        (row, column): (usize, usize),
+        step: usize,
+    ) -> Strip {
+        let Side { stride, step: b_step, .. } = self.columns;
+        let one = self.columns.at(column, step);
+        let two = one.wrapping_add(stride);
+        let three = two.wrapping_add(stride);
         Strip {
-            a: self.rows.lines(row, steps.start),
-            b_next: (SIDE * self.columns.stride).wrapping_sub(k * b.step),
-            b,
+            a: packed,
+            b: [one, two, three, three.wrapping_add(stride)],
+            b_step,
+            b_next: (SIDE * stride).wrapping_sub(k * b_step),
             k,
-            start: self.start.wrapping_add(row * self.start_row + column * (self.start_next / SIDE)),
-            start_row: self.start_row,
-            start_next: self.start_next,
+            start: start.first.wrapping_add(row * start.row + column * start.column),
+            start_row: start.row,
+            start_next: SIDE * start.column,
             c: self.c.wrapping_add(row * self.c_row + column),
             c_row: self.c_row,
-            tiles,
+            tiles: 1,
         }
     }
 }
@@ -201,7 +214,7 @@ impl Tiles {
 /// # Safety
 /// As for [`product`].
 #[inline(never)]
-unsafe fn edge(kernel: Kernel, tile: &mut Strip, rows: Range<usize>, columns: Range<usize>) {
+unsafe fn edge(b: Form, tile: &mut Strip, rows: Range<usize>, columns: Range<usize>) {
     let mut sums = [[0.0; SIDE]; SIDE];
     let (c, c_row) = (tile.c, tile.c_row);
     // SAFETY: the elements are those that the caller vouches for; the kernel's are those of `sums`.
@@ -213,7 +226,7 @@ unsafe fn edge(kernel: Kernel, tile: &mut Strip, rows: Range<usize>, columns: Ra
         }
         let all = sums.as_mut_ptr().cast::<f32>();
         (tile.start, tile.start_row, tile.c, tile.c_row) = (all, SIDE, all, SIDE);
-        kernel(tile);
+        kernel(b)(tile);
         for (i, row) in sums.iter().enumerate().take(rows.end).skip(rows.start) {
             for (j, sum) in row.iter().enumerate().take(columns.end).skip(columns.start) {
                 *c.add(i * c_row + j) = *sum;
@@ -229,7 +242,7 @@ unsafe fn edge(kernel: Kernel, tile: &mut Strip, rows: Range<usize>, columns: Ra
 #[inline(never)]
 unsafe fn elements(
     Size { m, n, k }: Size,
-    (c, c_stride): (*mut f32, usize),
+    (c, c_row): (*mut f32, usize),
     start: Start<'_>,
     a: Matrix<'_>,
     b: Matrix<'_>,
@@ -238,7 +251,7 @@ unsafe fn elements(
         for column in 0..n {
             // SAFETY: rows stay below `m`, columns below `n` and inner indices below `k`.
             unsafe {
-                let to = c.add(row * c_stride + column);
+                let to = c.add(row * c_row + column);
                 let mut sum = match start {
                     Start::Zero => 0.0,
                     Start::Bias(bias) => *bias.as_ptr().add(column),
@@ -269,7 +282,7 @@ mod tests {
     /// Edges of tiles in every direction, however the operands lie; C is longer than its rows.
     #[test]
     fn tiles_have_the_references_bits() {
-        let numbers = |seed: u32| (1_u32..1000).map(move |i| ((i * seed) % 977) as f32 / 31.0 - 15.0);
+        let numbers = |seed: u32| (1_u32..2000).map(move |i| ((i * seed) % 977) as f32 / 31.0 - 15.0);
         let (a, b): (Vec<f32>, Vec<f32>) = (numbers(331).collect(), numbers(577).collect());
         let ways = |data, rows, columns| {
             [
@@ -279,7 +292,7 @@ mod tests {
             ]
         };
         let sides = [1, 3, 4, 6, 9];
-        let sizes = sides.map(|m| sides.map(|n| [0, 1, 2, 5, 8].map(|k| Size { m, n, k })));
+        let sizes = sides.map(|m| sides.map(|n| [0, 1, 2, 5, 8, BLOCK + 6].map(|k| Size { m, n, k })));
         for size in sizes.as_flattened().as_flattened() {
             for (i, a) in ways(&a, size.m, size.k).into_iter().enumerate() {
                 for (j, b) in ways(&b, size.k, size.n).into_iter().enumerate() {

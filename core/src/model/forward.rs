@@ -61,7 +61,7 @@ impl Pass<'_> {
         let mask = self.embedding_mask();
         self.by_sequence([(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
-            let mut tokens = tokens.chunks_exact(self.shape.length.max(1));
+            let mut tokens = rows(tokens, self.shape.length);
             let (wte, wpe) = (parameters.token_embedding, parameters.position_embedding);
             self.each_masked(range, rows_mut(x, self.shape.length * c), mask, |x, mask| {
                 embedding::add_embeddings(simd, x, tokens.next().unwrap_or_default(), wte, wpe, c);

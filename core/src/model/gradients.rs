@@ -252,7 +252,7 @@ impl Pass<'_> {
             if head.is_none() {
                 mode.clear(d_wte);
             }
-            let sequences = rows(d_x, t * c).zip(self.tokens.chunks_exact(t.max(1)));
+            let sequences = rows(d_x, t * c).zip(rows(self.tokens, t));
             for (sequence, (d_x, tokens)) in sequences.enumerate() {
                 if let Some(Head { d_logits, normed }) = head {
                     let size = Size { m: vocabulary.len(), n: c, k: t };

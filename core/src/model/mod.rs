@@ -93,6 +93,7 @@ struct Masks {
 }
 
 /// The elements of `units`, of `per` elements each.
+#[inline(never)]
 fn part<'a>(x: &'a [f32], units: &Range<usize>, per: usize) -> &'a [f32] {
     x.get(units.start * per..units.end * per).unwrap_or_default()
 }

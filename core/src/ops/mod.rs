@@ -16,14 +16,41 @@ pub mod softmax;
 
 use crate::error::{Error, exact_length};
 
-/// The rows of a matrix with so many columns; none for a matrix without columns.
-pub(crate) fn rows(x: &[f32], width: usize) -> core::slice::ChunksExact<'_, f32> {
-    x.chunks_exact(width.max(1))
+/// Whole rows of a matrix, one after the other.
+pub(crate) struct Rows<S> {
+    rest: S,
+    width: usize,
+}
+
+impl<'a, T> Iterator for Rows<&'a [T]> {
+    type Item = &'a [T];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a [T]> {
+        self.rest.split_off(..self.width)
+    }
+}
+
+impl<'a, T> Iterator for Rows<&'a mut [T]> {
+    type Item = &'a mut [T];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'a mut [T]> {
+        self.rest.split_off_mut(..self.width)
+    }
+}
+
+/// The rows of a matrix with so many columns; none for a matrix without columns. The language's `chunks_exact` would
+/// divide, and check the divisor again wherever two are zipped.
+#[inline]
+pub(crate) fn rows<T>(x: &[T], width: usize) -> Rows<&[T]> {
+    Rows { rest: if width == 0 { &[] } else { x }, width: width.max(1) }
 }
 
 /// The rows, to be written.
-pub(crate) fn rows_mut(x: &mut [f32], width: usize) -> core::slice::ChunksExactMut<'_, f32> {
-    x.chunks_exact_mut(width.max(1))
+#[inline]
+pub(crate) fn rows_mut<T>(x: &mut [T], width: usize) -> Rows<&mut [T]> {
+    Rows { rest: if width == 0 { &mut [] } else { x }, width: width.max(1) }
 }
 
 /// The number of rows of `x`, which must be a multiple of `width`.

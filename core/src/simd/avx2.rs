@@ -92,9 +92,9 @@ impl Vector for Avx2 {
         unsafe { Avx2(_mm256_blendv_ps(no.0, yes.0, mask.0), _mm256_blendv_ps(no.1, yes.1, mask.1)) }
     }
     #[inline(always)]
-    fn reduce_add(self) -> f32 {
+    fn total([sum, ..]: [Self; LANES]) -> f32 {
         unsafe {
-            let eight = _mm256_add_ps(self.0, self.1);
+            let eight = _mm256_add_ps(sum.0, sum.1);
             let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))

@@ -74,9 +74,9 @@ impl Vector for Avx512 {
         unsafe { Avx512(_mm512_mask_blend_ps(mask, no.0, yes.0)) }
     }
     #[inline(always)]
-    fn reduce_add(self) -> f32 {
+    fn total([sum, ..]: [Self; LANES]) -> f32 {
         unsafe {
-            let eight = _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0));
+            let eight = _mm256_add_ps(_mm512_castps512_ps256(sum.0), _mm512_extractf32x8_ps::<1>(sum.0));
             let four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps::<1>(eight));
             let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
             _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)))

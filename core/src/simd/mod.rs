@@ -81,10 +81,22 @@ pub(crate) trait Vector: Copy {
     fn max(self, other: Self) -> Self;
     fn lt(self, other: Self) -> Self::Mask;
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
-    /// Lanes `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`: the fixed tree of every sum.
-    fn reduce_add(self) -> f32;
-    /// The greatest lane, by the same tree.
+    /// Partial sums of nothing.
+    #[inline(always)]
+    fn no_sums() -> [Self; LANES] {
+        [Self::zero(); LANES]
+    }
+
+    /// The fixed tree of every sum over the partial ones, of which there are sixteen lanes in the first vectors:
+    /// `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`.
+    fn total(partial: [Self; LANES]) -> f32;
+    /// The greatest lane.
     fn reduce_max(self) -> f32;
+
+    /// Stands in loops that are to stay as they are written, where copies of their bodies take more flash than they
+    /// save time.
+    #[inline(always)]
+    fn stay_rolled() {}
 
     fn to_bits(self) -> Self::Bits;
     fn from_bits(bits: Self::Bits) -> Self;
@@ -197,42 +209,25 @@ pub(crate) trait WideVector: Vector<Array = [f32; LANES]> {
     fn prefetch(_: *const f32) {}
 }
 
-/// The tree of every sum: elements `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`, of the first `count`.
-#[inline(always)]
-fn reduce<T: Copy>(x: &mut [T; LANES], count: usize, join: impl Fn(T, T) -> T) -> T {
-    let mut half = count / 2;
-    while half > 0 {
-        let (low, high) = x.split_at_mut(half);
-        for (a, b) in low.iter_mut().zip(high) {
-            *a = join(*a, *b);
-        }
-        half /= 2;
-    }
-    x[0]
-}
-
 /// A sum in sixteen partial sums, of which each takes every sixteenth element, and the fixed tree over them.
 pub(crate) struct Sum<V>([V; LANES]);
 
 impl<V: Vector> Sum<V> {
-    /// Vectors that the partial sums take.
-    const VECTORS: usize = LANES / V::LANES;
-
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        Sum([V::zero(); LANES])
+        Sum(V::no_sums())
     }
 
     /// Adds the vector of this number.
     #[inline(always)]
     pub(crate) fn add(&mut self, number: usize, x: V) {
-        let partial = &mut self.0[number % Self::VECTORS];
+        let partial = &mut self.0[number % (LANES / V::LANES)];
         *partial = partial.add(x);
     }
 
     #[inline(always)]
-    pub(crate) fn total(mut self) -> f32 {
-        reduce(&mut self.0, Self::VECTORS, V::add).reduce_add()
+    pub(crate) fn total(self) -> f32 {
+        V::total(self.0)
     }
 }
 
@@ -281,6 +276,7 @@ pub(crate) fn update_all<V: Vector, const M: usize, const N: usize>(
     let full = length / V::LANES;
     let pointers = xs.each_mut().map(|x| x.as_mut_ptr());
     for i in 0..full {
+        V::stay_rolled();
         // SAFETY: all slices hold this vector.
         unsafe {
             let old = load_each(pointers.map(<*mut f32>::cast_const), i);
@@ -331,6 +327,7 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
     let full = length / V::LANES;
     let mut sum = Sum::new();
     for i in 0..full {
+        V::stay_rolled();
         // SAFETY: all slices hold this vector.
         sum.add(i, f(unsafe { load_each(inputs.map(<[f32]>::as_ptr), i) }));
     }
@@ -357,6 +354,7 @@ pub(crate) fn maximum<V: Vector>(x: &[f32]) -> f32 {
     let (vectors, tail) = V::Array::cut(x);
     let mut most = V::splat(f32::NEG_INFINITY);
     for vector in vectors {
+        V::stay_rolled();
         most = V::load(vector).max(most);
     }
     tail.iter().fold(most.reduce_max(), |a, b| if *b > a { *b } else { a })

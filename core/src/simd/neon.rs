@@ -4,7 +4,7 @@
 
 use core::arch::aarch64::*;
 
-use super::{LANES, Vector, WideVector, reduce};
+use super::{LANES, Vector, WideVector};
 
 // Every `unsafe` in this file calls a NEON intrinsic.
 // SAFETY (of all of them): NEON is part of the aarch64 baseline that the file is compiled for, and loads and
@@ -79,9 +79,9 @@ impl Vector for Neon {
         unsafe { Neon(both(mask, choices, |m, (a, b)| vbslq_f32(m, a, b))) }
     }
     #[inline(always)]
-    fn reduce_add(self) -> f32 {
+    fn total([sum, ..]: [Self; LANES]) -> f32 {
         unsafe {
-            let [a, b, c, d] = self.0;
+            let [a, b, c, d] = sum.0;
             let four = vaddq_f32(vaddq_f32(a, c), vaddq_f32(b, d));
             let two = vadd_f32(vget_low_f32(four), vget_high_f32(four));
             vget_lane_f32::<0>(two) + vget_lane_f32::<1>(two)
@@ -91,7 +91,7 @@ impl Vector for Neon {
     fn reduce_max(self) -> f32 {
         let mut lanes = [0.0; LANES];
         self.store(&mut lanes);
-        reduce(&mut lanes, LANES, |a, b| if a > b { a } else { b })
+        lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
     }
     #[inline(always)]
     fn to_bits(self) -> Self::Bits {

@@ -1,8 +1,11 @@
 //! One lane in plain Rust, for processors without vector instructions, and the reference for the others.
 
-use super::{Vector, scalar};
+use core::mem::MaybeUninit;
+
+use super::{LANES, Vector, scalar};
 
 #[derive(Clone, Copy)]
+#[repr(transparent)]
 pub(crate) struct Portable(f32);
 
 impl Vector for Portable {
@@ -54,13 +57,33 @@ impl Vector for Portable {
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self {
         if mask { yes } else { no }
     }
-    #[inline(always)]
-    fn reduce_add(self) -> f32 {
-        self.0
+    #[inline(never)]
+    fn no_sums() -> [Self; LANES] {
+        let mut sums = MaybeUninit::<[Self; LANES]>::uninit();
+        let first = sums.as_mut_ptr().cast::<f32>();
+        // SAFETY: writes each of the sixteen. Volatile, since compilers otherwise call `memset`, whose loop takes five
+        // times as long on small machines.
+        unsafe {
+            for i in 0..LANES {
+                first.add(i).write_volatile(0.0);
+            }
+            sums.assume_init()
+        }
+    }
+    #[inline(never)]
+    fn total(partial: [Self; LANES]) -> f32 {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = partial.map(|sum| sum.0);
+        let even = ((a + i) + (e + m)) + ((c + k) + (g + o));
+        let odd = ((b + j) + (f + n)) + ((d + l) + (h + p));
+        even + odd
     }
     #[inline(always)]
     fn reduce_max(self) -> f32 {
         self.0
+    }
+    #[inline(always)]
+    fn stay_rolled() {
+        scalar::stay_rolled();
     }
     #[inline(always)]
     fn to_bits(self) -> Self::Bits {

@@ -3,6 +3,7 @@
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
+pub(crate) use super::tile::pack;
 use super::tile::{Form, Kernel, Strip};
 
 /// `a * b + c` with one rounding.
@@ -34,19 +35,23 @@ pub(crate) fn sqrt(x: f32) -> f32 {
     root
 }
 
-pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
-    match (a, b) {
-        (Form::Along, Form::Along) => Some(jostle_strip_along_along),
-        (Form::Along, Form::Across) => Some(jostle_strip_along_across),
-        (Form::Across, Form::Across) => Some(jostle_strip_across_across),
-        (Form::Across, Form::Along) => None,
+/// Keeps a compiler from unrolling the loop that it stands in.
+#[inline(always)]
+pub(crate) fn stay_rolled() {
+    // SAFETY: no instruction.
+    unsafe { core::arch::asm!("", options(nomem, nostack, preserves_flags)) };
+}
+
+pub(crate) fn kernel(b: Form) -> Kernel {
+    match b {
+        Form::Along => jostle_strip_along,
+        Form::Across => jostle_strip_across,
     }
 }
 
 unsafe extern "C" {
-    fn jostle_strip_along_along(t: &Strip);
-    fn jostle_strip_along_across(t: &Strip);
-    fn jostle_strip_across_across(t: &Strip);
+    fn jostle_strip_along(t: &Strip);
+    fn jostle_strip_across(t: &Strip);
 }
 
 /// Four registers from or to memory.
@@ -100,10 +105,12 @@ macro_rules! row {
     };
 }
 
-/// One step: four elements of A by four of B.
+/// One step: four elements of A, at an offset, by four of B.
 macro_rules! step {
-    () => {
+    ($offset:literal) => {
         concat!(
+            "flw fs0, ", $offset, "(a1)\n flw fs1, ", $offset, " + 4(a1)\n",
+            "flw fs2, ", $offset, " + 8(a1)\n flw fs3, ", $offset, " + 12(a1)\n",
             row!("fs0", "ft0" "ft8", "ft1" "ft9", "ft2" "ft10", "ft3" "ft11"),
             row!("fs1", "ft4" "ft8", "ft5" "ft9", "ft6" "ft10", "ft7" "ft11"),
             row!("fs2", "fa0" "ft8", "fa1" "ft9", "fa2" "ft10", "fa3" "ft11"),
@@ -112,24 +119,8 @@ macro_rules! step {
     };
 }
 
-/// An operand's registers, and how they come from memory at the step `$p` bytes on: a pointer for each line, or one
-/// pointer and the distance between steps.
-macro_rules! a {
-    (along lines) => { "lw a1, {a}(a0)\n lw a2, {a} + 4(a0)\n lw a3, {a} + 8(a0)\n lw a4, {a} + 12(a0)" };
-    (across lines) => { "lw a1, {a}(a0)\n lw a2, {a} + 16(a0)\n slli a2, a2, 2" };
-    (along $p:literal) => {
-        concat!(
-            "flw fs0, ", $p, "(a1)\n flw fs1, ", $p, "(a2)\n flw fs2, ", $p, "(a3)\n flw fs3, ", $p, "(a4)"
-        )
-    };
-    (across $p:literal) => { concat!(four!("flw " "fs0" "fs1" "fs2" "fs3", "a1"), "add a1, a1, a2") };
-    (along next $p:literal) => {
-        concat!(
-            "addi a1, a1, ", $p, "\n addi a2, a2, ", $p, "\n addi a3, a3, ", $p, "\n addi a4, a4, ", $p
-        )
-    };
-    (across next $p:literal) => { "" };
-}
+/// The registers of B, a pointer for each line or one and the distance between steps: how they come from the strip, a
+/// step at some offset, on to the next steps, and to the next tile.
 macro_rules! b {
     (along lines) => { "lw a5, {b}(a0)\n lw a6, {b} + 4(a0)\n lw a7, {b} + 8(a0)\n lw t0, {b} + 12(a0)" };
     (across lines) => { "lw a5, {b}(a0)\n lw a6, {b} + 16(a0)\n slli a6, a6, 2" };
@@ -152,7 +143,7 @@ macro_rules! b {
 /// A function. For each tile: sums from their starts, steps by four and by one, sums to C. `a0` is the strip; `t1`
 /// counts steps, `t4` tiles; `t2` and `t3` go through the starts and C.
 macro_rules! strip {
-    ($name:literal, $a:tt, $b:tt) => {
+    ($name:literal, $b:tt) => {
         global_asm!(
             // Outside of functions, the assembler does not know what the target has.
             ".option push",
@@ -173,24 +164,26 @@ macro_rules! strip {
             "lw t5, {start_next}(a0)",
             "slli t5, t5, 2",
             "add t2, t2, t5",
-            a!($a lines),
+            "lw a1, {a}(a0)",
             "lw t1, {k}(a0)",
             "addi t1, t1, -4",
             "bltz t1, 3f",
             "2:",
-            a!($a "0"), b!($b "0"), step!(),
-            a!($a "4"), b!($b "4"), step!(),
-            a!($a "8"), b!($b "8"), step!(),
-            a!($a "12"), b!($b "12"), step!(),
-            a!($a next "16"), b!($b next "16"),
+            b!($b "0"), step!("0"),
+            b!($b "4"), step!("16"),
+            b!($b "8"), step!("32"),
+            b!($b "12"), step!("48"),
+            "addi a1, a1, 64",
+            b!($b next "16"),
             "addi t1, t1, -4",
             "bgez t1, 2b",
             "3:",
             "addi t1, t1, 4",
             "beqz t1, 5f",
             "4:",
-            a!($a "0"), b!($b "0"), step!(),
-            a!($a next "4"), b!($b next "4"),
+            b!($b "0"), step!("0"),
+            "addi a1, a1, 16",
+            b!($b next "4"),
             "addi t1, t1, -1",
             "bnez t1, 4b",
             "5:",
@@ -222,6 +215,5 @@ macro_rules! strip {
     };
 }
 
-strip!("jostle_strip_along_along", along, along);
-strip!("jostle_strip_along_across", along, across);
-strip!("jostle_strip_across_across", across, across);
+strip!("jostle_strip_along", along);
+strip!("jostle_strip_across", across);

@@ -1,13 +1,12 @@
-//! The fused multiply-add and the tiles of Arm's Cortex-M with a floating-point unit: `vfma.f32`.
+//! The fused multiply-add, the square root and the tiles of Arm's Cortex-M with a floating-point unit.
 //!
-//! Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time, read by
-//! one instruction for each line (along) or each step (across). Written outside of functions, because inline
-//! assembly has no class for single-precision registers on these targets.
+//! Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time. Written
+//! outside of functions, because inline assembly has no class for single-precision registers on these targets.
 
-use core::arch::global_asm;
+use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use super::tile::{Form, Kernel, Strip};
+use super::tile::{Form, Kernel, Pack, Strip};
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
@@ -25,6 +24,13 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 unsafe extern "C" {
     fn jostle_mul_add(a: f32, b: f32, c: f32) -> f32;
     fn jostle_sqrt(x: f32) -> f32;
+}
+
+/// Four elements of a line.
+macro_rules! line {
+    ($line:literal $($element:literal)*) => {
+        concat!($("vldmia ", $line, "!, {{", $element, "}}\n"),*)
+    };
 }
 
 macro_rules! function {
@@ -46,20 +52,93 @@ macro_rules! function {
 function!("jostle_mul_add", "vfma.f32 s2, s0, s1", "vmov.f32 s0, s2", "bx lr");
 function!("jostle_sqrt", "vsqrt.f32 s0, s0", "bx lr");
 
-pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
-    match (a, b) {
-        (Form::Along, Form::Along) => Some(jostle_strip_along_along),
-        (Form::Along, Form::Across) => Some(jostle_strip_along_across),
-        (Form::Across, Form::Across) => Some(jostle_strip_across_across),
-        (Form::Across, Form::Along) => None,
+/// Keeps a compiler from unrolling the loop that it stands in.
+#[inline(always)]
+pub(crate) fn stay_rolled() {
+    // SAFETY: no instruction.
+    unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
+}
+
+pub(crate) fn kernel(b: Form) -> Kernel {
+    match b {
+        Form::Along => jostle_strip_along,
+        Form::Across => jostle_strip_across,
+    }
+}
+
+pub(crate) fn pack(a: Form) -> Pack {
+    match a {
+        Form::Along => jostle_pack_along,
+        Form::Across => jostle_pack_across,
     }
 }
 
 unsafe extern "C" {
-    fn jostle_strip_along_along(t: &Strip);
-    fn jostle_strip_along_across(t: &Strip);
-    fn jostle_strip_across_across(t: &Strip);
+    fn jostle_strip_along(t: &Strip);
+    fn jostle_strip_across(t: &Strip);
+    fn jostle_pack_along(to: *mut f32, from: *const f32, distance: usize, k: usize);
+    fn jostle_pack_across(to: *mut f32, from: *const f32, distance: usize, k: usize);
 }
+
+function!(
+    "jostle_pack_along",
+    "push {{r4, lr}}",
+    "add r12, r1, r2, lsl #2",
+    "add r4, r12, r2, lsl #2",
+    "add r2, r4, r2, lsl #2",
+    "subs r3, #4",
+    "blt 2f",
+    "1:",
+    line!("r1" "s0" "s4" "s8" "s12"),
+    line!("r12" "s1" "s5" "s9" "s13"),
+    line!("r4" "s2" "s6" "s10" "s14"),
+    line!("r2" "s3" "s7" "s11" "s15"),
+    "vstmia r0!, {{s0-s15}}",
+    "subs r3, #4",
+    "bge 1b",
+    "2:",
+    "adds r3, #4",
+    "beq 4f",
+    "3:",
+    "vldmia r1!, {{s0}}",
+    "vldmia r12!, {{s1}}",
+    "vldmia r4!, {{s2}}",
+    "vldmia r2!, {{s3}}",
+    "vstmia r0!, {{s0-s3}}",
+    "subs r3, #1",
+    "bne 3b",
+    "4:",
+    "pop {{r4, pc}}",
+);
+
+function!(
+    "jostle_pack_across",
+    "subs r3, #4",
+    "blt 2f",
+    "1:",
+    "vldmia r1, {{s0-s3}}",
+    "add r1, r1, r2, lsl #2",
+    "vldmia r1, {{s4-s7}}",
+    "add r1, r1, r2, lsl #2",
+    "vldmia r1, {{s8-s11}}",
+    "add r1, r1, r2, lsl #2",
+    "vldmia r1, {{s12-s15}}",
+    "add r1, r1, r2, lsl #2",
+    "vstmia r0!, {{s0-s15}}",
+    "subs r3, #4",
+    "bge 1b",
+    "2:",
+    "adds r3, #4",
+    "beq 4f",
+    "3:",
+    "vldmia r1, {{s0-s3}}",
+    "add r1, r1, r2, lsl #2",
+    "vstmia r0!, {{s0-s3}}",
+    "subs r3, #1",
+    "bne 3b",
+    "4:",
+    "bx lr",
+);
 
 /// One element of A by four of B, each product onto its sum.
 macro_rules! row {
@@ -80,13 +159,13 @@ macro_rules! step {
     };
 }
 
-/// A function. For each tile: sums from their starts, steps by four, by two and by one, sums to C. `r0` is
-/// the strip; `r9` counts steps, `lr` tiles; `r10` and `r11` go through the starts and C.
+/// A function. For each tile: sums from their starts, steps by four, by two and by one, sums to C. `r0` is the strip;
+/// `r1` goes through A; `r2`, `r3` and `r4` are the distances from row to row of the starts and of C, and to the next
+/// tile's B; `r9` counts steps, `lr` tiles; `r10` and `r11` go through the starts and C.
 macro_rules! strip {
     (
         $name:literal,
         b: [$($b:expr),* $(,)?],
-        a: [$($a:expr),* $(,)?],
         two: [$($two:expr),* $(,)?],
         one: [$($one:expr),* $(,)?],
         next: [$($next:expr),* $(,)?]
@@ -101,21 +180,23 @@ macro_rules! strip {
             "push {{r4-r11, lr}}",
             "vpush {{s16-s31}}",
             $($b,)*
+            "ldr r2, [r0, #{start_row}]",
+            "ldr r3, [r0, #{c_row}]",
+            "ldr r4, [r0, #{b_next}]",
             "ldr r10, [r0, #{start}]",
             "ldr r11, [r0, #{c}]",
             "ldr lr, [r0, #{tiles}]",
             "1:",
-            "ldr r12, [r0, #{start_row}]",
             "vldmia r10, {{s0-s3}}",
-            "add r1, r10, r12, lsl #2",
-            "vldmia r1, {{s4-s7}}",
-            "add r1, r1, r12, lsl #2",
-            "vldmia r1, {{s8-s11}}",
-            "add r1, r1, r12, lsl #2",
-            "vldmia r1, {{s12-s15}}",
+            "add r12, r10, r2, lsl #2",
+            "vldmia r12, {{s4-s7}}",
+            "add r12, r12, r2, lsl #2",
+            "vldmia r12, {{s8-s11}}",
+            "add r12, r12, r2, lsl #2",
+            "vldmia r12, {{s12-s15}}",
             "ldr r12, [r0, #{start_next}]",
             "add r10, r10, r12, lsl #2",
-            $($a,)*
+            "ldr r1, [r0, #{a}]",
             "ldr r9, [r0, #{k}]",
             "subs r9, #4",
             "blt 3f",
@@ -134,16 +215,14 @@ macro_rules! strip {
             "bne 5f",
             $($one,)*
             "5:",
-            "ldr r12, [r0, #{c_row}]",
             "vstmia r11, {{s0-s3}}",
-            "add r1, r11, r12, lsl #2",
-            "vstmia r1, {{s4-s7}}",
-            "add r1, r1, r12, lsl #2",
-            "vstmia r1, {{s8-s11}}",
-            "add r1, r1, r12, lsl #2",
-            "vstmia r1, {{s12-s15}}",
+            "add r12, r11, r3, lsl #2",
+            "vstmia r12, {{s4-s7}}",
+            "add r12, r12, r3, lsl #2",
+            "vstmia r12, {{s8-s11}}",
+            "add r12, r12, r3, lsl #2",
+            "vstmia r12, {{s12-s15}}",
             "add r11, #16",
-            "ldr r12, [r0, #{b_next}]",
             $($next,)*
             "subs lr, #1",
             "bne 1b",
@@ -166,97 +245,44 @@ macro_rules! strip {
 }
 
 strip! {
-    "jostle_strip_along_along",
+    "jostle_strip_along",
     b: [
         "add r5, r0, #{b}",
         "ldmia r5, {{r5-r8}}",
     ],
-    a: [
-        "add r1, r0, #{a}",
-        "ldmia r1, {{r1-r4}}",
-    ],
     two: [
-        "vldmia r1!, {{s16-s17}}",
-        "vldmia r2!, {{s18-s19}}",
-        "vldmia r3!, {{s20-s21}}",
-        "vldmia r4!, {{s22-s23}}",
+        "vldmia r1!, {{s16-s23}}",
         "vldmia r5!, {{s24-s25}}",
         "vldmia r6!, {{s26-s27}}",
         "vldmia r7!, {{s28-s29}}",
         "vldmia r8!, {{s30-s31}}",
-        step!("s16" "s18" "s20" "s22", "s24" "s26" "s28" "s30"),
-        step!("s17" "s19" "s21" "s23", "s25" "s27" "s29" "s31"),
+        step!("s16" "s17" "s18" "s19", "s24" "s26" "s28" "s30"),
+        step!("s20" "s21" "s22" "s23", "s25" "s27" "s29" "s31"),
     ],
     one: [
-        "vldr s16, [r1]",
-        "vldr s18, [r2]",
-        "vldr s20, [r3]",
-        "vldr s22, [r4]",
+        "vldmia r1, {{s16-s19}}",
         "vldmia r5!, {{s24}}",
         "vldmia r6!, {{s26}}",
         "vldmia r7!, {{s28}}",
         "vldmia r8!, {{s30}}",
-        step!("s16" "s18" "s20" "s22", "s24" "s26" "s28" "s30"),
+        step!("s16" "s17" "s18" "s19", "s24" "s26" "s28" "s30"),
     ],
     next: [
-        "add r5, r5, r12, lsl #2",
-        "add r6, r6, r12, lsl #2",
-        "add r7, r7, r12, lsl #2",
-        "add r8, r8, r12, lsl #2",
+        "add r5, r5, r4, lsl #2",
+        "add r6, r6, r4, lsl #2",
+        "add r7, r7, r4, lsl #2",
+        "add r8, r8, r4, lsl #2",
     ]
 }
 
 strip! {
-    "jostle_strip_along_across",
+    "jostle_strip_across",
     b: [
         "ldr r5, [r0, #{b}]",
         "ldr r6, [r0, #{b} + 16]",
     ],
-    a: [
-        "add r1, r0, #{a}",
-        "ldmia r1, {{r1-r4}}",
-    ],
     two: [
-        "vldmia r1!, {{s16-s17}}",
-        "vldmia r2!, {{s18-s19}}",
-        "vldmia r3!, {{s20-s21}}",
-        "vldmia r4!, {{s22-s23}}",
-        "vldmia r5, {{s24-s27}}",
-        "add r5, r5, r6, lsl #2",
-        "vldmia r5, {{s28-s31}}",
-        "add r5, r5, r6, lsl #2",
-        step!("s16" "s18" "s20" "s22", "s24" "s25" "s26" "s27"),
-        step!("s17" "s19" "s21" "s23", "s28" "s29" "s30" "s31"),
-    ],
-    one: [
-        "vldr s16, [r1]",
-        "vldr s18, [r2]",
-        "vldr s20, [r3]",
-        "vldr s22, [r4]",
-        "vldmia r5, {{s24-s27}}",
-        "add r5, r5, r6, lsl #2",
-        step!("s16" "s18" "s20" "s22", "s24" "s25" "s26" "s27"),
-    ],
-    next: [
-        "add r5, r5, r12, lsl #2",
-    ]
-}
-
-strip! {
-    "jostle_strip_across_across",
-    b: [
-        "ldr r5, [r0, #{b}]",
-        "ldr r6, [r0, #{b} + 16]",
-    ],
-    a: [
-        "ldr r1, [r0, #{a}]",
-        "ldr r2, [r0, #{a} + 16]",
-    ],
-    two: [
-        "vldmia r1, {{s16-s19}}",
-        "add r1, r1, r2, lsl #2",
-        "vldmia r1, {{s20-s23}}",
-        "add r1, r1, r2, lsl #2",
+        "vldmia r1!, {{s16-s23}}",
         "vldmia r5, {{s24-s27}}",
         "add r5, r5, r6, lsl #2",
         "vldmia r5, {{s28-s31}}",
@@ -271,6 +297,6 @@ strip! {
         step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
     ],
     next: [
-        "add r5, r5, r12, lsl #2",
+        "add r5, r5, r4, lsl #2",
     ]
 }

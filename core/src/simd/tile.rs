@@ -15,22 +15,23 @@ pub(crate) enum Form {
     Across,
 }
 
-/// An operand's four lines: rows of A, or columns of B.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Lines {
-    /// The first element of each line; where they lie across, only the first line's is used.
-    pub line: [*const f32; SIDE],
-    /// From one inner index to the next, in elements; where they lie along, it is one and not used.
-    pub step: usize,
-}
+/// Copies four lines of A to `[k][4]`, `distance` elements apart: lines that lie along the inner index, or steps of
+/// lines across it. A strip reads each of them once for every tile.
+///
+/// # Safety
+/// `to` must be writable for `4 * k` elements, and `from` readable at every index named.
+pub(crate) type Pack = unsafe extern "C" fn(to: *mut f32, from: *const f32, distance: usize, k: usize);
 
 /// Tiles side by side: four rows of `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`, four columns for each tile.
 /// Distances are counted in elements. The order of the fields is part of the kernels.
 #[repr(C)]
 pub(crate) struct Strip {
-    pub a: Lines,
-    pub b: Lines,
+    /// Packed.
+    pub a: *const f32,
+    /// The first elements of four columns; where they lie across, only the first one's is used.
+    pub b: [*const f32; SIDE],
+    /// From one step of B to the next, where they lie across.
+    pub b_step: usize,
     /// From behind the last step of one tile's B to the next tile's; it wraps around, as most go back.
     pub b_next: usize,
     pub k: usize,
@@ -47,37 +48,67 @@ pub(crate) struct Strip {
 /// Computes a strip.
 ///
 /// # Safety
-/// For every tile, sixteen elements of `start` and of C and `k` steps of both operands must be within what the
-/// pointers may reach.
+/// For every tile, sixteen elements of `start` and of C and `k` steps of B must be within what the pointers may reach,
+/// and A hold `k` steps.
 pub(crate) type Kernel = unsafe extern "C" fn(&Strip);
 
-/// Kernels in Rust. `None` where one would be of no use: no product in a model has such operands.
+/// What a strip is computed with in plain Rust.
 #[allow(dead_code, reason = "processors with a fused multiply-add have their own")]
-pub(crate) fn kernel(a: Form, b: Form) -> Option<Kernel> {
-    match (a, b) {
-        (Form::Along, Form::Along) => Some(strip::<false, false>),
-        (Form::Along, Form::Across) => Some(strip::<false, true>),
-        (Form::Across, Form::Across) => Some(strip::<true, true>),
-        (Form::Across, Form::Along) => None,
+pub(crate) fn kernel(b: Form) -> Kernel {
+    match b {
+        Form::Along => strip::<false>,
+        Form::Across => strip::<true>,
+    }
+}
+
+#[allow(dead_code, reason = "Cortex-M has its own")]
+pub(crate) fn pack(a: Form) -> Pack {
+    match a {
+        Form::Along => pack_lines::<false>,
+        Form::Across => pack_lines::<true>,
+    }
+}
+
+/// # Safety
+/// As for [`Pack`].
+unsafe extern "C" fn pack_lines<const ACROSS: bool>(
+    to: *mut f32,
+    from: *const f32,
+    distance: usize,
+    k: usize,
+) {
+    let (line, step) = if ACROSS { (1, distance) } else { (distance, 1) };
+    for p in 0..k {
+        for i in 0..SIDE {
+            // SAFETY: see above.
+            unsafe { *to.add(p * SIDE + i) = *from.add(i * line + p * step) };
+        }
     }
 }
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe extern "C" fn strip<const A_ACROSS: bool, const B_ACROSS: bool>(t: &Strip) {
-    let (mut start, mut c, mut b) = (t.start, t.c, t.b.line);
+unsafe extern "C" fn strip<const ACROSS: bool>(t: &Strip) {
+    let (mut start, mut c, mut b) = (t.start, t.c, t.b);
     // SAFETY: see above.
     unsafe {
         for _ in 0..t.tiles {
-            let mut a = t.a.line;
             let mut sums = [[0.0; SIDE]; SIDE];
             for (i, row) in sums.iter_mut().enumerate() {
                 *row = *start.add(i * t.start_row).cast();
             }
-            for _ in 0..t.k {
-                let factors = step::<A_ACROSS>(&mut a, t.a.step);
-                let row = step::<B_ACROSS>(&mut b, t.b.step);
-                for (sums, a) in sums.iter_mut().zip(factors) {
+            for p in 0..t.k {
+                let a: [f32; SIDE] = *t.a.add(p * SIDE).cast();
+                let row: [f32; SIDE] = if ACROSS {
+                    let row = *b[0].cast();
+                    b[0] = b[0].wrapping_add(t.b_step);
+                    row
+                } else {
+                    let row = b.map(|line| *line);
+                    b = b.map(|line| line.wrapping_add(1));
+                    row
+                };
+                for (sums, a) in sums.iter_mut().zip(a) {
                     for (sum, b) in sums.iter_mut().zip(row) {
                         *sum = mul_add(a, b, *sum);
                     }
@@ -89,28 +120,6 @@ unsafe extern "C" fn strip<const A_ACROSS: bool, const B_ACROSS: bool>(t: &Strip
             start = start.wrapping_add(t.start_next);
             c = c.wrapping_add(SIDE);
             b = b.map(|line| line.wrapping_add(t.b_next));
-        }
-    }
-}
-
-/// The next element of each line.
-///
-/// # Safety
-/// As for [`Kernel`].
-#[inline(always)]
-unsafe fn step<const ACROSS: bool>(line: &mut [*const f32; SIDE], step: usize) -> [f32; SIDE] {
-    // SAFETY: see above.
-    unsafe {
-        if ACROSS {
-            let elements = *line[0].cast();
-            line[0] = line[0].wrapping_add(step);
-            elements
-        } else {
-            line.each_mut().map(|line| {
-                let element = **line;
-                *line = line.wrapping_add(1);
-                element
-            })
         }
     }
 }

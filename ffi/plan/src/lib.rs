@@ -1,8 +1,10 @@
 //! The C header of `#define`s for a model: the text that the command `jostle-plan` writes.
 
+use jostle::checkpoint;
 use jostle::{Activation, Error, OptimizerState, Plan};
 
-/// The sizes that the header defines, named like the fields of jostle_plan: name, bytes, and what they are for.
+/// The sizes that the header defines, most of them named like the fields of jostle_plan: name, bytes, and what they are
+/// for.
 fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static str)>, Error> {
     // What a microcontroller can address: the core has only asked whether this machine can.
     let most = if device { i32::MAX as usize } else { isize::MAX as usize };
@@ -17,6 +19,7 @@ fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static
         ("generation", bytes(plan.generation), "float: a generator's memory"),
         ("window", bytes(plan.config.context), "int32_t: a generator's window"),
         ("order", bytes(plan.config.vocab), "uint32_t: scratch for drawing a token"),
+        ("checkpoint", checkpoint::size(plan, true, &[])?, "with the optimizer's state, without metadata"),
     ];
     match sizes.iter().find(|(_, size, _)| *size > most) {
         Some((what, ..)) => Err(Error::TooLarge { what }),

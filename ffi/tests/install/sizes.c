@@ -63,6 +63,7 @@ static void one_byte_shorter(const char *what, size_t *size)
 int main(void)
 {
     static uint8_t text[MODEL_CONTEXT + 1];
+    size_t checkpoint_size = 0;
     int32_t token = 0;
     float *logits;
     jostle_report report;
@@ -78,6 +79,8 @@ int main(void)
     EXPECT(MODEL_GENERATION_SIZE, plan.generation_size);
     EXPECT(MODEL_WINDOW_SIZE, plan.window_size);
     EXPECT(MODEL_ORDER_SIZE, plan.order_size);
+    EXPECT(jostle_checkpoint_size(&plan, 1, NULL, 0, &checkpoint_size, &error), JOSTLE_OK);
+    EXPECT(MODEL_CHECKPOINT_SIZE, checkpoint_size);
 
     jostle_recipe_init(&recipe, sizeof recipe);
     if (MODEL_OPTIMIZER != JOSTLE_STATE_ADAMW)

@@ -7,6 +7,7 @@ use link_proof::{Memory, checkpoint, memory, operations, training};
 
 fn run(memory: &mut Memory) -> Result<(), Error> {
     training::train(memory)?;
+    training::train_in_pieces(memory)?;
     training::generate(memory)?;
     checkpoint::save(memory)?;
     checkpoint::resume(memory)?;

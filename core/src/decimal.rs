@@ -1,17 +1,47 @@
-//! Floats as text: the shortest decimal that reads back to the same bits, as Rust displays it, in exact arithmetic.
-//! The language's own conversions are exact too, but take 20 KB of tables and code, and can panic.
+//! Numbers as text: whole ones, and floats as the shortest decimal that reads back to the same bits, as Rust displays
+//! them, in exact arithmetic. The language's own conversions are exact too, but take 25 KB of code and tables, and can
+//! panic.
 
 use core::cmp::Ordering;
-use core::fmt;
+use core::fmt::{self, Write};
+
+/// A whole number, to be displayed.
+pub(crate) struct Number(pub u64);
+
+impl fmt::Display for Number {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (mut text, mut rest) = ([b'0'; 20], self.0);
+        let mut count = 0;
+        for digit in text.iter_mut().rev() {
+            *digit += (rest % 10) as u8;
+            rest /= 10;
+            count += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        text.iter().rev().take(count).rev().try_for_each(|digit| f.write_char(char::from(*digit)))
+    }
+}
+
+/// The last so many hexadecimal digits, to be displayed.
+pub(crate) struct Hex(pub u32, pub u32);
+
+impl fmt::Display for Hex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (0..self.1).rev().try_for_each(|place| {
+            f.write_char(char::from_digit(self.0 >> (4 * place) & 15, 16).unwrap_or_default())
+        })
+    }
+}
 
 /// A float, to be displayed. Not infinite, nor NaN.
-#[derive(Clone, Copy)]
-pub(super) struct Decimal(pub f32);
+pub(crate) struct Float(pub f32);
 
 /// Digits that tell every float from its neighbours.
 const DIGITS: u32 = 9;
 
-impl fmt::Display for Decimal {
+impl fmt::Display for Float {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_sign_negative() {
             f.write_str("-")?;
@@ -34,20 +64,20 @@ impl fmt::Display for Decimal {
             char::from(*digit)
         };
         for place in (0..(count + exponent).max(1)).rev() {
-            fmt::Write::write_char(f, digit(place))?;
+            f.write_char(digit(place))?;
         }
         if exponent < 0 {
             f.write_str(".")?;
         }
         for place in (exponent..0).rev() {
-            fmt::Write::write_char(f, digit(place))?;
+            f.write_char(digit(place))?;
         }
         Ok(())
     }
 }
 
 /// The float that a decimal without an exponent means, of at most nine digits beside zeros before and after.
-pub(super) fn parse(text: &str) -> Option<f32> {
+pub(crate) fn parse(text: &str) -> Option<f32> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text),
@@ -143,6 +173,7 @@ fn binary(bits: u32) -> (u32, i32) {
 }
 
 /// Compares `a * 10^i` with `b * 2^j`.
+#[inline(never)]
 fn compare((a, i): (u32, i32), (b, j): (u32, i32)) -> Ordering {
     let left = Whole::new(a).times(10, i).times(2, j.saturating_neg());
     let right = Whole::new(b).times(2, j).times(10, i.saturating_neg());
@@ -160,6 +191,7 @@ impl Whole {
     }
 
     /// Times `factor` as often; not at all for a negative count.
+    #[inline(never)]
     fn times(mut self, factor: u32, count: i32) -> Whole {
         for _ in 0..count {
             let mut carry = 0;
@@ -174,7 +206,7 @@ impl Whole {
 
 #[cfg(test)]
 mod tests {
-    use super::{Decimal, parse};
+    use super::{Float, Hex, Number, parse};
     use crate::test_common::Random;
     use std::string::ToString;
 
@@ -182,8 +214,18 @@ mod tests {
     #[track_caller]
     fn check(x: f32) {
         let text = x.to_string();
-        assert_eq!(Decimal(x).to_string(), text, "{x:e}");
+        assert_eq!(Float(x).to_string(), text, "{x:e}");
         assert_eq!(parse(&text).map(f32::to_bits), Some(x.to_bits()), "{text}");
+    }
+
+    #[test]
+    fn whole_numbers() {
+        let mut random = Random::new(60);
+        for number in [0, 1, 9, 10, 99, 100, u64::MAX].into_iter().chain((0..1000).map(|_| random.bits())) {
+            assert_eq!(Number(number).to_string(), number.to_string());
+            assert_eq!(Hex(number as u32, 8).to_string(), std::format!("{:08x}", number as u32));
+        }
+        assert_eq!(Hex(0x1f, 4).to_string(), "001f");
     }
 
     #[test]
