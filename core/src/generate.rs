@@ -5,15 +5,22 @@ use core::cell::Cell;
 
 use crate::error::{Error, exact_length};
 use crate::layout::{Block, Cut, Norm, Parameters, Plan};
-use crate::matmul::{Matrix, Operand, Size, Start, matmul_trusted};
+use crate::matmul::{Machine, Matrix, Operand, Size, Start, matmul_trusted};
 use crate::ops::attention::{self, Queries};
 use crate::ops::{self, dropout, embedding, gelu, layer_norm, linear};
 use crate::rng::{self, Stream};
 use crate::sampling::{Sampling, sample};
 use crate::simd::InstructionSet;
 
-/// Positions that a prompt is taken in at once.
-pub(crate) const CHUNK: usize = 16;
+/// Positions that a prompt is taken in at once: few where memory is dear.
+pub(crate) const fn chunk(machine: Machine) -> usize {
+    match machine {
+        Machine::Large => 16,
+        Machine::Small => 4,
+    }
+}
+
+const CHUNK: usize = chunk(Machine::HERE);
 
 /// A model in use, on the caller's memory.
 ///

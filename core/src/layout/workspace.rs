@@ -243,8 +243,9 @@ pub(super) const fn fused_gradient(config: &Config, machine: Machine) -> usize {
 pub(super) const fn generation(config: &Config, machine: Machine) -> Checked {
     let cache = checked(2).times(config.layers).times(config.context).times(config.width);
     let per_row = checked(config.width).times(7).add(checked(config.hidden).times(2)).add(checked(4));
-    let rows = per_row.times(generate::CHUNK);
-    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, generate::CHUNK, machine)))
+    let chunk = generate::chunk(machine);
+    let rows = per_row.times(chunk);
+    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, chunk, machine)))
 }
 
 const fn max(a: usize, b: usize) -> usize {
