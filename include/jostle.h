@@ -331,8 +331,10 @@ typedef struct jostle_pool jostle_pool;
 // How many bytes each buffer must have at least, for one configuration and one set of options. All buffers are
 // aligned to JOSTLE_ALIGNMENT. A plan is a value: it may be copied, and used by several threads at once.
 typedef struct jostle_plan {
-    // float: all parameters, tensor after tensor; jostle_plan_tensor tells where each lies.
+    // float: all parameters that are trained, tensor after tensor; jostle_plan_tensor tells where each lies.
     size_t parameters_size;
+    // float: all that are not, likewise; only read, and no part of training_size: they may lie in flash.
+    size_t frozen_size;
     // float: a gradient for each parameter, in the same order; for some rows of a tensor where the update is fused.
     size_t gradients_size;
     // float: what the optimiser keeps (AdamW: all first moments, then all second moments); may be 0.
@@ -345,7 +347,7 @@ typedef struct jostle_plan {
     size_t workspace_size;
     // int32_t: tokens and targets of one micro-batch.
     size_t batch_size;
-    // All that training needs, the sum of the above.
+    // All that training needs, the sum of the above but for frozen_size.
     size_t training_size;
     // float: a generator's memory, besides the parameters.
     size_t generation_size;
@@ -363,12 +365,12 @@ typedef struct jostle_plan {
     size_t recomputed;
     // 1 where the backward pass updates parameters, otherwise 0.
     size_t fused;
-    // The number of parameters.
+    // The number of parameters that are trained.
     size_t parameter_count;
     // The number of tensors that they are made of.
     size_t tensor_count;
     // The configuration and the options.
-    uint64_t opaque[24];
+    uint64_t opaque[36];
 } jostle_plan;
 
 // A metadata entry of the caller's own: text in UTF-8, zero-terminated. Keys differ from each other, are not
@@ -485,6 +487,11 @@ typedef struct jostle_options {
     // 1: the backward pass updates parameters as soon as it has made their gradients, which then need memory for some
     // rows of one tensor only; the same bits, in one pass a step and without clipping (JOSTLE_FUSED). 0: after it.
     uint32_t fused;
+    // The names of tensors that are not trained, as jostle_tensor tells them; NULL for none. Read by jostle_plan_init and
+    // jostle_plan_fit alone.
+    const char *const *frozen;
+    // How many these are.
+    size_t frozen_count;
 } jostle_options;
 
 // How to train. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -540,7 +547,7 @@ typedef struct jostle_sampling {
 // A model in use. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
 typedef struct jostle_generator {
     // Made by jostle_generator_init.
-    uint64_t opaque[40];
+    uint64_t opaque[56];
 } jostle_generator;
 
 // Tokens and targets of a pass: `sequences` rows of `length` tokens.
@@ -617,15 +624,15 @@ typedef struct jostle_tensor {
     char name[48];
     // 1 for biases and norms, 2 for matrices.
     uint32_t rank;
-    // 0.
-    uint32_t reserved;
+    // 1 where it is not trained, otherwise 0.
+    uint32_t frozen;
     // The shape [rows, columns] of a matrix, row-major; a vector's length and 1.
     size_t shape[2];
     // The number of elements.
     size_t count;
-    // Where it begins among all parameters, in elements.
+    // Where it begins among the parameters, or among the frozen ones, in elements.
     size_t offset;
-    // Its elements in the buffer that was handed over; NULL where none was.
+    // Its elements in the buffer that was handed over; NULL where none was, or the tensor is frozen.
     float *data;
 } jostle_tensor;
 
@@ -685,7 +692,7 @@ typedef struct jostle_slot {
 // A model in training. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
 typedef struct jostle_trainer {
     // Made by jostle_trainer_init.
-    uint64_t opaque[72];
+    uint64_t opaque[88];
 } jostle_trainer;
 
 // The caller's memory for training. The buffers must not overlap, and must stay where they are, untouched by
@@ -695,11 +702,15 @@ typedef struct jostle_buffers {
     uint32_t struct_size;
     // 0.
     uint32_t reserved;
-    // The model's parameters; see jostle_initialize.
+    // The model's parameters that are trained; see jostle_initialize.
     float *parameters;
     // Bytes; at least the plan's parameters_size.
     size_t parameters_size;
-    // Their gradients; need not be cleared.
+    // Those that are not, only read. May be NULL where the plan's frozen_size is 0.
+    const float *frozen;
+    // Bytes; at least the plan's frozen_size.
+    size_t frozen_size;
+    // The gradients; need not be cleared.
     float *gradients;
     // Bytes; at least the plan's gradients_size.
     size_t gradients_size;
@@ -756,12 +767,14 @@ jostle_status jostle_checkpoint_size(const struct jostle_plan *plan,
 // progress and metadata. `written` receives how many bytes it took: what jostle_checkpoint_size says.
 //
 // Pointers:
-// `plan` and `progress` are readable; `parameters` and `optimizer` readable, `bytes` writable for so many bytes;
+// `plan` and `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `bytes` writable for so many bytes;
 // `metadata` is readable for `metadata_count` entries (NULL for none); `written` is writable; `error` is NULL or
 // writable.
 jostle_status jostle_checkpoint_write(const struct jostle_plan *plan,
                                       const float *parameters,
                                       size_t parameters_size,
+                                      const float *frozen,
+                                      size_t frozen_size,
                                       const float *optimizer,
                                       size_t optimizer_size,
                                       const struct jostle_progress *progress,
@@ -880,14 +893,17 @@ jostle_status jostle_sampling_init(struct jostle_sampling *sampling,
 // Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used.
 //
 // Pointers:
-// `generator` is writable, `plan` readable, `compute` NULL or readable, `parameters` readable, `memory` and
+// `generator` is writable, `plan` readable, `compute` NULL or readable, `parameters` and `frozen`
+// (NULL where nothing is) readable, `memory` and
 // `window` writable for so many bytes (the plan's generation_size and window_size), `error` NULL or writable. The
-// three buffers stay where they are, and `memory` and `window` untouched, as long as the generator is used.
+// buffers stay where they are, and `memory` and `window` untouched, as long as the generator is used.
 jostle_status jostle_generator_init(struct jostle_generator *generator,
                                     const struct jostle_plan *plan,
                                     const struct jostle_compute *compute,
                                     const float *parameters,
                                     size_t parameters_size,
+                                    const float *frozen,
+                                    size_t frozen_size,
                                     float *memory,
                                     size_t memory_size,
                                     int32_t *window,
@@ -934,12 +950,15 @@ jostle_status jostle_generator_clear(struct jostle_generator *generator,
 // in the workspace, where they stay until it is used again.
 //
 // Pointers:
-// `plan` and `batch` are readable, `compute` is NULL or readable, `parameters` readable and `workspace` writable
+// `plan` and `batch` are readable, `compute` is NULL or readable, `parameters` and `frozen` (NULL where
+// nothing is) readable and `workspace` writable
 // for so many bytes, `logits` writable, `error` NULL or writable.
 jostle_status jostle_model_logits(const struct jostle_plan *plan,
                                   const struct jostle_compute *compute,
                                   const float *parameters,
                                   size_t parameters_size,
+                                  const float *frozen,
+                                  size_t frozen_size,
                                   float *workspace,
                                   size_t workspace_size,
                                   const struct jostle_batch *batch,
@@ -954,6 +973,8 @@ jostle_status jostle_model_loss(const struct jostle_plan *plan,
                                 const struct jostle_compute *compute,
                                 const float *parameters,
                                 size_t parameters_size,
+                                const float *frozen,
+                                size_t frozen_size,
                                 float *workspace,
                                 size_t workspace_size,
                                 const struct jostle_batch *batch,
@@ -973,6 +994,8 @@ jostle_status jostle_model_backward(const struct jostle_plan *plan,
                                     const struct jostle_compute *compute,
                                     const float *parameters,
                                     size_t parameters_size,
+                                    const float *frozen,
+                                    size_t frozen_size,
                                     float *gradients,
                                     size_t gradients_size,
                                     uint32_t add,
@@ -1421,17 +1444,18 @@ jostle_status jostle_causal_mask(size_t rows,
 // Sizes every buffer, or tells what is wrong with the configuration or the options.
 //
 // Pointers:
-// `plan` is writable; `config` and `options` are readable; `error` is NULL or writable.
+// `plan` is writable; `config`, `options` and the names in it are readable; `error` is NULL or writable.
 jostle_status jostle_plan_init(struct jostle_plan *plan,
                                const struct jostle_config *config,
                                const struct jostle_options *options,
                                struct jostle_error *error);
 
-// Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
-// takes at most `budget` bytes, and with activations made again where one sequence on one thread takes more; the
-// plan tells which these are. None of it shows in the result of training: several micro-batches make one step
-// (jostle_recipe's accumulate). Where that takes more too, the update is fused into the backward pass, with the whole
-// batch in one pass and without clipping. JOSTLE_BUDGET tells in `error` how many bytes the smallest plan wants.
+// Sizes every buffer for the fastest training that takes at most `budget` bytes, with at most the batch and the threads
+// of `options`: of plans that keep all activations and plans that make them again, the one with the fewest
+// multiply-adds per thread, then the largest batch; the plan tells which these are. None of it shows in the result of
+// training: several micro-batches make one step (jostle_recipe's accumulate). Where none of them does, the update is
+// fused into the backward pass, with the whole batch in one pass and without clipping. JOSTLE_BUDGET tells in `error`
+// how many bytes the smallest plan wants.
 //
 // Pointers:
 // As for jostle_plan_init.
@@ -1467,7 +1491,8 @@ jostle_status jostle_plan_tensor_named(const struct jostle_plan *plan,
                                        struct jostle_error *error);
 
 // Fills the parameters with random initial values, a function of the seed: matrices normal(0, 0.02), those that
-// end a residual branch scaled by 1 / sqrt(2 L), biases 0, norms 1 (Radford et al. 2019).
+// end a residual branch scaled by 1 / sqrt(2 L), biases 0, norms 1 (Radford et al. 2019). Which tensors are frozen, and
+// so left out, changes no other's values.
 //
 // Pointers:
 // `plan` is readable, `parameters` writable for `parameters_size` bytes, `error` NULL or writable.
@@ -1529,12 +1554,14 @@ jostle_status jostle_slots_newest(const struct jostle_flash *flash,
 //
 // Pointers:
 // `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `plan` and
-// `progress` are readable; `parameters` and `optimizer` readable, `block` writable for so many bytes; `metadata` is
+// `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `block` writable for so many bytes; `metadata` is
 // readable for `metadata_count` entries (NULL for none); `error` is NULL or writable.
 jostle_status jostle_slots_save(const struct jostle_flash *flash,
                                 const struct jostle_plan *plan,
                                 const float *parameters,
                                 size_t parameters_size,
+                                const float *frozen,
+                                size_t frozen_size,
                                 const float *optimizer,
                                 size_t optimizer_size,
                                 const struct jostle_progress *progress,

@@ -97,7 +97,7 @@ int main(void)
     check(jostle_trainer_evaluate(&trainer, text, sizeof text, JOSTLE_U8, &loss, &error));
     print_figure("stack", (uint32_t)board_stack_peak());
     check(jostle_sampling_init(&sampling, sizeof sampling));
-    check(jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, memory, MEMORY,
+    check(jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, NULL, 0, memory, MEMORY,
                                 window, sizeof window, &error));
     int32_t token = 0;
     for (uint64_t i = 0; i < GENERATED; i++) {

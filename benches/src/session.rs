@@ -60,7 +60,8 @@ impl Session {
             seed: 1,
         };
         let [parameters, gradients, optimizer, workspace] = &mut self.floats;
-        let buffers = Buffers { parameters, gradients, optimizer, workspace, batch: &mut self.batch };
+        let buffers =
+            Buffers { parameters, frozen: &[], gradients, optimizer, workspace, batch: &mut self.batch };
         let trainer = Trainer::new(&self.plan, &recipe, buffers, Compute { simd, parallel })?;
         Ok((trainer, &self.text))
     }

@@ -159,6 +159,7 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
     let mut batch = vec![0; plan.batch];
     let buffers = Buffers {
         parameters: &mut parameters,
+        frozen: &[],
         gradients: &mut gradients,
         optimizer: &mut optimizer,
         workspace: &mut workspace,
@@ -189,8 +190,13 @@ fn run(arguments: &Arguments) -> Result<(), Refusal> {
     if let Some(save) = &mut save {
         let metadata =
             [(CHARACTERS, &*data.characters.iter().collect::<String>()), (PLANNED_STEPS, &steps.to_string())];
-        let contents =
-            Contents { parameters: &parameters, optimizer: Some(&optimizer), progress, metadata: &metadata };
+        let contents = Contents {
+            parameters: &parameters,
+            frozen: &[],
+            optimizer: Some(&optimizer),
+            progress,
+            metadata: &metadata,
+        };
         let mut bytes = vec![0; checkpoint::size(&plan, true, &metadata)?];
         checkpoint::write(&mut bytes, &plan, &contents)?;
         save.write(&bytes)?;
@@ -250,7 +256,7 @@ fn write_on(
     let table = CharTable::new(&data.characters)?;
     let (mut memory, mut window) = (vec![0.0; plan.generation], vec![0; plan.config.context]);
     let mut order = vec![0; plan.config.vocab];
-    let mut generator = Generator::new(plan, simd, parameters, &mut memory, &mut window)?;
+    let mut generator = Generator::new(plan, simd, parameters, &[], &mut memory, &mut window)?;
     let prompt: String = data.prompt.iter().filter_map(|token| table.decode(*token)).collect();
     write!(out, "\n{prompt}")?;
     generator.feed(&data.prompt)?;

@@ -117,6 +117,11 @@ pub enum Error {
         /// How many the smallest plan needs.
         wanted: usize,
     },
+    /// A name that no tensor of the model has.
+    Name {
+        /// Which of those given.
+        index: usize,
+    },
     /// What needs the gradients of all parameters at once, and the plan fuses the update into backward.
     Fused {
         /// `"clip"`, `"accumulate"` or `"backward"`.
@@ -247,6 +252,7 @@ impl fmt::Display for Error {
             Error::Steps { what, given, most } => {
                 write!(f, "{what} is {given} steps; wanted: at most {most}")
             }
+            Error::Name { index } => write!(f, "name {index} is no tensor of the model"),
             Error::Fused { what } => {
                 write!(f, "{what} is impossible where the update is fused into backward")
             }

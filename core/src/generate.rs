@@ -30,7 +30,7 @@ const CHUNK: usize = chunk(Machine::HERE);
 pub struct Generator<'a> {
     plan: Plan,
     simd: InstructionSet,
-    parameters: Parameters<&'a [f32]>,
+    parameters: Parameters<'a>,
     /// For each layer and position, its key and its value: `[L, context, 2C]`.
     cache: &'a mut [f32],
     rows: Rows<'a>,
@@ -64,17 +64,19 @@ fn first(x: &mut [f32], count: usize) -> &mut [f32] {
 impl<'a> Generator<'a> {
     /// Begins with an empty window.
     ///
-    /// `parameters`: exactly [`Plan::parameters`] elements; `memory`: exactly [`Plan::generation`];
+    /// `parameters` and `frozen`: exactly [`Plan::parameters`] and [`Plan::frozen`] elements; `memory`: exactly [`Plan::generation`];
     /// `window`: exactly as many as the context.
     pub fn new(
         plan: &Plan,
         simd: InstructionSet,
         parameters: &'a [f32],
+        frozen: &'a [f32],
         memory: &'a mut [f32],
         window: &'a mut [i32],
     ) -> Result<Generator<'a>, Error> {
         let config = &plan.config;
         exact_length("parameters", parameters.len(), plan.parameters)?;
+        exact_length("frozen parameters", frozen.len(), plan.frozen)?;
         exact_length("generation memory", memory.len(), plan.generation)?;
         exact_length("window", window.len(), config.context)?;
         let (c, f, mut memory) = (config.width, config.hidden, memory);
@@ -94,7 +96,7 @@ impl<'a> Generator<'a> {
             logits: memory.cut(config.vocab),
             scratch: memory,
         };
-        let parameters = Parameters::new(parameters, plan);
+        let parameters = Parameters::new(parameters, frozen, plan);
         Ok(Generator { plan: *plan, simd, parameters, cache, rows, window, filled: 0 })
     }
 
@@ -174,15 +176,15 @@ impl<'a> Generator<'a> {
         let tokens = self.window.get(start..start + count).unwrap_or_default();
         let positions = self.parameters.position_embedding.get(start * c..).unwrap_or_default();
         embedding::add_embeddings(simd, x, tokens, self.parameters.token_embedding, positions, c);
-        let blocks = ops::rows(self.parameters.blocks, self.plan.block());
         let caches = ops::rows_mut(self.cache, config.context * 2 * c);
-        for (block, cache) in blocks.zip(caches) {
-            block_rows(&self.plan, simd, &Block::new(block, config), &mut self.rows, cache, start, count);
+        for (layer, cache) in caches.enumerate() {
+            let block = self.parameters.block(&self.plan, layer);
+            block_rows(&self.plan, simd, &block, &mut self.rows, cache, start, count);
         }
         let Rows { x, normed, mean, rstd, logits, scratch, .. } = &mut self.rows;
         let x = x.get((count - 1) * c..count * c).unwrap_or_default();
         norm(&self.plan, simd, &self.parameters.final_norm, first(normed, c), mean, rstd, x, 1);
-        let head = Matrix::new(self.parameters.head_matrix(), c).transposed();
+        let head = Matrix::new(self.parameters.head, c).transposed();
         let size = Size { m: 1, n: config.vocab, k: c };
         matmul_trusted(
             simd,
@@ -200,7 +202,7 @@ impl<'a> Generator<'a> {
 fn norm(
     plan: &Plan,
     simd: InstructionSet,
-    norm: &Norm<&[f32]>,
+    norm: &Norm<'_>,
     y: &mut [f32],
     mean: &mut [f32],
     rstd: &mut [f32],
@@ -217,7 +219,7 @@ fn norm(
 fn block_rows(
     plan: &Plan,
     simd: InstructionSet,
-    block: &Block<&[f32]>,
+    block: &Block<'_>,
     rows: &mut Rows<'_>,
     cache: &mut [f32],
     start: usize,

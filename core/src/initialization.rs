@@ -12,12 +12,12 @@ const DEVIATION: f32 = 0.02;
 /// Fills `parameters` (exactly [`Plan::parameters`] elements): matrices with normal(0, 0.02), those that end a
 /// residual branch scaled by 1 / sqrt(2 L) (Radford et al. 2019), biases with 0, norms with 1.
 ///
-/// Each tensor has a random stream of its own.
+/// Each tensor has a random stream of its own: which of them are frozen, and so left out, does not show.
 pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], seed: u64) -> Result<(), Error> {
     exact_length("parameters", parameters.len(), plan.parameters)?;
     let residual = DEVIATION / scalar::sqrt(2.0 * plan.config.layers as f32);
     let mut rest = parameters;
-    for (number, tensor) in plan.tensors().enumerate() {
+    for (number, tensor) in plan.tensors().enumerate().filter(|(_, tensor)| !tensor.frozen) {
         let Some(values) = rest.split_off_mut(..tensor.len()) else { break };
         if tensor.rank == 2 {
             let deviation = if tensor.name.is_residual_projection() { residual } else { DEVIATION };

@@ -67,7 +67,7 @@ pub use config::{Activation, Config, Dropout};
 pub use data::Tokens;
 pub use error::{CheckpointError, Error};
 pub use generate::Generator;
-pub use layout::{OptimizerState, Options, Plan, Shape};
+pub use layout::{Frozen, OptimizerState, Options, Plan, Shape};
 pub use model::{Gradients, Loss, Pass, Training};
 pub use optimizer::Optimizer;
 pub use parallel::{Compute, Parallel, Serial};

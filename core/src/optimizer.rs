@@ -168,7 +168,7 @@ impl Rules {
         split(compute, buffers, |range, [mut x, mut first, mut second]| {
             let mut gradients = gradients.get(range.clone()).unwrap_or_default();
             let (start, end) = (part.start + range.start, part.start + range.end);
-            for tensor in plan.tensors() {
+            for tensor in plan.tensors().filter(|tensor| !tensor.frozen) {
                 let here = tensor.offset.max(start)..tensor.offset.saturating_add(tensor.len()).min(end);
                 let (Some(x), Some(g)) = (x.split_off_mut(..here.len()), gradients.split_off(..here.len()))
                 else {

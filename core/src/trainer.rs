@@ -21,6 +21,8 @@ use crate::schedule::Schedule;
 pub struct Buffers<'a> {
     /// The model's parameters; see [`crate::initialization::initialize`].
     pub parameters: &'a mut [f32],
+    /// Those that are not trained.
+    pub frozen: &'a [f32],
     /// Their gradients, or room for some of them; need not be cleared.
     pub gradients: &'a mut [f32],
     /// What the optimiser keeps; zero before the first step.
@@ -114,6 +116,7 @@ impl<'a> Trainer<'a> {
     ) -> Result<Trainer<'a>, Error> {
         recipe.validate_for(plan)?;
         exact_length("parameters", buffers.parameters.len(), plan.parameters)?;
+        exact_length("frozen parameters", buffers.frozen.len(), plan.frozen)?;
         exact_length("gradients", buffers.gradients.len(), plan.gradients)?;
         exact_length("optimizer state", buffers.optimizer.len(), plan.optimizer)?;
         exact_length("workspace", buffers.workspace.len(), plan.workspace())?;
@@ -188,9 +191,9 @@ impl<'a> Trainer<'a> {
         stages: Range<usize>,
     ) -> Result<Loss, Error> {
         let Trainer { plan, recipe, buffers, compute, step, pieces, .. } = self;
-        let Buffers { parameters, gradients, optimizer, workspace, .. } = buffers;
+        let Buffers { parameters, frozen, gradients, optimizer, workspace, .. } = buffers;
         let training = Some(Training { seed: recipe.seed, step: *step, first_sequence });
-        let pass = Pass { compute: *compute, plan, parameters: &[], tokens, shape, training };
+        let pass = Pass { compute: *compute, plan, parameters: &[], frozen, tokens, shape, training };
         if !plan.options.fused {
             let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
             let gradients = Some((&mut **gradients, mode));
@@ -209,6 +212,7 @@ impl<'a> Trainer<'a> {
             pass.gradients_by_rows(stage, gradients, workspace, |tensor, place, gradient| {
                 pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
                 if !pieces.squares.is_finite() {
+                    *pieces = Pieces::default();
                     let tensor = plan.tensors().position(|other| other == *tensor).unwrap_or(0);
                     return Err(Error::PartlyUpdated { tensor });
                 }
@@ -299,6 +303,7 @@ impl<'a> Trainer<'a> {
                 compute: self.compute,
                 plan: &self.plan,
                 parameters: self.buffers.parameters,
+                frozen: self.buffers.frozen,
                 tokens,
                 shape,
                 training: None,

@@ -147,7 +147,8 @@ fn has_exactly_its_lengths(plan: &Plan, recipe: &Recipe) {
                 if wrong == 4 { (batch.len(), plan.batch) } else { (length(wrong), lengths[wrong]) };
             let what = names.get(wrong).copied().unwrap_or("batch");
             let [parameters, gradients, optimizer, workspace] = &mut buffers[..] else { unreachable!() };
-            let memory = Buffers { parameters, gradients, optimizer, workspace, batch: &mut batch };
+            let memory =
+                Buffers { parameters, frozen: &[], gradients, optimizer, workspace, batch: &mut batch };
             let result = Trainer::new(plan, recipe, memory, Compute::serial());
             assert_eq!(result.err(), Some(Error::Length { what, given, wanted }));
             assert!(buffers.iter().flatten().all(|x| *x == GUARD) && batch.iter().all(|x| *x == 7));
@@ -179,6 +180,7 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
             let [parameters, gradients, optimizer, workspace] = &mut buffers;
             let memory = Buffers {
                 parameters: inner(parameters),
+                frozen: &[],
                 gradients: inner(gradients),
                 optimizer: inner(optimizer),
                 workspace: inner(workspace),
@@ -199,7 +201,7 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
         let parameters = inner(&mut buffers[0]).to_vec();
         let simd = InstructionSet::detect();
         let mut generator =
-            Generator::new(&plan, simd, &parameters, inner(&mut memory), &mut window).unwrap();
+            Generator::new(&plan, simd, &parameters, &[], inner(&mut memory), &mut window).unwrap();
         generator.feed(&[1; 57]).unwrap();
         assert!(guards_stand(&memory));
     }
@@ -238,6 +240,7 @@ fn a_pass_refuses_wrong_slices_and_tokens_and_writes_nothing() {
             compute: Compute::serial(),
             plan: &plan,
             parameters: &parameters,
+            frozen: &[],
             tokens: &tokens,
             shape,
             training: None,
@@ -254,7 +257,15 @@ fn a_pass_refuses_wrong_slices_and_tokens_and_writes_nothing() {
         let mut workspace = vec![GUARD; plan.workspace() - workspace];
         let (tokens, shape) = (&good, shape(2, 6));
         let compute = Compute::serial();
-        let pass = Pass { compute, plan: &plan, parameters: &parameters, tokens, shape, training: None };
+        let pass = Pass {
+            compute,
+            plan: &plan,
+            parameters: &parameters,
+            frozen: &[],
+            tokens,
+            shape,
+            training: None,
+        };
         let result = pass.backward(&mut gradients, Gradients::Add, &mut workspace, &good, 12);
         assert!(matches!(result, Err(Error::Length { given, wanted, .. }) if given + 1 == wanted), "{short}");
         assert!(gradients.iter().chain(&workspace).all(|x| *x == GUARD));
@@ -296,6 +307,7 @@ fn what_needs_all_gradients_at_once_is_refused_where_the_update_is_fused() {
         let mut session = Session::with(&config(), &options);
         let buffers = Buffers {
             parameters: &mut session.parameters,
+            frozen: &[],
             gradients: &mut session.gradients,
             optimizer: &mut session.optimizer,
             workspace: &mut session.workspace,
@@ -312,7 +324,7 @@ fn what_needs_all_gradients_at_once_is_refused_where_the_update_is_fused() {
     let Session { plan, parameters, gradients, workspace, .. } = &mut session;
     let shape = Shape { sequences: 1, length: 6 };
     let compute = Compute::serial();
-    let pass = Pass { compute, plan, parameters, tokens: &[1; 6], shape, training: None };
+    let pass = Pass { compute, plan, parameters, frozen: &[], tokens: &[1; 6], shape, training: None };
     let result = pass.backward(gradients, Gradients::Add, workspace, &[2; 6], 6);
     assert_eq!(result, Err(Error::Fused { what: "backward" }));
     assert!(gradients.iter().chain(workspace.iter()).all(|x| x.is_nan()));
@@ -397,6 +409,7 @@ fn an_optimizer_needs_the_state_that_the_plan_reserved() {
     let mut session = session();
     let buffers = Buffers {
         parameters: &mut session.parameters,
+        frozen: &[],
         gradients: &mut session.gradients,
         optimizer: &mut session.optimizer,
         workspace: &mut session.workspace,
@@ -417,12 +430,13 @@ fn a_generator_refuses_wrong_slices_and_tokens_and_keeps_its_text() {
         let parameters = vec![0.1; plan.parameters - parameters];
         let mut memory = vec![GUARD; plan.generation - memory];
         let mut window = vec![0; 6 - window];
-        let result = Generator::new(&plan, simd, &parameters, &mut memory, &mut window);
+        let result = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window);
         assert!(matches!(result.err(), Some(Error::Length { given, wanted, .. }) if given + 1 == wanted));
         assert!(memory.iter().all(|x| *x == GUARD));
     }
     let (mut memory, mut window) = (vec![f32::NAN; plan.generation], vec![0; 6]);
-    let mut generator = Generator::new(&plan, simd, &session.parameters, &mut memory, &mut window).unwrap();
+    let mut generator =
+        Generator::new(&plan, simd, &session.parameters, &[], &mut memory, &mut window).unwrap();
     generator.feed(&[1, 2]).unwrap();
     assert_eq!(generator.feed(&[3, 11]).err(), Some(Error::Token { index: 1, token: 11, vocab: 11 }));
     assert_eq!(generator.feed(&[]).err(), Some(Error::Zero { what: "number of tokens" }));

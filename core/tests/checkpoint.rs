@@ -42,7 +42,7 @@ fn bits(numbers: &[f32]) -> Vec<u32> {
 }
 
 fn write(plan: &Plan, parameters: &[f32], optimizer: Option<&[f32]>) -> Vec<u8> {
-    let contents = Contents { parameters, optimizer, progress: PROGRESS, metadata: METADATA };
+    let contents = Contents { parameters, frozen: &[], optimizer, progress: PROGRESS, metadata: METADATA };
     let mut bytes = vec![0xAA; checkpoint::size(plan, optimizer.is_some(), METADATA).unwrap()];
     assert_eq!(checkpoint::write(&mut bytes, plan, &contents), Ok(bytes.len()));
     bytes
@@ -121,8 +121,13 @@ fn size_is_exact_and_does_not_depend_on_progress() {
     let size = checkpoint::size(&plan, true, METADATA).unwrap();
     for (step, seed) in [(0, 0), (99, 7), (u64::MAX, u64::MAX)] {
         let progress = Progress { step, seed };
-        let contents =
-            Contents { parameters: &parameters, optimizer: Some(&state), progress, metadata: METADATA };
+        let contents = Contents {
+            parameters: &parameters,
+            frozen: &[],
+            optimizer: Some(&state),
+            progress,
+            metadata: METADATA,
+        };
         let mut bytes = vec![0x55; size + 9];
         assert_eq!(checkpoint::write(&mut bytes, &plan, &contents), Ok(size));
         assert!(bytes[size..].iter().all(|b| *b == 0x55));

@@ -132,6 +132,21 @@ fn recomputed_activations_have_the_bits_of_kept_ones() {
     }
 }
 
+/// What forward leaves in one place for all blocks is the last one's.
+#[test]
+fn only_the_last_block_has_its_queries_where_activations_are_recomputed() {
+    let (shape, tokens) = (Shape { sequences: 1, length: 4 }, [1, 2, 3, 4]);
+    let [kept, recomputed] = [false, true].map(|recompute| {
+        let mut session = Session::with(&config(), &Options { recompute, ..Options::new(1) });
+        session.initialize(3);
+        session.logits(InstructionSet::detect(), &tokens, shape);
+        [0, 1].map(|layer| jostle::model::qkv(&session.plan, &mut session.workspace, shape, layer).map(bits))
+    });
+    let missing = Error::Plan { what: "that block's activations" };
+    assert_eq!(recomputed, [Err(missing), kept[1].clone()]);
+    assert!(kept[0].is_ok() && kept[0] != kept[1]);
+}
+
 /// Parameters, and what the optimiser keeps, of an update within backward: of several tiles a tensor.
 #[test]
 fn a_fused_update_has_the_bits_of_one_after_backward() {
@@ -210,6 +225,7 @@ fn resuming_has_the_bits_of_never_having_stopped() {
     first.train(&recipe, simd, &Serial, &text, 0, 17);
     let contents = checkpoint::Contents {
         parameters: &first.parameters,
+        frozen: &[],
         optimizer: Some(&first.optimizer),
         progress: checkpoint::Progress { step: 17, seed: recipe.seed },
         metadata: &[],
@@ -252,7 +268,7 @@ fn scratch_is_enough_at_any_shape() {
         let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; context]);
         let simd = InstructionSet::detect();
         let mut generator =
-            Generator::new(&session.plan, simd, &session.parameters, &mut memory, &mut window).unwrap();
+            Generator::new(&session.plan, simd, &session.parameters, &[], &mut memory, &mut window).unwrap();
         generator.feed(&text[..context]).unwrap();
     }
 }
@@ -491,7 +507,7 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
             let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; config.context]);
             let parameters = session.parameters.clone();
             let mut generator =
-                Generator::new(&session.plan, simd, &parameters, &mut memory, &mut window).unwrap();
+                Generator::new(&session.plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();
             let mut fed = 0;
             for lump in lumps {
                 let found = bits(generator.feed(&tokens[fed..fed + lump]).unwrap());
@@ -503,7 +519,7 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
                 let filled = generator.filled();
                 assert_eq!(filled, fed.min(config.context));
                 generator =
-                    Generator::new(&session.plan, simd, &parameters, &mut memory, &mut window).unwrap();
+                    Generator::new(&session.plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();
                 generator.resume(filled);
             }
         }
@@ -600,6 +616,7 @@ fn pass_without_training_has_no_masks() {
         compute: jostle::Compute::serial(),
         plan: &plan,
         parameters: &parameters,
+        frozen: &[],
         tokens: &tokens,
         shape,
         training: Some(jostle::Training { seed: 1, step: 0, first_sequence: 0 }),

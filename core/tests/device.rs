@@ -46,7 +46,8 @@ fn a_checkpoint_goes_on_to_the_bits_of_the_devices() {
         let mut file = vec![0; checkpoint::size(&own.plan, true, &[]).unwrap()];
         let progress = Progress { step: 10, seed: SEED };
         let Session { parameters, optimizer, .. } = &own;
-        let contents = Contents { parameters, optimizer: Some(optimizer), progress, metadata: &[] };
+        let contents =
+            Contents { parameters, frozen: &[], optimizer: Some(optimizer), progress, metadata: &[] };
         checkpoint::write(&mut file, &own.plan, &contents).unwrap();
         file
     };

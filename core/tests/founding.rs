@@ -124,8 +124,15 @@ fn every_gradient_agrees_with_a_finite_difference() {
         session.parameters = varied(&session.plan);
         let Session { plan, parameters, gradients, workspace, .. } = &mut session;
         let shape = Shape { sequences: 1, length: 6 };
-        let pass =
-            Pass { compute: Compute::serial(), plan, parameters, tokens: &tokens, shape, training: None };
+        let pass = Pass {
+            compute: Compute::serial(),
+            plan,
+            parameters,
+            frozen: &[],
+            tokens: &tokens,
+            shape,
+            training: None,
+        };
         let loss = pass.backward(gradients, Gradients::Overwrite, workspace, &targets, 5).unwrap();
         assert_eq!(loss.counted, 5);
 

@@ -266,6 +266,26 @@ fn the_plan_that_fits_is_the_largest_that_does() {
     assert_eq!(Plan::fit(&config, &Options::new(0), usize::MAX), Err(Error::Zero { what: "batch" }));
 }
 
+/// A budget for one thread that keeps activations, or two that make them again.
+#[test]
+fn the_plan_that_fits_recomputes_where_that_lets_more_threads_work() {
+    let config = Config::new(65, 64, 8, 4, 64);
+    let plan = |batch, threads, recompute| {
+        Plan::new(&config, &Options { threads, recompute, ..Options::new(batch) }).unwrap()
+    };
+    let (one, two) = (plan(1, 1, false), plan(2, 2, true));
+    let (c, f, t, v) = (64, 256, 64, 65);
+    assert_eq!(one.multiply_adds(), 64 * (8 * (12 * c * c + 6 * c * f + 7 * t * c) + 3 * v * c));
+    assert_eq!(two.multiply_adds(), 2 * one.multiply_adds() + two.recomputed());
+    let budget = one.bytes().max(two.bytes());
+    assert!(plan(2, 2, false).bytes() > budget);
+    let options = |threads| Options { threads, ..Options::new(12) };
+    let found = Plan::fit(&config, &options(2), budget).unwrap().options;
+    assert_eq!((found.threads, found.recompute), (2, true));
+    let found = Plan::fit(&config, &options(1), budget).unwrap().options;
+    assert_eq!((found.threads, found.recompute), (1, false));
+}
+
 /// Where recomputing one sequence after the other does not do, all of them in one pass whose update is fused.
 #[test]
 fn the_least_plan_that_fits_fuses_the_update() {

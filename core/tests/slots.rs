@@ -165,7 +165,13 @@ impl Run {
     fn contents(&self) -> Contents<'_> {
         let Session { parameters, optimizer, .. } = &self.session;
         let progress = Progress { step: self.step, seed: SEED };
-        Contents { parameters, optimizer: Some(optimizer), progress, metadata: &[("note", "\"äöü\"")] }
+        Contents {
+            parameters,
+            frozen: &[],
+            optimizer: Some(optimizer),
+            progress,
+            metadata: &[("note", "\"äöü\"")],
+        }
     }
 
     fn save(&self, memory: &mut Memory, block: usize) -> Result<Slot, Error> {

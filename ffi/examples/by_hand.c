@@ -320,7 +320,7 @@ int main(int count, char **words)
         jostle_training training = {.seed = SEED, .step = step, .first_sequence = 0};
         jostle_loss loss;
         jostle_report report;
-        check(jostle_model_backward(&plan, NULL, (float *)&parameters, sizeof parameters, expected,
+        check(jostle_model_backward(&plan, NULL, (float *)&parameters, sizeof parameters, NULL, 0, expected,
                                     plan.gradients_size, 0, buffers.workspace, buffers.workspace_size, &whole, B * T,
                                     &training, &loss, &error));
         if (sum != loss.sum) fail("the loss of step %d differs from the library's", (int)step);

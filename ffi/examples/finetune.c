@@ -105,8 +105,8 @@ int main(int count, char **words)
     check(jostle_checkpoint_size(&plan, 0, &characters, 1, &size, &error));
     uint8_t *saved = allocate(size);
     progress.step = steps;
-    check(jostle_checkpoint_write(&plan, buffers.parameters, buffers.parameters_size, NULL, 0, &progress, &characters,
-                                  1, saved, size, &written, &error));
+    check(jostle_checkpoint_write(&plan, buffers.parameters, buffers.parameters_size, NULL, 0, NULL, 0, &progress,
+                                  &characters, 1, saved, size, &written, &error));
     finish_save(file, saved, written);
     printf("saved to %s\n", words[3]);
 

@@ -134,7 +134,7 @@ static void save(struct save file, const jostle_plan *plan, const jostle_buffers
     sprintf(planned, "%" PRIu64, steps);
     check(jostle_checkpoint_size(plan, 1, metadata, 2, &size, &error));
     bytes = allocate(size);
-    check(jostle_checkpoint_write(plan, buffers->parameters, buffers->parameters_size, buffers->optimizer,
+    check(jostle_checkpoint_write(plan, buffers->parameters, buffers->parameters_size, NULL, 0, buffers->optimizer,
                                   buffers->optimizer_size, progress, metadata, 2, bytes, size, &written, &error));
     finish_save(file, bytes, written);
     printf("saved to %s\n", file.path);
@@ -153,7 +153,7 @@ static void write_on(const jostle_plan *plan, const float *parameters, const int
 
     check(jostle_sampling_init(&sampling, sizeof sampling));
     sampling.temperature = 0.8f;
-    check(jostle_generator_init(&generator, plan, NULL, parameters, plan->parameters_size, memory,
+    check(jostle_generator_init(&generator, plan, NULL, parameters, plan->parameters_size, NULL, 0, memory,
                                 plan->generation_size, window, plan->window_size, &error));
     putchar('\n');
     for (size_t i = 0; i < prompt_count; i++) print_token(vocabulary, prompt[i]);

@@ -95,7 +95,7 @@ pub unsafe extern "C" fn jostle_checkpoint_size(
 /// progress and metadata. `written` receives how many bytes it took: what jostle_checkpoint_size says.
 ///
 /// # Safety
-/// `plan` and `progress` are readable; `parameters` and `optimizer` readable, `bytes` writable for so many bytes;
+/// `plan` and `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `bytes` writable for so many bytes;
 /// `metadata` is readable for `metadata_count` entries (NULL for none); `written` is writable; `error` is NULL or
 /// writable.
 #[unsafe(no_mangle)]
@@ -103,6 +103,8 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
     plan: *const jostle_plan,
     parameters: *const f32,
     parameters_size: usize,
+    frozen: *const f32,
+    frozen_size: usize,
     optimizer: *const f32,
     optimizer_size: usize,
     progress: *const jostle_progress,
@@ -122,9 +124,11 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
             let &jostle_progress { step, seed } = input("progress", progress)?;
             let pairs = Pairs::new(metadata, metadata_count)?;
             let parameters = buffers.read("parameters", parameters, parameters_size, plan.parameters)?;
+            let frozen = buffers.read("frozen", frozen, frozen_size, plan.frozen)?;
             let state = buffers.read_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
             let contents = Contents {
                 parameters,
+                frozen,
                 optimizer: (!optimizer.is_null()).then_some(state),
                 progress: Progress { step, seed },
                 metadata: pairs.get(),

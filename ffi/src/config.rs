@@ -2,8 +2,11 @@
 //! numbers become the core's values; the core says which values are right.
 
 use jostle::{
-    Activation, Config, Decay, Dropout, Optimizer, OptimizerState, Options, Recipe, Sampling, Schedule,
+    Activation, Config, Decay, Dropout, Frozen, Optimizer, OptimizerState, Options, Recipe, Sampling,
+    Schedule,
 };
+
+use core::ffi::c_char;
 
 use crate::border::{self, Output, Structure};
 use crate::status::{Refusal, call, jostle_status};
@@ -108,6 +111,11 @@ pub struct jostle_options {
     /// 1: the backward pass updates parameters as soon as it has made their gradients, which then need memory for some
     /// rows of one tensor only; the same bits, in one pass a step and without clipping (JOSTLE_FUSED). 0: after it.
     pub fused: u32,
+    /// The names of tensors that are not trained, as jostle_tensor tells them; NULL for none. Read by jostle_plan_init and
+    /// jostle_plan_fit alone.
+    pub frozen: *const *const c_char,
+    /// How many these are.
+    pub frozen_count: usize,
 }
 
 /// How to train. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -166,7 +174,7 @@ pub struct jostle_sampling {
 
 // SAFETY: numbers, the first of which is `struct_size`.
 unsafe impl Structure for jostle_config {}
-// SAFETY: as above.
+// SAFETY: numbers and a pointer, the first of which is `struct_size`.
 unsafe impl Structure for jostle_options {}
 // SAFETY: as above.
 unsafe impl Structure for jostle_recipe {}
@@ -237,7 +245,9 @@ impl jostle_config {
 }
 
 impl jostle_options {
-    pub(crate) fn to_core(self) -> Result<Options, Refusal> {
+    /// # Safety
+    /// `frozen` is NULL or holds so many zero-terminated strings.
+    pub(crate) unsafe fn to_core(self, config: &Config) -> Result<Options, Refusal> {
         let optimizer = match self.optimizer {
             given if given == jostle_optimizer_state::JOSTLE_STATE_NONE as u32 => OptimizerState::None,
             given if given == jostle_optimizer_state::JOSTLE_STATE_MOMENTUM as u32 => {
@@ -252,7 +262,29 @@ impl jostle_options {
             optimizer,
             recompute: flag("recompute", self.recompute)?,
             fused: flag("fused", self.fused)?,
+            // SAFETY: the caller's promise.
+            frozen: unsafe { self.frozen(config)? },
         })
+    }
+}
+
+impl jostle_options {
+    /// # Safety
+    /// As for [`jostle_options::to_core`].
+    unsafe fn frozen(&self, config: &Config) -> Result<Frozen, Refusal> {
+        let mut frozen = Frozen::NONE;
+        if self.frozen_count == 0 {
+            return Ok(frozen);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { border::input("frozen", self.frozen)? };
+        for index in 0..self.frozen_count {
+            // SAFETY: the caller's promise.
+            let name = unsafe { border::string("frozen", *self.frozen.add(index))? };
+            let number = Frozen::number(config, name).ok_or(Refusal::NotFound { what: "frozen", index })?;
+            frozen = frozen.with(number)?;
+        }
+        Ok(frozen)
     }
 }
 
@@ -354,8 +386,16 @@ pub unsafe extern "C" fn jostle_options_init(
 ) -> jostle_status {
     let optimizer = jostle_optimizer_state::JOSTLE_STATE_ADAMW as u32;
     let struct_bytes = size_of::<jostle_options>() as u32;
-    let value =
-        jostle_options { struct_size: struct_bytes, batch, threads: 1, optimizer, recompute: 0, fused: 0 };
+    let value = jostle_options {
+        struct_size: struct_bytes,
+        batch,
+        threads: 1,
+        optimizer,
+        recompute: 0,
+        fused: 0,
+        frozen: core::ptr::null(),
+        frozen_count: 0,
+    };
     // SAFETY: the caller's promise.
     unsafe { fill("options", options, struct_size, value) }
 }

@@ -13,7 +13,7 @@ use crate::status::{Refusal, call, jostle_error, jostle_status};
 #[derive(Clone, Copy)]
 pub struct jostle_generator {
     /// Made by jostle_generator_init.
-    pub opaque: [u64; 40],
+    pub opaque: [u64; 56],
 }
 
 /// What [`jostle_generator`] holds.
@@ -22,6 +22,7 @@ pub struct State {
     plan: Plan,
     simd: InstructionSet,
     parameters: (*const f32, usize),
+    frozen: (*const f32, usize),
     memory: (*mut f32, usize),
     window: (*mut i32, usize),
     filled: usize,
@@ -47,16 +48,17 @@ impl State {
         buffers: &mut Buffers,
         body: impl FnOnce(&mut Generator<'_>) -> Result<T, Error>,
     ) -> Result<T, Refusal> {
-        let State { plan, simd, parameters, memory, window, filled } = self;
+        let State { plan, simd, parameters, frozen, memory, window, filled } = self;
         // SAFETY: the caller's promise.
-        let (parameters, memory, window) = unsafe {
+        let (parameters, frozen, memory, window) = unsafe {
             (
                 buffers.read("parameters", parameters.0, parameters.1, plan.parameters)?,
+                buffers.read("frozen", frozen.0, frozen.1, plan.frozen)?,
                 buffers.write("memory", memory.0, memory.1, plan.generation)?,
                 buffers.write("window", window.0, window.1, plan.config.context)?,
             )
         };
-        let mut generator = Generator::new(plan, *simd, parameters, memory, window)?;
+        let mut generator = Generator::new(plan, *simd, parameters, frozen, memory, window)?;
         generator.resume(*filled);
         let result = body(&mut generator);
         *filled = generator.filled();
@@ -77,7 +79,7 @@ unsafe fn with_generator<T>(
     unsafe {
         let mut state = open(generator)?;
         let result = state.run(&mut buffers, body);
-        let opaque = seal::<jostle_generator, 40>(state);
+        let opaque = seal::<jostle_generator, 56>(state);
         Output::new("generator", generator)?.write(jostle_generator { opaque });
         result
     }
@@ -86,9 +88,10 @@ unsafe fn with_generator<T>(
 /// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used.
 ///
 /// # Safety
-/// `generator` is writable, `plan` readable, `compute` NULL or readable, `parameters` readable, `memory` and
+/// `generator` is writable, `plan` readable, `compute` NULL or readable, `parameters` and `frozen`
+/// (NULL where nothing is) readable, `memory` and
 /// `window` writable for so many bytes (the plan's generation_size and window_size), `error` NULL or writable. The
-/// three buffers stay where they are, and `memory` and `window` untouched, as long as the generator is used.
+/// buffers stay where they are, and `memory` and `window` untouched, as long as the generator is used.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_generator_init(
     generator: *mut jostle_generator,
@@ -96,6 +99,8 @@ pub unsafe extern "C" fn jostle_generator_init(
     compute: *const jostle_compute,
     parameters: *const f32,
     parameters_size: usize,
+    frozen: *const f32,
+    frozen_size: usize,
     memory: *mut f32,
     memory_size: usize,
     window: *mut i32,
@@ -110,12 +115,13 @@ pub unsafe extern "C" fn jostle_generator_init(
                 plan: open(plan)?,
                 simd: Workers::new(compute)?.simd(),
                 parameters: (parameters, parameters_size),
+                frozen: (frozen, frozen_size),
                 memory: (memory, memory_size),
                 window: (window, window_size),
                 filled: 0,
             };
             state.run(&mut Buffers::new(), |_| Ok(()))?;
-            generator.write(jostle_generator { opaque: seal::<jostle_generator, 40>(state) });
+            generator.write(jostle_generator { opaque: seal::<jostle_generator, 56>(state) });
         }
         Ok(())
     };

@@ -84,6 +84,7 @@ struct Given<'a> {
     plan: Plan,
     workers: Workers,
     parameters: &'a [f32],
+    frozen: &'a [f32],
     workspace: &'a mut [f32],
     batch: jostle_batch,
     tokens: &'a [i32],
@@ -97,6 +98,7 @@ impl<'a> Given<'a> {
         plan: *const jostle_plan,
         compute: *const jostle_compute,
         (parameters, parameters_size): (*const f32, usize),
+        (frozen, frozen_size): (*const f32, usize),
         (workspace, workspace_size): (*mut f32, usize),
         batch: *const jostle_batch,
     ) -> Result<Given<'a>, Refusal> {
@@ -107,9 +109,10 @@ impl<'a> Given<'a> {
             let workers = Workers::new(compute)?;
             let batch = *input("batch", batch)?;
             let parameters = buffers.read("parameters", parameters, parameters_size, plan.parameters)?;
+            let frozen = buffers.read("frozen", frozen, frozen_size, plan.frozen)?;
             let workspace = buffers.write("workspace", workspace, workspace_size, plan.workspace())?;
             let tokens = batch.tokens(&mut buffers)?;
-            Ok(Given { plan, workers, parameters, workspace, batch, tokens, buffers })
+            Ok(Given { plan, workers, parameters, frozen, workspace, batch, tokens, buffers })
         }
     }
 }
@@ -118,18 +121,20 @@ fn pass<'a>(
     compute: Compute<'a>,
     plan: &'a Plan,
     parameters: &'a [f32],
+    frozen: &'a [f32],
     tokens: &'a [i32],
     shape: Shape,
     training: Option<Training>,
 ) -> Pass<'a> {
-    Pass { compute, plan, parameters, tokens, shape, training }
+    Pass { compute, plan, parameters, frozen, tokens, shape, training }
 }
 
 /// Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them
 /// in the workspace, where they stay until it is used again.
 ///
 /// # Safety
-/// `plan` and `batch` are readable, `compute` is NULL or readable, `parameters` readable and `workspace` writable
+/// `plan` and `batch` are readable, `compute` is NULL or readable, `parameters` and `frozen` (NULL where
+/// nothing is) readable and `workspace` writable
 /// for so many bytes, `logits` writable, `error` NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_model_logits(
@@ -137,6 +142,8 @@ pub unsafe extern "C" fn jostle_model_logits(
     compute: *const jostle_compute,
     parameters: *const f32,
     parameters_size: usize,
+    frozen: *const f32,
+    frozen_size: usize,
     workspace: *mut f32,
     workspace_size: usize,
     batch: *const jostle_batch,
@@ -147,11 +154,12 @@ pub unsafe extern "C" fn jostle_model_logits(
         // SAFETY: the caller's promise.
         let (output, given) = unsafe {
             let parameters = (parameters, parameters_size);
+            let frozen = (frozen, frozen_size);
             let workspace = (workspace, workspace_size);
-            (Output::new("logits", logits)?, Given::new(plan, compute, parameters, workspace, batch)?)
+            (Output::new("logits", logits)?, Given::new(plan, compute, parameters, frozen, workspace, batch)?)
         };
-        let Given { plan, workers, parameters, workspace, batch, tokens, .. } = given;
-        pass(workers.compute(), &plan, parameters, tokens, batch.shape(), None).forward(workspace)?;
+        let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
+        pass(workers.compute(), &plan, parameters, frozen, tokens, batch.shape(), None).forward(workspace)?;
         output.write(model::logits(&plan, workspace, batch.shape())?.as_ptr());
         Ok(())
     };
@@ -169,6 +177,8 @@ pub unsafe extern "C" fn jostle_model_loss(
     compute: *const jostle_compute,
     parameters: *const f32,
     parameters_size: usize,
+    frozen: *const f32,
+    frozen_size: usize,
     workspace: *mut f32,
     workspace_size: usize,
     batch: *const jostle_batch,
@@ -179,13 +189,14 @@ pub unsafe extern "C" fn jostle_model_loss(
         // SAFETY: the caller's promise.
         let (output, mut given) = unsafe {
             let parameters = (parameters, parameters_size);
+            let frozen = (frozen, frozen_size);
             let workspace = (workspace, workspace_size);
-            (Output::new("loss", loss)?, Given::new(plan, compute, parameters, workspace, batch)?)
+            (Output::new("loss", loss)?, Given::new(plan, compute, parameters, frozen, workspace, batch)?)
         };
         // SAFETY: the caller's promise.
         let targets = unsafe { given.batch.targets(&mut given.buffers)? };
-        let Given { plan, workers, parameters, workspace, batch, tokens, .. } = given;
-        let pass = pass(workers.compute(), &plan, parameters, tokens, batch.shape(), None);
+        let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
+        let pass = pass(workers.compute(), &plan, parameters, frozen, tokens, batch.shape(), None);
         output.write(jostle_loss::from_core(pass.loss(workspace, targets)?));
         Ok(())
     };
@@ -208,6 +219,8 @@ pub unsafe extern "C" fn jostle_model_backward(
     compute: *const jostle_compute,
     parameters: *const f32,
     parameters_size: usize,
+    frozen: *const f32,
+    frozen_size: usize,
     gradients: *mut f32,
     gradients_size: usize,
     add: u32,
@@ -223,8 +236,9 @@ pub unsafe extern "C" fn jostle_model_backward(
         // SAFETY: the caller's promise.
         let (output, mut given) = unsafe {
             let parameters = (parameters, parameters_size);
+            let frozen = (frozen, frozen_size);
             let workspace = (workspace, workspace_size);
-            (Output::new("loss", loss)?, Given::new(plan, compute, parameters, workspace, batch)?)
+            (Output::new("loss", loss)?, Given::new(plan, compute, parameters, frozen, workspace, batch)?)
         };
         let mode = if flag("add", add)? { Gradients::Add } else { Gradients::Overwrite };
         let training = if training.is_null() {
@@ -240,8 +254,8 @@ pub unsafe extern "C" fn jostle_model_backward(
             let wanted = given.plan.gradients;
             (targets, given.buffers.write("gradients", gradients, gradients_size, wanted)?)
         };
-        let Given { plan, workers, parameters, workspace, batch, tokens, .. } = given;
-        let pass = pass(workers.compute(), &plan, parameters, tokens, batch.shape(), training);
+        let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
+        let pass = pass(workers.compute(), &plan, parameters, frozen, tokens, batch.shape(), training);
         let loss = pass.backward(gradients, mode, workspace, targets, counted)?;
         output.write(jostle_loss::from_core(loss));
         Ok(())

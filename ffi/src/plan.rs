@@ -15,8 +15,10 @@ use crate::status::{Refusal, call, jostle_error, jostle_status};
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_plan {
-    /// float: all parameters, tensor after tensor; jostle_plan_tensor tells where each lies.
+    /// float: all parameters that are trained, tensor after tensor; jostle_plan_tensor tells where each lies.
     pub parameters_size: usize,
+    /// float: all that are not, likewise; only read, and no part of training_size: they may lie in flash.
+    pub frozen_size: usize,
     /// float: a gradient for each parameter, in the same order; for some rows of a tensor where the update is fused.
     pub gradients_size: usize,
     /// float: what the optimiser keeps (AdamW: all first moments, then all second moments); may be 0.
@@ -29,7 +31,7 @@ pub struct jostle_plan {
     pub workspace_size: usize,
     /// int32_t: tokens and targets of one micro-batch.
     pub batch_size: usize,
-    /// All that training needs, the sum of the above.
+    /// All that training needs, the sum of the above but for frozen_size.
     pub training_size: usize,
     /// float: a generator's memory, besides the parameters.
     pub generation_size: usize,
@@ -47,12 +49,12 @@ pub struct jostle_plan {
     pub recomputed: usize,
     /// 1 where the backward pass updates parameters, otherwise 0.
     pub fused: usize,
-    /// The number of parameters.
+    /// The number of parameters that are trained.
     pub parameter_count: usize,
     /// The number of tensors that they are made of.
     pub tensor_count: usize,
     /// The configuration and the options.
-    pub opaque: [u64; 24],
+    pub opaque: [u64; 36],
 }
 
 /// The alignment in bytes of every buffer of numbers.
@@ -76,6 +78,7 @@ impl jostle_plan {
         let bytes = |elements: usize| elements.saturating_mul(4);
         jostle_plan {
             parameters_size: bytes(plan.parameters),
+            frozen_size: bytes(plan.frozen),
             gradients_size: bytes(plan.gradients),
             optimizer_size: bytes(plan.optimizer),
             activations_size: bytes(plan.activations),
@@ -93,7 +96,7 @@ impl jostle_plan {
             fused: plan.options.fused.into(),
             parameter_count: plan.parameters,
             tensor_count: plan.tensors().count(),
-            opaque: seal::<jostle_plan, 24>(*plan),
+            opaque: seal::<jostle_plan, 36>(*plan),
         }
     }
 }
@@ -101,7 +104,7 @@ impl jostle_plan {
 /// Sizes every buffer, or tells what is wrong with the configuration or the options.
 ///
 /// # Safety
-/// `plan` is writable; `config` and `options` are readable; `error` is NULL or writable.
+/// `plan` is writable; `config`, `options` and the names in it are readable; `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_plan_init(
     plan: *mut jostle_plan,
@@ -118,18 +121,22 @@ pub unsafe extern "C" fn jostle_plan_init(
                 border::structure("options", options)?,
             )
         };
-        plan.write(jostle_plan::from_core(&Plan::new(&config.to_core()?, &options.to_core()?)?));
+        let config = config.to_core()?;
+        // SAFETY: the caller's promise.
+        let options = unsafe { options.to_core(&config)? };
+        plan.write(jostle_plan::from_core(&Plan::new(&config, &options)?));
         Ok(())
     };
     // SAFETY: the caller's promise.
     unsafe { call(error, body) }
 }
 
-/// Sizes every buffer for the most threads and the largest batch, at most those of `options`, with which training
-/// takes at most `budget` bytes, and with activations made again where one sequence on one thread takes more; the
-/// plan tells which these are. None of it shows in the result of training: several micro-batches make one step
-/// (jostle_recipe's accumulate). Where that takes more too, the update is fused into the backward pass, with the whole
-/// batch in one pass and without clipping. JOSTLE_BUDGET tells in `error` how many bytes the smallest plan wants.
+/// Sizes every buffer for the fastest training that takes at most `budget` bytes, with at most the batch and the threads
+/// of `options`: of plans that keep all activations and plans that make them again, the one with the fewest
+/// multiply-adds per thread, then the largest batch; the plan tells which these are. None of it shows in the result of
+/// training: several micro-batches make one step (jostle_recipe's accumulate). Where none of them does, the update is
+/// fused into the backward pass, with the whole batch in one pass and without clipping. JOSTLE_BUDGET tells in `error`
+/// how many bytes the smallest plan wants.
 ///
 /// # Safety
 /// As for jostle_plan_init.
@@ -150,7 +157,10 @@ pub unsafe extern "C" fn jostle_plan_fit(
                 border::structure("options", options)?,
             )
         };
-        let fitting = Plan::fit(&config.to_core()?, &options.to_core()?, budget)?;
+        let config = config.to_core()?;
+        // SAFETY: the caller's promise.
+        let options = unsafe { options.to_core(&config)? };
+        let fitting = Plan::fit(&config, &options, budget)?;
         plan.write(jostle_plan::from_core(&fitting));
         Ok(())
     };
@@ -166,15 +176,15 @@ pub struct jostle_tensor {
     pub name: [c_char; 48],
     /// 1 for biases and norms, 2 for matrices.
     pub rank: u32,
-    /// 0.
-    pub reserved: u32,
+    /// 1 where it is not trained, otherwise 0.
+    pub frozen: u32,
     /// The shape [rows, columns] of a matrix, row-major; a vector's length and 1.
     pub shape: [usize; 2],
     /// The number of elements.
     pub count: usize,
-    /// Where it begins among all parameters, in elements.
+    /// Where it begins among the parameters, or among the frozen ones, in elements.
     pub offset: usize,
-    /// Its elements in the buffer that was handed over; NULL where none was.
+    /// Its elements in the buffer that was handed over; NULL where none was, or the tensor is frozen.
     pub data: *mut f32,
 }
 
@@ -200,11 +210,12 @@ fn describe(tensor: &Tensor, values: &mut [f32]) -> jostle_tensor {
     let mut name = Name { text: [0; 48], length: 0 };
     // The longest name has 31 characters.
     let _ = write!(name, "{}", tensor.name);
-    let data = values.get_mut(tensor.offset..).map_or(core::ptr::null_mut(), <[f32]>::as_mut_ptr);
+    let trained = if tensor.frozen { None } else { values.get_mut(tensor.offset..) };
+    let data = trained.map_or(core::ptr::null_mut(), <[f32]>::as_mut_ptr);
     jostle_tensor {
         name: name.text,
         rank: tensor.rank as u32,
-        reserved: 0,
+        frozen: tensor.frozen.into(),
         shape: tensor.shape,
         count: tensor.len(),
         offset: tensor.offset,
@@ -282,7 +293,8 @@ unsafe fn find_tensor(
 }
 
 /// Fills the parameters with random initial values, a function of the seed: matrices normal(0, 0.02), those that
-/// end a residual branch scaled by 1 / sqrt(2 L), biases 0, norms 1 (Radford et al. 2019).
+/// end a residual branch scaled by 1 / sqrt(2 L), biases 0, norms 1 (Radford et al. 2019). Which tensors are frozen, and
+/// so left out, changes no other's values.
 ///
 /// # Safety
 /// `plan` is readable, `parameters` writable for `parameters_size` bytes, `error` NULL or writable.

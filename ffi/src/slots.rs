@@ -181,7 +181,7 @@ pub unsafe extern "C" fn jostle_slots_newest(
 ///
 /// # Safety
 /// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `plan` and
-/// `progress` are readable; `parameters` and `optimizer` readable, `block` writable for so many bytes; `metadata` is
+/// `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `block` writable for so many bytes; `metadata` is
 /// readable for `metadata_count` entries (NULL for none); `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_slots_save(
@@ -189,6 +189,8 @@ pub unsafe extern "C" fn jostle_slots_save(
     plan: *const jostle_plan,
     parameters: *const f32,
     parameters_size: usize,
+    frozen: *const f32,
+    frozen_size: usize,
     optimizer: *const f32,
     optimizer_size: usize,
     progress: *const jostle_progress,
@@ -207,9 +209,11 @@ pub unsafe extern "C" fn jostle_slots_save(
             let &jostle_progress { step, seed } = input("progress", progress)?;
             let pairs = Pairs::new(metadata, metadata_count)?;
             let parameters = buffers.read("parameters", parameters, parameters_size, plan.parameters)?;
+            let frozen = buffers.read("frozen", frozen, frozen_size, plan.frozen)?;
             let state = buffers.read_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
             let contents = Contents {
                 parameters,
+                frozen,
                 optimizer: (!optimizer.is_null()).then_some(state),
                 progress: Progress { step, seed },
                 metadata: pairs.get(),

@@ -311,6 +311,7 @@ fn in_c(what: &'static str) -> &'static str {
         "peak" => "learning_rate",
         "last" => "final_learning_rate",
         "row of C" => "c_stride",
+        "frozen parameters" => "frozen",
         _ => what,
     }
 }
@@ -342,6 +343,7 @@ fn core_details(error: Error) -> (jostle_status, Details) {
         Error::Plan { what } => (JOSTLE_PLAN, Details { what, ..none }),
         Error::Buffer { what, given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, sizes(what, given, wanted)),
         Error::Unfinished => (JOSTLE_UNFINISHED, none),
+        Error::Name { index } => (JOSTLE_NOT_FOUND, Details { what: "name", index, ..none }),
         Error::Fused { what } => (JOSTLE_FUSED, Details { what, ..none }),
         Error::PartlyUpdated { tensor } => {
             (JOSTLE_PARTLY_UPDATED, Details { what: "tensor", index: tensor, ..none })

@@ -33,11 +33,15 @@ pub struct jostle_buffers {
     pub struct_size: u32,
     /// 0.
     pub reserved: u32,
-    /// The model's parameters; see jostle_initialize.
+    /// The model's parameters that are trained; see jostle_initialize.
     pub parameters: *mut f32,
     /// Bytes; at least the plan's parameters_size.
     pub parameters_size: usize,
-    /// Their gradients; need not be cleared.
+    /// Those that are not, only read. May be NULL where the plan's frozen_size is 0.
+    pub frozen: *const f32,
+    /// Bytes; at least the plan's frozen_size.
+    pub frozen_size: usize,
+    /// The gradients; need not be cleared.
     pub gradients: *mut f32,
     /// Bytes; at least the plan's gradients_size.
     pub gradients_size: usize,
@@ -63,7 +67,7 @@ unsafe impl Structure for jostle_buffers {}
 #[derive(Clone, Copy)]
 pub struct jostle_trainer {
     /// Made by jostle_trainer_init.
-    pub opaque: [u64; 72],
+    pub opaque: [u64; 88],
 }
 
 /// What [`jostle_trainer`] holds.
@@ -124,7 +128,7 @@ impl State {
         let State { plan, recipe, workers, step, accumulated, pieces, buffers: given } = self;
         // SAFETY: the caller's promise.
         let memory = unsafe {
-            let jostle_buffers { parameters, gradients, optimizer, workspace, batch, .. } = *given;
+            let jostle_buffers { parameters, frozen, gradients, optimizer, workspace, batch, .. } = *given;
             core_::Buffers {
                 parameters: buffers.write(
                     "parameters",
@@ -132,6 +136,7 @@ impl State {
                     given.parameters_size,
                     plan.parameters,
                 )?,
+                frozen: buffers.read("frozen", frozen, given.frozen_size, plan.frozen)?,
                 gradients: buffers.write("gradients", gradients, given.gradients_size, plan.gradients)?,
                 optimizer: buffers.write("optimizer", optimizer, given.optimizer_size, plan.optimizer)?,
                 workspace: buffers.write("workspace", workspace, given.workspace_size, plan.workspace())?,
@@ -160,7 +165,7 @@ unsafe fn with_trainer<T>(
     unsafe {
         let mut state = open(trainer)?;
         let result = state.run(&mut buffers, body);
-        Output::new("trainer", trainer)?.write(jostle_trainer { opaque: seal::<jostle_trainer, 72>(state) });
+        Output::new("trainer", trainer)?.write(jostle_trainer { opaque: seal::<jostle_trainer, 88>(state) });
         result
     }
 }
@@ -224,7 +229,7 @@ pub unsafe extern "C" fn jostle_trainer_init(
             let pieces = Pieces::default();
             let mut state = State { plan, recipe, buffers, workers, step: 0, accumulated: 0, pieces };
             state.run(&mut Buffers::new(), |_| Ok(()))?;
-            trainer.write(jostle_trainer { opaque: seal::<jostle_trainer, 72>(state) });
+            trainer.write(jostle_trainer { opaque: seal::<jostle_trainer, 88>(state) });
         }
         Ok(())
     };
@@ -435,7 +440,7 @@ pub unsafe extern "C" fn jostle_trainer_resume(
             let pieces = Pieces::default();
             let state = State { step, accumulated: 0, pieces, ..open(trainer)? };
             Output::new("trainer", trainer)?
-                .write(jostle_trainer { opaque: seal::<jostle_trainer, 72>(state) });
+                .write(jostle_trainer { opaque: seal::<jostle_trainer, 88>(state) });
         }
         Ok(())
     };

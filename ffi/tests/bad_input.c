@@ -266,20 +266,20 @@ static void test_plans(void)
 
 static jostle_status call_model_logits(void)
 {
-    return CALL(jostle_model_logits)(P("plan"), P("compute"), P("parameters"), S("parameters"), P("workspace"),
-                                     S("workspace"), P("batch"), P("logits"), error);
+    return CALL(jostle_model_logits)(P("plan"), P("compute"), P("parameters"), S("parameters"), NULL, 0,
+                                     P("workspace"), S("workspace"), P("batch"), P("logits"), error);
 }
 
 static jostle_status call_model_loss(void)
 {
-    return CALL(jostle_model_loss)(P("plan"), P("compute"), P("parameters"), S("parameters"), P("workspace"),
-                                   S("workspace"), P("batch"), P("loss"), error);
+    return CALL(jostle_model_loss)(P("plan"), P("compute"), P("parameters"), S("parameters"), NULL, 0,
+                                   P("workspace"), S("workspace"), P("batch"), P("loss"), error);
 }
 
 static jostle_status call_model_backward(void)
 {
-    return CALL(jostle_model_backward)(P("plan"), P("compute"), P("parameters"), S("parameters"), P("gradients"),
-                                       S("gradients"), N("add"), P("workspace"), S("workspace"), P("batch"),
+    return CALL(jostle_model_backward)(P("plan"), P("compute"), P("parameters"), S("parameters"), NULL, 0,
+                                       P("gradients"), S("gradients"), N("add"), P("workspace"), S("workspace"), P("batch"),
                                        N("counted"), P("training"), P("loss"), error);
 }
 
@@ -451,6 +451,54 @@ static void test_partial_update(void)
     refused("a gradient that is not finite", status, JOSTLE_PARTLY_UPDATED, "tensor");
 }
 
+/* Names that are not there, and values that are not enough. */
+static void test_frozen(void)
+{
+    static const char *const names[] = {"wte.weight", "wpe.weight", "h.9.ln_1.weight"};
+    static const char *const nothing[] = {NULL};
+    jostle_options freezing = options;
+    jostle_plan frozen, before;
+    jostle_error e = {0};
+    memset(&before, 0x5A, sizeof before);
+    frozen = before;
+    freezing.frozen_count = 3;
+    check(jostle_plan_init(&frozen, &config, &freezing, &e) == JOSTLE_NULL_POINTER, "no names: %d", (int)e.status);
+    freezing.frozen = nothing;
+    check(jostle_plan_init(&frozen, &config, &freezing, &e) == JOSTLE_NULL_POINTER, "no name: %d", (int)e.status);
+    freezing.frozen = names;
+    check(jostle_plan_init(&frozen, &config, &freezing, &e) == JOSTLE_NOT_FOUND && e.index == 2 &&
+              strcmp(e.what, "frozen") == 0 && memcmp(&frozen, &before, sizeof frozen) == 0,
+          "a name of no tensor: %d, %s", (int)e.status, e.what);
+    freezing.frozen_count = 2;
+    ok(jostle_plan_init(&frozen, &config, &freezing, &e), &e, "a plan that freezes");
+    check(frozen.frozen_size > 0 && frozen.parameters_size + frozen.frozen_size == plan.parameters_size &&
+              frozen.parameter_count * sizeof(float) == frozen.parameters_size && frozen.tensor_count == plan.tensor_count,
+          "%zu bytes frozen", frozen.frozen_size);
+    jostle_tensor tensor;
+    static float values[100000];
+    ok(jostle_plan_tensor_named(&frozen, "wpe.weight", values, sizeof values, &tensor, &e), &e, "tensor");
+    check(tensor.frozen == 1 && tensor.data == NULL && tensor.offset > 0, "wpe.weight at %zu", tensor.offset);
+    ok(jostle_plan_tensor(&frozen, 2, values, sizeof values, &tensor, &e), &e, "tensor");
+    check(tensor.frozen == 0 && tensor.data == values, "the first that is trained at %zu", tensor.offset);
+
+    begin();
+    add_training_memory(HIDDEN);
+    jostle_buffers buffers = training_memory();
+    jostle_trainer trainer;
+    jostle_status status = jostle_trainer_init(&trainer, &frozen, &recipe, &buffers, NULL, &e);
+    check(status == JOSTLE_NULL_POINTER && strcmp(e.what, "frozen") == 0, "no frozen values: %d", (int)status);
+    buffers.frozen = values;
+    buffers.frozen_size = frozen.frozen_size - 1;
+    status = jostle_trainer_init(&trainer, &frozen, &recipe, &buffers, NULL, &e);
+    check(status == JOSTLE_BUFFER_TOO_SHORT && strcmp(e.what, "frozen") == 0, "one byte short: %d", (int)status);
+    buffers.frozen = buffers.parameters;
+    buffers.frozen_size = frozen.frozen_size;
+    status = jostle_trainer_init(&trainer, &frozen, &recipe, &buffers, NULL, &e);
+    check(status == JOSTLE_OVERLAP, "frozen values among the parameters: %d", (int)status);
+    buffers.frozen = values;
+    ok(jostle_trainer_init(&trainer, &frozen, &recipe, &buffers, NULL, &e), &e, "a trainer that freezes");
+}
+
 static void test_trainers(void)
 {
     begin();
@@ -549,7 +597,7 @@ static void test_trainers(void)
 
 static jostle_status call_generator_init(void)
 {
-    return CALL(jostle_generator_init)(P("generator"), P("plan"), P("compute"), P("parameters"), S("parameters"),
+    return CALL(jostle_generator_init)(P("generator"), P("plan"), P("compute"), P("parameters"), S("parameters"), NULL, 0,
                                        P("memory"), S("memory"), P("window"), S("window"), error);
 }
 
@@ -581,8 +629,8 @@ static float *add_generator(void)
     float *logits;
     begin();
     add_generation_memory(HIDDEN);
-    ok(jostle_generator_init(&generator, &plan, NULL, P("parameters"), S("parameters"), P("memory"), S("memory"),
-                             P("window"), S("window"), &e), &e, "generator");
+    ok(jostle_generator_init(&generator, &plan, NULL, P("parameters"), S("parameters"), NULL, 0, P("memory"),
+                             S("memory"), P("window"), S("window"), &e), &e, "generator");
     ok(jostle_generator_feed(&generator, tokens, sizeof tokens, &logits, &e), &e, "feed");
     handle("generator", &generator, sizeof generator, 0, WRITTEN);
     return logits;
@@ -634,8 +682,8 @@ static jostle_status call_checkpoint_size(void)
 
 static jostle_status call_checkpoint_write(void)
 {
-    return CALL(jostle_checkpoint_write)(P("plan"), P("parameters"), S("parameters"), P("optimizer"), S("optimizer"),
-                                         P("progress"), P("metadata"), N("metadata_count"), P("bytes"), S("bytes"),
+    return CALL(jostle_checkpoint_write)(P("plan"), P("parameters"), S("parameters"), NULL, 0,
+                                         P("optimizer"), S("optimizer"), P("progress"), P("metadata"), N("metadata_count"), P("bytes"), S("bytes"),
                                          P("written"), error);
 }
 
@@ -683,8 +731,8 @@ static const unsigned char *a_checkpoint(size_t *size)
     const jostle_metadata metadata = {"note", "hello"};
     jostle_error e;
     need(plan.parameter_count * 2 <= COUNT(values), "room for the optimizer");
-    ok(jostle_checkpoint_write(&plan, values, plan.parameters_size, values, plan.optimizer_size, &progress, &metadata, 1,
-                               bytes, sizeof bytes, size, &e), &e, "checkpoint");
+    ok(jostle_checkpoint_write(&plan, values, plan.parameters_size, NULL, 0, values, plan.optimizer_size, &progress,
+                               &metadata, 1, bytes, sizeof bytes, size, &e), &e, "checkpoint");
     return bytes;
 }
 
@@ -891,8 +939,8 @@ static jostle_status call_slots_newest(void)
 
 static jostle_status call_slots_save(void)
 {
-    return CALL(jostle_slots_save)(P("flash"), P("plan"), P("parameters"), S("parameters"), P("optimizer"),
-                                   S("optimizer"), P("progress"), P("metadata"), N("metadata_count"), P("block"),
+    return CALL(jostle_slots_save)(P("flash"), P("plan"), P("parameters"), S("parameters"), NULL, 0,
+                                   P("optimizer"), S("optimizer"), P("progress"), P("metadata"), N("metadata_count"), P("block"),
                                    S("block"), error);
 }
 
@@ -947,7 +995,7 @@ static void test_slots(void)
     jostle_flash flash;
     memcpy(&flash, find("flash")->memory, sizeof flash);
     for (int i = 0; i < 2; i++)
-        ok(jostle_slots_save(&flash, &plan, zeros, plan.parameters_size, zeros, plan.optimizer_size, &progress,
+        ok(jostle_slots_save(&flash, &plan, zeros, plan.parameters_size, NULL, 0, zeros, plan.optimizer_size, &progress,
                              &metadata, 1, block, sizeof block, &e), &e, "save");
     exercise("jostle_slots_newest", call_slots_newest);
     jostle_slot slot;
@@ -1459,7 +1507,7 @@ static void test_messages(void)
     const jostle_progress done = {1, 1};
     static float values[4096];
     unsigned char block[32];
-    need(jostle_slots_save(&no_flash, &plan, values, plan.parameters_size, NULL, 0, &done, NULL, 0, block, sizeof block,
+    need(jostle_slots_save(&no_flash, &plan, values, plan.parameters_size, NULL, 0, NULL, 0, &done, NULL, 0, block, sizeof block,
                            &e) == JOSTLE_FLASH, "flash memory");
     check(e.index == 0 && e.given == -77 && e.wanted == 0, "flash memory's numbers");
     message_is(&e, "flash memory refuses: erase of slot 0: error -77");
@@ -1527,6 +1575,7 @@ int main(void)
     test_models();
     test_trainers();
     test_partial_update();
+    test_frozen();
     test_generators();
     test_checkpoints();
     test_slots();

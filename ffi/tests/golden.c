@@ -204,8 +204,8 @@ static jostle_loss backward(const float *x, float *gradients, float *workspace, 
 {
     jostle_loss loss;
     jostle_error e;
-    ok(jostle_model_backward(&plan, NULL, x, plan.parameters_size, gradients, plan.gradients_size, 0, workspace,
-                             plan.workspace_size, &batch, counted(batch.targets, rows), NULL, &loss, &e),
+    ok(jostle_model_backward(&plan, NULL, x, plan.parameters_size, NULL, 0, gradients, plan.gradients_size, 0,
+                             workspace, plan.workspace_size, &batch, counted(batch.targets, rows), NULL, &loss, &e),
        &e, "backward");
     check(loss.counted == counted(batch.targets, rows), "%d targets count", (int)loss.counted);
     return loss;
@@ -221,13 +221,13 @@ static double one_batch(float *x, float *gradients, float *workspace, double *lo
     jostle_batch b = batch(tokens, targets);
 
     float *wanted = floats("logits", rows * config.vocab);
-    ok(jostle_model_logits(&plan, NULL, x, plan.parameters_size, workspace, plan.workspace_size, &b, &logits, &e), &e,
-       "logits");
+    ok(jostle_model_logits(&plan, NULL, x, plan.parameters_size, NULL, 0, workspace, plan.workspace_size, &b, &logits, &e),
+       &e, "logits");
     *logits_error = within("logits", relative_error(logits, wanted, rows * config.vocab), LOGITS);
     free(wanted);
 
-    ok(jostle_model_loss(&plan, NULL, x, plan.parameters_size, workspace, plan.workspace_size, &b, &evaluated, &e), &e,
-       "loss");
+    ok(jostle_model_loss(&plan, NULL, x, plan.parameters_size, NULL, 0, workspace, plan.workspace_size, &b, &evaluated, &e),
+       &e, "loss");
     loss = backward(x, gradients, workspace, b);
     wanted = floats("loss", 1);
     within("evaluated loss", relative_error(&(float){mean(evaluated)}, wanted, 1), LOSSES);

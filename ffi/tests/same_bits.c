@@ -41,6 +41,8 @@ static void *memory(size_t bytes)
 struct update {
     uint32_t fused;
     float clip;
+    const char *const *frozen;
+    size_t frozen_count;
 };
 
 static void start_with(struct session *s, uint32_t batch, uint32_t accumulate, struct update update,
@@ -55,6 +57,8 @@ static void start_with(struct session *s, uint32_t batch, uint32_t accumulate, s
     need(jostle_options_init(&options, sizeof options, batch) == JOSTLE_OK, "options");
     options.threads = compute->threads;
     options.fused = update.fused;
+    options.frozen = update.frozen;
+    options.frozen_count = update.frozen_count;
     ok(jostle_plan_init(&s->plan, &config, &options, &e), &e, "plan");
 
     need(jostle_recipe_init(&s->recipe, sizeof s->recipe) == JOSTLE_OK, "recipe");
@@ -71,6 +75,7 @@ static void start_with(struct session *s, uint32_t batch, uint32_t accumulate, s
     s->buffers = (jostle_buffers){
         .struct_size = sizeof s->buffers,
         .parameters = memory(plan->parameters_size), .parameters_size = plan->parameters_size,
+        .frozen = memory(plan->frozen_size), .frozen_size = plan->frozen_size,
         .gradients = memory(plan->gradients_size), .gradients_size = plan->gradients_size,
         .optimizer = memory(plan->optimizer_size), .optimizer_size = plan->optimizer_size,
         .workspace = memory(plan->workspace_size), .workspace_size = plan->workspace_size,
@@ -83,12 +88,13 @@ static void start_with(struct session *s, uint32_t batch, uint32_t accumulate, s
 
 static void start(struct session *s, uint32_t batch, uint32_t accumulate, const jostle_compute *compute)
 {
-    start_with(s, batch, accumulate, (struct update){0, 1}, compute);
+    start_with(s, batch, accumulate, (struct update){0, 1, NULL, 0}, compute);
 }
 
 static void end(struct session *s)
 {
     free(s->buffers.parameters);
+    free((void *)s->buffers.frozen);
     free(s->buffers.gradients);
     free(s->buffers.optimizer);
     free(s->buffers.workspace);
@@ -242,9 +248,9 @@ static void own_batches(const jostle_compute *compute)
 static void fused(const jostle_compute *compute)
 {
     struct session after, within, pieces;
-    start_with(&after, BATCH, 1, (struct update){0, 0}, compute);
-    start_with(&within, BATCH, 1, (struct update){1, 0}, compute);
-    start_with(&pieces, BATCH, 1, (struct update){1, 0}, compute);
+    start_with(&after, BATCH, 1, (struct update){0, 0, NULL, 0}, compute);
+    start_with(&within, BATCH, 1, (struct update){1, 0, NULL, 0}, compute);
+    start_with(&pieces, BATCH, 1, (struct update){1, 0, NULL, 0}, compute);
     check(within.plan.fused == 1 && within.plan.gradients_size < after.plan.gradients_size / 4, "room for %zu bytes",
           within.plan.gradients_size);
     steps(&after, 0, 5);
@@ -268,6 +274,44 @@ static void fused(const jostle_compute *compute)
     end(&after);
 }
 
+static jostle_tensor tensor_of(const struct session *s, size_t i)
+{
+    jostle_tensor tensor;
+    jostle_error e;
+    ok(jostle_plan_tensor(&s->plan, i, NULL, 0, &tensor, &e), &e, "tensor");
+    return tensor;
+}
+
+/* Training that leaves some tensors as they are, against training of all that puts these back after each step. */
+static void frozen(const jostle_compute *compute)
+{
+    static const char *const names[] = {"wte.weight", "h.0.mlp.c_fc.weight", "h.1.ln_1.bias"};
+    struct session whole, some;
+    start_with(&whole, BATCH, 1, (struct update){0, 0, NULL, 0}, compute);
+    start_with(&some, BATCH, 1, (struct update){1, 0, names, COUNT(names)}, compute);
+    float *before = memory(whole.plan.parameters_size);
+    memcpy(before, whole.buffers.parameters, whole.plan.parameters_size);
+    for (size_t step = 0; step < 5; step++) {
+        for (size_t i = 0; i < whole.plan.tensor_count; i++) {
+            jostle_tensor all = tensor_of(&whole, i), mine = tensor_of(&some, i);
+            float *x = whole.buffers.parameters + all.offset;
+            check(strcmp(all.name, mine.name) == 0, "%s is not %s", mine.name, all.name);
+            if (mine.frozen) {
+                memcpy(x, before + all.offset, all.count * sizeof *x);
+                memcpy((float *)some.buffers.frozen + mine.offset, x, all.count * sizeof *x);
+            } else {
+                check(memcmp(x, some.buffers.parameters + mine.offset, all.count * sizeof *x) == 0,
+                      "%s differs before step %zu", all.name, step);
+            }
+        }
+        steps(&whole, step, 1);
+        steps(&some, step, 1);
+    }
+    free(before);
+    end(&whole);
+    end(&some);
+}
+
 static void resumed(const jostle_compute *compute)
 {
     const size_t stop = run_steps * 17 / 50;
@@ -282,8 +326,8 @@ static void resumed(const jostle_compute *compute)
     const jostle_plan *plan = &first.plan;
     ok(jostle_checkpoint_size(plan, 1, NULL, 0, &size, &e), &e, "size");
     uint8_t *bytes = memory(size);
-    ok(jostle_checkpoint_write(plan, first.buffers.parameters, plan->parameters_size, first.buffers.optimizer,
-                               plan->optimizer_size, &progress, NULL, 0, bytes, size, &written, &e),
+    ok(jostle_checkpoint_write(plan, first.buffers.parameters, plan->parameters_size, NULL, 0,
+                               first.buffers.optimizer, plan->optimizer_size, &progress, NULL, 0, bytes, size, &written, &e),
        &e, "write");
     check(written == size, "%zu bytes written, not %zu", written, size);
     end(&first);
@@ -368,6 +412,7 @@ int main(int argc, char **argv)
     in_pieces(&compute);
     own_batches(&compute);
     fused(&compute);
+    frozen(&compute);
     resumed(&compute);
     at_once(&compute);
     return finish("same bits");

@@ -118,6 +118,7 @@ def plan(
     optimizer: str,
     recompute: bool,
     fused: bool,
+    frozen: list[str],
     budget: int | None,
 ) -> tuple[int, int, bool, int, bool, dict[str, int]]: ...
 def defines(
@@ -127,6 +128,7 @@ def defines(
     optimizer: str,
     recompute: bool,
     fused: bool,
+    frozen: list[str],
     device: bool,
     prefix: str,
     command: str,

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from jostle import _arguments, _native
 from jostle.config import Config
 
+_BESIDES = ("generation", "frozen")
+
 
 class Plan(Mapping[str, int]):
-    """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch; and generation, which is no
-    part of training. `recomputed` is how many multiply-adds recomputing adds to a pass over a full batch; where
+    """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch; and generation and,
+    where there is any, frozen, which are no part of training. `recomputed` is how many multiply-adds recomputing adds to a pass over a full batch; where
     `fused` is true, a step is one pass, without clipping."""
 
     def __init__(
@@ -21,6 +23,7 @@ class Plan(Mapping[str, int]):
         optimizer: str,
         recompute: bool = False,
         fused: bool = False,
+        frozen: Iterable[str] = (),
         budget: int | None = None,
     ) -> None:
         self.config = _arguments.instance("config", config, Config)
@@ -30,14 +33,17 @@ class Plan(Mapping[str, int]):
             budget = _arguments.count("budget", budget)
         recompute = _arguments.instance("recompute", recompute, bool)
         fused = _arguments.instance("fused", fused, bool)
+        if isinstance(frozen, str):
+            raise TypeError("frozen is of str; wanted: names of tensors")
+        self.frozen = [_arguments.instance("frozen", name, str) for name in frozen]
         self.batch, self.threads, self.recompute, self.recomputed, self.fused, self._bytes = _native.plan(
-            config, batch, threads, optimizer, recompute, fused, budget
+            config, batch, threads, optimizer, recompute, fused, self.frozen, budget
         )
 
     @property
     def training(self) -> int:
         """Bytes that training needs in all."""
-        return sum(size for region, size in self.items() if region != "generation")
+        return sum(size for region, size in self.items() if region not in _BESIDES)
 
     def defines(self, *, device: bool = False, prefix: str = "MODEL", command: str = "jostle.plan") -> str:
         """A C header of #defines for static arrays: the model, and the bytes of each buffer.
@@ -51,6 +57,7 @@ class Plan(Mapping[str, int]):
             self.optimizer,
             self.recompute,
             self.fused,
+            self.frozen,
             device,
             prefix,
             command,
@@ -66,8 +73,9 @@ class Plan(Mapping[str, int]):
         return len(self._bytes)
 
     def _rows(self) -> list[tuple[str, int]]:
-        regions = [(region, size) for region, size in self.items() if region != "generation"]
-        return [*regions, ("training", self.training), ("generation", self["generation"])]
+        rows = [(region, size) for region, size in self.items() if region not in _BESIDES]
+        besides = [(region, size) for region, size in self.items() if region in _BESIDES]
+        return [*rows, ("training", self.training), *besides]
 
     def __str__(self) -> str:
         return "\n".join(f"{region:<12}{size:>16,} bytes" for region, size in self._rows())
@@ -91,13 +99,15 @@ def plan(
     *,
     recompute: bool = False,
     fused: bool = False,
+    frozen: Iterable[str] = (),
     budget: int | None = None,
 ) -> Plan:
     """The memory that training `config` takes with batches of so many sequences.
 
-    optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute, fused: as for `Trainer`. budget:
-    bytes; the plan is then the one with the most threads and the largest batch, at most those given, that trains in so
-    many; where one sequence on one thread does not, it recomputes; where that does not do either, it is fused, with
-    the whole batch. Raises ValueError where none does.
+    optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute, fused: as for `Trainer`.
+    frozen: the names of tensors that C and Rust leave as they are, whose values are only read. budget:
+    bytes; the plan is then the fastest that trains in so many, with at most the batch and the threads given: it
+    recomputes where that lets more threads work, or one sequence fit; where none fits, it is fused, with the whole
+    batch. Raises ValueError where none does.
     """
-    return Plan(config, batch, threads, optimizer, recompute, fused, budget)
+    return Plan(config, batch, threads, optimizer, recompute, fused, frozen, budget)

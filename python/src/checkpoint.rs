@@ -32,7 +32,7 @@ pub fn write_checkpoint<'py>(
         // SAFETY: the engine's lock is held, and the state belongs to the engine.
         let optimizer = state.map(|state| unsafe { &*state.slice() });
         let progress = Progress { step, seed };
-        let contents = Contents { parameters, optimizer, progress, metadata: &metadata };
+        let contents = Contents { parameters, frozen: &[], optimizer, progress, metadata: &metadata };
         let mut bytes = zeros("checkpoint", checkpoint::size(&plan, optimizer.is_some(), &metadata)?)?;
         checkpoint::write(&mut bytes, &plan, &contents)?;
         Ok(bytes)

@@ -1,7 +1,7 @@
 //! From the Python package's configurations to the core's, and the sizes that follow from them.
 
 use jostle::matmul::Machine;
-use jostle::{Activation, Config, Dropout, Error, InstructionSet, OptimizerState, Options, Plan};
+use jostle::{Activation, Config, Dropout, Error, Frozen, InstructionSet, OptimizerState, Options, Plan};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -74,6 +74,17 @@ pub fn optimizer_state(name: &str) -> PyResult<OptimizerState> {
     }
 }
 
+/// The tensors of these names, which are not to be trained.
+fn frozen_tensors(config: &Config, names: &[String]) -> PyResult<Frozen> {
+    Frozen::named(config, names.iter().map(String::as_str)).map_err(|error| match error {
+        Error::Name { index } => {
+            let name = names.get(index).map_or("", String::as_str);
+            wrong_choice("frozen", name, "names of the model's tensors")
+        }
+        error => exception(error),
+    })
+}
+
 /// A configuration's fields as the keyword arguments of `jostle.Config`.
 pub fn to_python<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, PyDict>> {
     let fields = PyDict::new(py);
@@ -117,10 +128,13 @@ pub fn plan<'py>(
     optimizer: &str,
     recompute: bool,
     fused: bool,
+    frozen: Vec<String>,
     budget: Option<usize>,
 ) -> PyResult<(usize, usize, bool, usize, bool, Bound<'py, PyDict>)> {
-    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused };
     let config = config.to_core()?;
+    let frozen = frozen_tensors(&config, &frozen)?;
+    let options =
+        Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused, frozen };
     let plan = match budget {
         None => Plan::new(&config, &options),
         Some(budget) => Plan::fit(&config, &options, budget),
@@ -135,8 +149,11 @@ pub fn plan<'py>(
         ("scratch", plan.scratch),
         ("batch", plan.batch),
         ("generation", plan.generation),
+        ("frozen", plan.frozen),
     ] {
-        bytes.set_item(region, elements.saturating_mul(4))?;
+        if region != "frozen" || elements > 0 {
+            bytes.set_item(region, elements.saturating_mul(4))?;
+        }
     }
     let Options { batch, threads, recompute, fused, .. } = plan.options;
     Ok((batch, threads, recompute, plan.recomputed(), fused, bytes))
@@ -153,13 +170,17 @@ pub fn defines(
     optimizer: &str,
     recompute: bool,
     fused: bool,
+    frozen: Vec<String>,
     device: bool,
     prefix: &str,
     command: &str,
 ) -> PyResult<String> {
-    let options = Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused };
+    let config = config.to_core()?;
+    let frozen = frozen_tensors(&config, &frozen)?;
+    let options =
+        Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused, frozen };
     let machine = if device { Machine::Small } else { Machine::HERE };
-    let plan = Plan::on(machine, &config.to_core()?, &options).map_err(exception)?;
+    let plan = Plan::on(machine, &config, &options).map_err(exception)?;
     jostle_plan::header(command, prefix, device, &plan).map_err(exception)
 }
 

@@ -239,7 +239,8 @@ impl Engine {
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let logits = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.forward(workspace)?;
+            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
+                .forward(workspace)?;
             let found = model::logits(&plan, workspace, shape)?;
             let mut logits = zeros("logits", found.len())?;
             logits.copy_from_slice(found);
@@ -260,7 +261,8 @@ impl Engine {
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let loss = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.loss(workspace, targets)
+            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
+                .loss(workspace, targets)
         })?;
         Ok((loss.sum, loss.counted))
     }
@@ -283,7 +285,7 @@ impl Engine {
             let Locked { compute, parameters, gradients, workspace, position } = locked;
             let Position { step, sequences } = *position;
             let training = Some(Training { seed, step, first_sequence: sequences });
-            let pass = Pass { compute, plan: &plan, parameters, tokens, shape, training };
+            let pass = Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training };
             let loss = pass.backward(gradients, Gradients::Add, workspace, targets, counted)?;
             position.sequences = sequences.saturating_add(shape.sequences as u64);
             Ok(loss)
@@ -302,7 +304,8 @@ impl Engine {
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let qkv = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.forward(workspace)?;
+            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
+                .forward(workspace)?;
             let one = shape.rows().saturating_mul(3 * width);
             let mut all = zeros("qkv", one.saturating_mul(layers))?;
             for (layer, all) in all.chunks_exact_mut(one).enumerate() {
@@ -325,7 +328,8 @@ impl Engine {
         let plan = self.plan(sequences, OptimizerState::None)?;
         let weights = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, tokens, shape, training: None }.forward(workspace)?;
+            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
+                .forward(workspace)?;
             let per_sequence = heads.saturating_mul(length).saturating_mul(length);
             let per_layer = per_sequence.saturating_mul(sequences);
             let mut all = zeros("attention weights", per_layer.saturating_mul(layers))?;

@@ -36,7 +36,7 @@ impl Generator {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let Kept { memory, window, order, filled } = &mut *kept;
             let mut generator =
-                CoreGenerator::new(&self.plan, engine.simd, locked.parameters, memory, window)?;
+                CoreGenerator::new(&self.plan, engine.simd, locked.parameters, &[], memory, window)?;
             generator.resume(*filled);
             let result = body(&mut generator, order);
             *filled = generator.filled();

@@ -80,7 +80,8 @@ impl Training {
             let (optimizer, before) = (unsafe { state.slice() }, state.steps());
             // A fused update has room for some of them only.
             let gradients = gradients.get_mut(..self.plan.gradients).unwrap_or_default();
-            let buffers = Buffers { parameters, gradients, optimizer, workspace, batch: &mut batch };
+            let buffers =
+                Buffers { parameters, frozen: &[], gradients, optimizer, workspace, batch: &mut batch };
             let compute: Compute<'_> = compute;
             let mut trainer = Trainer::new(&self.plan, &self.recipe, buffers, compute)?;
             trainer.resume_at(before, 0);

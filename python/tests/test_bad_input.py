@@ -136,6 +136,8 @@ REFUSED = {
     "plan for sgd": (lambda: jostle.plan(SMALL, optimizer="sgd"), ValueError, "optimizer is .*; wanted: 'none'"),
     "plan that may recompute": (lambda: jostle.plan(SMALL, recompute=1), TypeError, "recompute is of int"),
     "plan that may be fused": (lambda: jostle.plan(SMALL, fused=1), TypeError, "fused is of int"),
+    "plan that freezes a text": (lambda: jostle.plan(SMALL, frozen="wte"), TypeError, "frozen is of str"),
+    "plan that freezes nothing": (lambda: jostle.plan(SMALL, frozen=["wte"]), ValueError, "frozen is "),
     "plan for a budget": (lambda: jostle.plan(SMALL, budget=-1), ValueError, "budget is -1"),
     "plan for a small one": (lambda: jostle.plan(SMALL, budget=1), ValueError, "1 "),
     # Operations.

@@ -540,6 +540,9 @@ def test_plans(model):
     assert {**fused, "gradients": 0} == {**least, "gradients": 0}
     assert jostle.plan(SMALL, budget=again.training - 1).fused
     assert "_FUSED 1u" in fused.defines() and "_FUSED 0u" in least.defines()
+    some = jostle.plan(SMALL, frozen=["wte.weight", "wpe.weight"])
+    assert some["parameters"] + some["frozen"] == least["parameters"] and some.training < least.training
+    assert "wpe.weight" in some.defines() and str(some).endswith(f" {some['frozen']:,} bytes")
     with pytest.raises(ValueError):
         jostle.plan(SMALL, budget=1000)
 

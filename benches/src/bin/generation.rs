@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut parameters = vec![0.0; plan.parameters];
     initialize(simd, &plan, &mut parameters, 1)?;
     let (mut memory, mut window, mut order) = (vec![0.0; plan.generation], vec![0; context], vec![0; vocab]);
-    let mut generator = Generator::new(&plan, simd, &parameters, &mut memory, &mut window)?;
+    let mut generator = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window)?;
     // All parameters but the positions, of which a token takes one: the head is tied to the token embedding, of
     // which it takes all rows.
     let read = size_of::<f32>() * (plan.parameters - context * width);

@@ -26,6 +26,7 @@ macro_rules! model {
             let buffers = unsafe {
                 Buffers {
                     parameters: &mut *&raw mut PARAMETERS,
+                    frozen: &[],
                     gradients: &mut *&raw mut GRADIENTS,
                     optimizer: &mut *&raw mut OPTIMIZER,
                     workspace: &mut *&raw mut WORKSPACE,

@@ -11,6 +11,7 @@ use crate::{Memory, OPTIONS, training, unknown};
 pub fn save(memory: &mut Memory) -> Result<(), Error> {
     let contents = Contents {
         parameters: unknown(&mut memory.parameters),
+        frozen: &[],
         optimizer: Some(unknown(&mut memory.optimizer)),
         progress: black_box(Progress { step: 1, seed: 1 }),
         metadata: &[],

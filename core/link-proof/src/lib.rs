@@ -12,7 +12,7 @@ pub mod training;
 use core::hint::black_box;
 use core::panic::PanicInfo;
 
-use jostle::{Config, Dropout, OptimizerState, Options, Plan};
+use jostle::{Config, Dropout, Options, Plan};
 
 unsafe extern "C" {
     fn panic_path_is_reachable() -> !;
@@ -25,8 +25,7 @@ fn panic(_: &PanicInfo<'_>) -> ! {
 }
 
 const CONFIG: Config = Config { dropout: Dropout::all(0.1), ..Config::new(27, 16, 2, 4, 16) };
-const OPTIONS: Options =
-    Options { batch: 2, threads: 1, optimizer: OptimizerState::AdamW, recompute: true, fused: false };
+const OPTIONS: Options = Options { recompute: true, ..Options::new(2) };
 const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
     Ok(plan) => plan,
     Err(_) => panic!("not a model"),

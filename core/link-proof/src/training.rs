@@ -49,6 +49,7 @@ fn with_trainer(
     initialize(InstructionSet::detect(), &plan, unknown(&mut memory.parameters), 1)?;
     let buffers = Buffers {
         parameters: unknown(&mut memory.parameters),
+        frozen: &[],
         gradients: unknown(&mut memory.gradients),
         optimizer: unknown(&mut memory.optimizer),
         workspace: unknown(&mut memory.workspace),
@@ -62,7 +63,7 @@ fn with_trainer(
 pub fn generate(memory: &mut Memory) -> Result<(), Error> {
     let (parameters, cache) = (unknown(&mut memory.parameters), unknown(&mut memory.generation));
     let window = unknown(&mut memory.window);
-    let mut generator = Generator::new(&plan()?, InstructionSet::detect(), parameters, cache, window)?;
+    let mut generator = Generator::new(&plan()?, InstructionSet::detect(), parameters, &[], cache, window)?;
     generator.feed(unknown(&mut memory.batch))?;
     let sampling =
         black_box(Sampling { temperature: 0.8, top_k: Some(10), top_p: Some(0.9), min_p: Some(0.1) });

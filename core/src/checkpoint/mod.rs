@@ -18,7 +18,9 @@
 //! let (parameters, state) = (vec![0.5; plan.parameters], vec![0.25; plan.optimizer]);
 //! let mut bytes = vec![0; checkpoint::size(&plan, true, &[])?];
 //! let progress = Progress { step: 1000, seed: 42 };
-//! let contents = Contents { parameters: &parameters, optimizer: Some(&state), progress, metadata: &[] };
+//! let contents = Contents {
+//!     parameters: &parameters, frozen: &[], optimizer: Some(&state), progress, metadata: &[],
+//! };
 //! checkpoint::write(&mut bytes, &plan, &contents)?;
 //!
 //! let file = Checkpoint::new(&bytes)?;
@@ -45,7 +47,7 @@ pub use write::{size, write};
 
 use crate::config::Config;
 use crate::error::{CheckpointError, Error};
-use crate::layout::{OptimizerState, Plan};
+use crate::layout::{OptimizerState, Plan, Tensor};
 use crc::Crc;
 use read::Header;
 
@@ -70,6 +72,8 @@ pub struct Progress {
 pub struct Contents<'a> {
     /// Exactly [`Plan::parameters`] numbers.
     pub parameters: &'a [f32],
+    /// Exactly [`Plan::frozen`] numbers: a file holds them as if they were trained, but no state of theirs.
+    pub frozen: &'a [f32],
     /// Exactly [`Plan::optimizer`] numbers; `None` for a file that cannot be resumed, only used.
     pub optimizer: Option<&'a [f32]>,
     /// How far training has come.
@@ -86,6 +90,11 @@ fn prefixes(plan: &Plan, optimizer: bool) -> &'static [&'static str] {
         OptimizerState::AdamW if optimizer => &["", "optimizer.first_moment.", "optimizer.second_moment."],
         _ => &[""],
     }
+}
+
+/// Whether a file has this tensor for the prefix of this number.
+fn has_part(part: usize, tensor: &Tensor) -> bool {
+    part == 0 || !tensor.frozen
 }
 
 /// A safetensors file whose structure, and checksum if it is a checkpoint, have been found right.
@@ -142,7 +151,7 @@ impl<'a> Checkpoint<'a> {
         self.header.progress()
     }
 
-    /// Reads a checkpoint into `parameters` ([`Plan::parameters`] numbers) and, unless it is `None`, the
+    /// Reads a checkpoint into `parameters` ([`Plan::parameters`] numbers; those of frozen tensors are passed over) and, unless it is `None`, the
     /// optimiser's state into `optimizer` ([`Plan::optimizer`] numbers). Returns how far training had come.
     ///
     /// The plan may have other dropout rates, batch and threads than the checkpoint was trained with; for equal

@@ -2,7 +2,7 @@
 
 use super::header::{Item, Items, Pairs};
 use super::json::Text;
-use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, metadata, prefixes};
+use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::config::Config;
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::{Plan, Tensor};
@@ -120,6 +120,9 @@ impl<'a> Header<'a> {
         // Twice: the first time, only to find that nothing is missing.
         self.visit(plan, prefixes, &mut |_, _, _| Ok(()))?;
         self.visit(plan, prefixes, &mut |part, tensor, begin| {
+            if tensor.frozen {
+                return Ok(());
+            }
             let (buffer, offset) = match part.checked_sub(1) {
                 None => (&mut *parameters, tensor.offset),
                 Some(part) => {
@@ -140,7 +143,8 @@ impl<'a> Header<'a> {
         found: &mut dyn FnMut(usize, &Tensor, usize) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let count = plan.tensors().count();
-        let (mut left, mut items) = (count.saturating_mul(prefixes.len()), self.items);
+        let wanted = |part| plan.tensors().filter(move |tensor| has_part(part, tensor)).count();
+        let (mut left, mut items) = ((0..prefixes.len()).map(wanted).sum::<usize>(), self.items);
         // Most files list tensors in the model's order: look from where the last was found.
         let mut tensors = plan.tensors().enumerate();
         while let Some(entry) = items.tensor()? {
@@ -153,7 +157,7 @@ impl<'a> Header<'a> {
                 tensors = plan.tensors().enumerate();
                 tensors.find(same)
             });
-            let Some((index, tensor)) = place else { continue };
+            let Some((index, tensor)) = place.filter(|(_, tensor)| has_part(part, tensor)) else { continue };
             let wrong = CheckpointError::Shape { tensor: part.saturating_mul(count).saturating_add(index) };
             if !entry.is_f32 || entry.rank != tensor.rank || entry.shape != tensor.shape {
                 return Err(wrong.into());
@@ -170,8 +174,11 @@ impl<'a> Header<'a> {
 
     /// Which tensor of the plan is missing.
     fn missing(&self, plan: &Plan, prefixes: &[&str]) -> Error {
-        let wanted = prefixes.iter().flat_map(|prefix| plan.tensors().map(move |tensor| (prefix, tensor)));
-        for (tensor, (prefix, wanted)) in wanted.enumerate() {
+        let all = prefixes.iter().enumerate();
+        let wanted = all.flat_map(|part| plan.tensors().map(move |tensor| (part, tensor))).enumerate();
+        for (tensor, ((_, prefix), wanted)) in
+            wanted.filter(|(_, ((part, _), tensor))| has_part(*part, tensor))
+        {
             let (mut items, mut found) = (self.items, false);
             while let Ok(Some(entry)) = items.tensor() {
                 found |= entry.name().after(prefix).is_some_and(|name| name.is(&wanted.name));

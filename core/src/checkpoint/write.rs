@@ -3,7 +3,7 @@
 
 use core::fmt::{self, Write};
 
-use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, metadata, prefixes};
+use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::decimal::{Hex, Number};
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::Plan;
@@ -70,8 +70,8 @@ fn header(
     }
     out.write_char('}')?;
     let mut begin = 0_usize;
-    for prefix in prefixes(plan, optimizer) {
-        for tensor in plan.tensors() {
+    for (part, prefix) in prefixes(plan, optimizer).iter().enumerate() {
+        for tensor in plan.tensors().filter(|tensor| has_part(part, tensor)) {
             let end = begin.saturating_add(tensor.len().saturating_mul(4));
             let [rows, columns, from, to] =
                 [tensor.shape[0], tensor.shape[1], begin, end].map(|number| Number(number as u64));
@@ -117,7 +117,8 @@ fn sizes(plan: &Plan, optimizer: bool, pairs: &[(&str, &str)]) -> Result<Sizes, 
     if header > LONGEST_HEADER || comparisons.saturating_mul(header as u64) > MOST_COMPARISONS {
         return Err(too_large);
     }
-    let numbers = plan.parameters.checked_add(if optimizer { plan.optimizer } else { 0 });
+    let all = plan.parameters.saturating_add(plan.frozen);
+    let numbers = all.checked_add(if optimizer { plan.optimizer } else { 0 });
     let data = numbers.and_then(|numbers| numbers.checked_mul(4));
     match data.and_then(|data| data.checked_add(8)?.checked_add(header)) {
         Some(total) => Ok(Sizes { header, total }),
@@ -146,6 +147,7 @@ impl<'a> Writing<'a> {
     /// As [`write()`], but for the length of a buffer.
     pub fn new(plan: &'a Plan, contents: &'a Contents<'a>) -> Result<Writing<'a>, Error> {
         exact_length("parameters", contents.parameters.len(), plan.parameters)?;
+        exact_length("frozen parameters", contents.frozen.len(), plan.frozen)?;
         if let Some(state) = contents.optimizer {
             exact_length("optimizer state", state.len(), plan.optimizer)?;
         }
@@ -188,7 +190,11 @@ impl<'a> Writing<'a> {
         for _ in 0..left {
             put(b" ")?;
         }
-        for numbers in [contents.parameters, contents.optimizer.unwrap_or_default()] {
+        let values = plan.tensors().map(|tensor| {
+            let all = if tensor.frozen { contents.frozen } else { contents.parameters };
+            all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
+        });
+        for numbers in values.chain([contents.optimizer.unwrap_or_default()]) {
             for numbers in numbers.chunks(PIECE / 4) {
                 let mut bytes = [0; PIECE];
                 for (place, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {

@@ -2,16 +2,17 @@
 //! them. It computes nothing with the numbers that lie there.
 //!
 //! All buffers are the caller's. [`Plan::new`] says how long each must be ([`Tensor`] tells of the parameters
-//! one by one); [`Parameters`], which serves gradients too, and the workspace cut them into named pieces,
-//! without copying.
+//! one by one); the model and the workspace cut them into named pieces, without copying.
 
+mod frozen;
 mod parameters;
 mod tensors;
 mod workspace;
 
 use core::fmt;
 
-pub use parameters::{Block, Cut, Linear, Norm, Parameters};
+pub use frozen::Frozen;
+pub(crate) use parameters::{Block, Cut, Norm, Parameters};
 pub(crate) use tensors::Group;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{LayerActivations, Workspace};
@@ -62,12 +63,16 @@ pub struct Options {
     /// Backward updates parameters as soon as it has made their gradients, which then need memory for some rows of one
     /// tensor only: the same bits, in one pass a step and without clipping ([`crate::Error::Fused`]).
     pub fused: bool,
+    /// What is not trained. Backward goes no further than the first tensor that is, and keeps no activations of blocks
+    /// before it.
+    pub frozen: Frozen,
 }
 
 impl Options {
-    /// `batch` sequences a pass, one thread, AdamW, all activations and gradients kept.
+    /// `batch` sequences a pass, one thread, AdamW, all activations and gradients kept, all tensors trained.
     pub const fn new(batch: usize) -> Options {
-        Options { batch, threads: 1, optimizer: OptimizerState::AdamW, recompute: false, fused: false }
+        let (optimizer, frozen) = (OptimizerState::AdamW, Frozen::NONE);
+        Options { batch, threads: 1, optimizer, recompute: false, fused: false, frozen }
     }
 }
 
@@ -87,8 +92,10 @@ pub struct Plan {
     pub config: Config,
     /// How it is trained.
     pub options: Options,
-    /// f32s: all parameters, in the order of [`Plan::tensors`], without gaps.
+    /// f32s: all parameters that are trained, in the order of [`Plan::tensors`], without gaps.
     pub parameters: usize,
+    /// f32s: all that are not ([`Options::frozen`]), likewise; only read, so that they may lie in flash.
+    pub frozen: usize,
     /// f32s: a gradient for each parameter, in the same order; with [`Options::fused`], for some rows of a tensor.
     pub gradients: usize,
     /// f32s: what the optimiser keeps (AdamW: all first moments, then all second moments).
@@ -180,11 +187,18 @@ impl Plan {
                 .add(checked(worker_scratch(config, n, machine)).times(options.threads)),
             None => Checked(None),
         };
-        let parameters = get!(parameters.elements("parameters"));
+        let all = get!(parameters.elements("parameters"));
+        let (frozen, _) = options.frozen.elements_and_first_trained(config);
+        let frozen = get!(frozen.elements("frozen parameters"));
+        if frozen == all {
+            return Err(Error::Zero { what: "trained parameters" });
+        }
+        let parameters = all - frozen;
         Ok(Plan {
             config: *config,
             options: *options,
             parameters,
+            frozen,
             gradients: if options.fused { fused_gradient(config, machine) } else { parameters },
             optimizer: get!(
                 checked(parameters).times(options.optimizer.per_parameter()).elements("optimizer state")
@@ -196,12 +210,12 @@ impl Plan {
         })
     }
 
-    /// The plan for the largest batch and the most threads, at most those of `options`, that trains in so many
-    /// bytes. More threads come before a larger batch, and each has a sequence. Where one sequence on one thread
-    /// needs more, activations are made again in backward ([`Options::recompute`]). None of it shows in the result:
-    /// `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
+    /// The fastest plan, with at most the batch and the threads of `options`, that trains in so many bytes: of those
+    /// that keep all activations and those that make them again in backward ([`Options::recompute`]), the one with the
+    /// fewest multiply-adds per thread, each thread with a sequence of its own; then the largest batch. None of it
+    /// shows in the result: `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
     ///
-    /// Where that does not do either, the update is fused into backward ([`Options::fused`]), with all sequences in one
+    /// Where none of them does, the update is fused into backward ([`Options::fused`]), with all sequences in one
     /// pass, since such a step is no more: the same result again, but without clipping.
     ///
     /// # Errors
@@ -209,7 +223,7 @@ impl Plan {
     pub fn fit(config: &Config, options: &Options, budget: usize) -> Result<Plan, Error> {
         let most = options.threads.min(options.batch);
         Plan::new(config, &Options { threads: most, ..*options })?;
-        let mut wanted = usize::MAX;
+        let (mut wanted, mut found) = (usize::MAX, None::<Plan>);
         for fused in [options.fused, true] {
             let fewest = if fused { options.batch } else { 1 };
             for recompute in [options.recompute, true] {
@@ -232,10 +246,24 @@ impl Plan {
                     let middle = batch.midpoint(beyond);
                     if fits(middle, threads) { batch = middle } else { beyond = middle }
                 }
-                return plan(batch, threads);
+                let plan = plan(batch, threads)?;
+                if found.is_none_or(|found| plan.is_faster_than(&found)) {
+                    found = Some(plan);
+                }
+            }
+            if let Some(found) = found {
+                return Ok(found);
             }
         }
         Err(Error::Budget { given: budget, wanted })
+    }
+
+    /// Whether a sequence has fewer multiply-adds per thread.
+    fn is_faster_than(&self, other: &Plan) -> bool {
+        let per_sequence =
+            |plan: &Plan| plan.multiply_adds().checked_div(plan.options.batch).unwrap_or(0) as u128;
+        per_sequence(self) * (other.options.threads as u128)
+            < per_sequence(other) * (self.options.threads as u128)
     }
 
     /// f32s: activations and scratch, which the caller hands over as one slice.
@@ -251,7 +279,7 @@ impl Plan {
 
     /// Every parameter tensor, in the order in which they lie.
     pub fn tensors(&self) -> Tensors {
-        Tensors::new(self.config)
+        Tensors::new(self.config, self.options.frozen)
     }
 
     /// The tensor of that name.
@@ -265,12 +293,10 @@ impl Plan {
         worker_scratch(&self.config, rows, Machine::HERE)
     }
 
-    /// Elements in one block's parameters.
-    pub(crate) const fn block(&self) -> usize {
-        match tensors_len(&Kind::BLOCK, &self.config).0 {
-            Some(n) => n,
-            None => 0,
-        }
+    /// How many blocks backward goes through.
+    pub(crate) const fn backward_layers(&self) -> usize {
+        let (_, first) = self.options.frozen.elements_and_first_trained(&self.config);
+        self.config.layers.saturating_sub(first)
     }
 
     /// Refuses a shape that exceeds the plan.
@@ -302,6 +328,9 @@ impl fmt::Display for Plan {
             writeln!(f, "{what:<12}{:>14} bytes", elements.saturating_mul(4))?;
         }
         writeln!(f, "{:<12}{:>14} bytes", "total", self.bytes())?;
+        if self.frozen > 0 {
+            writeln!(f, "{:<12}{:>14} bytes, only read, besides", "frozen", self.frozen.saturating_mul(4))?;
+        }
         if self.options.fused {
             writeln!(f, "{:<12} a step is one pass, without clipping", "fused")?;
         }

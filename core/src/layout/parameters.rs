@@ -1,10 +1,9 @@
-//! Cuts the parameters, or what has their layout, into named pieces.
+//! The parameters by name, those that are trained and those that are not.
 
-use super::Plan;
-use crate::config::Config;
+use super::{Group, Plan, Tensor};
 
 /// A slice from whose front pieces are taken.
-pub trait Cut: Sized {
+pub(crate) trait Cut: Sized {
     /// Takes `len` elements off the front; an empty piece where there are not so many.
     fn cut(&mut self, len: usize) -> Self;
 }
@@ -26,94 +25,80 @@ impl Cut for &mut [f32] {
 }
 
 /// A norm's parameters, each `[C]`; the bias is empty where the model has none.
-pub struct Norm<S> {
-    /// The factor of each column.
-    pub weight: S,
-    /// The summand of each column.
-    pub bias: S,
+pub(crate) struct Norm<'a> {
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
 }
 
-/// A product's parameters: weight `[in, out]`, bias `[out]` or empty.
-pub struct Linear<S> {
-    /// Row-major, `[in, out]` as in Hugging Face GPT-2's `Conv1D`.
-    pub weight: S,
-    /// Empty where the model has none.
-    pub bias: S,
+/// A product's parameters: weight `[in, out]` as in Hugging Face GPT-2's `Conv1D`, bias `[out]` or empty.
+pub(crate) struct Linear<'a> {
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
 }
 
-impl<'a> Linear<&'a [f32]> {
-    /// Weight and bias.
-    pub(crate) fn parts(&self) -> (&'a [f32], &'a [f32]) {
+impl<'a> Linear<'a> {
+    pub fn parts(&self) -> (&'a [f32], &'a [f32]) {
         (self.weight, self.bias)
     }
 }
 
-/// One block's parameters or gradients, by name.
-pub struct Block<S> {
-    /// Norm before attention.
-    pub ln_1: Norm<S>,
+/// One block's parameters, by name.
+pub(crate) struct Block<'a> {
+    pub ln_1: Norm<'a>,
     /// Query, key and value at once: `[C, 3C]`.
-    pub c_attn: Linear<S>,
-    /// The attention's projection: `[C, C]`.
-    pub attention_projection: Linear<S>,
-    /// Norm before the MLP.
-    pub ln_2: Norm<S>,
+    pub c_attn: Linear<'a>,
+    /// `[C, C]`.
+    pub attention_projection: Linear<'a>,
+    pub ln_2: Norm<'a>,
     /// Into the hidden width: `[C, F]`.
-    pub c_fc: Linear<S>,
+    pub c_fc: Linear<'a>,
     /// Back to the residual stream: `[F, C]`.
-    pub mlp_projection: Linear<S>,
+    pub mlp_projection: Linear<'a>,
 }
 
-impl<S: Cut> Block<S> {
-    /// Cuts one block's region.
-    pub fn new(mut region: S, config: &Config) -> Block<S> {
-        let (c, f) = (config.width, config.hidden);
-        let biases = |n: usize| if config.bias { n } else { 0 };
-        let norm = |s: &mut S| Norm { weight: s.cut(c), bias: s.cut(biases(c)) };
-        let linear = |s: &mut S, n: usize, m: usize| Linear { weight: s.cut(n * m), bias: s.cut(biases(m)) };
-        Block {
-            ln_1: norm(&mut region),
-            c_attn: linear(&mut region, c, 3 * c),
-            attention_projection: linear(&mut region, c, c),
-            ln_2: norm(&mut region),
-            c_fc: linear(&mut region, c, f),
-            mlp_projection: linear(&mut region, f, c),
-        }
-    }
-}
-
-/// All parameters (or all gradients) of a model, by name.
-pub struct Parameters<S> {
+/// All parameters of a model, by name.
+pub(crate) struct Parameters<'a> {
+    trained: &'a [f32],
+    frozen: &'a [f32],
     /// `wte`: `[V, C]`.
-    pub token_embedding: S,
+    pub token_embedding: &'a [f32],
     /// `wpe`: `[context, C]`.
-    pub position_embedding: S,
-    /// L blocks, one behind the other; [`Block::new`] cuts one.
-    pub blocks: S,
-    /// Norm before the head.
-    pub final_norm: Norm<S>,
-    /// `[V, C]`; empty where tied to the token embedding.
-    pub head: S,
-}
-
-impl<S: Cut> Parameters<S> {
-    /// Cuts a slice of exactly [`Plan::parameters`] elements.
-    pub(crate) fn new(mut region: S, plan: &Plan) -> Parameters<S> {
-        let config = &plan.config;
-        let c = config.width;
-        Parameters {
-            token_embedding: region.cut(config.vocab * c),
-            position_embedding: region.cut(config.context * c),
-            blocks: region.cut(plan.block() * config.layers),
-            final_norm: Norm { weight: region.cut(c), bias: region.cut(if config.bias { c } else { 0 }) },
-            head: region.cut(if config.tied { 0 } else { config.vocab * c }),
-        }
-    }
-}
-
-impl Parameters<&[f32]> {
+    pub position_embedding: &'a [f32],
+    /// Before the head.
+    pub final_norm: Norm<'a>,
     /// The head's matrix, tied or not: `[V, C]`.
-    pub fn head_matrix(&self) -> &[f32] {
-        if self.head.is_empty() { self.token_embedding } else { self.head }
+    pub head: &'a [f32],
+}
+
+impl<'a> Parameters<'a> {
+    /// From slices of exactly [`Plan::parameters`] and [`Plan::frozen`] elements.
+    pub fn new(trained: &'a [f32], frozen: &'a [f32], plan: &Plan) -> Parameters<'a> {
+        let of = |tensor| values(trained, frozen, tensor);
+        let [token_embedding, position_embedding, ..] = plan.group(Group::Embedding).map(of);
+        let [weight, bias, head, ..] = plan.group(Group::Head).map(of);
+        let head = if plan.config.tied { token_embedding } else { head };
+        let final_norm = Norm { weight, bias };
+        Parameters { trained, frozen, token_embedding, position_embedding, final_norm, head }
     }
+
+    /// A block's.
+    pub fn block(&self, plan: &Plan, layer: usize) -> Block<'a> {
+        let of = |tensor| values(self.trained, self.frozen, tensor);
+        let half = |group| {
+            let [norm, norm_bias, first, first_bias, second, second_bias] = plan.group(group).map(of);
+            let linear = |weight, bias| Linear { weight, bias };
+            let norm = Norm { weight: norm, bias: norm_bias };
+            (norm, linear(first, first_bias), linear(second, second_bias))
+        };
+        let (ln_1, c_attn, attention_projection) = half(Group::Attention { layer });
+        let (ln_2, c_fc, mlp_projection) = half(Group::Mlp { layer });
+        Block { ln_1, c_attn, attention_projection, ln_2, c_fc, mlp_projection }
+    }
+}
+
+/// A tensor's values, wherever they lie; none of a tensor that the model has not.
+fn values<'a>(trained: &'a [f32], frozen: &'a [f32], tensor: Option<Tensor>) -> &'a [f32] {
+    let Some(tensor) = tensor else { return &[] };
+    let all = if tensor.frozen { frozen } else { trained };
+    all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use super::{Checked, Plan, checked};
+use super::{Checked, Frozen, Plan, checked};
 use crate::config::Config;
 use crate::decimal::Number;
 
@@ -15,8 +15,10 @@ pub struct Tensor {
     pub rank: usize,
     /// The shape; a vector has its length in `shape[0]` and 1 in `shape[1]`.
     pub shape: [usize; 2],
-    /// Where it begins in the parameters, in elements.
+    /// Where it begins in the parameters, or among the frozen ones, in elements.
     pub offset: usize,
+    /// Whether it is not trained: see [`crate::Options::frozen`].
+    pub frozen: bool,
 }
 
 impl Tensor {
@@ -82,8 +84,25 @@ impl Kind {
     ];
     pub(super) const AFTER: [Kind; 3] = [Kind::FinalNormWeight, Kind::FinalNormBias, Kind::Head];
 
+    /// The kind and the layer of the tensor at a place of a model that has all kinds; of those before and after the
+    /// blocks, the layers are 0 and the number of layers.
+    pub(super) const fn at(place: usize, layers: usize) -> Option<(Kind, usize)> {
+        let (before, per_block) = (Kind::BEFORE.len(), Kind::BLOCK.len());
+        let after = before + per_block * layers;
+        if place < before {
+            Some((Kind::BEFORE[place], 0))
+        } else if place < after {
+            let i = place - before;
+            Some((Kind::BLOCK[i % per_block], i / per_block))
+        } else if place - after < Kind::AFTER.len() {
+            Some((Kind::AFTER[place - after], layers))
+        } else {
+            None
+        }
+    }
+
     /// Rank and shape; rank 0 where the configuration has no such tensor.
-    const fn shape(self, config: &Config) -> (usize, [usize; 2]) {
+    pub(super) const fn shape(self, config: &Config) -> (usize, [usize; 2]) {
         let (v, c, f) = (config.vocab, config.width, config.hidden);
         let bias_rank = config.bias as usize;
         match self {
@@ -129,7 +148,7 @@ impl Kind {
 }
 
 /// Tensors whose gradients one stage of backward makes ready.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Group {
     Embedding,
     Attention { layer: usize },
@@ -154,30 +173,32 @@ impl Group {
 }
 
 impl Plan {
-    /// The tensors of a group, one behind the other, each in its place whether the model has those before it or not.
+    /// The tensors of a group, each in its place whether the model has those before it or not.
     pub(crate) fn group(&self, group: Group) -> [Option<Tensor>; Group::MOST] {
         let config = &self.config;
-        let len = |kinds: &[Kind]| tensors_len(kinds, config).0.unwrap_or(0);
-        let before = len(&Kind::BEFORE);
-        let (layer, mut offset) = match group {
-            Group::Embedding => (0, 0),
-            Group::Attention { layer } => (layer, before + layer * self.block()),
-            Group::Mlp { layer } => {
-                let attention = len(Group::Attention { layer }.kinds());
-                (layer, before + layer * self.block() + attention)
-            }
-            Group::Head => (0, before + config.layers * self.block()),
+        let before = Kind::BEFORE.len();
+        let block = |layer: usize| before + layer * Kind::BLOCK.len();
+        let first = match group {
+            Group::Embedding => 0,
+            Group::Attention { layer } => block(layer),
+            Group::Mlp { layer } => block(layer) + Group::MOST,
+            Group::Head => block(config.layers),
         };
-        let mut tensors = [None; Group::MOST];
-        for (place, kind) in tensors.iter_mut().zip(group.kinds()) {
-            let (rank, shape) = kind.shape(config);
-            if rank > 0 {
-                let tensor = Tensor { name: TensorName { kind: *kind, layer }, rank, shape, offset };
-                offset += tensor.len();
-                *place = Some(tensor);
+        let mut tensors = Tensors::at(config, &self.options.frozen, first);
+        let mut found = [None; Group::MOST];
+        for (place, kind) in found.iter_mut().zip(group.kinds()) {
+            if kind.shape(config).0 > 0 {
+                *place = tensors.next();
             }
         }
-        tensors
+        found
+    }
+
+    /// The group of the first tensor that is trained: backward goes no further.
+    pub(crate) fn first_trained(&self) -> Option<Group> {
+        let TensorName { kind, layer } = self.tensors().find(|tensor| !tensor.frozen)?.name;
+        let groups = [Group::Embedding, Group::Attention { layer }, Group::Mlp { layer }, Group::Head];
+        groups.into_iter().find(|group| group.kinds().contains(&kind))
     }
 }
 
@@ -239,13 +260,38 @@ pub(super) const fn tensors_len(kinds: &[Kind], config: &Config) -> Checked {
 #[derive(Clone, Debug)]
 pub struct Tensors {
     config: Config,
-    index: usize,
-    offset: usize,
+    frozen: Frozen,
+    /// The place of the next in a model that has all kinds.
+    place: usize,
+    number: usize,
+    /// Where the next begins, if it is trained, and if it is not.
+    offsets: [usize; 2],
 }
 
 impl Tensors {
-    pub(super) fn new(config: Config) -> Tensors {
-        Tensors { config, index: 0, offset: 0 }
+    pub(super) fn new(config: Config, frozen: Frozen) -> Tensors {
+        Tensors { config, frozen, place: 0, number: 0, offsets: [0; 2] }
+    }
+
+    /// From a place on: that of a group's first tensor.
+    fn at(config: &Config, frozen: &Frozen, place: usize) -> Tensors {
+        let mut tensors = Tensors::new(*config, *frozen);
+        if frozen.is_none() {
+            // Quickly: nothing depends on which tensors come before.
+            let len = |kinds: &[Kind]| tensors_len(kinds, config).0.unwrap_or(0);
+            let blocks = place.saturating_sub(Kind::BEFORE.len());
+            let (whole, rest) = (blocks / Kind::BLOCK.len(), blocks % Kind::BLOCK.len());
+            if place > 0 {
+                let part = Kind::BLOCK.get(..rest).unwrap_or_default();
+                tensors.offsets[0] = len(&Kind::BEFORE) + whole * len(&Kind::BLOCK) + len(part);
+            }
+            tensors.place = place;
+        } else {
+            while tensors.place < place {
+                tensors.next();
+            }
+        }
+        tensors
     }
 }
 
@@ -254,23 +300,18 @@ impl Iterator for Tensors {
 
     fn next(&mut self) -> Option<Tensor> {
         loop {
-            let (before, per_block) = (Kind::BEFORE.len(), Kind::BLOCK.len());
-            let after = before + per_block * self.config.layers;
-            let (kind, layer) = if self.index < before {
-                (Kind::BEFORE.get(self.index)?, 0)
-            } else if self.index < after {
-                let i = self.index - before;
-                (Kind::BLOCK.get(i % per_block)?, i / per_block)
-            } else {
-                (Kind::AFTER.get(self.index - after)?, 0)
-            };
-            self.index += 1;
+            let (kind, layer) = Kind::at(self.place, self.config.layers)?;
+            self.place += 1;
             let (rank, shape) = kind.shape(&self.config);
             if rank == 0 {
                 continue;
             }
-            let tensor = Tensor { name: TensorName { kind: *kind, layer }, rank, shape, offset: self.offset };
-            self.offset = self.offset.wrapping_add(tensor.len());
+            let frozen = self.frozen.has(self.number);
+            self.number += 1;
+            let [trained, not] = &mut self.offsets;
+            let end = if frozen { not } else { trained };
+            let tensor = Tensor { name: TensorName { kind, layer }, rank, shape, offset: *end, frozen };
+            *end = end.wrapping_add(tensor.len());
             return Some(tensor);
         }
     }

@@ -41,12 +41,15 @@ impl<'a> LayerActivations<'a> {
     }
 }
 
-/// For how many blocks activations are kept: for all, or for the one that forward or backward is at.
+/// For how many blocks activations are kept: for all that backward goes through, or for the one that forward or backward
+/// is at. They are the last ones; those before share the first's place.
 pub(super) const fn kept_layers(config: &Config, options: &Options) -> usize {
-    if options.recompute { 1 } else { config.layers }
+    let (_, first_trained) = options.frozen.elements_and_first_trained(config);
+    let backward = config.layers.saturating_sub(first_trained);
+    if options.recompute || backward == 0 { 1 } else { backward }
 }
 
-/// The activations of every block, or one place for all.
+/// The activations of the last blocks, and a place for the others.
 pub(crate) struct Layers<'a> {
     region: &'a mut [f32],
     kept: usize,
@@ -56,7 +59,7 @@ impl<'a> Layers<'a> {
     /// The place of block `layer`'s activations.
     pub fn of(&mut self, layer: usize, config: &Config, rows: usize) -> LayerActivations<'_> {
         let per_layer = self.region.len().checked_div(self.kept).unwrap_or(0);
-        let first = layer.min(self.kept.saturating_sub(1)) * per_layer;
+        let first = layer.saturating_sub(config.layers.saturating_sub(self.kept)) * per_layer;
         let region = self.region.get_mut(first..first + per_layer).unwrap_or_default();
         LayerActivations::new(region, config, rows)
     }
@@ -70,71 +73,115 @@ impl<'a> Layers<'a> {
     }
 }
 
-/// x before each block and after the last, and x between the halves of every block, or of one.
+/// x before each block and after the last, and x between the halves of the last blocks. The last x has the place
+/// of what enters a residual branch backward: nothing looks at it any more when backward comes to the blocks.
 pub(crate) struct Residual<'a> {
-    x: &'a mut [f32],      // [L + 1][R, C]
-    middle: &'a mut [f32], // [L or 1][R, C]
-    kept: usize,
-    len: usize, // R * C
+    x: &'a mut [f32],      // [L][R, C]
+    middle: &'a mut [f32], // [kept][R, C]
+    branch: &'a mut [f32], // [R, C]: the last x, then d_branch
+    skipped: usize,        // L - kept
+    len: usize,            // R * C
 }
 
 impl Residual<'_> {
-    /// x before block `layer`; after the last, where `layer` is their number.
-    pub fn x(&self, layer: usize) -> &[f32] {
-        self.x.get(layer * self.len..(layer + 1) * self.len).unwrap_or_default()
+    /// x before the first block.
+    pub fn first_mut(&mut self) -> &mut [f32] {
+        self.x.get_mut(..self.len).unwrap_or_default()
     }
 
-    pub fn x_mut(&mut self, layer: usize) -> &mut [f32] {
-        self.x.get_mut(layer * self.len..(layer + 1) * self.len).unwrap_or_default()
+    /// x after the last block, in forward and in the head's backward.
+    pub fn last(&self) -> &[f32] {
+        self.branch
     }
 
     fn middle_at(&self, layer: usize) -> usize {
-        layer.min(self.kept.saturating_sub(1)) * self.len
-    }
-
-    /// Between the halves of block `layer`.
-    pub fn middle(&self, layer: usize) -> &[f32] {
-        let first = self.middle_at(layer);
-        self.middle.get(first..first + self.len).unwrap_or_default()
+        layer.saturating_sub(self.skipped) * self.len
     }
 
     /// Before block `layer`, between its halves, and after it.
     pub fn of(&mut self, layer: usize) -> (&[f32], &mut [f32], &mut [f32]) {
         let first = self.middle_at(layer);
         let middle = self.middle.get_mut(first..first + self.len).unwrap_or_default();
-        let mut x = self.x.get_mut(layer * self.len..(layer + 2) * self.len).unwrap_or_default();
+        let mut x = self.x.get_mut(layer * self.len..).unwrap_or_default();
         let before = x.cut(self.len);
-        (before, middle, x)
+        (before, middle, if x.is_empty() { self.branch } else { x.cut(self.len) })
+    }
+
+    /// Before block `layer`, between its halves, and d_branch.
+    pub fn backward(&mut self, layer: usize) -> (&[f32], &[f32], &mut [f32]) {
+        let first = self.middle_at(layer);
+        let middle = self.middle.get(first..first + self.len).unwrap_or_default();
+        let x = self.x.get(layer * self.len..(layer + 1) * self.len).unwrap_or_default();
+        (x, middle, self.branch)
     }
 }
 
 pub(super) const fn residual_elements_per_row(config: &Config, options: &Options) -> Checked {
-    checked(config.width).times(config.layers + 1 + kept_layers(config, options))
+    checked(config.width).times(config.layers + kept_layers(config, options))
+}
+
+/// The last norm's output and the logits. They stay to the end where the head is tied, and have the place of a block's
+/// intermediate results where it is not.
+const fn head_elements_per_row(config: &Config) -> Checked {
+    checked(config.width).add(checked(config.vocab))
 }
 
 pub(super) const fn tail_elements_per_row(config: &Config) -> Checked {
-    checked(3).add(checked(config.width)).add(checked(config.vocab))
+    let head = if config.tied { head_elements_per_row(config) } else { Checked::ZERO };
+    checked(3).add(head)
 }
 
 pub(super) const fn scratch_elements_per_row(config: &Config) -> Checked {
-    checked(config.width).times(4).add(checked(max(config.hidden, 3 * config.width)))
+    checked(config.width).times(4).add(checked(wide(config)))
+}
+
+/// The width of a block's widest intermediate result, or what else has its place.
+const fn wide(config: &Config) -> usize {
+    let block = max(config.hidden, 3 * config.width);
+    if config.tied { block } else { max(block, config.width + config.vocab) }
+}
+
+/// What the head is made of and makes, and what the halves of blocks hold in between: in one place where the head is not
+/// tied, since nothing of it is looked at then once its own backward is done.
+pub(crate) struct Intermediate<'a> {
+    head: &'a mut [f32], // [R, C] and [R, V], or empty
+    wide: &'a mut [f32],
+    normed: usize, // R * C
+    logits: usize, // R * V
+}
+
+impl<'a> Intermediate<'a> {
+    /// [`Intermediate::head`]'s logits.
+    pub fn into_logits(self) -> &'a mut [f32] {
+        let mut both = if self.head.is_empty() { self.wide } else { self.head };
+        both.cut(self.normed);
+        both.cut(self.logits)
+    }
+
+    /// The last norm's output `[R, C]`, and the logits `[R, V]`; their gradient after the loss.
+    pub fn head(&mut self) -> (&mut [f32], &mut [f32]) {
+        let mut both = if self.head.is_empty() { &mut *self.wide } else { &mut *self.head };
+        (both.cut(self.normed), both.cut(self.logits))
+    }
+
+    /// So many elements for half a block.
+    pub fn wide(&mut self, len: usize) -> &mut [f32] {
+        self.wide.get_mut(..len).unwrap_or_default()
+    }
 }
 
 /// The workspace, cut for one pass of R rows.
 pub(crate) struct Workspace<'a> {
     pub residual: Residual<'a>,
     pub layers: Layers<'a>,
-    pub final_mean: &'a mut [f32],   // [R]
-    pub final_rstd: &'a mut [f32],   // [R]
-    pub final_normed: &'a mut [f32], // [R, C]
-    pub losses: &'a mut [f32],       // [R]
-    pub logits: &'a mut [f32],       // [R, V]; their gradient after the loss
-    pub d_residual: &'a mut [f32],   // [R, C]
-    pub d_branch: &'a mut [f32],     // [R, C]
-    pub normed: &'a mut [f32],       // [R, C]
-    pub d_normed: &'a mut [f32],     // [R, C]
-    pub wide: &'a mut [f32],         // [R, max(F, 3C)]
-    pub workers: &'a mut [f32],      // [threads, worker_scratch]
+    pub final_mean: &'a mut [f32], // [R]
+    pub final_rstd: &'a mut [f32], // [R]
+    pub losses: &'a mut [f32],     // [R]
+    pub d_residual: &'a mut [f32], // [R, C]
+    pub normed: &'a mut [f32],     // [R, C]
+    pub d_normed: &'a mut [f32],   // [R, C]
+    pub intermediate: Intermediate<'a>,
+    pub workers: &'a mut [f32], // [threads, worker_scratch]
 }
 
 impl<'a> Workspace<'a> {
@@ -148,22 +195,25 @@ impl<'a> Workspace<'a> {
         let kept = kept_layers(config, &plan.options);
         Ok(Workspace {
             residual: Residual {
-                x: region.cut((config.layers + 1) * rows * c),
+                x: region.cut(config.layers * rows * c),
                 middle: region.cut(kept * rows * c),
-                kept,
+                branch: region.cut(rows * c),
+                skipped: config.layers.saturating_sub(kept),
                 len: rows * c,
             },
             layers: Layers { region: region.cut(kept * layer), kept },
             final_mean: region.cut(rows),
             final_rstd: region.cut(rows),
-            final_normed: region.cut(rows * c),
             losses: region.cut(rows),
-            logits: region.cut(rows * config.vocab),
             d_residual: region.cut(rows * c),
-            d_branch: region.cut(rows * c),
             normed: region.cut(rows * c),
             d_normed: region.cut(rows * c),
-            wide: region.cut(rows * max(config.hidden, 3 * c)),
+            intermediate: Intermediate {
+                head: region.cut(if config.tied { rows * (c + config.vocab) } else { 0 }),
+                wide: region.cut(rows * wide(config)),
+                normed: rows * c,
+                logits: rows * config.vocab,
+            },
             workers: region.cut(plan.options.threads * plan.worker_scratch()),
         })
     }

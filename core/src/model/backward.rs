@@ -4,8 +4,8 @@ use core::iter::once;
 use core::ops::Range;
 
 use super::forward::Extent;
-use super::{Masks, Pass, part};
-use crate::layout::{Block, LayerActivations, Norm, Parameters, Plan, Workspace};
+use super::{Pass, part};
+use crate::layout::{LayerActivations, Norm, Parameters, Plan, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
@@ -36,7 +36,7 @@ pub enum Backward {
 }
 
 impl Backward {
-    /// A whole pass, as the plan has it.
+    /// A whole pass, as the plan has it: to the first tensor that is trained.
     pub fn all(plan: &Plan) -> impl Iterator<Item = Backward> + use<> {
         let (layers, recompute) = (plan.config.layers, plan.options.recompute);
         let blocks = (0..layers).rev().flat_map(move |layer| {
@@ -44,14 +44,16 @@ impl Backward {
             let again = (recompute && layer + 1 < layers).then_some(Backward::Recompute { layer });
             again.into_iter().chain([Backward::Mlp { layer }, Backward::Attention { layer }])
         });
-        once(Backward::Head).chain(blocks).chain(once(Backward::Embedding))
+        let all = once(Backward::Head).chain(blocks).chain(once(Backward::Embedding));
+        let (last, mut done) = (plan.first_trained(), false);
+        all.take_while(move |stage| !core::mem::replace(&mut done, stage.group() == last))
     }
 }
 
 impl Pass<'_> {
     /// The gradients of activations, and all else that those of the stage's parameters are made of.
     pub(super) fn backward_stage(&self, stage: Backward, workspace: &mut Workspace<'_>) {
-        let parameters = Parameters::new(self.parameters, self.plan);
+        let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
         match stage {
             Backward::Head => self.head_backward(&parameters, workspace),
             Backward::Recompute { layer } => self.block(layer, &parameters, workspace, Extent::Activations),
@@ -61,14 +63,15 @@ impl Pass<'_> {
         }
     }
 
-    fn head_backward(&self, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
+    fn head_backward(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c, v) = (self.rows(), config.width, config.vocab);
-        let d_logits = Matrix::new(workspace.logits, v);
-        let head = Matrix::new(parameters.head_matrix(), c);
+        let (_, d_logits) = workspace.intermediate.head();
+        let d_logits = Matrix::new(d_logits, v);
+        let head = Matrix::new(parameters.head, c);
         let d_normed = (&mut *workspace.d_normed, c);
         self.product(d_normed, Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head, workspace.workers);
-        let x = workspace.residual.x(config.layers);
+        let x = workspace.residual.last();
         let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
         workspace.d_residual.fill(0.0);
         let d_residual = (&mut *workspace.d_residual, c);
@@ -88,21 +91,21 @@ impl Pass<'_> {
     }
 
     /// Back through the MLP half of a block, by sequence.
-    fn mlp_backward(&self, layer: usize, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
+    fn mlp_backward(&self, layer: usize, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, f) = (config.width, config.hidden);
-        let (block, masks) = self.block_and_masks(layer, parameters);
-        let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
+        let (block, masks) = (parameters.block(self.plan, layer), self.masks(layer));
+        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
             workspace;
         let activations = layers.of(layer, config, rows_all);
-        let middle = residual.middle(layer);
+        let (_, middle, d_branch) = residual.backward(layer);
 
-        let activated = wide.get_mut(..rows_all * f).unwrap_or_default();
+        let activated = intermediate.wide(rows_all * f);
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
         let buffers = [
             (&mut **d_residual, c),
-            (&mut **d_branch, c),
+            (&mut *d_branch, c),
             (&mut **normed, c),
             (&mut **d_normed, c),
             (&mut *activated, f),
@@ -132,28 +135,23 @@ impl Pass<'_> {
     }
 
     /// Back through the attention half of a block, likewise.
-    fn attention_backward(
-        &self,
-        layer: usize,
-        parameters: &Parameters<&[f32]>,
-        workspace: &mut Workspace<'_>,
-    ) {
+    fn attention_backward(&self, layer: usize, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, h) = (config.width, config.heads);
-        let (block, masks) = self.block_and_masks(layer, parameters);
-        let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
+        let (block, masks) = (parameters.block(self.plan, layer), self.masks(layer));
+        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
             workspace;
         let activations = layers.of(layer, config, rows_all);
-        let x = residual.x(layer);
+        let (x, _, d_branch) = residual.backward(layer);
 
-        let d_qkv = wide.get_mut(..rows_all * 3 * c).unwrap_or_default();
+        let d_qkv = intermediate.wide(rows_all * 3 * c);
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
         let LayerActivations { qkv, attention_stats, attended, .. } = activations;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
         let buffers = [
             (&mut **d_residual, c),
-            (&mut **d_branch, c),
+            (&mut *d_branch, c),
             (&mut **normed, c),
             (&mut **d_normed, c),
             (&mut *d_qkv, 3 * c),
@@ -186,16 +184,6 @@ impl Pass<'_> {
         });
     }
 
-    /// A block's parameters and its dropout.
-    fn block_and_masks<'p>(
-        &self,
-        layer: usize,
-        parameters: &Parameters<&'p [f32]>,
-    ) -> (Block<&'p [f32]>, Masks) {
-        let blocks = part(parameters.blocks, &(layer..layer + 1), self.plan.block());
-        (Block::new(blocks, &self.plan.config), self.masks(layer))
-    }
-
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
         let mask = self.embedding_mask();
@@ -224,7 +212,7 @@ impl Pass<'_> {
 
 fn norm_backward(
     pass: &Pass<'_>,
-    norm: &Norm<&[f32]>,
+    norm: &Norm<'_>,
     d_x: &mut [f32],
     d_y: &[f32],
     x: &[f32],

@@ -3,7 +3,7 @@
 use core::iter::once;
 
 use super::{Pass, part};
-use crate::layout::{Block, Norm, Parameters, Workspace};
+use crate::layout::{Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 
@@ -46,7 +46,7 @@ impl Pass<'_> {
     }
 
     pub(super) fn forward_stage(&self, stage: Forward, workspace: &mut Workspace<'_>) {
-        let parameters = Parameters::new(self.parameters, self.plan);
+        let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
         match stage {
             Forward::Embedding => self.embedding(&parameters, workspace),
             Forward::Block { layer } => self.block(layer, &parameters, workspace, Extent::Whole),
@@ -55,9 +55,9 @@ impl Pass<'_> {
     }
 
     /// x = dropout(token embedding + position embedding).
-    fn embedding(&self, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
+    fn embedding(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
-        let x = workspace.residual.x_mut(0);
+        let x = workspace.residual.first_mut();
         let mask = self.embedding_mask();
         self.by_sequence([(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
@@ -74,14 +74,14 @@ impl Pass<'_> {
     pub(super) fn block(
         &self,
         layer: usize,
-        parameters: &Parameters<&[f32]>,
+        parameters: &Parameters<'_>,
         workspace: &mut Workspace<'_>,
         extent: Extent,
     ) {
         let config = &self.plan.config;
         let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, f, h) = (config.width, config.hidden, config.heads);
-        let block = Block::new(part(parameters.blocks, &(layer..layer + 1), self.plan.block()), config);
+        let block = parameters.block(self.plan, layer);
         let masks = self.masks(layer);
         let activations = workspace.layers.of(layer, config, self.rows());
         let (x, middle, out) = workspace.residual.of(layer);
@@ -89,7 +89,7 @@ impl Pass<'_> {
             (middle, c),
             (out, c),
             (&mut *workspace.normed, c),
-            (&mut *workspace.wide, f.max(3 * c)),
+            (workspace.intermediate.wide(self.rows() * f), f),
             (activations.ln_1_mean, 1),
             (activations.ln_1_rstd, 1),
             (activations.qkv, 3 * c),
@@ -101,8 +101,20 @@ impl Pass<'_> {
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
         self.by_sequence_with(workspace.workers, buffers, work, |range, buffers, scratch| {
-            let [middle, out, normed, wide, mean_1, rstd_1, qkv, stats, attended, mean_2, rstd_2, hidden] =
-                buffers;
+            let [
+                middle,
+                out,
+                normed,
+                activated,
+                mean_1,
+                rstd_1,
+                qkv,
+                stats,
+                attended,
+                mean_2,
+                rstd_2,
+                hidden,
+            ] = buffers;
             let x = part(x, &range, t * c);
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
@@ -128,7 +140,6 @@ impl Pass<'_> {
             if extent == Extent::Activations {
                 return;
             }
-            let activated = wide.get_mut(..m * f).unwrap_or_default();
             gelu::activate(simd, activated, hidden, config.activation);
             linear::forward_trusted(
                 simd,
@@ -146,30 +157,28 @@ impl Pass<'_> {
     }
 
     /// logits = norm(x) head^T.
-    fn head(&self, parameters: &Parameters<&[f32]>, workspace: &mut Workspace<'_>) {
+    fn head(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c) = (self.rows(), config.width);
         let norm = &parameters.final_norm;
-        let x = workspace.residual.x(config.layers);
-        let buffers = [
-            (&mut *workspace.final_mean, 1),
-            (&mut *workspace.final_rstd, 1),
-            (&mut *workspace.final_normed, c),
-        ];
+        let x = workspace.residual.last();
+        let (final_normed, logits) = workspace.intermediate.head();
+        let buffers =
+            [(&mut *workspace.final_mean, 1), (&mut *workspace.final_rstd, 1), (&mut *final_normed, c)];
         self.by_sequence(buffers, rows * c, |range, [mean, rstd, normed]| {
             norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
         });
-        let head = Matrix::new(parameters.head_matrix(), c).transposed();
-        let logits = (&mut *workspace.logits, config.vocab);
+        let head = Matrix::new(parameters.head, c).transposed();
+        let logits = (logits, config.vocab);
         let size = Size { m: rows, n: config.vocab, k: c };
-        let normed = Matrix::new(workspace.final_normed, c);
+        let normed = Matrix::new(final_normed, c);
         self.product(logits, size, Start::Zero, normed, head, workspace.workers);
     }
 }
 
 fn norm_forward(
     pass: &Pass<'_>,
-    norm: &Norm<&[f32]>,
+    norm: &Norm<'_>,
     y: &mut [f32],
     mean: &mut [f32],
     rstd: &mut [f32],

@@ -47,7 +47,7 @@ struct Head<'a> {
 
 impl Backward {
     /// The tensors whose gradients the stage makes ready.
-    fn group(self) -> Option<Group> {
+    pub(super) fn group(self) -> Option<Group> {
         match self {
             Backward::Head => Some(Group::Head),
             Backward::Recompute { .. } => None,
@@ -69,7 +69,7 @@ impl Pass<'_> {
         workspace: &mut Workspace<'_>,
     ) {
         let Some(group) = stage.group() else { return };
-        let tensors = self.plan.group(group);
+        let tensors = self.plan.group(group).map(|tensor| tensor.filter(|tensor| !tensor.frozen));
         let (sources, workers) = self.sources(stage, workspace);
         let first = tensors.iter().flatten().next().map_or(0, |tensor| tensor.offset);
         let mut rest = gradients.get_mut(first..).unwrap_or_default();
@@ -105,6 +105,9 @@ impl Pass<'_> {
         let (sources, workers) = self.sources(stage, &mut workspace);
         for (place, tensor) in self.plan.group(group).iter().enumerate() {
             let (Some(tensor), Some(source)) = (tensor, sources.get(place / 2)) else { continue };
+            if tensor.frozen {
+                continue;
+            }
             let is_second = place % 2 == 1;
             let [rows, columns] = tensor.shape;
             let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
@@ -139,32 +142,36 @@ impl Pass<'_> {
     ) -> ([Source<'w>; Group::MOST / 2], &'w mut [f32]) {
         let config = &self.plan.config;
         let (c, f, v, all) = (config.width, config.hidden, config.vocab, self.rows());
-        let Workspace { residual, layers, d_residual, d_branch, normed, d_normed, wide, workers, .. } =
+        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
             workspace;
-        let Workspace { final_mean, final_rstd, final_normed, logits, .. } = workspace;
-        let (d_branch, normed, d_normed, logits) = (&**d_branch, &**normed, &**d_normed, &**logits);
+        let Workspace { final_mean, final_rstd, .. } = workspace;
+        let (normed, d_normed) = (&**normed, &**d_normed);
         let norm = |x, mean, rstd| Source::Norm { x, d_y: d_normed, mean, rstd };
         let affine = |x, from, d_y, to| Source::Affine { x, from, d_y, to };
         let none = Source::None;
         let sources = match stage {
             Backward::Head => {
-                let x = residual.x(config.layers);
-                [norm(x, final_mean, final_rstd), affine(logits, v, final_normed, c), none]
+                let (final_normed, logits) = intermediate.head();
+                [norm(residual.last(), final_mean, final_rstd), affine(logits, v, final_normed, c), none]
             }
             Backward::Mlp { layer } => {
                 let LayerActivations { ln_2_mean, ln_2_rstd, hidden, .. } = layers.of(layer, config, all);
-                let activated = wide.get(..all * f).unwrap_or_default();
-                let ln_2 = norm(residual.middle(layer), ln_2_mean, ln_2_rstd);
-                [ln_2, affine(normed, c, hidden, f), affine(activated, f, d_branch, c)]
+                let (_, middle, d_branch) = residual.backward(layer);
+                let ln_2 = norm(middle, ln_2_mean, ln_2_rstd);
+                [ln_2, affine(normed, c, hidden, f), affine(intermediate.wide(all * f), f, d_branch, c)]
             }
             Backward::Attention { layer } => {
                 let LayerActivations { ln_1_mean, ln_1_rstd, attended, .. } = layers.of(layer, config, all);
-                let d_qkv = wide.get(..all * 3 * c).unwrap_or_default();
-                let ln_1 = norm(residual.x(layer), ln_1_mean, ln_1_rstd);
+                let (x, _, d_branch) = residual.backward(layer);
+                let ln_1 = norm(x, ln_1_mean, ln_1_rstd);
+                let d_qkv = intermediate.wide(all * 3 * c);
                 [ln_1, affine(normed, c, d_qkv, 3 * c), affine(attended, c, d_branch, c)]
             }
             Backward::Embedding => {
-                let head = config.tied.then_some(Head { d_logits: logits, normed: final_normed });
+                let head = config.tied.then(|| {
+                    let (normed, d_logits) = intermediate.head();
+                    Head { d_logits, normed }
+                });
                 [Source::Embeddings { d_x: d_residual, head }, none, none]
             }
             Backward::Recompute { .. } => [none; 3],

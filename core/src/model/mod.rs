@@ -76,6 +76,8 @@ pub struct Pass<'a> {
     pub plan: &'a Plan,
     /// Exactly [`Plan::parameters`] elements.
     pub parameters: &'a [f32],
+    /// Exactly [`Plan::frozen`] elements.
+    pub frozen: &'a [f32],
     /// B rows of T tokens, each in `0..vocab`.
     pub tokens: &'a [i32],
     /// B and T; at most the plan's batch and the context.
@@ -114,7 +116,8 @@ impl Pass<'_> {
         let mut workspace = self.check(workspace)?;
         self.forward_trusted(&mut workspace);
         let vocab = self.plan.config.vocab;
-        let Workspace { losses, logits, .. } = workspace;
+        let Workspace { losses, mut intermediate, .. } = workspace;
+        let (_, logits) = intermediate.head();
         self.by_sequence([(losses, 1), (logits, vocab)], self.rows() * vocab, |range, [losses, logits]| {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::losses_of_rows(self.compute.simd, losses, logits, targets, vocab);
@@ -146,6 +149,7 @@ impl Pass<'_> {
 
     fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
         exact_length("parameters", self.parameters.len(), self.plan.parameters)?;
+        exact_length("frozen parameters", self.frozen.len(), self.plan.frozen)?;
         let workspace = Workspace::new(workspace, self.plan, self.shape)?;
         exact_length("tokens", self.tokens.len(), self.rows())?;
         embedding::check_tokens(self.tokens, self.plan.config.vocab)?;
@@ -260,7 +264,7 @@ impl Pass<'_> {
 
 /// The logits `[R, V]` that [`Pass::forward`] left in the workspace.
 pub fn logits<'w>(plan: &Plan, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
-    Ok(Workspace::new(workspace, plan, shape)?.logits)
+    Ok(Workspace::new(workspace, plan, shape)?.intermediate.into_logits())
 }
 
 /// The queries, keys and values `[R, 3C]` of one block that [`Pass::forward`] left in the workspace: for each

@@ -29,10 +29,8 @@ impl Stage {
     }
 
     /// How many stages a training pass has.
-    pub const fn count(plan: &Plan) -> usize {
-        let layers = plan.config.layers;
-        let recomputed = if plan.options.recompute { layers.saturating_sub(1) } else { 0 };
-        3 * layers + 5 + recomputed
+    pub fn count(plan: &Plan) -> usize {
+        Stage::all(plan).count()
     }
 }
 
@@ -52,16 +50,27 @@ impl Plan {
         per_row.saturating_mul(t).saturating_mul(self.options.batch)
     }
 
+    /// The multiply-adds of a training pass over a full batch: R L (12 C^2 + 6 C F + 7 T C) + 3 R V C, as in
+    /// [`Plan::largest_stage`] and as if all tensors were trained, and what [`Plan::recomputed`] adds.
+    pub const fn multiply_adds(&self) -> usize {
+        let Config { vocab: v, context: t, width: c, hidden: f, layers, .. } = self.config;
+        let block =
+            c.saturating_mul(12).saturating_add(f.saturating_mul(6)).saturating_add(t.saturating_mul(7));
+        let per_row = block.saturating_mul(layers).saturating_add(v.saturating_mul(3)).saturating_mul(c);
+        let pass = per_row.saturating_mul(t).saturating_mul(self.options.batch);
+        pass.saturating_add(self.recomputed())
+    }
+
     /// The multiply-adds that [`crate::Options::recompute`] adds to a pass over a full batch: R (4 C^2 + C F + 2 T C)
-    /// for each block but the last; 0 without it.
+    /// for each block of backward but the last; 0 without it.
     pub const fn recomputed(&self) -> usize {
-        let Config { context: t, width: c, hidden: f, layers, .. } = self.config;
+        let Config { context: t, width: c, hidden: f, .. } = self.config;
         if !self.options.recompute {
             return 0;
         }
         let block = c.saturating_mul(4).saturating_add(f).saturating_add(t.saturating_mul(2));
         let pass = block.saturating_mul(c).saturating_mul(t).saturating_mul(self.options.batch);
-        pass.saturating_mul(layers.saturating_sub(1))
+        pass.saturating_mul(self.backward_layers().saturating_sub(1))
     }
 }
 
@@ -104,7 +113,8 @@ impl Pass<'_> {
         counted: usize,
     ) -> Result<f64, Error> {
         let vocab = self.plan.config.vocab;
-        let buffers = [(&mut *workspace.losses, 1), (&mut *workspace.logits, vocab)];
+        let (_, logits) = workspace.intermediate.head();
+        let buffers = [(&mut *workspace.losses, 1), (logits, vocab)];
         self.by_sequence(buffers, self.rows() * vocab, |range, [losses, logits]| {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);

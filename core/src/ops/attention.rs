@@ -15,8 +15,15 @@ use crate::matmul::{
 use crate::simd::math::exp;
 use crate::simd::{self, InstructionSet, LANES, Lanes, Sum, Vector, scalar, vectorized};
 
-/// Query rows of a tile.
-const TILE: usize = 32;
+/// Query rows of a tile. Their number shows in memory only: the next tile goes on from the same sums.
+const TILE: usize = tile_rows(Machine::HERE);
+
+const fn tile_rows(machine: Machine) -> usize {
+    match machine {
+        Machine::Large => 32,
+        Machine::Small => 8,
+    }
+}
 
 /// Elements from one row of a tile to the next: whole vectors.
 const fn tile_stride(columns: usize) -> usize {
@@ -28,7 +35,10 @@ const fn tile_stride(columns: usize) -> usize {
 pub(crate) const fn head_scratch(machine: Machine, length: usize, head_width: usize) -> usize {
     let across = packed_length(machine, length, head_width);
     let along = packed_length(machine, head_width, length);
-    let rows = if length < TILE { length } else { TILE };
+    let (most, mut rows) = (tile_rows(machine), length);
+    if rows > most {
+        rows = most;
+    }
     tile_stride(length)
         .saturating_mul(2 * rows)
         .saturating_add(across.saturating_mul(2))

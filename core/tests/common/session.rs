@@ -9,6 +9,7 @@ use jostle::{
 pub struct Session {
     pub plan: Plan,
     pub parameters: Vec<f32>,
+    pub frozen: Vec<f32>,
     pub gradients: Vec<f32>,
     pub optimizer: Vec<f32>,
     pub workspace: Vec<f32>,
@@ -28,6 +29,7 @@ impl Session {
         Session {
             plan,
             parameters: vec![f32::NAN; plan.parameters],
+            frozen: vec![f32::NAN; plan.frozen],
             gradients: vec![f32::NAN; plan.gradients],
             optimizer: vec![0.0; plan.optimizer],
             workspace: vec![f32::NAN; plan.workspace()],
@@ -47,6 +49,7 @@ impl Session {
     ) -> Trainer<'a> {
         let buffers = Buffers {
             parameters: &mut self.parameters,
+            frozen: &self.frozen,
             gradients: &mut self.gradients,
             optimizer: &mut self.optimizer,
             workspace: &mut self.workspace,
@@ -78,8 +81,8 @@ impl Session {
     /// Evaluation logits `[R, V]`.
     pub fn logits(&mut self, simd: InstructionSet, tokens: &[i32], shape: Shape) -> Vec<f32> {
         let compute = Compute { simd, ..Compute::serial() };
-        let Session { plan, parameters, workspace, .. } = self;
-        let pass = Pass { compute, plan, parameters, tokens, shape, training: None };
+        let Session { plan, parameters, frozen, workspace, .. } = self;
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, training: None };
         pass.forward(workspace).unwrap();
         model::logits(plan, workspace, shape).unwrap().to_vec()
     }
@@ -87,9 +90,9 @@ impl Session {
     /// The evaluation loss of one sequence.
     pub fn loss(&mut self, simd: InstructionSet, tokens: &[i32], targets: &[i32]) -> Loss {
         let compute = Compute { simd, ..Compute::serial() };
-        let Session { plan, parameters, workspace, .. } = self;
+        let Session { plan, parameters, frozen, workspace, .. } = self;
         let shape = Shape { sequences: 1, length: tokens.len() };
-        let pass = Pass { compute, plan, parameters, tokens, shape, training: None };
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, training: None };
         pass.loss(workspace, targets).unwrap()
     }
 }

@@ -127,8 +127,8 @@ static void generate(void)
     int32_t token = 26;
     check(jostle_sampling_init(&sampling, sizeof sampling));
     sampling.temperature = 0.5f;
-    check(jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, memory, sizeof memory, window,
-                                sizeof window, &error));
+    check(jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, NULL, 0, memory,
+                                sizeof memory, window, sizeof window, &error));
     for (uint64_t i = 0; i < GENERATED; i++) {
         float *logits;
         check(jostle_generator_feed(&generator, &token, sizeof token, &logits, &error));
@@ -193,7 +193,8 @@ static uint64_t begin(void)
 static void save(uint64_t step)
 {
     const jostle_progress progress = {.step = step, .seed = SEED};
-    check(jostle_slots_save(&board_flash, &plan, parameters, sizeof parameters, optimizer, sizeof optimizer, &progress,
+    check(jostle_slots_save(&board_flash, &plan, parameters, sizeof parameters, NULL, 0, optimizer,
+                            sizeof optimizer, &progress,
                             metadata, 1, (uint8_t *)workspace, sizeof workspace, &error));
     print_step(step);
     board_print("saved, ");

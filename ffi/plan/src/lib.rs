@@ -10,12 +10,13 @@ fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static
     let most = if device { i32::MAX as usize } else { isize::MAX as usize };
     let bytes = |elements: usize| elements.saturating_mul(4);
     let sizes = vec![
-        ("parameters", bytes(plan.parameters), "float"),
+        ("parameters", bytes(plan.parameters), "float: those that are trained"),
+        ("frozen", bytes(plan.frozen), "float: those that are not, only read; where it is 0, hand over NULL"),
         ("gradients", bytes(plan.gradients), "float"),
         ("optimizer", bytes(plan.optimizer), "float; where it is 0, hand over NULL"),
         ("workspace", bytes(plan.workspace()), "float: activations and scratch"),
         ("batch", bytes(plan.batch), "int32_t: tokens and targets"),
-        ("training", plan.bytes(), "the sum of the above"),
+        ("training", plan.bytes(), "the sum of the above but for the frozen ones"),
         ("generation", bytes(plan.generation), "float: a generator's memory"),
         ("window", bytes(plan.config.context), "int32_t: a generator's window"),
         ("order", bytes(plan.config.vocab), "uint32_t: scratch for drawing a token"),
@@ -40,6 +41,17 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
         OptimizerState::AdamW => "JOSTLE_STATE_ADAMW",
     };
     let integer = |n: usize| format!("{n}u");
+    let frozen: Vec<String> =
+        plan.tensors().filter(|tensor| tensor.frozen).map(|tensor| format!("\"{}\"", tensor.name)).collect();
+    let names = if frozen.is_empty() {
+        String::new()
+    } else {
+        let names = frozen.join(",\n    ");
+        format!(
+            "\n/* The tensors that are not trained, in the order in which their values lie. */\n\
+             static const char *const {prefix}_FROZEN_NAMES[] = {{\n    {names}\n}};\n"
+        )
+    };
     let float = |x: f32| format!("{x:?}f");
     // In the order of the structs' fields, as C++20 wants it.
     let config = [
@@ -64,6 +76,8 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
         ("optimizer", optimizer.to_owned()),
         ("recompute", integer(options.recompute.into())),
         ("fused", integer(options.fused.into())),
+        ("frozen", if frozen.is_empty() { "0".to_owned() } else { format!("{prefix}_FROZEN_NAMES") }),
+        ("frozen_count", integer(frozen.len())),
     ];
     let name = |field: &str| format!("{prefix}_{}", field.to_uppercase());
     let defines = |fields: &[(&str, String)]| -> String {
@@ -101,7 +115,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
 #endif
 
 /* The model, and what its memory depends on. */
-{config_defines}{options_defines}
+{config_defines}{options_defines}{names}
 /* Bytes. */
 {sizes}
 /* jostle_config config = {prefix}_CONFIG; */

@@ -7,7 +7,7 @@ use std::{env, fs};
 
 use clap::{Parser, ValueEnum};
 use jostle::matmul::Machine;
-use jostle::{Activation, Config, Dropout, OptimizerState, Options, Plan};
+use jostle::{Activation, Config, Dropout, Error, Frozen, OptimizerState, Options, Plan};
 
 /// Writes a C header with the sizes of a model's buffers, for static arrays.
 #[derive(Parser)]
@@ -46,6 +46,9 @@ struct Arguments {
     /// Update parameters within backward: gradients of some rows only, without clipping, in one pass a step
     #[arg(long)]
     fused: bool,
+    /// A tensor that is not trained, e.g. wte.weight, whose values are only read: in flash, say; may be repeated
+    #[arg(long, value_name = "NAME")]
+    freeze: Vec<String>,
     /// The head has a matrix of its own
     #[arg(long)]
     untied: bool,
@@ -129,8 +132,13 @@ impl Arguments {
         }
     }
 
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> Result<Options, String> {
+        let names = self.freeze.iter().map(String::as_str);
+        let frozen = Frozen::named(&self.config(), names).map_err(|error| match error {
+            Error::Name { index } => format!("the model has no tensor {:?}", self.freeze[index]),
+            error => error.to_string(),
+        })?;
+        Ok(Options {
             batch: self.batch as usize,
             threads: self.threads as usize,
             optimizer: match self.optimizer {
@@ -140,7 +148,8 @@ impl Arguments {
             },
             recompute: self.recompute,
             fused: self.fused,
-        }
+            frozen,
+        })
     }
 }
 
@@ -160,7 +169,7 @@ fn command() -> String {
 
 fn run(arguments: &Arguments) -> Result<(), String> {
     let machine = if arguments.device { Machine::Small } else { Machine::HERE };
-    let plan = Plan::on(machine, &arguments.config(), &arguments.options()).map_err(|e| e.to_string())?;
+    let plan = Plan::on(machine, &arguments.config(), &arguments.options()?).map_err(|e| e.to_string())?;
     let text = jostle_plan::header(&command(), &arguments.prefix, arguments.device, &plan)
         .map_err(|e| e.to_string())?;
     match &arguments.output {

@@ -64,8 +64,8 @@ def command(
         typer.Option(
             parser=parse_bytes,
             metavar="BYTES",
-            help="A budget, like 256K, 1.5M, 2G: finds the most threads and the largest batch, up to those"
-            " given, that train in it; where one sequence on one thread doesn't, recomputes; then fuses the update.",
+            help="A budget, like 256K, 1.5M, 2G: finds the fastest training that takes no more, with at most the"
+            " batch and threads given: recomputes where that helps; where nothing else does, fuses the update.",
         ),
     ] = None,
     defines: Annotated[
@@ -99,7 +99,7 @@ def command(
     table.add_column("bytes", justify="right")
     table.add_column("of training", justify="right")
     for region in plan:
-        if region != "generation":
+        if region not in ("generation", "frozen"):
             table.add_row(region, f"{plan[region]:,}", f"{plan[region] / plan.training:.1%}")
     table.add_section()
     table.add_row("training", f"{plan.training:,}", "", style="bold")

@@ -122,7 +122,7 @@ fn train(memory: &mut Memory, flash: &mut Simulated) -> Result<(), Error> {
     };
     let _ = writeln!(Console, "from step {step}");
     while step < RECIPE.schedule.steps {
-        let buffers = Buffers { parameters, gradients, optimizer, workspace, batch };
+        let buffers = Buffers { parameters, frozen: &[], gradients, optimizer, workspace, batch };
         let mut trainer = Trainer::new(&PLAN, &RECIPE, buffers, Compute::serial())?;
         trainer.resume_at(step, 0);
         let report = loop {
@@ -144,7 +144,8 @@ fn train(memory: &mut Memory, flash: &mut Simulated) -> Result<(), Error> {
         }
         if step % SAVE_EVERY == 0 {
             let progress = Progress { step, seed: SEED };
-            let contents = Contents { parameters, optimizer: Some(optimizer), progress, metadata: &[] };
+            let contents =
+                Contents { parameters, frozen: &[], optimizer: Some(optimizer), progress, metadata: &[] };
             let slot = Slots::new(flash, block)?.save(&PLAN, &contents)?;
             let _ = writeln!(Console, "step {step}: saved, {} bytes in slot {}", slot.length, slot.index);
         }
@@ -154,7 +155,7 @@ fn train(memory: &mut Memory, flash: &mut Simulated) -> Result<(), Error> {
 
 fn generate(memory: &mut Memory) -> Result<(), Error> {
     let Memory { parameters, generation, window, order, .. } = memory;
-    let mut generator = Generator::new(&PLAN, InstructionSet::detect(), parameters, generation, window)?;
+    let mut generator = Generator::new(&PLAN, InstructionSet::detect(), parameters, &[], generation, window)?;
     let mut token = 26;
     for i in 0..64 {
         generator.feed(&[token])?;

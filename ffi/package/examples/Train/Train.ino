@@ -37,7 +37,7 @@ static void generate() {
     jostle_sampling sampling;
     int32_t token = 26;
     check(jostle_sampling_init(&sampling, sizeof sampling));
-    check(jostle_generator_init(&generator, &plan, nullptr, parameters, sizeof parameters, memory, sizeof memory,
+    check(jostle_generator_init(&generator, &plan, nullptr, parameters, sizeof parameters, nullptr, 0, memory, sizeof memory,
                                 window, sizeof window, &error));
     for (uint64_t i = 0; i < 64; i++) {
         float *logits;

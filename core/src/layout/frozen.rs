@@ -1,0 +1,91 @@
+//! Which tensors are not trained.
+
+use super::{Checked, Tensors, checked};
+use crate::config::Config;
+use crate::error::Error;
+use crate::layout::tensors::Kind;
+
+const WORDS: usize = 10;
+
+/// Tensors that are not trained. Their values lie apart from the parameters, in memory that is only read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frozen([u64; WORDS]);
+
+impl Frozen {
+    /// All are trained.
+    pub const NONE: Frozen = Frozen([0; WORDS]);
+
+    /// How many tensors can be told apart: those of 52 layers and more.
+    pub const MOST: usize = 64 * WORDS;
+
+    /// The tensors of these names, e.g. `wte.weight` and `h.0.attn.c_attn.weight`.
+    ///
+    /// # Errors
+    /// [`Error::Name`] for one that the model has not; [`Error::TooLarge`] for one beyond [`Frozen::MOST`].
+    pub fn named<'n>(config: &Config, names: impl IntoIterator<Item = &'n str>) -> Result<Frozen, Error> {
+        let mut frozen = Frozen::NONE;
+        for (index, name) in names.into_iter().enumerate() {
+            frozen = frozen.with(Frozen::number(config, name).ok_or(Error::Name { index })?)?;
+        }
+        Ok(frozen)
+    }
+
+    /// The number of the tensor of that name, in the order of [`crate::Plan::tensors`].
+    pub fn number(config: &Config, name: &str) -> Option<usize> {
+        Tensors::new(*config, Frozen::NONE).position(|tensor| tensor.name.is(name))
+    }
+
+    /// These and the tensor of that number, in the order of [`crate::Plan::tensors`].
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`] for a number that is not below [`Frozen::MOST`].
+    pub const fn with(self, number: usize) -> Result<Frozen, Error> {
+        let Frozen(mut words) = self;
+        if number >= Frozen::MOST {
+            return Err(Error::TooLarge { what: "number of a frozen tensor" });
+        }
+        words[number / 64] |= 1 << (number % 64);
+        Ok(Frozen(words))
+    }
+
+    /// Whether the tensor of that number is among them.
+    pub const fn has(&self, number: usize) -> bool {
+        number < Frozen::MOST && self.0[number / 64] >> (number % 64) & 1 == 1
+    }
+
+    pub(super) const fn is_none(&self) -> bool {
+        let mut i = 0;
+        while i < WORDS {
+            if self.0[i] != 0 {
+                return false;
+            }
+            i += 1;
+        }
+        true
+    }
+
+    /// The elements of all of them, and the layer of the first tensor that is trained: 0 for the embeddings, the number
+    /// of layers for what comes after the blocks.
+    pub(super) const fn elements_and_first_trained(&self, config: &Config) -> (Checked, usize) {
+        let (mut sum, mut first) = (Checked::ZERO, None);
+        let (mut number, mut place) = (0, 0);
+        // Only the first MOST can be frozen.
+        while number < Frozen::MOST && !self.is_none() {
+            let Some((kind, layer)) = Kind::at(place, config.layers) else { break };
+            let (rank, shape) = kind.shape(config);
+            if rank > 0 && self.has(number) {
+                sum = sum.add(checked(shape[0]).times(shape[1]));
+            } else if rank > 0 && first.is_none() {
+                first = Some(layer);
+            }
+            if rank > 0 {
+                number += 1;
+            }
+            place += 1;
+        }
+        match first {
+            Some(layer) => (sum, layer),
+            None => (sum, 0),
+        }
+    }
+}
