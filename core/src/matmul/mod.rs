@@ -101,7 +101,7 @@ pub(crate) fn pack<'a>(
     if !packs || length == 0 || length > space.len() || !readable {
         return (Operand::Plain(b), space);
     }
-    let (to, rest) = space.split_at_mut(length);
+    let (to, rest) = space.split_at_mut_checked(length).unwrap_or_default();
     // SAFETY: just checked.
     unsafe { packed::pack(simd, to, b, n, k) };
     (Operand::Packed(Panels { data: to, inner: k }), rest)
