@@ -106,8 +106,12 @@ def test_no_moment_of_a_step_loses_anything(step):
 def step(one):
     {STEPS[step]}
 signal.signal(signal.SIGALRM, signal.default_int_handler)
+begin = time.perf_counter()
+for _ in range(10):
+    step(trainer)
+typical = (time.perf_counter() - begin) / 10
 interrupts = 0
-for delay in np.random.default_rng(1).uniform(1e-4, 1e-2, 400):
+for delay in np.random.default_rng(1).uniform(0.02, 2, 400) * typical:
     before, done = bits(trainer), trainer.step
     try:
         try:

@@ -186,7 +186,7 @@ def test_python_goes_on_while_a_model_computes():
     model = jostle.Model(config, threads=1)
     tokens = random_tokens(config, (64, 64))
     model.logits(tokens)
-    numbers = np.ones((4000, 4000), np.float32)
+    numbers = np.ones((8000, 4000), np.float32)
     ticks, stop = [], threading.Event()
 
     def tick():
