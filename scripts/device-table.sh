@@ -28,6 +28,7 @@ all=
 # Name, micro-batches, jostle-plan's words for the model.
 models=(
     "4k|1|--context 16 --layers 1 --width 16 --untied"
+    "4k, AdamW in backward|1|--context 16 --layers 1 --width 16 --untied --fused"
     "4k, SGD in backward|1|--context 16 --layers 1 --width 16 --untied --optimizer none --fused"
     "14k|1|--context 10 --layers 1 --width 32"
     "14k, 4 micro-batches|4|--context 10 --layers 1 --width 32"
@@ -83,7 +84,8 @@ for target in "${targets[@]}"; do
             figures "$work/measure-$level.elf" "$model" $level
             sed -n "s/^#define MODEL_\([A-Z_]*\) \([0-9]*\)u.*/$model	$name	plan	\1	\2/p" "$work/model.h" \
                 >>"$work/figures.tsv"
-            [ $level = 3 ] && [ "$accumulate" = 1 ] || continue
+            # The plain step has neither micro-batches nor an AdamW that does not clip.
+            [ $level = 3 ] && [ "$accumulate" = 1 ] && [ "$model" != "4k, AdamW in backward" ] || continue
             for unrolled in "" -funroll-loops; do
                 # shellcheck disable=SC2086 # nothing, or a word
                 compiler=$plain link "$archive -lm" "$work/plain.elf" -O3 -ffast-math $unrolled \

@@ -175,7 +175,8 @@ cycles an instruction takes depends on the processor, its flash and its caches. 
 
 Models of GPT-2's form with vocabulary 27, 4 heads and one sequence in a pass:
 
-- `4k`: 1 layer of width 16, context 16, a head of its own: 4,192 parameters without norms and biases. AdamW with clipping.
+- `4k`: 1 layer of width 16, context 16, a head of its own: 4,192 parameters without norms and biases. AdamW with
+  clipping; AdamW within backward, which cannot clip; or plain gradient descent within backward.
 - `14k`: the largest of width 32 that trains with AdamW in 256 KB: 1 layer, context {context}.
 - `50k`: 4 layers of width 32, context 12; plain gradient descent within backward, activations made again.
 
