@@ -39,15 +39,11 @@ const BLOCK_M: usize = 84;
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
 const ROWS_WORTH_PACKING: usize = 16;
 
-/// Fewer columns than this don't repay packing A.
+/// Fewer columns than this don't repay packing a transposed A.
 const COLUMNS_WORTH_PACKING: usize = 64;
 /// The longest transposed A whose columns, of which a tile takes a part of a cache line or two, stay in the first-level
 /// cache.
 const INNER_WORTH_PACKING: usize = 256;
-/// Elements whose multiples fall into the same set of the first-level cache.
-const PAGE: usize = 1024;
-/// Rows a page apart that such a set holds beside the rest, for certain.
-const WAYS: usize = 6;
 
 /// Steps of the inner index between two computations of row addresses.
 const UNROLL: usize = 4;
@@ -182,10 +178,8 @@ unsafe fn blocks<V: WideVector>(
     };
     let pack_b = packed_ahead.is_none() && (b.column_stride != 1 || m >= ROWS_WORTH_PACKING);
     let from_panel = packed_ahead.unwrap_or(COLUMNS * b.column_stride);
-    let pack_a = m > V::TILE_ROWS
-        && n > COLUMNS_WORTH_PACKING
-        && (a.column_stride != 1 && k > INNER_WORTH_PACKING
-            || a.row_stride.is_multiple_of(PAGE) && V::TILE_ROWS > WAYS);
+    let pack_a =
+        a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS_WORTH_PACKING && k > INNER_WORTH_PACKING;
     let few_rows = m <= V::TILE_ROWS;
     let block_n = match (pack_b, few_rows) {
         (true, false) => even(n, BLOCK_N, COLUMNS),
