@@ -88,4 +88,10 @@ impl Frozen {
             None => (sum, 0),
         }
     }
+
+    /// How many blocks backward goes through.
+    pub(super) const fn backward_layers(&self, config: &Config) -> usize {
+        let (_, first_trained) = self.elements_and_first_trained(config);
+        config.layers.saturating_sub(first_trained)
+    }
 }

@@ -295,8 +295,7 @@ impl Plan {
 
     /// How many blocks backward goes through.
     pub(crate) const fn backward_layers(&self) -> usize {
-        let (_, first) = self.options.frozen.elements_and_first_trained(&self.config);
-        self.config.layers.saturating_sub(first)
+        self.options.frozen.backward_layers(&self.config)
     }
 
     /// Refuses a shape that exceeds the plan.

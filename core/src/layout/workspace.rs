@@ -44,8 +44,7 @@ impl<'a> LayerActivations<'a> {
 /// For how many blocks activations are kept: for all that backward goes through, or for the one that forward or backward
 /// is at. They are the last ones; those before share the first's place.
 pub(super) const fn kept_layers(config: &Config, options: &Options) -> usize {
-    let (_, first_trained) = options.frozen.elements_and_first_trained(config);
-    let backward = config.layers.saturating_sub(first_trained);
+    let backward = options.frozen.backward_layers(config);
     if options.recompute || backward == 0 { 1 } else { backward }
 }
 
