@@ -41,6 +41,9 @@ unsafe impl Parallel for Serial {
 /// Multiply-adds (or as much other work) below which a fork costs more than it gains.
 const WORTH_A_FORK: usize = 50_000;
 
+/// So that the square of their number is one of this machine's, in [`share`].
+const MOST_WORKERS: usize = 1 << 15;
+
 /// The multiply-adds of a product that take as long as an operation on one element: an exponential, or a division and
 /// a root.
 pub(crate) const ELEMENTWISE: usize = 16;
@@ -83,7 +86,10 @@ impl Shared {
 impl Compute<'_> {
     /// Workers for so many units with so much work in all, given scratch for at most `most`.
     pub(crate) fn workers(&self, units: usize, work: usize, most: usize) -> usize {
-        if work < WORTH_A_FORK { 1 } else { self.parallel.threads().min(units).min(most).max(1) }
+        if work < WORTH_A_FORK {
+            return 1;
+        }
+        self.parallel.threads().min(units).min(most).clamp(1, MOST_WORKERS)
     }
 
     /// Cuts `units` of work, every buffer along with them, and the scratch into one part per worker, and
@@ -205,10 +211,9 @@ impl Share {
 /// The part of `0..units` that falls to one of `workers`; the parts differ by at most one unit.
 #[inline(never)]
 pub(crate) fn share(units: usize, workers: usize, worker: usize) -> Range<usize> {
-    let bound = |w: usize| {
-        let (w, units, workers) = (w.min(workers) as u64, units as u64, workers.max(1) as u64);
-        (units * w).checked_div(workers).unwrap_or(0) as usize
-    };
+    let workers = workers.max(1);
+    let (whole, rest) = (units / workers, units % workers);
+    let bound = |w: usize| whole * w.min(workers) + rest * w.min(workers) / workers;
     bound(worker)..bound(worker.saturating_add(1))
 }
 
