@@ -124,7 +124,7 @@ impl Compute<'_> {
             units,
             per,
         });
-        self.run(work, &buffers, (scratch, worker_scratch), &|share, scratch| {
+        self.run(work, &buffers, (scratch, worker_scratch), &|share: Share, scratch: &mut [f32]| {
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
             // SAFETY: each share is handed out once, while the buffers are borrowed, whose lengths were checked.
             task(share, buffers.map(|buffer| unsafe { buffer.part(share) }), scratch);
@@ -134,13 +134,7 @@ impl Compute<'_> {
     /// Runs a task for each worker, with its part of the scratch, unless a buffer is shorter than its units. The one
     /// place that forks, whatever the task.
     #[inline(never)]
-    fn run(
-        &self,
-        work: usize,
-        buffers: &[Units],
-        (scratch, worker_scratch): PerUnit<'_>,
-        task: &(dyn Fn(Share, &mut [f32]) + Sync),
-    ) {
+    fn run(&self, work: usize, buffers: &[Units], (scratch, worker_scratch): PerUnit<'_>, task: &dyn Task) {
         if buffers.iter().any(|buffer| buffer.len < buffer.units.saturating_mul(buffer.per)) {
             debug_assert!(false, "a buffer is shorter than its units");
             return;
@@ -149,7 +143,7 @@ impl Compute<'_> {
         let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
         let workers = self.workers(units, work, most);
         if workers == 1 {
-            return task(Share { worker: 0, workers }, scratch);
+            return task.run(Share { worker: 0, workers }, scratch);
         }
         let scratch = Shared(scratch.as_mut_ptr());
         self.parallel.run(workers, &|worker| {
@@ -162,8 +156,20 @@ impl Compute<'_> {
                     worker_scratch,
                 )
             };
-            task(Share { worker, workers }, scratch);
+            task.run(Share { worker, workers }, scratch);
         });
+    }
+}
+
+/// What each worker does. A trait of its own, since a `dyn Fn` brings along two more copies of the function, by which
+/// nobody calls it.
+trait Task: Sync {
+    fn run(&self, share: Share, scratch: &mut [f32]);
+}
+
+impl<F: Fn(Share, &mut [f32]) + Sync> Task for F {
+    fn run(&self, share: Share, scratch: &mut [f32]) {
+        self(share, scratch);
     }
 }
 

@@ -1,7 +1,7 @@
 //! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
 //! so that a pass may stop after any of them and go on later.
 
-use core::iter::once;
+use core::iter::successors;
 use core::ops::Range;
 
 use super::{Backward, Forward, Gradients, Loss, Pass};
@@ -22,10 +22,15 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// A whole training pass, as the plan has it, in its order.
+    /// A whole training pass, as the plan has it, in its order: to the first tensor that is trained.
     pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> + use<> {
-        let forward = Forward::all(plan.config.layers).map(Stage::Forward);
-        forward.chain(once(Stage::Loss)).chain(Backward::all(plan).map(Stage::Backward))
+        let (layers, recompute, last) = (plan.config.layers, plan.options.recompute, plan.first_trained());
+        successors(Some(Stage::Forward(Forward::Embedding)), move |stage| match *stage {
+            Stage::Forward(stage) => Some(stage.next(layers).map_or(Stage::Loss, Stage::Forward)),
+            Stage::Loss => Some(Stage::Backward(Backward::Head)),
+            Stage::Backward(stage) if stage.group() == last => None,
+            Stage::Backward(stage) => stage.next(layers, recompute).map(Stage::Backward),
+        })
     }
 
     /// How many stages a training pass has.
