@@ -117,6 +117,16 @@ impl Pass<'_> {
         targets: &[i32],
         counted: usize,
     ) -> Result<f64, Error> {
+        let sum = self.losses(workspace, targets, counted);
+        if !sum.is_finite() {
+            return Err(Error::NotFinite { what: "loss", value: sum as f32 });
+        }
+        Ok(sum)
+    }
+
+    /// The sum of losses, in the order of the rows, so that nothing else shows. The logits become the gradient of their
+    /// sum divided by `counted`: evaluation has no use for it, and one function serves both.
+    pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
         let vocab = self.plan.config.vocab;
         let (_, logits) = workspace.intermediate.head();
         let buffers = [(&mut *workspace.losses, 1), (logits, vocab)];
@@ -124,10 +134,6 @@ impl Pass<'_> {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
         });
-        let Loss { sum, .. } = Loss::of(workspace.losses, counted);
-        if !sum.is_finite() {
-            return Err(Error::NotFinite { what: "loss", value: sum as f32 });
-        }
-        Ok(sum)
+        workspace.losses.iter().map(|loss| f64::from(*loss)).sum()
     }
 }
