@@ -26,7 +26,6 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
     let mut from = inputs.map(|input| input.as_ptr().wrapping_add(column));
     let (vectors, rest) = V::Array::cut_mut(sums);
     let mut blocks = vectors.chunks_exact_mut(ABREAST);
-    // SAFETY (of all three): the columns lie within rows of `width`, of which each input has `rows`.
     for block in &mut blocks {
         let mut partial = [V::zero(); ABREAST];
         for (partial, sum) in partial.iter_mut().zip(&*block) {
@@ -36,6 +35,7 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
             V::stay_rolled();
             for (i, partial) in partial.iter_mut().enumerate() {
                 let place = row * width + i * V::LANES;
+                // SAFETY: the columns lie within rows of `width`, of which each input has `rows`.
                 *partial = partial.add(f(row, unsafe { load_at(from, place) }));
             }
         }
@@ -48,6 +48,7 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
         let mut partial = V::load(sum);
         for row in 0..rows {
             V::stay_rolled();
+            // SAFETY: the columns lie within rows of `width`, of which each input has `rows`.
             partial = partial.add(f(row, unsafe { load_at(from, row * width) }));
         }
         partial.store(sum);
@@ -58,6 +59,7 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
         for row in 0..rows {
             let mut values = [V::zero(); N];
             for (value, from) in values.iter_mut().zip(from) {
+                // SAFETY: the columns lie within rows of `width`, of which each input has `rows`.
                 let columns = unsafe { core::slice::from_raw_parts(from.add(row * width), rest.len()) };
                 *value = V::load_partial(columns);
             }
