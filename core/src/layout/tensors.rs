@@ -278,7 +278,7 @@ impl Tensors {
         let mut tensors = Tensors::new(*config, *frozen);
         if frozen.is_none() {
             // Quickly: nothing depends on which tensors come before.
-            let len = |kinds: &[Kind]| tensors_len(kinds, config).0.unwrap_or(0);
+            let len = |kinds: &[Kind]| tensors_len(kinds, config).0;
             let blocks = place.saturating_sub(Kind::BEFORE.len());
             let (whole, rest) = (blocks / Kind::BLOCK.len(), blocks % Kind::BLOCK.len());
             if place > 0 {
