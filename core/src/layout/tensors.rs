@@ -288,10 +288,27 @@ impl Tensors {
             tensors.place = place;
         } else {
             while tensors.place < place {
-                tensors.next();
+                tensors.step();
             }
         }
         tensors
+    }
+
+    /// Goes past one place: whether there is one, and the tensor there, if the model has that kind.
+    fn step(&mut self) -> Option<Option<Tensor>> {
+        let (kind, layer) = Kind::at(self.place, self.config.layers)?;
+        self.place += 1;
+        let (rank, shape) = kind.shape(&self.config);
+        if rank == 0 {
+            return Some(None);
+        }
+        let frozen = self.frozen.has(self.number);
+        self.number += 1;
+        let [trained, not] = &mut self.offsets;
+        let end = if frozen { not } else { trained };
+        let tensor = Tensor { name: TensorName { kind, layer }, rank, shape, offset: *end, frozen };
+        *end = end.wrapping_add(tensor.len());
+        Some(Some(tensor))
     }
 }
 
@@ -300,19 +317,9 @@ impl Iterator for Tensors {
 
     fn next(&mut self) -> Option<Tensor> {
         loop {
-            let (kind, layer) = Kind::at(self.place, self.config.layers)?;
-            self.place += 1;
-            let (rank, shape) = kind.shape(&self.config);
-            if rank == 0 {
-                continue;
+            if let Some(tensor) = self.step()? {
+                return Some(tensor);
             }
-            let frozen = self.frozen.has(self.number);
-            self.number += 1;
-            let [trained, not] = &mut self.offsets;
-            let end = if frozen { not } else { trained };
-            let tensor = Tensor { name: TensorName { kind, layer }, rank, shape, offset: *end, frozen };
-            *end = end.wrapping_add(tensor.len());
-            return Some(tensor);
         }
     }
 }
