@@ -287,28 +287,29 @@ impl Tensors {
             }
             tensors.place = place;
         } else {
-            while tensors.place < place {
-                tensors.step();
-            }
+            while tensors.next_before(place).is_some() {}
         }
         tensors
     }
 
-    /// Goes past one place: whether there is one, and the tensor there, if the model has that kind.
-    fn step(&mut self) -> Option<Option<Tensor>> {
-        let (kind, layer) = Kind::at(self.place, self.config.layers)?;
-        self.place += 1;
-        let (rank, shape) = kind.shape(&self.config);
-        if rank == 0 {
-            return Some(None);
+    /// The next, if its place is before `end`.
+    fn next_before(&mut self, end: usize) -> Option<Tensor> {
+        while self.place < end {
+            let (kind, layer) = Kind::at(self.place, self.config.layers)?;
+            self.place += 1;
+            let (rank, shape) = kind.shape(&self.config);
+            if rank == 0 {
+                continue;
+            }
+            let frozen = self.frozen.has(self.number);
+            self.number += 1;
+            let [trained, not] = &mut self.offsets;
+            let end = if frozen { not } else { trained };
+            let tensor = Tensor { name: TensorName { kind, layer }, rank, shape, offset: *end, frozen };
+            *end = end.wrapping_add(tensor.len());
+            return Some(tensor);
         }
-        let frozen = self.frozen.has(self.number);
-        self.number += 1;
-        let [trained, not] = &mut self.offsets;
-        let end = if frozen { not } else { trained };
-        let tensor = Tensor { name: TensorName { kind, layer }, rank, shape, offset: *end, frozen };
-        *end = end.wrapping_add(tensor.len());
-        Some(Some(tensor))
+        None
     }
 }
 
@@ -316,10 +317,6 @@ impl Iterator for Tensors {
     type Item = Tensor;
 
     fn next(&mut self) -> Option<Tensor> {
-        loop {
-            if let Some(tensor) = self.step()? {
-                return Some(tensor);
-            }
-        }
+        self.next_before(usize::MAX)
     }
 }
