@@ -287,19 +287,14 @@ impl Tensors {
             }
             tensors.place = place;
         } else {
-            while tensors.place < place {
-                tensors.next();
-            }
+            while tensors.next_before(place).is_some() {}
         }
         tensors
     }
-}
 
-impl Iterator for Tensors {
-    type Item = Tensor;
-
-    fn next(&mut self) -> Option<Tensor> {
-        loop {
+    /// The next, if its place is before `end`.
+    fn next_before(&mut self, end: usize) -> Option<Tensor> {
+        while self.place < end {
             let (kind, layer) = Kind::at(self.place, self.config.layers)?;
             self.place += 1;
             let (rank, shape) = kind.shape(&self.config);
@@ -314,5 +309,14 @@ impl Iterator for Tensors {
             *end = end.wrapping_add(tensor.len());
             return Some(tensor);
         }
+        None
+    }
+}
+
+impl Iterator for Tensors {
+    type Item = Tensor;
+
+    fn next(&mut self) -> Option<Tensor> {
+        self.next_before(usize::MAX)
     }
 }
