@@ -36,6 +36,11 @@ const BLOCK_K: usize = 512;
 const BLOCK_N: usize = 192;
 /// The highest block of rows: a block of A (168 KiB at most) comes beside it. A multiple of every `TILE_ROWS`.
 const BLOCK_M: usize = 84;
+/// The highest block of rows of an A that is packed, for all columns: with its block of B (128 KiB then) in the
+/// second-level cache.
+const PACKED_M: usize = 384;
+/// The longest block of the inner index where A is packed.
+const PACKED_K: usize = 256;
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
 const ROWS_WORTH_PACKING: usize = 16;
 
@@ -64,7 +69,7 @@ pub(crate) const fn scratch_on(machine: Machine, m: usize, n: usize, k: usize) -
     }
     let k = min(k, BLOCK_K);
     let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), BLOCK_N) * k;
-    let a = min(m, BLOCK_M) * k;
+    let a = if k > INNER_WORTH_PACKING { min(m, PACKED_M) * min(k, PACKED_K) } else { 0 };
     // Panels begin with a cache line.
     a + b + 15
 }
@@ -187,8 +192,10 @@ unsafe fn blocks<V: WideVector>(
         (true, true) => V::TILE_PANELS * COLUMNS,
         (false, _) => n,
     };
-    let block_k = even(k, BLOCK_K, 1);
-    let block_m = even(m, BLOCK_M, V::TILE_ROWS);
+    let (block_m, block_k) = match pack_a {
+        true => (even(m, PACKED_M, V::TILE_ROWS), even(k, PACKED_K, 1)),
+        false => (m, even(k, BLOCK_K, 1)),
+    };
     let bias = match start {
         Start::Bias(bias) => Some(bias.as_ptr()),
         Start::Zero | Start::Accumulate => None,
@@ -199,89 +206,94 @@ unsafe fn blocks<V: WideVector>(
     // inner indices below `k`; the packed B takes at most `BLOCK_N * BLOCK_K` elements of the space (rounded
     // up to panels), the packed A the rest.
     unsafe {
-        let mut j = 0;
+        let mut p = 0;
         loop {
-            let columns = min(block_n, n - j);
-            let panels = columns.div_ceil(COLUMNS);
-            let mut p = 0;
-            loop {
-                let inner = min(block_k, k - p);
-                let space_a =
-                    space_b.wrapping_add(if pack_b { panels * COLUMNS * inner } else { COLUMNS * inner });
-                let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j / COLUMNS * from_panel);
-                if pack_b {
-                    pack_panels::<V>(space_b, b_block, b, inner, columns);
-                } else if !columns.is_multiple_of(COLUMNS) && packed_ahead.is_none() {
-                    let whole = columns / COLUMNS;
-                    let from = b_block.wrapping_add(whole * from_panel);
-                    pack_panel::<V>(space_b, from, b, inner, columns % COLUMNS);
+            let inner = min(block_k, k - p);
+            let b_longest = if pack_b { min(block_n, n.div_ceil(COLUMNS) * COLUMNS) } else { COLUMNS };
+            let space_a = space_b.wrapping_add(b_longest.div_ceil(COLUMNS) * COLUMNS * inner);
+            let mut i = 0;
+            while i < m {
+                let rows = min(block_m, m - i);
+                let a_block = a.data.as_ptr().wrapping_add(i * a.row_stride + p * a.column_stride);
+                if pack_a {
+                    pack_rows::<V>(space_a, a_block, a, rows, inner);
                 }
-                let mut i = 0;
-                while i < m {
-                    let rows = min(block_m, m - i);
-                    let a_block = a.data.as_ptr().wrapping_add(i * a.row_stride + p * a.column_stride);
-                    if pack_a {
-                        pack_rows::<V>(space_a, a_block, a, rows, inner);
+                let mut j = 0;
+                loop {
+                    let columns = min(block_n, n - j);
+                    let panels = columns.div_ceil(COLUMNS);
+                    let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j / COLUMNS * from_panel);
+                    if pack_b {
+                        pack_panels::<V>(space_b, b_block, b, inner, columns);
+                    } else if !columns.is_multiple_of(COLUMNS) && packed_ahead.is_none() {
+                        let whole = columns / COLUMNS;
+                        let from = b_block.wrapping_add(whole * from_panel);
+                        pack_panel::<V>(space_b, from, b, inner, columns % COLUMNS);
                     }
-                    let mut panel = 0;
-                    while panel < panels {
-                        let column = panel * COLUMNS;
-                        let rest = columns - column;
-                        let (tile_b, b_row, b_panel) = if pack_b {
-                            (space_b.add(column * inner).cast_const(), COLUMNS, COLUMNS * inner)
-                        } else if rest < COLUMNS && packed_ahead.is_none() {
-                            (space_b.cast_const(), COLUMNS, 0)
-                        } else {
-                            (b_block.wrapping_add(panel * from_panel), b.row_stride, from_panel)
-                        };
-                        // Of a B that lies where it was, the last panel was copied elsewhere.
-                        let whole = if pack_b || packed_ahead.is_some() { 1 } else { COLUMNS };
-                        let tile_panels = if V::TILE_PANELS == 2 && rest >= COLUMNS + whole { 2 } else { 1 };
-                        let width = min(tile_panels * COLUMNS, rest);
-                        let first = match (p, start, bias) {
-                            (0, Start::Zero, _) => First::Zero,
-                            (0, Start::Bias(_), Some(bias)) => First::Bias(bias.add(j + column)),
-                            _ => First::C,
-                        };
-                        let mut row = 0;
-                        while row < rows {
-                            let tile_rows = tile_rows::<V>(rows - row);
-                            let (tile_a, a_row, a_column) = if pack_a {
-                                (space_a.add(row * inner).cast_const(), 1, tile_rows)
+                    let mut low = 0;
+                    while low < rows {
+                        let high = min(low + BLOCK_M, rows);
+                        let mut panel = 0;
+                        while panel < panels {
+                            let column = panel * COLUMNS;
+                            let rest = columns - column;
+                            let (tile_b, b_row, b_panel) = if pack_b {
+                                (space_b.add(column * inner).cast_const(), COLUMNS, COLUMNS * inner)
+                            } else if rest < COLUMNS && packed_ahead.is_none() {
+                                (space_b.cast_const(), COLUMNS, 0)
                             } else {
-                                (a_block.wrapping_add(row * a.row_stride), a.row_stride, a.column_stride)
+                                (b_block.wrapping_add(panel * from_panel), b.row_stride, from_panel)
                             };
-                            let rows_of_c = i + row..i + row + tile_rows;
-                            let wanted = causal.columns(rows_of_c.end, n) > j + column + COLUMNS;
-                            if let Some(steps) = causal.steps(rows_of_c, j + column, p..p + inner) {
-                                let tile = Tile {
-                                    k: steps.end - steps.start,
-                                    a: tile_a.wrapping_add(steps.start * a_column),
-                                    a_row,
-                                    a_column,
-                                    b: tile_b.wrapping_add(steps.start * b_row),
-                                    b_row,
-                                    b_panel,
-                                    c: c.add((i + row) * c_stride + j + column),
-                                    c_row: c_stride,
-                                    columns: if wanted { width } else { min(width, COLUMNS) },
-                                    first,
+                            // Of a B that lies where it was, the last panel was copied elsewhere.
+                            let whole = if pack_b || packed_ahead.is_some() { 1 } else { COLUMNS };
+                            let tile_panels = if V::TILE_PANELS == 2 && rest >= COLUMNS + whole { 2 } else { 1 };
+                            let width = min(tile_panels * COLUMNS, rest);
+                            let first = match (p, start, bias) {
+                                (0, Start::Zero, _) => First::Zero,
+                                (0, Start::Bias(_), Some(bias)) => First::Bias(bias.add(j + column)),
+                                _ => First::C,
+                            };
+                            let mut row = low;
+                            while row < high {
+                                let tile_rows = tile_rows::<V>(high - row);
+                                let (tile_a, a_row, a_column) = if pack_a {
+                                    (space_a.add(row * inner).cast_const(), 1, tile_rows)
+                                } else {
+                                    (a_block.wrapping_add(row * a.row_stride), a.row_stride, a.column_stride)
                                 };
-                                tile_of::<V>(tile_rows, tile);
+                                let rows_of_c = i + row..i + row + tile_rows;
+                                let wanted = causal.columns(rows_of_c.end, n) > j + column + COLUMNS;
+                                if let Some(steps) = causal.steps(rows_of_c, j + column, p..p + inner) {
+                                    let tile = Tile {
+                                        k: steps.end - steps.start,
+                                        a: tile_a.wrapping_add(steps.start * a_column),
+                                        a_row,
+                                        a_column,
+                                        b: tile_b.wrapping_add(steps.start * b_row),
+                                        b_row,
+                                        b_panel,
+                                        c: c.add((i + row) * c_stride + j + column),
+                                        c_row: c_stride,
+                                        columns: if wanted { width } else { min(width, COLUMNS) },
+                                        first,
+                                    };
+                                    tile_of::<V>(tile_rows, tile);
+                                }
+                                row += tile_rows;
                             }
-                            row += tile_rows;
+                            panel += tile_panels;
                         }
-                        panel += tile_panels;
+                        low = high;
                     }
-                    i += rows;
+                    j += columns;
+                    if j >= n {
+                        break;
+                    }
                 }
-                p += inner;
-                if p >= k {
-                    break;
-                }
+                i += rows;
             }
-            j += columns;
-            if j >= n {
+            p += inner;
+            if p >= k {
                 break;
             }
         }
