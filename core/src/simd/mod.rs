@@ -11,6 +11,7 @@ use crate::error::Error;
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod loops;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -28,6 +29,7 @@ pub(crate) mod tile;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
+pub(crate) use loops::AdamW;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
@@ -97,6 +99,12 @@ pub(crate) trait Vector: Copy {
     /// save time.
     #[inline(always)]
     fn stay_rolled() {}
+
+    /// [`loops::adamw`].
+    #[inline(always)]
+    fn adamw(_: [&mut [f32]; 3], _: &[f32], _: &AdamW) -> bool {
+        false
+    }
 
     fn to_bits(self) -> Self::Bits;
     fn from_bits(bits: Self::Bits) -> Self;
@@ -325,11 +333,22 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
         return 0.0;
     }
     let full = length / V::LANES;
-    let mut sum = Sum::new();
-    for i in 0..full {
+    let pointers = inputs.map(<[f32]>::as_ptr);
+    // All partial sums at once, which then need not lie in memory.
+    let per_block = LANES / V::LANES;
+    let mut partial = V::no_sums();
+    let blocks = full / per_block;
+    for block in 0..blocks {
+        for (j, partial) in partial.iter_mut().take(per_block).enumerate() {
+            // SAFETY: all slices hold this vector.
+            *partial = partial.add(f(unsafe { load_each(pointers, block * per_block + j) }));
+        }
+    }
+    let mut sum = Sum(partial);
+    for i in blocks * per_block..full {
         V::stay_rolled();
         // SAFETY: all slices hold this vector.
-        sum.add(i, f(unsafe { load_each(inputs.map(<[f32]>::as_ptr), i) }));
+        sum.add(i, f(unsafe { load_each(pointers, i) }));
     }
     let rest = length % V::LANES;
     if rest > 0 {

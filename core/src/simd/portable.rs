@@ -2,7 +2,7 @@
 
 use core::mem::MaybeUninit;
 
-use super::{LANES, Vector, scalar};
+use super::{AdamW, LANES, Vector, scalar};
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -84,6 +84,10 @@ impl Vector for Portable {
     #[inline(always)]
     fn stay_rolled() {
         scalar::stay_rolled();
+    }
+    #[inline(always)]
+    fn adamw(changed: [&mut [f32]; 3], gradient: &[f32], numbers: &AdamW) -> bool {
+        scalar::adamw(changed, gradient, numbers)
     }
     #[inline(always)]
     fn to_bits(self) -> Self::Bits {
