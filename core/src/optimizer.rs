@@ -6,7 +6,7 @@ use core::ops::Range;
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan};
 use crate::parallel::{Compute, ELEMENTWISE, share};
-use crate::simd::{self, AdamW, InstructionSet, vectorized};
+use crate::simd::{self, AdamW, InstructionSet, Loop, vectorized};
 
 /// How gradients change parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -250,7 +250,8 @@ fn adamw_numbers(
 
 vectorized! {
     fn adamw<V>(x: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], rule: AdamW) {
-        if V::adamw([&mut *x, &mut *first, &mut *second], gradient, &rule) {
+        let changed = [&mut *x, &mut *first, &mut *second];
+        if V::run(Loop::AdamW { changed, gradient, numbers: &rule }) {
             return;
         }
         let (keep, factor) = (V::splat(rule.keep), V::splat(rule.factor));
@@ -334,6 +335,6 @@ pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> 
 
 vectorized! {
     fn sum_of_squares<V>(x: &[f32]) -> f32 {
-        simd::sum([x], |[x]: [V; 1]| x.mul(x))
+        simd::dot::<V>(x, x)
     }
 }

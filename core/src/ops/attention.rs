@@ -397,7 +397,7 @@ vectorized! {
         for (i, ((weights, d_scores), [maximum, reciprocal])) in tile.zip(stats).enumerate() {
             let row = i * d_out.row_stride..i * d_out.row_stride + head_width;
             let (Some(d_out), Some(out)) = (d_out.data.get(row.clone()), out.data.get(row)) else { return };
-            let dot = V::splat(simd::sum([d_out, out], |[d_out, out]: [V; 2]| d_out.mul(out)));
+            let dot = V::splat(simd::dot::<V>(d_out, out));
             let last = first + i;
             let (maximum, reciprocal) = (V::splat(*maximum), V::splat(*reciprocal));
             let scale = V::splat(scale);

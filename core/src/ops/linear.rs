@@ -118,7 +118,7 @@ vectorized! {
         let columns = column..column.wrapping_add(d_bias.len());
         for d_y in rows(d_y, width) {
             let Some(d_y) = d_y.get(columns.clone()) else { return };
-            simd::update(d_bias, [d_y], |_, sum, [d_y]: [V; 1]| sum.add(d_y));
+            simd::add::<V>(d_bias, d_y);
         }
     }
 }

@@ -1,4 +1,48 @@
-//! Loops over whole slices that an instruction set may have of its own, where compilers make them twice as long.
+//! Loops over whole slices that an instruction set may have of its own, where compilers make them two to eight times as
+//! long. Each does what the operation says that asks for it, to the bit.
+
+/// Slices of one length, element by element.
+#[allow(dead_code, reason = "Cortex-M has its own")]
+pub(crate) enum Loop<'a> {
+    /// `x += y`.
+    Add { x: &'a mut [f32], y: &'a [f32] },
+    /// Parameters and first and second moments, in `changed`.
+    AdamW { changed: [&'a mut [f32]; 3], gradient: &'a [f32], numbers: &'a AdamW },
+    /// `y = normed(x) * weight + bias`.
+    Norm { y: &'a mut [f32], x: &'a [f32], weight: &'a [f32], bias: &'a [f32], row: Row },
+    /// `d_x += (d_y * weight - d_mean - normed(x) * d_scale) * rstd`.
+    NormInput {
+        d_x: &'a mut [f32],
+        d_y: &'a [f32],
+        weight: &'a [f32],
+        x: &'a [f32],
+        row: Row,
+        means: [f32; 2],
+    },
+    /// `d_weight += d_y * normed(x)`.
+    NormWeight { d_weight: &'a mut [f32], d_y: &'a [f32], x: &'a [f32], row: Row },
+}
+
+/// A [`Sum`](super::Sum) over slices of one length.
+#[allow(dead_code, reason = "Cortex-M has its own")]
+pub(crate) enum Reduction<'a> {
+    /// Of x.
+    Sum { x: &'a [f32] },
+    /// Of the squares of `x - centre`.
+    Squares { x: &'a [f32], centre: f32 },
+    /// Of `x * y`.
+    Dot { x: &'a [f32], y: &'a [f32] },
+    /// Of `d_y * weight * normed(x)`.
+    NormDot { d_y: &'a [f32], weight: &'a [f32], x: &'a [f32], row: Row },
+}
+
+#[allow(dead_code, reason = "as above")]
+/// What norms a row: `normed(x) = (x - mean) * rstd`.
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub mean: f32,
+    pub rstd: f32,
+}
 
 /// AdamW's numbers for one tensor at one step. The order of the fields is part of the loops.
 #[derive(Clone, Copy)]
@@ -19,10 +63,16 @@ pub(crate) struct AdamW {
     pub epsilon: f32,
 }
 
-/// Takes AdamW's step of parameters, first and second moments; whether there is a loop for it. All slices have one
-/// length.
+/// Runs a loop, where there is one.
 #[allow(dead_code, reason = "Cortex-M has its own")]
 #[inline(always)]
-pub(crate) fn adamw(_: [&mut [f32]; 3], _: &[f32], _: &AdamW) -> bool {
+pub(crate) fn run(_: Loop<'_>) -> bool {
     false
+}
+
+/// The sum, where there is a loop for it.
+#[allow(dead_code, reason = "Cortex-M has its own")]
+#[inline(always)]
+pub(crate) fn reduce(_: Reduction<'_>) -> Option<f32> {
+    None
 }

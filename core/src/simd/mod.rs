@@ -19,7 +19,7 @@ mod portable;
 /// What processors without vectors compute products with.
 #[cfg_attr(not(any(fused = "riscv", fused = "thumb")), path = "emulated.rs")]
 #[cfg_attr(fused = "riscv", path = "riscv.rs")]
-#[cfg_attr(fused = "thumb", path = "thumb.rs")]
+#[cfg_attr(fused = "thumb", path = "thumb/mod.rs")]
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
@@ -29,7 +29,7 @@ pub(crate) mod tile;
 pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
-pub(crate) use loops::AdamW;
+pub(crate) use loops::{AdamW, Loop, Reduction, Row};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
@@ -100,10 +100,16 @@ pub(crate) trait Vector: Copy {
     #[inline(always)]
     fn stay_rolled() {}
 
-    /// [`loops::adamw`].
+    /// Runs a loop of the instruction set's own; whether it has it.
     #[inline(always)]
-    fn adamw(_: [&mut [f32]; 3], _: &[f32], _: &AdamW) -> bool {
+    fn run(_: Loop<'_>) -> bool {
         false
+    }
+
+    /// The sum by a loop of the instruction set's own, where it has it.
+    #[inline(always)]
+    fn reduce(_: Reduction<'_>) -> Option<f32> {
+        None
     }
 
     fn to_bits(self) -> Self::Bits;
@@ -333,22 +339,11 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
         return 0.0;
     }
     let full = length / V::LANES;
-    let pointers = inputs.map(<[f32]>::as_ptr);
-    // All partial sums at once, which then need not lie in memory.
-    let per_block = LANES / V::LANES;
-    let mut partial = V::no_sums();
-    let blocks = full / per_block;
-    for block in 0..blocks {
-        for (j, partial) in partial.iter_mut().take(per_block).enumerate() {
-            // SAFETY: all slices hold this vector.
-            *partial = partial.add(f(unsafe { load_each(pointers, block * per_block + j) }));
-        }
-    }
-    let mut sum = Sum(partial);
-    for i in blocks * per_block..full {
+    let mut sum = Sum::new();
+    for i in 0..full {
         V::stay_rolled();
         // SAFETY: all slices hold this vector.
-        sum.add(i, f(unsafe { load_each(pointers, i) }));
+        sum.add(i, f(unsafe { load_each(inputs.map(<[f32]>::as_ptr), i) }));
     }
     let rest = length % V::LANES;
     if rest > 0 {
@@ -364,6 +359,45 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
         sum.add(full, V::load(&lanes));
     }
     sum.total()
+}
+
+/// `x += y`, element by element.
+#[inline(always)]
+pub(crate) fn add<V: Vector>(x: &mut [f32], y: &[f32]) {
+    if !V::run(Loop::Add { x: &mut *x, y }) {
+        update(
+            x,
+            [y],
+            #[inline(always)]
+            |_, x: V, [y]| x.add(y),
+        );
+    }
+}
+
+/// The sum of all elements.
+#[inline(always)]
+pub(crate) fn total<V: Vector>(x: &[f32]) -> f32 {
+    if let Some(total) = V::reduce(Reduction::Sum { x }) {
+        return total;
+    }
+    sum(
+        [x],
+        #[inline(always)]
+        |[x]: [V; 1]| x,
+    )
+}
+
+/// The sum of the products of elements.
+#[inline(always)]
+pub(crate) fn dot<V: Vector>(x: &[f32], y: &[f32]) -> f32 {
+    if let Some(total) = V::reduce(Reduction::Dot { x, y }) {
+        return total;
+    }
+    sum(
+        [x, y],
+        #[inline(always)]
+        |[x, y]: [V; 2]| x.mul(y),
+    )
 }
 
 /// The greatest element; minus infinity for none. Which of two zeros it is, and whether it is NaN where one element

@@ -1,12 +1,13 @@
-//! The fused multiply-add, the square root, the tiles and AdamW's loop of Arm's Cortex-M with a floating-point unit.
+//! The fused multiply-add, the square root, the tiles and the loops of Arm's Cortex-M with a floating-point unit.
 //!
 //! Written outside of functions, because inline assembly has no class for single-precision registers on these targets.
 
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use super::loops::AdamW;
 use super::tile::{Form, Kernel, Pack, Strip};
+
+pub(crate) use loops::{reduce, run};
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
@@ -24,20 +25,6 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 unsafe extern "C" {
     fn jostle_mul_add(a: f32, b: f32, c: f32) -> f32;
     fn jostle_sqrt(x: f32) -> f32;
-}
-
-/// AdamW's step, four elements at a time.
-pub(crate) fn adamw([x, m, v]: [&mut [f32]; 3], gradient: &[f32], numbers: &AdamW) -> bool {
-    let count = x.len().min(m.len()).min(v.len()).min(gradient.len());
-    // SAFETY: all hold so many elements.
-    unsafe {
-        jostle_adamw(x.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr(), gradient.as_ptr(), count, numbers);
-    }
-    true
-}
-
-unsafe extern "C" {
-    fn jostle_adamw(x: *mut f32, m: *mut f32, v: *mut f32, gradient: *const f32, count: usize, numbers: &AdamW);
 }
 
 /// Four elements of a line.
@@ -66,70 +53,7 @@ macro_rules! function {
 function!("jostle_mul_add", "vfma.f32 s2, s0, s1", "vmov.f32 s0, s2", "bx lr");
 function!("jostle_sqrt", "vsqrt.f32 s0, s0", "bx lr");
 
-/// AdamW for as many elements as there are lanes, from x, m, v and the gradient. `vmla` and `vmls` round the product as
-/// well as the sum.
-macro_rules! adamw {
-    ($(($x:literal $m:literal $v:literal $g:literal $t:literal))*) => {
-        concat!(
-            $("vmul.f32 ", $g, ", ", $g, ", s21\n",)*
-            $("vmul.f32 ", $m, ", ", $m, ", s22\n",)*
-            $("vmul.f32 ", $v, ", ", $v, ", s24\n",)*
-            $("vmul.f32 ", $t, ", ", $g, ", ", $g, "\n",)*
-            $("vmla.f32 ", $m, ", ", $g, ", s23\n",)*
-            $("vmla.f32 ", $v, ", ", $t, ", s25\n",)*
-            $("vsqrt.f32 ", $t, ", ", $v, "\n",)*
-            $("vmul.f32 ", $t, ", ", $t, ", s27\n",)*
-            $("vadd.f32 ", $t, ", ", $t, ", s28\n",)*
-            $("vdiv.f32 ", $t, ", ", $m, ", ", $t, "\n",)*
-            $("vmul.f32 ", $x, ", ", $x, ", s20\n",)*
-            $("vmls.f32 ", $x, ", ", $t, ", s26\n",)*
-        )
-    };
-}
-
-function!(
-    "jostle_adamw",
-    "push {{r4, r5}}",
-    "ldrd r4, r5, [sp, #8]",
-    "vpush {{s16-s31}}",
-    "vldmia r5, {{s20-s28}}",
-    "subs r4, #4",
-    "blt 2f",
-    "1:",
-    "vldmia r0, {{s0-s3}}",
-    "vldmia r1, {{s4-s7}}",
-    "vldmia r2, {{s8-s11}}",
-    "vldmia r3!, {{s12-s15}}",
-    adamw!(
-        ("s0" "s4" "s8" "s12" "s16")
-        ("s1" "s5" "s9" "s13" "s17")
-        ("s2" "s6" "s10" "s14" "s18")
-        ("s3" "s7" "s11" "s15" "s19")
-    ),
-    "vstmia r0!, {{s0-s3}}",
-    "vstmia r1!, {{s4-s7}}",
-    "vstmia r2!, {{s8-s11}}",
-    "subs r4, #4",
-    "bge 1b",
-    "2:",
-    "adds r4, #4",
-    "beq 4f",
-    "3:",
-    "vldr s0, [r0]",
-    "vldr s4, [r1]",
-    "vldr s8, [r2]",
-    "vldmia r3!, {{s12}}",
-    adamw!(("s0" "s4" "s8" "s12" "s16")),
-    "vstmia r0!, {{s0}}",
-    "vstmia r1!, {{s4}}",
-    "vstmia r2!, {{s8}}",
-    "subs r4, #1",
-    "bne 3b",
-    "4:",
-    "vpop {{s16-s31}}",
-    "pop {{r4, r5}}",
-    "bx lr",
-);
+mod loops;
 
 /// Keeps a compiler from unrolling the loop that it stands in.
 #[inline(always)]

@@ -1,0 +1,422 @@
+//! Loops over slices: four elements at a time and the rest one by one, or sums of sixteen at a time. `vmla` and its like
+//! round the product as well as the sum.
+
+use core::arch::global_asm;
+
+use super::super::loops::{AdamW, Loop, Reduction, Row};
+
+unsafe extern "C" {
+    fn jostle_add(x: *mut f32, y: *const f32, count: usize);
+    fn jostle_adamw(
+        x: *mut f32,
+        m: *mut f32,
+        v: *mut f32,
+        gradient: *const f32,
+        count: usize,
+        numbers: &AdamW,
+    );
+    fn jostle_norm(
+        y: *mut f32,
+        x: *const f32,
+        weight: *const f32,
+        bias: *const f32,
+        count: usize,
+        mean: f32,
+        rstd: f32,
+    );
+    fn jostle_norm_input(
+        d_x: *mut f32,
+        d_y: *const f32,
+        weight: *const f32,
+        x: *const f32,
+        count: usize,
+        mean: f32,
+        rstd: f32,
+        d_mean: f32,
+        d_scale: f32,
+    );
+    fn jostle_norm_weight(
+        d_weight: *mut f32,
+        d_y: *const f32,
+        x: *const f32,
+        count: usize,
+        mean: f32,
+        rstd: f32,
+    );
+    fn jostle_sum(x: *const f32, count: usize) -> f32;
+    fn jostle_squares(x: *const f32, count: usize, centre: f32) -> f32;
+    fn jostle_dot(x: *const f32, y: *const f32, count: usize) -> f32;
+    fn jostle_norm_dot(
+        d_y: *const f32,
+        weight: *const f32,
+        x: *const f32,
+        count: usize,
+        mean: f32,
+        rstd: f32,
+    ) -> f32;
+}
+
+/// How many elements all have.
+#[inline(always)]
+fn count<const N: usize>(slices: [&[f32]; N]) -> usize {
+    let first = slices.first().map_or(0, |slice| slice.len());
+    debug_assert!(slices.iter().all(|slice| slice.len() == first), "slices of different lengths");
+    slices.iter().fold(first, |least, slice| least.min(slice.len()))
+}
+
+#[inline(always)]
+pub(crate) fn run(one: Loop<'_>) -> bool {
+    // SAFETY: all slices hold `count` elements.
+    unsafe {
+        match one {
+            Loop::Add { x, y } => jostle_add(x.as_mut_ptr(), y.as_ptr(), count([x, y])),
+            Loop::AdamW { changed: [x, m, v], gradient, numbers } => {
+                let count = count([&*x, &*m, &*v, gradient]);
+                let (x, m, v) = (x.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr());
+                jostle_adamw(x, m, v, gradient.as_ptr(), count, numbers);
+            }
+            Loop::Norm { bias: [], .. } => return false,
+            Loop::Norm { y, x, weight, bias, row: Row { mean, rstd } } => {
+                let count = count([&*y, x, weight, bias]);
+                jostle_norm(y.as_mut_ptr(), x.as_ptr(), weight.as_ptr(), bias.as_ptr(), count, mean, rstd);
+            }
+            Loop::NormInput { d_x, d_y, weight, x, row: Row { mean, rstd }, means: [d_mean, d_scale] } => {
+                let count = count([&*d_x, d_y, weight, x]);
+                let (d_x, d_y, weight, x) = (d_x.as_mut_ptr(), d_y.as_ptr(), weight.as_ptr(), x.as_ptr());
+                jostle_norm_input(d_x, d_y, weight, x, count, mean, rstd, d_mean, d_scale);
+            }
+            Loop::NormWeight { d_weight, d_y, x, row: Row { mean, rstd } } => {
+                let count = count([&*d_weight, d_y, x]);
+                jostle_norm_weight(d_weight.as_mut_ptr(), d_y.as_ptr(), x.as_ptr(), count, mean, rstd);
+            }
+        }
+    }
+    true
+}
+
+#[inline(always)]
+pub(crate) fn reduce(one: Reduction<'_>) -> Option<f32> {
+    // SAFETY: as above.
+    Some(unsafe {
+        match one {
+            Reduction::Sum { x } => jostle_sum(x.as_ptr(), x.len()),
+            Reduction::Squares { x, centre } => jostle_squares(x.as_ptr(), x.len(), centre),
+            Reduction::Dot { x, y } => jostle_dot(x.as_ptr(), y.as_ptr(), count([x, y])),
+            Reduction::NormDot { d_y, weight, x, row: Row { mean, rstd } } => {
+                let count = count([d_y, weight, x]);
+                jostle_norm_dot(d_y.as_ptr(), weight.as_ptr(), x.as_ptr(), count, mean, rstd)
+            }
+        }
+    })
+}
+
+/// A function that goes through `r12` elements of the slices to which pointers are given: those that are read, those that
+/// are changed, and those that are only written. Four elements of each are in s0 to s3, s4 to s7, s8 to s11 and s12 to
+/// s15; s16 to s19 are the body's, and constants are in those after.
+macro_rules! each {
+    (
+        $name:literal,
+        enter: [$($enter:literal),*],
+        read: [$($read:literal $read_four:literal $read_one:literal),*],
+        change: [$($change:literal $change_four:literal $change_one:literal),*],
+        write: [$($write:literal $write_four:literal $write_one:literal),*],
+        body: $body:ident,
+        leave: [$($leave:literal),*] $(,)?
+    ) => {
+        function!(
+            $name,
+            $($enter,)*
+            "subs r12, #4",
+            "blt 2f",
+            "1:",
+            $(concat!("vldmia ", $read, "!, {{", $read_four, "}}"),)*
+            $(concat!("vldmia ", $change, ", {{", $change_four, "}}"),)*
+            $body!(
+                ("s0" "s4" "s8" "s12" "s16")
+                ("s1" "s5" "s9" "s13" "s17")
+                ("s2" "s6" "s10" "s14" "s18")
+                ("s3" "s7" "s11" "s15" "s19")
+            ),
+            $(concat!("vstmia ", $change, "!, {{", $change_four, "}}"),)*
+            $(concat!("vstmia ", $write, "!, {{", $write_four, "}}"),)*
+            "subs r12, #4",
+            "bge 1b",
+            "2:",
+            "adds r12, #4",
+            "beq 4f",
+            "3:",
+            $(concat!("vldmia ", $read, "!, {{", $read_one, "}}"),)*
+            $(concat!("vldmia ", $change, ", {{", $change_one, "}}"),)*
+            $body!(("s0" "s4" "s8" "s12" "s16")),
+            $(concat!("vstmia ", $change, "!, {{", $change_one, "}}"),)*
+            $(concat!("vstmia ", $write, "!, {{", $write_one, "}}"),)*
+            "subs r12, #1",
+            "bne 3b",
+            "4:",
+            $($leave,)*
+            "bx lr",
+        );
+    };
+}
+
+macro_rules! add {
+    ($(($x:literal $y:literal $c:literal $d:literal $t:literal))*) => {
+        concat!($("vadd.f32 ", $x, ", ", $x, ", ", $y, "\n",)*)
+    };
+}
+
+each! {
+    "jostle_add",
+    enter: ["mov r12, r2"],
+    read: ["r1" "s4-s7" "s4"],
+    change: ["r0" "s0-s3" "s0"],
+    write: [],
+    body: add,
+    leave: [],
+}
+
+/// From x, m, v and the gradient.
+macro_rules! adamw {
+    ($(($x:literal $m:literal $v:literal $g:literal $t:literal))*) => {
+        concat!(
+            $("vmul.f32 ", $g, ", ", $g, ", s21\n",)*
+            $("vmul.f32 ", $m, ", ", $m, ", s22\n",)*
+            $("vmul.f32 ", $v, ", ", $v, ", s24\n",)*
+            $("vmul.f32 ", $t, ", ", $g, ", ", $g, "\n",)*
+            $("vmla.f32 ", $m, ", ", $g, ", s23\n",)*
+            $("vmla.f32 ", $v, ", ", $t, ", s25\n",)*
+            $("vsqrt.f32 ", $t, ", ", $v, "\n",)*
+            $("vmul.f32 ", $t, ", ", $t, ", s27\n",)*
+            $("vadd.f32 ", $t, ", ", $t, ", s28\n",)*
+            $("vdiv.f32 ", $t, ", ", $m, ", ", $t, "\n",)*
+            $("vmul.f32 ", $x, ", ", $x, ", s20\n",)*
+            $("vmls.f32 ", $x, ", ", $t, ", s26\n",)*
+        )
+    };
+}
+
+each! {
+    "jostle_adamw",
+    enter: ["push {{r4, r5}}", "ldrd r12, r4, [sp, #8]", "vpush {{s16-s31}}", "vldmia r4, {{s20-s28}}"],
+    read: ["r3" "s12-s15" "s12"],
+    change: ["r0" "s0-s3" "s0", "r1" "s4-s7" "s4", "r2" "s8-s11" "s8"],
+    write: [],
+    body: adamw,
+    leave: ["vpop {{s16-s31}}", "pop {{r4, r5}}"],
+}
+
+/// From x, weight and bias, of which the last is made y.
+macro_rules! norm {
+    ($(($x:literal $weight:literal $bias:literal $d:literal $t:literal))*) => {
+        concat!(
+            $("vsub.f32 ", $x, ", ", $x, ", s20\n",)*
+            $("vmul.f32 ", $x, ", ", $x, ", s21\n",)*
+            $("vmla.f32 ", $bias, ", ", $x, ", ", $weight, "\n",)*
+        )
+    };
+}
+
+each! {
+    "jostle_norm",
+    enter: ["ldr r12, [sp]", "vpush {{s20-s21}}", "vmov.f32 s20, s0", "vmov.f32 s21, s1"],
+    read: ["r1" "s0-s3" "s0", "r2" "s4-s7" "s4", "r3" "s8-s11" "s8"],
+    change: [],
+    write: ["r0" "s8-s11" "s8"],
+    body: norm,
+    leave: ["vpop {{s20-s21}}"],
+}
+
+/// From d_x, d_y, weight and x.
+macro_rules! norm_input {
+    ($(($d_x:literal $d_y:literal $weight:literal $x:literal $t:literal))*) => {
+        concat!(
+            $("vmul.f32 ", $d_y, ", ", $d_y, ", ", $weight, "\n",)*
+            $("vsub.f32 ", $x, ", ", $x, ", s20\n",)*
+            $("vsub.f32 ", $d_y, ", ", $d_y, ", s22\n",)*
+            $("vmul.f32 ", $x, ", ", $x, ", s21\n",)*
+            $("vmls.f32 ", $d_y, ", ", $x, ", s23\n",)*
+            $("vmla.f32 ", $d_x, ", ", $d_y, ", s21\n",)*
+        )
+    };
+}
+
+each! {
+    "jostle_norm_input",
+    enter: [
+        "ldr r12, [sp]", "vpush {{s20-s23}}", "vmov.f32 s20, s0", "vmov.f32 s21, s1", "vmov.f32 s22, s2",
+        "vmov.f32 s23, s3"
+    ],
+    read: ["r1" "s4-s7" "s4", "r2" "s8-s11" "s8", "r3" "s12-s15" "s12"],
+    change: ["r0" "s0-s3" "s0"],
+    write: [],
+    body: norm_input,
+    leave: ["vpop {{s20-s23}}"],
+}
+
+/// From d_weight, d_y and x.
+macro_rules! norm_weight {
+    ($(($d_weight:literal $d_y:literal $x:literal $d:literal $t:literal))*) => {
+        concat!(
+            $("vsub.f32 ", $x, ", ", $x, ", s20\n",)*
+            $("vmul.f32 ", $x, ", ", $x, ", s21\n",)*
+            $("vmla.f32 ", $d_weight, ", ", $d_y, ", ", $x, "\n",)*
+        )
+    };
+}
+
+each! {
+    "jostle_norm_weight",
+    enter: ["mov r12, r3", "vpush {{s20-s21}}", "vmov.f32 s20, s0", "vmov.f32 s21, s1"],
+    read: ["r1" "s4-s7" "s4", "r2" "s8-s11" "s8"],
+    change: ["r0" "s0-s3" "s0"],
+    write: [],
+    body: norm_weight,
+    leave: ["vpop {{s20-s21}}"],
+}
+
+/// A function that sums `r3` terms. The partial sums are in s0 to s15, operands in those after, and the function's numbers
+/// in s30 and s31, unless it has none. A block of sixteen takes them all; the rest go through memory one by one, onto s0.
+macro_rules! sum {
+    ($name:literal, count: $count:literal, block: [$($block:expr),* $(,)?], one: [$($one:expr),* $(,)?]) => {
+        function!(
+            $name,
+            concat!("mov r3, ", $count),
+            "vpush {{s16-s31}}",
+            "vmov.f32 s30, s0",
+            "vmov.f32 s31, s1",
+            "mov r12, #0",
+            "vmov d0, r12, r12",
+            "vmov d1, r12, r12",
+            "vmov d2, r12, r12",
+            "vmov d3, r12, r12",
+            "vmov d4, r12, r12",
+            "vmov d5, r12, r12",
+            "vmov d6, r12, r12",
+            "vmov d7, r12, r12",
+            "subs r3, #16",
+            "blt 2f",
+            "1:",
+            $($block,)*
+            "subs r3, #16",
+            "bge 1b",
+            "2:",
+            "adds r3, #16",
+            "beq 4f",
+            "vpush {{s0-s15}}",
+            "mov r12, sp",
+            "3:",
+            "vldr s0, [r12]",
+            $($one,)*
+            "vstmia r12!, {{s0}}",
+            "subs r3, #1",
+            "bne 3b",
+            "vpop {{s0-s15}}",
+            "4:",
+            half!("s0" "s8", "s1" "s9", "s2" "s10", "s3" "s11", "s4" "s12", "s5" "s13", "s6" "s14", "s7" "s15"),
+            half!("s0" "s4", "s1" "s5", "s2" "s6", "s3" "s7"),
+            half!("s0" "s2", "s1" "s3"),
+            half!("s0" "s1"),
+            "vpop {{s16-s31}}",
+            "bx lr",
+        );
+    };
+}
+
+/// The tree's next level.
+macro_rules! half {
+    ($($a:literal $b:literal),*) => {
+        concat!($("vadd.f32 ", $a, ", ", $a, ", ", $b, "\n",)*)
+    };
+}
+
+/// Terms onto sums.
+macro_rules! terms {
+    (sum: $($sum:literal $x:literal),*) => {
+        concat!($("vadd.f32 ", $sum, ", ", $sum, ", ", $x, "\n",)*)
+    };
+    (square: $($sum:literal $x:literal),*) => {
+        concat!(
+            $("vsub.f32 ", $x, ", ", $x, ", s30\n",)*
+            $("vmla.f32 ", $sum, ", ", $x, ", ", $x, "\n",)*
+        )
+    };
+    (product: $($sum:literal $x:literal $y:literal),*) => {
+        concat!($("vmla.f32 ", $sum, ", ", $x, ", ", $y, "\n",)*)
+    };
+    (norm: $($sum:literal $d_y:literal $weight:literal $x:literal),*) => {
+        concat!(
+            $("vmul.f32 ", $d_y, ", ", $d_y, ", ", $weight, "\n",)*
+            $("vsub.f32 ", $x, ", ", $x, ", s30\n",)*
+            $("vmul.f32 ", $x, ", ", $x, ", s31\n",)*
+            $("vmla.f32 ", $sum, ", ", $d_y, ", ", $x, "\n",)*
+        )
+    };
+}
+
+sum! {
+    "jostle_sum",
+    count: "r1",
+    block: [
+        "vldmia r0!, {{s16-s31}}",
+        terms!(sum: "s0" "s16", "s1" "s17", "s2" "s18", "s3" "s19", "s4" "s20", "s5" "s21", "s6" "s22", "s7" "s23"),
+        terms!(sum: "s8" "s24", "s9" "s25", "s10" "s26", "s11" "s27", "s12" "s28", "s13" "s29", "s14" "s30", "s15" "s31"),
+    ],
+    one: ["vldmia r0!, {{s16}}", terms!(sum: "s0" "s16")]
+}
+
+sum! {
+    "jostle_squares",
+    count: "r1",
+    block: [
+        "vldmia r0!, {{s16-s23}}",
+        terms!(square: "s0" "s16", "s1" "s17", "s2" "s18", "s3" "s19", "s4" "s20", "s5" "s21", "s6" "s22", "s7" "s23"),
+        "vldmia r0!, {{s16-s23}}",
+        terms!(square: "s8" "s16", "s9" "s17", "s10" "s18", "s11" "s19", "s12" "s20", "s13" "s21", "s14" "s22", "s15" "s23"),
+    ],
+    one: ["vldmia r0!, {{s16}}", terms!(square: "s0" "s16")]
+}
+
+sum! {
+    "jostle_dot",
+    count: "r2",
+    block: [
+        "vldmia r0!, {{s16-s23}}",
+        "vldmia r1!, {{s24-s31}}",
+        terms!(product: "s0" "s16" "s24", "s1" "s17" "s25", "s2" "s18" "s26", "s3" "s19" "s27"),
+        terms!(product: "s4" "s20" "s28", "s5" "s21" "s29", "s6" "s22" "s30", "s7" "s23" "s31"),
+        "vldmia r0!, {{s16-s23}}",
+        "vldmia r1!, {{s24-s31}}",
+        terms!(product: "s8" "s16" "s24", "s9" "s17" "s25", "s10" "s18" "s26", "s11" "s19" "s27"),
+        terms!(product: "s12" "s20" "s28", "s13" "s21" "s29", "s14" "s22" "s30", "s15" "s23" "s31"),
+    ],
+    one: ["vldmia r0!, {{s16}}", "vldmia r1!, {{s24}}", terms!(product: "s0" "s16" "s24")]
+}
+
+/// Four columns of d_y, weight and x onto their sums.
+macro_rules! norm_dot {
+    ($a:literal $b:literal $c:literal $d:literal) => {
+        concat!(
+            "vldmia r0!, {{s16-s19}}\n",
+            "vldmia r1!, {{s20-s23}}\n",
+            "vldmia r2!, {{s24-s27}}\n",
+            terms!(norm: $a "s16" "s20" "s24", $b "s17" "s21" "s25", $c "s18" "s22" "s26", $d "s19" "s23" "s27")
+        )
+    };
+}
+
+sum! {
+    "jostle_norm_dot",
+    count: "r3",
+    block: [
+        norm_dot!("s0" "s1" "s2" "s3"),
+        norm_dot!("s4" "s5" "s6" "s7"),
+        norm_dot!("s8" "s9" "s10" "s11"),
+        norm_dot!("s12" "s13" "s14" "s15"),
+    ],
+    one: [
+        "vldmia r0!, {{s16}}",
+        "vldmia r1!, {{s20}}",
+        "vldmia r2!, {{s24}}",
+        terms!(norm: "s0" "s16" "s20" "s24"),
+    ]
+}
