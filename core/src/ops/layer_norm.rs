@@ -72,6 +72,7 @@ pub fn backward_parameters(
 
 vectorized! {
     /// Mean and reciprocal standard deviation of each row.
+    #[inline(never)]
     pub(crate) fn statistics<V>(mean: &mut [f32], rstd: &mut [f32], x: &[f32], width: usize, epsilon: f32) {
         let share = V::splat(1.0).div(V::splat(width as f32));
         for ((mean, rstd), x) in mean.iter_mut().zip(rstd).zip(rows(x, width)) {
@@ -90,6 +91,7 @@ vectorized! {
 
 vectorized! {
     /// The normalised rows, from known statistics; backward makes them again with this.
+    #[inline(never)]
     pub(crate) fn apply<V>(
         y: &mut [f32], x: &[f32], mean: &[f32], rstd: &[f32], weight: &[f32], bias: &[f32],
     ) {
@@ -112,6 +114,7 @@ vectorized! {
 }
 
 vectorized! {
+    #[inline(never)]
     pub(crate) fn backward_input<V>(
         d_x: &mut [f32], d_y: &[f32], x: &[f32], mean: &[f32], rstd: &[f32], weight: &[f32],
     ) {
@@ -141,6 +144,7 @@ vectorized! {
 
 vectorized! {
     /// The gradients of columns `column..column + d_weight.len()` of `width`.
+    #[inline(never)]
     pub(crate) fn parameter_gradients<V>(
         d_weight: &mut [f32],
         d_bias: &mut [f32],

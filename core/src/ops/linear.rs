@@ -111,6 +111,7 @@ pub(crate) fn backward_trusted(
 
 vectorized! {
     /// Adds the sums of columns `column..column + d_bias.len()` of `d_y [R, width]`.
+    #[inline(never)]
     pub(crate) fn bias_gradient<V>(d_bias: &mut [f32], column: usize, width: usize, d_y: &[f32]) {
         if d_bias.is_empty() {
             return;

@@ -75,7 +75,12 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
                 let (x, m, v) = (x.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr());
                 jostle_adamw(x, m, v, gradient.as_ptr(), count, numbers);
             }
-            Loop::Norm { bias: [], .. } => return false,
+            Loop::Norm { y, x, weight, bias: [], row: Row { mean, rstd } } => {
+                // A sum that starts with it is what it would be without.
+                y.fill(-0.0);
+                let count = count([&*y, x, weight]);
+                jostle_norm_weight(y.as_mut_ptr(), weight.as_ptr(), x.as_ptr(), count, mean, rstd);
+            }
             Loop::Norm { y, x, weight, bias, row: Row { mean, rstd } } => {
                 let count = count([&*y, x, weight, bias]);
                 jostle_norm(y.as_mut_ptr(), x.as_ptr(), weight.as_ptr(), bias.as_ptr(), count, mean, rstd);
@@ -274,6 +279,33 @@ each! {
     leave: ["vpop {{s20-s21}}"],
 }
 
+/// The next level of a sum's tree.
+macro_rules! half {
+    ($($a:literal $b:literal),*) => {
+        concat!($("vadd.f32 ", $a, ", ", $a, ", ", $b, "\n",)*)
+    };
+}
+
+// What sums begin with.
+global_asm!(
+    ".section .rodata.jostle_no_sums,\"a\",%progbits",
+    ".p2align 2",
+    "jostle_no_sums:",
+    ".zero 64",
+    ".text"
+);
+
+// What they end with.
+function!(
+    "jostle_tree",
+    half!("s0" "s8", "s1" "s9", "s2" "s10", "s3" "s11", "s4" "s12", "s5" "s13", "s6" "s14", "s7" "s15"),
+    half!("s0" "s4", "s1" "s5", "s2" "s6", "s3" "s7"),
+    half!("s0" "s2", "s1" "s3"),
+    half!("s0" "s1"),
+    "vpop {{s16-s31}}",
+    "bx lr",
+);
+
 /// A function that sums `r3` terms. The partial sums are in s0 to s15, operands in those after, and the function's numbers
 /// in s30 and s31, unless it has none. A block of sixteen takes them all; the rest go through memory one by one, onto s0.
 macro_rules! sum {
@@ -284,15 +316,9 @@ macro_rules! sum {
             "vpush {{s16-s31}}",
             "vmov.f32 s30, s0",
             "vmov.f32 s31, s1",
-            "mov r12, #0",
-            "vmov d0, r12, r12",
-            "vmov d1, r12, r12",
-            "vmov d2, r12, r12",
-            "vmov d3, r12, r12",
-            "vmov d4, r12, r12",
-            "vmov d5, r12, r12",
-            "vmov d6, r12, r12",
-            "vmov d7, r12, r12",
+            "movw r12, :lower16:jostle_no_sums",
+            "movt r12, :upper16:jostle_no_sums",
+            "vldmia r12, {{s0-s15}}",
             "subs r3, #16",
             "blt 2f",
             "1:",
@@ -312,20 +338,8 @@ macro_rules! sum {
             "bne 3b",
             "vpop {{s0-s15}}",
             "4:",
-            half!("s0" "s8", "s1" "s9", "s2" "s10", "s3" "s11", "s4" "s12", "s5" "s13", "s6" "s14", "s7" "s15"),
-            half!("s0" "s4", "s1" "s5", "s2" "s6", "s3" "s7"),
-            half!("s0" "s2", "s1" "s3"),
-            half!("s0" "s1"),
-            "vpop {{s16-s31}}",
-            "bx lr",
+            "b jostle_tree",
         );
-    };
-}
-
-/// The tree's next level.
-macro_rules! half {
-    ($($a:literal $b:literal),*) => {
-        concat!($("vadd.f32 ", $a, ", ", $a, ", ", $b, "\n",)*)
     };
 }
 
