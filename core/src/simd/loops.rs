@@ -24,7 +24,7 @@ pub(crate) enum Loop<'a> {
 }
 
 /// A [`Sum`](super::Sum) over slices of one length.
-#[allow(dead_code, reason = "Cortex-M has its own")]
+#[allow(dead_code, reason = "as above")]
 pub(crate) enum Reduction<'a> {
     /// Of x.
     Sum { x: &'a [f32] },
@@ -36,8 +36,8 @@ pub(crate) enum Reduction<'a> {
     NormDot { d_y: &'a [f32], weight: &'a [f32], x: &'a [f32], row: Row },
 }
 
-#[allow(dead_code, reason = "as above")]
 /// What norms a row: `normed(x) = (x - mean) * rstd`.
+#[allow(dead_code, reason = "as above")]
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
     pub mean: f32,
@@ -64,14 +64,14 @@ pub(crate) struct AdamW {
 }
 
 /// Runs a loop, where there is one.
-#[allow(dead_code, reason = "Cortex-M has its own")]
+#[allow(dead_code, reason = "as above")]
 #[inline(always)]
 pub(crate) fn run(_: Loop<'_>) -> bool {
     false
 }
 
 /// The sum, where there is a loop for it.
-#[allow(dead_code, reason = "Cortex-M has its own")]
+#[allow(dead_code, reason = "as above")]
 #[inline(always)]
 pub(crate) fn reduce(_: Reduction<'_>) -> Option<f32> {
     None
