@@ -3,6 +3,7 @@
 
 use core::ops::Range;
 
+use crate::double;
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan};
 use crate::parallel::{Compute, ELEMENTWISE, share};
@@ -233,8 +234,7 @@ fn adamw_numbers(
     learning_rate: f32,
     factor: f32,
 ) -> AdamW {
-    let count = step.saturating_add(1) as f64;
-    let correction = |beta: f32| 1.0 - libm::pow(f64::from(beta), count);
+    let correction = |beta: f32| 1.0 - double::power(f64::from(beta), step.saturating_add(1));
     AdamW {
         keep: (1.0 - f64::from(learning_rate) * f64::from(decay)) as f32,
         factor,
@@ -243,7 +243,7 @@ fn adamw_numbers(
         beta2,
         fresh2: 1.0 - beta2,
         step_size: (f64::from(learning_rate) / correction(beta1)) as f32,
-        second_scale: (1.0 / libm::sqrt(correction(beta2))) as f32,
+        second_scale: (1.0 / double::sqrt(correction(beta2))) as f32,
         epsilon,
     }
 }
@@ -305,7 +305,7 @@ pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
             *sum = squares_of_part(compute, gradients, part);
         }
     });
-    libm::sqrt(sums.iter().map(|sum| f64::from(*sum)).sum()) as f32
+    double::sqrt(sums.iter().map(|sum| f64::from(*sum)).sum()) as f32
 }
 
 const PARTS: usize = 64;

@@ -41,6 +41,9 @@ unsafe impl Parallel for Serial {
 /// Multiply-adds (or as much other work) below which a fork costs more than it gains.
 const WORTH_A_FORK: usize = 50_000;
 
+/// So that the square of their number is one of this machine's, in [`share`].
+const MOST_WORKERS: usize = 1 << 15;
+
 /// The multiply-adds of a product that take as long as an operation on one element: an exponential, or a division and
 /// a root.
 pub(crate) const ELEMENTWISE: usize = 16;
@@ -83,7 +86,10 @@ impl Shared {
 impl Compute<'_> {
     /// Workers for so many units with so much work in all, given scratch for at most `most`.
     pub(crate) fn workers(&self, units: usize, work: usize, most: usize) -> usize {
-        if work < WORTH_A_FORK { 1 } else { self.parallel.threads().min(units).min(most).max(1) }
+        if work < WORTH_A_FORK {
+            return 1;
+        }
+        self.parallel.threads().min(units).min(most).clamp(1, MOST_WORKERS)
     }
 
     /// Cuts `units` of work, every buffer along with them, and the scratch into one part per worker, and
@@ -118,7 +124,7 @@ impl Compute<'_> {
             units,
             per,
         });
-        self.run(work, &buffers, (scratch, worker_scratch), &|share, scratch| {
+        self.run(work, &buffers, (scratch, worker_scratch), &|share: Share, scratch: &mut [f32]| {
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
             // SAFETY: each share is handed out once, while the buffers are borrowed, whose lengths were checked.
             task(share, buffers.map(|buffer| unsafe { buffer.part(share) }), scratch);
@@ -128,13 +134,7 @@ impl Compute<'_> {
     /// Runs a task for each worker, with its part of the scratch, unless a buffer is shorter than its units. The one
     /// place that forks, whatever the task.
     #[inline(never)]
-    fn run(
-        &self,
-        work: usize,
-        buffers: &[Units],
-        (scratch, worker_scratch): PerUnit<'_>,
-        task: &(dyn Fn(Share, &mut [f32]) + Sync),
-    ) {
+    fn run(&self, work: usize, buffers: &[Units], (scratch, worker_scratch): PerUnit<'_>, task: &dyn Task) {
         if buffers.iter().any(|buffer| buffer.len < buffer.units.saturating_mul(buffer.per)) {
             debug_assert!(false, "a buffer is shorter than its units");
             return;
@@ -143,7 +143,7 @@ impl Compute<'_> {
         let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
         let workers = self.workers(units, work, most);
         if workers == 1 {
-            return task(Share { worker: 0, workers }, scratch);
+            return task.run(Share { worker: 0, workers }, scratch);
         }
         let scratch = Shared(scratch.as_mut_ptr());
         self.parallel.run(workers, &|worker| {
@@ -156,8 +156,20 @@ impl Compute<'_> {
                     worker_scratch,
                 )
             };
-            task(Share { worker, workers }, scratch);
+            task.run(Share { worker, workers }, scratch);
         });
+    }
+}
+
+/// What each worker does. A trait of its own, since a `dyn Fn` brings along two more copies of the function, by which
+/// nobody calls it.
+trait Task: Sync {
+    fn run(&self, share: Share, scratch: &mut [f32]);
+}
+
+impl<F: Fn(Share, &mut [f32]) + Sync> Task for F {
+    fn run(&self, share: Share, scratch: &mut [f32]) {
+        self(share, scratch);
     }
 }
 
@@ -205,10 +217,9 @@ impl Share {
 /// The part of `0..units` that falls to one of `workers`; the parts differ by at most one unit.
 #[inline(never)]
 pub(crate) fn share(units: usize, workers: usize, worker: usize) -> Range<usize> {
-    let bound = |w: usize| {
-        let (w, units, workers) = (w.min(workers) as u64, units as u64, workers.max(1) as u64);
-        (units * w).checked_div(workers).unwrap_or(0) as usize
-    };
+    let workers = workers.max(1);
+    let (whole, rest) = (units / workers, units % workers);
+    let bound = |w: usize| whole * w.min(workers) + rest * w.min(workers) / workers;
     bound(worker)..bound(worker.saturating_add(1))
 }
 

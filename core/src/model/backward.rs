@@ -1,11 +1,10 @@
 //! From the logits' gradient to those of all activations; `gradients.rs` makes the parameters' from them.
 
-use core::iter::once;
 use core::ops::Range;
 
 use super::forward::Extent;
 use super::{Pass, part};
-use crate::layout::{LayerActivations, Norm, Parameters, Plan, Workspace};
+use crate::layout::{LayerActivations, Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
@@ -36,17 +35,21 @@ pub enum Backward {
 }
 
 impl Backward {
-    /// A whole pass, as the plan has it: to the first tensor that is trained.
-    pub fn all(plan: &Plan) -> impl Iterator<Item = Backward> + use<> {
-        let (layers, recompute) = (plan.config.layers, plan.options.recompute);
-        let blocks = (0..layers).rev().flat_map(move |layer| {
-            // Forward has left the last block's.
-            let again = (recompute && layer + 1 < layers).then_some(Backward::Recompute { layer });
-            again.into_iter().chain([Backward::Mlp { layer }, Backward::Attention { layer }])
-        });
-        let all = once(Backward::Head).chain(blocks).chain(once(Backward::Embedding));
-        let (last, mut done) = (plan.first_trained(), false);
-        all.take_while(move |stage| !core::mem::replace(&mut done, stage.group() == last))
+    /// What follows in a whole pass, as the plan has it.
+    pub(super) fn next(self, layers: usize, recompute: bool) -> Option<Backward> {
+        let before = |layer: usize| match layer.checked_sub(1) {
+            // Forward has left the last block's activations.
+            Some(layer) if recompute && layer + 1 < layers => Backward::Recompute { layer },
+            Some(layer) => Backward::Mlp { layer },
+            None => Backward::Embedding,
+        };
+        match self {
+            Backward::Head => Some(before(layers)),
+            Backward::Recompute { layer } => Some(Backward::Mlp { layer }),
+            Backward::Mlp { layer } => Some(Backward::Attention { layer }),
+            Backward::Attention { layer } => Some(before(layer)),
+            Backward::Embedding => None,
+        }
     }
 }
 

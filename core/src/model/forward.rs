@@ -1,7 +1,5 @@
 //! From tokens to logits.
 
-use core::iter::once;
-
 use super::{Pass, part};
 use crate::layout::{Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
@@ -22,10 +20,14 @@ pub enum Forward {
 }
 
 impl Forward {
-    /// A whole pass over so many layers.
-    pub fn all(layers: usize) -> impl Iterator<Item = Forward> {
-        let blocks = (0..layers).map(|layer| Forward::Block { layer });
-        once(Forward::Embedding).chain(blocks).chain(once(Forward::Head))
+    /// What follows in a whole pass over so many layers.
+    pub(super) fn next(self, layers: usize) -> Option<Forward> {
+        let layer = match self {
+            Forward::Embedding => 0,
+            Forward::Block { layer } => layer + 1,
+            Forward::Head => return None,
+        };
+        Some(if layer < layers { Forward::Block { layer } } else { Forward::Head })
     }
 }
 
@@ -40,8 +42,10 @@ pub(super) enum Extent {
 
 impl Pass<'_> {
     pub(super) fn forward_trusted(&self, workspace: &mut Workspace<'_>) {
-        for stage in Forward::all(self.plan.config.layers) {
+        let mut next = Some(Forward::Embedding);
+        while let Some(stage) = next {
             self.forward_stage(stage, workspace);
+            next = stage.next(self.plan.config.layers);
         }
     }
 

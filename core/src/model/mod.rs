@@ -47,11 +47,6 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Sums in the order of the rows, so that nothing else shows.
-    fn of(losses: &[f32], counted: usize) -> Loss {
-        Loss { sum: losses.iter().map(|loss| f64::from(*loss)).sum(), counted }
-    }
-
     /// The mean over targets that count; 0 where none does.
     pub fn mean(self) -> f32 {
         if self.counted == 0 { 0.0 } else { (self.sum / self.counted as f64) as f32 }
@@ -115,14 +110,7 @@ impl Pass<'_> {
         let counted = self.check_targets(targets)?;
         let mut workspace = self.check(workspace)?;
         self.forward_trusted(&mut workspace);
-        let vocab = self.plan.config.vocab;
-        let Workspace { losses, mut intermediate, .. } = workspace;
-        let (_, logits) = intermediate.head();
-        self.by_sequence([(losses, 1), (logits, vocab)], self.rows() * vocab, |range, [losses, logits]| {
-            let targets = targets.get(self.row_range(&range)).unwrap_or_default();
-            cross_entropy::losses_of_rows(self.compute.simd, losses, logits, targets, vocab);
-        });
-        Ok(Loss::of(losses, counted))
+        Ok(Loss { sum: self.losses(&mut workspace, targets, counted), counted })
     }
 
     /// Forward, loss and backward: the gradient of the sum of losses on `targets [R]` divided by `counted`

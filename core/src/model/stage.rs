@@ -1,7 +1,7 @@
 //! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
 //! so that a pass may stop after any of them and go on later.
 
-use core::iter::once;
+use core::iter::successors;
 use core::ops::Range;
 
 use super::{Backward, Forward, Gradients, Loss, Pass};
@@ -22,10 +22,15 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// A whole training pass, as the plan has it, in its order.
+    /// A whole training pass, as the plan has it, in its order: to the first tensor that is trained.
     pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> + use<> {
-        let forward = Forward::all(plan.config.layers).map(Stage::Forward);
-        forward.chain(once(Stage::Loss)).chain(Backward::all(plan).map(Stage::Backward))
+        let (layers, recompute, last) = (plan.config.layers, plan.options.recompute, plan.first_trained());
+        successors(Some(Stage::Forward(Forward::Embedding)), move |stage| match *stage {
+            Stage::Forward(stage) => Some(stage.next(layers).map_or(Stage::Loss, Stage::Forward)),
+            Stage::Loss => Some(Stage::Backward(Backward::Head)),
+            Stage::Backward(stage) if stage.group() == last => None,
+            Stage::Backward(stage) => stage.next(layers, recompute).map(Stage::Backward),
+        })
     }
 
     /// How many stages a training pass has.
@@ -112,6 +117,16 @@ impl Pass<'_> {
         targets: &[i32],
         counted: usize,
     ) -> Result<f64, Error> {
+        let sum = self.losses(workspace, targets, counted);
+        if !sum.is_finite() {
+            return Err(Error::NotFinite { what: "loss", value: sum as f32 });
+        }
+        Ok(sum)
+    }
+
+    /// The sum of losses, in the order of the rows, so that nothing else shows. The logits become the gradient of their
+    /// sum divided by `counted`: evaluation has no use for it, and one function serves both.
+    pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
         let vocab = self.plan.config.vocab;
         let (_, logits) = workspace.intermediate.head();
         let buffers = [(&mut *workspace.losses, 1), (logits, vocab)];
@@ -119,10 +134,6 @@ impl Pass<'_> {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
         });
-        let Loss { sum, .. } = Loss::of(workspace.losses, counted);
-        if !sum.is_finite() {
-            return Err(Error::NotFinite { what: "loss", value: sum as f32 });
-        }
-        Ok(sum)
+        workspace.losses.iter().map(|loss| f64::from(*loss)).sum()
     }
 }

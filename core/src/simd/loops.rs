@@ -1,7 +1,7 @@
 //! Loops over whole slices that an instruction set may have of its own, where compilers make them two to eight times as
 //! long. Each does what the operation says that asks for it, to the bit.
 
-/// Slices of one length, element by element.
+/// Element by element, over slices of one length.
 #[allow(dead_code, reason = "Cortex-M has its own")]
 pub(crate) enum Loop<'a> {
     /// `x += y`.
@@ -19,8 +19,16 @@ pub(crate) enum Loop<'a> {
         row: Row,
         means: [f32; 2],
     },
-    /// `d_weight += d_y * normed(x)`.
-    NormWeight { d_weight: &'a mut [f32], d_y: &'a [f32], x: &'a [f32], row: Row },
+    /// `d_weight += d_y * normed(x)`, row after row, of columns from `column` on and rows of `width`.
+    NormWeight {
+        d_weight: &'a mut [f32],
+        column: usize,
+        width: usize,
+        d_y: &'a [f32],
+        x: &'a [f32],
+        mean: &'a [f32],
+        rstd: &'a [f32],
+    },
 }
 
 /// A [`Sum`](super::Sum) over slices of one length.

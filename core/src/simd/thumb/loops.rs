@@ -90,9 +90,13 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
                 let (d_x, d_y, weight, x) = (d_x.as_mut_ptr(), d_y.as_ptr(), weight.as_ptr(), x.as_ptr());
                 jostle_norm_input(d_x, d_y, weight, x, count, mean, rstd, d_mean, d_scale);
             }
-            Loop::NormWeight { d_weight, d_y, x, row: Row { mean, rstd } } => {
-                let count = count([&*d_weight, d_y, x]);
-                jostle_norm_weight(d_weight.as_mut_ptr(), d_y.as_ptr(), x.as_ptr(), count, mean, rstd);
+            Loop::NormWeight { d_weight, column, width, d_y, x, mean, rstd } => {
+                let all = d_y.chunks_exact(width.max(1)).zip(x.chunks_exact(width.max(1)));
+                for (((d_y, x), mean), rstd) in all.zip(mean).zip(rstd) {
+                    let [d_y, x] = [d_y, x].map(|row| row.get(column..).unwrap_or_default());
+                    let count = d_weight.len().min(d_y.len()).min(x.len());
+                    jostle_norm_weight(d_weight.as_mut_ptr(), d_y.as_ptr(), x.as_ptr(), count, *mean, *rstd);
+                }
             }
         }
     }
