@@ -1,7 +1,7 @@
 //! Loops that processors have of their own against what the contract says of them, bit by bit.
 
-use jostle::ops::{layer_norm, softmax};
-use jostle::{Compute, InstructionSet, Optimizer};
+use jostle::ops::{gelu, layer_norm, softmax};
+use jostle::{Activation, Compute, InstructionSet, Optimizer};
 
 use super::products::Random;
 
@@ -42,6 +42,7 @@ pub fn compare() -> Result<usize, (&'static str, usize)> {
         same("AdamW", adamw(&mut numbers, width))?;
         norm(&mut numbers, width).map_err(|what| (what, width))?;
         same("a sum of products", products(&mut numbers, width))?;
+        same("GELU", activation(&mut numbers, width))?;
     }
     Ok(WIDEST)
 }
@@ -148,4 +149,35 @@ fn products(numbers: &mut Random, n: usize) -> bool {
     let done = softmax::backward(SIMD, &mut d_x[..n], &d_y[..n], &y[..n], n);
     let dot = sum(y.iter().zip(&d_y).take(n).map(|(y, d_y)| d_y * y));
     done.is_ok() && (0..n).all(|i| equal(&[d_x[i]], &[y[i] * (d_y[i] - dot)]))
+}
+
+fn activation(numbers: &mut Random, n: usize) -> bool {
+    let mut x: [f32; WIDEST] = random(numbers);
+    let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 13.27, -13.28, 1e-30];
+    for (x, special) in x.iter_mut().step_by(3).zip(special) {
+        *x = special;
+    }
+    let mut y = x;
+    let done = gelu::forward(SIMD, &mut y[..n], &x[..n], Activation::Gelu);
+    let same = |y: f32, x: f32| y.to_bits() == (x * cumulative(x)).to_bits() || y.is_nan() && x.is_nan();
+    done.is_ok() && (0..n).all(|i| same(y[i], x[i])) && equal(&y[n..], &x[n..])
+}
+
+/// The normal distribution's cumulative function, operation by operation.
+fn cumulative(x: f32) -> f32 {
+    let below = if x.abs() > 13.27 { -13.27 } else { -x.abs() };
+    let square = below * below * -0.5;
+    let shifted = square * core::f32::consts::LOG2_E + (12_582_912.0 + 127.0);
+    let n = shifted - (12_582_912.0 + 127.0);
+    let r = square - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let high = r * r * 0.001_382_076 + (r * 0.008_368_678 + 0.041_668_266);
+    let p = r * r * high + (r * 0.166_665_21 + 0.499_999_94);
+    let bell = (r * r * p + r + 1.0) * f32::from_bits(shifted.to_bits() << 23);
+    let t = 3.0 / (3.0 - below);
+    let s = t - 0.5;
+    let low = s * s * (s * 0.014_066_929 + 0.130_288_96) + (s * 0.229_444_97 + 0.252_324_04);
+    let high = s * s * 0.015_933_309 + (s * -0.011_538_892 - 0.037_161_24);
+    let p = s * s * (s * s) * high + low;
+    let tail = bell * (below * t * p + 0.5);
+    if x < 0.0 { tail } else { 1.0 - tail }
 }

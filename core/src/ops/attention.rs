@@ -324,7 +324,7 @@ pub(crate) fn backward_sequence(
 ) {
     let (width, head_width) = (attention.width, attention.head_width());
     let length = qkv.len().checked_div(3 * width).unwrap_or(0);
-    d_qkv.fill(0.0);
+    simd::clear(simd, d_qkv);
     for (h, stats) in rows(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);

@@ -6,6 +6,12 @@
 pub(crate) enum Loop<'a> {
     /// `x += y`.
     Add { x: &'a mut [f32], y: &'a [f32] },
+    /// `x = 0`.
+    Clear { x: &'a mut [f32] },
+    /// `y = gelu(x)`, the exact form.
+    Gelu { y: &'a mut [f32], x: &'a [f32] },
+    /// `x = d_y gelu'(x)` and `d_y = gelu(x)` at once.
+    GeluExchange { x: &'a mut [f32], d_y: &'a mut [f32] },
     /// Parameters and first and second moments, in `changed`.
     AdamW { changed: [&'a mut [f32]; 3], gradient: &'a [f32], numbers: &'a AdamW },
     /// `y = normed(x) * weight + bias`.

@@ -586,3 +586,12 @@ macro_rules! vectorized {
     };
 }
 pub(crate) use vectorized;
+
+vectorized! {
+    /// `x = 0`.
+    pub(crate) fn clear<V>(x: &mut [f32]) {
+        if !V::run(Loop::Clear { x: &mut *x }) {
+            x.fill(0.0);
+        }
+    }
+}

@@ -4,6 +4,7 @@
 use core::arch::global_asm;
 
 use super::super::loops::{AdamW, Loop, Reduction, Row};
+use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
 
 unsafe extern "C" {
     fn jostle_add(x: *mut f32, y: *const f32, count: usize);
@@ -43,6 +44,9 @@ unsafe extern "C" {
         mean: f32,
         rstd: f32,
     );
+    fn jostle_clear(x: *mut f32, count: usize);
+    fn jostle_gelu(y: *mut f32, x: *const f32, pairs: usize, numbers: &Gelu);
+    fn jostle_gelu_exchange(x: *mut f32, d_y: *mut f32, pairs: usize, numbers: &Gelu);
     fn jostle_sum(x: *const f32, count: usize) -> f32;
     fn jostle_squares(x: *const f32, count: usize, centre: f32) -> f32;
     fn jostle_dot(x: *const f32, y: *const f32, count: usize) -> f32;
@@ -70,6 +74,29 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
     unsafe {
         match one {
             Loop::Add { x, y } => jostle_add(x.as_mut_ptr(), y.as_ptr(), count([x, y])),
+            Loop::Clear { x } => jostle_clear(x.as_mut_ptr(), x.len()),
+            Loop::Gelu { y, x } => {
+                let count = count([&*y, x]);
+                jostle_gelu(y.as_mut_ptr(), x.as_ptr(), count / 2, &GELU);
+                if count % 2 > 0 {
+                    let (y, mut last) = (y.as_mut_ptr().add(count - 1), [*x.as_ptr().add(count - 1); 2]);
+                    jostle_gelu(last.as_mut_ptr(), last.as_ptr(), 1, &GELU);
+                    *y = last[0];
+                }
+            }
+            Loop::GeluExchange { x, d_y } => {
+                let count = count([&*x, &*d_y]);
+                jostle_gelu_exchange(x.as_mut_ptr(), d_y.as_mut_ptr(), count / 2, &GELU);
+                if count % 2 > 0 {
+                    let last = [&mut *x, &mut *d_y].map(|slice| slice.as_mut_ptr().add(count - 1));
+                    let mut pairs = last.map(|last| [*last; 2]);
+                    let [of_x, of_d_y] = &mut pairs;
+                    jostle_gelu_exchange(of_x.as_mut_ptr(), of_d_y.as_mut_ptr(), 1, &GELU);
+                    for (last, [value, _]) in last.into_iter().zip(pairs) {
+                        *last = value;
+                    }
+                }
+            }
             Loop::AdamW { changed: [x, m, v], gradient, numbers } => {
                 let count = count([&*x, &*m, &*v, gradient]);
                 let (x, m, v) = (x.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr());
@@ -166,6 +193,22 @@ macro_rules! each {
             "bx lr",
         );
     };
+}
+
+macro_rules! nothing {
+    ($($lane:tt)*) => {
+        ""
+    };
+}
+
+each! {
+    "jostle_clear",
+    enter: ["mov r12, r1", "mov r3, #0", "vmov d0, r3, r3", "vmov d1, r3, r3"],
+    read: [],
+    change: [],
+    write: ["r0" "s0-s3" "s0"],
+    body: nothing,
+    leave: [],
 }
 
 macro_rules! add {
@@ -436,5 +479,181 @@ sum! {
         "vldmia r1!, {{s20}}",
         "vldmia r2!, {{s24}}",
         terms!(norm: "s0" "s16" "s20" "s24"),
+    ]
+}
+
+/// What GELU's loops read, in the order of their registers.
+#[repr(C)]
+struct Gelu {
+    /// In s17 to s31.
+    constant: [f32; 15],
+    /// What sums begin with, once for each element of a pair: in s4 to s9, then in s10 to s15.
+    exp: [[f32; 2]; 3],
+    normal: [[f32; 2]; 3],
+    most: f32,
+}
+
+static GELU: Gelu = {
+    const BIASED: f32 = ROUND + 127.0;
+    const LOG2_E: f32 = core::f32::consts::LOG2_E;
+    const K: f32 = NORMAL_SCALE;
+    Gelu {
+        constant: [
+            BIASED, LOG2_E, LN_2[0], LN_2[1], EXP[1], EXP[3], EXP[4], 1.0, 0.5, K, NORMAL[1], NORMAL[3],
+            NORMAL[5], NORMAL[6], DENSITY,
+        ],
+        exp: [[BIASED; 2], [EXP[0]; 2], [EXP[2]; 2]],
+        normal: [[NORMAL[0]; 2], [NORMAL[2]; 2], [NORMAL[4]; 2]],
+        most: -NORMAL_LEAST,
+    }
+};
+
+/// The same for both elements of a pair: a mnemonic and registers.
+macro_rules! pair {
+    ($($op:literal $a:literal $b:literal, $c:literal $d:literal, $e:literal $f:literal;)*) => {
+        concat!($(
+            $op, " ", $a, ", ", $c, ", ", $e, "\n",
+            $op, " ", $b, ", ", $d, ", ", $f, "\n",
+        )*)
+    };
+}
+
+/// A function that goes through `r2` pairs, which `load` leaves in r4 and r5 and `end` consumes. `simd::math::normal`, with
+/// the same operations but for signs: s0 and s1 hold |x|, s2 and s3 become the cumulative function; where `r4` and `r5`
+/// are negative that is the tail.
+macro_rules! gelu {
+    (
+        $name:literal,
+        load: $load:literal,
+        density: [$($density:expr),*],
+        side: [$($side:literal),*],
+        end: [$($end:expr),* $(,)?]
+    ) => {
+        function!(
+            $name,
+            "push {{r4-r8, lr}}",
+            "vpush {{s16-s31}}",
+            "vldmia r3!, {{s17-s31}}",
+            "add r12, r3, #24",
+            "ldr r7, [r3, #48]",
+            "cmp r2, #0",
+            "beq.w 3f",
+            "1:",
+            $load,
+            "vmov s0, s1, r4, r5",
+            "vabs.f32 s0, s0",
+            "vabs.f32 s1, s1",
+            // Seldom: at least one is large, or not a number.
+            "vadd.f32 s2, s0, s1",
+            "vmov r6, s2",
+            "cmp r6, r7",
+            "bhi 4f",
+            "2:",
+            "vldmia r3, {{s4-s9}}",
+            // The exponential of minus half the square.
+            pair!(
+                "vmul.f32" "s2" "s3", "s0" "s1", "s0" "s1";
+                "vmul.f32" "s2" "s3", "s2" "s3", "s25" "s25";
+                "vmls.f32" "s4" "s5", "s2" "s3", "s18" "s18";
+                "vsub.f32" "s10" "s11", "s4" "s5", "s17" "s17";
+                "vnmla.f32" "s2" "s3", "s10" "s11", "s19" "s19";
+                "vmls.f32" "s2" "s3", "s10" "s11", "s20" "s20";
+                "vmul.f32" "s10" "s11", "s2" "s3", "s2" "s3";
+                "vmla.f32" "s6" "s7", "s2" "s3", "s21" "s21";
+                "vmla.f32" "s8" "s9", "s2" "s3", "s22" "s22";
+                "vmla.f32" "s8" "s9", "s10" "s11", "s23" "s23";
+                "vmla.f32" "s6" "s7", "s10" "s11", "s8" "s9";
+                "vmla.f32" "s2" "s3", "s10" "s11", "s6" "s7";
+                "vadd.f32" "s2" "s3", "s2" "s3", "s24" "s24";
+            ),
+            "vmov r6, r8, s4, s5",
+            "lsl r6, r6, #23",
+            "lsl r8, r8, #23",
+            "vmov s4, s5, r6, r8",
+            // And q.
+            pair!(
+                "vmul.f32" "s2" "s3", "s2" "s3", "s4" "s5";
+                "vadd.f32" "s4" "s5", "s0" "s1", "s26" "s26";
+                "vdiv.f32" "s4" "s5", "s26" "s26", "s4" "s5";
+                "vsub.f32" "s6" "s7", "s4" "s5", "s25" "s25";
+                "vmul.f32" "s4" "s5", "s4" "s5", "s0" "s1";
+                "vmul.f32" "s8" "s9", "s6" "s7", "s6" "s7";
+            ),
+            $($density,)*
+            "vldmia r12, {{s10-s15}}",
+            pair!(
+                "vmla.f32" "s10" "s11", "s6" "s7", "s27" "s27";
+                "vmla.f32" "s12" "s13", "s6" "s7", "s28" "s28";
+                "vmla.f32" "s14" "s15", "s6" "s7", "s29" "s29";
+                "vmla.f32" "s10" "s11", "s8" "s9", "s12" "s13";
+                "vmla.f32" "s14" "s15", "s8" "s9", "s30" "s30";
+                "vmul.f32" "s8" "s9", "s8" "s9", "s8" "s9";
+                "vmla.f32" "s10" "s11", "s8" "s9", "s14" "s15";
+            ),
+            "vmov.f32 s6, s25",
+            "vmov.f32 s7, s25",
+            pair!(
+                "vmls.f32" "s6" "s7", "s4" "s5", "s10" "s11";
+                "vmul.f32" "s2" "s3", "s2" "s3", "s6" "s7";
+            ),
+            "vmov s4, s5, r4, r5",
+            $($side,)*
+            $($end,)*
+            "subs r2, #1",
+            "bne 1b",
+            "3:",
+            "vpop {{s16-s31}}",
+            "pop {{r4-r8, pc}}",
+            "4:",
+            "vmov s2, r7",
+            "vcmp.f32 s0, s2",
+            "vmrs APSR_nzcv, fpscr",
+            "it gt",
+            "vmovgt.f32 s0, s2",
+            "vcmp.f32 s1, s2",
+            "vmrs APSR_nzcv, fpscr",
+            "it gt",
+            "vmovgt.f32 s1, s2",
+            "b 2b",
+        );
+    };
+}
+
+gelu! {
+    "jostle_gelu",
+    load: "ldmia r1!, {{r4, r5}}",
+    density: [],
+    side: [
+        "cmp r4, #0", "it pl", "vsubpl.f32 s2, s24, s2",
+        "cmp r5, #0", "it pl", "vsubpl.f32 s3, s24, s3"
+    ],
+    end: [
+        pair!("vmul.f32" "s2" "s3", "s2" "s3", "s4" "s5";),
+        "vstmia r0!, {{s2-s3}}",
+    ]
+}
+
+gelu! {
+    "jostle_gelu_exchange",
+    load: "ldmia r0, {{r4, r5}}",
+    density: [
+        pair!(
+            "vmul.f32" "s0" "s1", "s0" "s1", "s31" "s31";
+            "vmul.f32" "s0" "s1", "s0" "s1", "s2" "s3";
+        )
+    ],
+    side: [
+        "cmp r4, #0", "ite pl", "vsubpl.f32 s2, s24, s2", "vnegmi.f32 s0, s0",
+        "cmp r5, #0", "ite pl", "vsubpl.f32 s3, s24, s3", "vnegmi.f32 s1, s1"
+    ],
+    end: [
+        "vldmia r1, {{s6-s7}}",
+        pair!(
+            "vadd.f32" "s0" "s1", "s2" "s3", "s0" "s1";
+            "vmul.f32" "s0" "s1", "s0" "s1", "s6" "s7";
+            "vmul.f32" "s2" "s3", "s2" "s3", "s4" "s5";
+        ),
+        "vstmia r0!, {{s0-s1}}",
+        "vstmia r1!, {{s2-s3}}",
     ]
 }
