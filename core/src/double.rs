@@ -1,5 +1,5 @@
 //! What training takes of f64 beside arithmetic: roots, whole powers and half a turn of the cosine, with the same bits on
-//! every processor. The `libm` crate's are exacter by an ulp or two, which does not show in an f32, and take 6 KB more of
+//! every processor. The `libm` crate's are nearer by an ulp or two, which does not show in an f32, and take 6 KB more of
 //! flash where f64 is emulated.
 
 /// The root of a normal number, correctly rounded; zero, infinity, NaN, and what else has no sound root, as they are.

@@ -6,7 +6,7 @@ use core::ops::Range;
 use crate::double;
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan};
-use crate::parallel::{Compute, ELEMENTWISE, share};
+use crate::parallel::{Compute, ELEMENTWISE, Units, share};
 use crate::simd::{self, AdamW, InstructionSet, Loop, vectorized};
 
 /// How gradients change parameters.
@@ -193,9 +193,9 @@ fn split(
     let n = x.len();
     let kept = |state: &[f32]| usize::from(!state.is_empty());
     let (first_per, second_per) = (kept(first), kept(second));
-    let buffers = [(x, 1), (first, first_per), (second, second_per)];
+    let buffers = [Units::new(x, n, 1), Units::new(first, n, first_per), Units::new(second, n, second_per)];
     let work = n.saturating_mul(ELEMENTWISE);
-    compute.split(n, work, buffers, (&mut [], 0), |range, buffers, _| task(range, buffers));
+    compute.split(work, &buffers, (&mut [], 0), |share, buffers, _| task(share.of(n), buffers));
 }
 
 /// What an optimiser does to each element of a tensor at one step.
@@ -300,8 +300,8 @@ pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
     let mut sums = [0.0; PARTS];
     let parts = parts(gradients.len());
     let work = gradients.len().saturating_mul(ELEMENTWISE);
-    compute.split(parts, work, [(&mut sums, 1)], (&mut [], 0), |range, [sums], _| {
-        for (part, sum) in range.zip(sums) {
+    compute.split(work, &[Units::new(&mut sums, parts, 1)], (&mut [], 0), |share, [sums], _| {
+        for (part, sum) in share.of(parts).zip(sums) {
             *sum = squares_of_part(compute, gradients, part);
         }
     });

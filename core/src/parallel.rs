@@ -1,6 +1,7 @@
 //! How a host lends threads, and how work and buffers are cut for them. Knows nothing of models; creates
 //! no thread.
 
+use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::simd::InstructionSet;
@@ -64,7 +65,7 @@ impl Compute<'static> {
     }
 }
 
-/// A buffer to cut, and how many of its elements belong to one unit of work.
+/// A buffer, and how many of its elements belong to one unit of work.
 pub(crate) type PerUnit<'a> = (&'a mut [f32], usize);
 
 /// A pointer that workers share because each touches a part of its own.
@@ -92,49 +93,34 @@ impl Compute<'_> {
         self.parallel.threads().min(units).min(most).clamp(1, MOST_WORKERS)
     }
 
-    /// Cuts `units` of work, every buffer along with them, and the scratch into one part per worker, and
-    /// runs `task(units of this part, buffers, scratch)` for each.
+    /// Cuts every buffer into its units, and these and the scratch into one part per worker, and runs
+    /// `task(share, buffers, scratch)` for each.
     ///
     /// `work` is the sum of multiply-adds; `worker_scratch` the scratch that one worker needs.
     pub(crate) fn split<const N: usize>(
         &self,
-        units: usize,
         work: usize,
-        buffers: [PerUnit<'_>; N],
-        (scratch, worker_scratch): PerUnit<'_>,
-        task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
-    ) {
-        let buffers = buffers.map(|(buffer, per)| (buffer, units, per));
-        self.split_each(work, buffers, (scratch, worker_scratch), |share, buffers, scratch| {
-            task(share.of(units), buffers, scratch);
-        });
-    }
-
-    /// As [`Compute::split`], with each buffer cut into units of its own number: `(buffer, units, per unit)`.
-    pub(crate) fn split_each<const N: usize>(
-        &self,
-        work: usize,
-        buffers: [(&mut [f32], usize, usize); N],
+        buffers: &[Units<'_>; N],
         (scratch, worker_scratch): PerUnit<'_>,
         task: impl Fn(Share, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
-        let buffers = buffers.map(|(buffer, units, per)| Units {
-            start: Shared(buffer.as_mut_ptr()),
-            len: buffer.len(),
-            units,
-            per,
-        });
-        self.run(work, &buffers, (scratch, worker_scratch), &|share: Share, scratch: &mut [f32]| {
+        self.run(work, buffers, (scratch, worker_scratch), &|share: Share, scratch: &mut [f32]| {
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
             // SAFETY: each share is handed out once, while the buffers are borrowed, whose lengths were checked.
-            task(share, buffers.map(|buffer| unsafe { buffer.part(share) }), scratch);
+            task(share, buffers.each_ref().map(|buffer| unsafe { buffer.part(share) }), scratch);
         });
     }
 
     /// Runs a task for each worker, with its part of the scratch, unless a buffer is shorter than its units. The one
     /// place that forks, whatever the task.
     #[inline(never)]
-    fn run(&self, work: usize, buffers: &[Units], (scratch, worker_scratch): PerUnit<'_>, task: &dyn Task) {
+    fn run(
+        &self,
+        work: usize,
+        buffers: &[Units<'_>],
+        (scratch, worker_scratch): PerUnit<'_>,
+        task: &dyn Task,
+    ) {
         if buffers.iter().any(|buffer| buffer.len < buffer.units.saturating_mul(buffer.per)) {
             debug_assert!(false, "a buffer is shorter than its units");
             return;
@@ -173,23 +159,41 @@ impl<F: Fn(Share, &mut [f32]) + Sync> Task for F {
     }
 }
 
-/// A buffer to cut, and how many units of how many elements it has.
-#[derive(Clone, Copy)]
-struct Units {
+/// A buffer to cut, and how many units of how many elements it has. Made once, where the buffer is named, and handed on by
+/// reference: the largest arrays of them are hundreds of bytes.
+pub(crate) struct Units<'a> {
     start: Shared,
     len: usize,
     units: usize,
     per: usize,
+    buffer: PhantomData<&'a mut [f32]>,
 }
 
-impl Units {
+impl<'a> Units<'a> {
+    pub fn new(buffer: &'a mut [f32], units: usize, per: usize) -> Units<'a> {
+        Units { start: Shared(buffer.as_mut_ptr()), len: buffer.len(), units, per, buffer: PhantomData }
+    }
+
+    /// Rows of so many elements, to be cut by [`Units::into_sequences`].
+    pub fn rows(buffer: &'a mut [f32], columns: usize) -> Units<'a> {
+        Units::new(buffer, 0, columns)
+    }
+
+    /// Makes units of so many rows each.
+    #[inline(never)]
+    pub fn into_sequences(buffers: &mut [Units<'_>], sequences: usize, length: usize) {
+        for buffer in buffers {
+            (buffer.units, buffer.per) = (sequences, buffer.per * length);
+        }
+    }
+
     /// The part of a share; all of the buffer, which may be longer than its units, for one worker.
     ///
     /// # Safety
     /// The buffer must hold its units, be borrowed for as long as the part, and no share be asked for twice.
     #[expect(unsafe_code, reason = "workers touch disjoint parts")]
     #[inline(never)]
-    unsafe fn part<'a>(self, share: Share) -> &'a mut [f32] {
+    unsafe fn part(&self, share: Share) -> &'a mut [f32] {
         let range = share.of(self.units);
         let (first, len) = match share.workers {
             1 => (0, self.len),
@@ -278,11 +282,11 @@ mod tests {
             // A unit has two elements of one buffer and three of another; both are longer than need be.
             let (mut two, mut three) = (vec![0.0; 2 * units + 1], vec![0.0; 3 * units + 2]);
             let mut scratch = vec![0.0; 4 * threads];
-            let buffers = [(&mut two[..], 2), (&mut three[..], 3)];
-            compute.split(units, work, buffers, (&mut scratch, 4), |range, [two, three], scratch| {
+            let buffers = [Units::new(&mut two, units, 2), Units::new(&mut three, units, 3)];
+            compute.split(work, &buffers, (&mut scratch, 4), |share, [two, three], scratch| {
                 assert!(scratch.len() >= 4);
                 scratch.iter_mut().for_each(|x| *x += 1.0);
-                for (i, unit) in range.enumerate() {
+                for (i, unit) in share.of(units).enumerate() {
                     two[2 * i..2 * i + 2].iter_mut().for_each(|x| *x += unit as f32 + 1.0);
                     three[3 * i..3 * i + 3].iter_mut().for_each(|x| *x += unit as f32 + 1.0);
                 }

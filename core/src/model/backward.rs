@@ -8,6 +8,7 @@ use crate::layout::{LayerActivations, Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
+use crate::parallel::Units;
 use crate::simd;
 
 /// The stages of backward, in their order. Nothing but the workspace and the gradients is carried from one to the
@@ -78,8 +79,8 @@ impl Pass<'_> {
         let x = workspace.residual.last();
         let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
         simd::clear(self.compute.simd, workspace.d_residual);
-        let d_residual = (&mut *workspace.d_residual, c);
-        self.by_sequence([d_residual], rows * c, |range, [d_residual]| {
+        let d_residual = Units::rows(workspace.d_residual, c);
+        self.by_sequence(&mut [d_residual], rows * c, |range, [d_residual]| {
             let t = self.shape.length;
             let d_normed = part(workspace.d_normed, &range, t * c);
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
@@ -107,15 +108,15 @@ impl Pass<'_> {
 
         let activated = intermediate.wide(rows_all * f);
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
-        let buffers = [
-            (&mut **d_residual, c),
-            (&mut *d_branch, c),
-            (&mut **normed, c),
-            (&mut **d_normed, c),
-            (&mut *activated, f),
-            (&mut *activations.hidden, f),
+        let mut buffers = [
+            Units::rows(d_residual, c),
+            Units::rows(d_branch, c),
+            Units::rows(normed, c),
+            Units::rows(d_normed, c),
+            Units::rows(activated, f),
+            Units::rows(activations.hidden, f),
         ];
-        self.by_sequence_with(workers, buffers, rows_all * 2 * c * f, |range, buffers, scratch| {
+        self.by_sequence_with(workers, &mut buffers, rows_all * 2 * c * f, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, activated, hidden] = buffers;
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
@@ -153,14 +154,14 @@ impl Pass<'_> {
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
         let LayerActivations { qkv, attention_stats, attended, .. } = activations;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
-        let buffers = [
-            (&mut **d_residual, c),
-            (&mut *d_branch, c),
-            (&mut **normed, c),
-            (&mut **d_normed, c),
-            (&mut *d_qkv, 3 * c),
+        let mut buffers = [
+            Units::rows(d_residual, c),
+            Units::rows(d_branch, c),
+            Units::rows(normed, c),
+            Units::rows(d_normed, c),
+            Units::rows(d_qkv, 3 * c),
         ];
-        self.by_sequence_with(workers, buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
+        self.by_sequence_with(workers, &mut buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, d_qkv] = buffers;
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
@@ -191,7 +192,7 @@ impl Pass<'_> {
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
         let mask = self.embedding_mask();
-        self.by_sequence([(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
+        self.by_sequence(&mut [Units::rows(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
             self.each_masked(range, rows_mut(d_x, t * c), mask, |d_x, mask| {
                 dropout::in_place(simd, d_x, c, mask);
             });

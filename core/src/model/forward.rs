@@ -3,7 +3,8 @@
 use super::{Pass, part};
 use crate::layout::{Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
-use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
+use crate::ops::{self, attention, dropout, embedding, gelu, layer_norm, linear, rows_mut};
+use crate::parallel::Units;
 
 /// The stages of forward, in their order. Nothing but the workspace is carried from one to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,9 +64,9 @@ impl Pass<'_> {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
         let x = workspace.residual.first_mut();
         let mask = self.embedding_mask();
-        self.by_sequence([(x, c)], self.rows() * c, |range, [x]| {
+        self.by_sequence(&mut [Units::rows(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
-            let mut tokens = rows(tokens, self.shape.length);
+            let mut tokens = ops::rows(tokens, self.shape.length);
             let (wte, wpe) = (parameters.token_embedding, parameters.position_embedding);
             self.each_masked(range, rows_mut(x, self.shape.length * c), mask, |x, mask| {
                 embedding::add_embeddings(simd, x, tokens.next().unwrap_or_default(), wte, wpe, c);
@@ -89,22 +90,22 @@ impl Pass<'_> {
         let masks = self.masks(layer);
         let activations = workspace.layers.of(layer, config, self.rows());
         let (x, middle, out) = workspace.residual.of(layer);
-        let buffers = [
-            (middle, c),
-            (out, c),
-            (&mut *workspace.normed, c),
-            (workspace.intermediate.wide(self.rows() * f), f),
-            (activations.ln_1_mean, 1),
-            (activations.ln_1_rstd, 1),
-            (activations.qkv, 3 * c),
-            (activations.attention_stats, 2 * h),
-            (activations.attended, c),
-            (activations.ln_2_mean, 1),
-            (activations.ln_2_rstd, 1),
-            (activations.hidden, f),
+        let mut rows = [
+            Units::rows(middle, c),
+            Units::rows(out, c),
+            Units::rows(workspace.normed, c),
+            Units::rows(workspace.intermediate.wide(self.rows() * f), f),
+            Units::rows(activations.ln_1_mean, 1),
+            Units::rows(activations.ln_1_rstd, 1),
+            Units::rows(activations.qkv, 3 * c),
+            Units::rows(activations.attention_stats, 2 * h),
+            Units::rows(activations.attended, c),
+            Units::rows(activations.ln_2_mean, 1),
+            Units::rows(activations.ln_2_rstd, 1),
+            Units::rows(activations.hidden, f),
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
-        self.by_sequence_with(workspace.workers, buffers, work, |range, buffers, scratch| {
+        self.by_sequence_with(workspace.workers, &mut rows, work, |range, buffers, scratch| {
             let [
                 middle,
                 out,
@@ -126,14 +127,14 @@ impl Pass<'_> {
             norm_forward(self, &block.ln_1, normed, mean_1, rstd_1, x);
             linear::forward_trusted(simd, qkv, normed, block.c_attn.parts(), product(3 * c, c), scratch);
             let sequences =
-                rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
+                rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(ops::rows(qkv, 3 * t * c));
             for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
                 let attention = self.attention(&masks, sequence);
                 attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
             }
             let projection = block.attention_projection.parts();
             linear::forward_trusted(simd, middle, attended, projection, product(c, c), scratch);
-            let mut residual = rows(x, t * c);
+            let mut residual = ops::rows(x, t * c);
             let mask = masks.attention_projection;
             self.each_masked(range.clone(), rows_mut(middle, t * c), mask, |middle, mask| {
                 dropout::add_residual(simd, middle, residual.next().unwrap_or_default(), c, mask);
@@ -153,7 +154,7 @@ impl Pass<'_> {
                 product(c, f),
                 scratch,
             );
-            let mut residual = rows(middle, t * c);
+            let mut residual = ops::rows(middle, t * c);
             self.each_masked(range, rows_mut(out, t * c), masks.mlp_projection, |out, mask| {
                 dropout::add_residual(simd, out, residual.next().unwrap_or_default(), c, mask);
             });
@@ -167,9 +168,12 @@ impl Pass<'_> {
         let norm = &parameters.final_norm;
         let x = workspace.residual.last();
         let (final_normed, logits) = workspace.intermediate.head();
-        let buffers =
-            [(&mut *workspace.final_mean, 1), (&mut *workspace.final_rstd, 1), (&mut *final_normed, c)];
-        self.by_sequence(buffers, rows * c, |range, [mean, rstd, normed]| {
+        let mut buffers = [
+            Units::rows(workspace.final_mean, 1),
+            Units::rows(workspace.final_rstd, 1),
+            Units::rows(final_normed, c),
+        ];
+        self.by_sequence(&mut buffers, rows * c, |range, [mean, rstd, normed]| {
             norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
         });
         let head = Matrix::new(parameters.head, c).transposed();

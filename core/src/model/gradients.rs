@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::layout::{Group, LayerActivations, Tensor, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear, rows};
+use crate::parallel::Units;
 
 impl Gradients {
     const fn start(self) -> Start<'static> {
@@ -75,13 +76,13 @@ impl Pass<'_> {
         let mut rest = gradients.get_mut(first..).unwrap_or_default();
         let buffers = tensors.map(|tensor| {
             let [rows, columns] = tensor.map_or([0, 0], |tensor| tensor.shape);
-            (rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
+            Units::new(rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
         });
-        let units = buffers.each_ref().map(|(_, rows, _)| *rows);
+        let units = tensors.map(|tensor| tensor.map_or(0, |tensor| tensor.shape[0]));
         let work =
             units.chunks(2).zip(&sources).map(|(units, source)| self.work(source, units.iter().sum())).sum();
         let scratch = (workers, self.plan.worker_scratch());
-        self.compute.split_each(work, buffers, scratch, |share, [a, b, c, d, e, f], scratch| {
+        self.compute.split(work, &buffers, scratch, |share, [a, b, c, d, e, f], scratch| {
             let [of_a, of_b, of_c, of_d, of_e, of_f] = units.map(|rows| share.of(rows));
             let [first, second, third] = sources;
             self.gradient_rows(first, [a, b], [of_a, of_b], mode, scratch);
@@ -116,8 +117,9 @@ impl Pass<'_> {
                 let count = most.min(rows - first);
                 let gradient = tile.get_mut(..count * columns).unwrap_or_default();
                 let scratch = (&mut *workers, self.plan.worker_scratch());
-                let (work, buffer) = (self.work(source, count), (&mut *gradient, columns));
-                self.compute.split(count, work, [buffer], scratch, |range, [gradient], scratch| {
+                let (work, buffer) = (self.work(source, count), Units::new(gradient, count, columns));
+                self.compute.split(work, &[buffer], scratch, |share, [gradient], scratch| {
+                    let range = share.of(count);
                     let range = first + range.start..first + range.end;
                     let (mut pair, mut ranges) = ([gradient, &mut []], [range, 0..0]);
                     if is_second {

@@ -22,7 +22,7 @@ use crate::matmul::{Matrix, Size, Start, matmul_parallel};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
 use crate::ops::{cross_entropy, embedding};
-use crate::parallel::{Compute, ELEMENTWISE, PerUnit};
+use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
 use crate::rng::Stream;
 
 /// Which dropout masks a training pass uses. Evaluation and generation have none.
@@ -157,18 +157,18 @@ impl Pass<'_> {
         sequences.start * self.shape.length..sequences.end * self.shape.length
     }
 
-    /// Cuts buffers of so many elements per row by sequence, among the workers, for operations on so many elements.
+    /// Cuts rows by sequence, among the workers, for operations on so many elements.
     fn by_sequence<const N: usize>(
         &self,
-        buffers: [PerUnit<'_>; N],
+        rows: &mut [Units<'_>; N],
         elements: usize,
         task: impl Fn(Range<usize>, [&mut [f32]; N]) + Sync,
     ) {
-        let buffers = buffers.map(|(buffer, per_row)| (buffer, per_row * self.shape.length));
-        let no_scratch = (&mut [][..], 0);
+        let Shape { sequences, length } = self.shape;
+        Units::into_sequences(rows, sequences, length);
         let work = elements.saturating_mul(ELEMENTWISE);
-        self.compute.split(self.shape.sequences, work, buffers, no_scratch, |range, buffers, _| {
-            task(range, buffers);
+        self.compute.split(work, rows, (&mut [], 0), |share, buffers, _| {
+            task(share.of(sequences), buffers);
         });
     }
 
@@ -176,13 +176,16 @@ impl Pass<'_> {
     fn by_sequence_with<const N: usize>(
         &self,
         workers: &mut [f32],
-        buffers: [PerUnit<'_>; N],
+        rows: &mut [Units<'_>; N],
         work: usize,
         task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
-        let buffers = buffers.map(|(buffer, per_row)| (buffer, per_row * self.shape.length));
+        let Shape { sequences, length } = self.shape;
+        Units::into_sequences(rows, sequences, length);
         let scratch = (workers, self.plan.worker_scratch());
-        self.compute.split(self.shape.sequences, work, buffers, scratch, task);
+        self.compute.split(work, rows, scratch, |share, buffers, scratch| {
+            task(share.of(sequences), buffers, scratch);
+        });
     }
 
     fn mask(&self, rate: f32, stream: Stream, layer: usize) -> Option<Mask> {

@@ -9,6 +9,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::layout::{Plan, Workspace};
 use crate::ops::cross_entropy;
+use crate::parallel::Units;
 
 /// A part of a training pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,8 +130,8 @@ impl Pass<'_> {
     pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
         let vocab = self.plan.config.vocab;
         let (_, logits) = workspace.intermediate.head();
-        let buffers = [(&mut *workspace.losses, 1), (logits, vocab)];
-        self.by_sequence(buffers, self.rows() * vocab, |range, [losses, logits]| {
+        let mut rows = [Units::rows(workspace.losses, 1), Units::rows(logits, vocab)];
+        self.by_sequence(&mut rows, self.rows() * vocab, |range, [losses, logits]| {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
         });
