@@ -277,16 +277,16 @@ vectorized! {
             let last = first + i;
             let row = up_to_mask::<V>(row, last);
             let mut maximum = V::splat(f32::NEG_INFINITY);
-            for (block, x) in row.iter_mut().enumerate() {
+            for (block, x) in row.iter().enumerate() {
                 let score = V::load(x).mul(scale);
-                let score = V::select(unmasked::<V>(block, last), score, V::splat(f32::NEG_INFINITY));
-                maximum = score.max(maximum);
-                score.store(x);
+                maximum = V::select(unmasked::<V>(block, last), score, V::splat(f32::NEG_INFINITY)).max(maximum);
             }
             let maximum = maximum.reduce_max();
             let mut sum = Sum::new();
             for (block, x) in row.iter_mut().enumerate() {
-                let e = exp(V::load(x).sub(V::splat(maximum)));
+                // The exponential of minus infinity, which is zero, takes processors long: it underflows on the way.
+                let e = exp(V::load(x).mul(scale).sub(V::splat(maximum)));
+                let e = V::select(unmasked::<V>(block, last), e, V::zero());
                 sum.add(block, e);
                 e.store(x);
             }
