@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use crate::double;
 use crate::error::{Error, exact_length};
-use crate::layout::{OptimizerState, Plan};
+use crate::layout::{OptimizerState, Plan, Tensor};
 use crate::parallel::{Compute, ELEMENTWISE, Units, share};
 use crate::simd::{self, AdamW, InstructionSet, Loop, vectorized};
 
@@ -93,7 +93,7 @@ impl Optimizer {
         exact_length("gradients", gradients.len(), plan.gradients)?;
         exact_length("optimizer state", state.len(), plan.optimizer)?;
         let rules = self.rules(step, learning_rate, factor);
-        rules.update(compute, plan, parameters, gradients, state, 0..plan.parameters);
+        rules.update(compute, plan, None, parameters, gradients, state, 0..plan.parameters);
         Ok(())
     }
 
@@ -153,11 +153,14 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// [`Optimizer::update`] of the parameters `part`, whose gradients these are, with the lengths checked.
+    /// [`Optimizer::update`] of the parameters `part`, whose gradients these are, with the lengths checked. Of `tensor`
+    /// alone where there is one: many small parts need not look for theirs.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn update(
         &self,
         compute: Compute<'_>,
         plan: &Plan,
+        tensor: Option<&Tensor>,
         parameters: &mut [f32],
         gradients: &[f32],
         state: &mut [f32],
@@ -169,16 +172,20 @@ impl Rules {
         split(compute, buffers, |range, [mut x, mut first, mut second]| {
             let mut gradients = gradients.get(range.clone()).unwrap_or_default();
             let (start, end) = (part.start + range.start, part.start + range.end);
-            for tensor in plan.tensors().filter(|tensor| !tensor.frozen) {
+            let mut apply = |tensor: &Tensor| {
                 let here = tensor.offset.max(start)..tensor.offset.saturating_add(tensor.len()).min(end);
                 let (Some(x), Some(g)) = (x.split_off_mut(..here.len()), gradients.split_off(..here.len()))
                 else {
-                    continue;
+                    return;
                 };
                 let first = first.split_off_mut(..here.len()).unwrap_or_default();
                 let second = second.split_off_mut(..here.len()).unwrap_or_default();
                 let rule = if tensor.rank == 2 { self.decaying } else { self.plain };
                 rule.apply(compute.simd, x, first, second, g);
+            };
+            match tensor {
+                Some(tensor) => apply(tensor),
+                None => plan.tensors().filter(|tensor| !tensor.frozen).for_each(|tensor| apply(&tensor)),
             }
         });
     }
@@ -271,7 +278,9 @@ vectorized! {
 
 vectorized! {
     fn sgd<V>(x: &mut [f32], gradient: &[f32], rate: f32) {
-        simd::update(x, [gradient], |_, x, [g]: [V; 1]| x.sub(g.mul(V::splat(rate))));
+        if !V::run(Loop::SubtractScaled { x: &mut *x, y: gradient, factor: rate }) {
+            simd::update(x, [gradient], |_, x, [g]: [V; 1]| x.sub(g.mul(V::splat(rate))));
+        }
     }
 }
 
