@@ -32,6 +32,15 @@ impl Tensor {
         if self.rank == 1 { self.shape[0] } else { self.shape[1] }
     }
 
+    /// Whether it is a factor of a product, as the token embedding is where the head is tied.
+    pub(crate) fn is_weight(&self, tied: bool) -> bool {
+        match self.name.kind {
+            Kind::TokenEmbedding => tied,
+            Kind::PositionEmbedding => false,
+            _ => self.rank == 2,
+        }
+    }
+
     /// Never: a validated configuration has no empty tensor.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
