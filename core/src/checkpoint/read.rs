@@ -34,8 +34,7 @@ impl<'a> Header<'a> {
 
         let (mut pairs, mut tensors, mut sum, mut end) = (None, 0_u64, 0_usize, 0);
         let mut all = items;
-        loop {
-            let Some(item) = all.next().map_err(|_| all.error())? else { break };
+        while let Some(item) = all.next().map_err(|_| all.error())? {
             match item {
                 Item::Metadata(found) => {
                     if pairs.replace(found).is_some() {
