@@ -99,8 +99,21 @@ impl Optimizer {
 
     /// What is done to all parameters at one step.
     pub(crate) fn rules(&self, step: u64, learning_rate: f32, factor: f32) -> Rules {
-        let plain = self.rule(false, step, learning_rate, factor);
-        Rules { plain, decaying: self.rule(true, step, learning_rate, factor) }
+        let (plain, decaying) = match *self {
+            Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+                let rule = adamw_numbers(beta1, beta2, epsilon, step, learning_rate, factor);
+                let keep = (1.0 - f64::from(learning_rate) * f64::from(weight_decay)) as f32;
+                (Rule::AdamW(rule), Rule::AdamW(AdamW { keep, ..rule }))
+            }
+            Optimizer::Sgd { momentum } => {
+                let rule = match momentum {
+                    0.0 => Rule::Sgd { rate: learning_rate * factor },
+                    _ => Rule::Momentum { momentum, rate: learning_rate, factor },
+                };
+                (rule, rule)
+            }
+        };
+        Rules { plain, decaying }
     }
 
     /// [`Optimizer::update`] of one tensor of any model. `decays`: whether weight decay applies, as it does to
@@ -124,22 +137,12 @@ impl Optimizer {
         let wanted = x.len().saturating_mul(self.state().per_parameter());
         exact_length("optimizer state", state.len(), wanted)?;
         let (first, second) = state.split_at_mut_checked(x.len()).unwrap_or_default();
-        let rule = self.rule(decays, step, learning_rate, factor);
+        let Rules { plain, decaying } = self.rules(step, learning_rate, factor);
+        let rule = if decays { decaying } else { plain };
         split(compute, [x, first, second], |range, [x, first, second]| {
             rule.apply(compute.simd, x, first, second, gradient.get(range).unwrap_or_default());
         });
         Ok(())
-    }
-
-    fn rule(&self, decays: bool, step: u64, learning_rate: f32, factor: f32) -> Rule {
-        match *self {
-            Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
-                let decay = if decays { weight_decay } else { 0.0 };
-                Rule::AdamW(adamw_numbers(beta1, beta2, epsilon, decay, step, learning_rate, factor))
-            }
-            Optimizer::Sgd { momentum: 0.0 } => Rule::Sgd { rate: learning_rate * factor },
-            Optimizer::Sgd { momentum } => Rule::Momentum { momentum, rate: learning_rate, factor },
-        }
     }
 }
 
@@ -232,18 +235,11 @@ impl Rule {
     }
 }
 
-fn adamw_numbers(
-    beta1: f32,
-    beta2: f32,
-    epsilon: f32,
-    decay: f32,
-    step: u64,
-    learning_rate: f32,
-    factor: f32,
-) -> AdamW {
+/// AdamW's numbers at one step, for what does not decay.
+fn adamw_numbers(beta1: f32, beta2: f32, epsilon: f32, step: u64, learning_rate: f32, factor: f32) -> AdamW {
     let correction = |beta: f32| 1.0 - double::power(f64::from(beta), step.saturating_add(1));
     AdamW {
-        keep: (1.0 - f64::from(learning_rate) * f64::from(decay)) as f32,
+        keep: 1.0,
         factor,
         beta1,
         fresh1: 1.0 - beta1,

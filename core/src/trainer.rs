@@ -213,7 +213,7 @@ impl<'a> Trainer<'a> {
                 pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
                 if !pieces.squares.is_finite() {
                     *pieces = Pieces::default();
-                    let tensor = plan.tensors().position(|other| other == *tensor).unwrap_or(0);
+                    let tensor = plan.tensors().position(|other| other.name == tensor.name).unwrap_or(0);
                     return Err(Error::PartlyUpdated { tensor });
                 }
                 rules.update(*compute, plan, Some(tensor), parameters, gradient, optimizer, place);

@@ -26,12 +26,17 @@ impl Stage {
     /// A whole training pass, as the plan has it, in its order: to the first tensor that is trained.
     pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> + use<> {
         let (layers, recompute, last) = (plan.config.layers, plan.options.recompute, plan.first_trained());
-        successors(Some(Stage::Forward(Forward::Embedding)), move |stage| match *stage {
+        successors(Some(Stage::Forward(Forward::Embedding)), move |stage| stage.next(layers, recompute, last))
+    }
+
+    #[inline(never)]
+    fn next(self, layers: usize, recompute: bool, last: Option<Group>) -> Option<Stage> {
+        match self {
             Stage::Forward(stage) => Some(stage.next(layers).map_or(Stage::Loss, Stage::Forward)),
             Stage::Loss => Some(Stage::Backward(Backward::Head)),
             Stage::Backward(stage) if stage.group() == last => None,
             Stage::Backward(stage) => stage.next(layers, recompute).map(Stage::Backward),
-        })
+        }
     }
 
     /// How many stages a training pass has.
