@@ -257,7 +257,8 @@ fn up_to_mask<V: Vector>(row: &mut [f32], last: usize) -> &mut [V::Array] {
 /// Which lanes of vector `block` stand at or before column `last`.
 #[inline(always)]
 fn unmasked<V: Vector>(block: usize, last: usize) -> V::Mask {
-    let after = last.wrapping_add(1).wrapping_sub(block * V::LANES);
+    // A vector of one lane is there for what is left only.
+    let after = if V::LANES == 1 { 1 } else { last.wrapping_add(1).wrapping_sub(block * V::LANES) };
     V::lt_bits(V::lane_numbers(), V::splat_bits(after as u32))
 }
 
