@@ -28,7 +28,7 @@ const CHUNK: usize = chunk(Machine::HERE);
 /// tokens, as nanoGPT's does. Since positions are learned, each further token moves all others, and the
 /// window is computed anew.
 pub struct Generator<'a> {
-    plan: Plan,
+    plan: &'a Plan,
     simd: InstructionSet,
     parameters: Parameters<'a>,
     /// For each layer and position, its key and its value: `[L, context, 2C]`.
@@ -67,7 +67,7 @@ impl<'a> Generator<'a> {
     /// `parameters` and `frozen`: exactly [`Plan::parameters`] and [`Plan::frozen`] elements; `memory`: exactly [`Plan::generation`];
     /// `window`: exactly as many as the context.
     pub fn new(
-        plan: &Plan,
+        plan: &'a Plan,
         simd: InstructionSet,
         parameters: &'a [f32],
         frozen: &'a [f32],
@@ -97,7 +97,7 @@ impl<'a> Generator<'a> {
             scratch: memory,
         };
         let parameters = Parameters::new(parameters, frozen, plan);
-        Ok(Generator { plan: *plan, simd, parameters, cache, rows, window, filled: 0 })
+        Ok(Generator { plan, simd, parameters, cache, rows, window, filled: 0 })
     }
 
     /// Appends tokens to the text and returns the logits `[V]` of the next; the caller may change them.
@@ -105,7 +105,7 @@ impl<'a> Generator<'a> {
     /// Errors: [`Error::Token`] for one outside the vocabulary, [`Error::Zero`] for none; the text stays as it
     /// was.
     pub fn feed(&mut self, tokens: &[i32]) -> Result<&mut [f32], Error> {
-        let config = self.plan.config;
+        let config = &self.plan.config;
         embedding::check_tokens(tokens, config.vocab)?;
         if tokens.is_empty() {
             return Err(Error::Zero { what: "number of tokens" });
@@ -178,12 +178,12 @@ impl<'a> Generator<'a> {
         embedding::add_embeddings(simd, x, tokens, self.parameters.token_embedding, positions, c);
         let caches = ops::rows_mut(self.cache, config.context * 2 * c);
         for (layer, cache) in caches.enumerate() {
-            let block = self.parameters.block(&self.plan, layer);
-            block_rows(&self.plan, simd, &block, &mut self.rows, cache, start, count);
+            let block = self.parameters.block(self.plan, layer);
+            block_rows(self.plan, simd, &block, &mut self.rows, cache, start, count);
         }
         let Rows { x, normed, mean, rstd, logits, scratch, .. } = &mut self.rows;
         let x = x.get((count - 1) * c..count * c).unwrap_or_default();
-        norm(&self.plan, simd, &self.parameters.final_norm, first(normed, c), mean, rstd, x, 1);
+        norm(self.plan, simd, &self.parameters.final_norm, first(normed, c), mean, rstd, x, 1);
         let head = Matrix::new(self.parameters.head, c).transposed();
         let size = Size { m: 1, n: config.vocab, k: c };
         matmul_trusted(

@@ -95,8 +95,8 @@ pub struct Report {
 
 /// A model in training, on the caller's memory.
 pub struct Trainer<'a> {
-    plan: Plan,
-    recipe: Recipe,
+    plan: &'a Plan,
+    recipe: &'a Recipe,
     buffers: Buffers<'a>,
     compute: Compute<'a>,
     step: u64,
@@ -109,8 +109,8 @@ pub struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     /// Begins at step 0 with the parameters that the buffer holds.
     pub fn new(
-        plan: &Plan,
-        recipe: &Recipe,
+        plan: &'a Plan,
+        recipe: &'a Recipe,
         buffers: Buffers<'a>,
         compute: Compute<'a>,
     ) -> Result<Trainer<'a>, Error> {
@@ -121,8 +121,7 @@ impl<'a> Trainer<'a> {
         exact_length("optimizer state", buffers.optimizer.len(), plan.optimizer)?;
         exact_length("workspace", buffers.workspace.len(), plan.workspace())?;
         exact_length("batch", buffers.batch.len(), plan.batch)?;
-        let (plan, recipe, pieces) = (*plan, *recipe, Pieces::default());
-        Ok(Trainer { plan, recipe, buffers, compute, step: 0, accumulated: 0, pieces })
+        Ok(Trainer { plan, recipe, buffers, compute, step: 0, accumulated: 0, pieces: Pieces::default() })
     }
 
     /// One step on random windows of a text: as many micro-batches as the recipe says, then the update.
@@ -284,7 +283,7 @@ impl<'a> Trainer<'a> {
     pub fn evaluate<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Loss, Error> {
         let text = text.into();
         self.between_steps()?;
-        let Plan { config, options, .. } = self.plan;
+        let Plan { config, options, .. } = &self.plan;
         let Some(predicted) = text.len().checked_sub(1).filter(|n| *n > 0) else {
             return Err(Error::Data { given: text.len(), wanted: 2 });
         };
@@ -301,7 +300,7 @@ impl<'a> Trainer<'a> {
             text.window(first, tokens, targets)?;
             let pass = Pass {
                 compute: self.compute,
-                plan: &self.plan,
+                plan: self.plan,
                 parameters: self.buffers.parameters,
                 frozen: self.buffers.frozen,
                 tokens,
@@ -336,13 +335,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// The plan that the buffers follow.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    pub fn plan(&self) -> &'a Plan {
+        self.plan
     }
 
     /// The recipe.
-    pub fn recipe(&self) -> &Recipe {
-        &self.recipe
+    pub fn recipe(&self) -> &'a Recipe {
+        self.recipe
     }
 
     /// The caller's memory.

@@ -401,7 +401,19 @@ pub(crate) unsafe fn call(
     error: *mut jostle_error,
     body: impl FnOnce() -> Result<(), Refusal>,
 ) -> jostle_status {
-    let Err(refusal) = body() else { return JOSTLE_OK };
+    match body() {
+        Ok(()) => JOSTLE_OK,
+        // SAFETY: the caller's promise.
+        Err(refusal) => unsafe { tell(error, refusal) },
+    }
+}
+
+/// Apart, so that no stack is taken by what has not gone wrong.
+///
+/// # Safety
+/// As for [`call`].
+#[inline(never)]
+unsafe fn tell(error: *mut jostle_error, refusal: Refusal) -> jostle_status {
     let (status, details) = refusal.details();
     if !error.is_null() && error.is_aligned() {
         let Details { what, range, value, index, given, wanted } = details;

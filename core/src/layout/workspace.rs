@@ -222,11 +222,8 @@ pub(super) const fn worker_scratch(config: &Config, rows: usize, machine: Machin
     let (c, f, v) = (config.width, config.hidden, config.vocab);
     // Each side of each product is one of these; rows are the inner index of the gradients of weights.
     let longest = max(max(max(3 * c, f), v), max(rows, config.context));
-    matmul::scratch_on(machine, longest, longest, longest).saturating_add(attention::head_scratch(
-        machine,
-        config.context,
-        config.head_width(),
-    ))
+    let products = matmul::scratch_on(machine, longest, longest, longest);
+    max(products, attention::worker_scratch(machine, config.context, config.head_width()))
 }
 
 /// What a fused update makes of a gradient at a time: so many rows of the widest weight, or all of the largest.
