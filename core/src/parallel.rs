@@ -1,6 +1,7 @@
 //! How a host lends threads, and how work and buffers are cut for them. Knows nothing of models; creates
 //! no thread.
 
+use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::simd::InstructionSet;
@@ -98,30 +99,26 @@ impl Compute<'_> {
         (scratch, worker_scratch): PerUnit<'_>,
         task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
-        let buffers = buffers.map(|(buffer, per)| (buffer, units, per));
-        self.split_each(work, buffers, (scratch, worker_scratch), |share, buffers, scratch| {
+        let mut buffers = buffers.map(|(buffer, per)| Units::new(buffer, units, per));
+        self.split_each(work, &mut buffers, (scratch, worker_scratch), |share, buffers, scratch| {
             task(share.of(units), buffers, scratch);
         });
     }
 
-    /// As [`Compute::split`], with each buffer cut into units of its own number: `(buffer, units, per unit)`.
+    /// As [`Compute::split`], with each buffer cut into units of its own number. By reference, so that few stacks hold
+    /// them.
     pub(crate) fn split_each<const N: usize>(
         &self,
         work: usize,
-        buffers: [(&mut [f32], usize, usize); N],
+        buffers: &mut [Units<'_>; N],
         (scratch, worker_scratch): PerUnit<'_>,
         task: impl Fn(Share, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
-        let buffers = buffers.map(|(buffer, units, per)| Units {
-            start: Shared(buffer.as_mut_ptr()),
-            len: buffer.len(),
-            units,
-            per,
-        });
-        self.run(work, &buffers, (scratch, worker_scratch), &|share, scratch| {
+        let buffers = &*buffers;
+        self.run(work, buffers, (scratch, worker_scratch), &|share, scratch| {
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
             // SAFETY: each share is handed out once, while the buffers are borrowed, whose lengths were checked.
-            task(share, buffers.map(|buffer| unsafe { buffer.part(share) }), scratch);
+            task(share, buffers.each_ref().map(|buffer| unsafe { buffer.part(share) }), scratch);
         });
     }
 
@@ -131,7 +128,7 @@ impl Compute<'_> {
     fn run(
         &self,
         work: usize,
-        buffers: &[Units],
+        buffers: &[Units<'_>],
         (scratch, worker_scratch): PerUnit<'_>,
         task: &(dyn Fn(Share, &mut [f32]) + Sync),
     ) {
@@ -162,22 +159,28 @@ impl Compute<'_> {
 }
 
 /// A buffer to cut, and how many units of how many elements it has.
-#[derive(Clone, Copy)]
-struct Units {
+pub(crate) struct Units<'a> {
     start: Shared,
     len: usize,
     units: usize,
     per: usize,
+    borrow: PhantomData<&'a mut [f32]>,
 }
 
-impl Units {
+impl<'a> Units<'a> {
+    /// `units` of `per` elements each.
+    pub fn new(buffer: &'a mut [f32], units: usize, per: usize) -> Units<'a> {
+        let len = buffer.len();
+        Units { start: Shared(buffer.as_mut_ptr()), len, units, per, borrow: PhantomData }
+    }
+
     /// The part of a share; all of the buffer, which may be longer than its units, for one worker.
     ///
     /// # Safety
     /// The buffer must hold its units, be borrowed for as long as the part, and no share be asked for twice.
     #[expect(unsafe_code, reason = "workers touch disjoint parts")]
     #[inline(never)]
-    unsafe fn part<'a>(self, share: Share) -> &'a mut [f32] {
+    unsafe fn part(&self, share: Share) -> &'a mut [f32] {
         let range = share.of(self.units);
         let (first, len) = match share.workers {
             1 => (0, self.len),

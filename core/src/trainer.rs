@@ -203,7 +203,8 @@ impl<'a> Trainer<'a> {
             pieces.squares = 0.0;
         }
         let mut loss = Loss::default();
-        for (number, stage) in Stage::all(plan).enumerate().skip(stages.start).take(stages.len()) {
+        for number in stages {
+            let Some(stage) = Stage::at(plan, number) else { break };
             let one = number..number.saturating_add(1);
             let found = Pass { parameters, ..pass }.stages(one, None, workspace, targets, counted)?;
             loss = Loss { sum: loss.sum + found.sum, counted: found.counted };

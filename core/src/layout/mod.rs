@@ -278,8 +278,8 @@ impl Plan {
     }
 
     /// Every parameter tensor, in the order in which they lie.
-    pub fn tensors(&self) -> Tensors {
-        Tensors::new(self.config, self.options.frozen)
+    pub fn tensors(&self) -> Tensors<'_> {
+        Tensors::new(&self.config, &self.options.frozen)
     }
 
     /// The tensor of that name.

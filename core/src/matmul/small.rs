@@ -145,8 +145,9 @@ impl Tiles {
     ///
     /// # Safety
     /// As for [`product`], whose operands `rows` and `columns` are.
-    unsafe fn compute(self) {
-        let Tiles { rows, columns, packed, .. } = self;
+    #[inline(never)]
+    unsafe fn compute(&self) {
+        let Tiles { rows, columns, packed, .. } = *self;
         let (kernel, pack) = (kernel(columns.form), pack(rows.form));
         let distance = if rows.form == Form::Along { rows.stride } else { rows.step };
         let onto_c = Starts { first: self.c, row: self.c_row, column: 1, fresh: false };

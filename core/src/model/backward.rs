@@ -1,6 +1,5 @@
 //! From the logits' gradient to those of all activations; `gradients.rs` makes the parameters' from them.
 
-use core::iter::once;
 use core::ops::Range;
 
 use super::forward::Extent;
@@ -36,22 +35,33 @@ pub enum Backward {
 }
 
 impl Backward {
-    /// A whole pass, as the plan has it: to the first tensor that is trained.
-    pub fn all(plan: &Plan) -> impl Iterator<Item = Backward> + use<> {
+    /// The stage of that number, of a whole pass.
+    fn at(plan: &Plan, number: usize) -> Option<Backward> {
         let (layers, recompute) = (plan.config.layers, plan.options.recompute);
-        let blocks = (0..layers).rev().flat_map(move |layer| {
-            // Forward has left the last block's.
-            let again = (recompute && layer + 1 < layers).then_some(Backward::Recompute { layer });
-            again.into_iter().chain([Backward::Mlp { layer }, Backward::Attention { layer }])
-        });
-        let all = once(Backward::Head).chain(blocks).chain(once(Backward::Embedding));
+        let Some(number) = number.checked_sub(1) else { return Some(Backward::Head) };
+        // Of the last block, whose activations forward has left, the first of the stages is not there.
+        let (per_block, number) = if recompute { (3, number + 1) } else { (2, number) };
+        let Some(layer) = layers.checked_sub(number / per_block + 1) else {
+            return (number == per_block * layers).then_some(Backward::Embedding);
+        };
+        Some(match per_block - number % per_block {
+            1 => Backward::Attention { layer },
+            2 => Backward::Mlp { layer },
+            _ => Backward::Recompute { layer },
+        })
+    }
+
+    /// A whole pass, as the plan has it: to the first tensor that is trained.
+    pub fn all(plan: &Plan) -> impl Iterator<Item = Backward> {
         let (last, mut done) = (plan.first_trained(), false);
+        let all = (0..).map_while(|number| Backward::at(plan, number));
         all.take_while(move |stage| !core::mem::replace(&mut done, stage.group() == last))
     }
 }
 
 impl Pass<'_> {
     /// The gradients of activations, and all else that those of the stage's parameters are made of.
+    #[inline(never)]
     pub(super) fn backward_stage(&self, stage: Backward, workspace: &mut Workspace<'_>) {
         let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
         match stage {
@@ -63,6 +73,7 @@ impl Pass<'_> {
         }
     }
 
+    #[inline(never)]
     fn head_backward(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c, v) = (self.rows(), config.width, config.vocab);
@@ -74,7 +85,7 @@ impl Pass<'_> {
         let x = workspace.residual.last();
         let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
         workspace.d_residual.fill(0.0);
-        let d_residual = (&mut *workspace.d_residual, c);
+        let d_residual = self.units(workspace.d_residual, c);
         self.by_sequence([d_residual], rows * c, |range, [d_residual]| {
             let t = self.shape.length;
             let d_normed = part(workspace.d_normed, &range, t * c);
@@ -91,6 +102,7 @@ impl Pass<'_> {
     }
 
     /// Back through the MLP half of a block, by sequence.
+    #[inline(never)]
     fn mlp_backward(&self, layer: usize, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
@@ -103,13 +115,14 @@ impl Pass<'_> {
 
         let activated = intermediate.wide(rows_all * f);
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
+        let units = |buffer, per_row| self.units(buffer, per_row);
         let buffers = [
-            (&mut **d_residual, c),
-            (&mut *d_branch, c),
-            (&mut **normed, c),
-            (&mut **d_normed, c),
-            (&mut *activated, f),
-            (&mut *activations.hidden, f),
+            units(&mut **d_residual, c),
+            units(&mut *d_branch, c),
+            units(&mut **normed, c),
+            units(&mut **d_normed, c),
+            units(&mut *activated, f),
+            units(&mut *activations.hidden, f),
         ];
         self.by_sequence_with(workers, buffers, rows_all * 2 * c * f, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, activated, hidden] = buffers;
@@ -135,6 +148,7 @@ impl Pass<'_> {
     }
 
     /// Back through the attention half of a block, likewise.
+    #[inline(never)]
     fn attention_backward(&self, layer: usize, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
@@ -149,12 +163,13 @@ impl Pass<'_> {
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
         let LayerActivations { qkv, attention_stats, attended, .. } = activations;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
+        let units = |buffer, per_row| self.units(buffer, per_row);
         let buffers = [
-            (&mut **d_residual, c),
-            (&mut *d_branch, c),
-            (&mut **normed, c),
-            (&mut **d_normed, c),
-            (&mut *d_qkv, 3 * c),
+            units(&mut **d_residual, c),
+            units(&mut *d_branch, c),
+            units(&mut **normed, c),
+            units(&mut **d_normed, c),
+            units(&mut *d_qkv, 3 * c),
         ];
         self.by_sequence_with(workers, buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, d_qkv] = buffers;
@@ -184,10 +199,11 @@ impl Pass<'_> {
         });
     }
 
+    #[inline(never)]
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
         let mask = self.embedding_mask();
-        self.by_sequence([(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
+        self.by_sequence([self.units(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
             self.each_masked(range, rows_mut(d_x, t * c), mask, |d_x, mask| {
                 dropout::in_place(simd, d_x, c, mask);
             });

@@ -1,7 +1,5 @@
 //! From tokens to logits.
 
-use core::iter::once;
-
 use super::{Pass, part};
 use crate::layout::{Norm, Parameters, Workspace};
 use crate::matmul::{Matrix, Size, Start};
@@ -22,10 +20,18 @@ pub enum Forward {
 }
 
 impl Forward {
+    /// The stage of that number, of a whole pass over so many layers.
+    pub(super) fn at(layers: usize, number: usize) -> Option<Forward> {
+        match number.checked_sub(1) {
+            None => Some(Forward::Embedding),
+            Some(layer) if layer < layers => Some(Forward::Block { layer }),
+            Some(number) => (number == layers).then_some(Forward::Head),
+        }
+    }
+
     /// A whole pass over so many layers.
     pub fn all(layers: usize) -> impl Iterator<Item = Forward> {
-        let blocks = (0..layers).map(|layer| Forward::Block { layer });
-        once(Forward::Embedding).chain(blocks).chain(once(Forward::Head))
+        (0..).map_while(move |number| Forward::at(layers, number))
     }
 }
 
@@ -45,6 +51,7 @@ impl Pass<'_> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn forward_stage(&self, stage: Forward, workspace: &mut Workspace<'_>) {
         let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
         match stage {
@@ -55,11 +62,12 @@ impl Pass<'_> {
     }
 
     /// x = dropout(token embedding + position embedding).
+    #[inline(never)]
     fn embedding(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
         let x = workspace.residual.first_mut();
         let mask = self.embedding_mask();
-        self.by_sequence([(x, c)], self.rows() * c, |range, [x]| {
+        self.by_sequence([self.units(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
             let mut tokens = rows(tokens, self.shape.length);
             let (wte, wpe) = (parameters.token_embedding, parameters.position_embedding);
@@ -71,6 +79,7 @@ impl Pass<'_> {
     }
 
     /// middle = x + dropout(projection(attention(norm(x)))), out = middle + dropout(mlp(norm(middle))).
+    #[inline(never)]
     pub(super) fn block(
         &self,
         layer: usize,
@@ -85,19 +94,20 @@ impl Pass<'_> {
         let masks = self.masks(layer);
         let activations = workspace.layers.of(layer, config, self.rows());
         let (x, middle, out) = workspace.residual.of(layer);
+        let units = |buffer, per_row| self.units(buffer, per_row);
         let buffers = [
-            (middle, c),
-            (out, c),
-            (&mut *workspace.normed, c),
-            (workspace.intermediate.wide(self.rows() * f), f),
-            (activations.ln_1_mean, 1),
-            (activations.ln_1_rstd, 1),
-            (activations.qkv, 3 * c),
-            (activations.attention_stats, 2 * h),
-            (activations.attended, c),
-            (activations.ln_2_mean, 1),
-            (activations.ln_2_rstd, 1),
-            (activations.hidden, f),
+            units(middle, c),
+            units(out, c),
+            units(&mut *workspace.normed, c),
+            units(workspace.intermediate.wide(self.rows() * f), f),
+            units(activations.ln_1_mean, 1),
+            units(activations.ln_1_rstd, 1),
+            units(activations.qkv, 3 * c),
+            units(activations.attention_stats, 2 * h),
+            units(activations.attended, c),
+            units(activations.ln_2_mean, 1),
+            units(activations.ln_2_rstd, 1),
+            units(activations.hidden, f),
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
         self.by_sequence_with(workspace.workers, buffers, work, |range, buffers, scratch| {
@@ -157,14 +167,16 @@ impl Pass<'_> {
     }
 
     /// logits = norm(x) head^T.
+    #[inline(never)]
     fn head(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c) = (self.rows(), config.width);
         let norm = &parameters.final_norm;
         let x = workspace.residual.last();
         let (final_normed, logits) = workspace.intermediate.head();
+        let units = |buffer, per_row| self.units(buffer, per_row);
         let buffers =
-            [(&mut *workspace.final_mean, 1), (&mut *workspace.final_rstd, 1), (&mut *final_normed, c)];
+            [units(workspace.final_mean, 1), units(workspace.final_rstd, 1), units(final_normed, c)];
         self.by_sequence(buffers, rows * c, |range, [mean, rstd, normed]| {
             norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
         });

@@ -8,6 +8,7 @@ use crate::error::Error;
 use crate::layout::{Group, LayerActivations, Tensor, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear, rows};
+use crate::parallel::Units;
 
 impl Gradients {
     const fn start(self) -> Start<'static> {
@@ -61,6 +62,7 @@ impl Backward {
 impl Pass<'_> {
     /// The gradients of all the stage's parameters, after [`Pass::backward_stage`]. All workers meet once, each with
     /// its share of every tensor.
+    #[inline(never)]
     pub(super) fn gradients(
         &self,
         stage: Backward,
@@ -73,15 +75,15 @@ impl Pass<'_> {
         let (sources, workers) = self.sources(stage, workspace);
         let first = tensors.iter().flatten().next().map_or(0, |tensor| tensor.offset);
         let mut rest = gradients.get_mut(first..).unwrap_or_default();
-        let buffers = tensors.map(|tensor| {
+        let mut buffers = tensors.map(|tensor| {
             let [rows, columns] = tensor.map_or([0, 0], |tensor| tensor.shape);
-            (rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
+            Units::new(rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
         });
-        let units = buffers.each_ref().map(|(_, rows, _)| *rows);
+        let units = tensors.map(|tensor| tensor.map_or(0, |tensor| tensor.shape[0]));
         let work =
             units.chunks(2).zip(&sources).map(|(units, source)| self.work(source, units.iter().sum())).sum();
         let scratch = (workers, self.plan.worker_scratch());
-        self.compute.split_each(work, buffers, scratch, |share, [a, b, c, d, e, f], scratch| {
+        self.compute.split_each(work, &mut buffers, scratch, |share, [a, b, c, d, e, f], scratch| {
             let [of_a, of_b, of_c, of_d, of_e, of_f] = units.map(|rows| share.of(rows));
             let [first, second, third] = sources;
             self.gradient_rows(first, [a, b], [of_a, of_b], mode, scratch);
@@ -92,6 +94,7 @@ impl Pass<'_> {
 
     /// The gradients of the stage's parameters, as many rows of a tensor at a time as `tile` holds, each handed to
     /// `update` with the tensor and the place among all parameters.
+    #[inline(never)]
     pub(crate) fn gradients_by_rows(
         &self,
         stage: Stage,
@@ -194,6 +197,7 @@ impl Pass<'_> {
     }
 
     /// Some rows of two tensors' gradients, or of one's, where there are none of the other.
+    #[inline(never)]
     fn gradient_rows(
         &self,
         source: Source<'_>,
@@ -241,6 +245,7 @@ impl Pass<'_> {
     /// A tied matrix takes, sequence after sequence, the head's product and then the rows of that sequence's
     /// tokens: an order that does not depend on how the sequences are cut into micro-batches. Rows of the
     /// vocabulary are taken in blocks, so that a block stays in cache through all sequences.
+    #[inline(never)]
     fn token_gradient(
         &self,
         d_wte: &mut [f32],

@@ -22,7 +22,7 @@ use crate::matmul::{Matrix, Size, Start, matmul_parallel};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
 use crate::ops::{cross_entropy, embedding};
-use crate::parallel::{Compute, ELEMENTWISE, PerUnit};
+use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
 use crate::rng::Stream;
 
 /// Which dropout masks a training pass uses. Evaluation and generation have none.
@@ -118,10 +118,14 @@ impl Pass<'_> {
         let vocab = self.plan.config.vocab;
         let Workspace { losses, mut intermediate, .. } = workspace;
         let (_, logits) = intermediate.head();
-        self.by_sequence([(losses, 1), (logits, vocab)], self.rows() * vocab, |range, [losses, logits]| {
-            let targets = targets.get(self.row_range(&range)).unwrap_or_default();
-            cross_entropy::losses_of_rows(self.compute.simd, losses, logits, targets, vocab);
-        });
+        self.by_sequence(
+            [self.units(losses, 1), self.units(logits, vocab)],
+            self.rows() * vocab,
+            |range, [losses, logits]| {
+                let targets = targets.get(self.row_range(&range)).unwrap_or_default();
+                cross_entropy::losses_of_rows(self.compute.simd, losses, logits, targets, vocab);
+            },
+        );
         Ok(Loss::of(losses, counted))
     }
 
@@ -169,32 +173,37 @@ impl Pass<'_> {
         sequences.start * self.shape.length..sequences.end * self.shape.length
     }
 
-    /// Cuts buffers of so many elements per row by sequence, among the workers, for operations on so many elements.
+    /// Cuts buffers by sequence, among the workers, for operations on so many elements.
     fn by_sequence<const N: usize>(
         &self,
-        buffers: [PerUnit<'_>; N],
+        mut buffers: [Units<'_>; N],
         elements: usize,
         task: impl Fn(Range<usize>, [&mut [f32]; N]) + Sync,
     ) {
-        let buffers = buffers.map(|(buffer, per_row)| (buffer, per_row * self.shape.length));
         let no_scratch = (&mut [][..], 0);
         let work = elements.saturating_mul(ELEMENTWISE);
-        self.compute.split(self.shape.sequences, work, buffers, no_scratch, |range, buffers, _| {
-            task(range, buffers);
+        self.compute.split_each(work, &mut buffers, no_scratch, |share, buffers, _| {
+            task(share.of(self.shape.sequences), buffers);
         });
+    }
+
+    /// A buffer of so many elements per row, to be cut by sequence.
+    fn units<'x>(&self, buffer: &'x mut [f32], per_row: usize) -> Units<'x> {
+        Units::new(buffer, self.shape.sequences, per_row * self.shape.length)
     }
 
     /// As [`Pass::by_sequence`], with scratch for products and attention, and work in multiply-adds.
     fn by_sequence_with<const N: usize>(
         &self,
         workers: &mut [f32],
-        buffers: [PerUnit<'_>; N],
+        mut buffers: [Units<'_>; N],
         work: usize,
         task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
-        let buffers = buffers.map(|(buffer, per_row)| (buffer, per_row * self.shape.length));
         let scratch = (workers, self.plan.worker_scratch());
-        self.compute.split(self.shape.sequences, work, buffers, scratch, task);
+        self.compute.split_each(work, &mut buffers, scratch, |share, buffers, scratch| {
+            task(share.of(self.shape.sequences), buffers, scratch);
+        });
     }
 
     fn mask(&self, rate: f32, stream: Stream, layer: usize) -> Option<Mask> {

@@ -1,7 +1,6 @@
 //! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
 //! so that a pass may stop after any of them and go on later.
 
-use core::iter::once;
 use core::ops::Range;
 
 use super::{Backward, Forward, Gradients, Loss, Pass};
@@ -23,9 +22,21 @@ pub enum Stage {
 
 impl Stage {
     /// A whole training pass, as the plan has it, in its order.
-    pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> + use<> {
-        let forward = Forward::all(plan.config.layers).map(Stage::Forward);
-        forward.chain(once(Stage::Loss)).chain(Backward::all(plan).map(Stage::Backward))
+    pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> {
+        (0..).map_while(|number| Stage::at(plan, number))
+    }
+
+    /// The stage of that number, of a whole training pass.
+    #[inline(never)]
+    pub(crate) fn at(plan: &Plan, number: usize) -> Option<Stage> {
+        let layers = plan.config.layers;
+        if let Some(stage) = Forward::at(layers, number) {
+            return Some(Stage::Forward(stage));
+        }
+        match number.saturating_sub(layers).checked_sub(3) {
+            None => Some(Stage::Loss),
+            Some(number) => Backward::all(plan).nth(number).map(Stage::Backward),
+        }
     }
 
     /// How many stages a training pass has.
@@ -81,6 +92,7 @@ const fn max(a: usize, b: usize) -> usize {
 impl Pass<'_> {
     /// The stages of these numbers, after those before them: the loss, whose sum is 0 where that stage is not among
     /// them. Without `gradients`, those of parameters are left to [`Pass::gradients_by_rows`].
+    #[inline(never)]
     pub(crate) fn stages(
         &self,
         numbers: Range<usize>,
@@ -91,7 +103,8 @@ impl Pass<'_> {
     ) -> Result<Loss, Error> {
         let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
         let workspace = &mut self.check(workspace)?;
-        for stage in Stage::all(self.plan).skip(numbers.start).take(numbers.len()) {
+        for number in numbers {
+            let Some(stage) = Stage::at(self.plan, number) else { break };
             match stage {
                 Stage::Forward(stage) => self.forward_stage(stage, workspace),
                 Stage::Loss => loss.sum = self.loss_gradient(workspace, targets, counted)?,
@@ -106,6 +119,7 @@ impl Pass<'_> {
         Ok(loss)
     }
 
+    #[inline(never)]
     fn loss_gradient(
         &self,
         workspace: &mut Workspace<'_>,
@@ -114,7 +128,7 @@ impl Pass<'_> {
     ) -> Result<f64, Error> {
         let vocab = self.plan.config.vocab;
         let (_, logits) = workspace.intermediate.head();
-        let buffers = [(&mut *workspace.losses, 1), (logits, vocab)];
+        let buffers = [self.units(workspace.losses, 1), self.units(logits, vocab)];
         self.by_sequence(buffers, self.rows() * vocab, |range, [losses, logits]| {
             let targets = targets.get(self.row_range(&range)).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
