@@ -10,7 +10,7 @@ use core::ops::Range;
 use crate::data::Tokens;
 use crate::error::{Error, exact_length};
 use crate::layout::{Plan, Shape};
-use crate::model::{Gradients, Loss, Pass, Stage, Training};
+use crate::model::{Gradients, Loss, Part, Pass, Stage, Training};
 use crate::ops::rows_mut;
 use crate::optimizer::{Optimizer, clip_factor, gradient_norm, squares_of_rows};
 use crate::parallel::Compute;
@@ -195,8 +195,7 @@ impl<'a> Trainer<'a> {
         let pass = Pass { compute: *compute, plan, parameters: &[], frozen, tokens, shape, training };
         if !plan.options.fused {
             let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
-            let gradients = Some((&mut **gradients, mode));
-            return Pass { parameters, ..pass }.stages(stages, gradients, workspace, targets, counted);
+            return Pass { parameters, ..pass }.stages(stages, gradients, mode, workspace, targets, counted);
         }
         let rules = recipe.optimizer.rules(*step, recipe.schedule.rate(*step), 1.0);
         if stages.start == 0 {
@@ -205,20 +204,27 @@ impl<'a> Trainer<'a> {
         let mut loss = Loss::default();
         for number in stages {
             let Some(stage) = Stage::at(plan, number) else { break };
-            let one = number..number.saturating_add(1);
-            let found = Pass { parameters, ..pass }.stages(one, None, workspace, targets, counted)?;
-            loss = Loss { sum: loss.sum + found.sum, counted: found.counted };
-            // Parameters are free: gradients are made of activations alone.
-            pass.gradients_by_rows(stage, gradients, workspace, |tensor, place, gradient| {
-                pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
-                if !pieces.squares.is_finite() {
-                    *pieces = Pieces::default();
-                    let tensor = plan.tensors().position(|other| other == *tensor).unwrap_or(0);
-                    return Err(Error::PartlyUpdated { tensor });
-                }
-                rules.update(*compute, plan, parameters, gradient, optimizer, place);
-                Ok(())
-            })?;
+            let Stage::Backward(stage) = stage else {
+                let (one, mode) = (number..number.saturating_add(1), Gradients::Overwrite);
+                let pass = Pass { parameters, ..pass };
+                let found = pass.stages(one, gradients, mode, workspace, targets, counted)?;
+                loss = Loss { sum: loss.sum + found.sum, counted: found.counted };
+                continue;
+            };
+            for part in Part::all(plan, stage) {
+                Pass { parameters, ..pass }.backward_part(stage, &part, workspace)?;
+                // Parameters are free: gradients are made of activations alone.
+                pass.gradients_by_rows(stage, &part, gradients, workspace, |tensor, place, gradient| {
+                    pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
+                    if !pieces.squares.is_finite() {
+                        *pieces = Pieces::default();
+                        let tensor = plan.tensors().position(|other| other == *tensor).unwrap_or(0);
+                        return Err(Error::PartlyUpdated { tensor });
+                    }
+                    rules.update(*compute, plan, parameters, gradient, optimizer, place);
+                    Ok(())
+                })?;
+            }
         }
         Ok(loss)
     }

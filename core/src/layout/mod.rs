@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::matmul::Machine;
 use tensors::{Kind, tensors_len};
 use workspace::{
-    fused_gradient, generation, kept_layers, layer_elements_per_row, residual_elements_per_row,
-    scratch_elements_per_row, tail_elements_per_row, worker_scratch,
+    fused_gradient, generation, hidden_columns, kept_layers, layer_elements_per_row,
+    residual_elements_per_row, scratch_elements_per_row, tail_elements_per_row, worker_scratch,
 };
 
 /// What the optimiser keeps for each parameter between steps.
@@ -181,8 +181,9 @@ impl Plan {
             (Some(rows), Some(per_row)) => checked(rows).times(per_row),
             _ => Checked(None),
         };
+        let fused = fused_gradient(config, machine);
         let scratch = match rows.0 {
-            Some(n) => scratch_elements_per_row(config)
+            Some(n) => scratch_elements_per_row(config, hidden_columns(config, options, fused))
                 .times(n)
                 .add(checked(worker_scratch(config, n, machine)).times(options.threads)),
             None => Checked(None),
@@ -199,7 +200,7 @@ impl Plan {
             options: *options,
             parameters,
             frozen,
-            gradients: if options.fused { fused_gradient(config, machine) } else { parameters },
+            gradients: if options.fused { fused } else { parameters },
             optimizer: get!(
                 checked(parameters).times(options.optimizer.per_parameter()).elements("optimizer state")
             ),
@@ -291,6 +292,11 @@ impl Plan {
     pub(crate) const fn worker_scratch(&self) -> usize {
         let rows = self.options.batch.saturating_mul(self.config.context);
         worker_scratch(&self.config, rows, Machine::HERE)
+    }
+
+    /// How many columns of the activated hidden width there are at a time.
+    pub(crate) const fn hidden_columns(&self) -> usize {
+        hidden_columns(&self.config, &self.options, self.gradients)
     }
 
     /// How many blocks backward goes through.

@@ -3,8 +3,9 @@
 use core::ops::Range;
 
 use super::forward::Extent;
-use super::{Pass, part};
-use crate::layout::{LayerActivations, Norm, Parameters, Plan, Workspace};
+use super::{Pass, part, with_columns};
+use crate::error::Error;
+use crate::layout::{Cut, LayerActivations, Norm, Parameters, Plan, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
@@ -59,15 +60,48 @@ impl Backward {
     }
 }
 
+/// A part of a stage of backward, after those before it. The MLP half of a block goes by columns of the hidden width: of
+/// what is activated there are no others, and the gradient of the weight after it is made before the next ones come.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub columns: Range<usize>,
+    /// Whether it is the last, which does all else.
+    pub last: bool,
+}
+
+impl Part {
+    /// The parts of a stage.
+    pub fn all(plan: &Plan, stage: Backward) -> impl Iterator<Item = Part> {
+        let hidden = plan.config.hidden;
+        let step = if let Backward::Mlp { .. } = stage { plan.hidden_columns() } else { hidden };
+        (0..hidden).step_by(step.max(1)).map(move |first| {
+            let end = hidden.min(first + step);
+            Part { columns: first..end, last: end == hidden }
+        })
+    }
+}
+
 impl Pass<'_> {
+    /// A part of a stage of a plan that is fused: [`Pass::gradients_by_rows`] comes next.
+    #[inline(never)]
+    pub(crate) fn backward_part(
+        &self,
+        stage: Backward,
+        part: &Part,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.backward_stage(stage, part, &mut Workspace::new(workspace, self.plan, self.shape)?);
+        Ok(())
+    }
+
     /// The gradients of activations, and all else that those of the stage's parameters are made of.
     #[inline(never)]
-    pub(super) fn backward_stage(&self, stage: Backward, workspace: &mut Workspace<'_>) {
+    pub(super) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
         let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
         match stage {
             Backward::Head => self.head_backward(&parameters, workspace),
             Backward::Recompute { layer } => self.block(layer, &parameters, workspace, Extent::Activations),
-            Backward::Mlp { layer } => self.mlp_backward(layer, &parameters, workspace),
+            Backward::Mlp { layer } => self.mlp_backward(layer, part, &parameters, workspace),
             Backward::Attention { layer } => self.attention_backward(layer, &parameters, workspace),
             Backward::Embedding => self.embedding_backward(workspace),
         }
@@ -103,43 +137,51 @@ impl Pass<'_> {
 
     /// Back through the MLP half of a block, by sequence.
     #[inline(never)]
-    fn mlp_backward(&self, layer: usize, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    fn mlp_backward(
+        &self,
+        layer: usize,
+        this: &Part,
+        parameters: &Parameters<'_>,
+        workspace: &mut Workspace<'_>,
+    ) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, f) = (config.width, config.hidden);
         let (block, masks) = (parameters.block(self.plan, layer), self.masks(layer));
-        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
-            workspace;
-        let activations = layers.of(layer, config, rows_all);
+        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
+        let mut activations = layers.of(layer, config, rows_all);
         let (_, middle, d_branch) = residual.backward(layer);
 
-        let activated = intermediate.wide(rows_all * f);
+        let Part { columns, last } = this;
+        let (normed, activated) = intermediate.block(rows_all * columns.len());
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
         let units = |buffer, per_row| self.units(buffer, per_row);
         let buffers = [
             units(&mut **d_residual, c),
             units(&mut *d_branch, c),
-            units(&mut **normed, c),
+            units(normed, c),
             units(&mut **d_normed, c),
-            units(&mut *activated, f),
-            units(&mut *activations.hidden, f),
+            units(activated, columns.len()),
+            units(activations.wide.cut(rows_all * f), f),
         ];
-        self.by_sequence_with(workers, buffers, rows_all * 2 * c * f, |range, buffers, scratch| {
+        let work = rows_all * c * if *last { f + columns.len() } else { columns.len() };
+        self.by_sequence_with(workers, buffers, work, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, activated, hidden] = buffers;
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             let middle = part(middle, &range, t * c);
-            self.drop_gradient(range, d_branch, d_residual, masks.mlp_projection);
-            linear::backward_trusted(
-                simd,
-                activated,
-                d_branch,
-                block.mlp_projection.weight,
-                product(c, f),
-                scratch,
-            );
-            gelu::exchange(simd, hidden, activated, config.activation);
+            if columns.start == 0 {
+                self.drop_gradient(range, d_branch, d_residual, masks.mlp_projection);
+            }
+            let weight = part(block.mlp_projection.weight, columns, c);
+            linear::backward_trusted(simd, activated, d_branch, weight, product(c, columns.len()), scratch);
+            with_columns(hidden, f, columns, activated, |hidden, activated| {
+                gelu::exchange(simd, hidden, activated, config.activation);
+            });
+            if !last {
+                return;
+            }
             linear::backward_trusted(simd, d_normed, hidden, block.c_fc.weight, product(f, c), scratch);
             let norm = &block.ln_2;
             layer_norm::apply(simd, normed, middle, statistics.0, statistics.1, norm.weight, norm.bias);
@@ -154,22 +196,21 @@ impl Pass<'_> {
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, h) = (config.width, config.heads);
         let (block, masks) = (parameters.block(self.plan, layer), self.masks(layer));
-        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
-            workspace;
+        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
         let activations = layers.of(layer, config, rows_all);
         let (x, _, d_branch) = residual.backward(layer);
 
-        let d_qkv = intermediate.wide(rows_all * 3 * c);
+        let (normed, _) = intermediate.block(0);
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
-        let LayerActivations { qkv, attention_stats, attended, .. } = activations;
+        let LayerActivations { qkv, attention_stats, attended, mut wide, .. } = activations;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
         let units = |buffer, per_row| self.units(buffer, per_row);
         let buffers = [
             units(&mut **d_residual, c),
             units(&mut *d_branch, c),
-            units(&mut **normed, c),
+            units(normed, c),
             units(&mut **d_normed, c),
-            units(&mut *d_qkv, 3 * c),
+            units(wide.cut(rows_all * 3 * c), 3 * c),
         ];
         self.by_sequence_with(workers, buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, d_qkv] = buffers;

@@ -1,8 +1,8 @@
 //! From tokens to logits.
 
-use super::{Pass, part};
-use crate::layout::{Norm, Parameters, Workspace};
-use crate::matmul::{Matrix, Size, Start};
+use super::{Pass, part, with_columns};
+use crate::layout::{Cut, Norm, Parameters, Workspace};
+use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 
 /// The stages of forward, in their order. Nothing but the workspace is carried from one to the next.
@@ -92,14 +92,16 @@ impl Pass<'_> {
         let (c, f, h) = (config.width, config.hidden, config.heads);
         let block = parameters.block(self.plan, layer);
         let masks = self.masks(layer);
-        let activations = workspace.layers.of(layer, config, self.rows());
+        let mut activations = workspace.layers.of(layer, config, self.rows());
         let (x, middle, out) = workspace.residual.of(layer);
+        let at_once = self.plan.hidden_columns();
+        let (normed, activated) = workspace.intermediate.block(self.rows() * at_once);
         let units = |buffer, per_row| self.units(buffer, per_row);
         let buffers = [
             units(middle, c),
             units(out, c),
-            units(&mut *workspace.normed, c),
-            units(workspace.intermediate.wide(self.rows() * f), f),
+            units(normed, c),
+            units(activated, at_once),
             units(activations.ln_1_mean, 1),
             units(activations.ln_1_rstd, 1),
             units(activations.qkv, 3 * c),
@@ -107,7 +109,7 @@ impl Pass<'_> {
             units(activations.attended, c),
             units(activations.ln_2_mean, 1),
             units(activations.ln_2_rstd, 1),
-            units(activations.hidden, f),
+            units(activations.wide.cut(self.rows() * f), f),
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
         self.by_sequence_with(workspace.workers, buffers, work, |range, buffers, scratch| {
@@ -150,15 +152,19 @@ impl Pass<'_> {
             if extent == Extent::Activations {
                 return;
             }
-            gelu::activate(simd, activated, hidden, config.activation);
-            linear::forward_trusted(
-                simd,
-                out,
-                activated,
-                block.mlp_projection.parts(),
-                product(c, f),
-                scratch,
-            );
+            let (weight, bias) = block.mlp_projection.parts();
+            let mut start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
+            let mut first = 0;
+            while first < f {
+                let columns = first..f.min(first + at_once);
+                with_columns(hidden, f, &columns, activated, |hidden, activated| {
+                    gelu::activate(simd, activated, hidden, config.activation);
+                });
+                let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
+                let size = product(c, columns.len());
+                matmul_trusted(simd, size, (&mut *out, c), start, activated, weight.from(first, 0), scratch);
+                (first, start) = (columns.end, Start::Accumulate);
+            }
             let mut residual = rows(middle, t * c);
             self.each_masked(range, rows_mut(out, t * c), masks.mlp_projection, |out, mask| {
                 dropout::add_residual(simd, out, residual.next().unwrap_or_default(), c, mask);

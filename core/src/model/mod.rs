@@ -13,6 +13,7 @@ mod stage;
 use core::ops::Range;
 
 pub use backward::Backward;
+pub(crate) use backward::Part;
 pub use forward::Forward;
 pub use stage::Stage;
 
@@ -21,7 +22,7 @@ use crate::layout::{Plan, Shape, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
-use crate::ops::{cross_entropy, embedding};
+use crate::ops::{cross_entropy, embedding, rows_mut};
 use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
 use crate::rng::Stream;
 
@@ -100,6 +101,23 @@ fn part<'a>(x: &'a [f32], units: &Range<usize>, per: usize) -> &'a [f32] {
     x.get(units.start * per..units.end * per).unwrap_or_default()
 }
 
+/// Calls `f` with some columns of the rows of `x`, which has `width` of them, and with the rows of `y`, which has no
+/// others; with all rows at once where that is all there is.
+fn with_columns(
+    x: &mut [f32],
+    width: usize,
+    columns: &Range<usize>,
+    y: &mut [f32],
+    mut f: impl FnMut(&mut [f32], &mut [f32]),
+) {
+    if columns.len() == width {
+        return f(x, y);
+    }
+    for (x, y) in rows_mut(x, width).zip(rows_mut(y, columns.len())) {
+        f(x.get_mut(columns.clone()).unwrap_or_default(), y);
+    }
+}
+
 impl Pass<'_> {
     /// Computes the logits `[R, V]`, which [`logits`] then finds in the workspace.
     ///
@@ -148,7 +166,7 @@ impl Pass<'_> {
             return Err(Error::Fused { what: "backward" });
         }
         exact_length("gradients", gradients.len(), self.plan.gradients)?;
-        self.stages(0..usize::MAX, Some((gradients, mode)), workspace, targets, counted)
+        self.stages(0..usize::MAX, gradients, mode, workspace, targets, counted)
     }
 
     fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {

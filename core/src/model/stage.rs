@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use super::{Backward, Forward, Gradients, Loss, Pass};
+use super::{Backward, Forward, Gradients, Loss, Part, Pass};
 use crate::config::Config;
 use crate::error::Error;
 use crate::layout::{Plan, Workspace};
@@ -91,12 +91,13 @@ const fn max(a: usize, b: usize) -> usize {
 
 impl Pass<'_> {
     /// The stages of these numbers, after those before them: the loss, whose sum is 0 where that stage is not among
-    /// them. Without `gradients`, those of parameters are left to [`Pass::gradients_by_rows`].
+    /// them. Those of backward are [`Pass::backward_part`] and [`Pass::gradients_by_rows`] where the plan is fused.
     #[inline(never)]
     pub(crate) fn stages(
         &self,
         numbers: Range<usize>,
-        mut gradients: Option<(&mut [f32], Gradients)>,
+        gradients: &mut [f32],
+        mode: Gradients,
         workspace: &mut [f32],
         targets: &[i32],
         counted: usize,
@@ -109,10 +110,10 @@ impl Pass<'_> {
                 Stage::Forward(stage) => self.forward_stage(stage, workspace),
                 Stage::Loss => loss.sum = self.loss_gradient(workspace, targets, counted)?,
                 Stage::Backward(stage) => {
-                    self.backward_stage(stage, workspace);
-                    if let Some((gradients, mode)) = &mut gradients {
-                        self.gradients(stage, gradients, *mode, workspace);
+                    for part in Part::all(self.plan, stage) {
+                        self.backward_stage(stage, &part, workspace);
                     }
+                    self.gradients(stage, gradients, mode, workspace);
                 }
             }
         }
