@@ -12,7 +12,7 @@ mod workspace;
 use core::fmt;
 
 pub use frozen::Frozen;
-pub(crate) use parameters::{Block, Cut, Norm, Parameters};
+pub(crate) use parameters::{Cut, Half, Norm, Parameters};
 pub(crate) use tensors::Group;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{LayerActivations, Workspace};

@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::forward::Extent;
 use super::{Pass, part, with_columns};
 use crate::error::Error;
-use crate::layout::{Cut, LayerActivations, Norm, Parameters, Plan, Workspace};
+use crate::layout::{Cut, LayerActivations, Norm, Plan, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
@@ -97,23 +97,23 @@ impl Pass<'_> {
     /// The gradients of activations, and all else that those of the stage's parameters are made of.
     #[inline(never)]
     pub(super) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
-        let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
         match stage {
-            Backward::Head => self.head_backward(&parameters, workspace),
-            Backward::Recompute { layer } => self.block(layer, &parameters, workspace, Extent::Activations),
-            Backward::Mlp { layer } => self.mlp_backward(layer, part, &parameters, workspace),
-            Backward::Attention { layer } => self.attention_backward(layer, &parameters, workspace),
+            Backward::Head => self.head_backward(workspace),
+            Backward::Recompute { layer } => self.block(layer, workspace, Extent::Activations),
+            Backward::Mlp { layer } => self.mlp_backward(layer, part, workspace),
+            Backward::Attention { layer } => self.attention_backward(layer, workspace),
             Backward::Embedding => self.embedding_backward(workspace),
         }
     }
 
     #[inline(never)]
-    fn head_backward(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    fn head_backward(&self, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c, v) = (self.rows(), config.width, config.vocab);
         let (_, d_logits) = workspace.intermediate.head();
         let d_logits = Matrix::new(d_logits, v);
-        let head = Matrix::new(parameters.head, c);
+        let (norm, head) = self.parameters().head();
+        let head = Matrix::new(head, c);
         let d_normed = (&mut *workspace.d_normed, c);
         self.product(d_normed, Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head, workspace.workers);
         let x = workspace.residual.last();
@@ -124,30 +124,16 @@ impl Pass<'_> {
             let t = self.shape.length;
             let d_normed = part(workspace.d_normed, &range, t * c);
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
-            norm_backward(
-                self,
-                &parameters.final_norm,
-                d_residual,
-                d_normed,
-                part(x, &range, t * c),
-                statistics,
-            );
+            norm_backward(self, &norm, d_residual, d_normed, part(x, &range, t * c), statistics);
         });
     }
 
     /// Back through the MLP half of a block, by sequence.
     #[inline(never)]
-    fn mlp_backward(
-        &self,
-        layer: usize,
-        this: &Part,
-        parameters: &Parameters<'_>,
-        workspace: &mut Workspace<'_>,
-    ) {
+    fn mlp_backward(&self, layer: usize, this: &Part, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, f) = (config.width, config.hidden);
-        let (block, masks) = (parameters.block(self.plan, layer), self.masks(layer));
         let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
         let mut activations = layers.of(layer, config, rows_all);
         let (_, middle, d_branch) = residual.backward(layer);
@@ -167,6 +153,7 @@ impl Pass<'_> {
         let work = rows_all * c * if *last { f + columns.len() } else { columns.len() };
         self.by_sequence_with(workers, buffers, work, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, activated, hidden] = buffers;
+            let (half, masks) = (self.parameters().mlp(layer), self.masks(layer));
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
@@ -174,7 +161,7 @@ impl Pass<'_> {
             if columns.start == 0 {
                 self.drop_gradient(range, d_branch, d_residual, masks.mlp_projection);
             }
-            let weight = part(block.mlp_projection.weight, columns, c);
+            let weight = part(half.second.weight, columns, c);
             linear::backward_trusted(simd, activated, d_branch, weight, product(c, columns.len()), scratch);
             with_columns(hidden, f, columns, activated, |hidden, activated| {
                 gelu::exchange(simd, hidden, activated, config.activation);
@@ -182,8 +169,8 @@ impl Pass<'_> {
             if !last {
                 return;
             }
-            linear::backward_trusted(simd, d_normed, hidden, block.c_fc.weight, product(f, c), scratch);
-            let norm = &block.ln_2;
+            linear::backward_trusted(simd, d_normed, hidden, half.first.weight, product(f, c), scratch);
+            let norm = &half.norm;
             layer_norm::apply(simd, normed, middle, statistics.0, statistics.1, norm.weight, norm.bias);
             norm_backward(self, norm, d_residual, d_normed, middle, statistics);
         });
@@ -191,11 +178,10 @@ impl Pass<'_> {
 
     /// Back through the attention half of a block, likewise.
     #[inline(never)]
-    fn attention_backward(&self, layer: usize, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    fn attention_backward(&self, layer: usize, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, h) = (config.width, config.heads);
-        let (block, masks) = (parameters.block(self.plan, layer), self.masks(layer));
         let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
         let activations = layers.of(layer, config, rows_all);
         let (x, _, d_branch) = residual.backward(layer);
@@ -214,12 +200,13 @@ impl Pass<'_> {
         ];
         self.by_sequence_with(workers, buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, d_qkv] = buffers;
+            let (half, masks) = (self.parameters().attention(layer), self.masks(layer));
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             let x = part(x, &range, t * c);
             self.drop_gradient(range.clone(), d_branch, d_residual, masks.attention_projection);
-            let projection = block.attention_projection.weight;
+            let projection = half.second.weight;
             let d_attended = &mut *d_normed;
             linear::backward_trusted(simd, d_attended, d_branch, projection, product(c, c), scratch);
             let sequences = range.zip(rows_mut(d_qkv, 3 * t * c)).zip(rows(d_attended, t * c));
@@ -233,8 +220,8 @@ impl Pass<'_> {
                     simd, d_qkv, d_attended, qkv, attended, stats, attention, scratch,
                 );
             }
-            linear::backward_trusted(simd, d_normed, d_qkv, block.c_attn.weight, product(3 * c, c), scratch);
-            let norm = &block.ln_1;
+            linear::backward_trusted(simd, d_normed, d_qkv, half.first.weight, product(3 * c, c), scratch);
+            let norm = &half.norm;
             layer_norm::apply(simd, normed, x, statistics.0, statistics.1, norm.weight, norm.bias);
             norm_backward(self, norm, d_residual, d_normed, x, statistics);
         });

@@ -1,7 +1,9 @@
 //! From tokens to logits.
 
+use core::ops::Range;
+
 use super::{Pass, part, with_columns};
-use crate::layout::{Cut, Norm, Parameters, Workspace};
+use crate::layout::{Cut, Norm, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 
@@ -53,24 +55,23 @@ impl Pass<'_> {
 
     #[inline(never)]
     pub(super) fn forward_stage(&self, stage: Forward, workspace: &mut Workspace<'_>) {
-        let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
         match stage {
-            Forward::Embedding => self.embedding(&parameters, workspace),
-            Forward::Block { layer } => self.block(layer, &parameters, workspace, Extent::Whole),
-            Forward::Head => self.head(&parameters, workspace),
+            Forward::Embedding => self.embedding(workspace),
+            Forward::Block { layer } => self.block(layer, workspace, Extent::Whole),
+            Forward::Head => self.head(workspace),
         }
     }
 
     /// x = dropout(token embedding + position embedding).
     #[inline(never)]
-    fn embedding(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    fn embedding(&self, workspace: &mut Workspace<'_>) {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
         let x = workspace.residual.first_mut();
         let mask = self.embedding_mask();
         self.by_sequence([self.units(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
             let mut tokens = rows(tokens, self.shape.length);
-            let (wte, wpe) = (parameters.token_embedding, parameters.position_embedding);
+            let (wte, wpe) = self.parameters().embeddings();
             self.each_masked(range, rows_mut(x, self.shape.length * c), mask, |x, mask| {
                 embedding::add_embeddings(simd, x, tokens.next().unwrap_or_default(), wte, wpe, c);
                 dropout::in_place(simd, x, c, mask);
@@ -80,18 +81,9 @@ impl Pass<'_> {
 
     /// middle = x + dropout(projection(attention(norm(x)))), out = middle + dropout(mlp(norm(middle))).
     #[inline(never)]
-    pub(super) fn block(
-        &self,
-        layer: usize,
-        parameters: &Parameters<'_>,
-        workspace: &mut Workspace<'_>,
-        extent: Extent,
-    ) {
+    pub(super) fn block(&self, layer: usize, workspace: &mut Workspace<'_>, extent: Extent) {
         let config = &self.plan.config;
-        let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, f, h) = (config.width, config.hidden, config.heads);
-        let block = parameters.block(self.plan, layer);
-        let masks = self.masks(layer);
         let mut activations = workspace.layers.of(layer, config, self.rows());
         let (x, middle, out) = workspace.residual.of(layer);
         let at_once = self.plan.hidden_columns();
@@ -112,81 +104,97 @@ impl Pass<'_> {
             units(activations.wide.cut(self.rows() * f), f),
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
-        self.by_sequence_with(workspace.workers, buffers, work, |range, buffers, scratch| {
-            let [
-                middle,
-                out,
-                normed,
-                activated,
-                mean_1,
-                rstd_1,
-                qkv,
-                stats,
-                attended,
-                mean_2,
-                rstd_2,
-                hidden,
-            ] = buffers;
-            let x = part(x, &range, t * c);
-            let m = range.len() * t;
-            let product = |n, k| Size { m, n, k };
+        self.by_sequence_with(workspace.workers, buffers, work, |range, mut buffers, scratch| {
+            self.attention_half(layer, range.clone(), x, &mut buffers, scratch);
+            self.mlp_half(layer, range, extent, &mut buffers, scratch);
+        });
+    }
 
-            norm_forward(self, &block.ln_1, normed, mean_1, rstd_1, x);
-            linear::forward_trusted(simd, qkv, normed, block.c_attn.parts(), product(3 * c, c), scratch);
-            let sequences =
-                rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
-            for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
-                let attention = self.attention(&masks, sequence);
-                attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
-            }
-            let projection = block.attention_projection.parts();
-            linear::forward_trusted(simd, middle, attended, projection, product(c, c), scratch);
-            let mut residual = rows(x, t * c);
-            let mask = masks.attention_projection;
-            self.each_masked(range.clone(), rows_mut(middle, t * c), mask, |middle, mask| {
-                dropout::add_residual(simd, middle, residual.next().unwrap_or_default(), c, mask);
-            });
+    /// Some sequences of `middle`, with [`Pass::block`]'s buffers.
+    #[inline(never)]
+    fn attention_half(
+        &self,
+        layer: usize,
+        range: Range<usize>,
+        x: &[f32],
+        buffers: &mut [&mut [f32]; 12],
+        scratch: &mut [f32],
+    ) {
+        let [middle, _, normed, _, mean, rstd, qkv, stats, attended, ..] = buffers;
+        let (simd, t) = (self.compute.simd, self.shape.length);
+        let (c, h) = (self.plan.config.width, self.plan.config.heads);
+        let (half, masks) = (self.parameters().attention(layer), self.masks(layer));
+        let x = part(x, &range, t * c);
+        let product = |n, k| Size { m: range.len() * t, n, k };
+        norm_forward(self, &half.norm, normed, mean, rstd, x);
+        linear::forward_trusted(simd, qkv, normed, half.first.parts(), product(3 * c, c), scratch);
+        let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
+        for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
+            let attention = self.attention(&masks, sequence);
+            attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
+        }
+        linear::forward_trusted(simd, middle, attended, half.second.parts(), product(c, c), scratch);
+        let mut residual = rows(x, t * c);
+        self.each_masked(range, rows_mut(middle, t * c), masks.attention_projection, |middle, mask| {
+            dropout::add_residual(simd, middle, residual.next().unwrap_or_default(), c, mask);
+        });
+    }
 
-            norm_forward(self, &block.ln_2, normed, mean_2, rstd_2, middle);
-            linear::forward_trusted(simd, hidden, normed, block.c_fc.parts(), product(f, c), scratch);
-            if extent == Extent::Activations {
-                return;
-            }
-            let (weight, bias) = block.mlp_projection.parts();
-            let mut start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
-            let mut first = 0;
-            while first < f {
-                let columns = first..f.min(first + at_once);
-                with_columns(hidden, f, &columns, activated, |hidden, activated| {
-                    gelu::activate(simd, activated, hidden, config.activation);
-                });
-                let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
-                let size = product(c, columns.len());
-                matmul_trusted(simd, size, (&mut *out, c), start, activated, weight.from(first, 0), scratch);
-                (first, start) = (columns.end, Start::Accumulate);
-            }
-            let mut residual = rows(middle, t * c);
-            self.each_masked(range, rows_mut(out, t * c), masks.mlp_projection, |out, mask| {
-                dropout::add_residual(simd, out, residual.next().unwrap_or_default(), c, mask);
+    /// Some sequences of `out`, likewise.
+    #[inline(never)]
+    fn mlp_half(
+        &self,
+        layer: usize,
+        range: Range<usize>,
+        extent: Extent,
+        buffers: &mut [&mut [f32]; 12],
+        scratch: &mut [f32],
+    ) {
+        let [middle, out, normed, activated, .., mean, rstd, hidden] = buffers;
+        let config = &self.plan.config;
+        let (simd, t) = (self.compute.simd, self.shape.length);
+        let (c, f) = (config.width, config.hidden);
+        let half = self.parameters().mlp(layer);
+        let product = |n, k| Size { m: range.len() * t, n, k };
+        norm_forward(self, &half.norm, normed, mean, rstd, middle);
+        linear::forward_trusted(simd, hidden, normed, half.first.parts(), product(f, c), scratch);
+        if extent == Extent::Activations {
+            return;
+        }
+        let (weight, bias) = half.second.parts();
+        let mut start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
+        let mut first = 0;
+        while first < f {
+            let columns = first..f.min(first + self.plan.hidden_columns());
+            with_columns(hidden, f, &columns, activated, |hidden, activated| {
+                gelu::activate(simd, activated, hidden, config.activation);
             });
+            let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
+            let size = product(c, columns.len());
+            matmul_trusted(simd, size, (&mut **out, c), start, activated, weight.from(first, 0), scratch);
+            (first, start) = (columns.end, Start::Accumulate);
+        }
+        let (mut residual, mask) = (rows(middle, t * c), self.masks(layer).mlp_projection);
+        self.each_masked(range, rows_mut(out, t * c), mask, |out, mask| {
+            dropout::add_residual(simd, out, residual.next().unwrap_or_default(), c, mask);
         });
     }
 
     /// logits = norm(x) head^T.
     #[inline(never)]
-    fn head(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    fn head(&self, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c) = (self.rows(), config.width);
-        let norm = &parameters.final_norm;
+        let (norm, head) = self.parameters().head();
         let x = workspace.residual.last();
         let (final_normed, logits) = workspace.intermediate.head();
         let units = |buffer, per_row| self.units(buffer, per_row);
         let buffers =
             [units(workspace.final_mean, 1), units(workspace.final_rstd, 1), units(final_normed, c)];
         self.by_sequence(buffers, rows * c, |range, [mean, rstd, normed]| {
-            norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
+            norm_forward(self, &norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
         });
-        let head = Matrix::new(parameters.head, c).transposed();
+        let head = Matrix::new(head, c).transposed();
         let logits = (logits, config.vocab);
         let size = Size { m: rows, n: config.vocab, k: c };
         let normed = Matrix::new(final_normed, c);

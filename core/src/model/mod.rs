@@ -18,7 +18,7 @@ pub use forward::Forward;
 pub use stage::Stage;
 
 use crate::error::{Error, exact_length};
-use crate::layout::{Plan, Shape, Workspace};
+use crate::layout::{Parameters, Plan, Shape, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
@@ -222,6 +222,10 @@ impl Pass<'_> {
         self.compute.split_each(work, &mut buffers, scratch, |share, buffers, scratch| {
             task(share.of(self.shape.sequences), buffers, scratch);
         });
+    }
+
+    fn parameters(&self) -> Parameters<'_> {
+        Parameters::new(self.parameters, self.frozen, self.plan)
     }
 
     fn mask(&self, rate: f32, stream: Stream, layer: usize) -> Option<Mask> {
