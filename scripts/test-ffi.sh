@@ -60,13 +60,13 @@ for kind in "" -shared; do
     tail -1 "$work/printed$kind"
     header covered <"$work/printed$kind"
     "$work/golden$kind" $golden/*.safetensors
-    "$work/same_bits$kind" $golden/fifty_steps.txt
+    "$work/same_bits$kind" $golden
 done
 
 say "AddressSanitizer, UndefinedBehaviorSanitizer"
 "$work/bad_input-sanitized" | tail -1
 "$work/golden-sanitized" $golden/*.safetensors | tail -1
-"$work/same_bits-sanitized" $golden/fifty_steps.txt | tail -1
+"$work/same_bits-sanitized" $golden | tail -1
 
 say "valgrind"
 # What is possibly lost is the standard library's note of the main thread.
@@ -77,7 +77,7 @@ checked() {
 checked bad_input
 checked golden $golden/{one_token,three_heads,two_tiles}.safetensors
 # Valgrind is slow, and doesn't know every instruction set.
-JOSTLE_INSTRUCTION_SETS=fastest checked same_bits $golden/fifty_steps.txt 3
+JOSTLE_INSTRUCTION_SETS=fastest checked same_bits $golden 3
 
 say "nothing allocates, prints or exits"
 wraps=()

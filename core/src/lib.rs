@@ -40,6 +40,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod data;
 mod decimal;
+mod double;
 pub mod error;
 pub mod generate;
 pub mod initialization;

@@ -3,9 +3,10 @@
 
 use core::ops::Range;
 
+use crate::double;
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan};
-use crate::parallel::{Compute, ELEMENTWISE, share};
+use crate::parallel::{Compute, ELEMENTWISE, Units, share};
 use crate::simd::{self, InstructionSet, vectorized};
 
 /// How gradients change parameters.
@@ -192,9 +193,9 @@ fn split(
     let n = x.len();
     let kept = |state: &[f32]| usize::from(!state.is_empty());
     let (first_per, second_per) = (kept(first), kept(second));
-    let buffers = [(x, 1), (first, first_per), (second, second_per)];
+    let buffers = [Units::new(x, n, 1), Units::new(first, n, first_per), Units::new(second, n, second_per)];
     let work = n.saturating_mul(ELEMENTWISE);
-    compute.split(n, work, buffers, (&mut [], 0), |range, buffers, _| task(range, buffers));
+    compute.split(work, &buffers, (&mut [], 0), |share, buffers, _| task(share.of(n), buffers));
 }
 
 /// What an optimiser does to each element of a tensor at one step.
@@ -246,15 +247,14 @@ impl AdamW {
         learning_rate: f32,
         factor: f32,
     ) -> AdamW {
-        let count = step.saturating_add(1) as f64;
-        let correction = |beta: f32| 1.0 - libm::pow(f64::from(beta), count);
+        let correction = |beta: f32| 1.0 - double::power(f64::from(beta), step.saturating_add(1));
         AdamW {
             keep: (1.0 - f64::from(learning_rate) * f64::from(decay)) as f32,
             factor,
             beta1,
             beta2,
             step_size: (f64::from(learning_rate) / correction(beta1)) as f32,
-            second_scale: (1.0 / libm::sqrt(correction(beta2))) as f32,
+            second_scale: (1.0 / double::sqrt(correction(beta2))) as f32,
             epsilon,
         }
     }
@@ -308,12 +308,12 @@ pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
     let mut sums = [0.0; PARTS];
     let parts = parts(gradients.len());
     let work = gradients.len().saturating_mul(ELEMENTWISE);
-    compute.split(parts, work, [(&mut sums, 1)], (&mut [], 0), |range, [sums], _| {
-        for (part, sum) in range.zip(sums) {
+    compute.split(work, &[Units::new(&mut sums, parts, 1)], (&mut [], 0), |share, [sums], _| {
+        for (part, sum) in share.of(parts).zip(sums) {
             *sum = squares_of_part(compute, gradients, part);
         }
     });
-    libm::sqrt(sums.iter().map(|sum| f64::from(*sum)).sum()) as f32
+    double::sqrt(sums.iter().map(|sum| f64::from(*sum)).sum()) as f32
 }
 
 const PARTS: usize = 64;

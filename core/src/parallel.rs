@@ -42,6 +42,9 @@ unsafe impl Parallel for Serial {
 /// Multiply-adds (or as much other work) below which a fork costs more than it gains.
 const WORTH_A_FORK: usize = 50_000;
 
+/// So that the square of their number is one of this machine's, in [`share`].
+const MOST_WORKERS: usize = 1 << 15;
+
 /// The multiply-adds of a product that take as long as an operation on one element: an exponential, or a division and
 /// a root.
 pub(crate) const ELEMENTWISE: usize = 16;
@@ -62,7 +65,7 @@ impl Compute<'static> {
     }
 }
 
-/// A buffer to cut, and how many of its elements belong to one unit of work.
+/// A buffer, and how many of its elements belong to one unit of work.
 pub(crate) type PerUnit<'a> = (&'a mut [f32], usize);
 
 /// A pointer that workers share because each touches a part of its own.
@@ -84,38 +87,24 @@ impl Shared {
 impl Compute<'_> {
     /// Workers for so many units with so much work in all, given scratch for at most `most`.
     pub(crate) fn workers(&self, units: usize, work: usize, most: usize) -> usize {
-        if work < WORTH_A_FORK { 1 } else { self.parallel.threads().min(units).min(most).max(1) }
+        if work < WORTH_A_FORK {
+            return 1;
+        }
+        self.parallel.threads().min(units).min(most).clamp(1, MOST_WORKERS)
     }
 
-    /// Cuts `units` of work, every buffer along with them, and the scratch into one part per worker, and
-    /// runs `task(units of this part, buffers, scratch)` for each.
+    /// Cuts every buffer into its units, and these and the scratch into one part per worker, and runs
+    /// `task(share, buffers, scratch)` for each.
     ///
     /// `work` is the sum of multiply-adds; `worker_scratch` the scratch that one worker needs.
     pub(crate) fn split<const N: usize>(
         &self,
-        units: usize,
         work: usize,
-        buffers: [PerUnit<'_>; N],
-        (scratch, worker_scratch): PerUnit<'_>,
-        task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
-    ) {
-        let mut buffers = buffers.map(|(buffer, per)| Units::new(buffer, units, per));
-        self.split_each(work, &mut buffers, (scratch, worker_scratch), |share, buffers, scratch| {
-            task(share.of(units), buffers, scratch);
-        });
-    }
-
-    /// As [`Compute::split`], with each buffer cut into units of its own number. By reference, so that few stacks hold
-    /// them.
-    pub(crate) fn split_each<const N: usize>(
-        &self,
-        work: usize,
-        buffers: &mut [Units<'_>; N],
+        buffers: &[Units<'_>; N],
         (scratch, worker_scratch): PerUnit<'_>,
         task: impl Fn(Share, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
-        let buffers = &*buffers;
-        self.run(work, buffers, (scratch, worker_scratch), &|share, scratch| {
+        self.run(work, buffers, (scratch, worker_scratch), &|share: Share, scratch: &mut [f32]| {
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
             // SAFETY: each share is handed out once, while the buffers are borrowed, whose lengths were checked.
             task(share, buffers.each_ref().map(|buffer| unsafe { buffer.part(share) }), scratch);
@@ -130,7 +119,7 @@ impl Compute<'_> {
         work: usize,
         buffers: &[Units<'_>],
         (scratch, worker_scratch): PerUnit<'_>,
-        task: &(dyn Fn(Share, &mut [f32]) + Sync),
+        task: &dyn Task,
     ) {
         if buffers.iter().any(|buffer| buffer.len < buffer.units.saturating_mul(buffer.per)) {
             debug_assert!(false, "a buffer is shorter than its units");
@@ -140,7 +129,7 @@ impl Compute<'_> {
         let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
         let workers = self.workers(units, work, most);
         if workers == 1 {
-            return task(Share { worker: 0, workers }, scratch);
+            return task.run(Share { worker: 0, workers }, scratch);
         }
         let scratch = Shared(scratch.as_mut_ptr());
         self.parallel.run(workers, &|worker| {
@@ -153,25 +142,49 @@ impl Compute<'_> {
                     worker_scratch,
                 )
             };
-            task(Share { worker, workers }, scratch);
+            task.run(Share { worker, workers }, scratch);
         });
     }
 }
 
-/// A buffer to cut, and how many units of how many elements it has.
+/// What each worker does. A trait of its own, since a `dyn Fn` brings along two more copies of the function, by which
+/// nobody calls it.
+trait Task: Sync {
+    fn run(&self, share: Share, scratch: &mut [f32]);
+}
+
+impl<F: Fn(Share, &mut [f32]) + Sync> Task for F {
+    fn run(&self, share: Share, scratch: &mut [f32]) {
+        self(share, scratch);
+    }
+}
+
+/// A buffer to cut, and how many units of how many elements it has. Made once, where the buffer is named, and handed on by
+/// reference: the largest arrays of them are hundreds of bytes.
 pub(crate) struct Units<'a> {
     start: Shared,
     len: usize,
     units: usize,
     per: usize,
-    borrow: PhantomData<&'a mut [f32]>,
+    buffer: PhantomData<&'a mut [f32]>,
 }
 
 impl<'a> Units<'a> {
-    /// `units` of `per` elements each.
     pub fn new(buffer: &'a mut [f32], units: usize, per: usize) -> Units<'a> {
-        let len = buffer.len();
-        Units { start: Shared(buffer.as_mut_ptr()), len, units, per, borrow: PhantomData }
+        Units { start: Shared(buffer.as_mut_ptr()), len: buffer.len(), units, per, buffer: PhantomData }
+    }
+
+    /// Rows of so many elements, to be cut by [`Units::into_sequences`].
+    pub fn rows(buffer: &'a mut [f32], columns: usize) -> Units<'a> {
+        Units::new(buffer, 0, columns)
+    }
+
+    /// Makes units of so many rows each.
+    #[inline(never)]
+    pub fn into_sequences(buffers: &mut [Units<'_>], sequences: usize, length: usize) {
+        for buffer in buffers {
+            (buffer.units, buffer.per) = (sequences, buffer.per * length);
+        }
     }
 
     /// The part of a share; all of the buffer, which may be longer than its units, for one worker.
@@ -208,10 +221,9 @@ impl Share {
 /// The part of `0..units` that falls to one of `workers`; the parts differ by at most one unit.
 #[inline(never)]
 pub(crate) fn share(units: usize, workers: usize, worker: usize) -> Range<usize> {
-    let bound = |w: usize| {
-        let (w, units, workers) = (w.min(workers) as u64, units as u64, workers.max(1) as u64);
-        (units * w).checked_div(workers).unwrap_or(0) as usize
-    };
+    let workers = workers.max(1);
+    let (whole, rest) = (units / workers, units % workers);
+    let bound = |w: usize| whole * w.min(workers) + rest * w.min(workers) / workers;
     bound(worker)..bound(worker.saturating_add(1))
 }
 
@@ -270,11 +282,11 @@ mod tests {
             // A unit has two elements of one buffer and three of another; both are longer than need be.
             let (mut two, mut three) = (vec![0.0; 2 * units + 1], vec![0.0; 3 * units + 2]);
             let mut scratch = vec![0.0; 4 * threads];
-            let buffers = [(&mut two[..], 2), (&mut three[..], 3)];
-            compute.split(units, work, buffers, (&mut scratch, 4), |range, [two, three], scratch| {
+            let buffers = [Units::new(&mut two, units, 2), Units::new(&mut three, units, 3)];
+            compute.split(work, &buffers, (&mut scratch, 4), |share, [two, three], scratch| {
                 assert!(scratch.len() >= 4);
                 scratch.iter_mut().for_each(|x| *x += 1.0);
-                for (i, unit) in range.enumerate() {
+                for (i, unit) in share.of(units).enumerate() {
                     two[2 * i..2 * i + 2].iter_mut().for_each(|x| *x += unit as f32 + 1.0);
                     three[3 * i..3 * i + 3].iter_mut().for_each(|x| *x += unit as f32 + 1.0);
                 }

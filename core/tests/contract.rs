@@ -10,8 +10,8 @@ use core::task::Poll;
 use common::{Random, Threads, bits, instruction_sets};
 use jostle::model::{Backward, Forward, Stage};
 use jostle::{
-    Activation, Config, Decay, Dropout, Error, Generator, InstructionSet, Loss, Optimizer, Options, Pass,
-    Plan, Recipe, Schedule, Serial, Shape, Tokens, checkpoint,
+    Activation, Config, Decay, Dropout, Error, Frozen, Generator, InstructionSet, Loss, Optimizer, Options,
+    Pass, Plan, Recipe, Schedule, Serial, Shape, Tokens, checkpoint,
 };
 use session::Session;
 
@@ -474,19 +474,40 @@ fn errors_give_a_step_in_pieces_up_and_change_no_parameter() {
     assert!(bits(trainer.buffers().parameters) == before);
 }
 
-/// FNV-1a over the parameters' bytes, little-endian: easy to compute in any language.
-fn checksum(parameters: &[u32]) -> u64 {
-    parameters
-        .iter()
-        .flat_map(|x| x.to_le_bytes())
-        .fold(0xcbf2_9ce4_8422_2325, |sum, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3))
+/// FNV-1a, easy to compute in any language, in hexadecimal digits.
+fn checksum(bytes: impl IntoIterator<Item = u8>) -> String {
+    let step = |sum: u64, byte| (sum ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    format!("{:016x}", bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
 /// The bits themselves, which every face and every device must give: `golden/fifty_steps.txt`.
 #[test]
 fn fifty_steps_have_the_bits_that_were_written_down() {
     let found = trained(&config(), &recipe(), 4, InstructionSet::detect(), 1);
-    assert_eq!(format!("{:016x}", checksum(&found)), include_str!("golden/fifty_steps.txt").trim());
+    let little_endian = found.into_iter().flat_map(u32::to_le_bytes);
+    assert_eq!(checksum(little_endian), include_str!("golden/fifty_steps.txt").trim());
+}
+
+/// The checkpoint of a training that leaves some tensors as they are, to the byte: `golden/frozen_checkpoint.txt`.
+#[test]
+fn training_with_frozen_tensors_ends_in_the_checkpoint_that_was_written_down() {
+    let plan = Plan::new(&config(), &Options::new(4)).unwrap();
+    let names: Vec<String> = plan.tensors().map(|tensor| tensor.name.to_string()).collect();
+    let left = |name: &&str| name.starts_with('w') || name.starts_with("h.0.") || *name == "h.1.ln_1.bias";
+    let frozen = Frozen::named(&config(), names.iter().map(String::as_str).filter(left)).unwrap();
+    let mut session = Session::with(&config(), &Options { frozen, ..Options::new(4) });
+    session.initialize(recipe().seed);
+    session.train(&recipe(), InstructionSet::detect(), &Serial, &text(27), 0, 20);
+    let contents = checkpoint::Contents {
+        parameters: &session.parameters,
+        frozen: &session.frozen,
+        optimizer: Some(&session.optimizer),
+        progress: checkpoint::Progress { step: 20, seed: recipe().seed },
+        metadata: &[],
+    };
+    let mut bytes = vec![0; checkpoint::size(&session.plan, true, &[]).unwrap()];
+    checkpoint::write(&mut bytes, &session.plan, &contents).unwrap();
+    assert_eq!(checksum(bytes), include_str!("golden/frozen_checkpoint.txt").trim());
 }
 
 /// The logits of a full forward pass over one sequence, the last position's.

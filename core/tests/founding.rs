@@ -7,10 +7,10 @@ mod reference;
 mod session;
 
 use jostle::{
-    Activation, Compute, Config, Gradients, InstructionSet, Optimizer, Pass, Plan, Recipe, Schedule, Serial,
-    Shape,
+    Activation, Compute, Config, Frozen, Gradients, InstructionSet, Optimizer, Options, Pass, Plan, Recipe,
+    Schedule, Serial, Shape,
 };
-use session::Session;
+use session::{Session, part, places};
 
 const WORDS: [&str; 7] = ["I", "like", "to", "ski", "when", "it", "snows"];
 const SENTENCE: &str = "I like to ski when it snows";
@@ -44,11 +44,29 @@ fn prediction(session: &mut Session) -> (&'static str, f32) {
     (WORDS[word], *probability)
 }
 
+/// All tensors are trained, or neither the embeddings nor the first block, or neither of the weights of the second MLP.
+fn choices(config: &Config) -> [Frozen; 3] {
+    let plan = Plan::new(config, &Options::new(1)).unwrap();
+    let names: Vec<String> = plan.tensors().map(|tensor| tensor.name.to_string()).collect();
+    [&[][..], &["wte.", "wpe.", "h.0."], &["h.1.mlp.c_fc.weight", "h.1.mlp.c_proj.weight"]].map(|frozen| {
+        let is_frozen = |name: &&str| frozen.iter().any(|begin| name.starts_with(begin));
+        Frozen::named(config, names.iter().map(String::as_str).filter(is_frozen)).unwrap()
+    })
+}
+
 #[test]
 fn after_training_the_model_says_snows_and_before_it_does_not() {
-    let mut session = Session::new(&config(), &recipe(), 1, 1);
+    let [none, first, products] = choices(&config());
+    learns(&config(), none);
+    learns(&Config { tied: false, ..config() }, first);
+    learns(&config(), products);
+}
+
+fn learns(config: &Config, frozen: Frozen) {
+    let mut session = Session::with(config, &Options { frozen, ..Options::new(1) });
     session.initialize(1337);
     assert_ne!(prediction(&mut session).0, "snows");
+    let kept = session.frozen.clone();
     let words = sentence();
     let (tokens, targets) = (&words[..6], &words[1..]);
     let first = session.loss(InstructionSet::detect(), tokens, targets).mean();
@@ -64,6 +82,7 @@ fn after_training_the_model_says_snows_and_before_it_does_not() {
     assert!(probability > 0.9, "{probability}");
     let last = session.loss(InstructionSet::detect(), tokens, targets).mean();
     assert!(last < 0.1 * first, "the loss went from {first} to {last}");
+    assert_eq!(session.frozen, kept);
 }
 
 #[test]
@@ -115,36 +134,33 @@ fn every_gradient_agrees_with_a_finite_difference() {
     let words = sentence();
     let (tokens, mut targets) = (words[..6].to_vec(), words[1..].to_vec());
     targets[2] = -1;
-    for config in [
+    let configs = [
         config(),
         Config { tied: false, activation: Activation::GeluTanh, hidden: 17, ..config() },
         Config { bias: false, ..config() },
-    ] {
-        let mut session = Session::new(&config, &recipe(), 1, 1);
-        session.parameters = varied(&session.plan);
-        let Session { plan, parameters, gradients, workspace, .. } = &mut session;
+    ];
+    for (config, frozen) in configs.iter().flat_map(|config| choices(config).map(|frozen| (config, frozen))) {
+        let mut session = Session::with(config, &Options { frozen, ..Options::new(1) });
+        let whole = session::whole(&session.plan);
+        let all = varied(&whole);
+        session.parameters = part(&session.plan, &all, false);
+        session.frozen = part(&session.plan, &all, true);
+        let Session { plan, parameters, frozen, gradients, workspace, .. } = &mut session;
         let shape = Shape { sequences: 1, length: 6 };
-        let pass = Pass {
-            compute: Compute::serial(),
-            plan,
-            parameters,
-            frozen: &[],
-            tokens: &tokens,
-            shape,
-            training: None,
-        };
+        let (compute, tokens) = (Compute::serial(), &tokens);
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, training: None };
         let loss = pass.backward(gradients, Gradients::Overwrite, workspace, &targets, 5).unwrap();
         assert_eq!(loss.counted, 5);
 
-        let mut x: Vec<f64> = parameters.iter().map(|x| f64::from(*x)).collect();
-        let reference = |x: &[f64]| reference::loss(&config, plan, x, &tokens, &targets);
+        let mut x: Vec<f64> = all.iter().map(|x| f64::from(*x)).collect();
+        let reference = |x: &[f64]| reference::loss(config, &whole, x, tokens, &targets);
         let error = (f64::from(loss.mean()) - reference(&x)).abs();
         assert!(error < 1e-6, "loss off by {error}");
-        for tensor in plan.tensors() {
-            let place = tensor.offset..tensor.offset + tensor.len();
+        for (tensor, place) in places(plan).into_iter().filter(|(tensor, _)| !tensor.frozen) {
+            let gradients = &gradients[tensor.offset..][..tensor.len()];
             let mut scale = 0.0_f64;
             let mut worst = (0.0_f64, 0);
-            for i in place.clone() {
+            for (i, gradient) in (place.offset..).zip(gradients) {
                 const STEP: f64 = 1e-5;
                 let value = x[i];
                 x[i] = value + STEP;
@@ -154,7 +170,7 @@ fn every_gradient_agrees_with_a_finite_difference() {
                 x[i] = value;
                 let difference = (above - below) / (2.0 * STEP);
                 scale = scale.max(difference.abs());
-                let error = (difference - f64::from(gradients[i])).abs();
+                let error = (difference - f64::from(*gradient)).abs();
                 if !(error <= worst.0) {
                     worst = (error, i);
                 }

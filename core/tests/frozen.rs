@@ -7,13 +7,12 @@ mod session;
 
 use common::{Threads, assert_same_bits, bits, instruction_sets};
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
-use jostle::layout::Tensor;
 use jostle::model::{Backward, Stage};
 use jostle::{
-    Config, Dropout, Error, Frozen, Generator, InstructionSet, Optimizer, Options, Plan, Recipe, Schedule,
-    Shape,
+    Compute, Config, Dropout, Error, Frozen, Generator, Gradients, InstructionSet, Optimizer, Options, Pass,
+    Plan, Recipe, Schedule, Shape, Training,
 };
-use session::Session;
+use session::{Session, part, places};
 
 fn config() -> Config {
     Config { dropout: Dropout::all(0.2), ..Config::new(27, 12, 3, 3, 21) }
@@ -48,18 +47,6 @@ fn choices(config: &Config) -> Vec<Vec<String>> {
         names(config, |name| name.starts_with('h') || name.starts_with('w')),
         names(config, |name| name == "wte.weight"),
     ]
-}
-
-/// The tensors of a plan that freezes some, each with its place among all.
-fn places(plan: &Plan) -> Vec<(Tensor, Tensor)> {
-    let all = Plan::new(&plan.config, &Options { frozen: Frozen::NONE, ..plan.options }).unwrap();
-    plan.tensors().zip(all.tensors()).collect()
-}
-
-/// The values of the tensors that are frozen, or of those that are not.
-fn part(plan: &Plan, values: &[f32], frozen: bool) -> Vec<f32> {
-    let places = places(plan).into_iter().filter(|(tensor, _)| tensor.frozen == frozen);
-    places.flat_map(|(_, all)| values[all.offset..all.offset + all.len()].to_vec()).collect()
 }
 
 #[test]
@@ -118,6 +105,46 @@ fn backward_goes_no_further_than_the_first_tensor_that_is_trained() {
     assert_eq!(2 * plan(&half, true).recomputed(), plan(&[], true).recomputed());
 }
 
+/// The gradients of two micro-batches, the first of which overwrites what was there.
+fn gradients(session: &mut Session, compute: Compute<'_>) -> Vec<f32> {
+    let shape = Shape { sequences: 2, length: 9 };
+    let tokens: Vec<i32> = text().iter().map(|token| i32::from(*token)).collect();
+    session.gradients.fill(f32::NAN);
+    for (first, mode) in [(0, Gradients::Overwrite), (2, Gradients::Add)] {
+        let (tokens, targets) = (&tokens[50 * first..][..18], &tokens[50 * first + 1..][..18]);
+        let Session { plan, parameters, frozen, gradients, workspace, .. } = &mut *session;
+        let training = Some(Training { seed: 7, step: 3, first_sequence: first as u64 });
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, training };
+        pass.backward(gradients, mode, workspace, targets, 36).unwrap();
+    }
+    session.gradients.clone()
+}
+
+#[test]
+fn gradients_have_the_bits_of_those_of_a_plan_that_trains_all() {
+    let untied = Config { tied: false, bias: false, ..config() };
+    let heads =
+        [names(&untied, |name| name != "lm_head.weight"), names(&untied, |name| name == "lm_head.weight")];
+    let tied = choices(&config()).into_iter().map(|names| (config(), names));
+    for (config, names) in tied.chain(heads.map(|names| (untied, names))) {
+        let mut whole = Session::with(&config, &Options::new(2));
+        whole.initialize(7);
+        let all = gradients(&mut whole, Compute::serial());
+        for simd in instruction_sets() {
+            for (threads, recompute) in [(1, false), (2, true)] {
+                let options =
+                    Options { frozen: frozen(&config, &names), threads, recompute, ..Options::new(2) };
+                let mut session = Session::with(&config, &options);
+                session.initialize(7);
+                let parallel = Threads(threads);
+                let found = gradients(&mut session, Compute { simd, parallel: &parallel });
+                let wanted = part(&session.plan, &all, false);
+                assert_same_bits(&found, &wanted, format!("{} {threads} {names:?}", simd.name()));
+            }
+        }
+    }
+}
+
 /// Trains all tensors with a plan of the same kind, and puts the frozen ones back after each step.
 fn oracle(plan: &Plan, recipe: &Recipe, steps: usize) -> (Vec<f32>, Vec<f32>, f32) {
     let mut whole =
@@ -160,8 +187,8 @@ fn training_the_others_has_the_bits_of_putting_the_frozen_ones_back() {
         let sets = instruction_sets().into_iter().map(|simd| (simd, ways[0]));
         for (simd, (threads, recompute, fused, poll)) in sets.chain(ways.map(|way| (fastest, way))) {
             let mut session = Session::with(&config(), &Options { threads, recompute, fused, ..options });
-            session.frozen = part(&plan, &expected, true);
             session.initialize(recipe.seed);
+            assert_same_bits(&session.frozen, &part(&plan, &expected, true), "initial values");
             let parallel = Threads(threads);
             let mut trainer = session.trainer(&recipe, simd, &parallel);
             let (text, mut report) = (text(), None);

@@ -276,6 +276,8 @@ impl jostle_options {
         if self.frozen_count == 0 {
             return Ok(frozen);
         }
+        // Names are those of a model: what cannot be one is told first.
+        config.validate()?;
         // SAFETY: the caller's promise.
         unsafe { border::input("frozen", self.frozen)? };
         for index in 0..self.frozen_count {

@@ -20,6 +20,9 @@ static jostle_sampling sampling;
 static jostle_compute compute;
 static jostle_plan plan;
 
+/* What calls are given for frozen tensors: nothing, where the plan freezes none. */
+#define FROZEN (plan.frozen_size ? P("frozen") : NULL), (plan.frozen_size ? S("frozen") : 0)
+
 enum { ROWS = 3, WIDTH = 4, HEADS = 2, VOCAB = 11, CONTEXT = 4, SEQUENCES = 2, INNER = 5 };
 
 static void fixtures(void)
@@ -31,6 +34,16 @@ static void fixtures(void)
     need(jostle_sampling_init(&sampling, sizeof sampling) == JOSTLE_OK, "sampling");
     need(jostle_compute_init(&compute, sizeof compute) == JOSTLE_OK, "compute");
     ok(jostle_plan_init(&plan, &config, &options, &e), &e, "plan");
+}
+
+/* From now on, two tensors are frozen. */
+static void freeze(void)
+{
+    static const char *const names[] = {"wpe.weight", "h.0.attn.c_attn.weight"};
+    jostle_error e;
+    options.frozen = names;
+    options.frozen_count = COUNT(names);
+    ok(jostle_plan_init(&plan, &config, &options, &e), &e, "a plan that freezes");
 }
 
 /* An instruction set that this processor can't have. */
@@ -78,9 +91,29 @@ static void add_mask(void)
     bad_float("mask", offsetof(jostle_mask, rate), NAN, JOSTLE_OUT_OF_RANGE, "rate");
 }
 
+static void add_options(void)
+{
+    structure("options", &options, sizeof options)->alignment = sizeof(void *);
+    if (options.frozen_count == 0)
+        return;
+    argument("frozen", READ, sizeof(char *), options.frozen_count * sizeof(char *), options.frozen);
+    inside(find("frozen"), "options", offsetof(jostle_options, frozen), NULL);
+    argument("name", READ, 1, sizeof "wpe.weight", "wpe.weight")->what = "frozen";
+    inside(find("name"), "frozen", 0, NULL);
+    bad(find("name")->memory, "b", 1, JOSTLE_NOT_FOUND, "frozen");
+    bad(find("name")->memory, "\xff", 1, JOSTLE_NOT_UTF8, "frozen");
+}
+
+static void add_frozen(int is)
+{
+    if (plan.frozen_size)
+        read_floats("frozen", plan.frozen_size / sizeof(float))->is |= is;
+}
+
 static void add_parameters(void)
 {
     read_floats("parameters", plan.parameter_count);
+    add_frozen(0);
 }
 
 static void add_batch(int targets)
@@ -188,7 +221,7 @@ static void test_plans(void)
     begin();
     OUTPUT("plan", jostle_plan);
     structure("config", &config, sizeof config);
-    structure("options", &options, sizeof options);
+    add_options();
     static const struct { size_t offset; const char *name; } sizes[] = {
         {offsetof(jostle_config, vocab), "vocab"},   {offsetof(jostle_config, context), "context"},
         {offsetof(jostle_config, layers), "layers"}, {offsetof(jostle_config, heads), "heads"},
@@ -219,7 +252,7 @@ static void test_plans(void)
     begin();
     OUTPUT("plan", jostle_plan);
     structure("config", &config, sizeof config);
-    structure("options", &options, sizeof options);
+    add_options();
     number("budget", plan.training_size);
     bad_number("budget", 1000, JOSTLE_BUDGET, "budget");
     bad_u32("options", offsetof(jostle_options, batch), 0, JOSTLE_ZERO, "batch");
@@ -232,7 +265,7 @@ static void test_plans(void)
     huge.vocab = huge.context = huge.layers = huge.width = huge.hidden = 1u << 30;
     OUTPUT("plan", jostle_plan);
     structure("config", &config, sizeof config);
-    structure("options", &options, sizeof options);
+    add_options();
     exercise("jostle_plan_init", call_plan_init);
     memcpy(find("config")->memory, &huge, sizeof huge);
     refused("a huge configuration", run_once("a huge configuration", &told.error), JOSTLE_TOO_LARGE, NULL);
@@ -266,19 +299,19 @@ static void test_plans(void)
 
 static jostle_status call_model_logits(void)
 {
-    return CALL(jostle_model_logits)(P("plan"), P("compute"), P("parameters"), S("parameters"), NULL, 0,
+    return CALL(jostle_model_logits)(P("plan"), P("compute"), P("parameters"), S("parameters"), FROZEN,
                                      P("workspace"), S("workspace"), P("batch"), P("logits"), error);
 }
 
 static jostle_status call_model_loss(void)
 {
-    return CALL(jostle_model_loss)(P("plan"), P("compute"), P("parameters"), S("parameters"), NULL, 0,
+    return CALL(jostle_model_loss)(P("plan"), P("compute"), P("parameters"), S("parameters"), FROZEN,
                                    P("workspace"), S("workspace"), P("batch"), P("loss"), error);
 }
 
 static jostle_status call_model_backward(void)
 {
-    return CALL(jostle_model_backward)(P("plan"), P("compute"), P("parameters"), S("parameters"), NULL, 0,
+    return CALL(jostle_model_backward)(P("plan"), P("compute"), P("parameters"), S("parameters"), FROZEN,
                                        P("gradients"), S("gradients"), N("add"), P("workspace"), S("workspace"), P("batch"),
                                        N("counted"), P("training"), P("loss"), error);
 }
@@ -359,10 +392,11 @@ static jostle_status call_trainer_update(void)
 static jostle_status call_trainer_steps(void) { return CALL(jostle_trainer_steps)(P("trainer"), P("steps"), error); }
 static jostle_status call_trainer_resume(void) { return CALL(jostle_trainer_resume)(P("trainer"), 5, error); }
 
-/* The five buffers; `is` is added to what they are. */
+/* The buffers; `is` is added to what they are. */
 static void add_training_memory(int is)
 {
     write_floats("parameters", plan.parameter_count)->is |= is;
+    add_frozen(is);
     write_floats("gradients", plan.parameter_count)->is |= is;
     write_floats("optimizer", plan.optimizer_size / sizeof(float))->is |= is;
     memset(find("optimizer")->memory, 0, plan.optimizer_size);
@@ -375,6 +409,7 @@ static jostle_buffers training_memory(void)
     return (jostle_buffers){
         .struct_size = sizeof(jostle_buffers),
         .parameters = P("parameters"), .parameters_size = S("parameters"),
+        .frozen = plan.frozen_size ? P("frozen") : NULL, .frozen_size = plan.frozen_size,
         .gradients = P("gradients"), .gradients_size = S("gradients"),
         .optimizer = P("optimizer"), .optimizer_size = S("optimizer"),
         .workspace = P("workspace"), .workspace_size = S("workspace"),
@@ -451,7 +486,7 @@ static void test_partial_update(void)
     refused("a gradient that is not finite", status, JOSTLE_PARTLY_UPDATED, "tensor");
 }
 
-/* Names that are not there, and values that are not enough. */
+/* Names that are not there, and where the tensors are of those that are. */
 static void test_frozen(void)
 {
     static const char *const names[] = {"wte.weight", "wpe.weight", "h.9.ln_1.weight"};
@@ -480,23 +515,6 @@ static void test_frozen(void)
     check(tensor.frozen == 1 && tensor.data == NULL && tensor.offset > 0, "wpe.weight at %zu", tensor.offset);
     ok(jostle_plan_tensor(&frozen, 2, values, sizeof values, &tensor, &e), &e, "tensor");
     check(tensor.frozen == 0 && tensor.data == values, "the first that is trained at %zu", tensor.offset);
-
-    begin();
-    add_training_memory(HIDDEN);
-    jostle_buffers buffers = training_memory();
-    jostle_trainer trainer;
-    jostle_status status = jostle_trainer_init(&trainer, &frozen, &recipe, &buffers, NULL, &e);
-    check(status == JOSTLE_NULL_POINTER && strcmp(e.what, "frozen") == 0, "no frozen values: %d", (int)status);
-    buffers.frozen = values;
-    buffers.frozen_size = frozen.frozen_size - 1;
-    status = jostle_trainer_init(&trainer, &frozen, &recipe, &buffers, NULL, &e);
-    check(status == JOSTLE_BUFFER_TOO_SHORT && strcmp(e.what, "frozen") == 0, "one byte short: %d", (int)status);
-    buffers.frozen = buffers.parameters;
-    buffers.frozen_size = frozen.frozen_size;
-    status = jostle_trainer_init(&trainer, &frozen, &recipe, &buffers, NULL, &e);
-    check(status == JOSTLE_OVERLAP, "frozen values among the parameters: %d", (int)status);
-    buffers.frozen = values;
-    ok(jostle_trainer_init(&trainer, &frozen, &recipe, &buffers, NULL, &e), &e, "a trainer that freezes");
 }
 
 static void test_trainers(void)
@@ -506,6 +524,8 @@ static void test_trainers(void)
     jostle_buffers buffers = training_memory();
     structure("buffers", &buffers, sizeof buffers)->alignment = sizeof(void *);
     INSIDE(find("parameters"), "buffers", jostle_buffers, parameters);
+    if (plan.frozen_size)
+        INSIDE(find("frozen"), "buffers", jostle_buffers, frozen);
     INSIDE(find("gradients"), "buffers", jostle_buffers, gradients);
     INSIDE(find("optimizer"), "buffers", jostle_buffers, optimizer);
     INSIDE(find("workspace"), "buffers", jostle_buffers, workspace);
@@ -597,7 +617,7 @@ static void test_trainers(void)
 
 static jostle_status call_generator_init(void)
 {
-    return CALL(jostle_generator_init)(P("generator"), P("plan"), P("compute"), P("parameters"), S("parameters"), NULL, 0,
+    return CALL(jostle_generator_init)(P("generator"), P("plan"), P("compute"), P("parameters"), S("parameters"), FROZEN,
                                        P("memory"), S("memory"), P("window"), S("window"), error);
 }
 
@@ -615,8 +635,8 @@ static jostle_status call_generator_clear(void) { return CALL(jostle_generator_c
 
 static void add_generation_memory(int is)
 {
-    add_parameters();
-    find("parameters")->is |= is;
+    read_floats("parameters", plan.parameter_count)->is |= is;
+    add_frozen(is);
     argument("memory", WRITTEN | BUFFER | SHORTENED | is, sizeof(float), plan.generation_size, NULL);
     argument("window", WRITTEN | BUFFER | SHORTENED | is, sizeof(int32_t), plan.window_size, NULL);
 }
@@ -629,7 +649,7 @@ static float *add_generator(void)
     float *logits;
     begin();
     add_generation_memory(HIDDEN);
-    ok(jostle_generator_init(&generator, &plan, NULL, P("parameters"), S("parameters"), NULL, 0, P("memory"),
+    ok(jostle_generator_init(&generator, &plan, NULL, P("parameters"), S("parameters"), FROZEN, P("memory"),
                              S("memory"), P("window"), S("window"), &e), &e, "generator");
     ok(jostle_generator_feed(&generator, tokens, sizeof tokens, &logits, &e), &e, "feed");
     handle("generator", &generator, sizeof generator, 0, WRITTEN);
@@ -682,7 +702,7 @@ static jostle_status call_checkpoint_size(void)
 
 static jostle_status call_checkpoint_write(void)
 {
-    return CALL(jostle_checkpoint_write)(P("plan"), P("parameters"), S("parameters"), NULL, 0,
+    return CALL(jostle_checkpoint_write)(P("plan"), P("parameters"), S("parameters"), FROZEN,
                                          P("optimizer"), S("optimizer"), P("progress"), P("metadata"), N("metadata_count"), P("bytes"), S("bytes"),
                                          P("written"), error);
 }
@@ -731,8 +751,8 @@ static const unsigned char *a_checkpoint(size_t *size)
     const jostle_metadata metadata = {"note", "hello"};
     jostle_error e;
     need(plan.parameter_count * 2 <= COUNT(values), "room for the optimizer");
-    ok(jostle_checkpoint_write(&plan, values, plan.parameters_size, NULL, 0, values, plan.optimizer_size, &progress,
-                               &metadata, 1, bytes, sizeof bytes, size, &e), &e, "checkpoint");
+    ok(jostle_checkpoint_write(&plan, values, plan.parameters_size, values, plan.frozen_size, values, plan.optimizer_size,
+                               &progress, &metadata, 1, bytes, sizeof bytes, size, &e), &e, "checkpoint");
     return bytes;
 }
 
@@ -939,7 +959,7 @@ static jostle_status call_slots_newest(void)
 
 static jostle_status call_slots_save(void)
 {
-    return CALL(jostle_slots_save)(P("flash"), P("plan"), P("parameters"), S("parameters"), NULL, 0,
+    return CALL(jostle_slots_save)(P("flash"), P("plan"), P("parameters"), S("parameters"), FROZEN,
                                    P("optimizer"), S("optimizer"), P("progress"), P("metadata"), N("metadata_count"), P("block"),
                                    S("block"), error);
 }
@@ -995,8 +1015,8 @@ static void test_slots(void)
     jostle_flash flash;
     memcpy(&flash, find("flash")->memory, sizeof flash);
     for (int i = 0; i < 2; i++)
-        ok(jostle_slots_save(&flash, &plan, zeros, plan.parameters_size, NULL, 0, zeros, plan.optimizer_size, &progress,
-                             &metadata, 1, block, sizeof block, &e), &e, "save");
+        ok(jostle_slots_save(&flash, &plan, zeros, plan.parameters_size, zeros, plan.frozen_size, zeros,
+                             plan.optimizer_size, &progress, &metadata, 1, block, sizeof block, &e), &e, "save");
     exercise("jostle_slots_newest", call_slots_newest);
     jostle_slot slot;
     ok(jostle_slots_newest(&flash, block, sizeof block, &slot, &e), &e, "newest");
@@ -1567,18 +1587,24 @@ static void test_pool(void)
 }
 #endif
 
+/* All that plans are given to. */
+static void test_what_takes_plans(void)
+{
+    test_plans();
+    test_models();
+    test_trainers();
+    test_generators();
+    test_checkpoints();
+    test_slots();
+}
+
 int main(void)
 {
     fixtures();
     test_inits();
-    test_plans();
-    test_models();
-    test_trainers();
+    test_what_takes_plans();
     test_partial_update();
     test_frozen();
-    test_generators();
-    test_checkpoints();
-    test_slots();
     test_products();
     test_attention();
     test_rows();
@@ -1590,6 +1616,8 @@ int main(void)
 #ifndef FREESTANDING
     test_pool();
 #endif
+    freeze();
+    test_what_takes_plans();
     begin();
     for (size_t i = 0; i < function_count; i++)
         printf("function %s\n", functions[i]);

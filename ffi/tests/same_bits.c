@@ -1,9 +1,10 @@
 /*
  * The training run of core/tests/contract.rs, whose bits core/tests/golden/fifty_steps.txt states: on every
  * instruction set that there is, with threads of the library's and of this program's, in micro-batches, and
- * resumed from a checkpoint. Every way must end in the same bits.
+ * resumed from a checkpoint. Every way must end in the same bits. And the run with frozen tensors, whose checkpoint
+ * frozen_checkpoint.txt states.
  *
- *     same_bits fifty_steps.txt [STEPS]
+ *     same_bits core/tests/golden [STEPS]
  *
  * With another number of steps, every way must end in the bits of the first.
  *
@@ -17,7 +18,7 @@
 enum { VOCAB = 27, CONTEXT = 35, TEXT = 2000, BATCH = 4 };
 
 static uint8_t text[TEXT];
-static char expected[17];
+static char expected[17], expected_checkpoint[17];
 static size_t run_steps = 50;
 
 /* A model in training and all its memory, just as large as it must be. */
@@ -111,22 +112,23 @@ static void steps(struct session *s, size_t first, size_t count)
     }
 }
 
-/* FNV-1a over the parameters' bytes, little-endian. */
-static void expect(const struct session *s, const char *how)
+/* Compares FNV-1a over bytes with what is written down, which becomes what is found where that is nothing yet. */
+static void expect_bytes(const void *bytes, size_t size, char *written, const char *how)
 {
     uint64_t sum = 0xcbf29ce484222325;
-    for (size_t i = 0; i < s->plan.parameter_count; i++) {
-        uint32_t bits;
-        memcpy(&bits, &s->buffers.parameters[i], sizeof bits);
-        for (int byte = 0; byte < 4; byte++)
-            sum = (sum ^ (bits >> 8 * byte & 0xFF)) * 0x100000001b3;
-    }
+    for (size_t i = 0; i < size; i++)
+        sum = (sum ^ ((const uint8_t *)bytes)[i]) * 0x100000001b3;
     char found[17];
     snprintf(found, sizeof found, "%08x%08x", (unsigned)(sum >> 32), (unsigned)sum);
-    if (expected[0] == 0)
-        strcpy(expected, found);
-    check(strcmp(found, expected) == 0, "%s: %s, not %s", how, found, expected);
+    if (written[0] == 0)
+        strcpy(written, found);
+    check(strcmp(found, written) == 0, "%s: %s, not %s", how, found, written);
     printf("%s: %s\n", how, found);
+}
+
+static void expect(const struct session *s, const char *how)
+{
+    expect_bytes(s->buffers.parameters, s->plan.parameters_size, expected, how);
 }
 
 static void fifty(const jostle_compute *compute, const char *how)
@@ -312,24 +314,84 @@ static void frozen(const jostle_compute *compute)
     end(&some);
 }
 
+/* Writes a checkpoint of a session at this step into memory of its own. */
+static uint8_t *checkpoint(const struct session *s, uint64_t step, size_t *size)
+{
+    const jostle_plan *plan = &s->plan;
+    const jostle_buffers *from = &s->buffers;
+    jostle_progress progress = {step, s->recipe.seed};
+    jostle_error e;
+    size_t written;
+    ok(jostle_checkpoint_size(plan, 1, NULL, 0, size, &e), &e, "size");
+    uint8_t *bytes = memory(*size);
+    ok(jostle_checkpoint_write(plan, from->parameters, from->parameters_size, from->frozen, from->frozen_size,
+                               from->optimizer, from->optimizer_size, &progress, NULL, 0, bytes, *size, &written, &e),
+       &e, "write");
+    check(written == *size, "%zu bytes written, not %zu", written, *size);
+    return bytes;
+}
+
+/* The checkpoint of a training that leaves some tensors as they are: Rust's and Python's, to the byte. What is read from
+ * it is what was written, by a plan that freezes the same tensors, and by one that trains all. */
+static void frozen_checkpoint(const jostle_compute *compute)
+{
+    static const char *const names[] = {
+        "wte.weight", "wpe.weight", "h.0.ln_1.weight", "h.0.ln_1.bias", "h.0.attn.c_attn.weight", "h.0.attn.c_attn.bias",
+        "h.0.attn.c_proj.weight", "h.0.attn.c_proj.bias", "h.0.ln_2.weight", "h.0.ln_2.bias", "h.0.mlp.c_fc.weight",
+        "h.0.mlp.c_fc.bias", "h.0.mlp.c_proj.weight", "h.0.mlp.c_proj.bias", "h.1.ln_1.bias",
+    };
+    struct update update = {0, 1, names, COUNT(names)};
+    struct session whole, some, again;
+    jostle_progress progress;
+    jostle_error e;
+    size_t size, count = run_steps * 2 / 5;
+    start(&whole, BATCH, 1, compute);
+    start_with(&some, BATCH, 1, update, compute);
+    for (size_t i = 0; i < whole.plan.tensor_count; i++) {
+        jostle_tensor all = tensor_of(&whole, i), mine = tensor_of(&some, i);
+        if (mine.frozen)
+            memcpy((float *)some.buffers.frozen + mine.offset, whole.buffers.parameters + all.offset,
+                   all.count * sizeof(float));
+    }
+    steps(&some, 0, count);
+    uint8_t *bytes = checkpoint(&some, count, &size);
+    expect_bytes(bytes, size, expected_checkpoint, "checkpoint with frozen tensors");
+
+    start_with(&again, BATCH, 1, update, compute);
+    jostle_buffers *to = &again.buffers;
+    ok(jostle_checkpoint_read(bytes, size, &again.plan, to->parameters, to->parameters_size, to->optimizer,
+                              to->optimizer_size, &progress, &e),
+       &e, "read");
+    check(progress.step == count && progress.seed == some.recipe.seed, "another progress");
+    check(memcmp(to->parameters, some.buffers.parameters, some.plan.parameters_size) == 0 &&
+              memcmp(to->optimizer, some.buffers.optimizer, some.plan.optimizer_size) == 0,
+          "what is read is not what was written");
+    ok(jostle_checkpoint_read(bytes, size, &whole.plan, whole.buffers.parameters, whole.plan.parameters_size, NULL, 0,
+                              &progress, &e),
+       &e, "read all");
+    for (size_t i = 0; i < whole.plan.tensor_count; i++) {
+        jostle_tensor all = tensor_of(&whole, i), mine = tensor_of(&some, i);
+        const float *from = mine.frozen ? some.buffers.frozen : some.buffers.parameters;
+        check(memcmp(whole.buffers.parameters + all.offset, from + mine.offset, all.count * sizeof(float)) == 0,
+              "another %s", all.name);
+    }
+    free(bytes);
+    end(&whole);
+    end(&some);
+    end(&again);
+}
+
 static void resumed(const jostle_compute *compute)
 {
     const size_t stop = run_steps * 17 / 50;
     struct session first, second;
     jostle_progress progress;
     jostle_error e;
-    size_t size, written;
+    size_t size;
     start(&first, BATCH, 1, compute);
     steps(&first, 0, stop);
-    progress.seed = first.recipe.seed;
     ok(jostle_trainer_steps(&first.trainer, &progress.step, &e), &e, "steps");
-    const jostle_plan *plan = &first.plan;
-    ok(jostle_checkpoint_size(plan, 1, NULL, 0, &size, &e), &e, "size");
-    uint8_t *bytes = memory(size);
-    ok(jostle_checkpoint_write(plan, first.buffers.parameters, plan->parameters_size, NULL, 0,
-                               first.buffers.optimizer, plan->optimizer_size, &progress, NULL, 0, bytes, size, &written, &e),
-       &e, "write");
-    check(written == size, "%zu bytes written, not %zu", written, size);
+    uint8_t *bytes = checkpoint(&first, progress.step, &size);
     end(&first);
 
     jostle_config config;
@@ -377,6 +439,15 @@ static void at_once(const jostle_compute *compute)
     }
 }
 
+static void read_written(const char *folder, const char *name, char *written)
+{
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    FILE *file = fopen(path, "r");
+    need(file != NULL && fscanf(file, "%16s", written) == 1, path);
+    fclose(file);
+}
+
 int main(int argc, char **argv)
 {
     static const struct {
@@ -384,13 +455,12 @@ int main(int argc, char **argv)
         uint32_t number;
     } sets[] = {{"fastest", JOSTLE_FASTEST}, {"portable", JOSTLE_PORTABLE}, {"avx2", JOSTLE_AVX2}, {"avx512", JOSTLE_AVX512}, {"neon", JOSTLE_NEON}};
     const char *wanted = getenv("JOSTLE_INSTRUCTION_SETS");
-    need(argc == 2 || argc == 3, "the file with the bits");
-    FILE *file = fopen(argv[1], "r");
-    need(file != NULL && fscanf(file, "%16s", expected) == 1, argv[1]);
-    fclose(file);
+    need(argc == 2 || argc == 3, "the folder of what is written down");
     if (argc == 3) {
         run_steps = strtoul(argv[2], NULL, 10);
-        expected[0] = 0;
+    } else {
+        read_written(argv[1], "fifty_steps.txt", expected);
+        read_written(argv[1], "frozen_checkpoint.txt", expected_checkpoint);
     }
     /* A text with structure: a stride that changes slowly. */
     for (uint32_t i = 0; i < TEXT; i++)
@@ -413,6 +483,7 @@ int main(int argc, char **argv)
     own_batches(&compute);
     fused(&compute);
     frozen(&compute);
+    frozen_checkpoint(&compute);
     resumed(&compute);
     at_once(&compute);
     return finish("same bits");

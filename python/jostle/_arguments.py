@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import fnmatch
 import math
 import operator
-from typing import Any, TypeVar
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+
+from jostle import _native
+
+if TYPE_CHECKING:
+    from jostle.config import Config
 
 T = TypeVar("T")
 
@@ -78,3 +85,17 @@ def instance(name: str, given: Any, wanted: type[T]) -> T:
     if not isinstance(given, wanted):
         raise TypeError(f"{name} is of {type(given).__name__}; wanted: {wanted.__name__}")
     return given
+
+
+def tensors(name: str, given: Any, config: Config) -> tuple[str, ...]:
+    """The model's tensors that are given by name or by a pattern like "h.0.*", in the model's order."""
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"{name} is of {type(given).__name__}; wanted: a list of names of tensors")
+    patterns = [instance(name, pattern, str) for pattern in given]
+    names = _native.tensor_names(config) if patterns else []
+    for pattern in patterns:
+        if not any(fnmatch.fnmatchcase(known, pattern) for known in names):
+            raise ValueError(
+                f'{name} has {pattern!r}; wanted: names of the model\'s tensors or patterns, like "wte.weight", "h.0.*"'
+            )
+    return tuple(known for known in names if any(fnmatch.fnmatchcase(known, pattern) for pattern in patterns))

@@ -31,6 +31,7 @@ __all__ = [
     "read_checkpoint",
     "softmax",
     "softmax_backward",
+    "tensor_names",
     "validate",
     "write_checkpoint",
 ]
@@ -57,7 +58,9 @@ class State:
 @final
 class Engine:
     position: tuple[int, int]
-    def __new__(cls, config: Config, threads: int, instruction_set: str | None) -> Engine: ...
+    def __new__(
+        cls, config: Config, threads: int, instruction_set: str | None, frozen: tuple[str, ...]
+    ) -> Engine: ...
     @property
     def instruction_set(self) -> str: ...
     @property
@@ -66,7 +69,7 @@ class Engine:
     def parameters(self) -> Buffer: ...
     @property
     def gradients(self) -> Buffer: ...
-    def tensors(self) -> list[tuple[str, list[int], int]]: ...
+    def tensors(self) -> list[tuple[str, list[int], int, bool]]: ...
     def initialize(self, seed: int) -> None: ...
     def zero_gradients(self) -> None: ...
     def logits(self, tokens: _Int) -> _Float: ...
@@ -111,6 +114,7 @@ class Generator:
     ) -> list[int]: ...
 
 def validate(config: Config) -> None: ...
+def tensor_names(config: Config) -> list[str]: ...
 def plan(
     config: Config,
     batch: int,
@@ -118,7 +122,7 @@ def plan(
     optimizer: str,
     recompute: bool,
     fused: bool,
-    frozen: list[str],
+    frozen: tuple[str, ...],
     budget: int | None,
 ) -> tuple[int, int, bool, int, bool, dict[str, int]]: ...
 def defines(
@@ -128,7 +132,7 @@ def defines(
     optimizer: str,
     recompute: bool,
     fused: bool,
-    frozen: list[str],
+    frozen: tuple[str, ...],
     device: bool,
     prefix: str,
     command: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal, overload
@@ -25,6 +25,11 @@ class Model:
     threads: how many to compute with; None for as many as the process may use. Neither their number nor
     `instruction_set` (None for the fastest) changes a bit of any result.
 
+    frozen: parameters that are not trained, by name or by patterns like "h.0.*": no gradient is made of them, an
+    optimizer keeps nothing for them, and backward ends where nothing before it is trained. The others get the bits
+    of a training that puts these back after every step. What is frozen is settled when the model is made; to change
+    it, save and load. The matrix of a tied head is "wte.weight".
+
     A model may be used by several Python threads: calls wait for each other, and other models compute meanwhile.
     """
 
@@ -36,8 +41,9 @@ class Model:
         *,
         tokenizer: Tokenizer | None = None,
         instruction_set: str | None = None,
+        frozen: Iterable[str] = (),
     ) -> None:
-        self._make(config, seed, threads, tokenizer, instruction_set)
+        self._make(config, seed, threads, tokenizer, instruction_set, frozen)
         self._engine.initialize(self.seed)
 
     def _make(
@@ -47,6 +53,7 @@ class Model:
         threads: int | None,
         tokenizer: Tokenizer | None,
         instruction_set: str | None,
+        frozen: Iterable[str],
     ) -> None:
         config = _arguments.instance("config", config, Config)
         if threads is None:
@@ -64,29 +71,35 @@ class Model:
         self.tokenizer = tokenizer
         self.seed = _arguments.seed("seed", seed)
         """The seed of initial values and of the dropout masks of `backward`."""
-        self._engine = _native.Engine(config, threads, instruction_set)
+        self.frozen = _arguments.tensors("frozen", frozen, config)
+        """The names of the parameters that are not trained."""
+        self._engine = _native.Engine(config, threads, instruction_set, self.frozen)
         self._parameters = self._engine.parameters.array()
         self._gradients = self._engine.gradients.array()
 
     @property
     def parameters(self) -> Mapping[str, Float]:
-        """Hugging Face GPT-2's name -> array: writable views, no copies, valid as long as anyone holds one."""
-        return self._views(self._parameters)
+        """Hugging Face GPT-2's name -> array: writable views, no copies, valid as long as anyone holds one.
+
+        Frozen parameters are among them, and may be written too: only training leaves them as they are.
+        """
+        return self._views(self._parameters, frozen=True)
 
     @property
     def gradients(self) -> Mapping[str, Float]:
-        """The gradients, as `parameters`."""
-        return self._views(self._gradients)
+        """The gradients, as `parameters`; of those that are frozen there are none."""
+        return self._views(self._gradients, frozen=False)
 
-    def _views(self, numbers: Float) -> Mapping[str, Float]:
+    def _views(self, numbers: Float, *, frozen: bool) -> Mapping[str, Float]:
         views = {}
-        for name, shape, offset in self._engine.tensors():
-            views[name] = numbers[offset : offset + int(np.prod(shape))].reshape(shape)
+        for name, shape, offset, is_frozen in self._engine.tensors():
+            if frozen or not is_frozen:
+                views[name] = numbers[offset : offset + int(np.prod(shape))].reshape(shape)
         return MappingProxyType(views)
 
     @property
     def parameter_count(self) -> int:
-        """The number of parameters; a tied head counts once."""
+        """The number of parameters, frozen ones included; a tied head counts once."""
         return self._parameters.size
 
     @property
@@ -223,18 +236,27 @@ class Model:
         config: Config | None = None,
         threads: int | None = None,
         instruction_set: str | None = None,
+        frozen: Iterable[str] = (),
     ) -> Model:
         """Reads a model from a checkpoint, or, with its `config`, from any safetensors file with GPT-2's names.
 
-        Raises ValueError where the file is not one, was altered, or is of another model.
+        Files hold all parameters: `frozen` is chosen anew. Raises ValueError where the file is not one, was altered,
+        or is of another model.
         """
-        return cls._from_bytes(Path(path).read_bytes(), config, threads, instruction_set)[0]
+        data = Path(path).read_bytes()
+        metadata = dict(_native.checkpoint_metadata(data))
+        return cls._from_bytes(data, metadata, config, threads, instruction_set, frozen)
 
     @classmethod
     def _from_bytes(
-        cls, data: bytes, config: Config | None, threads: int | None, instruction_set: str | None
-    ) -> tuple[Model, dict[str, str]]:
-        metadata = dict(_native.checkpoint_metadata(data))
+        cls,
+        data: bytes,
+        metadata: Mapping[str, str],
+        config: Config | None,
+        threads: int | None,
+        instruction_set: str | None,
+        frozen: Iterable[str],
+    ) -> Model:
         if config is None:
             if "jostle.vocab" not in metadata:
                 raise ValueError(
@@ -245,11 +267,11 @@ class Model:
         if "tokenizer" in metadata:
             tokenizer = Tokenizer.from_state(json.loads(metadata["tokenizer"]))
         model = cls.__new__(cls)
-        model._make(config, 0, threads, tokenizer, instruction_set)
+        model._make(config, 0, threads, tokenizer, instruction_set, frozen)
         seed = _native.read_checkpoint(data, model._engine, None)
         if seed is not None:
             model.seed = seed
-        return model, metadata
+        return model
 
     def __getstate__(self) -> dict[str, Any]:
         return {
@@ -258,6 +280,7 @@ class Model:
             "threads": self.threads,
             "tokenizer": self.tokenizer,
             "instruction_set": self.instruction_set,
+            "frozen": self.frozen,
             "parameters": self._parameters.copy(),
             "gradients": self._gradients.copy(),
             "position": self._engine.position,
@@ -267,7 +290,14 @@ class Model:
         instruction_set = state["instruction_set"]
         if instruction_set not in _native.instruction_sets():
             instruction_set = None
-        self._make(state["config"], state["seed"], state["threads"], state["tokenizer"], instruction_set)
+        self._make(
+            state["config"],
+            state["seed"],
+            state["threads"],
+            state["tokenizer"],
+            instruction_set,
+            state["frozen"],
+        )
         self._parameters[:] = state["parameters"]
         self._gradients[:] = state["gradients"]
         self._engine.position = state["position"]

@@ -21,7 +21,7 @@ class Optimizer:
         self._numbers = {name: _arguments.number(name, value) for name, value in numbers.items()}
         _native.check_optimizer(self._name, list(self._numbers.values()))
         per_parameter = {"none": 0, "momentum": 1, "adamw": 2}[self._kind]
-        self._state = _native.State(per_parameter * model.parameter_count)
+        self._state = _native.State(per_parameter * model._gradients.size)
 
     def step(self, clip: float | None = 1.0) -> float:
         """Changes the parameters along the gradients; returns the gradients' global norm.
@@ -49,7 +49,8 @@ class Optimizer:
 
     @property
     def state(self) -> Float:
-        """What is kept between steps, a writable view: AdamW's first moments, then its second moments."""
+        """What is kept between steps for the parameters that are trained, a writable view: AdamW's first moments, then
+        its second moments."""
         return self._state.numbers.array()
 
     def _settings(self) -> dict[str, Any]:

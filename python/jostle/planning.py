@@ -11,9 +11,9 @@ _BESIDES = ("generation", "frozen")
 
 
 class Plan(Mapping[str, int]):
-    """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch; and generation and,
-    where there is any, frozen, which are no part of training. `recomputed` is how many multiply-adds recomputing adds to a pass over a full batch; where
-    `fused` is true, a step is one pass, without clipping."""
+    """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch; and generation and, where there
+    are any, frozen parameters, which are only read and no part of training. `recomputed` is how many multiply-adds
+    recomputing adds to a pass over a full batch; where `fused` is true, a step is one pass, without clipping."""
 
     def __init__(
         self,
@@ -33,9 +33,7 @@ class Plan(Mapping[str, int]):
             budget = _arguments.count("budget", budget)
         recompute = _arguments.instance("recompute", recompute, bool)
         fused = _arguments.instance("fused", fused, bool)
-        if isinstance(frozen, str):
-            raise TypeError("frozen is of str; wanted: names of tensors")
-        self.frozen = [_arguments.instance("frozen", name, str) for name in frozen]
+        self.frozen = _arguments.tensors("frozen", frozen, config)
         self.batch, self.threads, self.recompute, self.recomputed, self.fused, self._bytes = _native.plan(
             config, batch, threads, optimizer, recompute, fused, self.frozen, budget
         )
@@ -105,9 +103,8 @@ def plan(
     """The memory that training `config` takes with batches of so many sequences.
 
     optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute, fused: as for `Trainer`.
-    frozen: the names of tensors that C and Rust leave as they are, whose values are only read. budget:
-    bytes; the plan is then the fastest that trains in so many, with at most the batch and the threads given: it
-    recomputes where that lets more threads work, or one sequence fit; where none fits, it is fused, with the whole
-    batch. Raises ValueError where none does.
+    frozen: as for `Model`. budget: bytes; the plan is then the fastest that trains in so many, with at most the batch
+    and the threads given: it recomputes where that lets more threads work, or one sequence fit; where none fits, it
+    is fused, with the whole batch. Raises ValueError where none does.
     """
     return Plan(config, batch, threads, optimizer, recompute, fused, frozen, budget)

@@ -150,6 +150,7 @@ class Trainer:
             "evaluate_every": self.evaluate_every,
             "recompute": self.recompute,
             "fused": self.fused,
+            "frozen": self.model.frozen,
             "schedule": self.schedule._settings(),
             "optimizer": {**self.optimizer._settings(), "learning_rate": self._peak},
         }
@@ -169,10 +170,12 @@ class Trainer:
     ) -> Trainer:
         """Goes on where `save` was called, with the bits of a training that never stopped."""
         data = Path(path).read_bytes()
-        model, metadata = Model._from_bytes(data, None, threads, instruction_set)
-        if "trainer" not in metadata:
+        metadata = dict(_native.checkpoint_metadata(data))
+        settings = json.loads(metadata.get("trainer", "{}"))
+        frozen = settings.pop("frozen", ())
+        model = Model._from_bytes(data, metadata, None, threads, instruction_set, frozen)
+        if not settings:
             raise ValueError(f"{os.fspath(path)} holds a model, but no training to resume")
-        settings = json.loads(metadata["trainer"])
         schedule = schedules.from_settings(settings.pop("schedule"))
         optimizer = optimizers.from_settings(model, settings.pop("optimizer"))
         state = (optimizer._kind, optimizer._state)

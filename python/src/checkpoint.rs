@@ -27,12 +27,12 @@ pub fn write_checkpoint<'py>(
     let plan = engine.get().plan(1, kind)?;
     let state = state.as_ref().map(|(_, buffer)| buffer.get());
     let metadata: Vec<(&str, &str)> = metadata.iter().map(|(key, value)| (&**key, &**value)).collect();
-    let bytes = engine.get().locked(py, &plan, |Locked { parameters, position, .. }| {
+    let bytes = engine.get().locked(py, &plan, |Locked { parameters, frozen, position, .. }| {
         let step = state.map_or(position.step, State::steps);
         // SAFETY: the engine's lock is held, and the state belongs to the engine.
         let optimizer = state.map(|state| unsafe { &*state.slice() });
         let progress = Progress { step, seed };
-        let contents = Contents { parameters, frozen: &[], optimizer, progress, metadata: &metadata };
+        let contents = Contents { parameters, frozen, optimizer, progress, metadata: &metadata };
         let mut bytes = zeros("checkpoint", checkpoint::size(&plan, optimizer.is_some(), &metadata)?)?;
         checkpoint::write(&mut bytes, &plan, &contents)?;
         Ok(bytes)
@@ -55,17 +55,17 @@ pub fn read_checkpoint<'py>(
     };
     let plan = engine.get().plan(1, kind)?;
     let state = state.as_ref().map(|(_, buffer)| buffer.get());
-    engine.get().locked(py, &plan, |Locked { parameters, position, .. }| {
+    engine.get().locked(py, &plan, |mut locked| {
         let file = Checkpoint::new(bytes)?;
-        // SAFETY: the engine's lock is held, and the state belongs to the engine.
-        let numbers = state.map(|state| unsafe { state.slice() });
+        locked.write_in_order(&plan, |plan, all| file.read_parameters(plan, all))?;
         if state.is_none() && file.progress().is_err() {
-            file.read_parameters(&plan, parameters)?;
             return Ok::<_, Error>(None);
         }
-        let Progress { step, seed } = file.read(&plan, parameters, numbers)?;
-        *position = Position { step, sequences: 0 };
+        let Progress { step, seed } = file.progress()?;
+        *locked.position = Position { step, sequences: 0 };
         if let Some(state) = state {
+            // SAFETY: the engine's lock is held, and the state belongs to the engine.
+            file.read(&plan, locked.parameters, Some(unsafe { state.slice() }))?;
             state.set_steps(step);
         }
         Ok(Some(seed))

@@ -75,14 +75,8 @@ pub fn optimizer_state(name: &str) -> PyResult<OptimizerState> {
 }
 
 /// The tensors of these names, which are not to be trained.
-fn frozen_tensors(config: &Config, names: &[String]) -> PyResult<Frozen> {
-    Frozen::named(config, names.iter().map(String::as_str)).map_err(|error| match error {
-        Error::Name { index } => {
-            let name = names.get(index).map_or("", String::as_str);
-            wrong_choice("frozen", name, "names of the model's tensors")
-        }
-        error => exception(error),
-    })
+pub fn frozen_tensors(config: &Config, names: &[String]) -> PyResult<Frozen> {
+    Frozen::named(config, names.iter().map(String::as_str)).map_err(exception)
 }
 
 /// A configuration's fields as the keyword arguments of `jostle.Config`.
@@ -113,6 +107,13 @@ pub fn to_python<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, P
 #[pyfunction]
 pub fn validate(config: PyConfig) -> PyResult<()> {
     config.to_core().map(|_| ())
+}
+
+/// The names of all tensors of a model, in their order.
+#[pyfunction]
+pub fn tensor_names(config: PyConfig) -> PyResult<Vec<String>> {
+    let plan = Plan::new(&config.to_core()?, &Options::new(1)).map_err(exception)?;
+    Ok(plan.tensors().map(|tensor| tensor.name.to_string()).collect())
 }
 
 /// What the plan settles (batch, threads, whether it recomputes and how many multiply-adds that adds to a pass, whether

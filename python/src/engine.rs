@@ -1,12 +1,13 @@
 //! A model: its parameters and gradients, its threads, and one lock for all that computes with them.
 
+use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 use jostle::ops::attention::{self, Attention};
 use jostle::optimizer::{clip_factor, gradient_norm};
 use jostle::{
-    Compute, Config, Error, Gradients, InstructionSet, Loss, Optimizer, OptimizerState, Options, Pass, Plan,
-    Shape, Training, initialization, model,
+    Compute, Config, Error, Frozen, Gradients, InstructionSet, Loss, Optimizer, OptimizerState, Options,
+    Pass, Plan, Shape, Training, initialization, model,
 };
 use jostle_pool::Pool;
 use numpy::{
@@ -16,7 +17,7 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::buffer::{Buffer, State, zeros};
-use crate::config::{PyConfig, instruction_set};
+use crate::config::{PyConfig, frozen_tensors, instruction_set};
 use crate::error::exception;
 
 /// A model's memory and threads.
@@ -25,8 +26,11 @@ pub struct Engine {
     pub config: Config,
     pub threads: usize,
     pub simd: InstructionSet,
+    frozen: Frozen,
     pool: Pool,
+    /// Those that are trained, then those that are frozen.
     pub parameters: Py<Buffer>,
+    /// Of those that are trained.
     pub gradients: Py<Buffer>,
     /// Its lock is the engine's: whoever holds it may use the parameters, the gradients and the states that belong
     /// to them.
@@ -51,9 +55,53 @@ pub struct Position {
 pub struct Locked<'a> {
     pub compute: Compute<'a>,
     pub parameters: &'a mut [f32],
+    pub frozen: &'a mut [f32],
     pub gradients: &'a mut [f32],
     pub workspace: &'a mut [f32],
     pub position: &'a mut Position,
+}
+
+/// All parameters, in the order of a plan that freezes none.
+fn in_order<'a>(plan: &Plan, parameters: &'a [f32], frozen: &'a [f32]) -> Result<Cow<'a, [f32]>, Error> {
+    if frozen.is_empty() {
+        return Ok(Cow::Borrowed(parameters));
+    }
+    let mut all = zeros("parameters", parameters.len().saturating_add(frozen.len()))?;
+    let mut rest = &mut all[..];
+    for tensor in plan.tensors() {
+        let from = if tensor.frozen { frozen } else { parameters };
+        let place = rest.split_off_mut(..tensor.len()).unwrap_or_default();
+        place.copy_from_slice(&from[tensor.offset..][..tensor.len()]);
+    }
+    Ok(Cow::Owned(all))
+}
+
+/// The plan that freezes nothing.
+fn whole(plan: &Plan) -> Result<Plan, Error> {
+    Plan::new(&plan.config, &Options { frozen: Frozen::NONE, ..plan.options })
+}
+
+impl Locked<'_> {
+    /// Has `write` write all parameters, in the order of the plan that it is given, which freezes none.
+    pub fn write_in_order(
+        &mut self,
+        plan: &Plan,
+        write: impl FnOnce(&Plan, &mut [f32]) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        if self.frozen.is_empty() {
+            return write(plan, self.parameters);
+        }
+        let whole = whole(plan)?;
+        let mut all = zeros("parameters", whole.parameters)?;
+        write(&whole, &mut all)?;
+        let mut rest = &all[..];
+        for tensor in plan.tensors() {
+            let to = if tensor.frozen { &mut *self.frozen } else { &mut *self.parameters };
+            let values = rest.split_off(..tensor.len()).unwrap_or_default();
+            to[tensor.offset..][..tensor.len()].copy_from_slice(values);
+        }
+        Ok(())
+    }
 }
 
 impl Engine {
@@ -77,8 +125,9 @@ impl Engine {
             let workspace = workspace.get_mut(..wanted).unwrap_or_default();
             // SAFETY: the lock is held as long as the slices are used.
             let (parameters, gradients) = unsafe { (parameters.slice(), gradients.slice()) };
+            let (parameters, frozen) = parameters.split_at_mut(gradients.len());
             let compute = Compute { simd: self.simd, parallel: &self.pool };
-            body(Locked { compute, parameters, gradients, workspace, position })
+            body(Locked { compute, parameters, frozen, gradients, workspace, position })
         })
         .map_err(exception)
     }
@@ -88,9 +137,30 @@ impl Engine {
         self.plan_with(Options { optimizer, ..Options::new(batch.max(1)) })
     }
 
-    /// The plan for these options, but with the engine's threads.
+    /// The plan for these options, but with the engine's threads and frozen tensors.
     pub fn plan_with(&self, options: Options) -> PyResult<Plan> {
-        Plan::new(&self.config, &Options { threads: self.threads, ..options }).map_err(exception)
+        let options = Options { threads: self.threads, frozen: self.frozen, ..options };
+        Plan::new(&self.config, &options).map_err(exception)
+    }
+
+    /// Has `body` look at what forward without dropout leaves of every block, also of those that backward does not
+    /// reach: for once as if nothing were frozen.
+    fn look<T: Send>(
+        &self,
+        py: Python<'_>,
+        tokens: &[i32],
+        shape: Shape,
+        body: impl FnOnce(&Plan, &mut [f32]) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
+        let own = self.plan(shape.sequences, OptimizerState::None)?;
+        let plan = whole(&own).map_err(exception)?;
+        self.locked(py, &plan, |locked| {
+            let Locked { compute, parameters, frozen, workspace, .. } = locked;
+            let parameters = &in_order(&own, parameters, frozen)?;
+            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
+                .forward(workspace)?;
+            body(&plan, workspace)
+        })
     }
 }
 
@@ -136,6 +206,8 @@ pub fn check_optimizer(name: &str, numbers: Vec<f32>) -> PyResult<()> {
     optimizer(name, numbers).map(|_| ())
 }
 
+type Tensor = (String, Vec<usize>, usize, bool);
+
 #[pymethods]
 impl Engine {
     /// A model whose parameters are all zero.
@@ -145,10 +217,12 @@ impl Engine {
         config: PyConfig,
         threads: usize,
         instruction_set: Option<&str>,
+        frozen: Vec<String>,
     ) -> PyResult<Engine> {
         let config = config.to_core()?;
         let simd = self::instruction_set(instruction_set)?;
-        let options = Options { threads, ..Options::new(1) };
+        let frozen = frozen_tensors(&config, &frozen)?;
+        let options = Options { threads, frozen, ..Options::new(1) };
         let plan = Plan::new(&config, &options).map_err(exception)?;
         let pool = Pool::new(threads)
             .map_err(|error| PyOSError::new_err(format!("{threads} threads can't be had: {error}")))?;
@@ -156,8 +230,9 @@ impl Engine {
             config,
             threads,
             simd,
+            frozen,
             pool,
-            parameters: Py::new(py, Buffer::new(plan.parameters)?)?,
+            parameters: Py::new(py, Buffer::new(plan.parameters.saturating_add(plan.frozen))?)?,
             gradients: Py::new(py, Buffer::new(plan.gradients)?)?,
             kept: Mutex::new(Kept { workspace: Vec::new(), position: Position::default() }),
         })
@@ -184,13 +259,16 @@ impl Engine {
         self.gradients.clone_ref(py)
     }
 
-    /// Name, shape and offset of each tensor.
-    fn tensors(&self) -> PyResult<Vec<(String, Vec<usize>, usize)>> {
+    /// Name, shape and offset of each tensor, and whether it is frozen.
+    fn tensors(&self) -> PyResult<Vec<Tensor>> {
+        let plan = self.plan(1, OptimizerState::None)?;
         let describe = |tensor: jostle::layout::Tensor| {
             let shape = tensor.shape.into_iter().take(tensor.rank).collect();
-            (tensor.name.to_string(), shape, tensor.offset)
+            let offset =
+                if tensor.frozen { plan.parameters.saturating_add(tensor.offset) } else { tensor.offset };
+            (tensor.name.to_string(), shape, offset, tensor.frozen)
         };
-        Ok(self.plan(1, OptimizerState::None)?.tensors().map(describe).collect())
+        Ok(plan.tensors().map(describe).collect())
     }
 
     /// The step and the sequence at which the masks of the next `backward` are.
@@ -224,8 +302,9 @@ impl Engine {
     /// Random initial parameters, a function of the seed.
     fn initialize(&self, py: Python<'_>, seed: u64) -> PyResult<()> {
         let plan = self.plan(1, OptimizerState::None)?;
-        self.locked(py, &plan, |locked| {
-            initialization::initialize(locked.compute.simd, &plan, locked.parameters, seed)
+        self.locked(py, &plan, |mut locked| {
+            let simd = locked.compute.simd;
+            locked.write_in_order(&plan, |plan, all| initialization::initialize(simd, plan, all, seed))
         })
     }
 
@@ -238,8 +317,8 @@ impl Engine {
         let (tokens, shape) = batch(&tokens)?;
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let logits = self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
+            let Locked { compute, parameters, frozen, workspace, .. } = locked;
+            Pass { compute, plan: &plan, parameters, frozen, tokens, shape, training: None }
                 .forward(workspace)?;
             let found = model::logits(&plan, workspace, shape)?;
             let mut logits = zeros("logits", found.len())?;
@@ -260,8 +339,8 @@ impl Engine {
         let targets = self::targets(&targets, shape)?;
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let loss = self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
+            let Locked { compute, parameters, frozen, workspace, .. } = locked;
+            Pass { compute, plan: &plan, parameters, frozen, tokens, shape, training: None }
                 .loss(workspace, targets)
         })?;
         Ok((loss.sum, loss.counted))
@@ -282,10 +361,10 @@ impl Engine {
         let counted = counted.unwrap_or_else(|| targets.iter().filter(|target| **target != -1).count());
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let loss: Loss = self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, gradients, workspace, position } = locked;
+            let Locked { compute, parameters, frozen, gradients, workspace, position } = locked;
             let Position { step, sequences } = *position;
             let training = Some(Training { seed, step, first_sequence: sequences });
-            let pass = Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training };
+            let pass = Pass { compute, plan: &plan, parameters, frozen, tokens, shape, training };
             let loss = pass.backward(gradients, Gradients::Add, workspace, targets, counted)?;
             position.sequences = sequences.saturating_add(shape.sequences as u64);
             Ok(loss)
@@ -301,15 +380,11 @@ impl Engine {
     ) -> PyResult<Bound<'py, PyArray4<f32>>> {
         let (tokens, shape) = batch(&tokens)?;
         let Config { layers, width, .. } = self.config;
-        let plan = self.plan(shape.sequences, OptimizerState::None)?;
-        let qkv = self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
-                .forward(workspace)?;
+        let qkv = self.look(py, tokens, shape, |plan, workspace| {
             let one = shape.rows().saturating_mul(3 * width);
             let mut all = zeros("qkv", one.saturating_mul(layers))?;
             for (layer, all) in all.chunks_exact_mut(one).enumerate() {
-                all.copy_from_slice(model::qkv(&plan, workspace, shape, layer)?);
+                all.copy_from_slice(model::qkv(plan, workspace, shape, layer)?);
             }
             Ok(all)
         })?;
@@ -325,21 +400,17 @@ impl Engine {
         let (tokens, shape) = batch(&tokens)?;
         let Config { layers, heads, width, .. } = self.config;
         let Shape { sequences, length } = shape;
-        let plan = self.plan(sequences, OptimizerState::None)?;
-        let weights = self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
-                .forward(workspace)?;
+        let weights = self.look(py, tokens, shape, |plan, workspace| {
             let per_sequence = heads.saturating_mul(length).saturating_mul(length);
             let per_layer = per_sequence.saturating_mul(sequences);
             let mut all = zeros("attention weights", per_layer.saturating_mul(layers))?;
             let mut scratch = zeros("scratch", attention::scratch(length, width))?;
             for (layer, all) in all.chunks_exact_mut(per_layer).enumerate() {
-                let qkv = model::qkv(&plan, workspace, shape, layer)?;
+                let qkv = model::qkv(plan, workspace, shape, layer)?;
                 let pairs = all.chunks_exact_mut(per_sequence).zip(qkv.chunks_exact(length * 3 * width));
                 for (weights, qkv) in pairs {
                     let one = Attention { heads, width, mask: None, sequence: 0 };
-                    attention::weights(compute.simd, weights, qkv, one, &mut scratch)?;
+                    attention::weights(self.simd, weights, qkv, one, &mut scratch)?;
                 }
             }
             Ok(all)

@@ -7,7 +7,7 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
 
 use crate::buffer::zeros;
-use crate::engine::Engine;
+use crate::engine::{Engine, Locked};
 use crate::error::exception;
 
 /// A text that grows token by token.
@@ -35,8 +35,9 @@ impl Generator {
         engine.locked(py, &self.plan, |locked| {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let Kept { memory, window, order, filled } = &mut *kept;
+            let Locked { compute, parameters, frozen, .. } = locked;
             let mut generator =
-                CoreGenerator::new(&self.plan, engine.simd, locked.parameters, &[], memory, window)?;
+                CoreGenerator::new(&self.plan, compute.simd, parameters, frozen, memory, window)?;
             generator.resume(*filled);
             let result = body(&mut generator, order);
             *filled = generator.filled();

@@ -29,7 +29,7 @@ mod _native {
     #[pymodule_export]
     use crate::checkpoint::{checkpoint_config, checkpoint_metadata, read_checkpoint, write_checkpoint};
     #[pymodule_export]
-    use crate::config::{defines, instruction_sets, plan, validate};
+    use crate::config::{defines, instruction_sets, plan, tensor_names, validate};
     #[pymodule_export]
     use crate::engine::{Engine, check_optimizer};
     #[pymodule_export]

@@ -74,14 +74,13 @@ impl Training {
     ) -> PyResult<T> {
         let state = self.state.get();
         self.engine.get().locked(py, &self.plan, |locked| {
-            let Locked { compute, parameters, gradients, workspace, position } = locked;
+            let Locked { compute, parameters, frozen, gradients, workspace, position } = locked;
             let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             let (optimizer, before) = (unsafe { state.slice() }, state.steps());
             // A fused update has room for some of them only.
             let gradients = gradients.get_mut(..self.plan.gradients).unwrap_or_default();
-            let buffers =
-                Buffers { parameters, frozen: &[], gradients, optimizer, workspace, batch: &mut batch };
+            let buffers = Buffers { parameters, frozen, gradients, optimizer, workspace, batch: &mut batch };
             let compute: Compute<'_> = compute;
             let mut trainer = Trainer::new(&self.plan, &self.recipe, buffers, compute)?;
             trainer.resume_at(before, 0);

@@ -90,6 +90,14 @@ REFUSED = {
     "another's tokenizer": (
         lambda: jostle.Model(SMALL, tokenizer=jostle.ByteTokenizer()), ValueError, "256 tokens, .* 13"
     ),
+    "frozen text": (lambda: jostle.Model(SMALL, frozen="w*"), TypeError, "frozen is of str; .* list of names"),
+    "frozen number": (lambda: jostle.Model(SMALL, frozen=[0]), TypeError, "frozen is of int; wanted: str"),
+    "frozen None": (lambda: jostle.Model(SMALL, frozen=None), TypeError, "frozen is of NoneType; .* list of names"),
+    "frozen nothing": (
+        lambda: jostle.Model(SMALL, frozen=["w*", "h.2.*"]), ValueError, r"frozen has 'h.2.\*'; .* \"wte.weight\""
+    ),
+    "frozen everything": (lambda: jostle.Model(SMALL, frozen=["*.weight", "*.bias"]), ValueError, "trained parameters"),
+    "frozen head": (lambda: jostle.Model(SMALL, frozen=["lm_head.weight"]), ValueError, "'lm_head.weight'"),
     "optimizer of nothing": (lambda: jostle.AdamW(None), TypeError, "model is of NoneType; wanted: Model"),
     "rate below 0": (lambda: jostle.SGD(MODEL, -1), ValueError, "learning_rate is -1.0; wanted: finite"),
     "rate NaN": (lambda: jostle.AdamW(MODEL, math.nan), ValueError, "learning_rate is nan"),
@@ -136,8 +144,8 @@ REFUSED = {
     "plan for sgd": (lambda: jostle.plan(SMALL, optimizer="sgd"), ValueError, "optimizer is .*; wanted: 'none'"),
     "plan that may recompute": (lambda: jostle.plan(SMALL, recompute=1), TypeError, "recompute is of int"),
     "plan that may be fused": (lambda: jostle.plan(SMALL, fused=1), TypeError, "fused is of int"),
-    "plan that freezes a text": (lambda: jostle.plan(SMALL, frozen="wte"), TypeError, "frozen is of str"),
-    "plan that freezes nothing": (lambda: jostle.plan(SMALL, frozen=["wte"]), ValueError, "frozen is "),
+    "plan that freezes a text": (lambda: jostle.plan(SMALL, frozen="wte"), TypeError, "frozen is of str; .* list"),
+    "plan that freezes nothing": (lambda: jostle.plan(SMALL, frozen=["wte"]), ValueError, "frozen has 'wte'"),
     "plan for a budget": (lambda: jostle.plan(SMALL, budget=-1), ValueError, "budget is -1"),
     "plan for a small one": (lambda: jostle.plan(SMALL, budget=1), ValueError, "1 "),
     # Operations.
@@ -350,6 +358,7 @@ def test_any_model(seed, threads, other):
     for call in (
         lambda: jostle.Model(SMALL, seed, threads), lambda: jostle.Model(SMALL, threads=1, tokenizer=other),
         lambda: jostle.Model(SMALL, threads=1, instruction_set=other), lambda: jostle.Model(other),
+        lambda: jostle.Model(SMALL, threads=1, frozen=other), lambda: jostle.Model(SMALL, threads=1, frozen=[other]),
     ):  # fmt: skip
         with refused_or_fine():
             call()

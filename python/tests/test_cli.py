@@ -261,6 +261,10 @@ def test_plan() -> None:
     for given in (["--fused"], ["--fit", fused.training]):
         printed = jostle_says("plan", *sizes, "--batch", 1, *given)
         assert f" {fused.training:,} " in printed and "updates in the backward pass" in printed
+    frozen = jostle.plan(config, frozen=["w*", "h.0.*"])
+    printed = jostle_says("plan", *sizes, "--batch", 1, "--freeze", "w*", "--freeze", "h.0.*")
+    assert f" {frozen.training:,} " in printed and f" {frozen['frozen']:,} " in printed
+    assert "'wte'" in refused("plan", *sizes, "--freeze", "wte").stderr
 
 
 def test_plot(trained: tuple[Run, str], folder: Path) -> None:

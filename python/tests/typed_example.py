@@ -22,7 +22,7 @@ def train(text: str, path: Path) -> jostle.Model:
         dropout=0.1,
         activation="gelu",
     )
-    model = jostle.Model(config, seed=1337, threads=None, tokenizer=tokenizer)
+    model = jostle.Model(config, seed=1337, threads=None, tokenizer=tokenizer, frozen=["wpe.weight", "h.0.*"])
     optimizer = jostle.AdamW(model, learning_rate=1e-3, betas=(0.9, 0.99), epsilon=1e-8, weight_decay=0.1)
     trainer = jostle.Trainer(
         model, optimizer, train=tokenizer.encode(text), steps=2, schedule=jostle.Cosine(warmup=1, final=1e-4)

@@ -1,5 +1,5 @@
-//! The core on static buffers, for a processor without an operating system: as firmware uses it (`bin/engine.rs`),
-//! and all of it (`bin/link-proof.rs`).
+//! The core on static buffers, for a processor without an operating system: as firmware uses it (`bin/training.rs`,
+//! `bin/generation.rs` and `bin/engine.rs`, each with more of it), and all of it (`bin/link-proof.rs`).
 //!
 //! That these link proves two things: nothing reaches a panic, because the panic handler calls a function
 //! that does not exist; and nothing allocates, because there is no allocator.

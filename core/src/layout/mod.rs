@@ -110,38 +110,29 @@ pub struct Plan {
     pub batch: usize,
 }
 
-/// A sum of products that remembers having overflowed.
+/// A sum of products, or the greatest number where it exceeds that.
 #[derive(Clone, Copy)]
-struct Checked(Option<usize>);
+struct Checked(usize);
 
 impl Checked {
-    const ZERO: Checked = Checked(Some(0));
+    const ZERO: Checked = Checked(0);
 
     const fn add(self, other: Checked) -> Checked {
-        match (self.0, other.0) {
-            (Some(a), Some(b)) => Checked(a.checked_add(b)),
-            _ => Checked(None),
-        }
+        Checked(self.0.saturating_add(other.0))
     }
 
     const fn times(self, factor: usize) -> Checked {
-        match self.0 {
-            Some(a) => Checked(a.checked_mul(factor)),
-            None => self,
-        }
+        Checked(self.0.saturating_mul(factor))
     }
 
     /// The sum, if that many elements of four bytes can exist.
     const fn elements(self, what: &'static str) -> Result<usize, Error> {
-        match self.0 {
-            Some(n) if n <= isize::MAX as usize / 4 => Ok(n),
-            _ => Err(Error::TooLarge { what }),
-        }
+        if self.0 <= isize::MAX as usize / 4 { Ok(self.0) } else { Err(Error::TooLarge { what }) }
     }
 }
 
 const fn checked(n: usize) -> Checked {
-    Checked(Some(n))
+    Checked(n)
 }
 
 /// `?` for constant functions.
@@ -177,17 +168,11 @@ impl Plan {
             .times(kept_layers(config, options))
             .add(residual_elements_per_row(config, options))
             .add(tail_elements_per_row(config));
-        let activations = match (rows.0, per_row.0) {
-            (Some(rows), Some(per_row)) => checked(rows).times(per_row),
-            _ => Checked(None),
-        };
+        let activations = rows.times(per_row.0);
         let fused = fused_gradient(config, machine);
-        let scratch = match rows.0 {
-            Some(n) => scratch_elements_per_row(config, hidden_columns(config, options, fused))
-                .times(n)
-                .add(checked(worker_scratch(config, n, machine)).times(options.threads)),
-            None => Checked(None),
-        };
+        let scratch = scratch_elements_per_row(config, hidden_columns(config, options, fused))
+            .times(rows.0)
+            .add(checked(worker_scratch(config, rows.0, machine)).times(options.threads));
         let all = get!(parameters.elements("parameters"));
         let (frozen, _) = options.frozen.elements_and_first_trained(config);
         let frozen = get!(frozen.elements("frozen parameters"));

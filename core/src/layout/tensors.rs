@@ -278,7 +278,7 @@ impl<'a> Tensors<'a> {
         let mut tensors = Tensors::new(config, frozen);
         if frozen.is_none() {
             // Quickly: nothing depends on which tensors come before.
-            let len = |kinds: &[Kind]| tensors_len(kinds, config).0.unwrap_or(0);
+            let len = |kinds: &[Kind]| tensors_len(kinds, config).0;
             let blocks = place.saturating_sub(Kind::BEFORE.len());
             let (whole, rest) = (blocks / Kind::BLOCK.len(), blocks % Kind::BLOCK.len());
             if place > 0 {
@@ -287,19 +287,14 @@ impl<'a> Tensors<'a> {
             }
             tensors.place = place;
         } else {
-            while tensors.place < place {
-                tensors.next();
-            }
+            while tensors.next_before(place).is_some() {}
         }
         tensors
     }
-}
 
-impl Iterator for Tensors<'_> {
-    type Item = Tensor;
-
-    fn next(&mut self) -> Option<Tensor> {
-        loop {
+    /// The next, if its place is before `end`.
+    fn next_before(&mut self, end: usize) -> Option<Tensor> {
+        while self.place < end {
             let (kind, layer) = Kind::at(self.place, self.config.layers)?;
             self.place += 1;
             let (rank, shape) = kind.shape(self.config);
@@ -314,5 +309,14 @@ impl Iterator for Tensors<'_> {
             *end = end.wrapping_add(tensor.len());
             return Some(tensor);
         }
+        None
+    }
+}
+
+impl Iterator for Tensors<'_> {
+    type Item = Tensor;
+
+    fn next(&mut self) -> Option<Tensor> {
+        self.next_before(usize::MAX)
     }
 }

@@ -203,7 +203,7 @@ impl<'a> Workspace<'a> {
         plan.check(shape)?;
         let config = &plan.config;
         let (rows, c) = (shape.rows(), config.width);
-        let layer = layer_elements_per_row(config).times(rows).0.unwrap_or(0);
+        let layer = layer_elements_per_row(config).times(rows).0;
         let kept = kept_layers(config, &plan.options);
         Ok(Workspace {
             residual: Residual {

@@ -9,6 +9,7 @@ use crate::layout::{Cut, LayerActivations, Norm, Plan, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
+use crate::parallel::Units;
 
 /// The stages of backward, in their order. Nothing but the workspace and the gradients is carried from one to the
 /// next; the loss has left the logits' gradient where the logits were.
@@ -36,27 +37,21 @@ pub enum Backward {
 }
 
 impl Backward {
-    /// The stage of that number, of a whole pass.
-    fn at(plan: &Plan, number: usize) -> Option<Backward> {
-        let (layers, recompute) = (plan.config.layers, plan.options.recompute);
-        let Some(number) = number.checked_sub(1) else { return Some(Backward::Head) };
-        // Of the last block, whose activations forward has left, the first of the stages is not there.
-        let (per_block, number) = if recompute { (3, number + 1) } else { (2, number) };
-        let Some(layer) = layers.checked_sub(number / per_block + 1) else {
-            return (number == per_block * layers).then_some(Backward::Embedding);
+    /// What follows in a whole pass, as the plan has it.
+    pub(super) fn next(self, layers: usize, recompute: bool) -> Option<Backward> {
+        let before = |layer: usize| match layer.checked_sub(1) {
+            // Forward has left the last block's activations.
+            Some(layer) if recompute && layer + 1 < layers => Backward::Recompute { layer },
+            Some(layer) => Backward::Mlp { layer },
+            None => Backward::Embedding,
         };
-        Some(match per_block - number % per_block {
-            1 => Backward::Attention { layer },
-            2 => Backward::Mlp { layer },
-            _ => Backward::Recompute { layer },
-        })
-    }
-
-    /// A whole pass, as the plan has it: to the first tensor that is trained.
-    pub fn all(plan: &Plan) -> impl Iterator<Item = Backward> {
-        let (last, mut done) = (plan.first_trained(), false);
-        let all = (0..).map_while(|number| Backward::at(plan, number));
-        all.take_while(move |stage| !core::mem::replace(&mut done, stage.group() == last))
+        match self {
+            Backward::Head => Some(before(layers)),
+            Backward::Recompute { layer } => Some(Backward::Mlp { layer }),
+            Backward::Mlp { layer } => Some(Backward::Attention { layer }),
+            Backward::Attention { layer } => Some(before(layer)),
+            Backward::Embedding => None,
+        }
     }
 }
 
@@ -119,8 +114,8 @@ impl Pass<'_> {
         let x = workspace.residual.last();
         let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
         workspace.d_residual.fill(0.0);
-        let d_residual = self.units(workspace.d_residual, c);
-        self.by_sequence([d_residual], rows * c, |range, [d_residual]| {
+        let d_residual = Units::rows(workspace.d_residual, c);
+        self.by_sequence(&mut [d_residual], rows * c, |range, [d_residual]| {
             let t = self.shape.length;
             let d_normed = part(workspace.d_normed, &range, t * c);
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
@@ -141,17 +136,16 @@ impl Pass<'_> {
         let Part { columns, last } = this;
         let (normed, activated) = intermediate.block(rows_all * columns.len());
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
-        let units = |buffer, per_row| self.units(buffer, per_row);
-        let buffers = [
-            units(&mut **d_residual, c),
-            units(&mut *d_branch, c),
-            units(normed, c),
-            units(&mut **d_normed, c),
-            units(activated, columns.len()),
-            units(activations.wide.cut(rows_all * f), f),
+        let mut buffers = [
+            Units::rows(d_residual, c),
+            Units::rows(d_branch, c),
+            Units::rows(normed, c),
+            Units::rows(d_normed, c),
+            Units::rows(activated, columns.len()),
+            Units::rows(activations.wide.cut(rows_all * f), f),
         ];
         let work = rows_all * c * if *last { f + columns.len() } else { columns.len() };
-        self.by_sequence_with(workers, buffers, work, |range, buffers, scratch| {
+        self.by_sequence_with(workers, &mut buffers, work, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, activated, hidden] = buffers;
             let (half, masks) = (self.parameters().mlp(layer), self.masks(layer));
             let m = range.len() * t;
@@ -190,15 +184,14 @@ impl Pass<'_> {
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
         let LayerActivations { qkv, attention_stats, attended, mut wide, .. } = activations;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
-        let units = |buffer, per_row| self.units(buffer, per_row);
-        let buffers = [
-            units(&mut **d_residual, c),
-            units(&mut *d_branch, c),
-            units(normed, c),
-            units(&mut **d_normed, c),
-            units(wide.cut(rows_all * 3 * c), 3 * c),
+        let mut buffers = [
+            Units::rows(d_residual, c),
+            Units::rows(d_branch, c),
+            Units::rows(normed, c),
+            Units::rows(d_normed, c),
+            Units::rows(wide.cut(rows_all * 3 * c), 3 * c),
         ];
-        self.by_sequence_with(workers, buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
+        self.by_sequence_with(workers, &mut buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, d_qkv] = buffers;
             let (half, masks) = (self.parameters().attention(layer), self.masks(layer));
             let m = range.len() * t;
@@ -231,7 +224,7 @@ impl Pass<'_> {
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
         let mask = self.embedding_mask();
-        self.by_sequence([self.units(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
+        self.by_sequence(&mut [Units::rows(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
             self.each_masked(range, rows_mut(d_x, t * c), mask, |d_x, mask| {
                 dropout::in_place(simd, d_x, c, mask);
             });

@@ -6,6 +6,7 @@ use super::{Pass, part, with_columns};
 use crate::layout::{Cut, Norm, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
+use crate::parallel::Units;
 
 /// The stages of forward, in their order. Nothing but the workspace is carried from one to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,18 +23,14 @@ pub enum Forward {
 }
 
 impl Forward {
-    /// The stage of that number, of a whole pass over so many layers.
-    pub(super) fn at(layers: usize, number: usize) -> Option<Forward> {
-        match number.checked_sub(1) {
-            None => Some(Forward::Embedding),
-            Some(layer) if layer < layers => Some(Forward::Block { layer }),
-            Some(number) => (number == layers).then_some(Forward::Head),
-        }
-    }
-
-    /// A whole pass over so many layers.
-    pub fn all(layers: usize) -> impl Iterator<Item = Forward> {
-        (0..).map_while(move |number| Forward::at(layers, number))
+    /// What follows in a whole pass over so many layers.
+    pub(super) fn next(self, layers: usize) -> Option<Forward> {
+        let layer = match self {
+            Forward::Embedding => 0,
+            Forward::Block { layer } => layer + 1,
+            Forward::Head => return None,
+        };
+        Some(if layer < layers { Forward::Block { layer } } else { Forward::Head })
     }
 }
 
@@ -48,8 +45,10 @@ pub(super) enum Extent {
 
 impl Pass<'_> {
     pub(super) fn forward_trusted(&self, workspace: &mut Workspace<'_>) {
-        for stage in Forward::all(self.plan.config.layers) {
+        let mut next = Some(Forward::Embedding);
+        while let Some(stage) = next {
             self.forward_stage(stage, workspace);
+            next = stage.next(self.plan.config.layers);
         }
     }
 
@@ -68,7 +67,7 @@ impl Pass<'_> {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
         let x = workspace.residual.first_mut();
         let mask = self.embedding_mask();
-        self.by_sequence([self.units(x, c)], self.rows() * c, |range, [x]| {
+        self.by_sequence(&mut [Units::rows(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
             let mut tokens = rows(tokens, self.shape.length);
             let (wte, wpe) = self.parameters().embeddings();
@@ -88,23 +87,22 @@ impl Pass<'_> {
         let (x, middle, out) = workspace.residual.of(layer);
         let at_once = self.plan.hidden_columns();
         let (normed, activated) = workspace.intermediate.block(self.rows() * at_once);
-        let units = |buffer, per_row| self.units(buffer, per_row);
-        let buffers = [
-            units(middle, c),
-            units(out, c),
-            units(normed, c),
-            units(activated, at_once),
-            units(activations.ln_1_mean, 1),
-            units(activations.ln_1_rstd, 1),
-            units(activations.qkv, 3 * c),
-            units(activations.attention_stats, 2 * h),
-            units(activations.attended, c),
-            units(activations.ln_2_mean, 1),
-            units(activations.ln_2_rstd, 1),
-            units(activations.wide.cut(self.rows() * f), f),
+        let mut buffers = [
+            Units::rows(middle, c),
+            Units::rows(out, c),
+            Units::rows(normed, c),
+            Units::rows(activated, at_once),
+            Units::rows(activations.ln_1_mean, 1),
+            Units::rows(activations.ln_1_rstd, 1),
+            Units::rows(activations.qkv, 3 * c),
+            Units::rows(activations.attention_stats, 2 * h),
+            Units::rows(activations.attended, c),
+            Units::rows(activations.ln_2_mean, 1),
+            Units::rows(activations.ln_2_rstd, 1),
+            Units::rows(activations.wide.cut(self.rows() * f), f),
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
-        self.by_sequence_with(workspace.workers, buffers, work, |range, mut buffers, scratch| {
+        self.by_sequence_with(workspace.workers, &mut buffers, work, |range, mut buffers, scratch| {
             self.attention_half(layer, range.clone(), x, &mut buffers, scratch);
             self.mlp_half(layer, range, extent, &mut buffers, scratch);
         });
@@ -188,10 +186,12 @@ impl Pass<'_> {
         let (norm, head) = self.parameters().head();
         let x = workspace.residual.last();
         let (final_normed, logits) = workspace.intermediate.head();
-        let units = |buffer, per_row| self.units(buffer, per_row);
-        let buffers =
-            [units(workspace.final_mean, 1), units(workspace.final_rstd, 1), units(final_normed, c)];
-        self.by_sequence(buffers, rows * c, |range, [mean, rstd, normed]| {
+        let mut buffers = [
+            Units::rows(workspace.final_mean, 1),
+            Units::rows(workspace.final_rstd, 1),
+            Units::rows(final_normed, c),
+        ];
+        self.by_sequence(&mut buffers, rows * c, |range, [mean, rstd, normed]| {
             norm_forward(self, &norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
         });
         let head = Matrix::new(head, c).transposed();

@@ -78,7 +78,7 @@ impl Pass<'_> {
         let (sources, workers) = self.sources(stage, &(0..self.plan.config.hidden), workspace);
         let first = tensors.iter().flatten().next().map_or(0, |tensor| tensor.offset);
         let mut rest = gradients.get_mut(first..).unwrap_or_default();
-        let mut buffers = tensors.map(|tensor| {
+        let buffers = tensors.map(|tensor| {
             let [rows, columns] = tensor.map_or([0, 0], |tensor| tensor.shape);
             Units::new(rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
         });
@@ -86,7 +86,7 @@ impl Pass<'_> {
         let work =
             units.chunks(2).zip(&sources).map(|(units, source)| self.work(source, units.iter().sum())).sum();
         let scratch = (workers, self.plan.worker_scratch());
-        self.compute.split_each(work, &mut buffers, scratch, |share, [a, b, c, d, e, f], scratch| {
+        self.compute.split(work, &buffers, scratch, |share, [a, b, c, d, e, f], scratch| {
             let [of_a, of_b, of_c, of_d, of_e, of_f] = units.map(|rows| share.of(rows));
             let [first, second, third] = sources;
             self.gradient_rows(first, [a, b], [of_a, of_b], mode, scratch);
@@ -127,8 +127,9 @@ impl Pass<'_> {
                 let count = most.min(wanted.end - first);
                 let gradient = tile.get_mut(..count * columns).unwrap_or_default();
                 let scratch = (&mut *workers, self.plan.worker_scratch());
-                let (work, buffer) = (self.work(source, count), (&mut *gradient, columns));
-                self.compute.split(count, work, [buffer], scratch, |range, [gradient], scratch| {
+                let (work, buffer) = (self.work(source, count), Units::new(gradient, count, columns));
+                self.compute.split(work, &[buffer], scratch, |share, [gradient], scratch| {
+                    let range = share.of(count);
                     let before = first - wanted.start;
                     let range = before + range.start..before + range.end;
                     let (mut pair, mut ranges) = ([gradient, &mut []], [range, 0..0]);

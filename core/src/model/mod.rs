@@ -48,11 +48,6 @@ pub struct Loss {
 }
 
 impl Loss {
-    /// Sums in the order of the rows, so that nothing else shows.
-    fn of(losses: &[f32], counted: usize) -> Loss {
-        Loss { sum: losses.iter().map(|loss| f64::from(*loss)).sum(), counted }
-    }
-
     /// The mean over targets that count; 0 where none does.
     pub fn mean(self) -> f32 {
         if self.counted == 0 { 0.0 } else { (self.sum / self.counted as f64) as f32 }
@@ -133,18 +128,7 @@ impl Pass<'_> {
         let counted = self.check_targets(targets)?;
         let mut workspace = self.check(workspace)?;
         self.forward_trusted(&mut workspace);
-        let vocab = self.plan.config.vocab;
-        let Workspace { losses, mut intermediate, .. } = workspace;
-        let (_, logits) = intermediate.head();
-        self.by_sequence(
-            [self.units(losses, 1), self.units(logits, vocab)],
-            self.rows() * vocab,
-            |range, [losses, logits]| {
-                let targets = targets.get(self.row_range(&range)).unwrap_or_default();
-                cross_entropy::losses_of_rows(self.compute.simd, losses, logits, targets, vocab);
-            },
-        );
-        Ok(Loss::of(losses, counted))
+        Ok(Loss { sum: self.losses(&mut workspace, targets, counted), counted })
     }
 
     /// Forward, loss and backward: the gradient of the sum of losses on `targets [R]` divided by `counted`
@@ -191,36 +175,34 @@ impl Pass<'_> {
         sequences.start * self.shape.length..sequences.end * self.shape.length
     }
 
-    /// Cuts buffers by sequence, among the workers, for operations on so many elements.
+    /// Cuts rows by sequence, among the workers, for operations on so many elements.
     fn by_sequence<const N: usize>(
         &self,
-        mut buffers: [Units<'_>; N],
+        rows: &mut [Units<'_>; N],
         elements: usize,
         task: impl Fn(Range<usize>, [&mut [f32]; N]) + Sync,
     ) {
-        let no_scratch = (&mut [][..], 0);
+        let Shape { sequences, length } = self.shape;
+        Units::into_sequences(rows, sequences, length);
         let work = elements.saturating_mul(ELEMENTWISE);
-        self.compute.split_each(work, &mut buffers, no_scratch, |share, buffers, _| {
-            task(share.of(self.shape.sequences), buffers);
+        self.compute.split(work, rows, (&mut [], 0), |share, buffers, _| {
+            task(share.of(sequences), buffers);
         });
-    }
-
-    /// A buffer of so many elements per row, to be cut by sequence.
-    fn units<'x>(&self, buffer: &'x mut [f32], per_row: usize) -> Units<'x> {
-        Units::new(buffer, self.shape.sequences, per_row * self.shape.length)
     }
 
     /// As [`Pass::by_sequence`], with scratch for products and attention, and work in multiply-adds.
     fn by_sequence_with<const N: usize>(
         &self,
         workers: &mut [f32],
-        mut buffers: [Units<'_>; N],
+        rows: &mut [Units<'_>; N],
         work: usize,
         task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
+        let Shape { sequences, length } = self.shape;
+        Units::into_sequences(rows, sequences, length);
         let scratch = (workers, self.plan.worker_scratch());
-        self.compute.split_each(work, &mut buffers, scratch, |share, buffers, scratch| {
-            task(share.of(self.shape.sequences), buffers, scratch);
+        self.compute.split(work, rows, scratch, |share, buffers, scratch| {
+            task(share.of(sequences), buffers, scratch);
         });
     }
 

@@ -1,6 +1,7 @@
 //! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
 //! so that a pass may stop after any of them and go on later.
 
+use core::iter::successors;
 use core::ops::Range;
 
 use super::{Backward, Forward, Gradients, Loss, Part, Pass};
@@ -8,6 +9,7 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::layout::{Plan, Workspace};
 use crate::ops::cross_entropy;
+use crate::parallel::Units;
 
 /// A part of a training pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,22 +23,21 @@ pub enum Stage {
 }
 
 impl Stage {
-    /// A whole training pass, as the plan has it, in its order.
-    pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> {
-        (0..).map_while(|number| Stage::at(plan, number))
+    /// A whole training pass, as the plan has it, in its order: to the first tensor that is trained.
+    pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> + use<> {
+        let (layers, recompute, last) = (plan.config.layers, plan.options.recompute, plan.first_trained());
+        successors(Some(Stage::Forward(Forward::Embedding)), move |stage| match *stage {
+            Stage::Forward(stage) => Some(stage.next(layers).map_or(Stage::Loss, Stage::Forward)),
+            Stage::Loss => Some(Stage::Backward(Backward::Head)),
+            Stage::Backward(stage) if stage.group() == last => None,
+            Stage::Backward(stage) => stage.next(layers, recompute).map(Stage::Backward),
+        })
     }
 
     /// The stage of that number, of a whole training pass.
     #[inline(never)]
     pub(crate) fn at(plan: &Plan, number: usize) -> Option<Stage> {
-        let layers = plan.config.layers;
-        if let Some(stage) = Forward::at(layers, number) {
-            return Some(Stage::Forward(stage));
-        }
-        match number.saturating_sub(layers).checked_sub(3) {
-            None => Some(Stage::Loss),
-            Some(number) => Backward::all(plan).nth(number).map(Stage::Backward),
-        }
+        Stage::all(plan).nth(number)
     }
 
     /// How many stages a training pass has.
@@ -127,17 +128,24 @@ impl Pass<'_> {
         targets: &[i32],
         counted: usize,
     ) -> Result<f64, Error> {
-        let vocab = self.plan.config.vocab;
-        let (_, logits) = workspace.intermediate.head();
-        let buffers = [self.units(workspace.losses, 1), self.units(logits, vocab)];
-        self.by_sequence(buffers, self.rows() * vocab, |range, [losses, logits]| {
-            let targets = targets.get(self.row_range(&range)).unwrap_or_default();
-            cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
-        });
-        let Loss { sum, .. } = Loss::of(workspace.losses, counted);
+        let sum = self.losses(workspace, targets, counted);
         if !sum.is_finite() {
             return Err(Error::NotFinite { what: "loss", value: sum as f32 });
         }
         Ok(sum)
+    }
+
+    /// The sum of losses, in the order of the rows, so that nothing else shows. The logits become the gradient of their
+    /// sum divided by `counted`: evaluation has no use for it, and one function serves both.
+    #[inline(never)]
+    pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
+        let vocab = self.plan.config.vocab;
+        let (_, logits) = workspace.intermediate.head();
+        let mut rows = [Units::rows(workspace.losses, 1), Units::rows(logits, vocab)];
+        self.by_sequence(&mut rows, self.rows() * vocab, |range, [losses, logits]| {
+            let targets = targets.get(self.row_range(&range)).unwrap_or_default();
+            cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
+        });
+        workspace.losses.iter().map(|loss| f64::from(*loss)).sum()
     }
 }

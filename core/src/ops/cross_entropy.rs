@@ -3,8 +3,8 @@
 
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::simd::math::{exp, log};
-use crate::simd::{self, InstructionSet, Vector, vectorized};
+use crate::simd::math::{exp, log_of};
+use crate::simd::{self, InstructionSet, vectorized};
 
 /// The target that does not count.
 pub const IGNORED: i32 = -1;
@@ -67,8 +67,8 @@ fn target_logit(logits: &[f32], target: i32) -> Option<f32> {
 
 /// log(sum) + maximum - logit.
 #[inline(always)]
-fn loss<V: Vector>(sum: f32, maximum: f32, logit: f32) -> f32 {
-    log(V::splat(sum)).add(V::splat(maximum)).sub(V::splat(logit)).first()
+fn loss(sum: f32, maximum: f32, logit: f32) -> f32 {
+    log_of(sum) + maximum - logit
 }
 
 vectorized! {
@@ -77,7 +77,7 @@ vectorized! {
             *out = target_logit(logits, *target).map_or(0.0, |logit| {
                 let maximum = simd::maximum::<V>(logits);
                 let sum = simd::sum([logits], |[x]: [V; 1]| exp(x.sub(V::splat(maximum))));
-                loss::<V>(sum, maximum, logit)
+                loss(sum, maximum, logit)
             });
         }
     }
@@ -97,7 +97,7 @@ vectorized! {
             let maximum = simd::maximum::<V>(logits);
             simd::update(logits, [], |_, x: V, []| exp(x.sub(V::splat(maximum))));
             let sum = simd::sum([&*logits], |[e]: [V; 1]| e);
-            *out = loss::<V>(sum, maximum, logit);
+            *out = loss(sum, maximum, logit);
             let factor = V::splat(1.0 / sum).mul(V::splat(share));
             simd::update(logits, [], |_, e: V, []| e.mul(factor));
             if let Some(gradient) = usize::try_from(*target).ok().and_then(|target| logits.get_mut(target)) {

@@ -140,16 +140,10 @@ vectorized! {
         mean: &[f32],
         rstd: &[f32],
     ) {
-        let columns = column..column.wrapping_add(d_weight.len());
-        for (((d_y, x), mean), rstd) in rows(d_y, width).zip(rows(x, width)).zip(mean).zip(rstd) {
-            let (Some(d_y), Some(x)) = (d_y.get(columns.clone()), x.get(columns.clone())) else { return };
-            let (mean, rstd) = (V::splat(*mean), V::splat(*rstd));
-            simd::update(d_weight, [d_y, x], |_, sum, [d_y, x]: [V; 2]| {
-                sum.add(d_y.mul(x.sub(mean).mul(rstd)))
-            });
-            if !d_bias.is_empty() {
-                simd::update(d_bias, [d_y], |_, sum, [d_y]: [V; 1]| sum.add(d_y));
-            }
-        }
+        simd::add_columns(d_weight, column, width, [d_y, x], |row, [d_y, x]: [V; 2]| {
+            let of_row = |values: &[f32]| V::splat(values.get(row).copied().unwrap_or_default());
+            d_y.mul(x.sub(of_row(mean)).mul(of_row(rstd)))
+        });
+        simd::add_columns(d_bias, column, width, [d_y], |_, [d_y]: [V; 1]| d_y);
     }
 }

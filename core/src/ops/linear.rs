@@ -1,6 +1,6 @@
 //! The affine map `y = x W + b`, with `W [in, out]` as in Hugging Face GPT-2's `Conv1D`.
 
-use super::{count_rows, optional_length, rows};
+use super::{count_rows, optional_length};
 use crate::error::{Error, exact_length};
 use crate::matmul::{Matrix, Size, Start, matmul, matmul_trusted};
 use crate::simd::{self, InstructionSet, vectorized};
@@ -112,13 +112,6 @@ pub(crate) fn backward_trusted(
 vectorized! {
     /// Adds the sums of columns `column..column + d_bias.len()` of `d_y [R, width]`.
     pub(crate) fn bias_gradient<V>(d_bias: &mut [f32], column: usize, width: usize, d_y: &[f32]) {
-        if d_bias.is_empty() {
-            return;
-        }
-        let columns = column..column.wrapping_add(d_bias.len());
-        for d_y in rows(d_y, width) {
-            let Some(d_y) = d_y.get(columns.clone()) else { return };
-            simd::update(d_bias, [d_y], |_, sum, [d_y]: [V; 1]| sum.add(d_y));
-        }
+        simd::add_columns(d_bias, column, width, [d_y], |_, [d_y]: [V; 1]| d_y);
     }
 }

@@ -3,7 +3,7 @@
 //! Knows nothing of what they are for.
 #![allow(clippy::excessive_precision, reason = "coefficients as their authors give them")]
 
-use super::Vector;
+use super::{Portable, Vector};
 
 /// Adding and subtracting 1.5 * 2^23 rounds to an integer, whose low bits then stand in the mantissa.
 const ROUND: f32 = 12_582_912.0;
@@ -61,10 +61,20 @@ pub(crate) fn exp_of_negative<V: Vector>(x: V) -> V {
 }
 
 /// The natural logarithm: minus infinity at zero, NaN below.
-///
-/// x = 2^n m with m in [sqrt(1/2), sqrt(2)), then log m by Cephes' polynomial (Moshier, `logf`).
 #[inline(always)]
 pub(crate) fn log<V: Vector>(x: V) -> V {
+    if V::LANES == 1 { V::splat(log_of(x.first())) } else { log_of_lanes(x) }
+}
+
+/// [`log()`] of one number.
+#[inline(never)]
+pub(crate) fn log_of(x: f32) -> f32 {
+    log_of_lanes(Portable::splat(x)).first()
+}
+
+/// x = 2^n m with m in [sqrt(1/2), sqrt(2)), then log m by Cephes' polynomial (Moshier, `logf`).
+#[inline(always)]
+fn log_of_lanes<V: Vector>(x: V) -> V {
     // Denormals are made normal first, exactly.
     let denormal = x.lt(V::splat(f32::MIN_POSITIVE));
     let scaled = V::select(denormal, x.mul(V::splat(8_388_608.0)), x);

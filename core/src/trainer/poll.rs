@@ -5,6 +5,7 @@ use core::task::Poll;
 
 use super::{Report, Trainer};
 use crate::data::Tokens;
+use crate::double;
 use crate::error::Error;
 use crate::model::{Loss, Stage};
 use crate::optimizer::{part_of, parts, squares_of_part};
@@ -97,6 +98,6 @@ impl Trainer<'_> {
     }
 
     pub(super) fn norm(&self) -> f32 {
-        libm::sqrt(self.pieces.squares) as f32
+        double::sqrt(self.pieces.squares) as f32
     }
 }

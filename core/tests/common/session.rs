@@ -2,9 +2,25 @@
 #![allow(dead_code)]
 
 use jostle::{
-    Buffers, Compute, Config, InstructionSet, Loss, Options, Parallel, Pass, Plan, Recipe, Shape, Trainer,
-    initialization::initialize, model,
+    Buffers, Compute, Config, Frozen, InstructionSet, Loss, Options, Parallel, Pass, Plan, Recipe, Shape,
+    Trainer, initialization::initialize, layout::Tensor, model,
 };
+
+/// The plan that trains what this one freezes, too.
+pub fn whole(plan: &Plan) -> Plan {
+    Plan::new(&plan.config, &Options { frozen: Frozen::NONE, ..plan.options }).unwrap()
+}
+
+/// The tensors of a plan that freezes some, each with its place among all.
+pub fn places(plan: &Plan) -> Vec<(Tensor, Tensor)> {
+    plan.tensors().zip(whole(plan).tensors()).collect()
+}
+
+/// Of the values of all tensors, those of the tensors that are frozen, or of those that are not.
+pub fn part(plan: &Plan, values: &[f32], frozen: bool) -> Vec<f32> {
+    let places = places(plan).into_iter().filter(|(tensor, _)| tensor.frozen == frozen);
+    places.flat_map(|(_, all)| values[all.offset..all.offset + all.len()].to_vec()).collect()
+}
 
 pub struct Session {
     pub plan: Plan,
@@ -38,7 +54,11 @@ impl Session {
     }
 
     pub fn initialize(&mut self, seed: u64) {
-        initialize(InstructionSet::detect(), &self.plan, &mut self.parameters, seed).unwrap();
+        let (simd, whole) = (InstructionSet::detect(), whole(&self.plan));
+        initialize(simd, &self.plan, &mut self.parameters, seed).unwrap();
+        let mut all = vec![f32::NAN; whole.parameters];
+        initialize(simd, &whole, &mut all, seed).unwrap();
+        self.frozen = part(&self.plan, &all, true);
     }
 
     pub fn trainer<'a>(

@@ -59,6 +59,14 @@ def command(
         bool,
         typer.Option("--fused", help="Update in the backward pass: no clipping, one pass a step."),
     ] = False,
+    freeze: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A parameter that is not trained, by name or by a pattern like 'h.0.*'; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
     fit: Annotated[
         int | None,
         typer.Option(
@@ -90,7 +98,16 @@ def command(
         tied=tied,
         dropout=dropout,
     )
-    plan = jostle.plan(config, batch, threads, optimizer.value, recompute=recompute, fused=fused, budget=fit)
+    plan = jostle.plan(
+        config,
+        batch,
+        threads,
+        optimizer.value,
+        recompute=recompute,
+        fused=fused,
+        frozen=freeze or (),
+        budget=fit,
+    )
     if defines:
         command = shlex.join(["jostle", *sys.argv[1:]])
         print(plan.defines(device=device, prefix=prefix, command=command), end="")
@@ -98,12 +115,14 @@ def command(
     table = Table("region", box=None)
     table.add_column("bytes", justify="right")
     table.add_column("of training", justify="right")
+    besides = [region for region in ("generation", "frozen") if region in plan]
     for region in plan:
-        if region not in ("generation", "frozen"):
+        if region not in besides:
             table.add_row(region, f"{plan[region]:,}", f"{plan[region] / plan.training:.1%}")
     table.add_section()
     table.add_row("training", f"{plan.training:,}", "", style="bold")
-    table.add_row("generation", f"{plan['generation']:,}", "")
+    for region in besides:
+        table.add_row(region, f"{plan[region]:,}", "")
     console = Console()
     console.print(table)
     if plan.recompute:

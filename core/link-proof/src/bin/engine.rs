@@ -1,4 +1,4 @@
-//! What firmware links that trains, evaluates, generates, saves and resumes: its size is the engine's.
+//! What firmware links that initialises, trains, evaluates, generates, saves and resumes.
 #![no_std]
 #![no_main]
 

@@ -1,0 +1,16 @@
+//! What firmware links that initialises, trains, evaluates and generates.
+#![no_std]
+#![no_main]
+
+use jostle::Error;
+use link_proof::{Memory, memory, training};
+
+fn run(memory: &mut Memory) -> Result<(), Error> {
+    training::train(memory)?;
+    training::generate(memory)
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn main() -> i32 {
+    if run(memory()).is_ok() { 0 } else { 1 }
+}

@@ -1,0 +1,114 @@
+//! What training takes of f64 beside arithmetic: roots, whole powers and half a turn of the cosine, with the same bits on
+//! every processor. The `libm` crate's are nearer by an ulp or two, which does not show in an f32, and take 6 KB more of
+//! flash where f64 is emulated.
+
+/// The root of a normal number, correctly rounded; zero, infinity, NaN, and what else has no sound root, as they are.
+///
+/// Digit by digit, in whole numbers: x is m 4^n, with m in 1..4, and its root sqrt(m) 2^n.
+#[inline(never)]
+pub(crate) fn sqrt(x: f64) -> f64 {
+    const ONE: u64 = 1 << 52;
+    let bits = x.to_bits();
+    if !(ONE..f64::INFINITY.to_bits()).contains(&bits) {
+        return x;
+    }
+    // The exponent's bias is odd: with one more, its half is n and half the bias.
+    let biased = (bits >> 52) + 1;
+    let mantissa = (bits & (ONE - 1) | ONE) << (biased & 1);
+    // Twice the rest, which stays below 2^56, and a digit more than the root has, to round it.
+    let (mut rest, mut root, mut digit) = (2 * mantissa, 0, 2 * ONE);
+    while digit > 0 {
+        let next = 2 * root + digit;
+        if rest >= next {
+            rest -= next;
+            root += digit;
+        }
+        rest *= 2;
+        digit >>= 1;
+    }
+    f64::from_bits(((root + 1) >> 1) + ((biased / 2 + 510) << 52))
+}
+
+/// `x` to a whole power, by squaring.
+#[inline(never)]
+pub(crate) fn power(mut x: f64, mut exponent: u64) -> f64 {
+    let mut power = 1.0;
+    while exponent > 0 {
+        if exponent & 1 == 1 {
+            power *= x;
+        }
+        x *= x;
+        exponent >>= 1;
+    }
+    power
+}
+
+/// The cosine of an angle from 0 to pi, by its series.
+pub(crate) fn cos_of_half_turn(angle: f64) -> f64 {
+    /// What is lost of pi as an f64.
+    const REST_OF_PI: f64 = 1.224_646_799_147_353_2e-16;
+    /// One over the products of neighbouring numbers, 2n (2n - 1), the greatest first: the factors of the series' terms.
+    const FACTORS: [f64; 11] = {
+        let (mut factors, mut i) = ([0.0; 11], 0);
+        while i < factors.len() {
+            let n = 2 * (factors.len() - i);
+            factors[i] = 1.0 / (n * (n - 1)) as f64;
+            i += 1;
+        }
+        factors
+    };
+    let obtuse = angle > core::f64::consts::FRAC_PI_2;
+    let angle = if obtuse { core::f64::consts::PI - angle + REST_OF_PI } else { angle };
+    let square = angle * angle;
+    let cosine = FACTORS.iter().fold(1.0, |sum, factor| 1.0 - sum * (square * factor));
+    if obtuse { -cosine } else { cosine }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::test_common::Random;
+
+    #[test]
+    fn roots_are_correctly_rounded() {
+        let mut random = Random::new(71);
+        let normal = (0..200_000).map(|_| f64::from_bits(random.bits() >> 1)).filter(|x| x.is_normal());
+        let near_one = (0..200_000).map(|i| f64::from_bits(1.0_f64.to_bits() - 100_000 + i));
+        let edges = [0.0, 1.0, 2.0, 3.0, 4.0, f64::MIN_POSITIVE, f64::MAX, f64::INFINITY];
+        for x in normal.chain(near_one).chain(edges) {
+            assert_eq!(sqrt(x).to_bits(), x.sqrt().to_bits(), "{x:e}");
+        }
+        assert!(sqrt(f64::NAN).is_nan());
+    }
+
+    #[test]
+    fn powers_give_the_same_corrections_as_libm() {
+        for beta in [0.0_f32, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999] {
+            for step in (1..3000).chain((3000..300_000).step_by(97)).chain([1 << 40, u64::MAX]) {
+                let (beta, rate) = (f64::from(beta), f64::from(1e-3_f32));
+                let [found, wanted] = [power(beta, step), libm::pow(beta, step as f64)].map(|power| {
+                    let correction = 1.0 - power;
+                    [rate / correction, 1.0 / correction.sqrt()].map(|x| x as f32)
+                });
+                assert_eq!(found, wanted, "{beta} to {step}");
+            }
+        }
+    }
+
+    #[test]
+    fn cosines_give_the_same_rates_as_libm() {
+        for steps in [1, 2, 10, 200, 5000, 99_991] {
+            for step in 0..steps {
+                let angle = core::f64::consts::PI * (f64::from(step) / f64::from(steps));
+                let (found, wanted) = (cos_of_half_turn(angle), libm::cos(angle));
+                assert!((found - wanted).abs() < 4e-16, "{step} of {steps}: {found} {wanted}");
+                for last in [0.0_f32, 1e-4] {
+                    let rate =
+                        |cosine| (f64::from(last) + 0.5 * (1.0 + cosine) * f64::from(1e-3 - last)) as f32;
+                    assert_eq!(rate(found), rate(wanted), "{step} of {steps}");
+                }
+            }
+        }
+        assert_eq!(cos_of_half_turn(core::f64::consts::PI), -1.0);
+    }
+}
