@@ -293,6 +293,7 @@ impl<'a> Tensors<'a> {
     }
 
     /// The next, if its place is before `end`.
+    #[inline(never)]
     fn next_before(&mut self, end: usize) -> Option<Tensor> {
         while self.place < end {
             let (kind, layer) = Kind::at(self.place, self.config.layers)?;

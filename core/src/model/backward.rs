@@ -10,6 +10,7 @@ use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
 use crate::parallel::Units;
+use crate::rng::Stream;
 
 /// The stages of backward, in their order. Nothing but the workspace and the gradients is carried from one to the
 /// next; the loss has left the logits' gradient where the logits were.
@@ -147,13 +148,14 @@ impl Pass<'_> {
         let work = rows_all * c * if *last { f + columns.len() } else { columns.len() };
         self.by_sequence_with(workers, &mut buffers, work, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, activated, hidden] = buffers;
-            let (half, masks) = (self.parameters().mlp(layer), self.masks(layer));
+            let half = self.parameters().mlp(layer);
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             let middle = part(middle, &range, t * c);
             if columns.start == 0 {
-                self.drop_gradient(range, d_branch, d_residual, masks.mlp_projection);
+                let mask = self.mask(Stream::MlpProjectionDropout, layer);
+                self.drop_gradient(range, d_branch, d_residual, mask);
             }
             let weight = part(half.second.weight, columns, c);
             linear::backward_trusted(simd, activated, d_branch, weight, product(c, columns.len()), scratch);
@@ -193,12 +195,14 @@ impl Pass<'_> {
         ];
         self.by_sequence_with(workers, &mut buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, d_qkv] = buffers;
-            let (half, masks) = (self.parameters().attention(layer), self.masks(layer));
+            let half = self.parameters().attention(layer);
+            let mask = self.mask(Stream::AttentionDropout, layer);
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             let x = part(x, &range, t * c);
-            self.drop_gradient(range.clone(), d_branch, d_residual, masks.attention_projection);
+            let projection_mask = self.mask(Stream::AttentionProjectionDropout, layer);
+            self.drop_gradient(range.clone(), d_branch, d_residual, projection_mask);
             let projection = half.second.weight;
             let d_attended = &mut *d_normed;
             linear::backward_trusted(simd, d_attended, d_branch, projection, product(c, c), scratch);
@@ -208,7 +212,7 @@ impl Pass<'_> {
                 let qkv = part(qkv, &this, 3 * t * c);
                 let attended = part(attended, &this, t * c);
                 let stats = part(attention_stats, &this, 2 * t * h);
-                let attention = self.attention(&masks, sequence);
+                let attention = self.attention(mask, sequence);
                 attention::backward_sequence(
                     simd, d_qkv, d_attended, qkv, attended, stats, attention, scratch,
                 );
@@ -223,7 +227,7 @@ impl Pass<'_> {
     #[inline(never)]
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
-        let mask = self.embedding_mask();
+        let mask = self.mask(Stream::EmbeddingDropout, 0);
         self.by_sequence(&mut [Units::rows(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
             self.each_masked(range, rows_mut(d_x, t * c), mask, |d_x, mask| {
                 dropout::in_place(simd, d_x, c, mask);

@@ -7,6 +7,7 @@ use crate::layout::{Cut, Norm, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 use crate::parallel::Units;
+use crate::rng::Stream;
 
 /// The stages of forward, in their order. Nothing but the workspace is carried from one to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +67,7 @@ impl Pass<'_> {
     fn embedding(&self, workspace: &mut Workspace<'_>) {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
         let x = workspace.residual.first_mut();
-        let mask = self.embedding_mask();
+        let mask = self.mask(Stream::EmbeddingDropout, 0);
         self.by_sequence(&mut [Units::rows(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
             let mut tokens = rows(tokens, self.shape.length);
@@ -121,19 +122,21 @@ impl Pass<'_> {
         let [middle, _, normed, _, mean, rstd, qkv, stats, attended, ..] = buffers;
         let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, h) = (self.plan.config.width, self.plan.config.heads);
-        let (half, masks) = (self.parameters().attention(layer), self.masks(layer));
+        let half = self.parameters().attention(layer);
+        let mask = self.mask(Stream::AttentionDropout, layer);
         let x = part(x, &range, t * c);
         let product = |n, k| Size { m: range.len() * t, n, k };
         norm_forward(self, &half.norm, normed, mean, rstd, x);
         linear::forward_trusted(simd, qkv, normed, half.first.parts(), product(3 * c, c), scratch);
         let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
         for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
-            let attention = self.attention(&masks, sequence);
+            let attention = self.attention(mask, sequence);
             attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
         }
         linear::forward_trusted(simd, middle, attended, half.second.parts(), product(c, c), scratch);
+        let mask = self.mask(Stream::AttentionProjectionDropout, layer);
         let mut residual = rows(x, t * c);
-        self.each_masked(range, rows_mut(middle, t * c), masks.attention_projection, |middle, mask| {
+        self.each_masked(range, rows_mut(middle, t * c), mask, |middle, mask| {
             dropout::add_residual(simd, middle, residual.next().unwrap_or_default(), c, mask);
         });
     }
@@ -172,7 +175,7 @@ impl Pass<'_> {
             matmul_trusted(simd, size, (&mut **out, c), start, activated, weight.from(first, 0), scratch);
             (first, start) = (columns.end, Start::Accumulate);
         }
-        let (mut residual, mask) = (rows(middle, t * c), self.masks(layer).mlp_projection);
+        let (mut residual, mask) = (rows(middle, t * c), self.mask(Stream::MlpProjectionDropout, layer));
         self.each_masked(range, rows_mut(out, t * c), mask, |out, mask| {
             dropout::add_residual(simd, out, residual.next().unwrap_or_default(), c, mask);
         });

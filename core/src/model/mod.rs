@@ -82,14 +82,6 @@ pub struct Pass<'a> {
     pub training: Option<Training>,
 }
 
-/// One block's dropout.
-#[derive(Clone, Copy)]
-struct Masks {
-    attention: Option<Mask>,
-    attention_projection: Option<Mask>,
-    mlp_projection: Option<Mask>,
-}
-
 /// The elements of `units`, of `per` elements each.
 #[inline(never)]
 fn part<'a>(x: &'a [f32], units: &Range<usize>, per: usize) -> &'a [f32] {
@@ -105,9 +97,8 @@ fn with_columns(
     y: &mut [f32],
     mut f: impl FnMut(&mut [f32], &mut [f32]),
 ) {
-    if columns.len() == width {
-        return f(x, y);
-    }
+    let whole = columns.len() == width;
+    let (width, columns) = if whole { (x.len(), 0..x.len()) } else { (width, columns.clone()) };
     for (x, y) in rows_mut(x, width).zip(rows_mut(y, columns.len())) {
         f(x.get_mut(columns.clone()).unwrap_or_default(), y);
     }
@@ -210,22 +201,19 @@ impl Pass<'_> {
         Parameters::new(self.parameters, self.frozen, self.plan)
     }
 
-    fn mask(&self, rate: f32, stream: Stream, layer: usize) -> Option<Mask> {
+    /// A layer's dropout of that stream, if it has any.
+    #[inline(never)]
+    fn mask(&self, stream: Stream, layer: usize) -> Option<Mask> {
         let Training { seed, step, .. } = self.training?;
-        Mask::new(rate, seed, stream, step, layer as u64).unwrap_or_default()
-    }
-
-    fn masks(&self, layer: usize) -> Masks {
         let rates = &self.plan.config.dropout;
-        Masks {
-            attention: self.mask(rates.attention, Stream::AttentionDropout, layer),
-            attention_projection: self.mask(
-                rates.attention_projection,
-                Stream::AttentionProjectionDropout,
-                layer,
-            ),
-            mlp_projection: self.mask(rates.mlp_projection, Stream::MlpProjectionDropout, layer),
-        }
+        let rate = match stream {
+            Stream::EmbeddingDropout => rates.embedding,
+            Stream::AttentionDropout => rates.attention,
+            Stream::AttentionProjectionDropout => rates.attention_projection,
+            Stream::MlpProjectionDropout => rates.mlp_projection,
+            _ => return None,
+        };
+        Mask::new(rate, seed, stream, step, layer as u64).unwrap_or_default()
     }
 
     /// A sequence's number in the step.
@@ -233,15 +221,11 @@ impl Pass<'_> {
         self.training.map_or(0, |training| training.first_sequence).wrapping_add(in_pass as u64)
     }
 
-    fn embedding_mask(&self) -> Option<Mask> {
-        self.mask(self.plan.config.dropout.embedding, Stream::EmbeddingDropout, 0)
-    }
-
-    fn attention(&self, masks: &Masks, sequence: usize) -> Attention {
+    fn attention(&self, mask: Option<Mask>, sequence: usize) -> Attention {
         Attention {
             heads: self.plan.config.heads,
             width: self.plan.config.width,
-            mask: masks.attention,
+            mask,
             sequence: self.sequence(sequence),
         }
     }

@@ -7,7 +7,7 @@ use core::ops::Range;
 use super::{Backward, Forward, Gradients, Loss, Part, Pass};
 use crate::config::Config;
 use crate::error::Error;
-use crate::layout::{Plan, Workspace};
+use crate::layout::{Group, Plan, Workspace};
 use crate::ops::cross_entropy;
 use crate::parallel::Units;
 
@@ -26,12 +26,18 @@ impl Stage {
     /// A whole training pass, as the plan has it, in its order: to the first tensor that is trained.
     pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> + use<> {
         let (layers, recompute, last) = (plan.config.layers, plan.options.recompute, plan.first_trained());
-        successors(Some(Stage::Forward(Forward::Embedding)), move |stage| match *stage {
+        let first = Stage::Forward(Forward::Embedding);
+        successors(Some(first), move |stage| stage.next(layers, recompute, last))
+    }
+
+    #[inline(never)]
+    fn next(self, layers: usize, recompute: bool, last: Option<Group>) -> Option<Stage> {
+        match self {
             Stage::Forward(stage) => Some(stage.next(layers).map_or(Stage::Loss, Stage::Forward)),
             Stage::Loss => Some(Stage::Backward(Backward::Head)),
             Stage::Backward(stage) if stage.group() == last => None,
             Stage::Backward(stage) => stage.next(layers, recompute).map(Stage::Backward),
-        })
+        }
     }
 
     /// The stage of that number, of a whole training pass.
