@@ -211,7 +211,8 @@ impl<'a> Trainer<'a> {
                 loss = Loss { sum: loss.sum + found.sum, counted: found.counted };
                 continue;
             };
-            for part in Part::all(plan, stage) {
+            let mut next = Some(Part::first(plan, stage));
+            while let Some(part) = next {
                 Pass { parameters, ..pass }.backward_part(stage, &part, workspace)?;
                 // Parameters are free: gradients are made of activations alone.
                 pass.gradients_by_rows(stage, &part, gradients, workspace, |tensor, place, gradient| {
@@ -224,6 +225,7 @@ impl<'a> Trainer<'a> {
                     rules.update(*compute, plan, parameters, gradient, optimizer, place);
                     Ok(())
                 })?;
+                next = part.next(plan);
             }
         }
         Ok(loss)

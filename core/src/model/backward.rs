@@ -66,14 +66,23 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// The parts of a stage.
-    pub fn all(plan: &Plan, stage: Backward) -> impl Iterator<Item = Part> {
-        let hidden = plan.config.hidden;
-        let step = if let Backward::Mlp { .. } = stage { plan.hidden_columns() } else { hidden };
-        (0..hidden).step_by(step.max(1)).map(move |first| {
-            let end = hidden.min(first + step);
-            Part { columns: first..end, last: end == hidden }
-        })
+    /// All of a stage.
+    pub fn whole(plan: &Plan) -> Part {
+        Part { columns: 0..plan.config.hidden, last: true }
+    }
+
+    /// The first part of a stage of a plan that is fused.
+    pub fn first(plan: &Plan, stage: Backward) -> Part {
+        let Backward::Mlp { .. } = stage else { return Part::whole(plan) };
+        let end = plan.hidden_columns();
+        Part { columns: 0..end, last: end == plan.config.hidden }
+    }
+
+    /// The part after this one.
+    pub fn next(self, plan: &Plan) -> Option<Part> {
+        let (hidden, first) = (plan.config.hidden, self.columns.end);
+        let end = hidden.min(first + self.columns.len());
+        (!self.last).then_some(Part { columns: first..end, last: end == hidden })
     }
 }
 
@@ -91,7 +100,6 @@ impl Pass<'_> {
     }
 
     /// The gradients of activations, and all else that those of the stage's parameters are made of.
-    #[inline(never)]
     pub(super) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
         match stage {
             Backward::Head => self.head_backward(workspace),
@@ -224,7 +232,6 @@ impl Pass<'_> {
         });
     }
 
-    #[inline(never)]
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
         let mask = self.mask(Stream::EmbeddingDropout, 0);

@@ -53,7 +53,6 @@ impl Pass<'_> {
         }
     }
 
-    #[inline(never)]
     pub(super) fn forward_stage(&self, stage: Forward, workspace: &mut Workspace<'_>) {
         match stage {
             Forward::Embedding => self.embedding(workspace),

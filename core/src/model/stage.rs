@@ -117,9 +117,7 @@ impl Pass<'_> {
                 Stage::Forward(stage) => self.forward_stage(stage, workspace),
                 Stage::Loss => loss.sum = self.loss_gradient(workspace, targets, counted)?,
                 Stage::Backward(stage) => {
-                    for part in Part::all(self.plan, stage) {
-                        self.backward_stage(stage, &part, workspace);
-                    }
+                    self.backward_stage(stage, &Part::whole(self.plan), workspace);
                     self.gradients(stage, gradients, mode, workspace);
                 }
             }
@@ -127,7 +125,6 @@ impl Pass<'_> {
         Ok(loss)
     }
 
-    #[inline(never)]
     fn loss_gradient(
         &self,
         workspace: &mut Workspace<'_>,
