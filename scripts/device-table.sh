@@ -4,6 +4,9 @@
 # instructions and proves function; it times nothing.
 #     scripts/device-table.sh [NAME...]
 # measures only those of the targets in scripts/devices.sh, and writes to the standard output.
+#     scripts/device-table.sh --check [NAME...]
+# measures the library at opt-level 3 alone, and fails where a figure is more than 5 % above that in
+# benches/results/device.md.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -23,6 +26,9 @@ firmware=ffi/examples/firmware
 rm -rf "$work"
 mkdir -p "$work"
 all=
+check=
+levels=(3 s)
+[ "${1:-}" != --check ] || { check=yes && levels=(3) && shift; }
 [ $# -gt 0 ] || { all=yes && set -- cortex-m4 cortex-m7 cortex-m33 rv32imafc; }
 
 # Name, micro-batches, jostle-plan's words for the model.
@@ -67,9 +73,9 @@ for target in "${targets[@]}"; do
     # A C library is linked to the plain step only. The compiler for RISC-V finds it by the processor without Zicsr.
     plain=$compiler
     [[ $compiler != riscv* ]] || plain="${compiler/_zicsr/} --specs=picolibc.specs -Wa,-march=rv32imafc_zicsr"
-    for level in 3 s; do
+    for level in "${levels[@]}"; do
         directory=$CARGO_TARGET_DIR
-        [ $level = 3 ] || directory=$CARGO_TARGET_DIR/small
+        [ "$level" = 3 ] || directory=$CARGO_TARGET_DIR/small
         CARGO_TARGET_DIR=$directory CARGO_PROFILE_LIBRARY_OPT_LEVEL=$level scripts/freestanding.sh "$rust"
         archive=$directory/$rust/library/libjostle.a
         # Where it could not be built, it has said so.
@@ -81,11 +87,11 @@ for target in "${targets[@]}"; do
                 -o "$work/model.h"
             link "$archive -lgcc" "$work/measure-$level.elf" -O2 -ffreestanding -nostdlib -DACCUMULATE="$accumulate" \
                 benches/device/{measure,counter}.c
-            figures "$work/measure-$level.elf" "$model" $level
+            figures "$work/measure-$level.elf" "$model" "$level"
             sed -n "s/^#define MODEL_\([A-Z_]*\) \([0-9]*\)u.*/$model	$name	plan	\1	\2/p" "$work/model.h" \
                 >>"$work/figures.tsv"
             # The plain step has neither micro-batches nor an AdamW that does not clip.
-            [ $level = 3 ] && [ "$accumulate" = 1 ] && [ "$model" != "4k, AdamW in backward" ] || continue
+            [ -z "$check" ] && [ "$level" = 3 ] && [ "$accumulate" = 1 ] && [ "$model" != "4k, AdamW in backward" ] || continue
             for unrolled in "" -funroll-loops; do
                 # shellcheck disable=SC2086 # nothing, or a word
                 compiler=$plain link "$archive -lm" "$work/plain.elf" -O3 -ffast-math $unrolled \
@@ -100,6 +106,10 @@ for target in "${targets[@]}"; do
         flash firmware "$work/firmware-$level.elf"
     done
 done
+if [ -n "$check" ]; then
+    python3 benches/device/table.py --check benches/results/device.md "$work/figures.tsv"
+    exit
+fi
 python3 benches/device/table.py "$work/figures.tsv" >"$work/device.md"
 if [ -n "$all" ]; then
     cp "$work/device.md" benches/results/device.md

@@ -16,9 +16,10 @@ cargo test --locked -p jostle-ffi --features hosted -p jostle-pool
 # Two at a time: most of what follows is links and emulators, which use one processor each.
 others=$(mktemp)
 {
-    # Devices exchange checkpoints with the Python package that its test has installed.
-    scripts/test-python.sh && scripts/test-device.sh && scripts/test-products.sh cortex-m4 cortex-m7 rv32imafc &&
-        scripts/link-proof.sh && scripts/test-aarch64.sh
+    # Devices exchange checkpoints with the Python package that its test has installed. The table of devices measures the
+    # archives that their test has built.
+    scripts/test-python.sh && scripts/test-device.sh && scripts/device-table.sh --check cortex-m4 rv32imafc &&
+        scripts/test-products.sh cortex-m4 cortex-m7 rv32imafc && scripts/link-proof.sh && scripts/test-aarch64.sh
 } >"$others" 2>&1 &
 running=$!
 passed=true

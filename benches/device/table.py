@@ -1,12 +1,14 @@
 """What scripts/device-table.sh measured, as Markdown on the standard output.
 
-table.py FIGURES [--summary README.md]
+table.py FIGURES [--summary README.md | --check PAGE]
 
---summary puts the summary between its marks in that file instead.
+--summary puts the summary between its marks in that file instead. --check fails where a figure is more than 5 % above
+that of a page that was made before.
 """
 
 import argparse
 import subprocess
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -208,14 +210,85 @@ in two slots of flash memory.
 """
 
 
+def written(page: str) -> Iterable[dict[str, str]]:
+    """The rows of a page's tables, by their columns."""
+    head: list[str] = []
+    for line in page.splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            head = []
+        elif not head:
+            head = cells
+        elif not line.startswith("|---"):
+            yield dict(zip(head, cells, strict=True))
+
+
+def changes(
+    engine: dict[str, dict[str, dict[str, int]]], figures: Figures, page: str
+) -> Iterable[tuple[str, int, int]]:
+    """What is measured at opt-level 3: its name, how much it is, and how much it was on the page."""
+    rows = list(written(page))
+
+    def number(column: str, **where: str) -> int:
+        (found,) = (
+            row[column]
+            for row in rows
+            if column in row and where.items() <= row.items()
+        )
+        return int(found.replace(",", ""))
+
+    for model, targets in figures.items():
+        (stack,) = (
+            row["stack"]
+            for row in rows
+            if row.get("model") == model and "in all" in row
+        )
+        static = number("in all", model=model) - int(stack.replace(",", ""))
+        for target, what in targets.items():
+            program, name = what["3"], f"{target}, {model}"
+            yield f"{name}, RAM", program[".bss"] + program[".data"], static
+            for figure, column in (
+                ("instructions", "instructions"),
+                ("piece", "largest piece"),
+                ("stack", "stack"),
+            ):
+                before = number(column, model=model, target=target)
+                yield f"{name}, {column}", program[figure], before
+    for target, levels in engine.items():
+        for figure, column in (
+            ("training", "training, 3"),
+            ("firmware", "and checkpoints, 3"),
+        ):
+            before = number(column, target=target)
+            yield f"{target}, flash, {column}", levels["3"][figure], before
+
+
+def check(found: list[tuple[str, int, int]]) -> bool:
+    """Says what has changed much; returns whether nothing has grown by more than 5 %."""
+    passed = True
+    for what, now, before in found:
+        grown, fallen = now * 100 > before * 105, now * 100 < before * 95
+        passed = passed and not grown
+        if grown or fallen:
+            how = "FAILED" if grown else "renew scripts/device-table.sh's table"
+            print(f"{how}: {what}: {now:,}, {now / before - 1:+.1%} from {before:,}")
+    largest = max(now / before - 1 for _, now, before in found)
+    print(f"table of devices: {len(found)} figures, at most {largest:+.1%}")
+    return passed
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("figures", type=Path)
     parser.add_argument("--summary", type=Path)
+    parser.add_argument("--check", type=Path)
     arguments = parser.parse_args()
     figures = read(arguments.figures)
     engine = figures.pop("")
     targets = list(engine)
+    if arguments.check:
+        page = arguments.check.read_text()
+        sys.exit(not check(list(changes(engine, figures, page))))
     if arguments.summary:
         before, rest = arguments.summary.read_text().split(MARKS[0])
         models = table(

@@ -1,78 +1,101 @@
 //! Numbers as text: whole ones, and floats as the shortest decimal that reads back to the same bits, as Rust displays
 //! them, in exact arithmetic. The language's own conversions are exact too, but take 25 KB of code and tables, and can
-//! panic.
+//! panic; its formatting takes 1 KB more wherever text is put together.
 
 use core::cmp::Ordering;
 use core::fmt::{self, Write};
 
-/// A whole number, to be displayed.
-pub(crate) struct Number(pub u64);
+/// Where text goes, a piece at a time.
+pub(crate) trait Sink {
+    /// `None` stops who writes.
+    fn put(&mut self, text: &[u8]) -> Option<()>;
+}
 
-impl fmt::Display for Number {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut text, mut rest) = ([b'0'; 20], self.0);
-        let mut count = 0;
-        for digit in text.iter_mut().rev() {
-            *digit += (rest % 10) as u8;
-            rest /= 10;
-            count += 1;
-            if rest == 0 {
-                break;
-            }
-        }
-        text.iter().rev().take(count).rev().try_for_each(|digit| f.write_char(char::from(*digit)))
+/// For ASCII alone.
+impl Sink for fmt::Formatter<'_> {
+    fn put(&mut self, text: &[u8]) -> Option<()> {
+        text.iter().try_for_each(|byte| self.write_char(char::from(*byte))).ok()
     }
 }
 
-/// The last so many hexadecimal digits, to be displayed.
+/// What can be written as ASCII.
+pub(crate) trait Written {
+    fn write(&self, out: &mut dyn Sink) -> Option<()>;
+}
+
+/// A whole number.
+pub(crate) struct Number(pub u64);
+
+impl Written for Number {
+    fn write(&self, out: &mut dyn Sink) -> Option<()> {
+        let (digits, first) = digits(self.0);
+        out.put(digits.get(first..).unwrap_or_default())
+    }
+}
+
+/// All digits of a whole number, and which is the first that counts.
+fn digits(number: u64) -> ([u8; 20], usize) {
+    let (mut digits, mut first) = ([b'0'; 20], 19);
+    // Sixteen bits at a time: a division of 64 bits takes half a kilobyte where registers have 32.
+    let mut limbs = [48, 32, 16, 0].map(|shift| (number >> shift) as u32 & 0xffff);
+    for (place, digit) in digits.iter_mut().enumerate().rev() {
+        let mut rest = 0;
+        for limb in &mut limbs {
+            let part = rest << 16 | *limb;
+            (*limb, rest) = (part / 10, part % 10);
+        }
+        if rest > 0 {
+            *digit += rest as u8;
+            first = place;
+        }
+    }
+    (digits, first)
+}
+
+/// The whole number that digits mean.
+pub(crate) fn whole(text: &[u8]) -> Option<u64> {
+    let digit = |byte: &u8| byte.checked_sub(b'0').filter(|digit| *digit < 10).map(u64::from);
+    let number =
+        text.iter().try_fold(0_u64, |number, byte| number.checked_mul(10)?.checked_add(digit(byte)?));
+    number.filter(|_| !text.is_empty())
+}
+
+/// The last so many hexadecimal digits.
 pub(crate) struct Hex(pub u32, pub u32);
 
-impl fmt::Display for Hex {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Written for Hex {
+    fn write(&self, out: &mut dyn Sink) -> Option<()> {
         (0..self.1).rev().try_for_each(|place| {
-            f.write_char(char::from_digit(self.0 >> (4 * place) & 15, 16).unwrap_or_default())
+            let digit = (self.0 >> (4 * place) & 15) as u8;
+            out.put(&[if digit < 10 { b'0' + digit } else { b'a' - 10 + digit }])
         })
     }
 }
 
-/// A float, to be displayed. Not infinite, nor NaN.
+/// A float. Not infinite, nor NaN.
 pub(crate) struct Float(pub f32);
 
 /// Digits that tell every float from its neighbours.
 const DIGITS: u32 = 9;
 
-impl fmt::Display for Float {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Written for Float {
+    fn write(&self, out: &mut dyn Sink) -> Option<()> {
         if self.0.is_sign_negative() {
-            f.write_str("-")?;
+            out.put(b"-")?;
         }
         let (number, exponent) = shortest(self.0.to_bits() & 0x7fff_ffff);
-        let mut text = [b'0'; DIGITS as usize + 1];
-        let (mut rest, mut count) = (number, 0_i32);
-        for digit in text.iter_mut().rev() {
-            *digit += (rest % 10) as u8;
-            rest /= 10;
-            count += 1;
-            if rest == 0 {
-                break;
+        let (digits, first) = digits(u64::from(number));
+        // Places count from that of the ones; the last digit's is the exponent.
+        let before_ones = (digits.len() - first) as i32 + exponent;
+        for place in (exponent.min(0)..before_ones.max(1)).rev() {
+            if place == -1 {
+                out.put(b".")?;
             }
-        }
-        let digit = |place: i32| {
-            // Places count from that of the ones; the last digit's is the exponent.
             let from_end = usize::try_from(place.saturating_sub(exponent)).ok();
-            let digit = from_end.and_then(|from_end| text.iter().rev().nth(from_end)).unwrap_or(&b'0');
-            char::from(*digit)
-        };
-        for place in (0..(count + exponent).max(1)).rev() {
-            f.write_char(digit(place))?;
+            let digit = from_end.and_then(|from_end| digits.iter().rev().nth(from_end)).unwrap_or(&b'0');
+            out.put(&[*digit])?;
         }
-        if exponent < 0 {
-            f.write_str(".")?;
-        }
-        for place in (exponent..0).rev() {
-            f.write_char(digit(place))?;
-        }
-        Ok(())
+        Some(())
     }
 }
 
@@ -206,26 +229,43 @@ impl Whole {
 
 #[cfg(test)]
 mod tests {
-    use super::{Float, Hex, Number, parse};
+    use super::{Float, Hex, Number, Sink, Written, parse, whole};
     use crate::test_common::Random;
-    use std::string::ToString;
+    use std::string::{String, ToString};
+
+    impl Sink for String {
+        fn put(&mut self, text: &[u8]) -> Option<()> {
+            self.extend(text.iter().map(|byte| char::from(*byte)));
+            Some(())
+        }
+    }
+
+    fn text(x: impl Written) -> String {
+        let mut text = String::new();
+        x.write(&mut text).unwrap();
+        text
+    }
 
     /// Against the language.
     #[track_caller]
     fn check(x: f32) {
-        let text = x.to_string();
-        assert_eq!(Float(x).to_string(), text, "{x:e}");
-        assert_eq!(parse(&text).map(f32::to_bits), Some(x.to_bits()), "{text}");
+        let wanted = x.to_string();
+        assert_eq!(text(Float(x)), wanted, "{x:e}");
+        assert_eq!(parse(&wanted).map(f32::to_bits), Some(x.to_bits()), "{wanted}");
     }
 
     #[test]
     fn whole_numbers() {
         let mut random = Random::new(60);
         for number in [0, 1, 9, 10, 99, 100, u64::MAX].into_iter().chain((0..1000).map(|_| random.bits())) {
-            assert_eq!(Number(number).to_string(), number.to_string());
-            assert_eq!(Hex(number as u32, 8).to_string(), std::format!("{:08x}", number as u32));
+            assert_eq!(text(Number(number)), number.to_string());
+            assert_eq!(whole(number.to_string().as_bytes()), Some(number));
+            assert_eq!(text(Hex(number as u32, 8)), std::format!("{:08x}", number as u32));
         }
-        assert_eq!(Hex(0x1f, 4).to_string(), "001f");
+        assert_eq!(text(Hex(0x1f, 4)), "001f");
+        for text in ["", "-1", "+1", "x", "1x", "18446744073709551616"] {
+            assert_eq!(whole(text.as_bytes()), None, "{text}");
+        }
     }
 
     #[test]

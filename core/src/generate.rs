@@ -226,6 +226,7 @@ fn norm(
 
 /// One block for positions `start..start + count`: the forward pass of `model`, with keys and values of
 /// earlier positions from the cache `[context, 2C]`.
+#[allow(clippy::too_many_arguments)]
 fn block_rows(
     plan: &Plan,
     simd: InstructionSet,

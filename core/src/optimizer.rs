@@ -7,7 +7,7 @@ use crate::double;
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan};
 use crate::parallel::{Compute, ELEMENTWISE, Units, share};
-use crate::simd::{self, InstructionSet, vectorized};
+use crate::simd::{self, AdamW, InstructionSet, Loop, vectorized};
 
 /// How gradients change parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -135,7 +135,7 @@ impl Optimizer {
         match *self {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 let decay = if decays { weight_decay } else { 0.0 };
-                Rule::AdamW(AdamW::new(beta1, beta2, epsilon, decay, step, learning_rate, factor))
+                Rule::AdamW(adamw_numbers(beta1, beta2, epsilon, decay, step, learning_rate, factor))
             }
             Optimizer::Sgd { momentum: 0.0 } => Rule::Sgd { rate: learning_rate * factor },
             Optimizer::Sgd { momentum } => Rule::Momentum { momentum, rate: learning_rate, factor },
@@ -225,46 +225,38 @@ impl Rule {
     }
 }
 
-/// AdamW's numbers for one tensor at one step.
-#[derive(Clone, Copy)]
-struct AdamW {
-    keep: f32,
-    factor: f32,
+fn adamw_numbers(
     beta1: f32,
     beta2: f32,
-    step_size: f32,
-    second_scale: f32,
     epsilon: f32,
-}
-
-impl AdamW {
-    fn new(
-        beta1: f32,
-        beta2: f32,
-        epsilon: f32,
-        decay: f32,
-        step: u64,
-        learning_rate: f32,
-        factor: f32,
-    ) -> AdamW {
-        let correction = |beta: f32| 1.0 - double::power(f64::from(beta), step.saturating_add(1));
-        AdamW {
-            keep: (1.0 - f64::from(learning_rate) * f64::from(decay)) as f32,
-            factor,
-            beta1,
-            beta2,
-            step_size: (f64::from(learning_rate) / correction(beta1)) as f32,
-            second_scale: (1.0 / double::sqrt(correction(beta2))) as f32,
-            epsilon,
-        }
+    decay: f32,
+    step: u64,
+    learning_rate: f32,
+    factor: f32,
+) -> AdamW {
+    let correction = |beta: f32| 1.0 - double::power(f64::from(beta), step.saturating_add(1));
+    AdamW {
+        keep: (1.0 - f64::from(learning_rate) * f64::from(decay)) as f32,
+        factor,
+        beta1,
+        fresh1: 1.0 - beta1,
+        beta2,
+        fresh2: 1.0 - beta2,
+        step_size: (f64::from(learning_rate) / correction(beta1)) as f32,
+        second_scale: (1.0 / double::sqrt(correction(beta2))) as f32,
+        epsilon,
     }
 }
 
 vectorized! {
     fn adamw<V>(x: &mut [f32], first: &mut [f32], second: &mut [f32], gradient: &[f32], rule: AdamW) {
+        let changed = [&mut *x, &mut *first, &mut *second];
+        if V::run(Loop::AdamW { changed, gradient, numbers: &rule }) {
+            return;
+        }
         let (keep, factor) = (V::splat(rule.keep), V::splat(rule.factor));
-        let (beta1, fresh1) = (V::splat(rule.beta1), V::splat(1.0 - rule.beta1));
-        let (beta2, fresh2) = (V::splat(rule.beta2), V::splat(1.0 - rule.beta2));
+        let (beta1, fresh1) = (V::splat(rule.beta1), V::splat(rule.fresh1));
+        let (beta2, fresh2) = (V::splat(rule.beta2), V::splat(rule.fresh2));
         let (step_size, epsilon) = (V::splat(rule.step_size), V::splat(rule.epsilon));
         let scale = V::splat(rule.second_scale);
         simd::update_all([x, first, second], [gradient], |_, [x, m, v]: [V; 3], [g]| {
@@ -343,6 +335,6 @@ pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> 
 
 vectorized! {
     fn sum_of_squares<V>(x: &[f32]) -> f32 {
-        simd::sum([x], |[x]: [V; 1]| x.mul(x))
+        simd::dot::<V>(x, x)
     }
 }

@@ -7,7 +7,8 @@ mod session;
 
 use common::{Threads, assert_same_bits, bits, instruction_sets};
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
-use jostle::model::{Backward, Stage};
+use jostle::layout::Tensor;
+use jostle::model::{Backward, Forward, Stage};
 use jostle::{
     Compute, Config, Dropout, Error, Frozen, Generator, Gradients, InstructionSet, Optimizer, Options, Pass,
     Plan, Recipe, Schedule, Shape, Training,
@@ -103,6 +104,50 @@ fn backward_goes_no_further_than_the_first_tensor_that_is_trained() {
     assert_eq!(none - activations(head), 2 * block);
     assert_eq!(plan(blocks, true).recomputed(), 0);
     assert_eq!(2 * plan(&half, true).recomputed(), plan(&[], true).recomputed());
+}
+
+/// Against a count stage by stage and tensor by tensor, and twice in numbers.
+#[test]
+fn multiply_adds_are_those_of_the_stages_and_of_the_trained_weights() {
+    let untied = Config { tied: false, bias: false, hidden: 50, ..config() };
+    let half = |config: &Config| names(config, |name| name < "h.1.ln_2" || name.starts_with('w'));
+    for (config, recompute) in [(config(), false), (config(), true), (untied, false), (untied, true)] {
+        let (v, t, c, f) = (config.vocab, config.context, config.width, config.hidden);
+        let freezing = choices(&config).into_iter().chain([vec![], half(&config)]);
+        // The third of the choices leaves nothing to train where there are no biases.
+        for names in
+            freezing.filter(|names| config.bias || names.len() != self::names(&config, |_| true).len())
+        {
+            let options = Options { frozen: frozen(&config, &names), recompute, ..Options::new(2) };
+            let plan = Plan::new(&config, &options).unwrap();
+            let stages = Stage::all(&plan).map(|stage| match stage {
+                Stage::Forward(Forward::Block { .. }) => 4 * c * c + 2 * c * f + 2 * t * c,
+                Stage::Forward(Forward::Head) | Stage::Backward(Backward::Head) => v * c,
+                Stage::Backward(Backward::Recompute { .. }) => 4 * c * c + c * f + 2 * t * c,
+                Stage::Backward(Backward::Mlp { .. }) => 2 * c * f,
+                Stage::Backward(Backward::Attention { .. }) => 4 * c * c + 5 * t * c,
+                Stage::Forward(Forward::Embedding) | Stage::Loss | Stage::Backward(Backward::Embedding) => 0,
+            });
+            let in_product = |tensor: &Tensor| match tensor.name.to_string().as_str() {
+                "wte.weight" => config.tied,
+                "wpe.weight" => false,
+                _ => tensor.rank == 2,
+            };
+            let weights = plan.tensors().filter(|tensor| !tensor.frozen && in_product(tensor));
+            let per_row: usize = stages.sum::<usize>() + weights.map(|tensor| tensor.len()).sum::<usize>();
+            assert_eq!(plan.multiply_adds(), 2 * t * per_row, "{names:?}");
+        }
+    }
+    // A block of width 4 with 2 positions: 64 + 2 * 64 + 16 forward and 27 V for each of the head's; 64 + 40 and 128
+    // backward, and as many as there are weights, 64 and 128.
+    let config = Config::new(5, 2, 2, 1, 4);
+    let count = |is: fn(&str) -> bool| {
+        let options = Options { frozen: frozen(&config, &names(&config, is)), ..Options::new(1) };
+        Plan::new(&config, &options).unwrap().multiply_adds()
+    };
+    let forward = 2 * (64 + 128 + 16) + 20;
+    assert_eq!(count(|_| false), 2 * (forward + 20 + 2 * (64 + 40 + 64 + 128 + 128) + 20));
+    assert_eq!(count(|name| !name.starts_with("h.1.mlp")), 2 * (forward + 20 + 128 + 128));
 }
 
 /// The gradients of two micro-batches, the first of which overwrites what was there.

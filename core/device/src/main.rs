@@ -1,8 +1,9 @@
-//! Tests of the core on emulated devices: products have the reference's bits, and what they and a training step
-//! cost in instructions.
+//! Tests of the core on emulated devices: products have the reference's bits and other loops the contract's, and what
+//! products and a training step cost in instructions.
 #![no_std]
 #![no_main]
 
+mod loops;
 mod products;
 mod step;
 
@@ -29,6 +30,15 @@ extern "C" fn main() -> ! {
         }
         Err(size) => {
             let _ = writeln!(console, "FAILED: a product has other bits than the reference: {size:?}");
+            stop(1)
+        }
+    }
+    match loops::compare() {
+        Ok(lengths) => {
+            let _ = writeln!(console, "loops over {lengths} lengths have the contract's bits");
+        }
+        Err((what, length)) => {
+            let _ = writeln!(console, "FAILED: {what} of length {length} has other bits than the contract's");
             stop(1)
         }
     }

@@ -3,6 +3,7 @@
 
 use core::fmt::{self, Write};
 
+use crate::decimal::{self, Written};
 use crate::error::{CheckpointError, Error};
 
 /// A place in the header.
@@ -84,7 +85,8 @@ impl<'a> Cursor<'a> {
         if digits.len() > 1 && digits.starts_with('0') {
             return Err(self.error());
         }
-        let number = digits.parse().map_err(|_| self.error())?;
+        let number = decimal::whole(digits.as_bytes()).and_then(|number| usize::try_from(number).ok());
+        let number = number.ok_or(self.error())?;
         self.rest = after;
         Ok(number)
     }
@@ -113,7 +115,7 @@ impl<'a> Text<'a> {
     /// Whether the text meant is `text`.
     #[inline(never)]
     pub fn is(self, text: &str) -> bool {
-        self.0 == text && !text.contains('\\') || self.0.contains('\\') && self.chars().eq(text.chars())
+        self.chars().eq(text.chars())
     }
 
     /// Copies the text meant into the first [`Text::len`] bytes of `buffer`, which may be longer.
@@ -130,7 +132,7 @@ impl<'a> Text<'a> {
     /// The text where no character of it is escaped.
     #[inline(never)]
     pub(super) fn plain(self) -> Option<&'a str> {
-        if self.0.contains('\\') { None } else { Some(self.0) }
+        if self.0.bytes().any(|byte| byte == b'\\') { None } else { Some(self.0) }
     }
 }
 
@@ -162,9 +164,9 @@ impl<'a> Chars<'a> {
     }
 
     /// Whether the remaining characters are what `text` displays.
-    pub(super) fn is(self, text: &dyn fmt::Display) -> bool {
+    pub(super) fn is(self, text: &dyn Written) -> bool {
         let mut same = Same(self);
-        write!(same, "{text}").is_ok() && same.0.next().is_none()
+        text.write(&mut same).is_some() && same.0.next().is_none()
     }
 }
 
@@ -206,16 +208,15 @@ impl Iterator for Chars<'_> {
 /// Four hexadecimal digits, and what follows them.
 fn utf16_unit(text: &str) -> Option<(u32, &str)> {
     let (digits, after) = text.split_at_checked(4)?;
-    let unit = digits.chars().try_fold(0, |unit, digit| Some(unit << 4 | digit.to_digit(16)?))?;
-    Some((unit, after))
+    Some((super::hexadecimal(digits)?, after))
 }
 
 /// A sink that refuses whatever differs from the characters expected.
 struct Same<'a>(Chars<'a>);
 
-impl Write for Same<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        if text.chars().all(|c| self.0.next() == Some(c)) { Ok(()) } else { Err(fmt::Error) }
+impl decimal::Sink for Same<'_> {
+    fn put(&mut self, text: &[u8]) -> Option<()> {
+        text.iter().all(|byte| self.0.next() == Some(char::from(*byte))).then_some(())
     }
 }
 

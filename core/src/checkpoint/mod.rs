@@ -207,14 +207,18 @@ fn check(bytes: &[u8], header: &Header) -> Result<(), Error> {
         }
         let digits = pair.value.plain().filter(|digits| digits.len() == write::NO_CHECKSUM.len());
         let digits = digits.ok_or(malformed)?;
-        let stated = u32::from_str_radix(digits, 16).map_err(|_| malformed)?;
+        let stated = hexadecimal(digits).ok_or(malformed)?;
         let (before, rest) = bytes.split_at_checked(pair.at).ok_or(malformed)?;
         let after = rest.get(digits.len()..).ok_or(malformed)?;
         let computed = Crc::START.update(before).update(write::NO_CHECKSUM.as_bytes()).update(after).finish();
-        if stated != computed || digits.bytes().any(|digit| digit.is_ascii_uppercase() || digit == b'+') {
+        if stated != computed || digits.bytes().any(|digit| digit.is_ascii_uppercase()) {
             return Err(CheckpointError::Checksum { stated, computed }.into());
         }
         return Ok(());
     }
     Err(malformed.into())
+}
+
+fn hexadecimal(digits: &str) -> Option<u32> {
+    digits.chars().try_fold(0, |number, digit| Some(number << 4 | digit.to_digit(16)?))
 }

@@ -1,6 +1,6 @@
 //! From a file's header to the numbers of a model, wherever the data lie.
 
-use super::header::{Item, Items, Pairs};
+use super::header::{Entry, Item, Items, Pairs};
 use super::json::Text;
 use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::config::Config;
@@ -109,11 +109,12 @@ impl<'a> Header<'a> {
             exact_length("optimizer state", state.len(), plan.optimizer)?;
         }
         if self.is_checkpoint() {
-            metadata::model(&plan.config, &mut |key, wanted| match self.metadata(key) {
-                Some(given) if given.chars().is(wanted) => Ok(()),
-                Some(_) => Err(CheckpointError::Configuration { key }),
-                None => Err(CheckpointError::Metadata { key }),
-            })?;
+            for (key, wanted) in metadata::model(&plan.config) {
+                let given = self.metadata(key).ok_or(CheckpointError::Metadata { key })?;
+                if !given.chars().is(&wanted) {
+                    return Err(CheckpointError::Configuration { key }.into());
+                }
+            }
         }
         let prefixes = prefixes(plan, optimizer.is_some());
         let state = optimizer.unwrap_or_default();
@@ -143,50 +144,38 @@ impl<'a> Header<'a> {
         found: &mut dyn FnMut(usize, &Tensor, usize) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let count = plan.tensors().count();
-        let wanted = |part| plan.tensors().filter(move |tensor| has_part(part, tensor)).count();
-        let (mut left, mut items) = ((0..prefixes.len()).map(wanted).sum::<usize>(), self.items);
-        // Most files list tensors in the model's order: look from where the last was found.
-        let mut tensors = plan.tensors().enumerate();
-        while let Some(entry) = items.tensor()? {
-            // Backwards, since the empty prefix fits all.
-            let parts = prefixes.iter().enumerate().rev();
-            let named = parts.filter_map(|(part, prefix)| Some((part, entry.name().after(prefix)?))).next();
-            let Some((part, name)) = named else { continue };
-            let same = |(_, tensor): &(usize, Tensor)| name.clone().is(&tensor.name);
-            let place = tensors.find(same).or_else(|| {
-                tensors = plan.tensors().enumerate();
-                tensors.find(same)
-            });
-            let Some((index, tensor)) = place.filter(|(_, tensor)| has_part(part, tensor)) else { continue };
-            let wrong = CheckpointError::Shape { tensor: part.saturating_mul(count).saturating_add(index) };
-            if !entry.is_f32 || entry.rank != tensor.rank || entry.shape != tensor.shape {
-                return Err(wrong.into());
+        let mut items = self.items;
+        for (part, prefix) in prefixes.iter().enumerate() {
+            for (index, tensor) in plan.tensors().enumerate().filter(|(_, tensor)| has_part(part, tensor)) {
+                let index = part.saturating_mul(count).saturating_add(index);
+                let mut entry = Header::named(&mut items, prefix, &tensor)?;
+                if entry.is_none() {
+                    items = self.items;
+                    entry = Header::named(&mut items, prefix, &tensor)?;
+                }
+                let entry = entry.ok_or(CheckpointError::Missing { tensor: index })?;
+                let bytes = entry.end.saturating_sub(entry.begin);
+                if !entry.is_f32
+                    || entry.rank != tensor.rank
+                    || entry.shape != tensor.shape
+                    || bytes != tensor.len().saturating_mul(4)
+                {
+                    return Err(CheckpointError::Shape { tensor: index }.into());
+                }
+                found(part, &tensor, entry.begin)?;
             }
-            if entry.end.saturating_sub(entry.begin) != tensor.len().saturating_mul(4) {
-                return Err(wrong.into());
-            }
-            found(part, &tensor, entry.begin)?;
-            left = left.saturating_sub(1);
         }
-        // No name occurs twice, so as many as wanted are all that are wanted.
-        if left == 0 { Ok(()) } else { Err(self.missing(plan, prefixes)) }
+        Ok(())
     }
 
-    /// Which tensor of the plan is missing.
-    fn missing(&self, plan: &Plan, prefixes: &[&str]) -> Error {
-        let all = prefixes.iter().enumerate();
-        let wanted = all.flat_map(|part| plan.tensors().map(move |tensor| (part, tensor))).enumerate();
-        for (tensor, ((_, prefix), wanted)) in
-            wanted.filter(|(_, ((part, _), tensor))| has_part(*part, tensor))
-        {
-            let (mut items, mut found) = (self.items, false);
-            while let Ok(Some(entry)) = items.tensor() {
-                found |= entry.name().after(prefix).is_some_and(|name| name.is(&wanted.name));
-            }
-            if !found {
-                return CheckpointError::Missing { tensor }.into();
+    /// The next tensor of that name, among the rest of them. Most files list tensors in the model's order, so that it is
+    /// the first.
+    fn named(items: &mut Items<'a>, prefix: &str, tensor: &Tensor) -> Result<Option<Entry<'a>>, Error> {
+        while let Some(entry) = items.tensor()? {
+            if entry.name().after(prefix).is_some_and(|name| name.is(&tensor.name)) {
+                return Ok(Some(entry));
             }
         }
-        Error::Plan { what: "all tensors" }
+        Ok(None)
     }
 }

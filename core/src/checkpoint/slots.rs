@@ -149,7 +149,7 @@ impl<'a> Slots<'a> {
         let usable = self.block.len() / unit * unit.get();
         let (block, _) = self.block.split_at_mut_checked(usable).unwrap_or_default();
         let (mut crc, mut at, mut filled) = (Crc::START, self.record, 0);
-        writing.put(&mut |mut piece| {
+        writing.put(&mut |mut piece: &[u8]| {
             crc = crc.update(piece);
             while !piece.is_empty() {
                 let room = block.get_mut(filled..).unwrap_or_default();

@@ -1,10 +1,8 @@
 //! Writing a checkpoint, a piece at a time. The header is formatted by one function: to be measured, to be summed up,
 //! and to be kept.
 
-use core::fmt::{self, Write};
-
 use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
-use crate::decimal::{Hex, Number};
+use crate::decimal::{Hex, Number, Sink, Written};
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::Plan;
 
@@ -15,77 +13,102 @@ const PIECE: usize = 256;
 /// What stands in the checksum's place while the checksum is computed: 0, as it is formatted.
 pub(super) const NO_CHECKSUM: &str = "00000000";
 
-/// Where a checkpoint's bytes go, a piece at a time.
-pub(super) type Put<'a> = &'a mut dyn FnMut(&[u8]) -> Result<(), Error>;
+/// Where a checkpoint's bytes go, a piece at a time. A trait of its own, as [`crate::parallel`]'s tasks have.
+pub(super) trait Put {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Error>;
+}
 
-/// Passes on what is formatted, and keeps the error that stops it.
-struct Pieces<'a, 'b> {
-    put: &'a mut Put<'b>,
+impl<F: FnMut(&[u8]) -> Result<(), Error>> Put for F {
+    fn put(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self(bytes)
+    }
+}
+
+/// Passes on what is formatted, counts it, and keeps the error that stops it.
+struct Pieces<'a> {
+    put: &'a mut dyn Put,
+    count: usize,
     stopped: Result<(), Error>,
 }
 
-impl Write for Pieces<'_, '_> {
+impl Sink for Pieces<'_> {
     #[inline(never)]
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.stopped = (self.put)(text.as_bytes());
-        self.stopped.map_err(|_| fmt::Error)
+    fn put(&mut self, text: &[u8]) -> Option<()> {
+        self.count = self.count.saturating_add(text.len());
+        self.stopped = self.put.put(text);
+        self.stopped.ok()
     }
 }
 
 /// Text as it stands in a JSON string.
-fn escape(out: &mut dyn Write, text: &str) -> fmt::Result {
-    text.chars().try_for_each(|c| match c {
-        '"' | '\\' => out.write_char('\\').and_then(|()| out.write_char(c)),
-        '\0'..='\x1f' => write!(out, "\\u{}", Hex(u32::from(c), 4)),
-        _ => out.write_char(c),
-    })
+struct Escaped<'a>(&'a str);
+
+impl Written for Escaped<'_> {
+    fn write(&self, out: &mut dyn Sink) -> Option<()> {
+        self.0.bytes().try_for_each(|byte| match byte {
+            b'"' | b'\\' => out.put(&[b'\\', byte]),
+            b'\0'..=b'\x1f' => {
+                out.put(b"\\u")?;
+                Hex(u32::from(byte), 4).write(out)
+            }
+            _ => out.put(&[byte]),
+        })
+    }
+}
+
+/// A member of the metadata, after those before it.
+fn pair(out: &mut dyn Sink, key: &str, value: &dyn Written) -> Option<()> {
+    out.put(b",\"")?;
+    Escaped(key).write(out)?;
+    out.put(b"\":\"")?;
+    value.write(out)?;
+    out.put(b"\"")
 }
 
 fn header(
-    out: &mut dyn Write,
+    out: &mut dyn Sink,
     checksum: u32,
     plan: &Plan,
     optimizer: bool,
     progress: Progress,
     pairs: &[(&str, &str)],
-) -> fmt::Result {
-    out.write_str(OPENING)?;
-    write!(out, "{}\"", Hex(checksum, 8))?;
-    let mut pair = |key: &str, value: &dyn fmt::Display| {
-        for text in [",\"", key, "\":\""] {
-            out.write_str(text)?;
-        }
-        write!(out, "{value}\"")
-    };
-    pair(metadata::STEP, &Number(progress.step))?;
-    pair(metadata::SEED, &Number(progress.seed))?;
-    metadata::model(&plan.config, &mut pair)?;
-    metadata::training(&plan.config, &mut pair)?;
-    for (key, value) in pairs {
-        out.write_str(",\"")?;
-        escape(out, key)?;
-        out.write_str("\":\"")?;
-        escape(out, value)?;
-        out.write_char('"')?;
+) -> Option<()> {
+    out.put(OPENING.as_bytes())?;
+    Hex(checksum, 8).write(out)?;
+    out.put(b"\"")?;
+    pair(out, metadata::STEP, &Number(progress.step))?;
+    pair(out, metadata::SEED, &Number(progress.seed))?;
+    for (key, value) in metadata::all(&plan.config) {
+        pair(out, key, &value)?;
     }
-    out.write_char('}')?;
+    for (key, value) in pairs {
+        pair(out, key, &Escaped(value))?;
+    }
+    out.put(b"}")?;
     let mut begin = 0_usize;
     for (part, prefix) in prefixes(plan, optimizer).iter().enumerate() {
         for tensor in plan.tensors().filter(|tensor| has_part(part, tensor)) {
             let end = begin.saturating_add(tensor.len().saturating_mul(4));
-            let [rows, columns, from, to] =
-                [tensor.shape[0], tensor.shape[1], begin, end].map(|number| Number(number as u64));
-            out.write_str(",\"")?;
-            out.write_str(prefix)?;
-            write!(out, "{}\":{{\"dtype\":\"F32\",\"shape\":[{rows}", tensor.name)?;
-            if tensor.rank > 1 {
-                write!(out, ",{columns}")?;
+            out.put(b",\"")?;
+            out.put(prefix.as_bytes())?;
+            tensor.name.write(out)?;
+            let mut before: &[u8] = b"\":{\"dtype\":\"F32\",\"shape\":[";
+            for size in tensor.shape.iter().take(tensor.rank) {
+                out.put(before)?;
+                Number(*size as u64).write(out)?;
+                before = b",";
             }
-            write!(out, "],\"data_offsets\":[{from},{to}]}}")?;
+            before = b"],\"data_offsets\":[";
+            for place in [begin, end] {
+                out.put(before)?;
+                Number(place as u64).write(out)?;
+                before = b",";
+            }
+            out.put(b"]}")?;
             begin = end;
         }
     }
-    out.write_char('}')
+    out.put(b"}")
 }
 
 /// The bytes of a checkpoint's parts.
@@ -102,16 +125,11 @@ fn sizes(plan: &Plan, optimizer: bool, pairs: &[(&str, &str)]) -> Result<Sizes, 
         }
     }
     let too_large = Error::TooLarge { what: "checkpoint header" };
-    let mut header_len = 0_usize;
-    let mut count: Put = &mut |piece| {
-        header_len = header_len.checked_add(piece.len()).ok_or(too_large)?;
-        Ok(())
-    };
-    let mut pieces = Pieces { put: &mut count, stopped: Ok(()) };
+    let mut pieces = Pieces { put: &mut |_: &[u8]| Ok(()), count: 0, stopped: Ok(()) };
     // The longest there are, so that one buffer serves the whole of a training run.
     let progress = Progress { step: u64::MAX, seed: u64::MAX };
-    header(&mut pieces, 0, plan, optimizer, progress, pairs).map_err(|_| too_large)?;
-    let header = header_len.checked_next_multiple_of(8).ok_or(too_large)?;
+    header(&mut pieces, 0, plan, optimizer, progress, pairs).ok_or(too_large)?;
+    let header = pieces.count.checked_next_multiple_of(8).ok_or(too_large)?;
     let names = prefixes(plan, optimizer).len().saturating_mul(plan.tensors().count());
     let comparisons = names.max(pairs.len()) as u64;
     if header > LONGEST_HEADER || comparisons.saturating_mul(header as u64) > MOST_COMPARISONS {
@@ -165,30 +183,26 @@ impl<'a> Writing<'a> {
     ///
     /// # Errors
     /// Those of `put`.
-    pub fn put(&self, put: Put) -> Result<(), Error> {
+    pub fn put(&self, put: &mut dyn Put) -> Result<(), Error> {
         let mut crc = super::Crc::START;
-        self.pass(0, &mut |piece| {
+        self.pass(0, &mut |piece: &[u8]| {
             crc = crc.update(piece);
             Ok(())
         })?;
         self.pass(crc.finish(), put)
     }
 
-    fn pass(&self, checksum: u32, put: Put) -> Result<(), Error> {
+    fn pass(&self, checksum: u32, put: &mut dyn Put) -> Result<(), Error> {
         let Writing { plan, contents, sizes } = self;
-        put(&(sizes.header as u64).to_le_bytes())?;
-        let mut left = sizes.header;
-        let mut counted: Put = &mut |piece| {
-            left = left.saturating_sub(piece.len());
-            put(piece)
-        };
-        let mut pieces = Pieces { put: &mut counted, stopped: Ok(()) };
+        put.put(&(sizes.header as u64).to_le_bytes())?;
+        let mut pieces = Pieces { put: &mut *put, count: 0, stopped: Ok(()) };
         let (optimizer, progress) = (contents.optimizer.is_some(), contents.progress);
         let formatted = header(&mut pieces, checksum, plan, optimizer, progress, contents.metadata);
-        pieces.stopped?;
-        formatted.map_err(|_| Error::TooLarge { what: "checkpoint header" })?;
-        for _ in 0..left {
-            put(b" ")?;
+        let Pieces { count, stopped, .. } = pieces;
+        stopped?;
+        formatted.ok_or(Error::TooLarge { what: "checkpoint header" })?;
+        for _ in count..sizes.header {
+            put.put(b" ")?;
         }
         let values = plan.tensors().map(|tensor| {
             let all = if tensor.frozen { contents.frozen } else { contents.parameters };
@@ -200,7 +214,7 @@ impl<'a> Writing<'a> {
                 for (place, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
                     *place = number.to_le_bytes();
                 }
-                put(bytes.get(..numbers.len() * 4).unwrap_or_default())?;
+                put.put(bytes.get(..numbers.len() * 4).unwrap_or_default())?;
             }
         }
         Ok(())
@@ -218,7 +232,7 @@ pub fn write(bytes: &mut [u8], plan: &Plan, contents: &Contents) -> Result<usize
     let total = writing.size();
     let short = CheckpointError::Buffer { given: bytes.len(), wanted: total };
     let mut rest = bytes.get_mut(..total).ok_or(short)?;
-    writing.put(&mut |piece| {
+    writing.put(&mut |piece: &[u8]| {
         let target = rest.split_off_mut(..piece.len()).ok_or(short)?;
         target.iter_mut().zip(piece).for_each(|(place, byte)| *place = *byte);
         Ok(())

@@ -1,10 +1,10 @@
 //! The parameter tensors by name, shape and offset: Hugging Face GPT-2's.
 
-use core::fmt::{self, Write};
+use core::fmt;
 
 use super::{Checked, Frozen, Plan, checked};
 use crate::config::Config;
-use crate::decimal::Number;
+use crate::decimal::{Number, Sink, Written};
 
 /// One parameter tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,15 @@ impl Tensor {
     /// The elements of a row; a vector is one.
     pub(crate) const fn row_len(&self) -> usize {
         if self.rank == 1 { self.shape[0] } else { self.shape[1] }
+    }
+
+    /// Whether it is a factor of a product, as the token embedding is where the head is tied.
+    pub(crate) fn is_weight(&self, tied: bool) -> bool {
+        match self.name.kind {
+            Kind::TokenEmbedding => tied,
+            Kind::PositionEmbedding => false,
+            _ => self.rank == 2,
+        }
     }
 
     /// Never: a validated configuration has no empty tensor.
@@ -209,8 +218,8 @@ impl TensorName {
 
     /// Whether `name` is this tensor's, e.g. `h.0.attn.c_attn.weight`.
     pub fn is(&self, name: &str) -> bool {
-        let mut rest = Rest(name);
-        write!(rest, "{self}").is_ok() && rest.0.is_empty()
+        let mut rest = Rest(name.as_bytes());
+        self.write(&mut rest).is_some() && rest.0.is_empty()
     }
 
     /// Whether the tensor is the last product of a residual branch, whose initial values GPT-2 scales down.
@@ -225,21 +234,29 @@ impl TensorName {
 }
 
 /// What is left of a text after what was written, which must be how it begins.
-struct Rest<'a>(&'a str);
+struct Rest<'a>(&'a [u8]);
 
-impl fmt::Write for Rest<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0 = self.0.strip_prefix(text).ok_or(fmt::Error)?;
-        Ok(())
+impl Sink for Rest<'_> {
+    fn put(&mut self, text: &[u8]) -> Option<()> {
+        self.0 = self.0.strip_prefix(text)?;
+        Some(())
+    }
+}
+
+impl Written for TensorName {
+    fn write(&self, out: &mut dyn Sink) -> Option<()> {
+        if self.is_in_block() {
+            out.put(b"h.")?;
+            Number(self.layer as u64).write(out)?;
+            out.put(b".")?;
+        }
+        out.put(self.kind.name().as_bytes())
     }
 }
 
 impl fmt::Display for TensorName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.is_in_block() {
-            write!(f, "h.{}.", Number(self.layer as u64))?;
-        }
-        f.write_str(self.kind.name())
+        self.write(f).ok_or(fmt::Error)
     }
 }
 

@@ -1,9 +1,11 @@
 //! The product in register tiles of [`WideVector::TILE_ROWS`] by one or two panels of [`COLUMNS`], over packed panels.
 //!
-//! The five loops of Goto & van de Geijn (2008), outermost first: blocks of columns (5), of the inner index
-//! (4), of rows (3), panels of columns (2), tiles of rows (1). B is packed into panels of sixteen columns, a
-//! block of which stays in the second-level cache; A is read where it lies when its rows are contiguous, and
-//! packed into tiles otherwise.
+//! The five loops of Goto & van de Geijn (2008), outermost first: blocks of the inner index, of rows, of columns,
+//! panels of columns, tiles of rows. B is packed into panels of sixteen columns, a block of which stays in the
+//! second-level cache; A is read where it lies when its rows are contiguous, and otherwise packed into tiles, once for
+//! all columns.
+
+use core::ops::Range;
 
 use super::{Causal, Matrix, Operand, Panels, Size, Start, row};
 use crate::simd::{LANES, WideVector, vectorized};
@@ -34,8 +36,14 @@ impl Machine {
 const BLOCK_K: usize = 512;
 /// The widest block of columns: a packed block of B (384 KiB) stays in the second-level cache.
 const BLOCK_N: usize = 192;
-/// The highest block of rows: a block of A (168 KiB at most) comes beside it. A multiple of every `TILE_ROWS`.
+/// Rows that go through all panels of a block together: their part of A (168 KiB at most) stays beside it. A multiple
+/// of every `TILE_ROWS`.
 const BLOCK_M: usize = 84;
+/// The highest block of rows of an A that is packed, for all columns: with its block of B (128 KiB then) in the
+/// second-level cache.
+const PACKED_M: usize = 384;
+/// The longest block of the inner index where A is packed.
+const PACKED_K: usize = 256;
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
 const ROWS_WORTH_PACKING: usize = 16;
 
@@ -64,7 +72,7 @@ pub(crate) const fn scratch_on(machine: Machine, m: usize, n: usize, k: usize) -
     }
     let k = min(k, BLOCK_K);
     let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), BLOCK_N) * k;
-    let a = min(m, BLOCK_M) * k;
+    let a = if k > INNER_WORTH_PACKING { min(m, PACKED_M) * min(k, PACKED_K) } else { 0 };
     // Panels begin with a cache line.
     a + b + 15
 }
@@ -159,6 +167,10 @@ fn tile_rows<V: WideVector>(rows: usize) -> usize {
     }
 }
 
+/// The three loops over blocks.
+///
+/// # Safety
+/// As for [`super::product`].
 #[inline(always)]
 #[allow(clippy::too_many_arguments)]
 unsafe fn blocks<V: WideVector>(
@@ -177,114 +189,173 @@ unsafe fn blocks<V: WideVector>(
         Operand::Packed(Panels { data, inner }) => (Matrix::new(data, COLUMNS), Some(inner * COLUMNS)),
     };
     let pack_b = packed_ahead.is_none() && (b.column_stride != 1 || m >= ROWS_WORTH_PACKING);
-    let from_panel = packed_ahead.unwrap_or(COLUMNS * b.column_stride);
+    let next_panel = packed_ahead.unwrap_or(COLUMNS * b.column_stride);
     let pack_a =
         a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS_WORTH_PACKING && k > INNER_WORTH_PACKING;
-    let few_rows = m <= V::TILE_ROWS;
-    let block_n = match (pack_b, few_rows) {
-        (true, false) => even(n, BLOCK_N, COLUMNS),
+    let block_n = match pack_b {
         // A panel is used once: from the first-level cache, before the next is packed.
-        (true, true) => V::TILE_PANELS * COLUMNS,
-        (false, _) => n,
+        true if m <= V::TILE_ROWS => V::TILE_PANELS * COLUMNS,
+        true => even(n, BLOCK_N, COLUMNS),
+        false => n,
     };
-    let block_k = even(k, BLOCK_K, 1);
-    let block_m = even(m, BLOCK_M, V::TILE_ROWS);
-    let bias = match start {
-        Start::Bias(bias) => Some(bias.as_ptr()),
-        Start::Zero | Start::Accumulate => None,
+    let (block_m, block_k) = match pack_a {
+        true => (even(m, PACKED_M, V::TILE_ROWS), even(k, PACKED_K, 1)),
+        false => (m, even(k, BLOCK_K, 1)),
     };
     let space = space.as_mut_ptr();
     let space_b = space.wrapping_add((space as usize).wrapping_neg() / 4 % 16);
     // SAFETY: all offsets below stay within what the caller vouches for: rows below `m`, columns below `n`,
-    // inner indices below `k`; the packed B takes at most `BLOCK_N * BLOCK_K` elements of the space (rounded
-    // up to panels), the packed A the rest.
+    // inner indices below `k`; the space holds a block of B, or one panel of it, and then a block of A
+    // ([`scratch_on`]).
     unsafe {
-        let mut j = 0;
+        let mut p = 0;
         loop {
-            let columns = min(block_n, n - j);
-            let panels = columns.div_ceil(COLUMNS);
-            let mut p = 0;
-            loop {
-                let inner = min(block_k, k - p);
-                let space_a =
-                    space_b.wrapping_add(if pack_b { panels * COLUMNS * inner } else { COLUMNS * inner });
-                let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j / COLUMNS * from_panel);
-                if pack_b {
-                    pack_panels::<V>(space_b, b_block, b, inner, columns);
-                } else if !columns.is_multiple_of(COLUMNS) && packed_ahead.is_none() {
-                    let whole = columns / COLUMNS;
-                    let from = b_block.wrapping_add(whole * from_panel);
-                    pack_panel::<V>(space_b, from, b, inner, columns % COLUMNS);
-                }
-                let mut i = 0;
-                while i < m {
-                    let rows = min(block_m, m - i);
-                    let a_block = a.data.as_ptr().wrapping_add(i * a.row_stride + p * a.column_stride);
-                    if pack_a {
-                        pack_rows::<V>(space_a, a_block, a, rows, inner);
+            let inner = min(block_k, k - p);
+            let packed_columns = if pack_b { min(block_n, n) } else { COLUMNS };
+            let space_a = space_b.wrapping_add(packed_columns.div_ceil(COLUMNS) * COLUMNS * inner);
+            let mut i = 0;
+            while i < m {
+                let rows = min(block_m, m - i);
+                let a_block = a.data.as_ptr().wrapping_add(i * a.row_stride + p * a.column_stride);
+                let block_a = if pack_a {
+                    pack_rows::<V>(space_a, a_block, a, rows, inner);
+                    BlockA::Packed(space_a)
+                } else {
+                    BlockA::Plain(a_block, a.row_stride, a.column_stride)
+                };
+                let mut j = 0;
+                loop {
+                    let columns = min(block_n, n - j);
+                    let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j / COLUMNS * next_panel);
+                    let mut block_b = BlockB { panels: b_block, row: b.row_stride, next_panel, copied: None };
+                    if pack_b {
+                        pack_panels::<V>(space_b, b_block, b, inner, columns);
+                        let next_panel = COLUMNS * inner;
+                        block_b = BlockB { panels: space_b, row: COLUMNS, next_panel, copied: None };
+                    } else if !columns.is_multiple_of(COLUMNS) && packed_ahead.is_none() {
+                        let from = b_block.wrapping_add(columns / COLUMNS * next_panel);
+                        pack_panel::<V>(space_b, from, b, inner, columns % COLUMNS);
+                        block_b.copied = Some(space_b);
                     }
-                    let mut panel = 0;
-                    while panel < panels {
-                        let column = panel * COLUMNS;
-                        let rest = columns - column;
-                        let (tile_b, b_row, b_panel) = if pack_b {
-                            (space_b.add(column * inner).cast_const(), COLUMNS, COLUMNS * inner)
-                        } else if rest < COLUMNS && packed_ahead.is_none() {
-                            (space_b.cast_const(), COLUMNS, 0)
-                        } else {
-                            (b_block.wrapping_add(panel * from_panel), b.row_stride, from_panel)
-                        };
-                        // Of a B that lies where it was, the last panel was copied elsewhere.
-                        let whole = if pack_b || packed_ahead.is_some() { 1 } else { COLUMNS };
-                        let tile_panels = if V::TILE_PANELS == 2 && rest >= COLUMNS + whole { 2 } else { 1 };
-                        let width = min(tile_panels * COLUMNS, rest);
-                        let first = match (p, start, bias) {
-                            (0, Start::Zero, _) => First::Zero,
-                            (0, Start::Bias(_), Some(bias)) => First::Bias(bias.add(j + column)),
-                            _ => First::C,
-                        };
-                        let mut row = 0;
-                        while row < rows {
-                            let tile_rows = tile_rows::<V>(rows - row);
-                            let (tile_a, a_row, a_column) = if pack_a {
-                                (space_a.add(row * inner).cast_const(), 1, tile_rows)
-                            } else {
-                                (a_block.wrapping_add(row * a.row_stride), a.row_stride, a.column_stride)
-                            };
-                            let rows_of_c = i + row..i + row + tile_rows;
-                            let wanted = causal.columns(rows_of_c.end, n) > j + column + COLUMNS;
-                            if let Some(steps) = causal.steps(rows_of_c, j + column, p..p + inner) {
-                                let tile = Tile {
-                                    k: steps.end - steps.start,
-                                    a: tile_a.wrapping_add(steps.start * a_column),
-                                    a_row,
-                                    a_column,
-                                    b: tile_b.wrapping_add(steps.start * b_row),
-                                    b_row,
-                                    b_panel,
-                                    c: c.add((i + row) * c_stride + j + column),
-                                    c_row: c_stride,
-                                    columns: if wanted { width } else { min(width, COLUMNS) },
-                                    first,
-                                };
-                                tile_of::<V>(tile_rows, tile);
-                            }
-                            row += tile_rows;
-                        }
-                        panel += tile_panels;
+                    let first = match (p, start) {
+                        (0, Start::Zero) => First::Zero,
+                        (0, Start::Bias(bias)) => First::Bias(bias.as_ptr().add(j)),
+                        _ => First::C,
+                    };
+                    let place = Place { row: i, column: j, inner: p..p + inner, all_columns: n, causal };
+                    let c = c.add(i * c_stride + j);
+                    tiles::<V>((rows, columns), (c, c_stride), first, block_a, block_b, place);
+                    j += columns;
+                    if j >= n {
+                        break;
                     }
-                    i += rows;
                 }
-                p += inner;
-                if p >= k {
-                    break;
-                }
+                i += rows;
             }
-            j += columns;
-            if j >= n {
+            p += inner;
+            if p >= k {
                 break;
             }
         }
+    }
+}
+
+/// A block of A: packed, or where it lies, with its strides.
+#[derive(Clone, Copy)]
+enum BlockA {
+    Packed(*const f32),
+    Plain(*const f32, usize, usize),
+}
+
+/// A block of B, in panels.
+#[derive(Clone, Copy)]
+struct BlockB {
+    panels: *const f32,
+    /// From one row of a panel to the next.
+    row: usize,
+    next_panel: usize,
+    /// The last panel of a B that lies where it was, and is not whole.
+    copied: Option<*const f32>,
+}
+
+/// Where a block stands in the whole product.
+#[derive(Clone)]
+struct Place {
+    row: usize,
+    column: usize,
+    inner: Range<usize>,
+    /// Of all of C.
+    all_columns: usize,
+    causal: Causal,
+}
+
+/// The two loops over tiles of a block, in passes of so few rows that what they read of A stays close.
+///
+/// # Safety
+/// A readable for `rows` and the place's inner indices, B for those and `columns`; C as in [`tile`].
+#[inline(always)]
+unsafe fn tiles<V: WideVector>(
+    (rows, columns): (usize, usize),
+    (c, c_row): (*mut f32, usize),
+    first: First,
+    a: BlockA,
+    b: BlockB,
+    place: Place,
+) {
+    let inner = place.inner.end - place.inner.start;
+    let mut low = 0;
+    while low < rows {
+        let high = min(low + BLOCK_M, rows);
+        let mut reached = high;
+        let mut column = 0;
+        while column < columns {
+            let rest = columns - column;
+            let (tile_b, b_row) = match b.copied {
+                Some(copied) if rest < COLUMNS => (copied, COLUMNS),
+                _ => (b.panels.wrapping_add(column / COLUMNS * b.next_panel), b.row),
+            };
+            // A panel that was copied does not lie behind the one before.
+            let second = if b.copied.is_some() { COLUMNS } else { 1 };
+            let panels = if V::TILE_PANELS == 2 && rest >= COLUMNS + second { 2 } else { 1 };
+            let width = min(panels * COLUMNS, rest);
+            let first = match first {
+                First::Bias(bias) => First::Bias(bias.wrapping_add(column)),
+                other => other,
+            };
+            let mut row = low;
+            // As [`pack_rows`] has it: the last tiles share what is left of all rows.
+            while row < high {
+                let tile_rows = tile_rows::<V>(rows - row);
+                let (tile_a, a_row, a_column) = match a {
+                    BlockA::Packed(a) => (a.wrapping_add(row * inner), 1, tile_rows),
+                    BlockA::Plain(a, a_row, a_column) => (a.wrapping_add(row * a_row), a_row, a_column),
+                };
+                let rows_of_c = place.row + row..place.row + row + tile_rows;
+                let column_of_c = place.column + column;
+                let wanted = place.causal.columns(rows_of_c.end, place.all_columns) > column_of_c + COLUMNS;
+                if let Some(steps) = place.causal.steps(rows_of_c, column_of_c, place.inner.clone()) {
+                    let tile = Tile {
+                        k: steps.end - steps.start,
+                        a: tile_a.wrapping_add(steps.start * a_column),
+                        a_row,
+                        a_column,
+                        b: tile_b.wrapping_add(steps.start * b_row),
+                        b_row,
+                        b_panel: b.next_panel,
+                        c: c.wrapping_add(row * c_row + column),
+                        c_row,
+                        columns: if wanted { width } else { min(width, COLUMNS) },
+                        first,
+                    };
+                    // SAFETY: see above.
+                    unsafe { tile_of::<V>(tile_rows, tile) };
+                }
+                row += tile_rows;
+            }
+            column += panels * COLUMNS;
+            reached = row;
+        }
+        low = reached;
     }
 }
 

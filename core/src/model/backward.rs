@@ -11,6 +11,7 @@ use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
 use crate::parallel::Units;
 use crate::rng::Stream;
+use crate::simd;
 
 /// The stages of backward, in their order. Nothing but the workspace and the gradients is carried from one to the
 /// next; the loss has left the logits' gradient where the logits were.
@@ -122,7 +123,7 @@ impl Pass<'_> {
         self.product(d_normed, Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head, workspace.workers);
         let x = workspace.residual.last();
         let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
-        workspace.d_residual.fill(0.0);
+        simd::clear(self.compute.simd, workspace.d_residual);
         let d_residual = Units::rows(workspace.d_residual, c);
         self.by_sequence(&mut [d_residual], rows * c, |range, [d_residual]| {
             let t = self.shape.length;

@@ -7,7 +7,7 @@ use core::ops::Range;
 use super::{Backward, Forward, Gradients, Loss, Part, Pass};
 use crate::config::Config;
 use crate::error::Error;
-use crate::layout::{Group, Plan, Workspace};
+use crate::layout::{Frozen, Group, Plan, Workspace};
 use crate::ops::cross_entropy;
 use crate::parallel::Units;
 
@@ -69,12 +69,27 @@ impl Plan {
     }
 
     /// The multiply-adds of a training pass over a full batch: R L (12 C^2 + 6 C F + 7 T C) + 3 R V C, as in
-    /// [`Plan::largest_stage`] and as if all tensors were trained, and what [`Plan::recomputed`] adds.
-    pub const fn multiply_adds(&self) -> usize {
-        let Config { vocab: v, context: t, width: c, hidden: f, layers, .. } = self.config;
+    /// [`Plan::largest_stage`], and what [`Plan::recomputed`] adds. Where tensors are frozen, less by R for each
+    /// element of a frozen weight of a product, and by R (4 C^2 + 5 T C) and 2 R C F for each half of a block that
+    /// backward does not reach.
+    pub fn multiply_adds(&self) -> usize {
+        let Config { vocab: v, context: t, width: c, hidden: f, layers, tied, .. } = self.config;
         let block =
             c.saturating_mul(12).saturating_add(f.saturating_mul(6)).saturating_add(t.saturating_mul(7));
-        let per_row = block.saturating_mul(layers).saturating_add(v.saturating_mul(3)).saturating_mul(c);
+        let attention = c.saturating_mul(4).saturating_add(t.saturating_mul(5));
+        let both = attention.saturating_add(f.saturating_mul(2));
+        let not_reached = match self.first_trained() {
+            Some(Group::Head) => both.saturating_mul(layers),
+            Some(Group::Mlp { layer }) => both.saturating_mul(layer).saturating_add(attention),
+            Some(Group::Attention { layer }) => both.saturating_mul(layer),
+            Some(Group::Embedding) | None => 0,
+        };
+        // No others can be.
+        let frozen =
+            self.tensors().take(Frozen::MOST).filter(|tensor| tensor.frozen && tensor.is_weight(tied));
+        let per_row = block.saturating_mul(layers).saturating_add(v.saturating_mul(3));
+        let per_row = per_row.saturating_sub(not_reached).saturating_mul(c);
+        let per_row = per_row.saturating_sub(frozen.map(|tensor| tensor.len()).sum());
         let pass = per_row.saturating_mul(t).saturating_mul(self.options.batch);
         pass.saturating_add(self.recomputed())
     }

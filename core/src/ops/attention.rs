@@ -324,7 +324,7 @@ pub(crate) fn backward_sequence(
 ) {
     let (width, head_width) = (attention.width, attention.head_width());
     let length = qkv.len().checked_div(3 * width).unwrap_or(0);
-    d_qkv.fill(0.0);
+    simd::clear(simd, d_qkv);
     for (h, stats) in rows(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);
@@ -397,7 +397,7 @@ vectorized! {
         for (i, ((weights, d_scores), [maximum, reciprocal])) in tile.zip(stats).enumerate() {
             let row = i * d_out.row_stride..i * d_out.row_stride + head_width;
             let (Some(d_out), Some(out)) = (d_out.data.get(row.clone()), out.data.get(row)) else { return };
-            let dot = V::splat(simd::sum([d_out, out], |[d_out, out]: [V; 2]| d_out.mul(out)));
+            let dot = V::splat(simd::dot::<V>(d_out, out));
             let last = first + i;
             let (maximum, reciprocal) = (V::splat(*maximum), V::splat(*reciprocal));
             let scale = V::splat(scale);

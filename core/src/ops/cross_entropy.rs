@@ -96,7 +96,7 @@ vectorized! {
             };
             let maximum = simd::maximum::<V>(logits);
             simd::update(logits, [], |_, x: V, []| exp(x.sub(V::splat(maximum))));
-            let sum = simd::sum([&*logits], |[e]: [V; 1]| e);
+            let sum = simd::total::<V>(logits);
             *out = loss(sum, maximum, logit);
             let factor = V::splat(1.0 / sum).mul(V::splat(share));
             simd::update(logits, [], |_, e: V, []| e.mul(factor));

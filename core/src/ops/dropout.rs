@@ -152,7 +152,7 @@ vectorized! {
     /// `y = x + dropout(y)` for one place: a residual sum.
     pub(crate) fn add_residual<V>(y: &mut [f32], x: &[f32], width: usize, mask: Option<Mask>) {
         let Some(mask) = mask else {
-            return simd::update(y, [x], |_, y, [x]: [V; 1]| x.add(y));
+            return simd::add::<V>(y, x);
         };
         for (i, (y, x)) in rows_mut(y, width).zip(rows(x, width)).enumerate() {
             let row = mask.row(i);

@@ -98,7 +98,7 @@ vectorized! {
             let index = usize::try_from(*token).ok().and_then(|token| token.checked_sub(vocabulary.start));
             let Some(first) = index.and_then(|index| index.checked_mul(width)) else { continue };
             if let Some(d_wte) = d_wte.get_mut(first..first.wrapping_add(width)) {
-                simd::update(d_wte, [d_x], |_, sum, [d_x]: [V; 1]| sum.add(d_x));
+                simd::add::<V>(d_wte, d_x);
             }
         }
     }
@@ -109,7 +109,7 @@ vectorized! {
     pub(crate) fn position_gradients<V>(d_wpe: &mut [f32], first: usize, d_x: &[f32], width: usize, length: usize) {
         for d_x in d_x.chunks(length.saturating_mul(width).max(1)) {
             for (d_wpe, d_x) in rows_mut(d_wpe, width).zip(rows(d_x, width).skip(first)) {
-                simd::update(d_wpe, [d_x], |_, sum, [d_x]: [V; 1]| sum.add(d_x));
+                simd::add::<V>(d_wpe, d_x);
             }
         }
     }

@@ -3,7 +3,7 @@
 use crate::config::Activation;
 use crate::error::{Error, exact_length};
 use crate::simd::math::{exp_of_negative, normal};
-use crate::simd::{self, InstructionSet, vectorized};
+use crate::simd::{self, InstructionSet, Loop, vectorized};
 
 /// sqrt(2 / pi).
 const TANH_SCALE: f32 = 0.797_884_6;
@@ -63,6 +63,7 @@ fn tanh_form<V: simd::Vector>(x: V) -> (V, V) {
 vectorized! {
     pub(crate) fn activate<V>(y: &mut [f32], x: &[f32], activation: Activation) {
         match activation {
+            Activation::Gelu if V::run(Loop::Gelu { y: &mut *y, x }) => {}
             Activation::Gelu => simd::map(y, [x], |_, [x]: [V; 1]| exact(x).0),
             Activation::GeluTanh => simd::map(y, [x], |_, [x]: [V; 1]| tanh_form(x).0),
         }
@@ -83,6 +84,7 @@ vectorized! {
     /// `gelu(x)`, which the weight gradient of the next product needs again.
     pub(crate) fn exchange<V>(x: &mut [f32], d_y: &mut [f32], activation: Activation) {
         match activation {
+            Activation::Gelu if V::run(Loop::GeluExchange { x: &mut *x, d_y: &mut *d_y }) => {}
             Activation::Gelu => simd::update_all([x, d_y], [], |_, [x, d_y]: [V; 2], []| {
                 let (y, slope) = exact(x);
                 [d_y.mul(slope), y]

@@ -4,7 +4,7 @@
 
 use super::{count_rows, optional_length, rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::simd::{self, InstructionSet, vectorized};
+use crate::simd::{self, InstructionSet, Loop, Reduction, Row, vectorized};
 
 /// Normalises R rows of C.
 ///
@@ -72,15 +72,17 @@ pub fn backward_parameters(
 
 vectorized! {
     /// Mean and reciprocal standard deviation of each row.
+    #[inline(never)]
     pub(crate) fn statistics<V>(mean: &mut [f32], rstd: &mut [f32], x: &[f32], width: usize, epsilon: f32) {
         let share = V::splat(1.0).div(V::splat(width as f32));
         for ((mean, rstd), x) in mean.iter_mut().zip(rstd).zip(rows(x, width)) {
-            let average = V::splat(simd::sum([x], |[x]: [V; 1]| x)).mul(share);
-            let variance = simd::sum([x], |[x]: [V; 1]| {
+            let average = V::splat(simd::total::<V>(x)).mul(share);
+            let squares = V::reduce(Reduction::Squares { x, centre: average.first() });
+            let squares = squares.unwrap_or_else(|| simd::sum([x], |[x]: [V; 1]| {
                 let centred = x.sub(average);
                 centred.mul(centred)
-            });
-            let variance = V::splat(variance).mul(share);
+            }));
+            let variance = V::splat(squares).mul(share);
             *mean = average.first();
             *rstd = V::splat(1.0).div(variance.add(V::splat(epsilon)).sqrt()).first();
         }
@@ -89,11 +91,16 @@ vectorized! {
 
 vectorized! {
     /// The normalised rows, from known statistics; backward makes them again with this.
+    #[inline(never)]
     pub(crate) fn apply<V>(
         y: &mut [f32], x: &[f32], mean: &[f32], rstd: &[f32], weight: &[f32], bias: &[f32],
     ) {
         let width = weight.len();
         for (((y, x), mean), rstd) in rows_mut(y, width).zip(rows(x, width)).zip(mean).zip(rstd) {
+            let row = Row { mean: *mean, rstd: *rstd };
+            if V::run(Loop::Norm { y: &mut *y, x, weight, bias, row }) {
+                continue;
+            }
             let (mean, rstd) = (V::splat(*mean), V::splat(*rstd));
             if bias.is_empty() {
                 simd::map(y, [x, weight], |_, [x, weight]: [V; 2]| x.sub(mean).mul(rstd).mul(weight));
@@ -107,6 +114,7 @@ vectorized! {
 }
 
 vectorized! {
+    #[inline(never)]
     pub(crate) fn backward_input<V>(
         d_x: &mut [f32], d_y: &[f32], x: &[f32], mean: &[f32], rstd: &[f32], weight: &[f32],
     ) {
@@ -114,12 +122,18 @@ vectorized! {
         let share = V::splat(1.0).div(V::splat(width as f32));
         let d_y = rows(d_y, width);
         for ((((d_x, d_y), x), mean), rstd) in rows_mut(d_x, width).zip(d_y).zip(rows(x, width)).zip(mean).zip(rstd) {
+            let row = Row { mean: *mean, rstd: *rstd };
             let (mean, rstd) = (V::splat(*mean), V::splat(*rstd));
-            let d_mean = V::splat(simd::sum([d_y, weight], |[d_y, weight]: [V; 2]| d_y.mul(weight))).mul(share);
-            let d_scale = V::splat(simd::sum([d_y, weight, x], |[d_y, weight, x]: [V; 3]| {
+            let d_mean = V::splat(simd::dot::<V>(d_y, weight)).mul(share);
+            let d_scale = V::reduce(Reduction::NormDot { d_y, weight, x, row });
+            let d_scale = d_scale.unwrap_or_else(|| simd::sum([d_y, weight, x], |[d_y, weight, x]: [V; 3]| {
                 d_y.mul(weight).mul(x.sub(mean).mul(rstd))
-            }))
-            .mul(share);
+            }));
+            let d_scale = V::splat(d_scale).mul(share);
+            let means = [d_mean.first(), d_scale.first()];
+            if V::run(Loop::NormInput { d_x: &mut *d_x, d_y, weight, x, row, means }) {
+                continue;
+            }
             simd::update(d_x, [d_y, weight, x], |_, d_x, [d_y, weight, x]: [V; 3]| {
                 let normed = x.sub(mean).mul(rstd);
                 d_x.add(d_y.mul(weight).sub(d_mean).sub(normed.mul(d_scale)).mul(rstd))
@@ -130,6 +144,7 @@ vectorized! {
 
 vectorized! {
     /// The gradients of columns `column..column + d_weight.len()` of `width`.
+    #[inline(never)]
     pub(crate) fn parameter_gradients<V>(
         d_weight: &mut [f32],
         d_bias: &mut [f32],
@@ -140,10 +155,12 @@ vectorized! {
         mean: &[f32],
         rstd: &[f32],
     ) {
-        simd::add_columns(d_weight, column, width, [d_y, x], |row, [d_y, x]: [V; 2]| {
-            let of_row = |values: &[f32]| V::splat(values.get(row).copied().unwrap_or_default());
-            d_y.mul(x.sub(of_row(mean)).mul(of_row(rstd)))
-        });
+        if !V::run(Loop::NormWeight { d_weight: &mut *d_weight, column, width, d_y, x, mean, rstd }) {
+            simd::add_columns(d_weight, column, width, [d_y, x], |row, [d_y, x]: [V; 2]| {
+                let of_row = |values: &[f32]| V::splat(values.get(row).copied().unwrap_or_default());
+                d_y.mul(x.sub(of_row(mean)).mul(of_row(rstd)))
+            });
+        }
         simd::add_columns(d_bias, column, width, [d_y], |_, [d_y]: [V; 1]| d_y);
     }
 }

@@ -59,12 +59,7 @@ pub(crate) fn exponentials<V: Vector>(row: &mut [f32], scale: f32) -> (f32, f32)
         #[inline(always)]
         |_, x: V, []| exp(x.sub(V::splat(maximum))),
     );
-    let sum = simd::sum(
-        [&*row],
-        #[inline(always)]
-        |[e]: [V; 1]| e,
-    );
-    (maximum, 1.0 / sum)
+    (maximum, 1.0 / simd::total::<V>(row))
 }
 
 vectorized! {
@@ -79,7 +74,7 @@ vectorized! {
 vectorized! {
     fn gradient_rows<V>(d_x: &mut [f32], d_y: &[f32], y: &[f32], width: usize) {
         for ((d_x, d_y), y) in rows_mut(d_x, width).zip(rows(d_y, width)).zip(rows(y, width)) {
-            let dot = V::splat(simd::sum([d_y, y], |[d_y, y]: [V; 2]| d_y.mul(y)));
+            let dot = V::splat(simd::dot::<V>(d_y, y));
             simd::map(d_x, [d_y, y], |_, [d_y, y]: [V; 2]| y.mul(d_y.sub(dot)));
         }
     }

@@ -6,7 +6,21 @@
 use super::{Portable, Vector};
 
 /// Adding and subtracting 1.5 * 2^23 rounds to an integer, whose low bits then stand in the mantissa.
-const ROUND: f32 = 12_582_912.0;
+pub(super) const ROUND: f32 = 12_582_912.0;
+
+/// What ln 2 is the sum of. The first has so few digits that an n times it is exact.
+pub(super) const LN_2: [f32; 2] = [0.693_359_4, -2.121_944_4e-4];
+/// (e^r - 1 - r) / r^2 near zero, the lowest coefficient first: fitted for the least relative error of e^r (3.2e-9).
+pub(super) const EXP: [f32; 5] = [0.499_999_94, 0.166_665_21, 0.041_668_266, 0.008_368_678, 0.001_382_076];
+/// p of [`normal`] at t = 1/2 + s, the lowest coefficient first.
+pub(super) const NORMAL: [f32; 7] =
+    [0.252_324_04, 0.229_444_97, 0.130_288_96, 0.014_066_929, -0.037_161_24, -0.011_538_892, 0.015_933_309];
+/// k of [`normal`].
+pub(super) const NORMAL_SCALE: f32 = 3.0;
+/// The least argument of [`normal`] whose tail counts.
+pub(super) const NORMAL_LEAST: f32 = -13.27;
+/// 1 / sqrt(2 pi).
+pub(super) const DENSITY: f32 = 0.398_942_3;
 
 /// Horner's scheme, the highest coefficient first.
 #[inline(always)]
@@ -20,19 +34,17 @@ fn polynomial<V: Vector, const N: usize>(x: V, highest: f32, coefficients: [f32;
 
 /// e^x as a factor in [0.7, 1.5] and an n with e^x = factor 2^n, which comes as the low bits of n + `bias`.
 ///
-/// n = round(x / ln 2), then e^(x - n ln 2) by a polynomial that was fitted for the least relative error (3.2e-9).
-/// Estrin's scheme: half as long a chain as Horner's.
+/// n = round(x / ln 2), then e^(x - n ln 2) by a polynomial. Estrin's scheme: half as long a chain as Horner's.
 #[inline(always)]
 fn exp_parts<V: Vector>(x: V, bias: f32) -> (V, V::Bits) {
     let round = V::splat(ROUND + bias);
     let shifted = x.mul(V::splat(core::f32::consts::LOG2_E)).add(round);
     let n = shifted.sub(round);
-    // 0.693359375 has so few digits that n times it is exact.
-    let r = x.sub(n.mul(V::splat(0.693_359_4))).sub(n.mul(V::splat(-2.121_944_4e-4)));
+    let r = x.sub(n.mul(V::splat(LN_2[0]))).sub(n.mul(V::splat(LN_2[1])));
     let square = r.mul(r);
-    let low = r.mul(V::splat(0.166_665_21)).add(V::splat(0.499_999_94));
-    let high = r.mul(V::splat(0.008_368_678)).add(V::splat(0.041_668_266));
-    let high = square.mul(V::splat(0.001_382_076)).add(high);
+    let low = r.mul(V::splat(EXP[1])).add(V::splat(EXP[0]));
+    let high = r.mul(V::splat(EXP[3])).add(V::splat(EXP[2]));
+    let high = square.mul(V::splat(EXP[4])).add(high);
     let p = square.mul(high).add(low);
     (square.mul(p).add(r).add(V::splat(1.0)), shifted.to_bits())
 }
@@ -100,8 +112,8 @@ fn log_of_lanes<V: Vector>(x: V) -> V {
         ],
     );
     let square = z.mul(z);
-    let tail = z.mul(square).mul(p).add(n.mul(V::splat(-2.121_944_4e-4))).sub(square.mul(V::splat(0.5)));
-    let result = z.add(tail).add(n.mul(V::splat(0.693_359_4)));
+    let tail = z.mul(square).mul(p).add(n.mul(V::splat(LN_2[1]))).sub(square.mul(V::splat(0.5)));
+    let result = z.add(tail).add(n.mul(V::splat(LN_2[0])));
     // NaN and infinity stay what they are.
     let result = V::select(x.lt(V::splat(f32::INFINITY)), result, x);
     let below = V::select(x.lt(V::zero()), V::splat(f32::NAN), V::splat(f32::NEG_INFINITY));
@@ -121,22 +133,21 @@ pub(crate) fn normal<V: Vector>(x: V) -> (V, V) {
     let sign = V::splat_bits(0x8000_0000);
     // -|x|, down to where the exponential is zero.
     let below = V::from_bits(V::xor_bits(x.abs().to_bits(), sign));
-    let below = V::splat(-13.27).max(below);
+    let below = V::splat(NORMAL_LEAST).max(below);
     let bell = exp_of_negative(below.mul(below).mul(V::splat(-0.5)));
-    let t = V::splat(3.0).div(V::splat(3.0).sub(below));
+    let t = V::splat(NORMAL_SCALE).div(V::splat(NORMAL_SCALE).sub(below));
     let s = t.sub(V::splat(0.5));
     let square = s.mul(s);
-    let low = s.mul(V::splat(0.229_444_97)).add(V::splat(0.252_324_04));
-    let middle = s.mul(V::splat(0.014_066_929)).add(V::splat(0.130_288_96));
-    let high = s.mul(V::splat(-0.011_538_892)).add(V::splat(-0.037_161_24));
+    let low = s.mul(V::splat(NORMAL[1])).add(V::splat(NORMAL[0]));
+    let middle = s.mul(V::splat(NORMAL[3])).add(V::splat(NORMAL[2]));
+    let high = s.mul(V::splat(NORMAL[5])).add(V::splat(NORMAL[4]));
     let low = square.mul(middle).add(low);
-    let high = square.mul(V::splat(0.015_933_309)).add(high);
+    let high = square.mul(V::splat(NORMAL[6])).add(high);
     let p = square.mul(square).mul(high).add(low);
     let q = below.mul(t).mul(p).add(V::splat(0.5));
     let tail = bell.mul(q);
     let cumulative = V::select(x.lt(V::zero()), tail, one.sub(tail));
-    // 1 / sqrt(2 pi)
-    let scaled = below.mul(V::splat(-0.398_942_3)).mul(bell);
+    let scaled = below.mul(V::splat(-DENSITY)).mul(bell);
     (cumulative, V::from_bits(V::xor_bits(scaled.to_bits(), V::and_bits(x.to_bits(), sign))))
 }
 

@@ -12,6 +12,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod columns;
+mod loops;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
@@ -19,7 +20,7 @@ mod portable;
 /// What processors without vectors compute products with.
 #[cfg_attr(not(any(fused = "riscv", fused = "thumb")), path = "emulated.rs")]
 #[cfg_attr(fused = "riscv", path = "riscv.rs")]
-#[cfg_attr(fused = "thumb", path = "thumb.rs")]
+#[cfg_attr(fused = "thumb", path = "thumb/mod.rs")]
 pub(crate) mod scalar;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 pub(crate) use columns::add_columns;
+pub(crate) use loops::{AdamW, Loop, Reduction, Row};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
 pub(crate) use portable::Portable;
@@ -99,6 +101,18 @@ pub(crate) trait Vector: Copy {
     /// save time.
     #[inline(always)]
     fn stay_rolled() {}
+
+    /// Runs a loop of the instruction set's own; whether it has it.
+    #[inline(always)]
+    fn run(_: Loop<'_>) -> bool {
+        false
+    }
+
+    /// The sum by a loop of the instruction set's own, where it has it.
+    #[inline(always)]
+    fn reduce(_: Reduction<'_>) -> Option<f32> {
+        None
+    }
 
     fn to_bits(self) -> Self::Bits;
     fn from_bits(bits: Self::Bits) -> Self;
@@ -349,6 +363,45 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
     sum.total()
 }
 
+/// `x += y`, element by element.
+#[inline(always)]
+pub(crate) fn add<V: Vector>(x: &mut [f32], y: &[f32]) {
+    if !V::run(Loop::Add { x: &mut *x, y }) {
+        update(
+            x,
+            [y],
+            #[inline(always)]
+            |_, x: V, [y]| x.add(y),
+        );
+    }
+}
+
+/// The sum of all elements.
+#[inline(always)]
+pub(crate) fn total<V: Vector>(x: &[f32]) -> f32 {
+    if let Some(total) = V::reduce(Reduction::Sum { x }) {
+        return total;
+    }
+    sum(
+        [x],
+        #[inline(always)]
+        |[x]: [V; 1]| x,
+    )
+}
+
+/// The sum of the products of elements.
+#[inline(always)]
+pub(crate) fn dot<V: Vector>(x: &[f32], y: &[f32]) -> f32 {
+    if let Some(total) = V::reduce(Reduction::Dot { x, y }) {
+        return total;
+    }
+    sum(
+        [x, y],
+        #[inline(always)]
+        |[x, y]: [V; 2]| x.mul(y),
+    )
+}
+
 /// The greatest element; minus infinity for none. Which of two zeros it is, and whether it is NaN where one element
 /// is, depends on the vectors, and shows in no softmax: its exponentials are the same, or their sum is NaN.
 #[inline(always)]
@@ -533,3 +586,12 @@ macro_rules! vectorized {
     };
 }
 pub(crate) use vectorized;
+
+vectorized! {
+    /// `x = 0`.
+    pub(crate) fn clear<V>(x: &mut [f32]) {
+        if !V::run(Loop::Clear { x: &mut *x }) {
+            x.fill(0.0);
+        }
+    }
+}

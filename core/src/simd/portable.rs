@@ -1,8 +1,8 @@
 //! One lane in plain Rust, for processors without vector instructions, and the reference for the others.
 
-use core::mem::MaybeUninit;
+use core::hint::black_box;
 
-use super::{LANES, Vector, scalar};
+use super::{LANES, Loop, Reduction, Vector, scalar};
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -59,16 +59,9 @@ impl Vector for Portable {
     }
     #[inline(never)]
     fn no_sums() -> [Self; LANES] {
-        let mut sums = MaybeUninit::<[Self; LANES]>::uninit();
-        let first = sums.as_mut_ptr().cast::<f32>();
-        // SAFETY: writes each of the sixteen. Volatile, since compilers otherwise call `memset`, whose loop takes five
-        // times as long on small machines.
-        unsafe {
-            for i in 0..LANES {
-                first.add(i).write_volatile(0.0);
-            }
-            sums.assume_init()
-        }
+        // Compilers that know the value call `memset`, whose loop takes five times as long on small machines.
+        let zero = black_box(Self::zero());
+        core::array::from_fn(|_| zero)
     }
     #[inline(never)]
     fn total(partial: [Self; LANES]) -> f32 {
@@ -84,6 +77,14 @@ impl Vector for Portable {
     #[inline(always)]
     fn stay_rolled() {
         scalar::stay_rolled();
+    }
+    #[inline(always)]
+    fn run(one: Loop<'_>) -> bool {
+        scalar::run(one)
+    }
+    #[inline(always)]
+    fn reduce(one: Reduction<'_>) -> Option<f32> {
+        scalar::reduce(one)
     }
     #[inline(always)]
     fn to_bits(self) -> Self::Bits {

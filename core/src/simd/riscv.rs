@@ -3,6 +3,7 @@
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
+pub(crate) use super::loops::{reduce, run};
 pub(crate) use super::tile::pack;
 use super::tile::{Form, Kernel, Strip};
 

@@ -1,12 +1,13 @@
-//! The fused multiply-add, the square root and the tiles of Arm's Cortex-M with a floating-point unit.
+//! The fused multiply-add, the square root, the tiles and the loops of Arm's Cortex-M with a floating-point unit.
 //!
-//! Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time. Written
-//! outside of functions, because inline assembly has no class for single-precision registers on these targets.
+//! Written outside of functions, because inline assembly has no class for single-precision registers on these targets.
 
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
 use super::tile::{Form, Kernel, Pack, Strip};
+
+pub(crate) use loops::{reduce, run};
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
@@ -51,6 +52,8 @@ macro_rules! function {
 
 function!("jostle_mul_add", "vfma.f32 s2, s0, s1", "vmov.f32 s0, s2", "bx lr");
 function!("jostle_sqrt", "vsqrt.f32 s0, s0", "bx lr");
+
+mod loops;
 
 /// Keeps a compiler from unrolling the loop that it stands in.
 #[inline(always)]
@@ -159,7 +162,8 @@ macro_rules! step {
     };
 }
 
-/// A function. For each tile: sums from their starts, steps by four, by two and by one, sums to C. `r0` is the strip;
+/// A function. For each tile: sums from their starts, steps by four, by two and by one, sums to C. Sixteen sums in s0 to
+/// s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time. `r0` is the strip;
 /// `r1` goes through A; `r2`, `r3` and `r4` are the distances from row to row of the starts and of C, and to the next
 /// tile's B; `r9` counts steps, `lr` tiles; `r10` and `r11` go through the starts and C.
 macro_rules! strip {

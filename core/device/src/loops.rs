@@ -1,0 +1,183 @@
+//! Loops that processors have of their own against what the contract says of them, bit by bit.
+
+use jostle::ops::{gelu, layer_norm, softmax};
+use jostle::{Activation, Compute, InstructionSet, Optimizer};
+
+use super::products::Random;
+
+const SIMD: InstructionSet = InstructionSet::PORTABLE;
+/// Elements of a row: past two blocks of sixteen, and every rest.
+const WIDEST: usize = 37;
+const ROWS: usize = 2;
+
+type Rows = [f32; ROWS * WIDEST];
+
+fn random<const N: usize>(random: &mut Random) -> [f32; N] {
+    core::array::from_fn(|_| random.number())
+}
+
+/// A sum as the contract has it: sixteen partial sums and a tree.
+fn sum(terms: impl Iterator<Item = f32>) -> f32 {
+    let mut partial = [0.0_f32; 16];
+    for (i, term) in terms.enumerate() {
+        partial[i % 16] += term;
+    }
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            partial[i] += partial[i + half];
+        }
+    }
+    partial[0]
+}
+
+fn equal(a: &[f32], b: &[f32]) -> bool {
+    a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
+}
+
+/// How many lengths were compared, or what is wrong.
+pub fn compare() -> Result<usize, (&'static str, usize)> {
+    let mut numbers = Random(1181783497);
+    for width in 1..=WIDEST {
+        let same = |what, same: bool| if same { Ok(()) } else { Err((what, width)) };
+        same("AdamW", adamw(&mut numbers, width))?;
+        norm(&mut numbers, width).map_err(|what| (what, width))?;
+        same("a sum of products", products(&mut numbers, width))?;
+        same("GELU", activation(&mut numbers, width))?;
+    }
+    Ok(WIDEST)
+}
+
+fn adamw(numbers: &mut Random, n: usize) -> bool {
+    let [x, gradient, first, second]: [[f32; WIDEST]; 4] = core::array::from_fn(|_| random(numbers));
+    let (beta1, beta2, epsilon, decay) = (0.875_f32, 0.9375_f32, 1e-8, 0.5);
+    let optimizer = Optimizer::AdamW { beta1, beta2, epsilon, weight_decay: decay };
+    let (rate, factor) = (0.25, 0.7);
+    let (mut changed, mut state) = (x, [0.0; 2 * WIDEST]);
+    state[..n].copy_from_slice(&first[..n]);
+    state[n..2 * n].copy_from_slice(&second.map(f32::abs)[..n]);
+    let done = optimizer.update_tensor(
+        Compute::serial(),
+        &mut changed[..n],
+        &gradient[..n],
+        &mut state[..2 * n],
+        true,
+        0,
+        rate,
+        factor,
+    );
+    let step_size = (f64::from(rate) / (1.0 - f64::from(beta1))) as f32;
+    let scale = (1.0 / libm::sqrt(1.0 - f64::from(beta2))) as f32;
+    done.is_ok()
+        && equal(&changed[n..], &x[n..])
+        && (0..n).all(|i| {
+            let g = gradient[i] * factor;
+            let m = first[i] * beta1 + g * (1.0 - beta1);
+            let v = second[i].abs() * beta2 + g * g * (1.0 - beta2);
+            let change = m / (libm::sqrtf(v) * scale + epsilon) * step_size;
+            let x = x[i] * (1.0 - rate * decay) - change;
+            equal(&[changed[i], state[i], state[n + i]], &[x, m, v])
+        })
+}
+
+/// Forward and backward of rows of `n`, with a bias and without.
+fn norm(numbers: &mut Random, n: usize) -> Result<(), &'static str> {
+    const EPSILON: f32 = 1e-5;
+    let all = ROWS * n;
+    let [x, d_y, before]: [Rows; 3] = core::array::from_fn(|_| random(numbers));
+    let [weight, bias]: [[f32; WIDEST]; 2] = core::array::from_fn(|_| random(numbers));
+    let (weight, bias) = (&weight[..n], &bias[..n]);
+    let [mut y, mut unbiased, mut d_x] = [before; 3];
+    let ([mut mean, mut rstd], [mut d_weight, mut d_bias]) = ([[0.0; ROWS]; 2], [[1.5; WIDEST]; 2]);
+    let done =
+        layer_norm::forward(SIMD, &mut y[..all], &mut mean, &mut rstd, &x[..all], weight, bias, EPSILON)
+            .and(layer_norm::forward(
+                SIMD,
+                &mut unbiased[..all],
+                &mut mean,
+                &mut rstd,
+                &x[..all],
+                weight,
+                &[],
+                EPSILON,
+            ))
+            .and(layer_norm::backward(SIMD, &mut d_x[..all], &d_y[..all], &x[..all], &mean, &rstd, weight))
+            .and(layer_norm::backward_parameters(
+                SIMD,
+                &mut d_weight[..n],
+                &mut d_bias[..n],
+                &d_y[..all],
+                &x[..all],
+                &mean,
+                &rstd,
+            ));
+    let (mut wanted_weight, mut wanted_bias) = ([1.5; WIDEST], [1.5; WIDEST]);
+    let share = 1.0 / n as f32;
+    let [mut wanted_y, mut wanted_unbiased, mut wanted_d_x] = [before; 3];
+    for row in 0..ROWS {
+        let of_row = row * n..row * n + n;
+        let (x, d_y) = (&x[of_row.clone()], &d_y[of_row]);
+        let average = sum(x.iter().copied()) * share;
+        let variance = sum(x.iter().map(|x| (x - average) * (x - average))) * share;
+        let deviation = 1.0 / libm::sqrtf(variance + EPSILON);
+        if !equal(&[mean[row], rstd[row]], &[average, deviation]) {
+            return Err("a norm's statistics");
+        }
+        let normed = |i: usize| (x[i] - average) * deviation;
+        let d_mean = sum((0..n).map(|i| d_y[i] * weight[i])) * share;
+        let d_scale = sum((0..n).map(|i| d_y[i] * weight[i] * normed(i))) * share;
+        for i in 0..n {
+            let at = row * n + i;
+            wanted_unbiased[at] = normed(i) * weight[i];
+            wanted_y[at] = wanted_unbiased[at] + bias[i];
+            wanted_d_x[at] += (d_y[i] * weight[i] - d_mean - normed(i) * d_scale) * deviation;
+            wanted_weight[i] += d_y[i] * normed(i);
+            wanted_bias[i] += d_y[i];
+        }
+    }
+    let found = [
+        ("a norm", done.is_ok() && equal(&y, &wanted_y)),
+        ("a norm without bias", equal(&unbiased, &wanted_unbiased)),
+        ("a norm's gradient", equal(&d_x, &wanted_d_x)),
+        ("a norm's weight's gradient", equal(&d_weight, &wanted_weight)),
+        ("a norm's bias's gradient", equal(&d_bias, &wanted_bias)),
+    ];
+    found.iter().find(|(_, same)| !same).map_or(Ok(()), |(what, _)| Err(what))
+}
+
+fn products(numbers: &mut Random, n: usize) -> bool {
+    let [y, d_y, mut d_x]: [[f32; WIDEST]; 3] = core::array::from_fn(|_| random(numbers));
+    let done = softmax::backward(SIMD, &mut d_x[..n], &d_y[..n], &y[..n], n);
+    let dot = sum(y.iter().zip(&d_y).take(n).map(|(y, d_y)| d_y * y));
+    done.is_ok() && (0..n).all(|i| equal(&[d_x[i]], &[y[i] * (d_y[i] - dot)]))
+}
+
+fn activation(numbers: &mut Random, n: usize) -> bool {
+    let mut x: [f32; WIDEST] = random(numbers);
+    let special = [0.0, -0.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN, 13.27, -13.28, 1e-30];
+    for (x, special) in x.iter_mut().step_by(3).zip(special) {
+        *x = special;
+    }
+    let mut y = x;
+    let done = gelu::forward(SIMD, &mut y[..n], &x[..n], Activation::Gelu);
+    let same = |y: f32, x: f32| y.to_bits() == (x * cumulative(x)).to_bits() || y.is_nan() && x.is_nan();
+    done.is_ok() && (0..n).all(|i| same(y[i], x[i])) && equal(&y[n..], &x[n..])
+}
+
+/// The normal distribution's cumulative function, operation by operation.
+fn cumulative(x: f32) -> f32 {
+    let below = if x.abs() > 13.27 { -13.27 } else { -x.abs() };
+    let square = below * below * -0.5;
+    let shifted = square * core::f32::consts::LOG2_E + (12_582_912.0 + 127.0);
+    let n = shifted - (12_582_912.0 + 127.0);
+    let r = square - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let high = r * r * 0.001_382_076 + (r * 0.008_368_678 + 0.041_668_266);
+    let p = r * r * high + (r * 0.166_665_21 + 0.499_999_94);
+    let bell = (r * r * p + r + 1.0) * f32::from_bits(shifted.to_bits() << 23);
+    let t = 3.0 / (3.0 - below);
+    let s = t - 0.5;
+    let low = s * s * (s * 0.014_066_929 + 0.130_288_96) + (s * 0.229_444_97 + 0.252_324_04);
+    let high = s * s * 0.015_933_309 + (s * -0.011_538_892 - 0.037_161_24);
+    let p = s * s * (s * s) * high + low;
+    let tail = bell * (below * t * p + 0.5);
+    if x < 0.0 { tail } else { 1.0 - tail }
+}

@@ -1,0 +1,92 @@
+//! Loops over whole slices that an instruction set may have of its own, where compilers make them two to eight times as
+//! long. Each does what the operation says that asks for it, to the bit.
+
+/// Element by element, over slices of one length.
+#[allow(dead_code, reason = "Cortex-M has its own")]
+pub(crate) enum Loop<'a> {
+    /// `x += y`.
+    Add { x: &'a mut [f32], y: &'a [f32] },
+    /// `x = 0`.
+    Clear { x: &'a mut [f32] },
+    /// `y = gelu(x)`, the exact form.
+    Gelu { y: &'a mut [f32], x: &'a [f32] },
+    /// `x = d_y gelu'(x)` and `d_y = gelu(x)` at once.
+    GeluExchange { x: &'a mut [f32], d_y: &'a mut [f32] },
+    /// Parameters and first and second moments, in `changed`.
+    AdamW { changed: [&'a mut [f32]; 3], gradient: &'a [f32], numbers: &'a AdamW },
+    /// `y = normed(x) * weight + bias`.
+    Norm { y: &'a mut [f32], x: &'a [f32], weight: &'a [f32], bias: &'a [f32], row: Row },
+    /// `d_x += (d_y * weight - d_mean - normed(x) * d_scale) * rstd`.
+    NormInput {
+        d_x: &'a mut [f32],
+        d_y: &'a [f32],
+        weight: &'a [f32],
+        x: &'a [f32],
+        row: Row,
+        means: [f32; 2],
+    },
+    /// `d_weight += d_y * normed(x)`, row after row, of columns from `column` on and rows of `width`.
+    NormWeight {
+        d_weight: &'a mut [f32],
+        column: usize,
+        width: usize,
+        d_y: &'a [f32],
+        x: &'a [f32],
+        mean: &'a [f32],
+        rstd: &'a [f32],
+    },
+}
+
+/// A [`Sum`](super::Sum) over slices of one length.
+#[allow(dead_code, reason = "as above")]
+pub(crate) enum Reduction<'a> {
+    /// Of x.
+    Sum { x: &'a [f32] },
+    /// Of the squares of `x - centre`.
+    Squares { x: &'a [f32], centre: f32 },
+    /// Of `x * y`.
+    Dot { x: &'a [f32], y: &'a [f32] },
+    /// Of `d_y * weight * normed(x)`.
+    NormDot { d_y: &'a [f32], weight: &'a [f32], x: &'a [f32], row: Row },
+}
+
+/// What norms a row: `normed(x) = (x - mean) * rstd`.
+#[allow(dead_code, reason = "as above")]
+#[derive(Clone, Copy)]
+pub(crate) struct Row {
+    pub mean: f32,
+    pub rstd: f32,
+}
+
+/// AdamW's numbers for one tensor at one step. The order of the fields is part of the loops.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct AdamW {
+    /// What weight decay leaves.
+    pub keep: f32,
+    /// That of clipping.
+    pub factor: f32,
+    pub beta1: f32,
+    /// 1 - `beta1`.
+    pub fresh1: f32,
+    pub beta2: f32,
+    /// 1 - `beta2`.
+    pub fresh2: f32,
+    pub step_size: f32,
+    pub second_scale: f32,
+    pub epsilon: f32,
+}
+
+/// Runs a loop, where there is one.
+#[allow(dead_code, reason = "as above")]
+#[inline(always)]
+pub(crate) fn run(_: Loop<'_>) -> bool {
+    false
+}
+
+/// The sum, where there is a loop for it.
+#[allow(dead_code, reason = "as above")]
+#[inline(always)]
+pub(crate) fn reduce(_: Reduction<'_>) -> Option<f32> {
+    None
+}
