@@ -16,7 +16,6 @@ enum { STEPS = 3, GENERATED = 20, SEED = 1 };
 static const uint8_t text[] = {FORTY(0), FORTY(3), FORTY(7), FORTY(5)};
 
 static float parameters[MODEL_PARAMETERS_SIZE / sizeof(float)];
-static float gradients[MODEL_GRADIENTS_SIZE / sizeof(float)];
 #if MODEL_OPTIMIZER_SIZE
 static float optimizer[MODEL_OPTIMIZER_SIZE / sizeof(float)];
 #define OPTIMIZER optimizer
@@ -25,17 +24,21 @@ static float optimizer[MODEL_OPTIMIZER_SIZE / sizeof(float)];
 #endif
 static float workspace[MODEL_WORKSPACE_SIZE / sizeof(float)];
 static int32_t batch[MODEL_BATCH_SIZE / sizeof(int32_t)];
-static int32_t window[MODEL_WINDOW_SIZE / sizeof(int32_t)];
-static uint32_t order[MODEL_ORDER_SIZE / sizeof(uint32_t)];
-/* A generator works where a step does: between steps these two are free. */
-static float *const memory = MODEL_WORKSPACE_SIZE >= MODEL_GENERATION_SIZE ? workspace : gradients;
-enum { MEMORY = MODEL_WORKSPACE_SIZE >= MODEL_GENERATION_SIZE ? MODEL_WORKSPACE_SIZE : MODEL_GRADIENTS_SIZE };
-_Static_assert(MEMORY >= MODEL_GENERATION_SIZE, "a generator needs memory of its own");
+/* Between steps gradients and workspace are free: a generator is in the place of the one, and works in the other. */
+static union {
+    float gradients[MODEL_GRADIENTS_SIZE / sizeof(float)];
+    struct {
+        jostle_generator generator;
+        int32_t window[MODEL_WINDOW_SIZE / sizeof(int32_t)];
+        uint32_t order[MODEL_ORDER_SIZE / sizeof(uint32_t)];
+    } use;
+} between;
+_Static_assert(MODEL_WORKSPACE_SIZE >= MODEL_GENERATION_SIZE, "a generator needs memory of its own");
 
 static const jostle_buffers buffers = {
     .struct_size = sizeof buffers,
     .parameters = parameters, .parameters_size = MODEL_PARAMETERS_SIZE,
-    .gradients = gradients, .gradients_size = MODEL_GRADIENTS_SIZE,
+    .gradients = between.gradients, .gradients_size = MODEL_GRADIENTS_SIZE,
     .optimizer = OPTIMIZER, .optimizer_size = MODEL_OPTIMIZER_SIZE,
     .workspace = workspace, .workspace_size = MODEL_WORKSPACE_SIZE,
     .batch = batch, .batch_size = MODEL_BATCH_SIZE,
@@ -43,7 +46,6 @@ static const jostle_buffers buffers = {
 
 static jostle_plan plan;
 static jostle_trainer trainer;
-static jostle_generator generator;
 static jostle_error error;
 
 static void check(jostle_status status)
@@ -97,13 +99,15 @@ int main(void)
     check(jostle_trainer_evaluate(&trainer, text, sizeof text, JOSTLE_U8, &loss, &error));
     print_figure("stack", (uint32_t)board_stack_peak());
     check(jostle_sampling_init(&sampling, sizeof sampling));
-    check(jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, NULL, 0, memory, MEMORY,
-                                window, sizeof window, &error));
+    check(jostle_generator_init(&between.use.generator, &plan, NULL, parameters, sizeof parameters, NULL, 0,
+                                workspace, sizeof workspace, between.use.window, sizeof between.use.window,
+                                &error));
     int32_t token = 0;
     for (uint64_t i = 0; i < GENERATED; i++) {
         float *logits;
-        check(jostle_generator_feed(&generator, &token, sizeof token, &logits, &error));
-        check(jostle_generator_draw(&generator, &sampling, order, sizeof order, SEED, i, &token, &error));
+        check(jostle_generator_feed(&between.use.generator, &token, sizeof token, &logits, &error));
+        check(jostle_generator_draw(&between.use.generator, &sampling, between.use.order,
+                                    sizeof between.use.order, SEED, i, &token, &error));
     }
     print_figure("stack", (uint32_t)board_stack_peak());
     return 0;

@@ -17,6 +17,14 @@ pub const CONFIGURATIONS: [(&str, Sizes); 4] = [
     ("gpt2", [50257, 64, 12, 12, 768, 4]),
 ];
 
+const RECIPE: Recipe = Recipe {
+    optimizer: Optimizer::ADAMW,
+    schedule: Schedule::constant(1e-3),
+    clip: Some(1.0),
+    accumulate: 1,
+    seed: 1,
+};
+
 /// Everything a [`Trainer`] borrows.
 pub struct Session {
     /// The lengths of the buffers.
@@ -52,17 +60,10 @@ impl Session {
         simd: InstructionSet,
         parallel: &'a dyn Parallel,
     ) -> Result<(Trainer<'a>, &'a [i32]), Error> {
-        let recipe = Recipe {
-            optimizer: Optimizer::ADAMW,
-            schedule: Schedule::constant(1e-3),
-            clip: Some(1.0),
-            accumulate: 1,
-            seed: 1,
-        };
         let [parameters, gradients, optimizer, workspace] = &mut self.floats;
         let buffers =
             Buffers { parameters, frozen: &[], gradients, optimizer, workspace, batch: &mut self.batch };
-        let trainer = Trainer::new(&self.plan, &recipe, buffers, Compute { simd, parallel })?;
+        let trainer = Trainer::new(&self.plan, &RECIPE, buffers, Compute { simd, parallel })?;
         Ok((trainer, &self.text))
     }
 }

@@ -4,7 +4,7 @@
 use core::cell::Cell;
 
 use crate::error::{Error, exact_length};
-use crate::layout::{Block, Cut, Norm, Parameters, Plan};
+use crate::layout::{Cut, Half, Norm, Parameters, Plan};
 use crate::matmul::{Machine, Matrix, Operand, Size, Start, matmul_trusted};
 use crate::ops::attention::{self, Queries};
 use crate::ops::{self, dropout, embedding, gelu, layer_norm, linear};
@@ -28,7 +28,7 @@ const CHUNK: usize = chunk(Machine::HERE);
 /// tokens, as nanoGPT's does. Since positions are learned, each further token moves all others, and the
 /// window is computed anew.
 pub struct Generator<'a> {
-    plan: Plan,
+    plan: &'a Plan,
     simd: InstructionSet,
     parameters: Parameters<'a>,
     /// For each layer and position, its key and its value: `[L, context, 2C]`.
@@ -67,7 +67,7 @@ impl<'a> Generator<'a> {
     /// `parameters` and `frozen`: exactly [`Plan::parameters`] and [`Plan::frozen`] elements; `memory`: exactly [`Plan::generation`];
     /// `window`: exactly as many as the context.
     pub fn new(
-        plan: &Plan,
+        plan: &'a Plan,
         simd: InstructionSet,
         parameters: &'a [f32],
         frozen: &'a [f32],
@@ -97,7 +97,7 @@ impl<'a> Generator<'a> {
             scratch: memory,
         };
         let parameters = Parameters::new(parameters, frozen, plan);
-        Ok(Generator { plan: *plan, simd, parameters, cache, rows, window, filled: 0 })
+        Ok(Generator { plan, simd, parameters, cache, rows, window, filled: 0 })
     }
 
     /// Appends tokens to the text and returns the logits `[V]` of the next; the caller may change them.
@@ -105,7 +105,7 @@ impl<'a> Generator<'a> {
     /// Errors: [`Error::Token`] for one outside the vocabulary, [`Error::Zero`] for none; the text stays as it
     /// was.
     pub fn feed(&mut self, tokens: &[i32]) -> Result<&mut [f32], Error> {
-        let config = self.plan.config;
+        let config = &self.plan.config;
         embedding::check_tokens(tokens, config.vocab)?;
         if tokens.is_empty() {
             return Err(Error::Zero { what: "number of tokens" });
@@ -174,17 +174,27 @@ impl<'a> Generator<'a> {
         let (c, simd) = (config.width, self.simd);
         let x = first(self.rows.x, count * c);
         let tokens = self.window.get(start..start + count).unwrap_or_default();
-        let positions = self.parameters.position_embedding.get(start * c..).unwrap_or_default();
-        embedding::add_embeddings(simd, x, tokens, self.parameters.token_embedding, positions, c);
+        let (of_tokens, positions) = self.parameters.embeddings();
+        let positions = positions.get(start * c..).unwrap_or_default();
+        embedding::add_embeddings(simd, x, tokens, of_tokens, positions, c);
         let caches = ops::rows_mut(self.cache, config.context * 2 * c);
         for (layer, cache) in caches.enumerate() {
-            let block = self.parameters.block(&self.plan, layer);
-            block_rows(&self.plan, simd, &block, &mut self.rows, cache, start, count);
+            block_rows(
+                self.plan,
+                simd,
+                self.parameters.attention(layer),
+                self.parameters.mlp(layer),
+                &mut self.rows,
+                cache,
+                start,
+                count,
+            );
         }
+        let (last_norm, head) = self.parameters.head();
         let Rows { x, normed, mean, rstd, logits, scratch, .. } = &mut self.rows;
         let x = x.get((count - 1) * c..count * c).unwrap_or_default();
-        norm(&self.plan, simd, &self.parameters.final_norm, first(normed, c), mean, rstd, x, 1);
-        let head = Matrix::new(self.parameters.head, c).transposed();
+        norm(self.plan, simd, &last_norm, first(normed, c), mean, rstd, x, 1);
+        let head = Matrix::new(head, c).transposed();
         let size = Size { m: 1, n: config.vocab, k: c };
         matmul_trusted(
             simd,
@@ -216,10 +226,12 @@ fn norm(
 
 /// One block for positions `start..start + count`: the forward pass of `model`, with keys and values of
 /// earlier positions from the cache `[context, 2C]`.
+#[allow(clippy::too_many_arguments)]
 fn block_rows(
     plan: &Plan,
     simd: InstructionSet,
-    block: &Block<'_>,
+    of_attention: Half<'_>,
+    of_mlp: Half<'_>,
     rows: &mut Rows<'_>,
     cache: &mut [f32],
     start: usize,
@@ -237,8 +249,8 @@ fn block_rows(
     let hidden = first(rows.hidden, count * f);
     let active = first(rows.active, count * f);
 
-    norm(plan, simd, &block.ln_1, normed, rows.mean, rows.rstd, x, count);
-    linear::forward_trusted(simd, qkv, normed, block.c_attn.parts(), product(3 * c, c), scratch);
+    norm(plan, simd, &of_attention.norm, normed, rows.mean, rows.rstd, x, count);
+    linear::forward_trusted(simd, qkv, normed, of_attention.first.parts(), product(3 * c, c), scratch);
     let places = ops::rows_mut(cache, 2 * c).skip(start);
     for (place, qkv) in places.zip(ops::rows(qkv, 3 * c)) {
         for (place, value) in place.iter_mut().zip(qkv.iter().skip(c)) {
@@ -256,14 +268,14 @@ fn block_rows(
         let cached = (Operand::Plain(key), Operand::Plain(value));
         attention::attend(simd, out, first(rows.stats, 2 * count), queries, cached, None, scratch);
     }
-    let projection = &block.attention_projection;
+    let projection = &of_attention.second;
     linear::forward_trusted(simd, branch, attended, projection.parts(), product(c, c), scratch);
     dropout::add_residual(simd, branch, x, c, None);
 
-    norm(plan, simd, &block.ln_2, normed, rows.mean, rows.rstd, branch, count);
-    linear::forward_trusted(simd, hidden, normed, block.c_fc.parts(), product(f, c), scratch);
+    norm(plan, simd, &of_mlp.norm, normed, rows.mean, rows.rstd, branch, count);
+    linear::forward_trusted(simd, hidden, normed, of_mlp.first.parts(), product(f, c), scratch);
     gelu::activate(simd, active, hidden, config.activation);
-    let projection = &block.mlp_projection;
+    let projection = &of_mlp.second;
     linear::forward_trusted(simd, x, active, projection.parts(), product(c, f), scratch);
     dropout::add_residual(simd, x, branch, c, None);
 }

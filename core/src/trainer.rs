@@ -10,7 +10,7 @@ use core::ops::Range;
 use crate::data::Tokens;
 use crate::error::{Error, exact_length};
 use crate::layout::{Plan, Shape};
-use crate::model::{Gradients, Loss, Pass, Stage, Training};
+use crate::model::{Gradients, Loss, Part, Pass, Stage, Training};
 use crate::ops::rows_mut;
 use crate::optimizer::{Optimizer, clip_factor, gradient_norm, squares_of_rows};
 use crate::parallel::Compute;
@@ -95,8 +95,8 @@ pub struct Report {
 
 /// A model in training, on the caller's memory.
 pub struct Trainer<'a> {
-    plan: Plan,
-    recipe: Recipe,
+    plan: &'a Plan,
+    recipe: &'a Recipe,
     buffers: Buffers<'a>,
     compute: Compute<'a>,
     step: u64,
@@ -109,8 +109,8 @@ pub struct Trainer<'a> {
 impl<'a> Trainer<'a> {
     /// Begins at step 0 with the parameters that the buffer holds.
     pub fn new(
-        plan: &Plan,
-        recipe: &Recipe,
+        plan: &'a Plan,
+        recipe: &'a Recipe,
         buffers: Buffers<'a>,
         compute: Compute<'a>,
     ) -> Result<Trainer<'a>, Error> {
@@ -121,8 +121,7 @@ impl<'a> Trainer<'a> {
         exact_length("optimizer state", buffers.optimizer.len(), plan.optimizer)?;
         exact_length("workspace", buffers.workspace.len(), plan.workspace())?;
         exact_length("batch", buffers.batch.len(), plan.batch)?;
-        let (plan, recipe, pieces) = (*plan, *recipe, Pieces::default());
-        Ok(Trainer { plan, recipe, buffers, compute, step: 0, accumulated: 0, pieces })
+        Ok(Trainer { plan, recipe, buffers, compute, step: 0, accumulated: 0, pieces: Pieces::default() })
     }
 
     /// One step on random windows of a text: as many micro-batches as the recipe says, then the update.
@@ -196,29 +195,38 @@ impl<'a> Trainer<'a> {
         let pass = Pass { compute: *compute, plan, parameters: &[], frozen, tokens, shape, training };
         if !plan.options.fused {
             let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
-            let gradients = Some((&mut **gradients, mode));
-            return Pass { parameters, ..pass }.stages(stages, gradients, workspace, targets, counted);
+            return Pass { parameters, ..pass }.stages(stages, gradients, mode, workspace, targets, counted);
         }
         let rules = recipe.optimizer.rules(*step, recipe.schedule.rate(*step), 1.0);
         if stages.start == 0 {
             pieces.squares = 0.0;
         }
         let mut loss = Loss::default();
-        for (number, stage) in Stage::all(plan).enumerate().skip(stages.start).take(stages.len()) {
-            let one = number..number.saturating_add(1);
-            let found = Pass { parameters, ..pass }.stages(one, None, workspace, targets, counted)?;
-            loss = Loss { sum: loss.sum + found.sum, counted: found.counted };
-            // Parameters are free: gradients are made of activations alone.
-            pass.gradients_by_rows(stage, gradients, workspace, |tensor, place, gradient| {
-                pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
-                if !pieces.squares.is_finite() {
-                    *pieces = Pieces::default();
-                    let tensor = plan.tensors().position(|other| other.name == tensor.name).unwrap_or(0);
-                    return Err(Error::PartlyUpdated { tensor });
-                }
-                rules.update(*compute, plan, Some(tensor), parameters, gradient, optimizer, place);
-                Ok(())
-            })?;
+        for number in stages {
+            let Some(stage) = Stage::at(plan, number) else { break };
+            let Stage::Backward(stage) = stage else {
+                let (one, mode) = (number..number.saturating_add(1), Gradients::Overwrite);
+                let pass = Pass { parameters, ..pass };
+                let found = pass.stages(one, gradients, mode, workspace, targets, counted)?;
+                loss = Loss { sum: loss.sum + found.sum, counted: found.counted };
+                continue;
+            };
+            let mut next = Some(Part::first(plan, stage));
+            while let Some(part) = next {
+                Pass { parameters, ..pass }.backward_part(stage, &part, workspace)?;
+                // Parameters are free: gradients are made of activations alone.
+                pass.gradients_by_rows(stage, &part, gradients, workspace, |tensor, place, gradient| {
+                    pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
+                    if !pieces.squares.is_finite() {
+                        *pieces = Pieces::default();
+                        let tensor = plan.tensors().position(|other| other.name == tensor.name).unwrap_or(0);
+                        return Err(Error::PartlyUpdated { tensor });
+                    }
+                    rules.update(*compute, plan, Some(tensor), parameters, gradient, optimizer, place);
+                    Ok(())
+                })?;
+                next = part.next(plan);
+            }
         }
         Ok(loss)
     }
@@ -284,7 +292,7 @@ impl<'a> Trainer<'a> {
     pub fn evaluate<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Loss, Error> {
         let text = text.into();
         self.between_steps()?;
-        let Plan { config, options, .. } = self.plan;
+        let Plan { config, options, .. } = &self.plan;
         let Some(predicted) = text.len().checked_sub(1).filter(|n| *n > 0) else {
             return Err(Error::Data { given: text.len(), wanted: 2 });
         };
@@ -301,7 +309,7 @@ impl<'a> Trainer<'a> {
             text.window(first, tokens, targets)?;
             let pass = Pass {
                 compute: self.compute,
-                plan: &self.plan,
+                plan: self.plan,
                 parameters: self.buffers.parameters,
                 frozen: self.buffers.frozen,
                 tokens,
@@ -336,13 +344,13 @@ impl<'a> Trainer<'a> {
     }
 
     /// The plan that the buffers follow.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    pub fn plan(&self) -> &'a Plan {
+        self.plan
     }
 
     /// The recipe.
-    pub fn recipe(&self) -> &Recipe {
-        &self.recipe
+    pub fn recipe(&self) -> &'a Recipe {
+        self.recipe
     }
 
     /// The caller's memory.

@@ -261,7 +261,8 @@ fn scratch_is_enough_at_any_shape() {
         let mut session = Session::new(&config, &recipe(), batch, threads);
         session.initialize(case);
         let parallel = Threads(threads);
-        let mut trainer = session.trainer(&recipe(), InstructionSet::detect(), &parallel);
+        let recipe = recipe();
+        let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &parallel);
         trainer.step(&text[..]).unwrap();
         assert!(trainer.buffers().gradients.iter().all(|gradient| gradient.is_finite()), "{config:?}");
         trainer.evaluate(&text[..]).unwrap();
@@ -526,9 +527,9 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
         // One by one, then in lumps that cross chunks of positions and the end of the context.
         for lumps in [[1; 60].as_slice(), &[7, 1, 20, 1, 1, 3], &[35, 1, 1], &[34, 4, 1, 30], &[80]] {
             let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; config.context]);
-            let parameters = session.parameters.clone();
+            let (plan, parameters) = (session.plan, session.parameters.clone());
             let mut generator =
-                Generator::new(&session.plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();
+                Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();
             let mut fed = 0;
             for lump in lumps {
                 let found = bits(generator.feed(&tokens[fed..fed + lump]).unwrap());
@@ -539,8 +540,7 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
                 // As a host does that holds no Rust value.
                 let filled = generator.filled();
                 assert_eq!(filled, fed.min(config.context));
-                generator =
-                    Generator::new(&session.plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();
+                generator = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();
                 generator.resume(filled);
             }
         }

@@ -359,7 +359,8 @@ fn what_cannot_be_frozen_is_refused() {
     };
     assert_eq!(pass.forward(workspace), Err(error));
     let memory = jostle::Buffers { parameters, frozen, gradients, optimizer, workspace, batch };
-    let result = jostle::Trainer::new(plan, &recipe(Optimizer::ADAMW), memory, jostle::Compute::serial());
+    let recipe = recipe(Optimizer::ADAMW);
+    let result = jostle::Trainer::new(plan, &recipe, memory, jostle::Compute::serial());
     assert_eq!(result.err(), Some(error));
     let contents = Contents {
         parameters: &session.parameters,

@@ -203,14 +203,20 @@ fn recomputing_keeps_one_block() {
 }
 
 /// Gradients shrink from all parameters' to those of 128 rows of the widest weight, or of the largest tensor; on small
-/// machines to four rows, whichever tensor is the largest.
+/// machines to four rows, whichever tensor is the largest. Of the activated hidden width there are as many columns as
+/// there is room for rows of the weight after it.
 #[test]
 fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
     let sizes = |config, machine| {
         let plan = |fused| Plan::on(machine, &config, &Options { fused, ..Options::new(3) }).unwrap();
         let (whole, fused) = (plan(false), plan(true));
-        assert_eq!(Plan { gradients: whole.gradients, options: whole.options, ..fused }, whole);
-        assert_eq!(whole.bytes() - fused.bytes(), 4 * (whole.parameters - fused.gradients));
+        let columns = config.hidden.min(fused.gradients / config.width);
+        let scratch = fused.scratch + 3 * config.context * (config.hidden - columns);
+        assert_eq!(Plan { gradients: whole.gradients, options: whole.options, scratch, ..fused }, whole);
+        assert_eq!(
+            whole.bytes() - fused.bytes(),
+            4 * (whole.parameters - fused.gradients + whole.scratch - fused.scratch)
+        );
         assert!(fused.to_string().contains("\nfused ") && !whole.to_string().contains("fused"));
         fused.gradients
     };

@@ -155,8 +155,8 @@ impl Run {
 
     fn train(&mut self, step: u64) {
         let text: Vec<u8> = (0..40_u32).map(|i| ((i * i + i / 3) % 5) as u8).collect();
-        let (mut trainer, count) =
-            (self.session.trainer(&recipe(), InstructionSet::detect(), &Serial), step - self.step);
+        let (recipe, count) = (recipe(), step - self.step);
+        let mut trainer = self.session.trainer(&recipe, InstructionSet::detect(), &Serial);
         trainer.resume_at(self.step, 0);
         (0..count).for_each(|_| _ = trainer.step(&text[..]).unwrap());
         self.step = step;

@@ -196,6 +196,7 @@ pub(crate) unsafe fn input<'a, T>(what: &'static str, pointer: *const T) -> Resu
 }
 
 /// Where a result goes when the call has succeeded.
+#[derive(Clone, Copy)]
 pub(crate) struct Output<T>(*mut T);
 
 impl<T> Output<T> {
@@ -247,34 +248,62 @@ pub(crate) trait Handle {
     /// Tells an initialised handle of this kind from other memory.
     const MARK: u64;
 
-    fn opaque(&self) -> &[u64];
+    /// Where in the handle the opaque part begins.
+    const OPAQUE: usize;
 }
 
-/// The value that [`seal`] put into a handle.
+/// The mark, then the value: what the opaque part of a handle holds.
+#[repr(C)]
+struct Sealed<T> {
+    mark: u64,
+    value: T,
+}
+
+/// Where a handle's opaque part lies.
+fn sealed<H: Handle>(handle: *const H) -> *const Sealed<H::Value> {
+    const {
+        let end = H::OPAQUE + mem::size_of::<Sealed<H::Value>>();
+        assert!(end <= mem::size_of::<H>(), "the handle is too small");
+        assert!(mem::align_of::<Sealed<H::Value>>() <= mem::align_of::<H>());
+        assert!(H::OPAQUE.is_multiple_of(mem::align_of::<Sealed<H::Value>>()));
+    }
+    handle.wrapping_byte_add(H::OPAQUE).cast()
+}
+
+/// The value that [`seal`] put into a handle, where it lies.
 ///
 /// # Safety
-/// A pointer other than NULL is readable, and nobody writes there meanwhile.
-pub(crate) unsafe fn open<H: Handle>(handle: *const H) -> Result<H::Value, Refusal> {
+/// A pointer other than NULL is readable, and nobody writes there while the reference is used.
+#[inline(never)]
+pub(crate) unsafe fn open<'a, H: Handle>(handle: *const H) -> Result<&'a H::Value, Refusal> {
     // SAFETY: the caller's promise; a handle is numbers alone.
-    let handle = unsafe { input(H::NAME, handle)? };
-    match handle.opaque().split_first() {
-        // SAFETY: the mark says that `seal` has written the value here.
-        Some((mark, value)) if *mark == H::MARK => Ok(unsafe { value.as_ptr().cast::<H::Value>().read() }),
-        _ => Err(Refusal::NotInitialized(H::NAME)),
+    unsafe { input(H::NAME, handle)? };
+    let sealed = sealed(handle);
+    // SAFETY: the mark lies within the handle, and says that `seal` has written the value behind it.
+    unsafe {
+        if (*sealed).mark == H::MARK { Ok(&(*sealed).value) } else { Err(Refusal::NotInitialized(H::NAME)) }
     }
 }
 
-/// The opaque part of a handle that holds `value`.
-pub(crate) fn seal<H: Handle, const N: usize>(value: H::Value) -> [u64; N] {
-    const {
-        assert!(mem::size_of::<H::Value>() <= (N - 1) * 8, "the handle is too small");
-        assert!(mem::align_of::<H::Value>() <= 8);
+/// [`open`], to be changed: the handle counts among the buffers that the call writes.
+///
+/// # Safety
+/// A pointer other than NULL is readable and writable, and nobody else uses it while the reference is.
+pub(crate) unsafe fn open_mut<'a, H: Handle>(
+    handle: *mut H,
+    buffers: &mut Buffers,
+) -> Result<&'a mut H::Value, Refusal> {
+    // SAFETY: the caller's promise.
+    unsafe { open(handle)? };
+    buffers.check(H::NAME, handle, mem::size_of::<H>(), 1, true)?;
+    // SAFETY: just opened; the caller vouches for writing, and no buffer of this call shares a byte.
+    Ok(unsafe { &mut (*sealed(handle).cast_mut()).value })
+}
+
+impl<H: Handle> Output<H> {
+    /// Makes the handle's opaque part hold `value`.
+    pub fn seal(self, value: H::Value) {
+        // SAFETY: neither NULL nor misaligned, and writable; a handle has room for what is sealed.
+        unsafe { sealed(self.0).cast_mut().write(Sealed { mark: H::MARK, value }) };
     }
-    let mut opaque = [0; N];
-    if let Some((mark, place)) = opaque.split_first_mut() {
-        *mark = H::MARK;
-        // SAFETY: just checked to be large enough and aligned.
-        unsafe { place.as_mut_ptr().cast::<H::Value>().write(value) };
-    }
-    opaque
 }

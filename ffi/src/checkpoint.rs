@@ -115,7 +115,7 @@ pub unsafe extern "C" fn jostle_checkpoint_size(
         let (size, plan, pairs) =
             unsafe { (Output::new("size", size)?, open(plan)?, Pairs::new(metadata, metadata_count)?) };
         let optimizer = flag("optimizer", optimizer)?;
-        size.write(checkpoint::size(&plan, optimizer, pairs.get())?);
+        size.write(checkpoint::size(plan, optimizer, pairs.get())?);
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -160,10 +160,10 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
             let output = Output::new("written", written)?;
             let plan = open(plan)?;
             let pairs = Pairs::new(metadata, metadata_count)?;
-            let contents = given.contents(&plan, &pairs, &mut buffers)?;
-            let wanted = checkpoint::size(&plan, contents.optimizer.is_some(), contents.metadata)?;
+            let contents = given.contents(plan, &pairs, &mut buffers)?;
+            let wanted = checkpoint::size(plan, contents.optimizer.is_some(), contents.metadata)?;
             let bytes = buffers.write("bytes", bytes, bytes_size, wanted)?;
-            output.write(checkpoint::write(bytes, &plan, &contents)?);
+            output.write(checkpoint::write(bytes, plan, &contents)?);
         }
         Ok(())
     };
@@ -238,12 +238,12 @@ pub unsafe extern "C" fn jostle_checkpoint_read(
         // SAFETY: the caller's promise.
         unsafe {
             let output = Output::new("progress", progress)?;
-            let plan: Plan = open(plan)?;
+            let plan = open(plan)?;
             let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
             let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
             let state = (!optimizer.is_null()).then_some(state);
             let file = examine(&mut buffers, bytes, bytes_size)?;
-            let Progress { step, seed } = file.read(&plan, parameters, state)?;
+            let Progress { step, seed } = file.read(plan, parameters, state)?;
             output.write(jostle_progress { step, seed });
         }
         Ok(())
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn jostle_checkpoint_read_parameters(
         unsafe {
             let plan = open(plan)?;
             let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
-            examine(&mut buffers, bytes, bytes_size)?.read_parameters(&plan, parameters)?;
+            examine(&mut buffers, bytes, bytes_size)?.read_parameters(plan, parameters)?;
         }
         Ok(())
     };

@@ -1,8 +1,10 @@
 //! The model in use, token by token, on a handle that holds the caller's pointers.
 
+use core::mem::offset_of;
+
 use jostle::{Error, Generator, InstructionSet, Plan};
 
-use crate::border::{self, Buffers, Handle, Output, open, seal};
+use crate::border::{self, Buffers, Handle, Output, open, open_mut};
 use crate::compute::{Workers, jostle_compute};
 use crate::config::jostle_sampling;
 use crate::plan::jostle_plan;
@@ -33,21 +35,15 @@ impl Handle for jostle_generator {
     const NAME: &'static str = "generator";
     const MARK: u64 = u64::from_le_bytes(*b"jost.gen");
 
-    fn opaque(&self) -> &[u64] {
-        &self.opaque
-    }
+    const OPAQUE: usize = offset_of!(jostle_generator, opaque);
 }
 
 impl State {
-    /// Runs `body` on the generator that this state describes, and keeps where it has come to.
+    /// The generator that this state describes, and where to keep how far it has come.
     ///
     /// # Safety
     /// The buffers are the caller's, and nobody else writes them meanwhile.
-    unsafe fn run<T>(
-        &mut self,
-        buffers: &mut Buffers,
-        body: impl FnOnce(&mut Generator<'_>) -> Result<T, Error>,
-    ) -> Result<T, Refusal> {
+    unsafe fn working(&mut self, buffers: &mut Buffers) -> Result<(Generator<'_>, &mut usize), Refusal> {
         let State { plan, simd, parameters, frozen, memory, window, filled } = self;
         // SAFETY: the caller's promise.
         let (parameters, frozen, memory, window) = unsafe {
@@ -60,29 +56,44 @@ impl State {
         };
         let mut generator = Generator::new(plan, *simd, parameters, frozen, memory, window)?;
         generator.resume(*filled);
-        let result = body(&mut generator);
-        *filled = generator.filled();
-        Ok(result?)
+        Ok((generator, filled))
     }
 }
 
-/// Opens a generator, runs `body` on it, and writes its new state back.
+/// Opens a generator, and what `given` makes of the call's other buffers. Apart, so that no stack is taken by what is
+/// only checked.
 ///
 /// # Safety
 /// The pointers are what the functions of this module say.
-unsafe fn with_generator<T>(
+#[inline(never)]
+unsafe fn opened<'a, I>(
     generator: *mut jostle_generator,
-    mut buffers: Buffers,
-    body: impl FnOnce(&mut Generator<'_>) -> Result<T, Error>,
-) -> Result<T, Refusal> {
+    given: impl FnOnce(&mut Buffers, &Plan) -> Result<I, Refusal>,
+) -> Result<(Generator<'a>, &'a mut usize, I), Refusal> {
+    let mut buffers = Buffers::new();
     // SAFETY: the caller's promise.
     unsafe {
-        let mut state = open(generator)?;
-        let result = state.run(&mut buffers, body);
-        let opaque = seal::<jostle_generator, 56>(state);
-        Output::new("generator", generator)?.write(jostle_generator { opaque });
-        result
+        let state: &mut State = open_mut(generator, &mut buffers)?;
+        let given = given(&mut buffers, &state.plan)?;
+        let (generator, filled) = state.working(&mut buffers)?;
+        Ok((generator, filled, given))
     }
+}
+
+/// Runs `body` on a generator with what `given` makes of the call's other buffers, and keeps where it has come to.
+///
+/// # Safety
+/// The pointers are what the functions of this module say.
+unsafe fn with_generator<I, T>(
+    generator: *mut jostle_generator,
+    given: impl FnOnce(&mut Buffers, &Plan) -> Result<I, Refusal>,
+    body: impl FnOnce(&mut Generator<'_>, I) -> Result<T, Error>,
+) -> Result<T, Refusal> {
+    // SAFETY: the caller's promise.
+    let (mut generator, filled, given) = unsafe { opened(generator, given)? };
+    let result = body(&mut generator, given);
+    *filled = generator.filled();
+    Ok(result?)
 }
 
 /// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used.
@@ -112,7 +123,7 @@ pub unsafe extern "C" fn jostle_generator_init(
         unsafe {
             let generator = Output::new("generator", generator)?;
             let mut state = State {
-                plan: open(plan)?,
+                plan: *open(plan)?,
                 simd: Workers::new(compute)?.simd(),
                 parameters: (parameters, parameters_size),
                 frozen: (frozen, frozen_size),
@@ -120,8 +131,8 @@ pub unsafe extern "C" fn jostle_generator_init(
                 window: (window, window_size),
                 filled: 0,
             };
-            state.run(&mut Buffers::new(), |_| Ok(()))?;
-            generator.write(jostle_generator { opaque: seal::<jostle_generator, 56>(state) });
+            state.working(&mut Buffers::new())?;
+            generator.seal(state);
         }
         Ok(())
     };
@@ -146,17 +157,17 @@ pub unsafe extern "C" fn jostle_generator_feed(
     error: *mut jostle_error,
 ) -> jostle_status {
     let body = || {
-        let mut buffers = Buffers::new();
         // SAFETY: the caller's promise.
         unsafe {
             let logits = Output::new("logits", logits)?;
-            open(generator)?;
-            if tokens.is_null() {
-                return Err(Refusal::Null("tokens"));
-            }
-            let count = tokens_size.checked_div(size_of::<i32>()).unwrap_or(0);
-            let tokens = buffers.read("tokens", tokens, tokens_size, count)?;
-            let found = with_generator(generator, buffers, |generator| {
+            let given = |buffers: &mut Buffers, _: &Plan| {
+                if tokens.is_null() {
+                    return Err(Refusal::Null("tokens"));
+                }
+                let count = tokens_size.checked_div(size_of::<i32>()).unwrap_or(0);
+                buffers.read("tokens", tokens, tokens_size, count)
+            };
+            let found = with_generator(generator, given, |generator, tokens| {
                 generator.feed(tokens).map(<[f32]>::as_mut_ptr)
             })?;
             logits.write(found);
@@ -185,14 +196,14 @@ pub unsafe extern "C" fn jostle_generator_draw(
     error: *mut jostle_error,
 ) -> jostle_status {
     let body = || {
-        let mut buffers = Buffers::new();
         // SAFETY: the caller's promise.
         unsafe {
             let token = Output::new("token", token)?;
-            let vocab = open(generator)?.plan.config.vocab;
-            let sampling = border::structure("sampling", sampling)?.to_core();
-            let order = buffers.write("order", order, order_size, vocab)?;
-            let drawn = with_generator(generator, buffers, |generator| {
+            let given = |buffers: &mut Buffers, plan: &Plan| {
+                let sampling = border::structure("sampling", sampling)?.to_core();
+                Ok((sampling, buffers.write("order", order, order_size, plan.config.vocab)?))
+            };
+            let drawn = with_generator(generator, given, |generator, (sampling, order)| {
                 generator.draw(&sampling, order, seed, number)
             })?;
             token.write(drawn);
@@ -214,10 +225,14 @@ pub unsafe extern "C" fn jostle_generator_clear(
 ) -> jostle_status {
     // SAFETY: the caller's promise.
     let body = || unsafe {
-        with_generator(generator, Buffers::new(), |generator| {
-            generator.clear();
-            Ok(())
-        })
+        with_generator(
+            generator,
+            |_, _| Ok(()),
+            |generator, ()| {
+                generator.clear();
+                Ok(())
+            },
+        )
     };
     // SAFETY: the caller's promise.
     unsafe { call(error, body) }

@@ -81,7 +81,7 @@ impl jostle_batch {
 
 /// What each function of this module is given.
 struct Given<'a> {
-    plan: Plan,
+    plan: &'a Plan,
     workers: Workers,
     parameters: &'a [f32],
     frozen: &'a [f32],
@@ -159,8 +159,8 @@ pub unsafe extern "C" fn jostle_model_logits(
             (Output::new("logits", logits)?, Given::new(plan, compute, parameters, frozen, workspace, batch)?)
         };
         let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
-        pass(workers.compute(), &plan, parameters, frozen, tokens, batch.shape(), None).forward(workspace)?;
-        output.write(model::logits(&plan, workspace, batch.shape())?.as_ptr());
+        pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), None).forward(workspace)?;
+        output.write(model::logits(plan, workspace, batch.shape())?.as_ptr());
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -196,7 +196,7 @@ pub unsafe extern "C" fn jostle_model_loss(
         // SAFETY: the caller's promise.
         let targets = unsafe { given.batch.targets(&mut given.buffers)? };
         let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
-        let pass = pass(workers.compute(), &plan, parameters, frozen, tokens, batch.shape(), None);
+        let pass = pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), None);
         output.write(jostle_loss::from_core(pass.loss(workspace, targets)?));
         Ok(())
     };
@@ -255,7 +255,7 @@ pub unsafe extern "C" fn jostle_model_backward(
             (targets, given.buffers.write("gradients", gradients, gradients_size, wanted)?)
         };
         let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
-        let pass = pass(workers.compute(), &plan, parameters, frozen, tokens, batch.shape(), training);
+        let pass = pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), training);
         let loss = pass.backward(gradients, mode, workspace, targets, counted)?;
         output.write(jostle_loss::from_core(loss));
         Ok(())

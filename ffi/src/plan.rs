@@ -2,11 +2,12 @@
 
 use core::ffi::c_char;
 use core::fmt::Write;
+use core::mem::offset_of;
 
 use jostle::layout::Tensor;
 use jostle::{InstructionSet, Plan, initialization};
 
-use crate::border::{self, Buffers, Handle, Output, open, seal};
+use crate::border::{self, Buffers, Handle, Output, open};
 use crate::config::{jostle_config, jostle_options};
 use crate::status::{Refusal, call, jostle_error, jostle_status};
 
@@ -67,16 +68,15 @@ impl Handle for jostle_plan {
     const NAME: &'static str = "plan";
     const MARK: u64 = u64::from_le_bytes(*b"jost.pln");
 
-    fn opaque(&self) -> &[u64] {
-        &self.opaque
-    }
+    const OPAQUE: usize = offset_of!(jostle_plan, opaque);
 }
 
-impl jostle_plan {
-    fn from_core(plan: &Plan) -> jostle_plan {
+impl Output<jostle_plan> {
+    #[inline(never)]
+    fn plan(self, plan: &Plan) {
         // The core has checked that each is at most isize::MAX bytes.
         let bytes = |elements: usize| elements.saturating_mul(4);
-        jostle_plan {
+        self.write(jostle_plan {
             parameters_size: bytes(plan.parameters),
             frozen_size: bytes(plan.frozen),
             gradients_size: bytes(plan.gradients),
@@ -96,8 +96,9 @@ impl jostle_plan {
             fused: plan.options.fused.into(),
             parameter_count: plan.parameters,
             tensor_count: plan.tensors().count(),
-            opaque: seal::<jostle_plan, 36>(*plan),
-        }
+            opaque: [0; _],
+        });
+        self.seal(*plan);
     }
 }
 
@@ -124,7 +125,7 @@ pub unsafe extern "C" fn jostle_plan_init(
         let config = config.to_core()?;
         // SAFETY: the caller's promise.
         let options = unsafe { options.to_core(&config)? };
-        plan.write(jostle_plan::from_core(&Plan::new(&config, &options)?));
+        plan.plan(&Plan::new(&config, &options)?);
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -160,8 +161,7 @@ pub unsafe extern "C" fn jostle_plan_fit(
         let config = config.to_core()?;
         // SAFETY: the caller's promise.
         let options = unsafe { options.to_core(&config)? };
-        let fitting = Plan::fit(&config, &options, budget)?;
-        plan.write(jostle_plan::from_core(&fitting));
+        plan.plan(&Plan::fit(&config, &options, budget)?);
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -285,7 +285,7 @@ unsafe fn find_tensor(
         // SAFETY: the caller's promise. Nobody but the caller touches the elements.
         let values =
             unsafe { Buffers::new().write_optional("values", values, values_size, plan.parameters)? };
-        tensor.write(describe(&find(&plan)?, values));
+        tensor.write(describe(&find(plan)?, values));
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -312,7 +312,7 @@ pub unsafe extern "C" fn jostle_initialize(
         // SAFETY: the caller's promise.
         let parameters =
             unsafe { Buffers::new().write("parameters", parameters, parameters_size, plan.parameters)? };
-        initialization::initialize(InstructionSet::detect(), &plan, parameters, seed)?;
+        initialization::initialize(InstructionSet::detect(), plan, parameters, seed)?;
         Ok(())
     };
     // SAFETY: the caller's promise.

@@ -213,9 +213,9 @@ pub unsafe extern "C" fn jostle_slots_save(
             let mut driver = Driver::new(flash)?;
             let plan = open(plan)?;
             let pairs = Pairs::new(metadata, metadata_count)?;
-            let contents = given.contents(&plan, &pairs, &mut buffers)?;
+            let contents = given.contents(plan, &pairs, &mut buffers)?;
             let block = buffers.write("block", block, block_size, block_size)?;
-            Slots::new(&mut driver, block)?.save(&plan, &contents)?;
+            Slots::new(&mut driver, block)?.save(plan, &contents)?;
         }
         Ok(())
     };
@@ -250,12 +250,12 @@ pub unsafe extern "C" fn jostle_slots_load(
         unsafe {
             let output = Output::new("progress", progress)?;
             let mut driver = Driver::new(flash)?;
-            let plan: jostle::Plan = open(plan)?;
+            let plan = open(plan)?;
             let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
             let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
             let state = (!optimizer.is_null()).then_some(state);
             let block = buffers.write("block", block, block_size, block_size)?;
-            let loaded = Slots::new(&mut driver, block)?.load(&plan, parameters, state)?;
+            let loaded = Slots::new(&mut driver, block)?.load(plan, parameters, state)?;
             let Progress { step, seed } = loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 })?;
             output.write(jostle_progress { step, seed });
         }

@@ -1,11 +1,12 @@
 //! Training steps and evaluation, on a handle that holds the caller's pointers and the position.
 
 use core::ffi::c_void;
+use core::mem::offset_of;
 use core::task::Poll;
 
 use jostle::{self as core_, Loss, Pieces, Plan, Recipe, Report, Tokens, Trainer};
 
-use crate::border::{self, Buffers, Handle, Output, Structure, input, open, seal};
+use crate::border::{self, Buffers, Handle, Output, Structure, input, open, open_mut};
 use crate::compute::{Workers, jostle_compute};
 use crate::config::jostle_recipe;
 use crate::model::{jostle_batch, jostle_loss};
@@ -77,9 +78,7 @@ pub struct State {
     recipe: Recipe,
     buffers: jostle_buffers,
     workers: Workers,
-    step: u64,
-    accumulated: u64,
-    pieces: Pieces,
+    position: Position,
 }
 
 impl Handle for jostle_trainer {
@@ -87,9 +86,7 @@ impl Handle for jostle_trainer {
     const NAME: &'static str = "trainer";
     const MARK: u64 = u64::from_le_bytes(*b"jost.trn");
 
-    fn opaque(&self) -> &[u64] {
-        &self.opaque
-    }
+    const OPAQUE: usize = offset_of!(jostle_trainer, opaque);
 }
 
 /// What one step did.
@@ -115,17 +112,21 @@ impl jostle_report {
     }
 }
 
+/// Where a trainer has come to.
+#[derive(Clone, Copy, Default)]
+struct Position {
+    step: u64,
+    accumulated: u64,
+    pieces: Pieces,
+}
+
 impl State {
-    /// Runs `body` on the trainer that this state describes, and keeps where it has come to.
+    /// The trainer that this state describes, and where to keep how far it has come.
     ///
     /// # Safety
     /// The buffers are the caller's, and nobody else uses them meanwhile.
-    unsafe fn run<T>(
-        &mut self,
-        buffers: &mut Buffers,
-        body: impl FnOnce(&mut Trainer<'_>) -> Result<T, core_::Error>,
-    ) -> Result<T, Refusal> {
-        let State { plan, recipe, workers, step, accumulated, pieces, buffers: given } = self;
+    unsafe fn working(&mut self, buffers: &mut Buffers) -> Result<(Trainer<'_>, &mut Position), Refusal> {
+        let State { plan, recipe, workers, position, buffers: given } = self;
         // SAFETY: the caller's promise.
         let memory = unsafe {
             let jostle_buffers { parameters, frozen, gradients, optimizer, workspace, batch, .. } = *given;
@@ -144,30 +145,47 @@ impl State {
             }
         };
         let mut trainer = Trainer::new(plan, recipe, memory, workers.compute())?;
-        trainer.resume_at(*step, *accumulated);
-        trainer.resume_pieces(*pieces);
-        let result = body(&mut trainer);
-        (*step, *accumulated, *pieces) = (trainer.steps(), trainer.accumulated(), trainer.pieces());
-        Ok(result?)
+        trainer.resume_at(position.step, position.accumulated);
+        trainer.resume_pieces(position.pieces);
+        Ok((trainer, position))
     }
 }
 
-/// Opens a trainer, runs `body` on it, and writes its new position back.
+/// Opens a trainer, and what `given` makes of the call's other buffers. Apart, so that no stack is taken by what is only
+/// checked.
 ///
 /// # Safety
 /// The pointers are what the functions of this module say.
-unsafe fn with_trainer<T>(
+#[inline(never)]
+unsafe fn opened<'a, I>(
     trainer: *mut jostle_trainer,
-    mut buffers: Buffers,
-    body: impl FnOnce(&mut Trainer<'_>) -> Result<T, core_::Error>,
-) -> Result<T, Refusal> {
+    given: impl FnOnce(&mut Buffers) -> Result<I, Refusal>,
+) -> Result<(Trainer<'a>, &'a mut Position, I), Refusal> {
+    let mut buffers = Buffers::new();
     // SAFETY: the caller's promise.
     unsafe {
-        let mut state = open(trainer)?;
-        let result = state.run(&mut buffers, body);
-        Output::new("trainer", trainer)?.write(jostle_trainer { opaque: seal::<jostle_trainer, 88>(state) });
-        result
+        let state: &mut State = open_mut(trainer, &mut buffers)?;
+        let given = given(&mut buffers)?;
+        let (trainer, position) = state.working(&mut buffers)?;
+        Ok((trainer, position, given))
     }
+}
+
+/// Runs `body` on a trainer with what `given` makes of the call's other buffers, and keeps where it has come to.
+///
+/// # Safety
+/// The pointers are what the functions of this module say.
+unsafe fn with_trainer<I, T>(
+    trainer: *mut jostle_trainer,
+    given: impl FnOnce(&mut Buffers) -> Result<I, Refusal>,
+    body: impl FnOnce(&mut Trainer<'_>, I) -> Result<T, core_::Error>,
+) -> Result<T, Refusal> {
+    // SAFETY: the caller's promise.
+    let (mut trainer, position, given) = unsafe { opened(trainer, given)? };
+    let result = body(&mut trainer, given);
+    let (step, accumulated, pieces) = (trainer.steps(), trainer.accumulated(), trainer.pieces());
+    *position = Position { step, accumulated, pieces };
+    Ok(result?)
 }
 
 /// Reads a text of tokens.
@@ -222,14 +240,13 @@ pub unsafe extern "C" fn jostle_trainer_init(
         // SAFETY: the caller's promise.
         unsafe {
             let trainer = Output::new("trainer", trainer)?;
-            let plan = open(plan)?;
+            let plan = *open(plan)?;
             let recipe = border::structure("recipe", recipe)?.to_core()?;
             let buffers = border::structure("buffers", buffers)?;
             let workers = Workers::new(compute)?;
-            let pieces = Pieces::default();
-            let mut state = State { plan, recipe, buffers, workers, step: 0, accumulated: 0, pieces };
-            state.run(&mut Buffers::new(), |_| Ok(()))?;
-            trainer.write(jostle_trainer { opaque: seal::<jostle_trainer, 88>(state) });
+            let mut state = State { plan, recipe, buffers, workers, position: Position::default() };
+            state.working(&mut Buffers::new())?;
+            trainer.seal(state);
         }
         Ok(())
     };
@@ -255,13 +272,11 @@ pub unsafe extern "C" fn jostle_trainer_step(
     error: *mut jostle_error,
 ) -> jostle_status {
     let body = || {
-        let mut buffers = Buffers::new();
         // SAFETY: the caller's promise.
         unsafe {
             let report = Output::new("report", report)?;
-            open(trainer)?;
-            let text = tokens(&mut buffers, text, text_size, token_type)?;
-            let done = with_trainer(trainer, buffers, |trainer| trainer.step(text))?;
+            let given = |buffers: &mut Buffers| tokens(buffers, text, text_size, token_type);
+            let done = with_trainer(trainer, given, |trainer, text| trainer.step(text))?;
             report.write(jostle_report::from_core(done));
         }
         Ok(())
@@ -295,13 +310,11 @@ pub unsafe extern "C" fn jostle_trainer_poll(
     error: *mut jostle_error,
 ) -> jostle_status {
     let body = || {
-        let mut buffers = Buffers::new();
         // SAFETY: the caller's promise.
         unsafe {
             let (done, report) = (Output::new("done", done)?, Output::new("report", report)?);
-            open(trainer)?;
-            let text = tokens(&mut buffers, text, text_size, token_type)?;
-            match with_trainer(trainer, buffers, |trainer| trainer.poll(text))? {
+            let given = |buffers: &mut Buffers| tokens(buffers, text, text_size, token_type);
+            match with_trainer(trainer, given, |trainer, text| trainer.poll(text))? {
                 Poll::Pending => done.write(0),
                 Poll::Ready(found) => {
                     done.write(1);
@@ -329,15 +342,15 @@ pub unsafe extern "C" fn jostle_trainer_accumulate(
     error: *mut jostle_error,
 ) -> jostle_status {
     let body = || {
-        let mut buffers = Buffers::new();
         // SAFETY: the caller's promise.
         unsafe {
             let loss = Output::new("loss", loss)?;
-            open(trainer)?;
-            let batch = *input("batch", batch)?;
-            let (tokens, targets) = (batch.tokens(&mut buffers)?, batch.targets(&mut buffers)?);
-            let done = with_trainer(trainer, buffers, |trainer| {
-                trainer.accumulate(tokens, targets, batch.shape(), counted)
+            let given = |buffers: &mut Buffers| {
+                let batch = *input("batch", batch)?;
+                Ok((batch.tokens(buffers)?, batch.targets(buffers)?, batch.shape()))
+            };
+            let done = with_trainer(trainer, given, |trainer, (tokens, targets, shape)| {
+                trainer.accumulate(tokens, targets, shape, counted)
             })?;
             loss.write(jostle_loss::from_core(done));
         }
@@ -365,7 +378,7 @@ pub unsafe extern "C" fn jostle_trainer_update(
         unsafe {
             let report = Output::new("report", report)?;
             let loss: Loss = input("loss", loss)?.to_core();
-            let done = with_trainer(trainer, Buffers::new(), |trainer| trainer.update(loss))?;
+            let done = with_trainer(trainer, |_| Ok(()), |trainer, ()| trainer.update(loss))?;
             report.write(jostle_report::from_core(done));
         }
         Ok(())
@@ -389,13 +402,11 @@ pub unsafe extern "C" fn jostle_trainer_evaluate(
     error: *mut jostle_error,
 ) -> jostle_status {
     let body = || {
-        let mut buffers = Buffers::new();
         // SAFETY: the caller's promise.
         unsafe {
             let loss = Output::new("loss", loss)?;
-            open(trainer)?;
-            let text = tokens(&mut buffers, text, text_size, token_type)?;
-            let done = with_trainer(trainer, buffers, |trainer| trainer.evaluate(text))?;
+            let given = |buffers: &mut Buffers| tokens(buffers, text, text_size, token_type);
+            let done = with_trainer(trainer, given, |trainer, text| trainer.evaluate(text))?;
             loss.write(jostle_loss::from_core(done));
         }
         Ok(())
@@ -416,7 +427,7 @@ pub unsafe extern "C" fn jostle_trainer_steps(
 ) -> jostle_status {
     let body = || {
         // SAFETY: the caller's promise.
-        unsafe { Output::new("steps", steps)?.write(open(trainer)?.step) };
+        unsafe { Output::new("steps", steps)?.write(open(trainer)?.position.step) };
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -437,10 +448,8 @@ pub unsafe extern "C" fn jostle_trainer_resume(
     let body = || {
         // SAFETY: the caller's promise.
         unsafe {
-            let pieces = Pieces::default();
-            let state = State { step, accumulated: 0, pieces, ..open(trainer)? };
-            Output::new("trainer", trainer)?
-                .write(jostle_trainer { opaque: seal::<jostle_trainer, 88>(state) });
+            let state: &mut State = open_mut(trainer, &mut Buffers::new())?;
+            state.position = Position { step, ..Position::default() };
         }
         Ok(())
     };

@@ -1,7 +1,7 @@
 //! Products against the reference, bit by bit.
 
 use jostle::InstructionSet;
-use jostle::matmul::{Matrix, Size, Start, matmul, reference};
+use jostle::matmul::{Matrix, Size, Start, matmul, reference, scratch};
 
 /// Elements of each operand: sides up to 11 and 70, twice apart.
 const LENGTH: usize = 11 * 70 * 2 + 64;
@@ -43,7 +43,7 @@ pub fn compare(sides: &[usize], inner: &[usize]) -> Result<u32, Size> {
     for x in [&mut *a, &mut *b, &mut *bias] {
         x.iter_mut().for_each(|x| *x = random.number());
     }
-    let mut count = 0;
+    let (mut count, mut space) = (0, [0.0; scratch(64, 64, 64)]);
     for (m, n, k) in
         sides.iter().flat_map(|&m| sides.iter().flat_map(move |&n| inner.iter().map(move |&k| (m, n, k))))
     {
@@ -54,7 +54,7 @@ pub fn compare(sides: &[usize], inner: &[usize]) -> Result<u32, Size> {
                     let stride = n + count as usize % 3;
                     c.iter_mut().for_each(|c| *c = random.number());
                     *wanted = *c;
-                    let done = matmul(InstructionSet::PORTABLE, size, (c, stride), start, a, b, &mut []);
+                    let done = matmul(InstructionSet::PORTABLE, size, (c, stride), start, a, b, &mut space);
                     let known = reference(size, (wanted, stride), start, a, b);
                     let same = c.iter().zip(&*wanted).all(|(c, wanted)| c.to_bits() == wanted.to_bits());
                     if done.is_err() || known.is_err() || !same {
@@ -74,10 +74,10 @@ pub fn count(side: usize, counter: fn() -> u32) -> [u32; 3] {
     // SAFETY: as above.
     let [a, b, c] = unsafe { &mut *&raw mut LARGE };
     let (a, b) = (Matrix::new(a, side), Matrix::new(b, side));
-    let size = Size { m: side, n: side, k: side };
+    let (size, mut space) = (Size { m: side, n: side, k: side }, [0.0; scratch(64, 64, 64)]);
     [(a, b.transposed()), (a, b), (a.transposed(), b)].map(|(a, b)| {
         let before = counter();
-        let result = matmul(InstructionSet::PORTABLE, size, (c, side), Start::Accumulate, a, b, &mut []);
+        let result = matmul(InstructionSet::PORTABLE, size, (c, side), Start::Accumulate, a, b, &mut space);
         core::hint::black_box(&result);
         counter().wrapping_sub(before)
     })

@@ -45,7 +45,7 @@ fn with_trainer(
     memory: &mut Memory,
     run: impl FnOnce(&mut Trainer<'_>, &[u8]) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    let plan = plan()?;
+    let (plan, recipe) = (plan()?, recipe());
     initialize(InstructionSet::detect(), &plan, unknown(&mut memory.parameters), 1)?;
     let buffers = Buffers {
         parameters: unknown(&mut memory.parameters),
@@ -55,15 +55,15 @@ fn with_trainer(
         workspace: unknown(&mut memory.workspace),
         batch: unknown(&mut memory.batch),
     };
-    let mut trainer = Trainer::new(&plan, &recipe(), buffers, Compute::serial())?;
+    let mut trainer = Trainer::new(&plan, &recipe, buffers, Compute::serial())?;
     run(&mut trainer, unknown(&mut memory.text))
 }
 
 /// A prompt, and one token after it.
 pub fn generate(memory: &mut Memory) -> Result<(), Error> {
     let (parameters, cache) = (unknown(&mut memory.parameters), unknown(&mut memory.generation));
-    let window = unknown(&mut memory.window);
-    let mut generator = Generator::new(&plan()?, InstructionSet::detect(), parameters, &[], cache, window)?;
+    let (plan, window) = (plan()?, unknown(&mut memory.window));
+    let mut generator = Generator::new(&plan, InstructionSet::detect(), parameters, &[], cache, window)?;
     generator.feed(unknown(&mut memory.batch))?;
     let sampling =
         black_box(Sampling { temperature: 0.8, top_k: Some(10), top_p: Some(0.9), min_p: Some(0.1) });

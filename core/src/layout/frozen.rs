@@ -32,7 +32,7 @@ impl Frozen {
 
     /// The number of the tensor of that name, in the order of [`crate::Plan::tensors`].
     pub fn number(config: &Config, name: &str) -> Option<usize> {
-        Tensors::new(*config, Frozen::NONE).position(|tensor| tensor.name.is(name))
+        Tensors::new(config, &Frozen::NONE).position(|tensor| tensor.name.is(name))
     }
 
     /// These and the tensor of that number, in the order of [`crate::Plan::tensors`].

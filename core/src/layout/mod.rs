@@ -12,7 +12,7 @@ mod workspace;
 use core::fmt;
 
 pub use frozen::Frozen;
-pub(crate) use parameters::{Block, Cut, Norm, Parameters};
+pub(crate) use parameters::{Cut, Half, Norm, Parameters};
 pub(crate) use tensors::Group;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{LayerActivations, Workspace};
@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::matmul::Machine;
 use tensors::{Kind, tensors_len};
 use workspace::{
-    fused_gradient, generation, kept_layers, layer_elements_per_row, residual_elements_per_row,
-    scratch_elements_per_row, tail_elements_per_row, worker_scratch,
+    fused_gradient, generation, hidden_columns, kept_layers, layer_elements_per_row,
+    residual_elements_per_row, scratch_elements_per_row, tail_elements_per_row, worker_scratch,
 };
 
 /// What the optimiser keeps for each parameter between steps.
@@ -169,7 +169,8 @@ impl Plan {
             .add(residual_elements_per_row(config, options))
             .add(tail_elements_per_row(config));
         let activations = rows.times(per_row.0);
-        let scratch = scratch_elements_per_row(config)
+        let fused = fused_gradient(config, machine);
+        let scratch = scratch_elements_per_row(config, hidden_columns(config, options, fused))
             .times(rows.0)
             .add(checked(worker_scratch(config, rows.0, machine)).times(options.threads));
         let all = get!(parameters.elements("parameters"));
@@ -184,7 +185,7 @@ impl Plan {
             options: *options,
             parameters,
             frozen,
-            gradients: if options.fused { fused_gradient(config, machine) } else { parameters },
+            gradients: if options.fused { fused } else { parameters },
             optimizer: get!(
                 checked(parameters).times(options.optimizer.per_parameter()).elements("optimizer state")
             ),
@@ -263,8 +264,8 @@ impl Plan {
     }
 
     /// Every parameter tensor, in the order in which they lie.
-    pub fn tensors(&self) -> Tensors {
-        Tensors::new(self.config, self.options.frozen)
+    pub fn tensors(&self) -> Tensors<'_> {
+        Tensors::new(&self.config, &self.options.frozen)
     }
 
     /// The tensor of that name.
@@ -277,6 +278,11 @@ impl Plan {
     pub(crate) const fn worker_scratch(&self) -> usize {
         let rows = self.options.batch.saturating_mul(self.config.context);
         worker_scratch(&self.config, rows, Machine::HERE)
+    }
+
+    /// How many columns of the activated hidden width there are at a time.
+    pub(crate) const fn hidden_columns(&self) -> usize {
+        hidden_columns(&self.config, &self.options, self.gradients)
     }
 
     /// How many blocks backward goes through.

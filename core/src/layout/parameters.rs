@@ -1,6 +1,6 @@
 //! The parameters by name, those that are trained and those that are not.
 
-use super::{Group, Plan, Tensor};
+use super::{Group, Plan};
 
 /// A slice from whose front pieces are taken.
 pub(crate) trait Cut: Sized {
@@ -42,63 +42,67 @@ impl<'a> Linear<'a> {
     }
 }
 
-/// One block's parameters, by name.
-pub(crate) struct Block<'a> {
-    pub ln_1: Norm<'a>,
-    /// Query, key and value at once: `[C, 3C]`.
-    pub c_attn: Linear<'a>,
-    /// `[C, C]`.
-    pub attention_projection: Linear<'a>,
-    pub ln_2: Norm<'a>,
-    /// Into the hidden width: `[C, F]`.
-    pub c_fc: Linear<'a>,
-    /// Back to the residual stream: `[F, C]`.
-    pub mlp_projection: Linear<'a>,
+/// The parameters of half a block, by name.
+pub(crate) struct Half<'a> {
+    pub norm: Norm<'a>,
+    /// Query, key and value at once, `[C, 3C]`; or into the hidden width, `[C, F]`.
+    pub first: Linear<'a>,
+    /// Back to the residual stream: `[C, C]` or `[F, C]`.
+    pub second: Linear<'a>,
 }
 
 /// All parameters of a model, by name.
+#[derive(Clone, Copy)]
 pub(crate) struct Parameters<'a> {
+    plan: &'a Plan,
     trained: &'a [f32],
     frozen: &'a [f32],
-    /// `wte`: `[V, C]`.
-    pub token_embedding: &'a [f32],
-    /// `wpe`: `[context, C]`.
-    pub position_embedding: &'a [f32],
-    /// Before the head.
-    pub final_norm: Norm<'a>,
-    /// The head's matrix, tied or not: `[V, C]`.
-    pub head: &'a [f32],
 }
 
 impl<'a> Parameters<'a> {
     /// From slices of exactly [`Plan::parameters`] and [`Plan::frozen`] elements.
-    pub fn new(trained: &'a [f32], frozen: &'a [f32], plan: &Plan) -> Parameters<'a> {
-        let of = |tensor| values(trained, frozen, tensor);
-        let [token_embedding, position_embedding, ..] = plan.group(Group::Embedding).map(of);
-        let [weight, bias, head, ..] = plan.group(Group::Head).map(of);
-        let head = if plan.config.tied { token_embedding } else { head };
-        let final_norm = Norm { weight, bias };
-        Parameters { trained, frozen, token_embedding, position_embedding, final_norm, head }
+    pub fn new(trained: &'a [f32], frozen: &'a [f32], plan: &'a Plan) -> Parameters<'a> {
+        Parameters { plan, trained, frozen }
     }
 
-    /// A block's.
-    pub fn block(&self, plan: &Plan, layer: usize) -> Block<'a> {
-        let of = |tensor| values(self.trained, self.frozen, tensor);
-        let half = |group| {
-            let [norm, norm_bias, first, first_bias, second, second_bias] = plan.group(group).map(of);
-            let linear = |weight, bias| Linear { weight, bias };
-            let norm = Norm { weight: norm, bias: norm_bias };
-            (norm, linear(first, first_bias), linear(second, second_bias))
-        };
-        let (ln_1, c_attn, attention_projection) = half(Group::Attention { layer });
-        let (ln_2, c_fc, mlp_projection) = half(Group::Mlp { layer });
-        Block { ln_1, c_attn, attention_projection, ln_2, c_fc, mlp_projection }
+    /// Those of tokens `[V, C]`, `wte`, and of positions `[context, C]`, `wpe`.
+    pub fn embeddings(&self) -> (&'a [f32], &'a [f32]) {
+        let [tokens, positions, ..] = self.group(Group::Embedding);
+        (tokens, positions)
     }
-}
 
-/// A tensor's values, wherever they lie; none of a tensor that the model has not.
-fn values<'a>(trained: &'a [f32], frozen: &'a [f32], tensor: Option<Tensor>) -> &'a [f32] {
-    let Some(tensor) = tensor else { return &[] };
-    let all = if tensor.frozen { frozen } else { trained };
-    all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
+    /// The norm before the head, and the head's matrix, tied or not: `[V, C]`.
+    pub fn head(&self) -> (Norm<'a>, &'a [f32]) {
+        let [weight, bias, head, ..] = self.group(Group::Head);
+        (Norm { weight, bias }, if self.plan.config.tied { self.embeddings().0 } else { head })
+    }
+
+    /// A block's first half.
+    pub fn attention(&self, layer: usize) -> Half<'a> {
+        self.half(Group::Attention { layer })
+    }
+
+    /// A block's second half.
+    pub fn mlp(&self, layer: usize) -> Half<'a> {
+        self.half(Group::Mlp { layer })
+    }
+
+    fn half(&self, group: Group) -> Half<'a> {
+        let [norm, norm_bias, first, first_bias, second, second_bias] = self.group(group);
+        Half {
+            norm: Norm { weight: norm, bias: norm_bias },
+            first: Linear { weight: first, bias: first_bias },
+            second: Linear { weight: second, bias: second_bias },
+        }
+    }
+
+    /// The values of a group's tensors, wherever they lie; none of those that the model has not.
+    #[inline(never)]
+    fn group(&self, group: Group) -> [&'a [f32]; Group::MOST] {
+        self.plan.group(group).map(|tensor| {
+            let Some(tensor) = tensor else { return &[][..] };
+            let all = if tensor.frozen { self.frozen } else { self.trained };
+            all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
+        })
+    }
 }

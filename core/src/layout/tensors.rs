@@ -276,9 +276,9 @@ pub(super) const fn tensors_len(kinds: &[Kind], config: &Config) -> Checked {
 
 /// Iterator over the parameter tensors; see [`super::Plan::tensors`].
 #[derive(Clone, Debug)]
-pub struct Tensors {
-    config: Config,
-    frozen: Frozen,
+pub struct Tensors<'a> {
+    config: &'a Config,
+    frozen: &'a Frozen,
     /// The place of the next in a model that has all kinds.
     place: usize,
     number: usize,
@@ -286,14 +286,14 @@ pub struct Tensors {
     offsets: [usize; 2],
 }
 
-impl Tensors {
-    pub(super) fn new(config: Config, frozen: Frozen) -> Tensors {
+impl<'a> Tensors<'a> {
+    pub(super) fn new(config: &'a Config, frozen: &'a Frozen) -> Tensors<'a> {
         Tensors { config, frozen, place: 0, number: 0, offsets: [0; 2] }
     }
 
     /// From a place on: that of a group's first tensor.
-    fn at(config: &Config, frozen: &Frozen, place: usize) -> Tensors {
-        let mut tensors = Tensors::new(*config, *frozen);
+    fn at(config: &'a Config, frozen: &'a Frozen, place: usize) -> Tensors<'a> {
+        let mut tensors = Tensors::new(config, frozen);
         if frozen.is_none() {
             // Quickly: nothing depends on which tensors come before.
             let len = |kinds: &[Kind]| tensors_len(kinds, config).0;
@@ -311,11 +311,12 @@ impl Tensors {
     }
 
     /// The next, if its place is before `end`.
+    #[inline(never)]
     fn next_before(&mut self, end: usize) -> Option<Tensor> {
         while self.place < end {
             let (kind, layer) = Kind::at(self.place, self.config.layers)?;
             self.place += 1;
-            let (rank, shape) = kind.shape(&self.config);
+            let (rank, shape) = kind.shape(self.config);
             if rank == 0 {
                 continue;
             }
@@ -337,7 +338,7 @@ impl Tensors {
     }
 }
 
-impl Iterator for Tensors {
+impl Iterator for Tensors<'_> {
     type Item = Tensor;
 
     fn next(&mut self) -> Option<Tensor> {

@@ -18,11 +18,16 @@ pub(crate) struct LayerActivations<'a> {
     pub attended: &'a mut [f32],        // [R, C]
     pub ln_2_mean: &'a mut [f32],       // [R]
     pub ln_2_rstd: &'a mut [f32],       // [R]
-    pub hidden: &'a mut [f32],          // [R, F], before the activation
+    pub wide: &'a mut [f32], // [R, F], before the activation; after the MLP's backward [R, 3C], the gradient of qkv
 }
 
 pub(super) const fn layer_elements_per_row(config: &Config) -> Checked {
-    checked(config.width).times(4).add(checked(4)).add(checked(2 * config.heads)).add(checked(config.hidden))
+    checked(config.width).times(4).add(checked(4)).add(checked(2 * config.heads)).add(checked(wide(config)))
+}
+
+/// The hidden width, or that of what has its place after the MLP's backward.
+const fn wide(config: &Config) -> usize {
+    max(config.hidden, 3 * config.width)
 }
 
 impl<'a> LayerActivations<'a> {
@@ -36,7 +41,7 @@ impl<'a> LayerActivations<'a> {
             attended: region.cut(rows * c),
             ln_2_mean: region.cut(rows),
             ln_2_rstd: region.cut(rows),
-            hidden: region.cut(rows * config.hidden),
+            wide: region.cut(rows * wide(config)),
         }
     }
 }
@@ -119,53 +124,62 @@ pub(super) const fn residual_elements_per_row(config: &Config, options: &Options
     checked(config.width).times(config.layers + kept_layers(config, options))
 }
 
-/// The last norm's output and the logits. They stay to the end where the head is tied, and have the place of a block's
+/// The last norm's output and the logits stay to the end where the head is tied, and have the place of a block's
 /// intermediate results where it is not.
-const fn head_elements_per_row(config: &Config) -> Checked {
-    checked(config.width).add(checked(config.vocab))
-}
-
 pub(super) const fn tail_elements_per_row(config: &Config) -> Checked {
-    let head = if config.tied { head_elements_per_row(config) } else { Checked::ZERO };
+    let head = if config.tied { checked(config.width).add(checked(config.vocab)) } else { Checked::ZERO };
     checked(3).add(head)
 }
 
-pub(super) const fn scratch_elements_per_row(config: &Config) -> Checked {
-    checked(config.width).times(4).add(checked(wide(config)))
+pub(super) const fn scratch_elements_per_row(config: &Config, hidden_columns: usize) -> Checked {
+    checked(config.width).times(4).add(checked(activated(config, hidden_columns)))
 }
 
-/// The width of a block's widest intermediate result, or what else has its place.
-const fn wide(config: &Config) -> usize {
-    let block = max(config.hidden, 3 * config.width);
-    if config.tied { block } else { max(block, config.width + config.vocab) }
+/// How many columns of the activated hidden width there are at a time: all, or as many as a fused update makes rows of the
+/// next weight's gradient, which it can then do without.
+pub(super) const fn hidden_columns(config: &Config, options: &Options, gradients: usize) -> usize {
+    match gradients.checked_div(config.width) {
+        Some(rows) if options.fused && rows < config.hidden => rows,
+        _ => config.hidden,
+    }
+}
+
+/// The columns of what the MLP activates, or of the logits that have its place.
+const fn activated(config: &Config, hidden_columns: usize) -> usize {
+    if config.tied { hidden_columns } else { max(hidden_columns, config.vocab) }
 }
 
 /// What the head is made of and makes, and what the halves of blocks hold in between: in one place where the head is not
 /// tied, since nothing of it is looked at then once its own backward is done.
 pub(crate) struct Intermediate<'a> {
     head: &'a mut [f32], // [R, C] and [R, V], or empty
-    wide: &'a mut [f32],
-    normed: usize, // R * C
+    normed: &'a mut [f32],
+    activated: &'a mut [f32],
     logits: usize, // R * V
 }
 
 impl<'a> Intermediate<'a> {
     /// [`Intermediate::head`]'s logits.
     pub fn into_logits(self) -> &'a mut [f32] {
-        let mut both = if self.head.is_empty() { self.wide } else { self.head };
-        both.cut(self.normed);
-        both.cut(self.logits)
+        let Intermediate { mut head, normed, mut activated, logits } = self;
+        head.cut(normed.len().min(head.len()));
+        if head.is_empty() { activated.cut(logits) } else { head.cut(logits) }
     }
 
     /// The last norm's output `[R, C]`, and the logits `[R, V]`; their gradient after the loss.
     pub fn head(&mut self) -> (&mut [f32], &mut [f32]) {
-        let mut both = if self.head.is_empty() { &mut *self.wide } else { &mut *self.head };
-        (both.cut(self.normed), both.cut(self.logits))
+        let Intermediate { head, normed, activated, logits } = self;
+        let mut head = &mut **head;
+        if head.is_empty() {
+            (normed, activated.get_mut(..*logits).unwrap_or_default())
+        } else {
+            (head.cut(normed.len()), head.cut(*logits))
+        }
     }
 
-    /// So many elements for half a block.
-    pub fn wide(&mut self, len: usize) -> &mut [f32] {
-        self.wide.get_mut(..len).unwrap_or_default()
+    /// For half a block: the norm's output `[R, C]`, and so many elements of what the MLP activates.
+    pub fn block(&mut self, len: usize) -> (&mut [f32], &mut [f32]) {
+        (self.normed, self.activated.get_mut(..len).unwrap_or_default())
     }
 }
 
@@ -177,7 +191,6 @@ pub(crate) struct Workspace<'a> {
     pub final_rstd: &'a mut [f32], // [R]
     pub losses: &'a mut [f32],     // [R]
     pub d_residual: &'a mut [f32], // [R, C]
-    pub normed: &'a mut [f32],     // [R, C]
     pub d_normed: &'a mut [f32],   // [R, C]
     pub intermediate: Intermediate<'a>,
     pub workers: &'a mut [f32], // [threads, worker_scratch]
@@ -205,12 +218,11 @@ impl<'a> Workspace<'a> {
             final_rstd: region.cut(rows),
             losses: region.cut(rows),
             d_residual: region.cut(rows * c),
-            normed: region.cut(rows * c),
             d_normed: region.cut(rows * c),
             intermediate: Intermediate {
                 head: region.cut(if config.tied { rows * (c + config.vocab) } else { 0 }),
-                wide: region.cut(rows * wide(config)),
-                normed: rows * c,
+                normed: region.cut(rows * c),
+                activated: region.cut(rows * activated(config, plan.hidden_columns())),
                 logits: rows * config.vocab,
             },
             workers: region.cut(plan.options.threads * plan.worker_scratch()),
@@ -222,11 +234,8 @@ pub(super) const fn worker_scratch(config: &Config, rows: usize, machine: Machin
     let (c, f, v) = (config.width, config.hidden, config.vocab);
     // Each side of each product is one of these; rows are the inner index of the gradients of weights.
     let longest = max(max(max(3 * c, f), v), max(rows, config.context));
-    matmul::scratch_on(machine, longest, longest, longest).saturating_add(attention::head_scratch(
-        machine,
-        config.context,
-        config.head_width(),
-    ))
+    let products = matmul::scratch_on(machine, longest, longest, longest);
+    max(products, attention::worker_scratch(machine, config.context, config.head_width()))
 }
 
 /// What a fused update makes of a gradient at a time: so many rows of the widest weight, or all of the largest.

@@ -236,24 +236,10 @@ pub fn matmul(
     b: Matrix<'_>,
     scratch: &mut [f32],
 ) -> Result<(), Error> {
-    causal(simd, size, (c, c_stride), start, a, Operand::Plain(b), Causal::Whole, scratch)
-}
-
-/// [`matmul`] with a B that may be packed, of what a causal mask leaves.
-#[allow(clippy::too_many_arguments)]
-fn causal(
-    simd: InstructionSet,
-    size: Size,
-    (c, c_stride): PerUnit<'_>,
-    start: Start<'_>,
-    a: Matrix<'_>,
-    b: Operand<'_>,
-    causal: Causal,
-    scratch: &mut [f32],
-) -> Result<(), Error> {
+    let b = Operand::Plain(b);
     check(size, c, c_stride, start, a, b, scratch.len())?;
     // SAFETY: just checked.
-    unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, causal, scratch) };
+    unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, Causal::Whole, scratch) };
     Ok(())
 }
 
@@ -273,18 +259,22 @@ pub(crate) fn matmul_trusted(
 
 /// [`matmul_trusted`] with a B that may be packed, of what a causal mask leaves.
 #[allow(clippy::too_many_arguments)]
+#[inline(never)]
 pub(crate) fn causal_trusted(
     simd: InstructionSet,
     size: Size,
-    c: PerUnit<'_>,
+    (c, c_stride): PerUnit<'_>,
     start: Start<'_>,
     a: Matrix<'_>,
     b: Operand<'_>,
     mask: Causal,
     scratch: &mut [f32],
 ) {
-    let result = causal(simd, size, c, start, a, b, mask, scratch);
-    debug_assert_eq!(result, Ok(()));
+    match check(size, c, c_stride, start, a, b, scratch.len()) {
+        // SAFETY: just checked.
+        Ok(()) => unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, mask, scratch) },
+        Err(error) => debug_assert!(false, "{error}"),
+    }
 }
 
 /// [`matmul`] on all threads, which share out the longer of C's sides.
@@ -384,7 +374,7 @@ unsafe fn product(
     unsafe {
         match b {
             Operand::Plain(b) if !simd.has_vectors() => {
-                small::product(size, c, c_stride, start, a, b, causal)
+                small::product(size, c, c_stride, start, a, b, causal, space)
             }
             _ => packed::product(simd, size, c, c_stride, start, a, b, causal, space),
         }

@@ -68,10 +68,10 @@ pub const fn scratch(m: usize, n: usize, k: usize) -> usize {
     scratch_on(Machine::HERE, m, n, k)
 }
 
-/// [`scratch`] on another machine than this: none where nothing is packed.
+/// [`scratch`] on another machine than this.
 pub(crate) const fn scratch_on(machine: Machine, m: usize, n: usize, k: usize) -> usize {
     if matches!(machine, Machine::Small) {
-        return 0;
+        return super::small::scratch(k);
     }
     let k = min(k, BLOCK_K);
     let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), BLOCK_N) * k;

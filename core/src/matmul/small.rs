@@ -1,15 +1,19 @@
 //! The product on machines without vectors: strips of tiles, four rows by four columns each. Four rows of A are copied
 //! to lie together, for all tiles of a strip; B is read where it lies.
 
-use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use super::{Causal, Matrix, Size, Start};
 use crate::simd::scalar::{kernel, mul_add, pack};
 use crate::simd::tile::{Form, SIDE, Strip};
 
-/// Steps of the inner index that are copied at once: a kilobyte of stack.
+/// Steps of the inner index that are copied at once.
 const BLOCK: usize = 64;
+
+/// The scratch of a product: four rows of A.
+pub(super) const fn scratch(k: usize) -> usize {
+    SIDE * if k < BLOCK { k } else { BLOCK }
+}
 
 /// One operand of tiles: the rows of A or the columns of B, its lines.
 #[derive(Clone, Copy)]
@@ -52,6 +56,8 @@ impl Side {
 /// # Safety
 /// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
 /// - C must be writable and nobody else's meanwhile.
+/// - `space` must hold [`scratch`] elements.
+#[allow(clippy::too_many_arguments)]
 #[inline(never)]
 pub(super) unsafe fn product(
     size: Size,
@@ -61,6 +67,7 @@ pub(super) unsafe fn product(
     a: Matrix<'_>,
     b: Matrix<'_>,
     causal: Causal,
+    space: &mut [f32],
 ) {
     let Size { m, n, k } = size;
     let rows = Side::new(a.data, a.row_stride, a.column_stride, m);
@@ -69,7 +76,8 @@ pub(super) unsafe fn product(
     unsafe {
         match (rows, columns) {
             (Some(rows), Some(columns)) if n >= SIDE && (m >= SIDE || rows.form == Form::Along) => {
-                let tiles = Tiles { k, start: Starts::new(start, c, c_row), c, c_row, rows, columns, causal };
+                let (start, packed) = (Starts::new(start, c, c_row), space.as_mut_ptr());
+                let tiles = Tiles { k, start, c, c_row, rows, columns, causal, packed };
                 if m >= SIDE {
                     tiles.compute();
                 } else {
@@ -114,6 +122,8 @@ struct Tiles {
     rows: Side,
     columns: Side,
     causal: Causal,
+    /// Room for four rows of A.
+    packed: *mut f32,
 }
 
 impl Tiles {
@@ -135,10 +145,9 @@ impl Tiles {
     ///
     /// # Safety
     /// As for [`product`], whose operands `rows` and `columns` are.
-    unsafe fn compute(self) {
-        let Tiles { rows, columns, .. } = self;
-        let mut packed = MaybeUninit::<[[f32; SIDE]; BLOCK]>::uninit();
-        let packed = packed.as_mut_ptr().cast::<f32>();
+    #[inline(never)]
+    unsafe fn compute(&self) {
+        let Tiles { rows, columns, packed, .. } = *self;
         let (kernel, pack) = (kernel(columns.form), pack(rows.form));
         let distance = if rows.form == Form::Along { rows.stride } else { rows.step };
         let onto_c = Starts { first: self.c, row: self.c_row, column: 1, fresh: false };
@@ -274,6 +283,7 @@ unsafe fn elements(
 
 #[cfg(test)]
 mod tests {
+    use std::vec;
     use std::vec::Vec;
 
     use super::*;
@@ -299,11 +309,11 @@ mod tests {
                     for start in [Start::Zero, Start::Bias(b.data), Start::Accumulate] {
                         let stride = size.n + 2;
                         let mut c: Vec<f32> = numbers(7).take(size.m * stride).collect();
-                        let mut wanted = c.clone();
+                        let (mut wanted, mut space) = (c.clone(), vec![0.0; scratch(size.k)]);
                         reference(*size, (&mut wanted, stride), start, a, b).unwrap();
                         // SAFETY: the reference has checked the same sizes.
                         unsafe {
-                            product(*size, c.as_mut_ptr(), stride, start, a, b, Causal::Whole);
+                            product(*size, c.as_mut_ptr(), stride, start, a, b, Causal::Whole, &mut space);
                         }
                         assert_eq!(c, wanted, "{size:?}, A in way {i}, B in way {j}");
                     }
@@ -336,7 +346,7 @@ mod tests {
                     let (mut c, mut wanted) = ([0.5; T * T], [0.5; T * T]);
                     reference(size, (&mut wanted, T), start, a, b).unwrap();
                     // SAFETY: the reference has checked the same sizes.
-                    unsafe { product(size, c.as_mut_ptr(), T, start, a, b, causal) };
+                    unsafe { product(size, c.as_mut_ptr(), T, start, a, b, causal, &mut [0.0; scratch(T)]) };
                     for (i, (c, wanted)) in c.chunks(T).zip(wanted.chunks(T)).enumerate() {
                         let columns =
                             if let Causal::Columns { .. } = causal { T.min(first + i + 1) } else { T };

@@ -3,12 +3,14 @@
 use core::ops::Range;
 
 use super::forward::Extent;
-use super::{Pass, part};
-use crate::layout::{LayerActivations, Norm, Parameters, Workspace};
+use super::{Pass, part, with_columns};
+use crate::error::Error;
+use crate::layout::{Cut, LayerActivations, Norm, Plan, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
 use crate::parallel::Units;
+use crate::rng::Stream;
 use crate::simd;
 
 /// The stages of backward, in their order. Nothing but the workspace and the gradients is carried from one to the
@@ -55,25 +57,68 @@ impl Backward {
     }
 }
 
+/// A part of a stage of backward, after those before it. The MLP half of a block goes by columns of the hidden width: of
+/// what is activated there are no others, and the gradient of the weight after it is made before the next ones come.
+#[derive(Clone)]
+pub(crate) struct Part {
+    pub columns: Range<usize>,
+    /// Whether it is the last, which does all else.
+    pub last: bool,
+}
+
+impl Part {
+    /// All of a stage.
+    pub fn whole(plan: &Plan) -> Part {
+        Part { columns: 0..plan.config.hidden, last: true }
+    }
+
+    /// The first part of a stage of a plan that is fused.
+    pub fn first(plan: &Plan, stage: Backward) -> Part {
+        let Backward::Mlp { .. } = stage else { return Part::whole(plan) };
+        let end = plan.hidden_columns();
+        Part { columns: 0..end, last: end == plan.config.hidden }
+    }
+
+    /// The part after this one.
+    pub fn next(self, plan: &Plan) -> Option<Part> {
+        let (hidden, first) = (plan.config.hidden, self.columns.end);
+        let end = hidden.min(first + self.columns.len());
+        (!self.last).then_some(Part { columns: first..end, last: end == hidden })
+    }
+}
+
 impl Pass<'_> {
+    /// A part of a stage of a plan that is fused: [`Pass::gradients_by_rows`] comes next.
+    #[inline(never)]
+    pub(crate) fn backward_part(
+        &self,
+        stage: Backward,
+        part: &Part,
+        workspace: &mut [f32],
+    ) -> Result<(), Error> {
+        self.backward_stage(stage, part, &mut Workspace::new(workspace, self.plan, self.shape)?);
+        Ok(())
+    }
+
     /// The gradients of activations, and all else that those of the stage's parameters are made of.
-    pub(super) fn backward_stage(&self, stage: Backward, workspace: &mut Workspace<'_>) {
-        let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
+    pub(super) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
         match stage {
-            Backward::Head => self.head_backward(&parameters, workspace),
-            Backward::Recompute { layer } => self.block(layer, &parameters, workspace, Extent::Activations),
-            Backward::Mlp { layer } => self.mlp_backward(layer, &parameters, workspace),
-            Backward::Attention { layer } => self.attention_backward(layer, &parameters, workspace),
+            Backward::Head => self.head_backward(workspace),
+            Backward::Recompute { layer } => self.block(layer, workspace, Extent::Activations),
+            Backward::Mlp { layer } => self.mlp_backward(layer, part, workspace),
+            Backward::Attention { layer } => self.attention_backward(layer, workspace),
             Backward::Embedding => self.embedding_backward(workspace),
         }
     }
 
-    fn head_backward(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    #[inline(never)]
+    fn head_backward(&self, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c, v) = (self.rows(), config.width, config.vocab);
         let (_, d_logits) = workspace.intermediate.head();
         let d_logits = Matrix::new(d_logits, v);
-        let head = Matrix::new(parameters.head, c);
+        let (norm, head) = self.parameters().head();
+        let head = Matrix::new(head, c);
         let d_normed = (&mut *workspace.d_normed, c);
         self.product(d_normed, Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head, workspace.workers);
         let x = workspace.residual.last();
@@ -84,91 +129,90 @@ impl Pass<'_> {
             let t = self.shape.length;
             let d_normed = part(workspace.d_normed, &range, t * c);
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
-            norm_backward(
-                self,
-                &parameters.final_norm,
-                d_residual,
-                d_normed,
-                part(x, &range, t * c),
-                statistics,
-            );
+            norm_backward(self, &norm, d_residual, d_normed, part(x, &range, t * c), statistics);
         });
     }
 
     /// Back through the MLP half of a block, by sequence.
-    fn mlp_backward(&self, layer: usize, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    #[inline(never)]
+    fn mlp_backward(&self, layer: usize, this: &Part, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, f) = (config.width, config.hidden);
-        let (block, masks) = (parameters.block(self.plan, layer), self.masks(layer));
-        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
-            workspace;
-        let activations = layers.of(layer, config, rows_all);
+        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
+        let mut activations = layers.of(layer, config, rows_all);
         let (_, middle, d_branch) = residual.backward(layer);
 
-        let activated = intermediate.wide(rows_all * f);
+        let Part { columns, last } = this;
+        let (normed, activated) = intermediate.block(rows_all * columns.len());
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
         let mut buffers = [
             Units::rows(d_residual, c),
             Units::rows(d_branch, c),
             Units::rows(normed, c),
             Units::rows(d_normed, c),
-            Units::rows(activated, f),
-            Units::rows(activations.hidden, f),
+            Units::rows(activated, columns.len()),
+            Units::rows(activations.wide.cut(rows_all * f), f),
         ];
-        self.by_sequence_with(workers, &mut buffers, rows_all * 2 * c * f, |range, buffers, scratch| {
+        let work = rows_all * c * if *last { f + columns.len() } else { columns.len() };
+        self.by_sequence_with(workers, &mut buffers, work, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, activated, hidden] = buffers;
+            let half = self.parameters().mlp(layer);
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             let middle = part(middle, &range, t * c);
-            self.drop_gradient(range, d_branch, d_residual, masks.mlp_projection);
-            linear::backward_trusted(
-                simd,
-                activated,
-                d_branch,
-                block.mlp_projection.weight,
-                product(c, f),
-                scratch,
-            );
-            gelu::exchange(simd, hidden, activated, config.activation);
-            linear::backward_trusted(simd, d_normed, hidden, block.c_fc.weight, product(f, c), scratch);
-            let norm = &block.ln_2;
+            if columns.start == 0 {
+                let mask = self.mask(Stream::MlpProjectionDropout, layer);
+                self.drop_gradient(range, d_branch, d_residual, mask);
+            }
+            let weight = part(half.second.weight, columns, c);
+            linear::backward_trusted(simd, activated, d_branch, weight, product(c, columns.len()), scratch);
+            with_columns(hidden, f, columns, activated, |hidden, activated| {
+                gelu::exchange(simd, hidden, activated, config.activation);
+            });
+            if !last {
+                return;
+            }
+            linear::backward_trusted(simd, d_normed, hidden, half.first.weight, product(f, c), scratch);
+            let norm = &half.norm;
             layer_norm::apply(simd, normed, middle, statistics.0, statistics.1, norm.weight, norm.bias);
             norm_backward(self, norm, d_residual, d_normed, middle, statistics);
         });
     }
 
     /// Back through the attention half of a block, likewise.
-    fn attention_backward(&self, layer: usize, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    #[inline(never)]
+    fn attention_backward(&self, layer: usize, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
         let (c, h) = (config.width, config.heads);
-        let (block, masks) = (parameters.block(self.plan, layer), self.masks(layer));
-        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
-            workspace;
+        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
         let activations = layers.of(layer, config, rows_all);
         let (x, _, d_branch) = residual.backward(layer);
 
-        let d_qkv = intermediate.wide(rows_all * 3 * c);
+        let (normed, _) = intermediate.block(0);
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
-        let LayerActivations { qkv, attention_stats, attended, .. } = activations;
+        let LayerActivations { qkv, attention_stats, attended, mut wide, .. } = activations;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
         let mut buffers = [
             Units::rows(d_residual, c),
             Units::rows(d_branch, c),
             Units::rows(normed, c),
             Units::rows(d_normed, c),
-            Units::rows(d_qkv, 3 * c),
+            Units::rows(wide.cut(rows_all * 3 * c), 3 * c),
         ];
         self.by_sequence_with(workers, &mut buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
             let [d_residual, d_branch, normed, d_normed, d_qkv] = buffers;
+            let half = self.parameters().attention(layer);
+            let mask = self.mask(Stream::AttentionDropout, layer);
             let m = range.len() * t;
             let product = |n, k| Size { m, n, k };
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             let x = part(x, &range, t * c);
-            self.drop_gradient(range.clone(), d_branch, d_residual, masks.attention_projection);
-            let projection = block.attention_projection.weight;
+            let projection_mask = self.mask(Stream::AttentionProjectionDropout, layer);
+            self.drop_gradient(range.clone(), d_branch, d_residual, projection_mask);
+            let projection = half.second.weight;
             let d_attended = &mut *d_normed;
             linear::backward_trusted(simd, d_attended, d_branch, projection, product(c, c), scratch);
             let sequences = range.zip(rows_mut(d_qkv, 3 * t * c)).zip(rows(d_attended, t * c));
@@ -177,13 +221,13 @@ impl Pass<'_> {
                 let qkv = part(qkv, &this, 3 * t * c);
                 let attended = part(attended, &this, t * c);
                 let stats = part(attention_stats, &this, 2 * t * h);
-                let attention = self.attention(&masks, sequence);
+                let attention = self.attention(mask, sequence);
                 attention::backward_sequence(
                     simd, d_qkv, d_attended, qkv, attended, stats, attention, scratch,
                 );
             }
-            linear::backward_trusted(simd, d_normed, d_qkv, block.c_attn.weight, product(3 * c, c), scratch);
-            let norm = &block.ln_1;
+            linear::backward_trusted(simd, d_normed, d_qkv, half.first.weight, product(3 * c, c), scratch);
+            let norm = &half.norm;
             layer_norm::apply(simd, normed, x, statistics.0, statistics.1, norm.weight, norm.bias);
             norm_backward(self, norm, d_residual, d_normed, x, statistics);
         });
@@ -191,7 +235,7 @@ impl Pass<'_> {
 
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
-        let mask = self.embedding_mask();
+        let mask = self.mask(Stream::EmbeddingDropout, 0);
         self.by_sequence(&mut [Units::rows(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
             self.each_masked(range, rows_mut(d_x, t * c), mask, |d_x, mask| {
                 dropout::in_place(simd, d_x, c, mask);

@@ -1,10 +1,13 @@
 //! From tokens to logits.
 
-use super::{Pass, part};
-use crate::layout::{Norm, Parameters, Workspace};
-use crate::matmul::{Matrix, Size, Start};
-use crate::ops::{self, attention, dropout, embedding, gelu, layer_norm, linear, rows_mut};
+use core::ops::Range;
+
+use super::{Pass, part, with_columns};
+use crate::layout::{Cut, Norm, Workspace};
+use crate::matmul::{Matrix, Size, Start, matmul_trusted};
+use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 use crate::parallel::Units;
+use crate::rng::Stream;
 
 /// The stages of forward, in their order. Nothing but the workspace is carried from one to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,23 +54,23 @@ impl Pass<'_> {
     }
 
     pub(super) fn forward_stage(&self, stage: Forward, workspace: &mut Workspace<'_>) {
-        let parameters = Parameters::new(self.parameters, self.frozen, self.plan);
         match stage {
-            Forward::Embedding => self.embedding(&parameters, workspace),
-            Forward::Block { layer } => self.block(layer, &parameters, workspace, Extent::Whole),
-            Forward::Head => self.head(&parameters, workspace),
+            Forward::Embedding => self.embedding(workspace),
+            Forward::Block { layer } => self.block(layer, workspace, Extent::Whole),
+            Forward::Head => self.head(workspace),
         }
     }
 
     /// x = dropout(token embedding + position embedding).
-    fn embedding(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    #[inline(never)]
+    fn embedding(&self, workspace: &mut Workspace<'_>) {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
         let x = workspace.residual.first_mut();
-        let mask = self.embedding_mask();
+        let mask = self.mask(Stream::EmbeddingDropout, 0);
         self.by_sequence(&mut [Units::rows(x, c)], self.rows() * c, |range, [x]| {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
-            let mut tokens = ops::rows(tokens, self.shape.length);
-            let (wte, wpe) = (parameters.token_embedding, parameters.position_embedding);
+            let mut tokens = rows(tokens, self.shape.length);
+            let (wte, wpe) = self.parameters().embeddings();
             self.each_masked(range, rows_mut(x, self.shape.length * c), mask, |x, mask| {
                 embedding::add_embeddings(simd, x, tokens.next().unwrap_or_default(), wte, wpe, c);
                 dropout::in_place(simd, x, c, mask);
@@ -76,25 +79,19 @@ impl Pass<'_> {
     }
 
     /// middle = x + dropout(projection(attention(norm(x)))), out = middle + dropout(mlp(norm(middle))).
-    pub(super) fn block(
-        &self,
-        layer: usize,
-        parameters: &Parameters<'_>,
-        workspace: &mut Workspace<'_>,
-        extent: Extent,
-    ) {
+    #[inline(never)]
+    pub(super) fn block(&self, layer: usize, workspace: &mut Workspace<'_>, extent: Extent) {
         let config = &self.plan.config;
-        let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, f, h) = (config.width, config.hidden, config.heads);
-        let block = parameters.block(self.plan, layer);
-        let masks = self.masks(layer);
-        let activations = workspace.layers.of(layer, config, self.rows());
+        let mut activations = workspace.layers.of(layer, config, self.rows());
         let (x, middle, out) = workspace.residual.of(layer);
-        let mut rows = [
+        let at_once = self.plan.hidden_columns();
+        let (normed, activated) = workspace.intermediate.block(self.rows() * at_once);
+        let mut buffers = [
             Units::rows(middle, c),
             Units::rows(out, c),
-            Units::rows(workspace.normed, c),
-            Units::rows(workspace.intermediate.wide(self.rows() * f), f),
+            Units::rows(normed, c),
+            Units::rows(activated, at_once),
             Units::rows(activations.ln_1_mean, 1),
             Units::rows(activations.ln_1_rstd, 1),
             Units::rows(activations.qkv, 3 * c),
@@ -102,70 +99,93 @@ impl Pass<'_> {
             Units::rows(activations.attended, c),
             Units::rows(activations.ln_2_mean, 1),
             Units::rows(activations.ln_2_rstd, 1),
-            Units::rows(activations.hidden, f),
+            Units::rows(activations.wide.cut(self.rows() * f), f),
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
-        self.by_sequence_with(workspace.workers, &mut rows, work, |range, buffers, scratch| {
-            let [
-                middle,
-                out,
-                normed,
-                activated,
-                mean_1,
-                rstd_1,
-                qkv,
-                stats,
-                attended,
-                mean_2,
-                rstd_2,
-                hidden,
-            ] = buffers;
-            let x = part(x, &range, t * c);
-            let m = range.len() * t;
-            let product = |n, k| Size { m, n, k };
+        self.by_sequence_with(workspace.workers, &mut buffers, work, |range, mut buffers, scratch| {
+            self.attention_half(layer, range.clone(), x, &mut buffers, scratch);
+            self.mlp_half(layer, range, extent, &mut buffers, scratch);
+        });
+    }
 
-            norm_forward(self, &block.ln_1, normed, mean_1, rstd_1, x);
-            linear::forward_trusted(simd, qkv, normed, block.c_attn.parts(), product(3 * c, c), scratch);
-            let sequences =
-                rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(ops::rows(qkv, 3 * t * c));
-            for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
-                let attention = self.attention(&masks, sequence);
-                attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
-            }
-            let projection = block.attention_projection.parts();
-            linear::forward_trusted(simd, middle, attended, projection, product(c, c), scratch);
-            let mut residual = ops::rows(x, t * c);
-            let mask = masks.attention_projection;
-            self.each_masked(range.clone(), rows_mut(middle, t * c), mask, |middle, mask| {
-                dropout::add_residual(simd, middle, residual.next().unwrap_or_default(), c, mask);
-            });
+    /// Some sequences of `middle`, with [`Pass::block`]'s buffers.
+    #[inline(never)]
+    fn attention_half(
+        &self,
+        layer: usize,
+        range: Range<usize>,
+        x: &[f32],
+        buffers: &mut [&mut [f32]; 12],
+        scratch: &mut [f32],
+    ) {
+        let [middle, _, normed, _, mean, rstd, qkv, stats, attended, ..] = buffers;
+        let (simd, t) = (self.compute.simd, self.shape.length);
+        let (c, h) = (self.plan.config.width, self.plan.config.heads);
+        let half = self.parameters().attention(layer);
+        let mask = self.mask(Stream::AttentionDropout, layer);
+        let x = part(x, &range, t * c);
+        let product = |n, k| Size { m: range.len() * t, n, k };
+        norm_forward(self, &half.norm, normed, mean, rstd, x);
+        linear::forward_trusted(simd, qkv, normed, half.first.parts(), product(3 * c, c), scratch);
+        let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
+        for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
+            let attention = self.attention(mask, sequence);
+            attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
+        }
+        linear::forward_trusted(simd, middle, attended, half.second.parts(), product(c, c), scratch);
+        let mask = self.mask(Stream::AttentionProjectionDropout, layer);
+        let mut residual = rows(x, t * c);
+        self.each_masked(range, rows_mut(middle, t * c), mask, |middle, mask| {
+            dropout::add_residual(simd, middle, residual.next().unwrap_or_default(), c, mask);
+        });
+    }
 
-            norm_forward(self, &block.ln_2, normed, mean_2, rstd_2, middle);
-            linear::forward_trusted(simd, hidden, normed, block.c_fc.parts(), product(f, c), scratch);
-            if extent == Extent::Activations {
-                return;
-            }
-            gelu::activate(simd, activated, hidden, config.activation);
-            linear::forward_trusted(
-                simd,
-                out,
-                activated,
-                block.mlp_projection.parts(),
-                product(c, f),
-                scratch,
-            );
-            let mut residual = ops::rows(middle, t * c);
-            self.each_masked(range, rows_mut(out, t * c), masks.mlp_projection, |out, mask| {
-                dropout::add_residual(simd, out, residual.next().unwrap_or_default(), c, mask);
+    /// Some sequences of `out`, likewise.
+    #[inline(never)]
+    fn mlp_half(
+        &self,
+        layer: usize,
+        range: Range<usize>,
+        extent: Extent,
+        buffers: &mut [&mut [f32]; 12],
+        scratch: &mut [f32],
+    ) {
+        let [middle, out, normed, activated, .., mean, rstd, hidden] = buffers;
+        let config = &self.plan.config;
+        let (simd, t) = (self.compute.simd, self.shape.length);
+        let (c, f) = (config.width, config.hidden);
+        let half = self.parameters().mlp(layer);
+        let product = |n, k| Size { m: range.len() * t, n, k };
+        norm_forward(self, &half.norm, normed, mean, rstd, middle);
+        linear::forward_trusted(simd, hidden, normed, half.first.parts(), product(f, c), scratch);
+        if extent == Extent::Activations {
+            return;
+        }
+        let (weight, bias) = half.second.parts();
+        let mut start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
+        let mut first = 0;
+        while first < f {
+            let columns = first..f.min(first + self.plan.hidden_columns());
+            with_columns(hidden, f, &columns, activated, |hidden, activated| {
+                gelu::activate(simd, activated, hidden, config.activation);
             });
+            let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
+            let size = product(c, columns.len());
+            matmul_trusted(simd, size, (&mut **out, c), start, activated, weight.from(first, 0), scratch);
+            (first, start) = (columns.end, Start::Accumulate);
+        }
+        let (mut residual, mask) = (rows(middle, t * c), self.mask(Stream::MlpProjectionDropout, layer));
+        self.each_masked(range, rows_mut(out, t * c), mask, |out, mask| {
+            dropout::add_residual(simd, out, residual.next().unwrap_or_default(), c, mask);
         });
     }
 
     /// logits = norm(x) head^T.
-    fn head(&self, parameters: &Parameters<'_>, workspace: &mut Workspace<'_>) {
+    #[inline(never)]
+    fn head(&self, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (rows, c) = (self.rows(), config.width);
-        let norm = &parameters.final_norm;
+        let (norm, head) = self.parameters().head();
         let x = workspace.residual.last();
         let (final_normed, logits) = workspace.intermediate.head();
         let mut buffers = [
@@ -174,9 +194,9 @@ impl Pass<'_> {
             Units::rows(final_normed, c),
         ];
         self.by_sequence(&mut buffers, rows * c, |range, [mean, rstd, normed]| {
-            norm_forward(self, norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
+            norm_forward(self, &norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
         });
-        let head = Matrix::new(parameters.head, c).transposed();
+        let head = Matrix::new(head, c).transposed();
         let logits = (logits, config.vocab);
         let size = Size { m: rows, n: config.vocab, k: c };
         let normed = Matrix::new(final_normed, c);

@@ -3,9 +3,9 @@
 
 use core::ops::Range;
 
-use super::{Backward, Gradients, Pass, Stage, part};
+use super::{Backward, Gradients, Part, Pass, part};
 use crate::error::Error;
-use crate::layout::{Group, LayerActivations, Tensor, Workspace};
+use crate::layout::{Cut, Group, LayerActivations, Tensor, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear, rows};
 use crate::parallel::Units;
@@ -27,6 +27,9 @@ impl Gradients {
         }
     }
 }
+
+/// The place, among the MLP's tensors, of the weight whose gradient is made of activated columns.
+const ACTIVATED: usize = 4;
 
 /// What the gradients of two tensors are made of, in R rows. The tensors' own rows can be made apart from each other.
 #[derive(Clone, Copy)]
@@ -65,6 +68,7 @@ impl Backward {
 impl Pass<'_> {
     /// The gradients of all the stage's parameters, after [`Pass::backward_stage`]. All workers meet once, each with
     /// its share of every tensor.
+    #[inline(never)]
     pub(super) fn gradients(
         &self,
         stage: Backward,
@@ -74,7 +78,7 @@ impl Pass<'_> {
     ) {
         let Some(group) = stage.group() else { return };
         let tensors = self.plan.group(group).map(|tensor| tensor.filter(|tensor| !tensor.frozen));
-        let (sources, workers) = self.sources(stage, workspace);
+        let (sources, workers) = self.sources(stage, &(0..self.plan.config.hidden), workspace);
         let first = tensors.iter().flatten().next().map_or(0, |tensor| tensor.offset);
         let mut rest = gradients.get_mut(first..).unwrap_or_default();
         let buffers = tensors.map(|tensor| {
@@ -94,19 +98,20 @@ impl Pass<'_> {
         });
     }
 
-    /// The gradients of the stage's parameters, as many rows of a tensor at a time as `tile` holds, each handed to
-    /// `update` with the tensor and the place among all parameters.
+    /// The gradients of parameters that a part of a stage makes ready, as many rows of a tensor at a time as `tile` holds,
+    /// each handed to `update` with the tensor and the place among all parameters.
+    #[inline(never)]
     pub(crate) fn gradients_by_rows(
         &self,
-        stage: Stage,
+        stage: Backward,
+        part: &Part,
         tile: &mut [f32],
         workspace: &mut [f32],
         mut update: impl FnMut(&Tensor, Range<usize>, &[f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let Stage::Backward(stage) = stage else { return Ok(()) };
         let Some(group) = stage.group() else { return Ok(()) };
         let mut workspace = Workspace::new(workspace, self.plan, self.shape)?;
-        let (sources, workers) = self.sources(stage, &mut workspace);
+        let (sources, workers) = self.sources(stage, &part.columns, &mut workspace);
         for (place, tensor) in self.plan.group(group).iter().enumerate() {
             let (Some(tensor), Some(source)) = (tensor, sources.get(place / 2)) else { continue };
             if tensor.frozen {
@@ -118,15 +123,21 @@ impl Pass<'_> {
             // Whole tiles of products, where there is room for one.
             let whole = most - most % TILE_ROWS;
             let most = if whole > 0 { whole } else { most };
-            let mut first = 0;
-            while first < rows {
-                let count = most.min(rows - first);
+            let wanted = match stage {
+                Backward::Mlp { .. } if place == ACTIVATED => part.columns.clone(),
+                _ if part.last => 0..rows,
+                _ => continue,
+            };
+            let mut first = wanted.start;
+            while first < wanted.end {
+                let count = most.min(wanted.end - first);
                 let gradient = tile.get_mut(..count * columns).unwrap_or_default();
                 let scratch = (&mut *workers, self.plan.worker_scratch());
                 let (work, buffer) = (self.work(source, count), Units::new(gradient, count, columns));
                 self.compute.split(work, &[buffer], scratch, |share, [gradient], scratch| {
                     let range = share.of(count);
-                    let range = first + range.start..first + range.end;
+                    let before = first - wanted.start;
+                    let range = before + range.start..before + range.end;
                     let (mut pair, mut ranges) = ([gradient, &mut []], [range, 0..0]);
                     if is_second {
                         pair.reverse();
@@ -142,18 +153,19 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// What the gradients of a stage's tensors are made of, for each two, and the workers' scratch.
+    /// What the gradients of a stage's tensors are made of, for each two, and the workers' scratch; of the MLP's activated
+    /// columns, these are there.
     fn sources<'w>(
         &self,
         stage: Backward,
+        columns: &Range<usize>,
         workspace: &'w mut Workspace<'_>,
     ) -> ([Source<'w>; Group::MOST / 2], &'w mut [f32]) {
         let config = &self.plan.config;
         let (c, f, v, all) = (config.width, config.hidden, config.vocab, self.rows());
-        let Workspace { residual, layers, d_residual, normed, d_normed, intermediate, workers, .. } =
-            workspace;
+        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
         let Workspace { final_mean, final_rstd, .. } = workspace;
-        let (normed, d_normed) = (&**normed, &**d_normed);
+        let d_normed = &**d_normed;
         let norm = |x, mean, rstd| Source::Norm { x, d_y: d_normed, mean, rstd };
         let affine = |x, from, d_y, to| Source::Affine { x, from, d_y, to };
         let none = Source::None;
@@ -163,17 +175,19 @@ impl Pass<'_> {
                 [norm(residual.last(), final_mean, final_rstd), affine(logits, v, final_normed, c), none]
             }
             Backward::Mlp { layer } => {
-                let LayerActivations { ln_2_mean, ln_2_rstd, hidden, .. } = layers.of(layer, config, all);
+                let LayerActivations { ln_2_mean, ln_2_rstd, mut wide, .. } = layers.of(layer, config, all);
                 let (_, middle, d_branch) = residual.backward(layer);
                 let ln_2 = norm(middle, ln_2_mean, ln_2_rstd);
-                [ln_2, affine(normed, c, hidden, f), affine(intermediate.wide(all * f), f, d_branch, c)]
+                let (normed, activated) = intermediate.block(all * columns.len());
+                [ln_2, affine(normed, c, wide.cut(all * f), f), affine(activated, columns.len(), d_branch, c)]
             }
             Backward::Attention { layer } => {
-                let LayerActivations { ln_1_mean, ln_1_rstd, attended, .. } = layers.of(layer, config, all);
+                let LayerActivations { ln_1_mean, ln_1_rstd, attended, mut wide, .. } =
+                    layers.of(layer, config, all);
                 let (x, _, d_branch) = residual.backward(layer);
                 let ln_1 = norm(x, ln_1_mean, ln_1_rstd);
-                let d_qkv = intermediate.wide(all * 3 * c);
-                [ln_1, affine(normed, c, d_qkv, 3 * c), affine(attended, c, d_branch, c)]
+                let (normed, _) = intermediate.block(0);
+                [ln_1, affine(normed, c, wide.cut(all * 3 * c), 3 * c), affine(attended, c, d_branch, c)]
             }
             Backward::Embedding => {
                 let head = config.tied.then(|| {
@@ -202,6 +216,7 @@ impl Pass<'_> {
     }
 
     /// Some rows of two tensors' gradients, or of one's, where there are none of the other.
+    #[inline(never)]
     fn gradient_rows(
         &self,
         source: Source<'_>,
@@ -249,6 +264,7 @@ impl Pass<'_> {
     /// A tied matrix takes, sequence after sequence, the head's product and then the rows of that sequence's
     /// tokens: an order that does not depend on how the sequences are cut into micro-batches. Rows of the
     /// vocabulary are taken in blocks, so that a block stays in cache through all sequences.
+    #[inline(never)]
     fn token_gradient(
         &self,
         d_wte: &mut [f32],

@@ -13,15 +13,16 @@ mod stage;
 use core::ops::Range;
 
 pub use backward::Backward;
+pub(crate) use backward::Part;
 pub use forward::Forward;
 pub use stage::Stage;
 
 use crate::error::{Error, exact_length};
-use crate::layout::{Plan, Shape, Workspace};
+use crate::layout::{Parameters, Plan, Shape, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
-use crate::ops::{cross_entropy, embedding};
+use crate::ops::{cross_entropy, embedding, rows_mut};
 use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
 use crate::rng::Stream;
 
@@ -81,18 +82,26 @@ pub struct Pass<'a> {
     pub training: Option<Training>,
 }
 
-/// One block's dropout.
-#[derive(Clone, Copy)]
-struct Masks {
-    attention: Option<Mask>,
-    attention_projection: Option<Mask>,
-    mlp_projection: Option<Mask>,
-}
-
 /// The elements of `units`, of `per` elements each.
 #[inline(never)]
 fn part<'a>(x: &'a [f32], units: &Range<usize>, per: usize) -> &'a [f32] {
     x.get(units.start * per..units.end * per).unwrap_or_default()
+}
+
+/// Calls `f` with some columns of the rows of `x`, which has `width` of them, and with the rows of `y`, which has no
+/// others; with all rows at once where that is all there is.
+fn with_columns(
+    x: &mut [f32],
+    width: usize,
+    columns: &Range<usize>,
+    y: &mut [f32],
+    mut f: impl FnMut(&mut [f32], &mut [f32]),
+) {
+    let whole = columns.len() == width;
+    let (width, columns) = if whole { (x.len(), 0..x.len()) } else { (width, columns.clone()) };
+    for (x, y) in rows_mut(x, width).zip(rows_mut(y, columns.len())) {
+        f(x.get_mut(columns.clone()).unwrap_or_default(), y);
+    }
 }
 
 impl Pass<'_> {
@@ -132,7 +141,7 @@ impl Pass<'_> {
             return Err(Error::Fused { what: "backward" });
         }
         exact_length("gradients", gradients.len(), self.plan.gradients)?;
-        self.stages(0..usize::MAX, Some((gradients, mode)), workspace, targets, counted)
+        self.stages(0..usize::MAX, gradients, mode, workspace, targets, counted)
     }
 
     fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
@@ -188,22 +197,23 @@ impl Pass<'_> {
         });
     }
 
-    fn mask(&self, rate: f32, stream: Stream, layer: usize) -> Option<Mask> {
-        let Training { seed, step, .. } = self.training?;
-        Mask::new(rate, seed, stream, step, layer as u64).unwrap_or_default()
+    fn parameters(&self) -> Parameters<'_> {
+        Parameters::new(self.parameters, self.frozen, self.plan)
     }
 
-    fn masks(&self, layer: usize) -> Masks {
+    /// A layer's dropout of that stream, if it has any.
+    #[inline(never)]
+    fn mask(&self, stream: Stream, layer: usize) -> Option<Mask> {
+        let Training { seed, step, .. } = self.training?;
         let rates = &self.plan.config.dropout;
-        Masks {
-            attention: self.mask(rates.attention, Stream::AttentionDropout, layer),
-            attention_projection: self.mask(
-                rates.attention_projection,
-                Stream::AttentionProjectionDropout,
-                layer,
-            ),
-            mlp_projection: self.mask(rates.mlp_projection, Stream::MlpProjectionDropout, layer),
-        }
+        let rate = match stream {
+            Stream::EmbeddingDropout => rates.embedding,
+            Stream::AttentionDropout => rates.attention,
+            Stream::AttentionProjectionDropout => rates.attention_projection,
+            Stream::MlpProjectionDropout => rates.mlp_projection,
+            _ => return None,
+        };
+        Mask::new(rate, seed, stream, step, layer as u64).unwrap_or_default()
     }
 
     /// A sequence's number in the step.
@@ -211,15 +221,11 @@ impl Pass<'_> {
         self.training.map_or(0, |training| training.first_sequence).wrapping_add(in_pass as u64)
     }
 
-    fn embedding_mask(&self) -> Option<Mask> {
-        self.mask(self.plan.config.dropout.embedding, Stream::EmbeddingDropout, 0)
-    }
-
-    fn attention(&self, masks: &Masks, sequence: usize) -> Attention {
+    fn attention(&self, mask: Option<Mask>, sequence: usize) -> Attention {
         Attention {
             heads: self.plan.config.heads,
             width: self.plan.config.width,
-            mask: masks.attention,
+            mask,
             sequence: self.sequence(sequence),
         }
     }

@@ -4,7 +4,7 @@
 use core::iter::successors;
 use core::ops::Range;
 
-use super::{Backward, Forward, Gradients, Loss, Pass};
+use super::{Backward, Forward, Gradients, Loss, Part, Pass};
 use crate::config::Config;
 use crate::error::Error;
 use crate::layout::{Frozen, Group, Plan, Workspace};
@@ -37,6 +37,12 @@ impl Stage {
             Stage::Backward(stage) if stage.group() == last => None,
             Stage::Backward(stage) => stage.next(layers, recompute).map(Stage::Backward),
         }
+    }
+
+    /// The stage of that number, of a whole training pass.
+    #[inline(never)]
+    pub(crate) fn at(plan: &Plan, number: usize) -> Option<Stage> {
+        Stage::all(plan).nth(number)
     }
 
     /// How many stages a training pass has.
@@ -106,26 +112,27 @@ const fn max(a: usize, b: usize) -> usize {
 
 impl Pass<'_> {
     /// The stages of these numbers, after those before them: the loss, whose sum is 0 where that stage is not among
-    /// them. Without `gradients`, those of parameters are left to [`Pass::gradients_by_rows`].
+    /// them. Those of backward are [`Pass::backward_part`] and [`Pass::gradients_by_rows`] where the plan is fused.
+    #[inline(never)]
     pub(crate) fn stages(
         &self,
         numbers: Range<usize>,
-        mut gradients: Option<(&mut [f32], Gradients)>,
+        gradients: &mut [f32],
+        mode: Gradients,
         workspace: &mut [f32],
         targets: &[i32],
         counted: usize,
     ) -> Result<Loss, Error> {
         let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
         let workspace = &mut self.check(workspace)?;
-        for stage in Stage::all(self.plan).skip(numbers.start).take(numbers.len()) {
+        for number in numbers {
+            let Some(stage) = Stage::at(self.plan, number) else { break };
             match stage {
                 Stage::Forward(stage) => self.forward_stage(stage, workspace),
                 Stage::Loss => loss.sum = self.loss_gradient(workspace, targets, counted)?,
                 Stage::Backward(stage) => {
-                    self.backward_stage(stage, workspace);
-                    if let Some((gradients, mode)) = &mut gradients {
-                        self.gradients(stage, gradients, *mode, workspace);
-                    }
+                    self.backward_stage(stage, &Part::whole(self.plan), workspace);
+                    self.gradients(stage, gradients, mode, workspace);
                 }
             }
         }
@@ -147,6 +154,7 @@ impl Pass<'_> {
 
     /// The sum of losses, in the order of the rows, so that nothing else shows. The logits become the gradient of their
     /// sum divided by `counted`: evaluation has no use for it, and one function serves both.
+    #[inline(never)]
     pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
         let vocab = self.plan.config.vocab;
         let (_, logits) = workspace.intermediate.head();

@@ -9,8 +9,7 @@ use super::softmax::{exponentials, mask_after};
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
 use crate::matmul::{
-    Causal, Machine, Matrix, Operand, Size, Start, causal_trusted, pack, packed_length,
-    scratch as product_scratch,
+    Causal, Machine, Matrix, Operand, Size, Start, causal_trusted, pack, packed_length, scratch_on,
 };
 use crate::simd::math::exp;
 use crate::simd::{self, InstructionSet, LANES, Lanes, Sum, Vector, scalar, vectorized};
@@ -30,12 +29,13 @@ const fn tile_stride(columns: usize) -> usize {
     columns.div_ceil(LANES).saturating_mul(LANES)
 }
 
-/// Elements that the work on one head takes beside the products' scratch: two tiles, and the keys, the values and
-/// the keys transposed, packed.
-pub(crate) const fn head_scratch(machine: Machine, length: usize, head_width: usize) -> usize {
+/// Elements that the work on one head takes: two tiles, and the keys, the values and the keys transposed, packed; and
+/// what a product takes besides.
+pub(crate) const fn worker_scratch(machine: Machine, length: usize, head_width: usize) -> usize {
     let across = packed_length(machine, length, head_width);
     let along = packed_length(machine, head_width, length);
     let (most, mut rows) = (tile_rows(machine), length);
+    let longest = if length > head_width { length } else { head_width };
     if rows > most {
         rows = most;
     }
@@ -43,12 +43,12 @@ pub(crate) const fn head_scratch(machine: Machine, length: usize, head_width: us
         .saturating_mul(2 * rows)
         .saturating_add(across.saturating_mul(2))
         .saturating_add(along)
+        .saturating_add(scratch_on(machine, longest, longest, longest))
 }
 
 /// The scratch that [`forward`] and [`backward`] need, in elements.
 pub const fn scratch(length: usize, width: usize) -> usize {
-    let longest = if length > width { length } else { width };
-    head_scratch(Machine::HERE, length, width).saturating_add(product_scratch(longest, longest, longest))
+    worker_scratch(Machine::HERE, length, width)
 }
 
 /// One sequence's sizes, and its dropout.

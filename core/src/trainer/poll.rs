@@ -45,7 +45,7 @@ impl Trainer<'_> {
 
     /// How many calls of [`Trainer::poll`] make a step.
     pub fn pieces_per_step(&self) -> u64 {
-        let stages = Stage::count(&self.plan) as u64;
+        let stages = Stage::count(self.plan) as u64;
         let parts = if self.plan.options.fused { 0 } else { parts(self.plan.parameters) as u64 };
         stages.saturating_mul(self.recipe.accumulate as u64).saturating_add(2 * parts)
     }
@@ -68,7 +68,7 @@ impl Trainer<'_> {
     fn piece(&mut self, text: Tokens<'_>) -> Result<Poll<Report>, Error> {
         let done = usize::try_from(self.pieces.done).unwrap_or(usize::MAX);
         let last = self.pieces.done.saturating_add(1) >= self.pieces_per_step();
-        let stages = Stage::count(&self.plan);
+        let stages = Stage::count(self.plan);
         let passes = stages.saturating_mul(self.recipe.accumulate);
         let parts = parts(self.plan.parameters);
         match done.checked_sub(passes) {

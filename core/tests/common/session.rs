@@ -63,7 +63,7 @@ impl Session {
 
     pub fn trainer<'a>(
         &'a mut self,
-        recipe: &Recipe,
+        recipe: &'a Recipe,
         simd: InstructionSet,
         parallel: &'a dyn Parallel,
     ) -> Trainer<'a> {
