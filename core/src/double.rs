@@ -43,10 +43,20 @@ pub(crate) fn power(mut x: f64, mut exponent: u64) -> f64 {
     power
 }
 
-/// The cosine of an angle from 0 to pi, by its series.
+/// The cosine of an angle from 0 to pi.
 pub(crate) fn cos_of_half_turn(angle: f64) -> f64 {
     /// What is lost of pi as an f64.
     const REST_OF_PI: f64 = 1.224_646_799_147_353_2e-16;
+    if angle > core::f64::consts::FRAC_PI_2 {
+        -cosine(core::f64::consts::PI - angle + REST_OF_PI)
+    } else {
+        cosine(angle)
+    }
+}
+
+/// The cosine of an angle up to a right one, by its series.
+#[inline(never)]
+fn cosine(angle: f64) -> f64 {
     /// One over the products of neighbouring numbers, 2n (2n - 1), the greatest first: the factors of the series' terms.
     const FACTORS: [f64; 11] = {
         let (mut factors, mut i) = ([0.0; 11], 0);
@@ -57,11 +67,8 @@ pub(crate) fn cos_of_half_turn(angle: f64) -> f64 {
         }
         factors
     };
-    let obtuse = angle > core::f64::consts::FRAC_PI_2;
-    let angle = if obtuse { core::f64::consts::PI - angle + REST_OF_PI } else { angle };
     let square = angle * angle;
-    let cosine = FACTORS.iter().fold(1.0, |sum, factor| 1.0 - sum * (square * factor));
-    if obtuse { -cosine } else { cosine }
+    FACTORS.iter().fold(1.0, |sum, factor| 1.0 - sum * (square * factor))
 }
 
 #[cfg(test)]

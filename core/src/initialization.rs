@@ -39,8 +39,10 @@ vectorized! {
             for ((x, y), square) in x.iter_mut().zip(&mut y).zip(&mut square) {
                 // A point of the unit disc without its centre.
                 while !(*square > 0.0 && *square < 1.0) {
-                    *x = 2.0 * rng::uniform(&mut rng) - 1.0;
-                    *y = 2.0 * rng::uniform(&mut rng) - 1.0;
+                    for coordinate in [&mut *x, &mut *y] {
+                        V::stay_rolled();
+                        *coordinate = 2.0 * rng::uniform(&mut rng) - 1.0;
+                    }
                     *square = *x * *x + *y * *y;
                 }
             }

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use crate::double;
 use crate::error::{Error, exact_length};
-use crate::layout::{OptimizerState, Plan};
+use crate::layout::{OptimizerState, Plan, Tensor};
 use crate::parallel::{Compute, ELEMENTWISE, Units, share};
 use crate::simd::{self, AdamW, InstructionSet, Loop, vectorized};
 
@@ -93,14 +93,27 @@ impl Optimizer {
         exact_length("gradients", gradients.len(), plan.gradients)?;
         exact_length("optimizer state", state.len(), plan.optimizer)?;
         let rules = self.rules(step, learning_rate, factor);
-        rules.update(compute, plan, parameters, gradients, state, 0..plan.parameters);
+        rules.update(compute, plan, None, parameters, gradients, state, 0..plan.parameters);
         Ok(())
     }
 
     /// What is done to all parameters at one step.
     pub(crate) fn rules(&self, step: u64, learning_rate: f32, factor: f32) -> Rules {
-        let plain = self.rule(false, step, learning_rate, factor);
-        Rules { plain, decaying: self.rule(true, step, learning_rate, factor) }
+        let (plain, decaying) = match *self {
+            Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
+                let rule = adamw_numbers(beta1, beta2, epsilon, step, learning_rate, factor);
+                let keep = (1.0 - f64::from(learning_rate) * f64::from(weight_decay)) as f32;
+                (Rule::AdamW(rule), Rule::AdamW(AdamW { keep, ..rule }))
+            }
+            Optimizer::Sgd { momentum } => {
+                let rule = match momentum {
+                    0.0 => Rule::Sgd { rate: learning_rate * factor },
+                    _ => Rule::Momentum { momentum, rate: learning_rate, factor },
+                };
+                (rule, rule)
+            }
+        };
+        Rules { plain, decaying }
     }
 
     /// [`Optimizer::update`] of one tensor of any model. `decays`: whether weight decay applies, as it does to
@@ -124,22 +137,12 @@ impl Optimizer {
         let wanted = x.len().saturating_mul(self.state().per_parameter());
         exact_length("optimizer state", state.len(), wanted)?;
         let (first, second) = state.split_at_mut_checked(x.len()).unwrap_or_default();
-        let rule = self.rule(decays, step, learning_rate, factor);
+        let Rules { plain, decaying } = self.rules(step, learning_rate, factor);
+        let rule = if decays { decaying } else { plain };
         split(compute, [x, first, second], |range, [x, first, second]| {
             rule.apply(compute.simd, x, first, second, gradient.get(range).unwrap_or_default());
         });
         Ok(())
-    }
-
-    fn rule(&self, decays: bool, step: u64, learning_rate: f32, factor: f32) -> Rule {
-        match *self {
-            Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
-                let decay = if decays { weight_decay } else { 0.0 };
-                Rule::AdamW(adamw_numbers(beta1, beta2, epsilon, decay, step, learning_rate, factor))
-            }
-            Optimizer::Sgd { momentum: 0.0 } => Rule::Sgd { rate: learning_rate * factor },
-            Optimizer::Sgd { momentum } => Rule::Momentum { momentum, rate: learning_rate, factor },
-        }
     }
 }
 
@@ -153,11 +156,14 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    /// [`Optimizer::update`] of the parameters `part`, whose gradients these are, with the lengths checked.
+    /// [`Optimizer::update`] of the parameters `part`, whose gradients these are, with the lengths checked. Of `tensor`
+    /// alone where there is one: many small parts need not look for theirs.
+    #[allow(clippy::too_many_arguments)]
     pub(crate) fn update(
         &self,
         compute: Compute<'_>,
         plan: &Plan,
+        tensor: Option<&Tensor>,
         parameters: &mut [f32],
         gradients: &[f32],
         state: &mut [f32],
@@ -169,16 +175,20 @@ impl Rules {
         split(compute, buffers, |range, [mut x, mut first, mut second]| {
             let mut gradients = gradients.get(range.clone()).unwrap_or_default();
             let (start, end) = (part.start + range.start, part.start + range.end);
-            for tensor in plan.tensors().filter(|tensor| !tensor.frozen) {
+            let mut apply = |tensor: &Tensor| {
                 let here = tensor.offset.max(start)..tensor.offset.saturating_add(tensor.len()).min(end);
                 let (Some(x), Some(g)) = (x.split_off_mut(..here.len()), gradients.split_off(..here.len()))
                 else {
-                    continue;
+                    return;
                 };
                 let first = first.split_off_mut(..here.len()).unwrap_or_default();
                 let second = second.split_off_mut(..here.len()).unwrap_or_default();
                 let rule = if tensor.rank == 2 { self.decaying } else { self.plain };
                 rule.apply(compute.simd, x, first, second, g);
+            };
+            match tensor {
+                Some(tensor) => apply(tensor),
+                None => plan.tensors().filter(|tensor| !tensor.frozen).for_each(|tensor| apply(&tensor)),
             }
         });
     }
@@ -225,18 +235,11 @@ impl Rule {
     }
 }
 
-fn adamw_numbers(
-    beta1: f32,
-    beta2: f32,
-    epsilon: f32,
-    decay: f32,
-    step: u64,
-    learning_rate: f32,
-    factor: f32,
-) -> AdamW {
+/// AdamW's numbers at one step, for what does not decay.
+fn adamw_numbers(beta1: f32, beta2: f32, epsilon: f32, step: u64, learning_rate: f32, factor: f32) -> AdamW {
     let correction = |beta: f32| 1.0 - double::power(f64::from(beta), step.saturating_add(1));
     AdamW {
-        keep: (1.0 - f64::from(learning_rate) * f64::from(decay)) as f32,
+        keep: 1.0,
         factor,
         beta1,
         fresh1: 1.0 - beta1,
@@ -271,7 +274,9 @@ vectorized! {
 
 vectorized! {
     fn sgd<V>(x: &mut [f32], gradient: &[f32], rate: f32) {
-        simd::update(x, [gradient], |_, x, [g]: [V; 1]| x.sub(g.mul(V::splat(rate))));
+        if !V::run(Loop::SubtractScaled { x: &mut *x, y: gradient, factor: rate }) {
+            simd::update(x, [gradient], |_, x, [g]: [V; 1]| x.sub(g.mul(V::splat(rate))));
+        }
     }
 }
 

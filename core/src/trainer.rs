@@ -219,10 +219,10 @@ impl<'a> Trainer<'a> {
                     pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
                     if !pieces.squares.is_finite() {
                         *pieces = Pieces::default();
-                        let tensor = plan.tensors().position(|other| other == *tensor).unwrap_or(0);
+                        let tensor = plan.tensors().position(|other| other.name == tensor.name).unwrap_or(0);
                         return Err(Error::PartlyUpdated { tensor });
                     }
-                    rules.update(*compute, plan, parameters, gradient, optimizer, place);
+                    rules.update(*compute, plan, Some(tensor), parameters, gradient, optimizer, place);
                     Ok(())
                 })?;
                 next = part.next(plan);
@@ -275,7 +275,7 @@ impl<'a> Trainer<'a> {
         let factor = recipe.clip.map_or(1.0, |clip| clip_factor(norm, clip));
         let rules = recipe.optimizer.rules(*step, recipe.schedule.rate(*step), factor);
         let gradients = gradients.get(part.clone()).unwrap_or_default();
-        rules.update(*compute, plan, parameters, gradients, optimizer, part);
+        rules.update(*compute, plan, None, parameters, gradients, optimizer, part);
     }
 
     /// The step is done.

@@ -2,8 +2,8 @@
 
 use core::ffi::c_char;
 
-use jostle::Error;
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
+use jostle::{Error, Plan};
 
 use crate::border::{self, Buffers, Output, input, open};
 use crate::config::{flag, jostle_config};
@@ -63,6 +63,38 @@ impl<'a> Pairs<'a> {
     }
 }
 
+/// What a checkpoint is made of, as C hands it over: pointers to numbers, each with its bytes.
+pub(crate) struct Given {
+    pub parameters: (*const f32, usize),
+    pub frozen: (*const f32, usize),
+    /// NULL for none.
+    pub optimizer: (*const f32, usize),
+    pub progress: *const jostle_progress,
+}
+
+impl Given {
+    /// # Safety
+    /// `progress` is readable, the others for so many bytes.
+    pub unsafe fn contents<'a>(
+        self,
+        plan: &Plan,
+        pairs: &'a Pairs<'_>,
+        buffers: &mut Buffers,
+    ) -> Result<Contents<'a>, Refusal> {
+        let Given { parameters, frozen, optimizer, progress } = self;
+        // SAFETY: the caller's promise.
+        unsafe {
+            let &jostle_progress { step, seed } = input("progress", progress)?;
+            let parameters = buffers.read("parameters", parameters.0, parameters.1, plan.parameters)?;
+            let frozen = buffers.read("frozen", frozen.0, frozen.1, plan.frozen)?;
+            let state = buffers.read_optional("optimizer", optimizer.0, optimizer.1, plan.optimizer)?;
+            let optimizer = (!optimizer.0.is_null()).then_some(state);
+            let progress = Progress { step, seed };
+            Ok(Contents { parameters, frozen, optimizer, progress, metadata: pairs.get() })
+        }
+    }
+}
+
 /// The exact bytes of a checkpoint, with the optimiser's state where `optimizer` is 1, without where it is 0, and
 /// with these metadata entries.
 ///
@@ -115,24 +147,20 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
     written: *mut usize,
     error: *mut jostle_error,
 ) -> jostle_status {
+    let given = Given {
+        parameters: (parameters, parameters_size),
+        frozen: (frozen, frozen_size),
+        optimizer: (optimizer, optimizer_size),
+        progress,
+    };
     let body = || {
         let mut buffers = Buffers::new();
         // SAFETY: the caller's promise.
         unsafe {
             let output = Output::new("written", written)?;
             let plan = open(plan)?;
-            let &jostle_progress { step, seed } = input("progress", progress)?;
             let pairs = Pairs::new(metadata, metadata_count)?;
-            let parameters = buffers.read("parameters", parameters, parameters_size, plan.parameters)?;
-            let frozen = buffers.read("frozen", frozen, frozen_size, plan.frozen)?;
-            let state = buffers.read_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
-            let contents = Contents {
-                parameters,
-                frozen,
-                optimizer: (!optimizer.is_null()).then_some(state),
-                progress: Progress { step, seed },
-                metadata: pairs.get(),
-            };
+            let contents = given.contents(plan, &pairs, &mut buffers)?;
             let wanted = checkpoint::size(plan, contents.optimizer.is_some(), contents.metadata)?;
             let bytes = buffers.write("bytes", bytes, bytes_size, wanted)?;
             output.write(checkpoint::write(bytes, plan, &contents)?);

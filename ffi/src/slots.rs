@@ -2,11 +2,11 @@
 
 use core::ffi::c_void;
 
+use jostle::checkpoint::Progress;
 use jostle::checkpoint::slots::{self, Flash, Slot, Slots};
-use jostle::checkpoint::{Contents, Progress};
 
-use crate::border::{self, Buffers, Output, Structure, input, open};
-use crate::checkpoint::{Pairs, jostle_metadata, jostle_progress};
+use crate::border::{self, Buffers, Output, Structure, open};
+use crate::checkpoint::{Given, Pairs, jostle_metadata, jostle_progress};
 use crate::plan::jostle_plan;
 use crate::status::{Refusal, call, jostle_error, jostle_status};
 
@@ -200,24 +200,20 @@ pub unsafe extern "C" fn jostle_slots_save(
     block_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
+    let given = Given {
+        parameters: (parameters, parameters_size),
+        frozen: (frozen, frozen_size),
+        optimizer: (optimizer, optimizer_size),
+        progress,
+    };
     let body = || {
         let mut buffers = Buffers::new();
         // SAFETY: the caller's promise.
         unsafe {
             let mut driver = Driver::new(flash)?;
             let plan = open(plan)?;
-            let &jostle_progress { step, seed } = input("progress", progress)?;
             let pairs = Pairs::new(metadata, metadata_count)?;
-            let parameters = buffers.read("parameters", parameters, parameters_size, plan.parameters)?;
-            let frozen = buffers.read("frozen", frozen, frozen_size, plan.frozen)?;
-            let state = buffers.read_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
-            let contents = Contents {
-                parameters,
-                frozen,
-                optimizer: (!optimizer.is_null()).then_some(state),
-                progress: Progress { step, seed },
-                metadata: pairs.get(),
-            };
+            let contents = given.contents(plan, &pairs, &mut buffers)?;
             let block = buffers.write("block", block, block_size, block_size)?;
             Slots::new(&mut driver, block)?.save(plan, &contents)?;
         }

@@ -99,96 +99,56 @@ pub enum jostle_status {
 
 use jostle_status::*;
 
-impl jostle_status {
-    const ALL: [jostle_status; 41] = [
-        JOSTLE_OK,
-        JOSTLE_NULL_POINTER,
-        JOSTLE_MISALIGNED,
-        JOSTLE_BUFFER_TOO_SHORT,
-        JOSTLE_OVERLAP,
-        JOSTLE_STRUCT_TOO_SMALL,
-        JOSTLE_STRUCT_TOO_LARGE,
-        JOSTLE_NOT_INITIALIZED,
-        JOSTLE_UNKNOWN_CHOICE,
-        JOSTLE_ZERO,
-        JOSTLE_TOO_LARGE,
-        JOSTLE_HEADS,
-        JOSTLE_OUT_OF_RANGE,
-        JOSTLE_LENGTH,
-        JOSTLE_TOKEN,
-        JOSTLE_CONTEXT,
-        JOSTLE_TOO_FEW_TOKENS,
-        JOSTLE_NOT_FINITE,
-        JOSTLE_INSTRUCTION_SET,
-        JOSTLE_PLAN,
-        JOSTLE_STEPS,
-        JOSTLE_NOT_FOUND,
-        JOSTLE_NOT_UTF8,
-        JOSTLE_THREADS,
-        JOSTLE_BUDGET,
-        JOSTLE_UNFINISHED,
-        JOSTLE_FUSED,
-        JOSTLE_PARTLY_UPDATED,
-        JOSTLE_CHECKPOINT_TRUNCATED,
-        JOSTLE_CHECKPOINT_HEADER,
-        JOSTLE_CHECKPOINT_DUPLICATE,
-        JOSTLE_CHECKPOINT_OFFSETS,
-        JOSTLE_CHECKPOINT_MISSING,
-        JOSTLE_CHECKPOINT_SHAPE,
-        JOSTLE_CHECKPOINT_CHECKSUM,
-        JOSTLE_CHECKPOINT_METADATA,
-        JOSTLE_CHECKPOINT_CONFIGURATION,
-        JOSTLE_CHECKPOINT_KEY,
-        JOSTLE_FLASH,
-        JOSTLE_FLASH_CONTENTS,
-        JOSTLE_OTHER,
-    ];
+/// Each status and what it says: numbers have gaps, so that a table by number would be twice as large.
+const TEXTS: [(jostle_status, &CStr); 41] = [
+    (JOSTLE_OK, c"success"),
+    (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
+    (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
+    (JOSTLE_BUFFER_TOO_SHORT, c"a buffer is too short"),
+    (JOSTLE_OVERLAP, c"a buffer to be written overlaps another"),
+    (JOSTLE_STRUCT_TOO_SMALL, c"a struct_size is too small"),
+    (JOSTLE_STRUCT_TOO_LARGE, c"a struct_size is of a later version"),
+    (JOSTLE_NOT_INITIALIZED, c"a handle is not initialized"),
+    (JOSTLE_UNKNOWN_CHOICE, c"an integer is none of the choices"),
+    (JOSTLE_ZERO, c"a size is 0"),
+    (JOSTLE_TOO_LARGE, c"a size is too large for this machine"),
+    (JOSTLE_HEADS, c"the width is not divisible by the heads"),
+    (JOSTLE_OUT_OF_RANGE, c"a number is out of range"),
+    (JOSTLE_LENGTH, c"sizes do not agree"),
+    (JOSTLE_TOKEN, c"a token is outside the vocabulary"),
+    (JOSTLE_CONTEXT, c"a sequence is longer than the context"),
+    (JOSTLE_TOO_FEW_TOKENS, c"the text has too few tokens"),
+    (JOSTLE_NOT_FINITE, c"a result is not finite; nothing was changed"),
+    (JOSTLE_INSTRUCTION_SET, c"the instruction set is absent here"),
+    (JOSTLE_PLAN, c"the plan was made for something else"),
+    (JOSTLE_STEPS, c"a part of the schedule is too long"),
+    (JOSTLE_NOT_FOUND, c"there is nothing of that name or number"),
+    (JOSTLE_NOT_UTF8, c"a string is not UTF-8"),
+    (JOSTLE_THREADS, c"the system refuses a thread"),
+    (JOSTLE_BUDGET, c"the budget of memory is too small"),
+    (JOSTLE_UNFINISHED, c"a step in pieces is not done yet"),
+    (JOSTLE_FUSED, c"impossible where the update is fused into the backward pass"),
+    (JOSTLE_PARTLY_UPDATED, c"a gradient is not finite; parameters have changed in part"),
+    (JOSTLE_CHECKPOINT_TRUNCATED, c"the checkpoint is truncated"),
+    (JOSTLE_CHECKPOINT_HEADER, c"the checkpoint's header is not safetensors"),
+    (JOSTLE_CHECKPOINT_DUPLICATE, c"a name occurs twice in the checkpoint"),
+    (JOSTLE_CHECKPOINT_OFFSETS, c"the checkpoint's tensors overlap or leave a gap"),
+    (JOSTLE_CHECKPOINT_MISSING, c"a tensor is missing from the checkpoint"),
+    (JOSTLE_CHECKPOINT_SHAPE, c"a tensor in the checkpoint has another shape"),
+    (JOSTLE_CHECKPOINT_CHECKSUM, c"the checkpoint was altered"),
+    (JOSTLE_CHECKPOINT_METADATA, c"the checkpoint's metadata is missing or malformed"),
+    (JOSTLE_CHECKPOINT_CONFIGURATION, c"the checkpoint is of another model"),
+    (JOSTLE_CHECKPOINT_KEY, c"a metadata key is reserved or occurs twice"),
+    (JOSTLE_FLASH, c"flash memory refuses"),
+    (JOSTLE_FLASH_CONTENTS, c"flash memory does not hold what was programmed"),
+    (JOSTLE_OTHER, c"refused"),
+];
 
-    const fn text(self) -> &'static CStr {
-        match self {
-            JOSTLE_OK => c"success",
-            JOSTLE_NULL_POINTER => c"a pointer is NULL",
-            JOSTLE_MISALIGNED => c"a pointer is not aligned",
-            JOSTLE_BUFFER_TOO_SHORT => c"a buffer is too short",
-            JOSTLE_OVERLAP => c"a buffer to be written overlaps another",
-            JOSTLE_STRUCT_TOO_SMALL => c"a struct_size is too small",
-            JOSTLE_STRUCT_TOO_LARGE => c"a struct_size is of a later version",
-            JOSTLE_NOT_INITIALIZED => c"a handle is not initialized",
-            JOSTLE_UNKNOWN_CHOICE => c"an integer is none of the choices",
-            JOSTLE_ZERO => c"a size is 0",
-            JOSTLE_TOO_LARGE => c"a size is too large for this machine",
-            JOSTLE_HEADS => c"the width is not divisible by the heads",
-            JOSTLE_OUT_OF_RANGE => c"a number is out of range",
-            JOSTLE_LENGTH => c"sizes do not agree",
-            JOSTLE_TOKEN => c"a token is outside the vocabulary",
-            JOSTLE_CONTEXT => c"a sequence is longer than the context",
-            JOSTLE_TOO_FEW_TOKENS => c"the text has too few tokens",
-            JOSTLE_NOT_FINITE => c"a result is not finite; nothing was changed",
-            JOSTLE_INSTRUCTION_SET => c"the instruction set is absent here",
-            JOSTLE_PLAN => c"the plan was made for something else",
-            JOSTLE_STEPS => c"a part of the schedule is too long",
-            JOSTLE_NOT_FOUND => c"there is nothing of that name or number",
-            JOSTLE_NOT_UTF8 => c"a string is not UTF-8",
-            JOSTLE_THREADS => c"the system refuses a thread",
-            JOSTLE_BUDGET => c"the budget of memory is too small",
-            JOSTLE_UNFINISHED => c"a step in pieces is not done yet",
-            JOSTLE_FUSED => c"impossible where the update is fused into the backward pass",
-            JOSTLE_PARTLY_UPDATED => c"a gradient is not finite; parameters have changed in part",
-            JOSTLE_CHECKPOINT_TRUNCATED => c"the checkpoint is truncated",
-            JOSTLE_CHECKPOINT_HEADER => c"the checkpoint's header is not safetensors",
-            JOSTLE_CHECKPOINT_DUPLICATE => c"a name occurs twice in the checkpoint",
-            JOSTLE_CHECKPOINT_OFFSETS => c"the checkpoint's tensors overlap or leave a gap",
-            JOSTLE_CHECKPOINT_MISSING => c"a tensor is missing from the checkpoint",
-            JOSTLE_CHECKPOINT_SHAPE => c"a tensor in the checkpoint has another shape",
-            JOSTLE_CHECKPOINT_CHECKSUM => c"the checkpoint was altered",
-            JOSTLE_CHECKPOINT_METADATA => c"the checkpoint's metadata is missing or malformed",
-            JOSTLE_CHECKPOINT_CONFIGURATION => c"the checkpoint is of another model",
-            JOSTLE_CHECKPOINT_KEY => c"a metadata key is reserved or occurs twice",
-            JOSTLE_FLASH => c"flash memory refuses",
-            JOSTLE_FLASH_CONTENTS => c"flash memory does not hold what was programmed",
-            JOSTLE_OTHER => c"refused",
-        }
-    }
+const UNKNOWN: &CStr = c"unknown status";
+
+/// The status of a number, and what it says.
+fn known(number: i32) -> Option<(jostle_status, &'static CStr)> {
+    TEXTS.iter().find(|(status, _)| *status as i32 == number).copied()
 }
 
 /// What was given and what was wanted: the numbers behind a status other than JOSTLE_OK. Never grows.
@@ -266,131 +226,145 @@ fn integer(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-impl Refusal {
-    fn details(&self) -> (jostle_status, Details) {
-        let none = Details::default();
-        let named = |what| Details { what, ..Details::default() };
-        let sizes = |what, given, wanted| Details {
-            what,
-            given: integer(given),
-            wanted: integer(wanted),
-            ..Details::default()
-        };
-        match *self {
-            Refusal::Core(error) => core_details(error),
-            Refusal::Null(what) => (JOSTLE_NULL_POINTER, named(what)),
-            Refusal::Misaligned(what) => (JOSTLE_MISALIGNED, named(what)),
-            Refusal::Short { what, given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, sizes(what, given, wanted)),
-            Refusal::Overlap(what) => (JOSTLE_OVERLAP, named(what)),
-            Refusal::StructSize { what, given, wanted } if given < wanted => {
-                (JOSTLE_STRUCT_TOO_SMALL, sizes(what, given, wanted))
+impl Details {
+    fn named(&mut self, what: &'static str, status: jostle_status) -> jostle_status {
+        self.what = what;
+        status
+    }
+
+    #[inline(never)]
+    fn sizes(
+        &mut self,
+        what: &'static str,
+        given: usize,
+        wanted: usize,
+        status: jostle_status,
+    ) -> jostle_status {
+        (self.given, self.wanted) = (integer(given), integer(wanted));
+        self.named(what, status)
+    }
+
+    fn at(&mut self, what: &'static str, index: usize, status: jostle_status) -> jostle_status {
+        self.index = index;
+        self.named(what, status)
+    }
+
+    /// Fills in what a refusal tells, and returns its status.
+    fn fill(&mut self, refusal: &Refusal) -> jostle_status {
+        match *refusal {
+            Refusal::Core(Error::Checkpoint(error)) => self.fill_from_checkpoint(error),
+            Refusal::Core(error) => self.fill_from_core(error),
+            Refusal::Null(what) => self.named(what, JOSTLE_NULL_POINTER),
+            Refusal::Misaligned(what) => self.named(what, JOSTLE_MISALIGNED),
+            Refusal::Short { what, given, wanted } => {
+                self.sizes(what, given, wanted, JOSTLE_BUFFER_TOO_SHORT)
             }
+            Refusal::Overlap(what) => self.named(what, JOSTLE_OVERLAP),
             Refusal::StructSize { what, given, wanted } => {
-                (JOSTLE_STRUCT_TOO_LARGE, sizes(what, given, wanted))
+                let small = given < wanted;
+                let status = if small { JOSTLE_STRUCT_TOO_SMALL } else { JOSTLE_STRUCT_TOO_LARGE };
+                self.sizes(what, given, wanted, status)
             }
-            Refusal::NotInitialized(what) => (JOSTLE_NOT_INITIALIZED, named(what)),
+            Refusal::NotInitialized(what) => self.named(what, JOSTLE_NOT_INITIALIZED),
             Refusal::Choice { what, given } => {
-                (JOSTLE_UNKNOWN_CHOICE, Details { what, given: i64::from(given), ..none })
+                self.given = i64::from(given);
+                self.named(what, JOSTLE_UNKNOWN_CHOICE)
             }
-            Refusal::NotFound { what, index } => (JOSTLE_NOT_FOUND, Details { what, index, ..none }),
-            Refusal::NotUtf8(what) => (JOSTLE_NOT_UTF8, named(what)),
+            Refusal::NotFound { what, index } => self.at(what, index, JOSTLE_NOT_FOUND),
+            Refusal::NotUtf8(what) => self.named(what, JOSTLE_NOT_UTF8),
             #[cfg(feature = "hosted")]
-            Refusal::Threads { given } => (JOSTLE_THREADS, sizes("threads", given, 0)),
+            Refusal::Threads { given } => self.sizes("threads", given, 0, JOSTLE_THREADS),
+        }
+    }
+
+    fn fill_from_core(&mut self, error: Error) -> jostle_status {
+        match error {
+            Error::Zero { what } => {
+                self.wanted = 1;
+                self.named(what, JOSTLE_ZERO)
+            }
+            Error::TooLarge { what } => self.named(what, JOSTLE_TOO_LARGE),
+            Error::Heads { width, heads } => self.sizes("heads", heads, width, JOSTLE_HEADS),
+            Error::Range { what, given, wanted } => {
+                (self.value, self.range) = (given, wanted);
+                self.named(what, JOSTLE_OUT_OF_RANGE)
+            }
+            Error::Length { what, given, wanted } => self.sizes(what, given, wanted, JOSTLE_LENGTH),
+            Error::Token { index, token, vocab } => {
+                (self.given, self.wanted) = (token, integer(vocab));
+                self.at("token", index, JOSTLE_TOKEN)
+            }
+            Error::Context { length, context } => self.sizes("length", length, context, JOSTLE_CONTEXT),
+            Error::Data { given, wanted } => self.sizes("tokens", given, wanted, JOSTLE_TOO_FEW_TOKENS),
+            Error::NotFinite { what, value } => {
+                self.value = value;
+                self.named(what, JOSTLE_NOT_FINITE)
+            }
+            Error::InstructionSet => self.named("instruction_set", JOSTLE_INSTRUCTION_SET),
+            Error::Plan { what } => self.named(what, JOSTLE_PLAN),
+            Error::Buffer { what, given, wanted } => self.sizes(what, given, wanted, JOSTLE_BUFFER_TOO_SHORT),
+            Error::Unfinished => JOSTLE_UNFINISHED,
+            Error::Name { index } => self.at("name", index, JOSTLE_NOT_FOUND),
+            Error::Fused { what } => self.named(what, JOSTLE_FUSED),
+            Error::PartlyUpdated { tensor } => self.at("tensor", tensor, JOSTLE_PARTLY_UPDATED),
+            Error::Budget { given, wanted } => self.sizes("budget", given, wanted, JOSTLE_BUDGET),
+            Error::Steps { what, given, most } => {
+                let [given, most] = [given, most].map(|steps| i64::try_from(steps).unwrap_or(i64::MAX));
+                (self.given, self.wanted) = (given, most);
+                self.named(what, JOSTLE_STEPS)
+            }
+            Error::Flash { operation, slot, code } => {
+                self.given = i64::from(code);
+                self.at(operation, slot, JOSTLE_FLASH)
+            }
+            Error::FlashContents { slot } => self.at("slot", slot, JOSTLE_FLASH_CONTENTS),
+            _ => JOSTLE_OTHER,
+        }
+    }
+
+    fn fill_from_checkpoint(&mut self, error: CheckpointError) -> jostle_status {
+        const WHAT: &str = "checkpoint";
+        match error {
+            CheckpointError::Truncated { given, wanted } => {
+                self.sizes(WHAT, given, wanted, JOSTLE_CHECKPOINT_TRUNCATED)
+            }
+            CheckpointError::Header { at } => self.at(WHAT, at, JOSTLE_CHECKPOINT_HEADER),
+            CheckpointError::Duplicate { at } => self.at(WHAT, at, JOSTLE_CHECKPOINT_DUPLICATE),
+            CheckpointError::Offsets { given, wanted } => {
+                self.sizes(WHAT, given, wanted, JOSTLE_CHECKPOINT_OFFSETS)
+            }
+            CheckpointError::Missing { tensor } => self.at(WHAT, tensor, JOSTLE_CHECKPOINT_MISSING),
+            CheckpointError::Shape { tensor } => self.at(WHAT, tensor, JOSTLE_CHECKPOINT_SHAPE),
+            CheckpointError::Checksum { stated, computed } => {
+                (self.given, self.wanted) = (i64::from(computed), i64::from(stated));
+                self.named(WHAT, JOSTLE_CHECKPOINT_CHECKSUM)
+            }
+            CheckpointError::Metadata { key } => self.named(key, JOSTLE_CHECKPOINT_METADATA),
+            CheckpointError::Configuration { key } => self.named(key, JOSTLE_CHECKPOINT_CONFIGURATION),
+            CheckpointError::Key { index } => self.at("metadata", index, JOSTLE_CHECKPOINT_KEY),
+            CheckpointError::Buffer { given, wanted } => {
+                self.sizes(WHAT, given, wanted, JOSTLE_BUFFER_TOO_SHORT)
+            }
+            _ => self.named(WHAT, JOSTLE_OTHER),
         }
     }
 }
 
-/// What the header calls an argument or field that the core calls otherwise.
+/// What the core calls an argument or field, and what the header does, where that is something else.
+const IN_C: [(&str, &str); 9] = [
+    ("dropout.embedding", "embedding_dropout"),
+    ("dropout.attention", "attention_dropout"),
+    ("dropout.attention_projection", "attention_projection_dropout"),
+    ("dropout.mlp_projection", "mlp_projection_dropout"),
+    ("dropout rate", "rate"),
+    ("peak", "learning_rate"),
+    ("last", "final_learning_rate"),
+    ("row of C", "c_stride"),
+    ("frozen parameters", "frozen"),
+];
+
 fn in_c(what: &'static str) -> &'static str {
-    match what {
-        "dropout.embedding" => "embedding_dropout",
-        "dropout.attention" => "attention_dropout",
-        "dropout.attention_projection" => "attention_projection_dropout",
-        "dropout.mlp_projection" => "mlp_projection_dropout",
-        "dropout rate" => "rate",
-        "peak" => "learning_rate",
-        "last" => "final_learning_rate",
-        "row of C" => "c_stride",
-        "frozen parameters" => "frozen",
-        _ => what,
-    }
-}
-
-fn core_details(error: Error) -> (jostle_status, Details) {
-    let none = Details::default();
-    let sizes = |what, given, wanted| Details {
-        what,
-        given: integer(given),
-        wanted: integer(wanted),
-        ..Details::default()
-    };
-    match error {
-        Error::Zero { what } => (JOSTLE_ZERO, Details { what, wanted: 1, ..none }),
-        Error::TooLarge { what } => (JOSTLE_TOO_LARGE, Details { what, ..none }),
-        Error::Heads { width, heads } => (JOSTLE_HEADS, sizes("heads", heads, width)),
-        Error::Range { what, given, wanted } => {
-            (JOSTLE_OUT_OF_RANGE, Details { what: in_c(what), value: given, range: wanted, ..none })
-        }
-        Error::Length { what, given, wanted } => (JOSTLE_LENGTH, sizes(in_c(what), given, wanted)),
-        Error::Token { index, token, vocab } => {
-            let wanted = integer(vocab);
-            (JOSTLE_TOKEN, Details { what: "token", index, given: token, wanted, ..none })
-        }
-        Error::Context { length, context } => (JOSTLE_CONTEXT, sizes("length", length, context)),
-        Error::Data { given, wanted } => (JOSTLE_TOO_FEW_TOKENS, sizes("tokens", given, wanted)),
-        Error::NotFinite { what, value } => (JOSTLE_NOT_FINITE, Details { what, value, ..none }),
-        Error::InstructionSet => (JOSTLE_INSTRUCTION_SET, Details { what: "instruction_set", ..none }),
-        Error::Plan { what } => (JOSTLE_PLAN, Details { what, ..none }),
-        Error::Buffer { what, given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, sizes(what, given, wanted)),
-        Error::Unfinished => (JOSTLE_UNFINISHED, none),
-        Error::Name { index } => (JOSTLE_NOT_FOUND, Details { what: "name", index, ..none }),
-        Error::Fused { what } => (JOSTLE_FUSED, Details { what, ..none }),
-        Error::PartlyUpdated { tensor } => {
-            (JOSTLE_PARTLY_UPDATED, Details { what: "tensor", index: tensor, ..none })
-        }
-        Error::Budget { given, wanted } => (JOSTLE_BUDGET, sizes("budget", given, wanted)),
-        Error::Steps { what, given, most } => {
-            let (given, wanted) = (i64::try_from(given), i64::try_from(most));
-            let (given, wanted) = (given.unwrap_or(i64::MAX), wanted.unwrap_or(i64::MAX));
-            (JOSTLE_STEPS, Details { what, given, wanted, ..none })
-        }
-        Error::Flash { operation, slot, code } => {
-            (JOSTLE_FLASH, Details { what: operation, index: slot, given: i64::from(code), ..none })
-        }
-        Error::FlashContents { slot } => {
-            (JOSTLE_FLASH_CONTENTS, Details { what: "slot", index: slot, ..none })
-        }
-        Error::Checkpoint(error) => checkpoint_details(error),
-        _ => (JOSTLE_OTHER, none),
-    }
-}
-
-fn checkpoint_details(error: CheckpointError) -> (jostle_status, Details) {
-    let bytes = |given, wanted| Details {
-        what: "checkpoint",
-        given: integer(given),
-        wanted: integer(wanted),
-        ..Details::default()
-    };
-    let at = |index| Details { what: "checkpoint", index, ..Details::default() };
-    let key = |what| Details { what, ..Details::default() };
-    match error {
-        CheckpointError::Truncated { given, wanted } => (JOSTLE_CHECKPOINT_TRUNCATED, bytes(given, wanted)),
-        CheckpointError::Header { at: byte } => (JOSTLE_CHECKPOINT_HEADER, at(byte)),
-        CheckpointError::Duplicate { at: byte } => (JOSTLE_CHECKPOINT_DUPLICATE, at(byte)),
-        CheckpointError::Offsets { given, wanted } => (JOSTLE_CHECKPOINT_OFFSETS, bytes(given, wanted)),
-        CheckpointError::Missing { tensor } => (JOSTLE_CHECKPOINT_MISSING, at(tensor)),
-        CheckpointError::Shape { tensor } => (JOSTLE_CHECKPOINT_SHAPE, at(tensor)),
-        CheckpointError::Checksum { stated, computed } => {
-            let (given, wanted) = (i64::from(computed), i64::from(stated));
-            (JOSTLE_CHECKPOINT_CHECKSUM, Details { given, wanted, ..at(0) })
-        }
-        CheckpointError::Metadata { key: what } => (JOSTLE_CHECKPOINT_METADATA, key(what)),
-        CheckpointError::Configuration { key: what } => (JOSTLE_CHECKPOINT_CONFIGURATION, key(what)),
-        CheckpointError::Key { index } => (JOSTLE_CHECKPOINT_KEY, Details { what: "metadata", ..at(index) }),
-        CheckpointError::Buffer { given, wanted } => (JOSTLE_BUFFER_TOO_SHORT, bytes(given, wanted)),
-        _ => (JOSTLE_OTHER, at(0)),
-    }
+    IN_C.iter().find(|(core, _)| *core == what).map_or(what, |(_, c)| c)
 }
 
 /// Runs a call's body, and tells its caller how it ended.
@@ -414,10 +388,12 @@ pub(crate) unsafe fn call(
 /// As for [`call`].
 #[inline(never)]
 unsafe fn tell(error: *mut jostle_error, refusal: Refusal) -> jostle_status {
-    let (status, details) = refusal.details();
+    let mut details = Details::default();
+    let status = details.fill(&refusal);
     if !error.is_null() && error.is_aligned() {
         let Details { what, range, value, index, given, wanted } = details;
-        let (what, range, index) = (border::fixed_string(what), border::fixed_string(range), integer(index));
+        let (what, range) = (border::fixed_string(in_c(what)), border::fixed_string(range));
+        let index = integer(index);
         // SAFETY: the caller vouches that a pointer other than NULL is writable; it is aligned.
         unsafe {
             error.write(jostle_error { status: status as i32, value, what, range, index, given, wanted })
@@ -430,8 +406,7 @@ unsafe fn tell(error: *mut jostle_error, refusal: Refusal) -> jostle_status {
 /// is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn jostle_status_string(status: i32) -> *const c_char {
-    let known = jostle_status::ALL.into_iter().find(|known| *known as i32 == status);
-    known.map_or(c"unknown status", jostle_status::text).as_ptr()
+    known(status).map_or(UNKNOWN, |(_, text)| text).as_ptr()
 }
 
 /// Writes what `error` tells as a sentence into `text`, zero-terminated and cut off where it doesn't fit.
@@ -472,8 +447,8 @@ pub unsafe extern "C" fn jostle_error_message(
 
 impl jostle_error {
     fn write(&self, sink: &mut Sink) -> fmt::Result {
-        let status = jostle_status::ALL.into_iter().find(|known| *known as i32 == self.status);
-        let text = status.map_or(c"unknown status", jostle_status::text);
+        let (status, text) =
+            known(self.status).map_or((None, UNKNOWN), |(status, text)| (Some(status), text));
         sink.write_str(text.to_str().unwrap_or_default())?;
         if self.what.first().is_some_and(|c| *c != 0) {
             sink.write_str(": ")?;

@@ -40,6 +40,7 @@ pub fn compare() -> Result<usize, (&'static str, usize)> {
     for width in 1..=WIDEST {
         let same = |what, same: bool| if same { Ok(()) } else { Err((what, width)) };
         same("AdamW", adamw(&mut numbers, width))?;
+        same("SGD", sgd(&mut numbers, width))?;
         norm(&mut numbers, width).map_err(|what| (what, width))?;
         same("a sum of products", products(&mut numbers, width))?;
         same("GELU", activation(&mut numbers, width))?;
@@ -77,6 +78,16 @@ fn adamw(numbers: &mut Random, n: usize) -> bool {
             let x = x[i] * (1.0 - rate * decay) - change;
             equal(&[changed[i], state[i], state[n + i]], &[x, m, v])
         })
+}
+
+fn sgd(numbers: &mut Random, n: usize) -> bool {
+    let [x, gradient]: [[f32; WIDEST]; 2] = core::array::from_fn(|_| random(numbers));
+    let (optimizer, rate, mut changed) = (Optimizer::Sgd { momentum: 0.0 }, 0.3, x);
+    let (compute, gradient) = (Compute::serial(), &gradient[..n]);
+    let done = optimizer.update_tensor(compute, &mut changed[..n], gradient, &mut [], true, 0, rate, 1.0);
+    done.is_ok()
+        && equal(&changed[n..], &x[n..])
+        && (0..n).all(|i| equal(&[changed[i]], &[x[i] - gradient[i] * rate]))
 }
 
 /// Forward and backward of rows of `n`, with a bias and without.

@@ -1,7 +1,7 @@
 //! The header of a safetensors file: one object of tensors, with an optional `__metadata__` object of strings.
 //! Knows nothing of models.
 
-use super::json::{Chars, Cursor, Text};
+use super::json::{Chars, Cursor, Malformed, Text};
 use crate::error::{CheckpointError, Error};
 
 /// Where one tensor lies in the file's data, and how.
@@ -27,7 +27,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Reads the object that follows a tensor's name. Each of its three members is wanted exactly once.
-    fn read(name: Text<'a>, at: usize, cursor: &mut Cursor<'a>) -> Result<Entry<'a>, Error> {
+    fn read(name: Text<'a>, at: usize, cursor: &mut Cursor<'a>) -> Result<Entry<'a>, Malformed> {
         let (mut dtype, mut shape, mut range) = (None, None, None);
         cursor.expect('{')?;
         while cursor.more(dtype.is_none() && shape.is_none() && range.is_none(), '}')? {
@@ -53,14 +53,14 @@ impl<'a> Entry<'a> {
                 range = Some((begin, cursor.number()?));
                 cursor.expect(']')?;
             } else {
-                return Err(cursor.error());
+                return Err(Malformed);
             }
         }
         match (dtype, shape, range) {
             (Some(is_f32), Some((rank, shape)), Some((begin, end))) if begin <= end => {
                 Ok(Entry { name, at, is_f32, rank, shape, begin, end })
             }
-            _ => Err(cursor.error()),
+            _ => Err(Malformed),
         }
     }
 }
@@ -82,15 +82,20 @@ impl<'a> Items<'a> {
     /// Begins to read a header that ends at byte `end` of the file.
     pub fn new(text: &'a str, end: usize) -> Result<Items<'a>, Error> {
         let mut cursor = Cursor::new(text, end);
-        if !text.starts_with('{') {
-            return Err(cursor.error());
+        if text.starts_with('{') && cursor.eat('{') {
+            Ok(Items { cursor, first: true })
+        } else {
+            Err(cursor.error())
         }
-        cursor.expect('{')?;
-        Ok(Items { cursor, first: true })
     }
 
-    /// The next member; `None` at the end, after which it must not be called again.
-    pub fn next(&mut self) -> Result<Option<Item<'a>>, Error> {
+    /// For what is malformed where reading stands.
+    pub fn error(&self) -> Error {
+        self.cursor.error()
+    }
+
+    /// The next member; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<Item<'a>>, Malformed> {
         if !self.cursor.more(self.first, '}')? {
             return self.cursor.finish().map(|()| None);
         }
@@ -104,27 +109,26 @@ impl<'a> Items<'a> {
         self.cursor.expect('{')?;
         let pairs = Pairs { cursor: self.cursor, first: true };
         let mut all = pairs;
-        while all.step()?.is_some() {}
+        let read = all.skip_all();
         self.cursor = all.cursor;
-        Ok(Some(Item::Metadata(pairs)))
+        read.map(|()| Some(Item::Metadata(pairs)))
     }
 
-    /// The next tensor; `None` at the end, after which it must not be called again.
-    pub fn tensor(&mut self) -> Result<Option<Entry<'a>>, Error> {
+    /// The next tensor of a header that has been read to its end before, so that there is no error on the way.
+    pub fn tensor(&mut self) -> Option<Entry<'a>> {
         loop {
-            match self.next()? {
-                Some(Item::Tensor(entry)) => return Ok(Some(entry)),
-                Some(Item::Metadata(_)) => {}
-                None => return Ok(None),
+            match self.next().ok()?? {
+                Item::Tensor(entry) => return Some(entry),
+                Item::Metadata(_) => {}
             }
         }
     }
 
     /// Refuses a header in which two tensors have one name.
     pub fn no_duplicates(mut self) -> Result<(), Error> {
-        while let Some(entry) = self.tensor()? {
+        while let Some(entry) = self.tensor() {
             let mut others = self;
-            while let Some(other) = others.tensor()? {
+            while let Some(other) = others.tensor() {
                 if entry.name().eq(other.name()) {
                     return Err(CheckpointError::Duplicate { at: other.at }.into());
                 }
@@ -135,18 +139,18 @@ impl<'a> Items<'a> {
 
     /// The bytes from the data's beginning that the tensors cover without gap, each byte once. One pass where
     /// they are listed in the order in which they lie, as all known writers do; else more.
-    pub fn covered(self) -> Result<usize, Error> {
+    pub fn covered(self) -> usize {
         let mut covered = 0;
         loop {
             let before = covered;
             let mut items = self;
-            while let Some(entry) = items.tensor()? {
+            while let Some(entry) = items.tensor() {
                 if entry.begin == covered {
                     covered = entry.end;
                 }
             }
             if covered == before {
-                return Ok(covered);
+                return covered;
             }
         }
     }
@@ -174,24 +178,34 @@ impl<'a> Pairs<'a> {
         self.cursor.at()
     }
 
-    pub(super) fn step(&mut self) -> Result<Option<Pair<'a>>, Error> {
+    fn skip_all(&mut self) -> Result<(), Malformed> {
+        while self.step()?.is_some() {}
+        Ok(())
+    }
+
+    fn step(&mut self) -> Result<Option<Pair<'a>>, Malformed> {
         if !self.cursor.more(self.first, '}')? {
             return Ok(None);
         }
         self.first = false;
         let key = self.cursor.string()?;
         self.cursor.expect(':')?;
-        // Past white space and the quote, which `string` will find again.
-        let mut value = self.cursor;
-        value.expect('"')?;
-        Ok(Some(Pair { key, value: self.cursor.string()?, at: value.at() }))
+        let value = self.cursor.string()?;
+        // Before the closing quote.
+        let at = self.cursor.at().saturating_sub(value.raw_len() + 1);
+        Ok(Some(Pair { key, value, at }))
+    }
+
+    /// The next of a header that has been read to its end before, so that there is no error on the way.
+    pub(super) fn pair(&mut self) -> Option<Pair<'a>> {
+        self.step().ok()?
     }
 
     /// Refuses metadata in which a key occurs twice.
     pub(super) fn no_duplicates(mut self) -> Result<(), Error> {
-        while let Some(pair) = self.step()? {
+        while let Some(pair) = self.pair() {
             let mut others = self;
-            while let Some(other) = others.step()? {
+            while let Some(other) = others.pair() {
                 if pair.key.chars().eq(other.key.chars()) {
                     return Err(CheckpointError::Duplicate { at: other.at }.into());
                 }
@@ -205,8 +219,7 @@ impl<'a> Iterator for Pairs<'a> {
     type Item = (Text<'a>, Text<'a>);
 
     fn next(&mut self) -> Option<(Text<'a>, Text<'a>)> {
-        // The whole header was read when the file was opened, so there is no error before the end.
-        let pair = self.step().ok().flatten();
+        let pair = self.pair();
         if pair.is_none() {
             self.cursor = Cursor::new("", 0);
         }

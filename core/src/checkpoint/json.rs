@@ -6,6 +6,10 @@ use core::fmt::{self, Write};
 use crate::decimal::{self, Written};
 use crate::error::{CheckpointError, Error};
 
+/// The text is no such JSON. Where it is not, the cursor tells that was reading.
+#[derive(Debug)]
+pub(super) struct Malformed;
+
 /// A place in the header.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor<'a> {
@@ -25,12 +29,13 @@ impl<'a> Cursor<'a> {
         self.end.saturating_sub(self.rest.len())
     }
 
+    /// For what is malformed at this place.
     pub fn error(&self) -> Error {
         CheckpointError::Header { at: self.at() }.into()
     }
 
     #[inline(never)]
-    fn eat(&mut self, token: char) -> bool {
+    pub fn eat(&mut self, token: char) -> bool {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
         let after = self.rest.strip_prefix(token);
         self.rest = after.unwrap_or(self.rest);
@@ -38,13 +43,13 @@ impl<'a> Cursor<'a> {
     }
 
     #[inline(never)]
-    pub fn expect(&mut self, token: char) -> Result<(), Error> {
-        if self.eat(token) { Ok(()) } else { Err(self.error()) }
+    pub fn expect(&mut self, token: char) -> Result<(), Malformed> {
+        if self.eat(token) { Ok(()) } else { Err(Malformed) }
     }
 
     /// Whether a list or object that is closed by `close` has another element; steps to it or past the end.
     #[inline(never)]
-    pub fn more(&mut self, first: bool, close: char) -> Result<bool, Error> {
+    pub fn more(&mut self, first: bool, close: char) -> Result<bool, Malformed> {
         if self.eat(close) {
             return Ok(false);
         }
@@ -55,13 +60,13 @@ impl<'a> Cursor<'a> {
     }
 
     /// Nothing but white space may follow.
-    pub fn finish(&mut self) -> Result<(), Error> {
+    pub fn finish(&mut self) -> Result<(), Malformed> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
-        if self.rest.is_empty() { Ok(()) } else { Err(self.error()) }
+        if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
     }
 
     #[inline(never)]
-    pub fn string(&mut self) -> Result<Text<'a>, Error> {
+    pub fn string(&mut self) -> Result<Text<'a>, Malformed> {
         self.expect('"')?;
         // Most text needs no decoding.
         let plain = self.rest.trim_start_matches(|c| !matches!(c, '"' | '\\' | '\0'..='\x1f'));
@@ -69,24 +74,21 @@ impl<'a> Cursor<'a> {
         while text.next().is_some() {}
         let raw = self.rest.get(..self.rest.len().saturating_sub(text.0.len())).unwrap_or_default();
         self.rest = text.0;
-        match self.rest.strip_prefix('"') {
-            Some(after) => self.rest = after,
-            None => return Err(self.error()),
-        }
+        self.rest = self.rest.strip_prefix('"').ok_or(Malformed)?;
         Ok(Text(raw))
     }
 
     /// A whole number that this machine can address.
     #[inline(never)]
-    pub fn number(&mut self) -> Result<usize, Error> {
+    pub fn number(&mut self) -> Result<usize, Malformed> {
         self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
         let after = self.rest.trim_start_matches(|c: char| c.is_ascii_digit());
         let digits = self.rest.get(..self.rest.len().saturating_sub(after.len())).unwrap_or_default();
         if digits.len() > 1 && digits.starts_with('0') {
-            return Err(self.error());
+            return Err(Malformed);
         }
         let number = decimal::whole(digits.as_bytes()).and_then(|number| usize::try_from(number).ok());
-        let number = number.ok_or(self.error())?;
+        let number = number.ok_or(Malformed)?;
         self.rest = after;
         Ok(number)
     }
@@ -127,6 +129,11 @@ impl<'a> Text<'a> {
         let (target, _) = buffer.split_at_mut_checked(self.len()).ok_or(error)?;
         write!(Sink(&mut *target), "{self}").map_err(|_| error)?;
         Ok(core::str::from_utf8(target).unwrap_or_default())
+    }
+
+    /// Bytes of the text as it stands.
+    pub(super) fn raw_len(self) -> usize {
+        self.0.len()
     }
 
     /// The text where no character of it is escaped.

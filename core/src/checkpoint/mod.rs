@@ -201,7 +201,7 @@ fn check(bytes: &[u8], header: &Header) -> Result<(), Error> {
     }
     let mut pairs = header.pairs();
     let malformed = CheckpointError::Metadata { key: metadata::CHECKSUM };
-    while let Some(pair) = pairs.step()? {
+    while let Some(pair) = pairs.pair() {
         if !pair.key.is(metadata::CHECKSUM) {
             continue;
         }

@@ -34,7 +34,7 @@ impl<'a> Header<'a> {
 
         let (mut pairs, mut tensors, mut sum, mut end) = (None, 0_u64, 0_usize, 0);
         let mut all = items;
-        while let Some(item) = all.next()? {
+        while let Some(item) = all.next().map_err(|_| all.error())? {
             match item {
                 Item::Metadata(found) => {
                     if pairs.replace(found).is_some() {
@@ -56,7 +56,7 @@ impl<'a> Header<'a> {
             let [given, wanted] = [data_length, end].map(|bytes| data_at.saturating_add(bytes));
             return Err(CheckpointError::Truncated { given, wanted }.into());
         }
-        for given in [sum, items.covered()?] {
+        for given in [sum, items.covered()] {
             if given != data_length {
                 return Err(CheckpointError::Offsets { given, wanted: data_length }.into());
             }
@@ -148,10 +148,10 @@ impl<'a> Header<'a> {
         for (part, prefix) in prefixes.iter().enumerate() {
             for (index, tensor) in plan.tensors().enumerate().filter(|(_, tensor)| has_part(part, tensor)) {
                 let index = part.saturating_mul(count).saturating_add(index);
-                let mut entry = Header::named(&mut items, prefix, &tensor)?;
+                let mut entry = named(&mut items, prefix, &tensor);
                 if entry.is_none() {
                     items = self.items;
-                    entry = Header::named(&mut items, prefix, &tensor)?;
+                    entry = named(&mut items, prefix, &tensor);
                 }
                 let entry = entry.ok_or(CheckpointError::Missing { tensor: index })?;
                 let bytes = entry.end.saturating_sub(entry.begin);
@@ -167,15 +167,15 @@ impl<'a> Header<'a> {
         }
         Ok(())
     }
+}
 
-    /// The next tensor of that name, among the rest of them. Most files list tensors in the model's order, so that it is
-    /// the first.
-    fn named(items: &mut Items<'a>, prefix: &str, tensor: &Tensor) -> Result<Option<Entry<'a>>, Error> {
-        while let Some(entry) = items.tensor()? {
-            if entry.name().after(prefix).is_some_and(|name| name.is(&tensor.name)) {
-                return Ok(Some(entry));
-            }
+/// The next tensor of that name, among the rest of them. Most files list tensors in the model's order, so that it is the
+/// first.
+fn named<'a>(items: &mut Items<'a>, prefix: &str, tensor: &Tensor) -> Option<Entry<'a>> {
+    loop {
+        let entry = items.tensor()?;
+        if entry.name().after(prefix).is_some_and(|name| name.is(&tensor.name)) {
+            return Some(entry);
         }
-        Ok(None)
     }
 }

@@ -274,6 +274,7 @@ impl Plan {
     }
 
     /// The scratch of one worker: packing space of the products and a tile of attention.
+    #[inline(never)]
     pub(crate) const fn worker_scratch(&self) -> usize {
         let rows = self.options.batch.saturating_mul(self.config.context);
         worker_scratch(&self.config, rows, Machine::HERE)

@@ -187,17 +187,18 @@ impl Plan {
         let config = &self.config;
         let before = Kind::BEFORE.len();
         let block = |layer: usize| before + layer * Kind::BLOCK.len();
-        let first = match group {
-            Group::Embedding => 0,
-            Group::Attention { layer } => block(layer),
-            Group::Mlp { layer } => block(layer) + Group::MOST,
-            Group::Head => block(config.layers),
+        let (first, layer) = match group {
+            Group::Embedding => (0, 0),
+            Group::Attention { layer } => (block(layer), layer),
+            Group::Mlp { layer } => (block(layer) + Group::MOST, layer),
+            Group::Head => (block(config.layers), config.layers),
         };
         let mut tensors = Tensors::at(config, &self.options.frozen, first);
         let mut found = [None; Group::MOST];
         for (place, kind) in found.iter_mut().zip(group.kinds()) {
-            if kind.shape(config).0 > 0 {
-                *place = tensors.next();
+            let (rank, shape) = kind.shape(config);
+            if rank > 0 {
+                *place = Some(tensors.next_is(TensorName { kind: *kind, layer }, rank, shape));
             }
         }
         found
@@ -319,15 +320,21 @@ impl<'a> Tensors<'a> {
             if rank == 0 {
                 continue;
             }
-            let frozen = self.frozen.has(self.number);
-            self.number += 1;
-            let [trained, not] = &mut self.offsets;
-            let end = if frozen { not } else { trained };
-            let tensor = Tensor { name: TensorName { kind, layer }, rank, shape, offset: *end, frozen };
-            *end = end.wrapping_add(tensor.len());
-            return Some(tensor);
+            return Some(self.next_is(TensorName { kind, layer }, rank, shape));
         }
         None
+    }
+
+    /// The next, which is this one.
+    #[inline(always)]
+    fn next_is(&mut self, name: TensorName, rank: usize, shape: [usize; 2]) -> Tensor {
+        let frozen = self.frozen.has(self.number);
+        self.number += 1;
+        let [trained, not] = &mut self.offsets;
+        let end = if frozen { not } else { trained };
+        let tensor = Tensor { name, rank, shape, offset: *end, frozen };
+        *end = end.wrapping_add(tensor.len());
+        tensor
     }
 }
 

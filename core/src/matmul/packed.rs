@@ -53,6 +53,9 @@ const COLUMNS_WORTH_PACKING: usize = 64;
 /// cache.
 const INNER_WORTH_PACKING: usize = 256;
 
+/// Fewer steps than this don't repay asking for the next tile's C ahead.
+const WORTH_PREFETCHING: usize = 64;
+
 /// Steps of the inner index between two computations of row addresses.
 const UNROLL: usize = 4;
 
@@ -526,7 +529,8 @@ unsafe fn tile<V: WideVector, const FORM: u8, const M: usize, const P: usize>(t:
                 }
             }
         }
-        for i in 0..M {
+        // Few steps are over before they would show.
+        for i in 0..if t.k < WORTH_PREFETCHING { 0 } else { M } {
             for panel in 0..P {
                 V::prefetch(t.c.wrapping_add((M + i) * t.c_row + panel * COLUMNS).cast_const());
             }

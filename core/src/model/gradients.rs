@@ -10,6 +10,9 @@ use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear, rows};
 use crate::parallel::Units;
 
+/// Rows of gradients that products are made of: four on machines without vectors, where alone parts are as small.
+const TILE_ROWS: usize = 4;
+
 impl Gradients {
     const fn start(self) -> Start<'static> {
         match self {
@@ -117,6 +120,9 @@ impl Pass<'_> {
             let is_second = place % 2 == 1;
             let [rows, columns] = tensor.shape;
             let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
+            // Whole tiles of products, where there is room for one.
+            let whole = most - most % TILE_ROWS;
+            let most = if whole > 0 { whole } else { most };
             let wanted = match stage {
                 Backward::Mlp { .. } if place == ACTIVATED => part.columns.clone(),
                 _ if part.last => 0..rows,

@@ -26,8 +26,7 @@ impl Stage {
     /// A whole training pass, as the plan has it, in its order: to the first tensor that is trained.
     pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> + use<> {
         let (layers, recompute, last) = (plan.config.layers, plan.options.recompute, plan.first_trained());
-        let first = Stage::Forward(Forward::Embedding);
-        successors(Some(first), move |stage| stage.next(layers, recompute, last))
+        successors(Some(Stage::Forward(Forward::Embedding)), move |stage| stage.next(layers, recompute, last))
     }
 
     #[inline(never)]

@@ -257,7 +257,8 @@ fn up_to_mask<V: Vector>(row: &mut [f32], last: usize) -> &mut [V::Array] {
 /// Which lanes of vector `block` stand at or before column `last`.
 #[inline(always)]
 fn unmasked<V: Vector>(block: usize, last: usize) -> V::Mask {
-    let after = last.wrapping_add(1).wrapping_sub(block * V::LANES);
+    // A vector of one lane is there for what is left only.
+    let after = if V::LANES == 1 { 1 } else { last.wrapping_add(1).wrapping_sub(block * V::LANES) };
     V::lt_bits(V::lane_numbers(), V::splat_bits(after as u32))
 }
 
@@ -277,16 +278,16 @@ vectorized! {
             let last = first + i;
             let row = up_to_mask::<V>(row, last);
             let mut maximum = V::splat(f32::NEG_INFINITY);
-            for (block, x) in row.iter_mut().enumerate() {
+            for (block, x) in row.iter().enumerate() {
                 let score = V::load(x).mul(scale);
-                let score = V::select(unmasked::<V>(block, last), score, V::splat(f32::NEG_INFINITY));
-                maximum = score.max(maximum);
-                score.store(x);
+                maximum = V::select(unmasked::<V>(block, last), score, V::splat(f32::NEG_INFINITY)).max(maximum);
             }
             let maximum = maximum.reduce_max();
             let mut sum = Sum::new();
             for (block, x) in row.iter_mut().enumerate() {
-                let e = exp(V::load(x).sub(V::splat(maximum)));
+                // The exponential of minus infinity, which is zero, takes processors long: it underflows on the way.
+                let e = exp(V::load(x).mul(scale).sub(V::splat(maximum)));
+                let e = V::select(unmasked::<V>(block, last), e, V::zero());
                 sum.add(block, e);
                 e.store(x);
             }

@@ -353,12 +353,8 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
         for (value, input) in values.iter_mut().zip(inputs) {
             *value = V::load_partial(input.get(full * V::LANES..).unwrap_or_default());
         }
-        let mut lanes = V::Array::ZERO;
-        f(values).store(&mut lanes);
-        for lane in lanes.as_mut().iter_mut().skip(rest) {
-            *lane = 0.0;
-        }
-        sum.add(full, V::load(&lanes));
+        let there = V::lt_bits(V::lane_numbers(), V::splat_bits(rest as u32));
+        sum.add(full, V::select(there, f(values), V::zero()));
     }
     sum.total()
 }

@@ -44,6 +44,7 @@ unsafe extern "C" {
         mean: f32,
         rstd: f32,
     );
+    fn jostle_subtract_scaled(x: *mut f32, y: *const f32, count: usize, factor: f32);
     fn jostle_clear(x: *mut f32, count: usize);
     fn jostle_gelu(y: *mut f32, x: *const f32, pairs: usize, numbers: &Gelu);
     fn jostle_gelu_exchange(x: *mut f32, d_y: *mut f32, pairs: usize, numbers: &Gelu);
@@ -74,6 +75,9 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
     unsafe {
         match one {
             Loop::Add { x, y } => jostle_add(x.as_mut_ptr(), y.as_ptr(), count([x, y])),
+            Loop::SubtractScaled { x, y, factor } => {
+                jostle_subtract_scaled(x.as_mut_ptr(), y.as_ptr(), count([x, y]), factor);
+            }
             Loop::Clear { x } => jostle_clear(x.as_mut_ptr(), x.len()),
             Loop::Gelu { y, x } => {
                 let count = count([&*y, x]);
@@ -225,6 +229,22 @@ each! {
     write: [],
     body: add,
     leave: [],
+}
+
+macro_rules! subtract_scaled {
+    ($(($x:literal $y:literal $c:literal $d:literal $t:literal))*) => {
+        concat!($("vmls.f32 ", $x, ", ", $y, ", s20\n",)*)
+    };
+}
+
+each! {
+    "jostle_subtract_scaled",
+    enter: ["mov r12, r2", "vpush {{s20-s21}}", "vmov.f32 s20, s0"],
+    read: ["r1" "s4-s7" "s4"],
+    change: ["r0" "s0-s3" "s0"],
+    write: [],
+    body: subtract_scaled,
+    leave: ["vpop {{s20-s21}}"],
 }
 
 /// From x, m, v and the gradient.
