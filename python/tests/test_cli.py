@@ -25,7 +25,7 @@ from jostle.runs import Run
 JOSTLE = [sys.executable, "-W", "error", "-m", "jostle"]
 STEPS = 300
 TRAIN = (
-    f"--steps {STEPS} --context 16 --layers 2 --heads 2 --width 32 --batch 8 --threads 2 --seed 7"
+    f"--steps {STEPS} --context 16 --layers 2 --heads 2 --width 32 --batch 64 --threads 2 --seed 7"
     " --checkpoint-every 100 --evaluate-every 60"
 ).split()
 CLOCKS = ("tokens_per_second", "seconds")
