@@ -292,7 +292,7 @@ impl<'a> Trainer<'a> {
     pub fn evaluate<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Loss, Error> {
         let text = text.into();
         self.between_steps()?;
-        let Plan { config, options, .. } = &self.plan;
+        let Plan { config, options, .. } = self.plan;
         let Some(predicted) = text.len().checked_sub(1).filter(|n| *n > 0) else {
             return Err(Error::Data { given: text.len(), wanted: 2 });
         };

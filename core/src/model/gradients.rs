@@ -9,9 +9,7 @@ use crate::layout::{Cut, Group, LayerActivations, Tensor, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear, rows};
 use crate::parallel::Units;
-
-/// Rows of gradients that products are made of: four on machines without vectors, where alone parts are as small.
-const TILE_ROWS: usize = 4;
+use crate::simd::tile::SIDE;
 
 impl Gradients {
     const fn start(self) -> Start<'static> {
@@ -120,8 +118,8 @@ impl Pass<'_> {
             let is_second = place % 2 == 1;
             let [rows, columns] = tensor.shape;
             let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
-            // Whole tiles of products, where there is room for one.
-            let whole = most - most % TILE_ROWS;
+            // Whole tiles of products on machines without vectors, where alone parts are as small.
+            let whole = most - most % SIDE;
             let most = if whole > 0 { whole } else { most };
             let wanted = match stage {
                 Backward::Mlp { .. } if place == ACTIVATED => part.columns.clone(),

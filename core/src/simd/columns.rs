@@ -1,6 +1,6 @@
 //! Sums over the rows of matrices, column by column.
 
-use super::{Lanes, Vector};
+use super::{Lanes, Vector, load_each};
 
 /// Vectors of columns whose sums stay in registers through all rows.
 const ABREAST: usize = 4;
@@ -25,33 +25,16 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
     }
     let mut from = inputs.map(|input| input.as_ptr().wrapping_add(column));
     let (vectors, rest) = V::Array::cut_mut(sums);
-    let mut blocks = vectors.chunks_exact_mut(ABREAST);
-    for block in &mut blocks {
-        let mut partial = [V::zero(); ABREAST];
-        for (partial, sum) in partial.iter_mut().zip(&*block) {
-            *partial = V::load(sum);
-        }
-        for row in 0..rows {
-            V::stay_rolled();
-            for (i, partial) in partial.iter_mut().enumerate() {
-                let place = row * width + i * V::LANES;
-                // SAFETY: the columns lie within rows of `width`, of which each input has `rows`.
-                *partial = partial.add(f(row, unsafe { load_at(from, place) }));
-            }
-        }
-        for (partial, sum) in partial.into_iter().zip(block) {
-            partial.store(sum);
-        }
+    let (blocks, vectors) = vectors.as_chunks_mut::<ABREAST>();
+    // SAFETY (of all three): the columns lie within rows of `width`, of which each input has `rows`.
+    for block in blocks {
+        // SAFETY: see above.
+        unsafe { add_vectors(block, from, rows, width, &mut f) };
         from = from.map(|from| from.wrapping_add(ABREAST * V::LANES));
     }
-    for sum in blocks.into_remainder() {
-        let mut partial = V::load(sum);
-        for row in 0..rows {
-            V::stay_rolled();
-            // SAFETY: the columns lie within rows of `width`, of which each input has `rows`.
-            partial = partial.add(f(row, unsafe { load_at(from, row * width) }));
-        }
-        partial.store(sum);
+    for vector in vectors.as_chunks_mut::<1>().0 {
+        // SAFETY: see above.
+        unsafe { add_vectors(vector, from, rows, width, &mut f) };
         from = from.map(|from| from.wrapping_add(V::LANES));
     }
     if !rest.is_empty() {
@@ -59,7 +42,7 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
         for row in 0..rows {
             let mut values = [V::zero(); N];
             for (value, from) in values.iter_mut().zip(from) {
-                // SAFETY: the columns lie within rows of `width`, of which each input has `rows`.
+                // SAFETY: see above.
                 let columns = unsafe { core::slice::from_raw_parts(from.add(row * width), rest.len()) };
                 *value = V::load_partial(columns);
             }
@@ -69,16 +52,31 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
     }
 }
 
-/// The vectors that begin at element `place`.
+/// The sums of `COUNT` vectors of columns.
 ///
 /// # Safety
-/// All must be readable.
+/// The inputs must be readable there in `rows` rows, `width` apart.
 #[inline(always)]
-unsafe fn load_at<V: Vector, const N: usize>(from: [*const f32; N], place: usize) -> [V; N] {
-    let mut vectors = [V::zero(); N];
-    for (vector, from) in vectors.iter_mut().zip(from) {
-        // SAFETY: the caller vouches for it.
-        *vector = V::load(unsafe { &*from.add(place).cast::<V::Array>() });
+unsafe fn add_vectors<V: Vector, const N: usize, const COUNT: usize>(
+    sums: &mut [V::Array; COUNT],
+    from: [*const f32; N],
+    rows: usize,
+    width: usize,
+    f: &mut impl FnMut(usize, [V; N]) -> V,
+) {
+    let mut partial = [V::zero(); COUNT];
+    for (partial, sum) in partial.iter_mut().zip(&*sums) {
+        *partial = V::load(sum);
     }
-    vectors
+    for row in 0..rows {
+        V::stay_rolled();
+        let from = from.map(|from| from.wrapping_add(row * width));
+        for (i, partial) in partial.iter_mut().enumerate() {
+            // SAFETY: see above.
+            *partial = partial.add(f(row, unsafe { load_each(from, i) }));
+        }
+    }
+    for (partial, sum) in partial.into_iter().zip(sums) {
+        partial.store(sum);
+    }
 }
