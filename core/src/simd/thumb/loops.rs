@@ -247,35 +247,70 @@ each! {
     leave: ["vpop {{s20-s21}}"],
 }
 
-/// From x, m, v and the gradient.
+/// Elements of m, v and the gradient, of which there are `$m`, `$v` and `$g` in all; the gradient's registers then hold
+/// `r4`'s epsilons, and at last x.
 macro_rules! adamw {
-    ($(($x:literal $m:literal $v:literal $g:literal $t:literal))*) => {
+    ($m:literal $v:literal $g:literal, $(($one_m:literal $one_v:literal $one_g:literal))*) => {
         concat!(
-            $("vmul.f32 ", $g, ", ", $g, ", s21\n",)*
-            $("vmul.f32 ", $m, ", ", $m, ", s22\n",)*
-            $("vmul.f32 ", $v, ", ", $v, ", s24\n",)*
-            $("vmul.f32 ", $t, ", ", $g, ", ", $g, "\n",)*
-            $("vmla.f32 ", $m, ", ", $g, ", s23\n",)*
-            $("vmla.f32 ", $v, ", ", $t, ", s25\n",)*
-            $("vsqrt.f32 ", $t, ", ", $v, "\n",)*
-            $("vmul.f32 ", $t, ", ", $t, ", s27\n",)*
-            $("vadd.f32 ", $t, ", ", $t, ", s28\n",)*
-            $("vdiv.f32 ", $t, ", ", $m, ", ", $t, "\n",)*
-            $("vmul.f32 ", $x, ", ", $x, ", s20\n",)*
-            $("vmls.f32 ", $x, ", ", $t, ", s26\n",)*
+            "vldmia r3!, {{", $g, "}}\n",
+            "vldmia r1, {{", $m, "}}\n",
+            "vldmia r2, {{", $v, "}}\n",
+            $("vmul.f32 ", $one_g, ", ", $one_g, ", s25\n",)*
+            $("vmul.f32 ", $one_m, ", ", $one_m, ", s26\n",)*
+            $("vmul.f32 ", $one_v, ", ", $one_v, ", s28\n",)*
+            $("vmla.f32 ", $one_m, ", ", $one_g, ", s27\n",)*
+            $("vmul.f32 ", $one_g, ", ", $one_g, ", ", $one_g, "\n",)*
+            $("vmla.f32 ", $one_v, ", ", $one_g, ", s29\n",)*
+            "vstmia r1!, {{", $m, "}}\n",
+            "vstmia r2!, {{", $v, "}}\n",
+            $("vsqrt.f32 ", $one_v, ", ", $one_v, "\n",)*
+            "vldmia r4, {{", $g, "}}\n",
+            $("vmla.f32 ", $one_g, ", ", $one_v, ", s31\n",)*
+            $("vdiv.f32 ", $one_m, ", ", $one_m, ", ", $one_g, "\n",)*
+            "vldmia r0, {{", $g, "}}\n",
+            $("vmul.f32 ", $one_g, ", ", $one_g, ", s24\n",)*
+            $("vmls.f32 ", $one_g, ", ", $one_m, ", s30\n",)*
+            "vstmia r0!, {{", $g, "}}\n",
         )
     };
 }
 
-each! {
+// Eight elements at a time: the numbers are in s24 to s31 but for epsilon, of which as many copies are on the stack.
+function!(
     "jostle_adamw",
-    enter: ["push {{r4, r5}}", "ldrd r12, r4, [sp, #8]", "vpush {{s16-s31}}", "vldmia r4, {{s20-s28}}"],
-    read: ["r3" "s12-s15" "s12"],
-    change: ["r0" "s0-s3" "s0", "r1" "s4-s7" "s4", "r2" "s8-s11" "s8"],
-    write: [],
-    body: adamw,
-    leave: ["vpop {{s16-s31}}", "pop {{r4, r5}}"],
-}
+    "push {{r4, lr}}",
+    "ldrd r12, r4, [sp, #8]",
+    "vpush {{s16-s31}}",
+    "vldmia r4!, {{s24-s31}}",
+    "ldr r4, [r4]",
+    "vmov d0, r4, r4",
+    "vmov d1, r4, r4",
+    "vmov d2, r4, r4",
+    "vmov d3, r4, r4",
+    "vpush {{s0-s7}}",
+    "mov r4, sp",
+    "subs r12, #8",
+    "blt 2f",
+    "1:",
+    adamw!(
+        "s0-s7" "s8-s15" "s16-s23",
+        ("s0" "s8" "s16") ("s1" "s9" "s17") ("s2" "s10" "s18") ("s3" "s11" "s19")
+        ("s4" "s12" "s20") ("s5" "s13" "s21") ("s6" "s14" "s22") ("s7" "s15" "s23")
+    ),
+    "subs r12, #8",
+    "bge 1b",
+    "2:",
+    "adds r12, #8",
+    "beq 4f",
+    "3:",
+    adamw!("s0" "s8" "s16", ("s0" "s8" "s16")),
+    "subs r12, #1",
+    "bne 3b",
+    "4:",
+    "add sp, #32",
+    "vpop {{s16-s31}}",
+    "pop {{r4, pc}}",
+);
 
 /// From x, weight and bias, of which the last is made y.
 macro_rules! norm {
