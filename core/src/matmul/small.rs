@@ -103,7 +103,7 @@ struct Starts {
 
 impl Starts {
     fn new(start: Start<'_>, c: *const f32, c_row: usize) -> Starts {
-        const ZEROS: [f32; SIDE] = [0.0; SIDE];
+        static ZEROS: [f32; SIDE * SIDE] = [0.0; SIDE * SIDE];
         match start {
             Start::Zero => Starts { first: ZEROS.as_ptr(), row: 0, column: 0, fresh: true },
             Start::Bias(bias) => Starts { first: bias.as_ptr(), row: 0, column: 1, fresh: true },
