@@ -120,7 +120,9 @@ mod tests {
         let mut near_one = || f64::from_bits((1.0_f64.to_bits() - 200) + random.bits() % 400);
         let near_one = (0..200_000).map(|_| [near_one(), near_one()]);
         let whole = (1..400).flat_map(|a| (1..400).map(move |b| [f64::from(a), f64::from(b)]));
-        for [x, divisor] in wide.chain(near_one).chain(whole).filter(|pair| pair.iter().all(|x| x.is_normal())) {
+        for [x, divisor] in
+            wide.chain(near_one).chain(whole).filter(|pair| pair.iter().all(|x| x.is_normal()))
+        {
             let wanted = x / divisor;
             if !wanted.is_infinite() {
                 let wanted = if wanted.is_normal() { wanted } else { 0.0 };

@@ -113,8 +113,7 @@ impl Schedule {
             return self.peak;
         }
         // Here begin <= step < steps: the divisor is at least 1.
-        let ratio =
-            quotient(step.saturating_sub(begin) as f64, self.steps.saturating_sub(begin) as f64);
+        let ratio = quotient(step.saturating_sub(begin) as f64, self.steps.saturating_sub(begin) as f64);
         let share = match self.decay {
             Decay::Cosine { .. } => 0.5 * (1.0 + cos_of_half_turn(core::f64::consts::PI * ratio)),
             _ => 1.0 - ratio,
