@@ -5,8 +5,8 @@
 /// The mantissa of 1.
 const ONE: u64 = 1 << 52;
 
-/// The quotient by a positive normal number, correctly rounded, or 0 where that is less than the least normal number; a
-/// dividend that is zero, infinite, NaN or subnormal as it is.
+/// The quotient by a positive normal number, correctly rounded, or 0 where that is less than the least normal number; it
+/// must not exceed the greatest. A dividend that is zero, infinite, NaN or subnormal as it is.
 ///
 /// Digit by digit, in whole numbers. No quotient lies in the middle of two numbers.
 #[inline(never)]
@@ -17,7 +17,7 @@ pub(crate) fn quotient(x: f64, divisor: f64) -> f64 {
     let mantissa = |x: f64| x.to_bits() & (ONE - 1) | ONE;
     let exponent = |x: f64| (x.to_bits() >> 52) as u32 & 0x7FF;
     let (mut rest, divisor_mantissa) = (mantissa(x), mantissa(divisor));
-    let mut biased = exponent(x) + 1022;
+    let mut biased = exponent(x) + 1023;
     if rest < divisor_mantissa {
         rest *= 2;
         biased -= 1;
@@ -36,7 +36,7 @@ pub(crate) fn quotient(x: f64, divisor: f64) -> f64 {
     if biased == 0 {
         return 0.0;
     }
-    f64::from_bits(((digits + 1) >> 1) + (biased << 52)).copysign(x)
+    f64::from_bits(((digits + 1) >> 1) - ONE + (biased << 52)).copysign(x)
 }
 
 /// The root of a normal number, correctly rounded; zero, infinity, NaN, and what else has no sound root, as they are.
