@@ -56,6 +56,8 @@ const INNER_WORTH_PACKING: usize = 256;
 /// How far ahead rows of B are asked for: weights of large models come from memory, and processors don't foresee the
 /// jump from a row to the next.
 const ROWS_AHEAD: usize = 8;
+/// Elements of an A that stays in the second-level cache, or so near that asking ahead does not repay.
+const CLOSE: usize = 1 << 19;
 /// Fewer steps than this don't repay asking for the next tile's C ahead.
 const WORTH_PREFETCHING: usize = 64;
 
@@ -227,7 +229,8 @@ unsafe fn blocks<V: WideVector>(
                     pack_rows::<V>(space_a, a_block, a, rows, inner);
                     BlockA::Packed(space_a)
                 } else {
-                    BlockA::Plain(a_block, a.row_stride, a.column_stride)
+                    let far = a.column_stride == 1 && m.saturating_mul(k) > CLOSE;
+                    BlockA::Plain { a: a_block, row: a.row_stride, column: a.column_stride, far }
                 };
                 let mut j = 0;
                 loop {
@@ -270,7 +273,13 @@ unsafe fn blocks<V: WideVector>(
 #[derive(Clone, Copy)]
 enum BlockA {
     Packed(*const f32),
-    Plain(*const f32, usize, usize),
+    Plain {
+        a: *const f32,
+        row: usize,
+        column: usize,
+        /// Whether it comes from the third-level cache or memory, a row at a time.
+        far: bool,
+    },
 }
 
 /// A block of B, in panels.
@@ -334,7 +343,19 @@ unsafe fn tiles<V: WideVector>(
                 let tile_rows = tile_rows::<V>(rows - row);
                 let (tile_a, a_row, a_column) = match a {
                     BlockA::Packed(a) => (a.wrapping_add(row * inner), 1, tile_rows),
-                    BlockA::Plain(a, a_row, a_column) => (a.wrapping_add(row * a_row), a_row, a_column),
+                    BlockA::Plain { a, row: a_row, column: a_column, far } => {
+                        let a = a.wrapping_add(row * a_row);
+                        if far && rows - row > BLOCK_M {
+                            // Each panel's tiles ask for a part of the rows that the next pass begins with.
+                            let steps = inner * column / columns..inner * (column + width) / columns;
+                            for i in BLOCK_M..BLOCK_M + tile_rows {
+                                for p in steps.clone().step_by(LANES) {
+                                    V::prefetch(a.wrapping_add(i * a_row + p));
+                                }
+                            }
+                        }
+                        (a, a_row, a_column)
+                    }
                 };
                 let rows_of_c = place.row + row..place.row + row + tile_rows;
                 let column_of_c = place.column + column;
