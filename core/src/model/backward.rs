@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use super::forward::Extent;
 use super::{Pass, part, with_columns};
-use crate::error::Error;
 use crate::layout::{Cut, Group, LayerActivations, Norm, Plan, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
@@ -87,20 +86,10 @@ impl Part {
 }
 
 impl Pass<'_> {
-    /// A part of a stage of a plan that is fused: [`Pass::gradients_by_rows`] comes next.
+    /// The gradients of activations, and all else that those of the stage's parameters are made of: of those of a part, where
+    /// the plan is fused and [`Pass::gradients_by_rows`] comes next.
     #[inline(never)]
-    pub(crate) fn backward_part(
-        &self,
-        stage: Backward,
-        part: &Part,
-        workspace: &mut [f32],
-    ) -> Result<(), Error> {
-        self.backward_stage(stage, part, &mut Workspace::new(workspace, self.plan, self.shape)?);
-        Ok(())
-    }
-
-    /// The gradients of activations, and all else that those of the stage's parameters are made of.
-    pub(super) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
+    pub(crate) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
         match stage {
             Backward::Head => self.head_backward(workspace),
             Backward::Recompute { layer } => self.block(layer, workspace, Extent::Activations),

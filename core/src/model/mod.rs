@@ -142,10 +142,15 @@ impl Pass<'_> {
             return Err(Error::Fused { what: "backward" });
         }
         exact_length("gradients", gradients.len(), self.plan.gradients)?;
-        self.stages(0..usize::MAX, gradients, mode, workspace, targets, counted)
+        let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
+        let workspace = &mut self.check(workspace)?;
+        for stage in Stage::all(self.plan) {
+            loss.sum += self.stage(stage, gradients, mode, workspace, targets, counted)?;
+        }
+        Ok(loss)
     }
 
-    fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
+    pub(crate) fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
         exact_length("parameters", self.parameters.len(), self.plan.parameters)?;
         exact_length("frozen parameters", self.frozen.len(), self.plan.frozen)?;
         let workspace = Workspace::new(workspace, self.plan, self.shape)?;
@@ -154,7 +159,7 @@ impl Pass<'_> {
         Ok(workspace)
     }
 
-    fn check_targets(&self, targets: &[i32]) -> Result<usize, Error> {
+    pub(crate) fn check_targets(&self, targets: &[i32]) -> Result<usize, Error> {
         exact_length("targets", targets.len(), self.rows())?;
         cross_entropy::count_targets(targets, self.plan.config.vocab)
     }
