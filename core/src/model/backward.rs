@@ -222,10 +222,10 @@ impl Pass<'_> {
     }
 
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
-        let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
+        let (simd, c) = (self.compute.simd, self.plan.config.width);
         let mask = self.mask(Stream::EmbeddingDropout, 0);
         self.by_sequence(&mut [Units::rows(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
-            self.each_masked(range, rows_mut(d_x, t * c), mask, |d_x, mask| {
+            self.each_masked(range, d_x, mask, &mut |d_x, mask| {
                 dropout::in_place(simd, d_x, c, mask);
             });
         });
@@ -241,7 +241,7 @@ impl Pass<'_> {
     ) {
         let (t, c) = (self.shape.length, self.plan.config.width);
         let mut d_residual = rows(d_residual, t * c);
-        self.each_masked(range, rows_mut(d_branch, t * c), mask, |d_branch, mask| {
+        self.each_masked(range, d_branch, mask, &mut |d_branch, mask| {
             dropout::write(self.compute.simd, d_branch, d_residual.next().unwrap_or_default(), c, mask);
         });
     }

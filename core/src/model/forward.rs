@@ -69,7 +69,7 @@ impl Pass<'_> {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
             let mut tokens = rows(tokens, self.shape.length);
             let (wte, wpe) = self.parameters().embeddings();
-            self.each_masked(range, rows_mut(x, self.shape.length * c), mask, |x, mask| {
+            self.each_masked(range, x, mask, &mut |x, mask| {
                 embedding::add_embeddings(simd, x, tokens.next().unwrap_or_default(), wte, wpe, c);
                 dropout::in_place(simd, x, c, mask);
             });
@@ -176,7 +176,7 @@ impl Pass<'_> {
     fn add_residual(&self, range: Range<usize>, branch: &mut [f32], x: &[f32], mask: Option<Mask>) {
         let (t, c) = (self.shape.length, self.plan.config.width);
         let mut x = rows(x, t * c);
-        self.each_masked(range, rows_mut(branch, t * c), mask, |branch, mask| {
+        self.each_masked(range, branch, mask, &mut |branch, mask| {
             dropout::add_residual(self.compute.simd, branch, x.next().unwrap_or_default(), c, mask);
         });
     }

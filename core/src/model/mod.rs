@@ -164,6 +164,7 @@ impl Pass<'_> {
         cross_entropy::count_targets(targets, self.plan.config.vocab)
     }
 
+    #[inline(never)]
     fn rows(&self) -> usize {
         self.shape.rows()
     }
@@ -237,14 +238,16 @@ impl Pass<'_> {
     }
 
     /// Applies `f` to each sequence of `C` columns with its mask.
-    fn each_masked<'x>(
+    #[inline(never)]
+    fn each_masked(
         &self,
         range: Range<usize>,
-        x: impl Iterator<Item = &'x mut [f32]>,
+        x: &mut [f32],
         mask: Option<Mask>,
-        mut f: impl FnMut(&mut [f32], Option<Mask>),
+        f: &mut dyn FnMut(&mut [f32], Option<Mask>),
     ) {
-        for (sequence, x) in range.zip(x) {
+        let columns = self.shape.length * self.plan.config.width;
+        for (sequence, x) in range.zip(rows_mut(x, columns)) {
             f(x, mask.map(|mask| mask.at(self.sequence(sequence))));
         }
     }
