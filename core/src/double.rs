@@ -1,6 +1,6 @@
 //! What training takes of f64 beside sums and products: quotients, roots, whole powers and half a turn of the cosine, with
 //! the same bits on every processor. The `libm` crate's are nearer by an ulp or two, which does not show in an f32, and
-//! take 6 KB more of flash where f64 is emulated; the emulated division takes 1 KB where this one takes a fifth of it.
+//! take 6 KB more of flash where f64 is emulated; the emulated division takes 0.8 KB where this one takes a third of it.
 
 use crate::simd::scalar;
 
@@ -24,14 +24,15 @@ pub(crate) fn quotient(x: f64, divisor: f64) -> f64 {
         divisor *= 2;
         biased += 1;
     }
-    // A digit more than the quotient has, to round it.
+    // To a digit more than the quotient has, to round it: six times nine, the first of which is 1.
     let mut digits = 0;
-    for _ in 0..6 {
+    while digits < 2 * ONE {
         scalar::stay_rolled();
         rest <<= 9;
         let mut nine = (rest >> 32) as u32 / ((divisor >> 32) as u32 + 1);
         rest -= u64::from(nine) * divisor;
         while rest >= divisor {
+            scalar::stay_rolled();
             rest -= divisor;
             nine += 1;
         }
