@@ -170,6 +170,12 @@ def test_views_are_writable_and_no_copies(model):
     assert not np.array_equal(view, kept)
 
 
+def test_numbers_begin_with_a_cache_line(model):
+    """Where vectors straddle two, steps take longer."""
+    for views in (model.parameters, model.gradients):
+        assert next(iter(views.values())).ctypes.data % 64 == 0
+
+
 def test_views_outlive_everything_else():
     model = jostle.Model(SMALL, seed=3, threads=2)
     optimizer = jostle.AdamW(model)
