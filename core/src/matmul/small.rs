@@ -103,7 +103,7 @@ struct Starts {
 
 impl Starts {
     fn new(start: Start<'_>, c: *const f32, c_row: usize) -> Starts {
-        const ZEROS: [f32; SIDE] = [0.0; SIDE];
+        static ZEROS: [f32; SIDE * SIDE] = [0.0; SIDE * SIDE];
         match start {
             Start::Zero => Starts { first: ZEROS.as_ptr(), row: 0, column: 0, fresh: true },
             Start::Bias(bias) => Starts { first: bias.as_ptr(), row: 0, column: 1, fresh: true },
@@ -150,71 +150,89 @@ impl Tiles {
         let Tiles { rows, columns, packed, .. } = *self;
         let (kernel, pack) = (kernel(columns.form), pack(rows.form));
         let distance = if rows.form == Form::Along { rows.stride } else { rows.step };
-        let onto_c = Starts { first: self.c, row: self.c_row, column: 1, fresh: false };
-        for row in (0..rows.count).step_by(SIDE) {
+        let mut strip = Strip {
+            a: packed,
+            b: [packed; SIDE],
+            b_step: columns.step,
+            b_next: 0,
+            k: 0,
+            start: self.start.first,
+            start_row: self.start.row,
+            start_next: SIDE * self.start.column,
+            c: self.c,
+            c_row: self.c_row,
+            tiles: 0,
+        };
+        let mut row = 0;
+        while row < rows.count {
             let (first_row, below) = (rows.first(row), rows.count.min(row + SIDE));
             let steps = self.causal.steps(first_row..below, 0, 0..self.k).unwrap_or_default();
             let width = self.causal.columns(below, columns.count);
             let again = self.start.fresh || first_row == row;
             let whole = if again { width.div_ceil(SIDE).min(columns.count / SIDE) } else { 0 };
-            let rows_wanted = if again { 0 } else { row - first_row }..below - first_row;
-            let (mut step, mut start) = (steps.start, self.start);
+            strip.c = self.c.wrapping_add(first_row * self.c_row);
+            strip.start = self.start.first.wrapping_add(first_row * self.start.row);
+            let (mut step, mut fresh) = (steps.start, self.start.fresh);
             loop {
                 let k = BLOCK.min(steps.end - step);
+                strip.k = k;
+                strip.b_next = (SIDE * columns.stride).wrapping_sub(k * columns.step);
+                let mut line = columns.at(0, step);
+                for b in &mut strip.b {
+                    *b = line;
+                    line = line.wrapping_add(columns.stride);
+                }
+                strip.tiles = whole;
                 // SAFETY: the strip's rows and columns are within C, or those that an edge wants; a block fits.
                 unsafe {
                     pack(packed, rows.at(first_row, step), distance, k);
-                    let strip = |column| self.strip(packed, k, start, (first_row, column), step);
                     if whole > 0 {
-                        kernel(&Strip { tiles: whole, ..strip(0) });
+                        kernel(&strip);
                     }
-                    for column in (whole * SIDE..width).step_by(SIDE) {
-                        let first_column = columns.first(column);
-                        let mut tile = strip(first_column);
-                        if start.fresh {
-                            kernel(&tile);
-                        } else {
-                            let after = columns.count.min(column + SIDE);
-                            let wanted = column - first_column..after - first_column;
-                            edge(self.columns.form, &mut tile, rows_wanted.clone(), wanted);
-                        }
+                    if whole * SIDE < width {
+                        let rows = if again { 0 } else { row - first_row }..below - first_row;
+                        edges(columns, &strip, fresh, rows, whole * SIDE..width);
                     }
                 }
-                (step, start) = (step + k, onto_c);
+                step += k;
                 if step >= steps.end {
                     break;
                 }
+                fresh = false;
+                (strip.start, strip.start_row, strip.start_next) = (strip.c, strip.c_row, SIDE);
             }
+            (strip.start_row, strip.start_next) = (self.start.row, SIDE * self.start.column);
+            row += SIDE;
         }
     }
+}
 
-    /// The tile at some row and column, of `k` steps from `step` on.
-    #[inline(always)]
-    fn strip(
-        &self,
-        packed: *const f32,
-        k: usize,
-        start: Starts,
-        (row, column): (usize, usize),
-        step: usize,
-    ) -> Strip {
-        let Side { stride, step: b_step, .. } = self.columns;
-        let one = self.columns.at(column, step);
-        let two = one.wrapping_add(stride);
-        let three = two.wrapping_add(stride);
-        Strip {
-            a: packed,
-            b: [one, two, three, three.wrapping_add(stride)],
-            b_step,
-            b_next: (SIDE * stride).wrapping_sub(k * b_step),
-            k,
-            start: start.first.wrapping_add(row * start.row + column * start.column),
-            start_row: start.row,
-            start_next: SIDE * start.column,
-            c: self.c.wrapping_add(row * self.c_row + column),
-            c_row: self.c_row,
+/// The columns of a strip's rows from some on, tile by tile; where C is read, only `rows` are wanted.
+///
+/// # Safety
+/// As for [`product`].
+#[inline(never)]
+unsafe fn edges(side: Side, strip: &Strip, fresh: bool, rows: Range<usize>, columns: Range<usize>) {
+    let mut column = columns.start;
+    while column < columns.end {
+        let first = side.first(column);
+        let mut tile = Strip {
+            b: strip.b.map(|b| b.wrapping_add(first * side.stride)),
+            start: strip.start.wrapping_add(first * strip.start_next / SIDE),
+            c: strip.c.wrapping_add(first),
             tiles: 1,
+            ..*strip
+        };
+        // SAFETY: passed on from the caller.
+        unsafe {
+            if fresh {
+                kernel(side.form)(&tile);
+            } else {
+                let wanted = column - first..side.count.min(column + SIDE) - first;
+                edge(side.form, &mut tile, rows.clone(), wanted);
+            }
         }
+        column += SIDE;
     }
 }
 
@@ -222,7 +240,6 @@ impl Tiles {
 ///
 /// # Safety
 /// As for [`product`].
-#[inline(never)]
 unsafe fn edge(b: Form, tile: &mut Strip, rows: Range<usize>, columns: Range<usize>) {
     let mut sums = [[0.0; SIDE]; SIDE];
     let (c, c_row) = (tile.c, tile.c_row);

@@ -12,7 +12,7 @@ use crate::matmul::{
     Causal, Machine, Matrix, Operand, Size, Start, causal_trusted, pack, packed_length, scratch_on,
 };
 use crate::simd::math::exp;
-use crate::simd::{self, InstructionSet, LANES, Lanes, Sum, Vector, scalar, vectorized};
+use crate::simd::{self, InstructionSet, LANES, Lanes, Loop, Sum, Vector, scalar, vectorized};
 
 /// Query rows of a tile. Their number shows in memory only: the next tile goes on from the same sums.
 const TILE: usize = tile_rows(Machine::HERE);
@@ -244,14 +244,21 @@ pub(crate) fn attend(
     causal_trusted(simd, size, out, Start::Zero, tile, values, after, scratch);
 }
 
-/// The vectors of a tile's row up to and including column `last`. Those after, which the mask leaves nothing of, are
-/// cleared.
 #[inline(always)]
-fn up_to_mask<V: Vector>(row: &mut [f32], last: usize) -> &mut [V::Array] {
-    let (vectors, _) = V::Array::cut_mut(row);
-    let (vectors, masked) = vectors.split_at_mut_checked(last / V::LANES + 1).unwrap_or_default();
-    masked.fill(V::Array::ZERO);
-    vectors
+fn vectors<V: Vector>(row: &mut [f32]) -> &mut [V::Array] {
+    V::Array::cut_mut(row).0
+}
+
+/// The whole vectors of a tile's row up to and including column `last`. Those after, which the mask leaves nothing of,
+/// are cleared.
+#[inline(always)]
+fn up_to_mask<V: Vector>(row: &mut [f32], last: usize) -> &mut [f32] {
+    let whole = (last / V::LANES + 1) * V::LANES;
+    let (row, masked) = row.split_at_mut_checked(whole).unwrap_or_default();
+    if !V::run(Loop::Clear { x: &mut *masked }) {
+        vectors::<V>(masked).fill(V::Array::ZERO);
+    }
+    row
 }
 
 /// Which lanes of vector `block` stand at or before column `last`.
@@ -273,28 +280,33 @@ vectorized! {
         mask: Option<Mask>,
     ) {
         let (stats, _) = stats.as_chunks_mut::<2>();
-        let scale = V::splat(scale);
         for (i, (row, stats)) in rows_mut(tile, stride).zip(stats).enumerate() {
             let last = first + i;
             let row = up_to_mask::<V>(row, last);
             let mut maximum = V::splat(f32::NEG_INFINITY);
-            for (block, x) in row.iter().enumerate() {
-                let score = V::load(x).mul(scale);
+            for (block, x) in vectors::<V>(row).iter().enumerate() {
+                let score = V::load(x).mul(V::splat(scale));
                 maximum = V::select(unmasked::<V>(block, last), score, V::splat(f32::NEG_INFINITY)).max(maximum);
             }
             let maximum = maximum.reduce_max();
-            let mut sum = Sum::new();
-            for (block, x) in row.iter_mut().enumerate() {
-                // The exponential of minus infinity, which is zero, takes processors long: it underflows on the way.
-                let e = exp(V::load(x).mul(scale).sub(V::splat(maximum)));
-                let e = V::select(unmasked::<V>(block, last), e, V::zero());
-                sum.add(block, e);
-                e.store(x);
-            }
-            let reciprocal = 1.0 / sum.total();
+            let left = row.get_mut(..=last).unwrap_or_default();
+            let sum = if V::run(Loop::Exp { x: &mut *left, scale, maximum }) {
+                simd::total::<V>(left)
+            } else {
+                let mut sum = Sum::new();
+                for (block, x) in vectors::<V>(row).iter_mut().enumerate() {
+                    // The exponential of minus infinity, which is zero, takes processors long: it underflows on the way.
+                    let e = exp(V::load(x).mul(V::splat(scale)).sub(V::splat(maximum)));
+                    let e = V::select(unmasked::<V>(block, last), e, V::zero());
+                    sum.add(block, e);
+                    e.store(x);
+                }
+                sum.total()
+            };
+            let reciprocal = 1.0 / sum;
             *stats = [maximum, reciprocal];
             let mask = mask.map(|mask| mask.row(last));
-            for (block, x) in row.iter_mut().enumerate() {
+            for (block, x) in vectors::<V>(row).iter_mut().enumerate() {
                 let weight = V::load(x).mul(V::splat(reciprocal));
                 mask.map_or(weight, |mask| mask.apply(block, weight)).store(x);
             }
@@ -400,13 +412,18 @@ vectorized! {
             let (Some(d_out), Some(out)) = (d_out.data.get(row.clone()), out.data.get(row)) else { return };
             let dot = V::splat(simd::dot::<V>(d_out, out));
             let last = first + i;
+            let (weights, d_scores) = (up_to_mask::<V>(weights, last), up_to_mask::<V>(d_scores, last));
+            let left = weights.get_mut(..=last).unwrap_or_default();
+            let are_exponentials = V::run(Loop::Exp { x: left, scale, maximum: *maximum });
             let (maximum, reciprocal) = (V::splat(*maximum), V::splat(*reciprocal));
             let scale = V::splat(scale);
             let mask = mask.map(|mask| mask.row(last));
-            let (weights, d_scores) = (up_to_mask::<V>(weights, last), up_to_mask::<V>(d_scores, last));
+            let (weights, d_scores) = (vectors::<V>(weights), vectors::<V>(d_scores));
             for (block, (weight_out, d_score)) in weights.iter_mut().zip(d_scores).enumerate() {
                 let unmasked = unmasked::<V>(block, last);
-                let weight = exp(V::load(weight_out).mul(scale).sub(maximum)).mul(reciprocal);
+                let weight = V::load(weight_out);
+                let weight = if are_exponentials { weight } else { exp(weight.mul(scale).sub(maximum)) };
+                let weight = weight.mul(reciprocal);
                 let weight = V::select(unmasked, weight, V::zero());
                 let d_weight = V::load(d_score);
                 let (dropped, d_weight) = match mask {

@@ -1,6 +1,7 @@
 //! Cross-entropy of a softmax, with ignored targets; the mean over those that count (PyTorch's
 //! `cross_entropy(ignore_index=-1)`).
 
+use super::softmax::exp_of_scaled;
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
 use crate::simd::math::{exp, log_of};
@@ -95,7 +96,7 @@ vectorized! {
                 continue;
             };
             let maximum = simd::maximum::<V>(logits);
-            simd::update(logits, [], |_, x: V, []| exp(x.sub(V::splat(maximum))));
+            exp_of_scaled::<V>(logits, 1.0, maximum);
             let sum = simd::total::<V>(logits);
             *out = loss(sum, maximum, logit);
             let factor = V::splat(1.0 / sum).mul(V::splat(share));

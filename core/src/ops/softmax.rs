@@ -4,7 +4,7 @@
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
 use crate::simd::math::exp;
-use crate::simd::{self, InstructionSet, Vector, vectorized};
+use crate::simd::{self, InstructionSet, Loop, Vector, vectorized};
 
 /// Replaces each row of `x [R, width]` by its softmax.
 pub fn forward(simd: InstructionSet, x: &mut [f32], width: usize) -> Result<(), Error> {
@@ -53,13 +53,21 @@ pub(crate) fn exponentials<V: Vector>(row: &mut [f32], scale: f32) -> (f32, f32)
         |_, x: V, []| x.mul(V::splat(scale)),
     );
     let maximum = simd::maximum::<V>(row);
-    simd::update(
-        row,
-        [],
-        #[inline(always)]
-        |_, x: V, []| exp(x.sub(V::splat(maximum))),
-    );
+    exp_of_scaled::<V>(row, 1.0, maximum);
     (maximum, 1.0 / simd::total::<V>(row))
+}
+
+/// `x = exp(x * scale - maximum)`, where that is the greatest `x * scale`.
+#[inline(always)]
+pub(crate) fn exp_of_scaled<V: Vector>(x: &mut [f32], scale: f32, maximum: f32) {
+    if !V::run(Loop::Exp { x: &mut *x, scale, maximum }) {
+        simd::update(
+            x,
+            [],
+            #[inline(always)]
+            |_, x: V, []| exp(x.mul(V::splat(scale)).sub(V::splat(maximum))),
+        );
+    }
 }
 
 vectorized! {

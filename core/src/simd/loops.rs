@@ -10,6 +10,8 @@ pub(crate) enum Loop<'a> {
     SubtractScaled { x: &'a mut [f32], y: &'a [f32], factor: f32 },
     /// `x = 0`.
     Clear { x: &'a mut [f32] },
+    /// `x = exp(x * scale - maximum)`, of which no argument is greater than zero.
+    Exp { x: &'a mut [f32], scale: f32, maximum: f32 },
     /// `y = gelu(x)`, the exact form.
     Gelu { y: &'a mut [f32], x: &'a [f32] },
     /// `x = d_y gelu'(x)` and `d_y = gelu(x)` at once.

@@ -64,6 +64,13 @@ pub(crate) fn exp<V: Vector>(x: V) -> V {
     V::select(x.lt(V::splat(89.0)), result, x.mul(V::splat(f32::INFINITY)))
 }
 
+/// [`exp`] of one number.
+#[allow(dead_code, reason = "for processors that take most exponentials by a loop of their own")]
+#[inline(never)]
+pub(super) fn exp_of(x: f32) -> f32 {
+    exp(Portable::splat(x)).first()
+}
+
 /// e^x for x from -88 to 0, cheaper than [`exp`]: it is zero below -87.68, where that has denormals.
 #[inline(always)]
 pub(crate) fn exp_of_negative<V: Vector>(x: V) -> V {

@@ -35,6 +35,7 @@ pub(crate) struct Strip {
     /// From behind the last step of one tile's B to the next tile's; it wraps around, as most go back.
     pub b_next: usize,
     pub k: usize,
+    /// C, or else the same for all rows: four for each tile, or a tile's zeros for all tiles.
     pub start: *const f32,
     pub start_row: usize,
     /// From one tile's starts to the next's.

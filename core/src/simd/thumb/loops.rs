@@ -4,7 +4,7 @@
 use core::arch::global_asm;
 
 use super::super::loops::{AdamW, Loop, Reduction, Row};
-use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
+use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND, exp_of};
 
 unsafe extern "C" {
     fn jostle_add(x: *mut f32, y: *const f32, count: usize);
@@ -46,6 +46,7 @@ unsafe extern "C" {
     );
     fn jostle_subtract_scaled(x: *mut f32, y: *const f32, count: usize, factor: f32);
     fn jostle_clear(x: *mut f32, count: usize);
+    fn jostle_exp(x: *mut f32, count: usize, numbers: &Exp, scale: f32, maximum: f32) -> usize;
     fn jostle_gelu(y: *mut f32, x: *const f32, pairs: usize, numbers: &Gelu);
     fn jostle_gelu_exchange(x: *mut f32, d_y: *mut f32, pairs: usize, numbers: &Gelu);
     fn jostle_sum(x: *const f32, count: usize) -> f32;
@@ -79,6 +80,18 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
                 jostle_subtract_scaled(x.as_mut_ptr(), y.as_ptr(), count([x, y]), factor);
             }
             Loop::Clear { x } => jostle_clear(x.as_mut_ptr(), x.len()),
+            Loop::Exp { x, scale, maximum } => {
+                let (mut left, end) = (x.len(), x.as_mut_ptr().add(x.len()));
+                loop {
+                    left = jostle_exp(end.sub(left), left, &EXPONENTIAL, scale, maximum);
+                    if left == 0 {
+                        break;
+                    }
+                    let x = &mut *end.sub(left);
+                    *x = exp_of(*x * scale - maximum);
+                    left -= 1;
+                }
+            }
             Loop::Gelu { y, x } => {
                 let count = count([&*y, x]);
                 jostle_gelu(y.as_mut_ptr(), x.as_ptr(), count / 2, &GELU);
@@ -247,35 +260,70 @@ each! {
     leave: ["vpop {{s20-s21}}"],
 }
 
-/// From x, m, v and the gradient.
+/// Elements of m, v and the gradient, of which there are `$m`, `$v` and `$g` in all; the gradient's registers then hold
+/// `r4`'s epsilons, and at last x.
 macro_rules! adamw {
-    ($(($x:literal $m:literal $v:literal $g:literal $t:literal))*) => {
+    ($m:literal $v:literal $g:literal, $(($one_m:literal $one_v:literal $one_g:literal))*) => {
         concat!(
-            $("vmul.f32 ", $g, ", ", $g, ", s21\n",)*
-            $("vmul.f32 ", $m, ", ", $m, ", s22\n",)*
-            $("vmul.f32 ", $v, ", ", $v, ", s24\n",)*
-            $("vmul.f32 ", $t, ", ", $g, ", ", $g, "\n",)*
-            $("vmla.f32 ", $m, ", ", $g, ", s23\n",)*
-            $("vmla.f32 ", $v, ", ", $t, ", s25\n",)*
-            $("vsqrt.f32 ", $t, ", ", $v, "\n",)*
-            $("vmul.f32 ", $t, ", ", $t, ", s27\n",)*
-            $("vadd.f32 ", $t, ", ", $t, ", s28\n",)*
-            $("vdiv.f32 ", $t, ", ", $m, ", ", $t, "\n",)*
-            $("vmul.f32 ", $x, ", ", $x, ", s20\n",)*
-            $("vmls.f32 ", $x, ", ", $t, ", s26\n",)*
+            "vldmia r3!, {{", $g, "}}\n",
+            "vldmia r1, {{", $m, "}}\n",
+            "vldmia r2, {{", $v, "}}\n",
+            $("vmul.f32 ", $one_g, ", ", $one_g, ", s25\n",)*
+            $("vmul.f32 ", $one_m, ", ", $one_m, ", s26\n",)*
+            $("vmul.f32 ", $one_v, ", ", $one_v, ", s28\n",)*
+            $("vmla.f32 ", $one_m, ", ", $one_g, ", s27\n",)*
+            $("vmul.f32 ", $one_g, ", ", $one_g, ", ", $one_g, "\n",)*
+            $("vmla.f32 ", $one_v, ", ", $one_g, ", s29\n",)*
+            "vstmia r1!, {{", $m, "}}\n",
+            "vstmia r2!, {{", $v, "}}\n",
+            $("vsqrt.f32 ", $one_v, ", ", $one_v, "\n",)*
+            "vldmia r4, {{", $g, "}}\n",
+            $("vmla.f32 ", $one_g, ", ", $one_v, ", s31\n",)*
+            $("vdiv.f32 ", $one_m, ", ", $one_m, ", ", $one_g, "\n",)*
+            "vldmia r0, {{", $g, "}}\n",
+            $("vmul.f32 ", $one_g, ", ", $one_g, ", s24\n",)*
+            $("vmls.f32 ", $one_g, ", ", $one_m, ", s30\n",)*
+            "vstmia r0!, {{", $g, "}}\n",
         )
     };
 }
 
-each! {
+// Eight elements at a time: the numbers are in s24 to s31 but for epsilon, of which as many copies are on the stack.
+function!(
     "jostle_adamw",
-    enter: ["push {{r4, r5}}", "ldrd r12, r4, [sp, #8]", "vpush {{s16-s31}}", "vldmia r4, {{s20-s28}}"],
-    read: ["r3" "s12-s15" "s12"],
-    change: ["r0" "s0-s3" "s0", "r1" "s4-s7" "s4", "r2" "s8-s11" "s8"],
-    write: [],
-    body: adamw,
-    leave: ["vpop {{s16-s31}}", "pop {{r4, r5}}"],
-}
+    "push {{r4, lr}}",
+    "ldrd r12, r4, [sp, #8]",
+    "vpush {{s16-s31}}",
+    "vldmia r4!, {{s24-s31}}",
+    "ldr r4, [r4]",
+    "vmov d0, r4, r4",
+    "vmov d1, r4, r4",
+    "vmov d2, r4, r4",
+    "vmov d3, r4, r4",
+    "vpush {{s0-s7}}",
+    "mov r4, sp",
+    "subs r12, #8",
+    "blt 2f",
+    "1:",
+    adamw!(
+        "s0-s7" "s8-s15" "s16-s23",
+        ("s0" "s8" "s16") ("s1" "s9" "s17") ("s2" "s10" "s18") ("s3" "s11" "s19")
+        ("s4" "s12" "s20") ("s5" "s13" "s21") ("s6" "s14" "s22") ("s7" "s15" "s23")
+    ),
+    "subs r12, #8",
+    "bge 1b",
+    "2:",
+    "adds r12, #8",
+    "beq 4f",
+    "3:",
+    adamw!("s0" "s8" "s16", ("s0" "s8" "s16")),
+    "subs r12, #1",
+    "bne 3b",
+    "4:",
+    "add sp, #32",
+    "vpop {{s16-s31}}",
+    "pop {{r4, pc}}",
+);
 
 /// From x, weight and bias, of which the last is made y.
 macro_rules! norm {
@@ -502,6 +550,20 @@ sum! {
     ]
 }
 
+/// What the exponential's loop reads, in the order of its registers.
+#[repr(C)]
+struct Exp {
+    /// In s12 to s19.
+    constant: [f32; 8],
+    /// What sums begin with, once for each element of a pair.
+    start: [[f32; 2]; 3],
+}
+
+static EXPONENTIAL: Exp = Exp {
+    constant: [core::f32::consts::LOG2_E, ROUND, LN_2[0], LN_2[1], EXP[1], EXP[3], EXP[4], 1.0],
+    start: [[ROUND; 2], [EXP[0]; 2], [EXP[2]; 2]],
+};
+
 /// What GELU's loops read, in the order of their registers.
 #[repr(C)]
 struct Gelu {
@@ -537,6 +599,79 @@ macro_rules! pair {
         )*)
     };
 }
+
+// Returns how many elements are left: none, or those from a pair on whose exponentials may be too small to take their
+// powers of two at once. `simd::math::exp`, with the same operations otherwise. s20 is the scale; `r2` points to what sums
+// begin with; `r1` is how many elements follow the pair. The last one of an odd number goes through as a pair on the stack.
+function!(
+    "jostle_exp",
+    "push {{r4-r6, lr}}",
+    "vpush {{s16-s20}}",
+    "vmov.f32 s20, s0",
+    "vmov.f32 s0, s1",
+    "vldmia r2!, {{s12-s19}}",
+    "vldmia r2, {{s2-s7}}",
+    "vpush {{s0-s7}}",
+    "mov r2, sp",
+    "movw r3, #0",
+    "movt r3, #0xc2ac", // -86.0
+    "subs r1, #2",
+    "blt 3f",
+    "1:",
+    "vldmia r0, {{s0-s1}}",
+    "2:",
+    "vldmia r2, {{s2-s9}}",
+    pair!("vnmls.f32" "s2" "s3", "s0" "s1", "s20" "s20";),
+    // Neither is above zero, so that none of two is below their sum.
+    "vadd.f32 s0, s2, s3",
+    "vmov r4, s0",
+    "cmp r4, r3",
+    "bhi 6f",
+    pair!(
+        "vmla.f32" "s4" "s5", "s2" "s3", "s12" "s12";
+        "vsub.f32" "s10" "s11", "s4" "s5", "s13" "s13";
+        "vmls.f32" "s2" "s3", "s10" "s11", "s14" "s14";
+        "vmls.f32" "s2" "s3", "s10" "s11", "s15" "s15";
+        "vmul.f32" "s10" "s11", "s2" "s3", "s2" "s3";
+        "vmla.f32" "s6" "s7", "s2" "s3", "s16" "s16";
+        "vmla.f32" "s8" "s9", "s2" "s3", "s17" "s17";
+        "vmla.f32" "s8" "s9", "s10" "s11", "s18" "s18";
+        "vmla.f32" "s6" "s7", "s10" "s11", "s8" "s9";
+        "vmla.f32" "s2" "s3", "s10" "s11", "s6" "s7";
+        "vadd.f32" "s2" "s3", "s2" "s3", "s19" "s19";
+    ),
+    // Onto the exponents.
+    "vmov r4, r5, s2, s3",
+    "vmov r6, r12, s4, s5",
+    "add r4, r4, r6, lsl #23",
+    "add r5, r5, r12, lsl #23",
+    "stmia r0!, {{r4, r5}}",
+    "subs r1, #2",
+    "bge 1b",
+    "3:",
+    "adds r1, #2",
+    "beq 5f",
+    "bmi 4f",
+    "ldr r4, [r0]",
+    "mov lr, r0",
+    "push {{r4, r5}}",
+    "mov r0, sp",
+    "vmov s0, s1, r4, r4",
+    "mov r1, #-1",
+    "b 2b",
+    "4:",
+    "str r4, [lr]",
+    "movs r1, #0",
+    "5:",
+    "mov sp, r2",
+    "add sp, #32",
+    "vpop {{s16-s20}}",
+    "mov r0, r1",
+    "pop {{r4-r6, pc}}",
+    "6:",
+    "adds r1, #2",
+    "b 5b",
+);
 
 /// A function that goes through `r2` pairs, which `load` leaves in r4 and r5 and `end` consumes. `simd::math::normal`, with
 /// the same operations but for signs: s0 and s1 hold |x|, s2 and s3 become the cumulative function; where `r4` and `r5`

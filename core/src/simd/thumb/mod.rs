@@ -162,10 +162,11 @@ macro_rules! step {
     };
 }
 
-/// A function. For each tile: sums from their starts, steps by four, by two and by one, sums to C. Sixteen sums in s0 to
-/// s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time. `r0` is the strip;
-/// `r1` goes through A; `r2`, `r3` and `r4` are the distances from row to row of the starts and of C, and to the next
-/// tile's B; `r9` counts steps, `lr` tiles; `r10` and `r11` go through the starts and C.
+/// A function. For each tile: sums from their starts, steps until four times as many are left, steps by four, sums to C.
+/// Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time. `r1` goes
+/// through A, from `r2` to `r3`; `r0` goes through the starts, `r9` to `r12` through the rows of C; `r4` is the distance
+/// to the next tile's B, `lr` counts tiles. On the stack is where a tile goes on: after its start, after its first step
+/// where their number is odd, and at the next tile.
 macro_rules! strip {
     (
         $name:literal,
@@ -183,55 +184,84 @@ macro_rules! strip {
             concat!($name, ":"),
             "push {{r4-r11, lr}}",
             "vpush {{s16-s31}}",
-            $($b,)*
-            "ldr r2, [r0, #{start_row}]",
-            "ldr r3, [r0, #{c_row}]",
-            "ldr r4, [r0, #{b_next}]",
-            "ldr r10, [r0, #{start}]",
-            "ldr r11, [r0, #{c}]",
-            "ldr lr, [r0, #{tiles}]",
+            "ldrd r5, r6, [r0, #{start_row}]",
+            "ldr r3, [r0, #{k}]",
+            "adr r8, 11f",
+            "ldr r7, [r8]",
+            "cbnz r5, 1f",
+            "ldr r7, [r8, #4]",
+            "cbnz r6, 1f",
+            "ldr r7, [r8, #8]",
             "1:",
-            "vldmia r10, {{s0-s3}}",
-            "add r12, r10, r2, lsl #2",
-            "vldmia r12, {{s4-s7}}",
-            "add r12, r12, r2, lsl #2",
-            "vldmia r12, {{s8-s11}}",
-            "add r12, r12, r2, lsl #2",
-            "vldmia r12, {{s12-s15}}",
-            "ldr r12, [r0, #{start_next}]",
-            "add r10, r10, r12, lsl #2",
-            "ldr r1, [r0, #{a}]",
-            "ldr r9, [r0, #{k}]",
-            "subs r9, #4",
-            "blt 3f",
+            "and r5, r3, #3",
+            "cbnz r3, 2f",
+            "movs r5, #4",
             "2:",
-            $($two,)*
-            $($two,)*
-            "subs r9, #4",
-            "bge 2b",
+            "add r8, r8, r5, lsl #3",
+            "ldrd r5, r6, [r8, #12]",
+            "push {{r5-r7}}",
+            "ldr r2, [r0, #{a}]",
+            "add r3, r2, r3, lsl #4",
+            "ldr r4, [r0, #{b_next}]",
+            "ldr lr, [r0, #{tiles}]",
+            $($b,)*
+            "ldrd r9, r12, [r0, #{c}]",
+            "add r10, r9, r12, lsl #2",
+            "add r11, r10, r12, lsl #2",
+            "add r12, r11, r12, lsl #2",
+            "ldr r0, [r0, #{start}]",
+            "ldr pc, [sp, #8]",
+            // At C.
             "3:",
-            "adds r9, #2",
-            "blt 4f",
-            $($two,)*
-            "subs r9, #2",
+            "vldmia r9, {{s0-s3}}",
+            "vldmia r10, {{s4-s7}}",
+            "vldmia r11, {{s8-s11}}",
+            "vldmia r12, {{s12-s15}}",
+            "mov r1, r2",
+            "ldr pc, [sp]",
+            // At the same for all rows.
             "4:",
-            "adds r9, #1",
-            "bne 5f",
-            $($one,)*
+            "vldmia r0, {{s0-s3}}",
+            "vldmia r0, {{s4-s7}}",
+            "vldmia r0, {{s8-s11}}",
+            "vldmia r0!, {{s12-s15}}",
+            "mov r1, r2",
+            "ldr pc, [sp]",
+            // At zero.
             "5:",
-            "vstmia r11, {{s0-s3}}",
-            "add r12, r11, r3, lsl #2",
-            "vstmia r12, {{s4-s7}}",
-            "add r12, r12, r3, lsl #2",
-            "vstmia r12, {{s8-s11}}",
-            "add r12, r12, r3, lsl #2",
-            "vstmia r12, {{s12-s15}}",
-            "add r11, #16",
+            "vldmia r0, {{s0-s15}}",
+            "mov r1, r2",
+            "ldr pc, [sp]",
+            "6:",
+            $($one,)*
+            "ldr pc, [sp, #4]",
+            "7:",
+            $($two,)*
+            "8:",
+            "cmp r1, r3",
+            "beq 10f",
+            "9:",
+            $($two,)*
+            $($two,)*
+            "cmp r1, r3",
+            "bne 9b",
+            "10:",
+            "vstmia r9!, {{s0-s3}}",
+            "vstmia r10!, {{s4-s7}}",
+            "vstmia r11!, {{s8-s11}}",
+            "vstmia r12!, {{s12-s15}}",
             $($next,)*
             "subs lr, #1",
-            "bne 1b",
+            "it ne",
+            "ldrne pc, [sp, #8]",
+            "add sp, #12",
             "vpop {{s16-s31}}",
             "pop {{r4-r11, pc}}",
+            ".p2align 2",
+            "11:",
+            ".word 3b + 1, 4b + 1, 5b + 1",
+            // By what is left of k after steps by four; where there are no steps at all.
+            ".word 9b + 1, 9b + 1, 6b + 1, 8b + 1, 7b + 1, 8b + 1, 6b + 1, 7b + 1, 10b + 1, 10b + 1",
             concat!(".size ", $name, ", . - ", $name),
             ".text",
             a = const offset_of!(Strip, a),
@@ -240,9 +270,7 @@ macro_rules! strip {
             k = const offset_of!(Strip, k),
             start = const offset_of!(Strip, start),
             start_row = const offset_of!(Strip, start_row),
-            start_next = const offset_of!(Strip, start_next),
             c = const offset_of!(Strip, c),
-            c_row = const offset_of!(Strip, c_row),
             tiles = const offset_of!(Strip, tiles),
         );
     };
@@ -264,7 +292,7 @@ strip! {
         step!("s20" "s21" "s22" "s23", "s25" "s27" "s29" "s31"),
     ],
     one: [
-        "vldmia r1, {{s16-s19}}",
+        "vldmia r1!, {{s16-s19}}",
         "vldmia r5!, {{s24}}",
         "vldmia r6!, {{s26}}",
         "vldmia r7!, {{s28}}",
@@ -295,7 +323,7 @@ strip! {
         step!("s20" "s21" "s22" "s23", "s28" "s29" "s30" "s31"),
     ],
     one: [
-        "vldmia r1, {{s16-s19}}",
+        "vldmia r1!, {{s16-s19}}",
         "vldmia r5, {{s24-s27}}",
         "add r5, r5, r6, lsl #2",
         step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
