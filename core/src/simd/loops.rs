@@ -6,6 +6,8 @@
 pub(crate) enum Loop<'a> {
     /// `x += y`.
     Add { x: &'a mut [f32], y: &'a [f32] },
+    /// `x *= y`.
+    Multiply { x: &'a mut [f32], y: &'a [f32] },
     /// `x -= y * factor`.
     SubtractScaled { x: &'a mut [f32], y: &'a [f32], factor: f32 },
     /// `x = 0`.

@@ -584,6 +584,15 @@ macro_rules! vectorized {
 pub(crate) use vectorized;
 
 vectorized! {
+    /// `x *= y`, element by element.
+    pub(crate) fn multiply<V>(x: &mut [f32], y: &[f32]) {
+        if !V::run(Loop::Multiply { x: &mut *x, y }) {
+            update(x, [y], |_, x: V, [y]| x.mul(y));
+        }
+    }
+}
+
+vectorized! {
     /// `x = 0`.
     pub(crate) fn clear<V>(x: &mut [f32]) {
         if !V::run(Loop::Clear { x: &mut *x }) {

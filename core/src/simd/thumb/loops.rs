@@ -8,6 +8,7 @@ use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE,
 
 unsafe extern "C" {
     fn jostle_add(x: *mut f32, y: *const f32, count: usize);
+    fn jostle_multiply(x: *mut f32, y: *const f32, count: usize);
     fn jostle_adamw(
         x: *mut f32,
         m: *mut f32,
@@ -76,6 +77,7 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
     unsafe {
         match one {
             Loop::Add { x, y } => jostle_add(x.as_mut_ptr(), y.as_ptr(), count([x, y])),
+            Loop::Multiply { x, y } => jostle_multiply(x.as_mut_ptr(), y.as_ptr(), count([x, y])),
             Loop::SubtractScaled { x, y, factor } => {
                 jostle_subtract_scaled(x.as_mut_ptr(), y.as_ptr(), count([x, y]), factor);
             }
@@ -165,7 +167,7 @@ pub(crate) fn reduce(one: Reduction<'_>) -> Option<f32> {
 
 /// A function that goes through `r12` elements of the slices to which pointers are given: those that are read, those that
 /// are changed, and those that are only written. Four elements of each are in s0 to s3, s4 to s7, s8 to s11 and s12 to
-/// s15; s16 to s19 are the body's, and constants are in those after.
+/// s15; constants are in those from s20 on.
 macro_rules! each {
     (
         $name:literal,
@@ -185,10 +187,10 @@ macro_rules! each {
             $(concat!("vldmia ", $read, "!, {{", $read_four, "}}"),)*
             $(concat!("vldmia ", $change, ", {{", $change_four, "}}"),)*
             $body!(
-                ("s0" "s4" "s8" "s12" "s16")
-                ("s1" "s5" "s9" "s13" "s17")
-                ("s2" "s6" "s10" "s14" "s18")
-                ("s3" "s7" "s11" "s15" "s19")
+                ("s0" "s4" "s8" "s12")
+                ("s1" "s5" "s9" "s13")
+                ("s2" "s6" "s10" "s14")
+                ("s3" "s7" "s11" "s15")
             ),
             $(concat!("vstmia ", $change, "!, {{", $change_four, "}}"),)*
             $(concat!("vstmia ", $write, "!, {{", $write_four, "}}"),)*
@@ -200,7 +202,7 @@ macro_rules! each {
             "3:",
             $(concat!("vldmia ", $read, "!, {{", $read_one, "}}"),)*
             $(concat!("vldmia ", $change, ", {{", $change_one, "}}"),)*
-            $body!(("s0" "s4" "s8" "s12" "s16")),
+            $body!(("s0" "s4" "s8" "s12")),
             $(concat!("vstmia ", $change, "!, {{", $change_one, "}}"),)*
             $(concat!("vstmia ", $write, "!, {{", $write_one, "}}"),)*
             "subs r12, #1",
@@ -229,9 +231,25 @@ each! {
 }
 
 macro_rules! add {
-    ($(($x:literal $y:literal $c:literal $d:literal $t:literal))*) => {
+    ($(($x:literal $y:literal $c:literal $d:literal))*) => {
         concat!($("vadd.f32 ", $x, ", ", $x, ", ", $y, "\n",)*)
     };
+}
+
+macro_rules! multiply {
+    ($(($x:literal $y:literal $c:literal $d:literal))*) => {
+        concat!($("vmul.f32 ", $x, ", ", $x, ", ", $y, "\n",)*)
+    };
+}
+
+each! {
+    "jostle_multiply",
+    enter: ["mov r12, r2"],
+    read: ["r1" "s4-s7" "s4"],
+    change: ["r0" "s0-s3" "s0"],
+    write: [],
+    body: multiply,
+    leave: [],
 }
 
 each! {
@@ -245,7 +263,7 @@ each! {
 }
 
 macro_rules! subtract_scaled {
-    ($(($x:literal $y:literal $c:literal $d:literal $t:literal))*) => {
+    ($(($x:literal $y:literal $c:literal $d:literal))*) => {
         concat!($("vmls.f32 ", $x, ", ", $y, ", s20\n",)*)
     };
 }
@@ -327,7 +345,7 @@ function!(
 
 /// From x, weight and bias, of which the last is made y.
 macro_rules! norm {
-    ($(($x:literal $weight:literal $bias:literal $d:literal $t:literal))*) => {
+    ($(($x:literal $weight:literal $bias:literal $d:literal))*) => {
         concat!(
             $("vsub.f32 ", $x, ", ", $x, ", s20\n",)*
             $("vmul.f32 ", $x, ", ", $x, ", s21\n",)*
@@ -348,7 +366,7 @@ each! {
 
 /// From d_x, d_y, weight and x.
 macro_rules! norm_input {
-    ($(($d_x:literal $d_y:literal $weight:literal $x:literal $t:literal))*) => {
+    ($(($d_x:literal $d_y:literal $weight:literal $x:literal))*) => {
         concat!(
             $("vmul.f32 ", $d_y, ", ", $d_y, ", ", $weight, "\n",)*
             $("vsub.f32 ", $x, ", ", $x, ", s20\n",)*
@@ -375,7 +393,7 @@ each! {
 
 /// From d_weight, d_y and x.
 macro_rules! norm_weight {
-    ($(($d_weight:literal $d_y:literal $x:literal $d:literal $t:literal))*) => {
+    ($(($d_weight:literal $d_y:literal $x:literal $d:literal))*) => {
         concat!(
             $("vsub.f32 ", $x, ", ", $x, ", s20\n",)*
             $("vmul.f32 ", $x, ", ", $x, ", s21\n",)*
