@@ -168,7 +168,14 @@ impl Pass<'_> {
             }
             let mut d_activated = |d_activated: &mut [f32], columns: &Range<usize>| {
                 let weight = part(half.second.weight, columns, c);
-                linear::backward_trusted(simd, d_activated, d_branch, weight, product(c, columns.len()), scratch);
+                linear::backward_trusted(
+                    simd,
+                    d_activated,
+                    d_branch,
+                    weight,
+                    product(c, columns.len()),
+                    scratch,
+                );
             };
             if self.keeps_activated(layer) {
                 // As many columns at a time as what has this place afterwards.
