@@ -6,6 +6,8 @@
 pub(crate) enum Loop<'a> {
     /// `x += y`.
     Add { x: &'a mut [f32], y: &'a [f32] },
+    /// `sums += x`, row after row, of columns from `column` on and rows of `width`.
+    AddColumns { sums: &'a mut [f32], column: usize, width: usize, x: &'a [f32] },
     /// `x *= y`.
     Multiply { x: &'a mut [f32], y: &'a [f32] },
     /// `x -= y * factor`.

@@ -372,6 +372,21 @@ pub(crate) fn add<V: Vector>(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// Adds to the sums, row after row, the columns of x that begin with `column`, of rows of `width`.
+#[inline(always)]
+pub(crate) fn add_rows<V: Vector>(sums: &mut [f32], column: usize, width: usize, x: &[f32]) {
+    if !V::run(Loop::AddColumns { sums: &mut *sums, column, width, x }) {
+        add_columns(
+            sums,
+            column,
+            width,
+            [x],
+            #[inline(always)]
+            |_, [x]: [V; 1]| x,
+        );
+    }
+}
+
 /// The sum of all elements.
 #[inline(always)]
 pub(crate) fn total<V: Vector>(x: &[f32]) -> f32 {
