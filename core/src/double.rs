@@ -1,13 +1,49 @@
-//! What training takes of f64 beside arithmetic: roots, whole powers and half a turn of the cosine, with the same bits on
-//! every processor. The `libm` crate's are nearer by an ulp or two, which does not show in an f32, and take 6 KB more of
-//! flash where f64 is emulated.
+//! What training takes of f64 beside sums and products: quotients, roots, whole powers and half a turn of the cosine, with
+//! the same bits on every processor. The `libm` crate's are nearer by an ulp or two, which does not show in an f32, and
+//! take 6 KB more of flash where f64 is emulated; the emulated division takes 1 KB where this one takes a sixth of it.
+
+/// The mantissa of 1.
+const ONE: u64 = 1 << 52;
+
+/// The quotient by a positive normal number, correctly rounded, or 0 where that is less than the least normal number; it
+/// must not exceed the greatest. A dividend that is zero, infinite, NaN or subnormal as it is.
+///
+/// Digit by digit, in whole numbers. No quotient lies in the middle of two numbers.
+#[inline(never)]
+pub(crate) fn quotient(x: f64, divisor: f64) -> f64 {
+    if !x.is_normal() {
+        return x;
+    }
+    let mantissa = |x: f64| x.to_bits() & (ONE - 1) | ONE;
+    let exponent = |x: f64| (x.to_bits() >> 52) as u32 & 0x7FF;
+    let (mut rest, divisor_mantissa) = (mantissa(x), mantissa(divisor));
+    let mut biased = exponent(x) + 1023;
+    if rest < divisor_mantissa {
+        rest *= 2;
+        biased -= 1;
+    }
+    // A digit more than the quotient has, to round it.
+    let mut digits = 0;
+    for _ in 0..54 {
+        digits *= 2;
+        if rest >= divisor_mantissa {
+            rest -= divisor_mantissa;
+            digits += 1;
+        }
+        rest *= 2;
+    }
+    let biased = u64::from(biased.saturating_sub(exponent(divisor)));
+    if biased == 0 {
+        return 0.0;
+    }
+    f64::from_bits(((digits + 1) >> 1) - ONE + (biased << 52)).copysign(x)
+}
 
 /// The root of a normal number, correctly rounded; zero, infinity, NaN, and what else has no sound root, as they are.
 ///
 /// Digit by digit, in whole numbers: x is m 4^n, with m in 1..4, and its root sqrt(m) 2^n.
 #[inline(never)]
 pub(crate) fn sqrt(x: f64) -> f64 {
-    const ONE: u64 = 1 << 52;
     let bits = x.to_bits();
     if !(ONE..f64::INFINITY.to_bits()).contains(&bits) {
         return x;
@@ -75,6 +111,30 @@ fn cosine(angle: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::test_common::Random;
+
+    #[test]
+    fn quotients_are_correctly_rounded() {
+        let mut random = Random::new(72);
+        let wide = (0..200_000).map(|_| [(); 2].map(|()| f64::from_bits(random.bits() & !(1 << 63))));
+        let mut random = Random::new(73);
+        let mut near_one = || f64::from_bits((1.0_f64.to_bits() - 200) + random.bits() % 400);
+        let near_one = (0..200_000).map(|_| [near_one(), near_one()]);
+        let whole = (1..400).flat_map(|a| (1..400).map(move |b| [f64::from(a), f64::from(b)]));
+        for [x, divisor] in
+            wide.chain(near_one).chain(whole).filter(|pair| pair.iter().all(|x| x.is_normal()))
+        {
+            let wanted = x / divisor;
+            if !wanted.is_infinite() {
+                let wanted = if wanted.is_normal() { wanted } else { 0.0 };
+                assert_eq!(quotient(x, divisor).to_bits(), wanted.to_bits(), "{x:e} / {divisor:e}");
+                assert_eq!(quotient(-x, divisor), -wanted, "-{x:e} / {divisor:e}");
+            }
+        }
+        for x in [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(quotient(x, 3.0).to_bits(), x.to_bits());
+        }
+        assert!(quotient(f64::NAN, 3.0).is_nan());
+    }
 
     #[test]
     fn roots_are_correctly_rounded() {

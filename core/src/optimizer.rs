@@ -86,6 +86,7 @@ impl Optimizer {
         learning_rate: f32,
         factor: f32,
     ) -> Result<(), Error> {
+        self.validate()?;
         if self.state() != plan.options.optimizer {
             return Err(Error::Plan { what: "this optimizer's state" });
         }
@@ -245,8 +246,8 @@ fn adamw_numbers(beta1: f32, beta2: f32, epsilon: f32, step: u64, learning_rate:
         fresh1: 1.0 - beta1,
         beta2,
         fresh2: 1.0 - beta2,
-        step_size: (f64::from(learning_rate) / correction(beta1)) as f32,
-        second_scale: (1.0 / double::sqrt(correction(beta2))) as f32,
+        step_size: double::quotient(f64::from(learning_rate), correction(beta1)) as f32,
+        second_scale: double::quotient(1.0, double::sqrt(correction(beta2))) as f32,
         epsilon,
     }
 }

@@ -3,7 +3,7 @@
 //! Computed in f64, with a cosine of the crate's own, and rounded once to f32, so that the rate has the same bits on
 //! every processor.
 
-use crate::double::cos_of_half_turn;
+use crate::double::{cos_of_half_turn, quotient};
 use crate::error::Error;
 
 /// How the learning rate falls after warm-up. `last` is the rate from [`Schedule::steps`] on: at least 0 and
@@ -99,7 +99,7 @@ impl Schedule {
     pub fn rate(&self, step: u64) -> f32 {
         let peak = f64::from(self.peak);
         if step < self.warmup {
-            return (peak * (step as f64 + 1.0) / (self.warmup as f64 + 1.0)) as f32;
+            return quotient(peak * (step as f64 + 1.0), self.warmup as f64 + 1.0) as f32;
         }
         let (last, begin) = match self.decay {
             Decay::Constant => return self.peak,
@@ -113,7 +113,7 @@ impl Schedule {
             return self.peak;
         }
         // Here begin <= step < steps: the divisor is at least 1.
-        let ratio = step.saturating_sub(begin) as f64 / self.steps.saturating_sub(begin) as f64;
+        let ratio = quotient(step.saturating_sub(begin) as f64, self.steps.saturating_sub(begin) as f64);
         let share = match self.decay {
             Decay::Cosine { .. } => 0.5 * (1.0 + cos_of_half_turn(core::f64::consts::PI * ratio)),
             _ => 1.0 - ratio,

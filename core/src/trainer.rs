@@ -258,29 +258,29 @@ impl<'a> Trainer<'a> {
     pub fn update(&mut self, loss: Loss) -> Result<Report, Error> {
         self.between_steps()?;
         self.accumulated = 0;
+        let learning_rate = self.recipe.schedule.rate(self.step);
         if self.plan.options.fused {
-            return Ok(self.finish(loss, self.norm()));
+            return Ok(self.finish(loss, learning_rate, self.norm()));
         }
         let norm = gradient_norm(self.compute, self.buffers.gradients);
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", value: norm });
         }
-        self.update_part(norm, 0..self.plan.parameters);
-        Ok(self.finish(loss, norm))
+        self.update_part(learning_rate, norm, 0..self.plan.parameters);
+        Ok(self.finish(loss, learning_rate, norm))
     }
 
-    fn update_part(&mut self, norm: f32, part: Range<usize>) {
+    fn update_part(&mut self, learning_rate: f32, norm: f32, part: Range<usize>) {
         let Trainer { plan, recipe, buffers, compute, step, .. } = self;
         let Buffers { parameters, gradients, optimizer, .. } = buffers;
         let factor = recipe.clip.map_or(1.0, |clip| clip_factor(norm, clip));
-        let rules = recipe.optimizer.rules(*step, recipe.schedule.rate(*step), factor);
+        let rules = recipe.optimizer.rules(*step, learning_rate, factor);
         let gradients = gradients.get(part.clone()).unwrap_or_default();
         rules.update(*compute, plan, None, parameters, gradients, optimizer, part);
     }
 
     /// The step is done.
-    fn finish(&mut self, loss: Loss, gradient_norm: f32) -> Report {
-        let learning_rate = self.recipe.schedule.rate(self.step);
+    fn finish(&mut self, loss: Loss, learning_rate: f32, gradient_norm: f32) -> Report {
         let report = Report { step: self.step, loss: loss.mean(), learning_rate, gradient_norm };
         self.step = self.step.saturating_add(1);
         self.pieces = Pieces::default();

@@ -1,6 +1,6 @@
 //! The parameter tensors by name, shape and offset: Hugging Face GPT-2's.
 
-use core::fmt;
+use core::{fmt, iter};
 
 use super::{Checked, Frozen, Plan, checked};
 use crate::config::Config;
@@ -169,6 +169,17 @@ impl Group {
     /// The most tensors of a group.
     pub const MOST: usize = 6;
 
+    /// The place of its first tensor in a model that has all kinds, and the layer as [`Kind::at`] has it.
+    const fn first_place(self, layers: usize) -> (usize, usize) {
+        let (layer, rest) = match self {
+            Group::Embedding => return (0, 0),
+            Group::Attention { layer } => (layer, 0),
+            Group::Mlp { layer } => (layer, Group::MOST),
+            Group::Head => (layers, 0),
+        };
+        (Kind::BEFORE.len() + layer * Kind::BLOCK.len() + rest, layer)
+    }
+
     /// The kinds of the group's tensors, in the order in which they lie.
     const fn kinds(self) -> &'static [Kind] {
         let (attention, mlp) = Kind::BLOCK.split_at(Group::MOST);
@@ -185,14 +196,7 @@ impl Plan {
     /// The tensors of a group, each in its place whether the model has those before it or not.
     pub(crate) fn group(&self, group: Group) -> [Option<Tensor>; Group::MOST] {
         let config = &self.config;
-        let before = Kind::BEFORE.len();
-        let block = |layer: usize| before + layer * Kind::BLOCK.len();
-        let (first, layer) = match group {
-            Group::Embedding => (0, 0),
-            Group::Attention { layer } => (block(layer), layer),
-            Group::Mlp { layer } => (block(layer) + Group::MOST, layer),
-            Group::Head => (block(config.layers), config.layers),
-        };
+        let (first, layer) = group.first_place(config.layers);
         let mut tensors = Tensors::at(config, &self.options.frozen, first);
         let mut found = [None; Group::MOST];
         for (place, kind) in found.iter_mut().zip(group.kinds()) {
@@ -202,6 +206,13 @@ impl Plan {
             }
         }
         found
+    }
+
+    /// Whether backward comes to a group: whether it has a tensor that is trained, or one before it has.
+    pub(crate) fn reaches(&self, group: Group) -> bool {
+        let (first, _) = group.first_place(self.config.layers);
+        let (mut tensors, end) = (self.tensors(), first + group.kinds().len());
+        iter::from_fn(|| tensors.next_before(end)).any(|tensor| !tensor.frozen)
     }
 
     /// The group of the first tensor that is trained: backward goes no further.

@@ -5,7 +5,7 @@ use core::ops::Range;
 use super::forward::Extent;
 use super::{Pass, part, with_columns};
 use crate::error::Error;
-use crate::layout::{Cut, LayerActivations, Norm, Plan, Workspace};
+use crate::layout::{Cut, Group, LayerActivations, Norm, Plan, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
@@ -39,21 +39,20 @@ pub enum Backward {
 }
 
 impl Backward {
-    /// What follows in a whole pass, as the plan has it.
-    pub(super) fn next(self, layers: usize, recompute: bool) -> Option<Backward> {
-        let before = |layer: usize| match layer.checked_sub(1) {
-            // Forward has left the last block's activations.
-            Some(layer) if recompute && layer + 1 < layers => Backward::Recompute { layer },
-            Some(layer) => Backward::Mlp { layer },
-            None => Backward::Embedding,
+    /// The stage of that number in a whole backward pass, as the plan has it: to the first tensor that is trained.
+    pub(super) fn at(number: usize, plan: &Plan) -> Option<Backward> {
+        let Some(number) = number.checked_sub(1) else { return Some(Backward::Head) };
+        // Forward has left the last block's activations.
+        let (per_block, number) = if plan.options.recompute { (3, number + 1) } else { (2, number) };
+        let (block, to_come) = (number / per_block, per_block - number % per_block);
+        let (stage, group) = match plan.config.layers.checked_sub(block + 1) {
+            Some(layer) if to_come == 3 => (Backward::Recompute { layer }, Group::Mlp { layer }),
+            Some(layer) if to_come == 2 => (Backward::Mlp { layer }, Group::Mlp { layer }),
+            Some(layer) => (Backward::Attention { layer }, Group::Attention { layer }),
+            None if to_come == per_block => (Backward::Embedding, Group::Embedding),
+            None => return None,
         };
-        match self {
-            Backward::Head => Some(before(layers)),
-            Backward::Recompute { layer } => Some(Backward::Mlp { layer }),
-            Backward::Mlp { layer } => Some(Backward::Attention { layer }),
-            Backward::Attention { layer } => Some(before(layer)),
-            Backward::Embedding => None,
-        }
+        plan.reaches(group).then_some(stage)
     }
 }
 

@@ -24,14 +24,13 @@ pub enum Forward {
 }
 
 impl Forward {
-    /// What follows in a whole pass over so many layers.
-    pub(super) fn next(self, layers: usize) -> Option<Forward> {
-        let layer = match self {
-            Forward::Embedding => 0,
-            Forward::Block { layer } => layer + 1,
-            Forward::Head => return None,
-        };
-        Some(if layer < layers { Forward::Block { layer } } else { Forward::Head })
+    /// The stage of that number in a pass over so many layers.
+    pub(super) fn at(number: usize, layers: usize) -> Option<Forward> {
+        match number.checked_sub(1) {
+            None => Some(Forward::Embedding),
+            Some(layer) if layer < layers => Some(Forward::Block { layer }),
+            Some(layer) => (layer == layers).then_some(Forward::Head),
+        }
     }
 }
 
@@ -46,10 +45,8 @@ pub(super) enum Extent {
 
 impl Pass<'_> {
     pub(super) fn forward_trusted(&self, workspace: &mut Workspace<'_>) {
-        let mut next = Some(Forward::Embedding);
-        while let Some(stage) = next {
+        for stage in (0..).map_while(|number| Forward::at(number, self.plan.config.layers)) {
             self.forward_stage(stage, workspace);
-            next = stage.next(self.plan.config.layers);
         }
     }
 

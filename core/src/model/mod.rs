@@ -17,6 +17,7 @@ pub(crate) use backward::Part;
 pub use forward::Forward;
 pub use stage::Stage;
 
+use crate::double;
 use crate::error::{Error, exact_length};
 use crate::layout::{Parameters, Plan, Shape, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel};
@@ -50,7 +51,7 @@ pub struct Loss {
 impl Loss {
     /// The mean over targets that count; 0 where none does.
     pub fn mean(self) -> f32 {
-        if self.counted == 0 { 0.0 } else { (self.sum / self.counted as f64) as f32 }
+        if self.counted == 0 { 0.0 } else { double::quotient(self.sum, self.counted as f64) as f32 }
     }
 }
 

@@ -1,7 +1,6 @@
 //! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
 //! so that a pass may stop after any of them and go on later.
 
-use core::iter::successors;
 use core::ops::Range;
 
 use super::{Backward, Forward, Gradients, Loss, Part, Pass};
@@ -24,25 +23,21 @@ pub enum Stage {
 
 impl Stage {
     /// A whole training pass, as the plan has it, in its order: to the first tensor that is trained.
-    pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> + use<> {
-        let (layers, recompute, last) = (plan.config.layers, plan.options.recompute, plan.first_trained());
-        successors(Some(Stage::Forward(Forward::Embedding)), move |stage| stage.next(layers, recompute, last))
-    }
-
-    #[inline(never)]
-    fn next(self, layers: usize, recompute: bool, last: Option<Group>) -> Option<Stage> {
-        match self {
-            Stage::Forward(stage) => Some(stage.next(layers).map_or(Stage::Loss, Stage::Forward)),
-            Stage::Loss => Some(Stage::Backward(Backward::Head)),
-            Stage::Backward(stage) if stage.group() == last => None,
-            Stage::Backward(stage) => stage.next(layers, recompute).map(Stage::Backward),
-        }
+    pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> {
+        (0..).map_while(|number| Stage::at(plan, number))
     }
 
     /// The stage of that number, of a whole training pass.
     #[inline(never)]
     pub(crate) fn at(plan: &Plan, number: usize) -> Option<Stage> {
-        Stage::all(plan).nth(number)
+        let layers = plan.config.layers;
+        if let Some(stage) = Forward::at(number, layers) {
+            return Some(Stage::Forward(stage));
+        }
+        match number.checked_sub(layers + 3) {
+            None => Some(Stage::Loss),
+            Some(number) => Backward::at(number, plan).map(Stage::Backward),
+        }
     }
 
     /// How many stages a training pass has.

@@ -5,6 +5,7 @@
 //! and backward ask for the same mask again instead of storing it.
 
 use super::{count_rows, rows, rows_mut};
+use crate::double;
 use crate::error::{Error, exact_length};
 use crate::rng::{self, Stream};
 use crate::simd::{self, InstructionSet, Vector, vectorized};
@@ -30,12 +31,12 @@ impl Mask {
                 wanted: "at least 0 and less than 1",
             });
         }
-        const UNIT: f64 = (1_u32 << 31) as f64;
-        let threshold = (f64::from(rate) * UNIT) as u32;
+        const UNIT: u32 = 1 << 31;
+        let threshold = (rate * UNIT as f32) as u32;
         if threshold == 0 {
             return Ok(None);
         }
-        let scale = (UNIT / (UNIT - f64::from(threshold))) as f32;
+        let scale = double::quotient(f64::from(UNIT), f64::from(UNIT - threshold)) as f32;
         Ok(Some(Mask { key: rng::key(seed, stream, step, layer), threshold, scale }))
     }
 

@@ -44,13 +44,19 @@ impl<'a, T> Iterator for Rows<&'a mut [T]> {
 /// divide, and check the divisor again wherever two are zipped.
 #[inline]
 pub(crate) fn rows<T>(x: &[T], width: usize) -> Rows<&[T]> {
-    Rows { rest: if width == 0 { &[] } else { x }, width: width.max(1) }
+    Rows { rest: x, width: row_len(width) }
 }
 
 /// The rows, to be written.
 #[inline]
 pub(crate) fn rows_mut<T>(x: &mut [T], width: usize) -> Rows<&mut [T]> {
-    Rows { rest: if width == 0 { &mut [] } else { x }, width: width.max(1) }
+    Rows { rest: x, width: row_len(width) }
+}
+
+/// No slice has a row as long as that of a matrix without columns.
+#[inline]
+const fn row_len(width: usize) -> usize {
+    if width == 0 { usize::MAX } else { width }
 }
 
 /// The number of rows of `x`, which must be a multiple of `width`.

@@ -71,6 +71,8 @@ impl Trainer<'_> {
         let stages = Stage::count(self.plan);
         let passes = stages.saturating_mul(self.recipe.accumulate);
         let parts = parts(self.plan.parameters);
+        let (recipe, step) = (self.recipe, self.step);
+        let learning_rate = || recipe.schedule.rate(step);
         match done.checked_sub(passes) {
             None => {
                 let micro_batch = done.checked_div(stages).unwrap_or(0);
@@ -79,13 +81,16 @@ impl Trainer<'_> {
                 self.pieces.loss += self.micro_batch(text, micro_batch, stage..stage.saturating_add(1))?.sum;
             }
             Some(part) if part < parts => self.norm_piece(part, part + 1 == parts)?,
-            Some(part) => self.update_part(self.norm(), part_of(self.plan.parameters, part - parts)),
+            Some(part) => {
+                self.update_part(learning_rate(), self.norm(), part_of(self.plan.parameters, part - parts));
+            }
         }
         if !last {
             return Ok(Poll::Pending);
         }
         let (_, counted) = self.shape_and_counted();
-        Ok(Poll::Ready(self.finish(Loss { sum: self.pieces.loss, counted }, self.norm())))
+        let loss = Loss { sum: self.pieces.loss, counted };
+        Ok(Poll::Ready(self.finish(loss, learning_rate(), self.norm())))
     }
 
     fn norm_piece(&mut self, part: usize, last: bool) -> Result<(), Error> {
