@@ -372,6 +372,20 @@ pub(crate) fn add<V: Vector>(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// `y = a + b`, element by element.
+#[inline(always)]
+pub(crate) fn sum_of_two<V: Vector>(y: &mut [f32], a: &[f32], b: &[f32]) {
+    if V::run(Loop::Copy { y: &mut *y, x: a }) {
+        return add::<V>(y, b);
+    }
+    map(
+        y,
+        [a, b],
+        #[inline(always)]
+        |_, [a, b]: [V; 2]| a.add(b),
+    );
+}
+
 /// Adds to the sums, row after row, the columns of x that begin with `column`, of rows of `width`.
 #[inline(always)]
 pub(crate) fn add_rows<V: Vector>(sums: &mut [f32], column: usize, width: usize, x: &[f32]) {

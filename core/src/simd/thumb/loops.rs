@@ -8,6 +8,7 @@ use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE,
 
 unsafe extern "C" {
     fn jostle_add(x: *mut f32, y: *const f32, count: usize);
+    fn jostle_copy(y: *mut f32, x: *const f32, count: usize);
     fn jostle_add_columns(sums: *mut f32, x: *const f32, rows: usize, width: usize, count: usize);
     fn jostle_multiply(x: *mut f32, y: *const f32, count: usize);
     fn jostle_adamw(
@@ -77,6 +78,7 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
     // SAFETY: all slices hold `count` elements.
     unsafe {
         match one {
+            Loop::Copy { y, x } => jostle_copy(y.as_mut_ptr(), x.as_ptr(), count([&*y, x])),
             Loop::Add { x, y } => jostle_add(x.as_mut_ptr(), y.as_ptr(), count([x, y])),
             Loop::AddColumns { sums, column, width, x } => {
                 let rows = x.len().checked_div(width).unwrap_or(0);
@@ -233,6 +235,16 @@ each! {
     "jostle_clear",
     enter: ["mov r12, r1", "mov r3, #0", "vmov d0, r3, r3", "vmov d1, r3, r3"],
     read: [],
+    change: [],
+    write: ["r0" "s0-s3" "s0"],
+    body: nothing,
+    leave: [],
+}
+
+each! {
+    "jostle_copy",
+    enter: ["mov r12, r2"],
+    read: ["r1" "s0-s3" "s0"],
     change: [],
     write: ["r0" "s0-s3" "s0"],
     body: nothing,
