@@ -147,8 +147,10 @@ impl Tiles {
         let count = self.rows.count;
         let mut row = 0;
         while row < count {
-            // The mask leaves each strip other steps or columns.
-            let end = if let Causal::Whole = self.causal { count } else { count.min(row + SIDE) };
+            // All rows at once, unless the mask leaves each strip other steps or columns, or one that reaches back over rows
+            // would go on where they are already further.
+            let alike = matches!(self.causal, Causal::Whole) && self.k <= BLOCK;
+            let end = if alike { count } else { count.min(row + SIDE) };
             let steps = self.causal.steps(self.rows.first(row)..end, 0, 0..self.k).unwrap_or_default();
             // SAFETY: passed on from the caller.
             unsafe { self.strips(row..end, steps, self.causal.columns(end, self.columns.count)) };
