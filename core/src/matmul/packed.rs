@@ -53,6 +53,9 @@ const COLUMNS_WORTH_PACKING: usize = 64;
 /// cache.
 const INNER_WORTH_PACKING: usize = 256;
 
+/// How far ahead rows of B are asked for: weights of large models come from memory, and processors don't foresee the
+/// jump from a row to the next.
+const ROWS_AHEAD: usize = 8;
 /// Fewer steps than this don't repay asking for the next tile's C ahead.
 const WORTH_PREFETCHING: usize = 64;
 
@@ -382,6 +385,7 @@ unsafe fn pack_panels<V: WideVector>(
         for p in 0..inner {
             let (to, from) = (to.add(p * COLUMNS), from.add(p * b.row_stride));
             for panel in 0..whole {
+                V::prefetch(from.wrapping_add(ROWS_AHEAD * b.row_stride + panel * COLUMNS));
                 let row = V::load(&*from.add(panel * COLUMNS).cast());
                 row.store(&mut *to.add(panel * COLUMNS * inner).cast());
             }

@@ -7,7 +7,7 @@ use super::{Backward, Gradients, Part, Pass, part};
 use crate::error::Error;
 use crate::layout::{Cut, Group, LayerActivations, Tensor, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
-use crate::ops::{embedding, layer_norm, linear, rows};
+use crate::ops::{embedding, layer_norm, linear};
 use crate::parallel::Units;
 use crate::simd::tile::SIDE;
 
@@ -261,7 +261,8 @@ impl Pass<'_> {
     ///
     /// A tied matrix takes, sequence after sequence, the head's product and then the rows of that sequence's
     /// tokens: an order that does not depend on how the sequences are cut into micro-batches. Rows of the
-    /// vocabulary are taken in blocks, so that a block stays in cache through all sequences.
+    /// vocabulary are taken in blocks, so that a block stays in cache through all sequences, and few blocks of a large
+    /// vocabulary have tokens in a sequence.
     #[inline(never)]
     fn token_gradient(
         &self,
@@ -272,25 +273,33 @@ impl Pass<'_> {
         head: Option<Head<'_>>,
         scratch: &mut [f32],
     ) {
-        const BLOCK: usize = 64;
+        const BLOCK: usize = 192;
         let config = &self.plan.config;
         let (simd, t, c) = (self.compute.simd, self.shape.length, config.width);
         for (block, d_wte) in d_wte.chunks_mut((BLOCK * c).max(1)).enumerate() {
             let first = range.start + block * BLOCK;
             let vocabulary = first..range.end.min(first + BLOCK);
+            let is_here =
+                |token: &i32| usize::try_from(*token).is_ok_and(|token| vocabulary.contains(&token));
             if head.is_none() {
                 mode.clear(d_wte);
             }
-            let sequences = rows(d_x, t * c).zip(rows(self.tokens, t));
-            for (sequence, (d_x, tokens)) in sequences.enumerate() {
+            let mut done = 0;
+            while done < self.tokens.len() {
+                // The product goes on through sequences of which no token is here.
+                let tokens = self.tokens.get(done..).unwrap_or_default();
+                let before = tokens.iter().position(is_here).unwrap_or(tokens.len()) / t.max(1) * t;
+                let tokens = tokens.get(..before + t).unwrap_or(tokens);
+                let rows = done..done + tokens.len();
                 if let Some(Head { d_logits, normed }) = head {
-                    let size = Size { m: vocabulary.len(), n: c, k: t };
-                    let start = if sequence == 0 { mode.start() } else { Start::Accumulate };
-                    let d_logits = Matrix::new(d_logits, config.vocab).from(sequence * t, first).transposed();
-                    let normed = Matrix::new(part(normed, &(sequence..sequence + 1), t * c), c);
+                    let size = Size { m: vocabulary.len(), n: c, k: rows.len() };
+                    let start = if done == 0 { mode.start() } else { Start::Accumulate };
+                    let d_logits = Matrix::new(d_logits, config.vocab).from(done, first).transposed();
+                    let normed = Matrix::new(part(normed, &rows, c), c);
                     matmul_trusted(simd, size, (&mut *d_wte, c), start, d_logits, normed, scratch);
                 }
-                embedding::token_gradients(simd, d_wte, vocabulary.clone(), d_x, tokens, c);
+                embedding::token_gradients(simd, d_wte, vocabulary.clone(), part(d_x, &rows, c), tokens, c);
+                done = rows.end;
             }
         }
     }

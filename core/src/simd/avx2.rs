@@ -224,6 +224,12 @@ pub(super) unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, co
             let (to, from) = (to.add(8 * half), from.add(8 * half * stride));
             let mut p = 0;
             while p < whole {
+                // The rows that follow are asked for, a cache line each: weights of large models come from memory.
+                if p.is_multiple_of(LANES) {
+                    for j in 8..16 {
+                        Avx2::prefetch(from.wrapping_add(j * stride + p));
+                    }
+                }
                 transpose_eight(to.add(LANES * p), from.add(p), stride);
                 p += 8;
             }
