@@ -154,11 +154,33 @@ impl Pass<'_> {
                 let mask = self.mask(Stream::MlpProjectionDropout, layer);
                 self.drop_gradient(range, d_branch, d_residual, mask);
             }
-            let weight = part(half.second.weight, columns, c);
-            linear::backward_trusted(simd, activated, d_branch, weight, product(c, columns.len()), scratch);
-            with_columns(hidden, f, columns, activated, |hidden, activated| {
-                gelu::exchange(simd, hidden, activated, config.activation);
-            });
+            let mut d_activated = |d_activated: &mut [f32], columns: &Range<usize>| {
+                let weight = part(half.second.weight, columns, c);
+                linear::backward_trusted(
+                    simd,
+                    d_activated,
+                    d_branch,
+                    weight,
+                    product(c, columns.len()),
+                    scratch,
+                );
+            };
+            if self.keeps_activated(layer) {
+                // As many columns at a time as what has this place afterwards.
+                for first in (0..f).step_by(c.max(1)) {
+                    let columns = first..f.min(first + c);
+                    let d_columns = d_normed.get_mut(..m * columns.len()).unwrap_or_default();
+                    d_activated(d_columns, &columns);
+                    with_columns(hidden, f, &columns, d_columns, |slope, d_columns| {
+                        simd::multiply(simd, slope, d_columns);
+                    });
+                }
+            } else {
+                d_activated(activated, columns);
+                with_columns(hidden, f, columns, activated, |hidden, activated| {
+                    gelu::exchange(simd, hidden, activated, config.activation);
+                });
+            }
             if !last {
                 return;
             }

@@ -160,9 +160,15 @@ impl Pass<'_> {
         let mut first = 0;
         while first < f {
             let columns = first..f.min(first + self.plan.hidden_columns());
-            with_columns(hidden, f, &columns, activated, |hidden, activated| {
-                gelu::activate(simd, activated, hidden, config.activation);
-            });
+            if self.keeps_activated(layer) {
+                // The slope times one.
+                activated.fill(1.0);
+                gelu::exchange(simd, hidden, activated, config.activation);
+            } else {
+                with_columns(hidden, f, &columns, activated, |hidden, activated| {
+                    gelu::activate(simd, activated, hidden, config.activation);
+                });
+            }
             let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
             let size = product(c, columns.len());
             matmul_trusted(simd, size, (&mut **out, c), start, activated, weight.from(first, 0), scratch);

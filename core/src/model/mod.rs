@@ -106,6 +106,13 @@ fn with_columns(
 }
 
 impl Pass<'_> {
+    /// Whether a block's forward leaves the slope of the activation, and what it activates: the last block's, where nothing
+    /// else has the place of that before its backward. Others make both again from what enters the activation.
+    fn keeps_activated(&self, layer: usize) -> bool {
+        let crate::Config { layers, tied, hidden, .. } = self.plan.config;
+        tied && layer + 1 == layers && self.plan.hidden_columns() == hidden
+    }
+
     /// Computes the logits `[R, V]`, which [`logits`] then finds in the workspace.
     ///
     /// `workspace`: exactly [`Plan::workspace`] elements.
