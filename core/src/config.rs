@@ -90,17 +90,11 @@ impl Config {
 
     /// Refuses a configuration that cannot be a model, naming the value.
     pub const fn validate(&self) -> Result<(), Error> {
-        let sizes = [
-            ("vocab", self.vocab),
-            ("context", self.context),
-            ("layers", self.layers),
-            ("heads", self.heads),
-            ("width", self.width),
-            ("hidden", self.hidden),
-        ];
+        const SIZES: [&str; 6] = ["vocab", "context", "layers", "heads", "width", "hidden"];
+        let sizes = [self.vocab, self.context, self.layers, self.heads, self.width, self.hidden];
         let mut i = 0;
-        while i < sizes.len() {
-            let (what, size) = sizes[i];
+        while i < SIZES.len() {
+            let (what, size) = (SIZES[i], sizes[i]);
             if size == 0 {
                 return Err(Error::Zero { what });
             }
@@ -112,15 +106,17 @@ impl Config {
         if !self.width.is_multiple_of(self.heads) {
             return Err(Error::Heads { width: self.width, heads: self.heads });
         }
-        let rates = [
-            ("dropout.embedding", self.dropout.embedding),
-            ("dropout.attention", self.dropout.attention),
-            ("dropout.attention_projection", self.dropout.attention_projection),
-            ("dropout.mlp_projection", self.dropout.mlp_projection),
+        const RATES: [&str; 4] = [
+            "dropout.embedding",
+            "dropout.attention",
+            "dropout.attention_projection",
+            "dropout.mlp_projection",
         ];
+        let Dropout { embedding, attention, attention_projection, mlp_projection } = self.dropout;
+        let rates = [embedding, attention, attention_projection, mlp_projection];
         let mut i = 0;
-        while i < rates.len() {
-            let (what, given) = rates[i];
+        while i < RATES.len() {
+            let (what, given) = (RATES[i], rates[i]);
             if !(given >= 0.0 && given < 1.0) {
                 return Err(Error::Range { what, given, wanted: "at least 0 and less than 1" });
             }

@@ -3,6 +3,7 @@
 
 use crate::error::Error;
 use crate::rng::{self, Stream};
+use crate::simd::scalar;
 
 /// A text as tokens, in the narrowest integers that hold its vocabulary.
 #[derive(Clone, Copy, Debug)]
@@ -64,11 +65,11 @@ impl Tokens<'_> {
         if wanted > self.len() {
             return Err(Error::Data { given: self.len(), wanted });
         }
-        for (i, input) in inputs.iter_mut().enumerate() {
-            *input = self.get(first + i).unwrap_or_default();
-        }
-        for (i, target) in targets.iter_mut().enumerate() {
-            *target = self.get(first + i + 1).unwrap_or_default();
+        for (first, copies) in [(first, inputs), (first + 1, targets)] {
+            for (place, copy) in (first..).zip(copies) {
+                scalar::stay_rolled();
+                *copy = self.get(place).unwrap_or_default();
+            }
         }
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! What training takes of f64 beside sums and products: quotients, roots, whole powers and half a turn of the cosine, with
 //! the same bits on every processor. The `libm` crate's are nearer by an ulp or two, which does not show in an f32, and
-//! take 6 KB more of flash where f64 is emulated; the emulated division takes 1 KB where this one takes a sixth of it.
+//! take 6 KB more of flash where f64 is emulated; the emulated division takes 0.8 KB where this one takes a third of it.
+
+use crate::simd::scalar;
 
 /// The mantissa of 1.
 const ONE: u64 = 1 << 52;
@@ -8,31 +10,35 @@ const ONE: u64 = 1 << 52;
 /// The quotient by a positive normal number, correctly rounded, or 0 where that is less than the least normal number; it
 /// must not exceed the greatest. A dividend that is zero, infinite, NaN or subnormal as it is.
 ///
-/// Digit by digit, in whole numbers. No quotient lies in the middle of two numbers.
+/// In whole numbers, nine digits at a time, estimated from below by a quotient of 32 bits. No quotient lies in the middle
+/// of two numbers.
 #[inline(never)]
 pub(crate) fn quotient(x: f64, divisor: f64) -> f64 {
     if !x.is_normal() {
         return x;
     }
-    let mantissa = |x: f64| x.to_bits() & (ONE - 1) | ONE;
-    let exponent = |x: f64| (x.to_bits() >> 52) as u32 & 0x7FF;
-    let (mut rest, divisor_mantissa) = (mantissa(x), mantissa(divisor));
-    let mut biased = exponent(x) + 1023;
-    if rest < divisor_mantissa {
-        rest *= 2;
-        biased -= 1;
+    let parts = |x: f64| ((x.to_bits() >> 52) as u32 & 0x7FF, x.to_bits() & (ONE - 1) | ONE);
+    let ((exponent, mut rest), (less, mut divisor)) = (parts(x), parts(divisor));
+    let mut biased = exponent + 1022;
+    if rest >= divisor {
+        divisor *= 2;
+        biased += 1;
     }
-    // A digit more than the quotient has, to round it.
+    // To a digit more than the quotient has, to round it: six times nine, the first of which is 1.
     let mut digits = 0;
-    for _ in 0..54 {
-        digits *= 2;
-        if rest >= divisor_mantissa {
-            rest -= divisor_mantissa;
-            digits += 1;
+    while digits < 2 * ONE {
+        scalar::stay_rolled();
+        rest <<= 9;
+        let mut nine = (rest >> 32) as u32 / ((divisor >> 32) as u32 + 1);
+        rest -= u64::from(nine) * divisor;
+        while rest >= divisor {
+            scalar::stay_rolled();
+            rest -= divisor;
+            nine += 1;
         }
-        rest *= 2;
+        digits = digits << 9 | u64::from(nine);
     }
-    let biased = u64::from(biased.saturating_sub(exponent(divisor)));
+    let biased = u64::from(biased.saturating_sub(less));
     if biased == 0 {
         return 0.0;
     }
@@ -54,6 +60,7 @@ pub(crate) fn sqrt(x: f64) -> f64 {
     // Twice the rest, which stays below 2^56, and a digit more than the root has, to round it.
     let (mut rest, mut root, mut digit) = (2 * mantissa, 0, 2 * ONE);
     while digit > 0 {
+        scalar::stay_rolled();
         let next = 2 * root + digit;
         if rest >= next {
             rest -= next;
@@ -104,7 +111,10 @@ fn cosine(angle: f64) -> f64 {
         factors
     };
     let square = angle * angle;
-    FACTORS.iter().fold(1.0, |sum, factor| 1.0 - sum * (square * factor))
+    FACTORS.iter().fold(1.0, |sum, factor| {
+        scalar::stay_rolled();
+        1.0 - sum * (square * factor)
+    })
 }
 
 #[cfg(test)]

@@ -311,7 +311,7 @@ pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
             *sum = squares_of_part(compute, gradients, part);
         }
     });
-    double::sqrt(sums.iter().map(|sum| f64::from(*sum)).sum()) as f32
+    double::sqrt(sums.iter().take(parts).map(|sum| f64::from(*sum)).sum()) as f32
 }
 
 const PARTS: usize = 64;

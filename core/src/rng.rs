@@ -4,6 +4,8 @@
 use rand_core::{Rng, SeedableRng};
 use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 
+use crate::simd::scalar;
+
 /// What random numbers are for: streams with the same seed share nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
@@ -37,10 +39,20 @@ pub fn key(seed: u64, stream: Stream, step: u64, place: u64) -> u64 {
     mix(mix(mix(seed, stream as u64), step), place)
 }
 
-/// A generator for one stream at one step and place.
+/// A generator for one stream at one step and place: Xoshiro256++, seeded from the key by SplitMix64.
+///
+/// As its `seed_from_u64`, but through [`mix`], which is there.
 #[inline(never)]
 pub fn generator(seed: u64, stream: Stream, step: u64, place: u64) -> Xoshiro256PlusPlus {
-    Xoshiro256PlusPlus::seed_from_u64(key(seed, stream, step, place))
+    /// What SplitMix64 adds to its state for each number.
+    const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
+    let (mut state, mut words) = (key(seed, stream, step, place), [0; 32]);
+    for word in words.as_chunks_mut().0 {
+        scalar::stay_rolled();
+        *word = mix(state, 0).to_le_bytes();
+        state = state.wrapping_add(STEP);
+    }
+    Xoshiro256PlusPlus::from_seed(words)
 }
 
 /// A uniform number in `[0, 1)`, a multiple of 2^-24.

@@ -193,27 +193,27 @@ impl<'a> Trainer<'a> {
         let Buffers { parameters, frozen, gradients, optimizer, workspace, .. } = buffers;
         let training = Some(Training { seed: recipe.seed, step: *step, first_sequence });
         let pass = Pass { compute: *compute, plan, parameters: &[], frozen, tokens, shape, training };
-        if !plan.options.fused {
-            let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
-            return Pass { parameters, ..pass }.stages(stages, gradients, mode, workspace, targets, counted);
-        }
-        let rules = recipe.optimizer.rules(*step, recipe.schedule.rate(*step), 1.0);
+        let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
+        let rules =
+            plan.options.fused.then(|| recipe.optimizer.rules(*step, recipe.schedule.rate(*step), 1.0));
         if stages.start == 0 {
             pieces.squares = 0.0;
         }
-        let mut loss = Loss::default();
+        let mut loss = Loss { sum: 0.0, counted: pass.check_targets(targets)? };
+        let workspace = &mut Pass { parameters, ..pass }.check(workspace)?;
         for number in stages {
-            let Some(stage) = Stage::at(plan, number) else { break };
-            let Stage::Backward(stage) = stage else {
-                let (one, mode) = (number..number.saturating_add(1), Gradients::Overwrite);
-                let pass = Pass { parameters, ..pass };
-                let found = pass.stages(one, gradients, mode, workspace, targets, counted)?;
-                loss = Loss { sum: loss.sum + found.sum, counted: found.counted };
-                continue;
+            let (stage, rules) = match (Stage::at(plan, number), &rules) {
+                (Some(Stage::Backward(stage)), Some(rules)) => (stage, rules),
+                (Some(stage), _) => {
+                    let pass = Pass { parameters, ..pass };
+                    loss.sum += pass.stage(stage, gradients, mode, workspace, targets, counted)?;
+                    continue;
+                }
+                (None, _) => break,
             };
             let mut next = Some(Part::first(plan, stage));
             while let Some(part) = next {
-                Pass { parameters, ..pass }.backward_part(stage, &part, workspace)?;
+                Pass { parameters, ..pass }.backward_stage(stage, &part, workspace);
                 // Parameters are free: gradients are made of activations alone.
                 pass.gradients_by_rows(stage, &part, gradients, workspace, |tensor, place, gradient| {
                     pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());

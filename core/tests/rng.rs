@@ -34,6 +34,16 @@ fn a_key_depends_on_nothing_else() {
 }
 
 #[test]
+fn generators_are_seeded_as_their_crate_does() {
+    use rand_core::SeedableRng;
+    for (seed, place) in [(0, 0), (1, 2), (u64::MAX, 1 << 63)] {
+        let key = key(seed, Stream::Batches, 3, place);
+        let seeded = rand_xoshiro::Xoshiro256PlusPlus::seed_from_u64(key);
+        assert_eq!(generator(seed, Stream::Batches, 3, place), seeded);
+    }
+}
+
+#[test]
 fn generators_of_different_streams_draw_different_numbers() {
     let mut seen = std::collections::HashSet::new();
     for stream in STREAMS {

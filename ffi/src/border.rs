@@ -1,5 +1,6 @@
 //! From pointers and numbers of C to slices and values of Rust. Every check of a pointer is here.
 
+use core::alloc::Layout;
 use core::ffi::{CStr, c_char};
 use core::mem;
 
@@ -39,18 +40,31 @@ impl Buffers {
         wanted: usize,
         written: bool,
     ) -> Result<(), Refusal> {
-        if data.is_null() {
+        self.check_layout(what, data.addr(), Layout::new::<T>(), size, wanted, written)
+    }
+
+    /// Once in a program, whatever the elements.
+    #[inline(never)]
+    fn check_layout(
+        &mut self,
+        what: &'static str,
+        first: usize,
+        element: Layout,
+        size: usize,
+        wanted: usize,
+        written: bool,
+    ) -> Result<(), Refusal> {
+        if first == 0 {
             return Err(Refusal::Null(what));
         }
-        if !data.is_aligned() {
+        if !first.is_multiple_of(element.align()) {
             return Err(Refusal::Misaligned(what));
         }
-        let bytes = wanted.checked_mul(mem::size_of::<T>()).filter(|bytes| isize::try_from(*bytes).is_ok());
+        let bytes = wanted.checked_mul(element.size()).filter(|bytes| isize::try_from(*bytes).is_ok());
         let bytes = bytes.ok_or(Error::TooLarge { what })?;
         if size < bytes {
             return Err(Refusal::Short { what, given: size, wanted: bytes });
         }
-        let first = data.addr();
         let end = first.checked_add(bytes).ok_or(Error::TooLarge { what })?;
         let (span, count) = (Span { first, end, written }, self.count);
         let shares = |other: &Span| first < other.end && other.first < end && (written || other.written);

@@ -188,6 +188,19 @@ unsafe fn with_trainer<I, T>(
     Ok(result?)
 }
 
+/// What reads a text of tokens: the same for all calls that take one, so that these share what opens their trainer.
+///
+/// # Safety
+/// `text` is readable for `text_size` bytes.
+unsafe fn reading<'a>(
+    text: *const c_void,
+    text_size: usize,
+    token_type: u32,
+) -> impl FnOnce(&mut Buffers) -> Result<Tokens<'a>, Refusal> {
+    // SAFETY: the caller's promise.
+    move |buffers| unsafe { tokens(buffers, text, text_size, token_type) }
+}
+
 /// Reads a text of tokens.
 ///
 /// # Safety
@@ -275,7 +288,7 @@ pub unsafe extern "C" fn jostle_trainer_step(
         // SAFETY: the caller's promise.
         unsafe {
             let report = Output::new("report", report)?;
-            let given = |buffers: &mut Buffers| tokens(buffers, text, text_size, token_type);
+            let given = reading(text, text_size, token_type);
             let done = with_trainer(trainer, given, |trainer, text| trainer.step(text))?;
             report.write(jostle_report::from_core(done));
         }
@@ -313,7 +326,7 @@ pub unsafe extern "C" fn jostle_trainer_poll(
         // SAFETY: the caller's promise.
         unsafe {
             let (done, report) = (Output::new("done", done)?, Output::new("report", report)?);
-            let given = |buffers: &mut Buffers| tokens(buffers, text, text_size, token_type);
+            let given = reading(text, text_size, token_type);
             match with_trainer(trainer, given, |trainer, text| trainer.poll(text))? {
                 Poll::Pending => done.write(0),
                 Poll::Ready(found) => {
@@ -405,7 +418,7 @@ pub unsafe extern "C" fn jostle_trainer_evaluate(
         // SAFETY: the caller's promise.
         unsafe {
             let loss = Output::new("loss", loss)?;
-            let given = |buffers: &mut Buffers| tokens(buffers, text, text_size, token_type);
+            let given = reading(text, text_size, token_type);
             let done = with_trainer(trainer, given, |trainer, text| trainer.evaluate(text))?;
             loss.write(jostle_loss::from_core(done));
         }

@@ -44,6 +44,7 @@ pub fn compare() -> Result<usize, (&'static str, usize)> {
         norm(&mut numbers, width).map_err(|what| (what, width))?;
         same("a sum of products", products(&mut numbers, width))?;
         same("GELU", activation(&mut numbers, width))?;
+        same("softmax", softmax_of_row(&mut numbers, width))?;
     }
     Ok(WIDEST)
 }
@@ -178,12 +179,8 @@ fn activation(numbers: &mut Random, n: usize) -> bool {
 fn cumulative(x: f32) -> f32 {
     let below = if x.abs() > 13.27 { -13.27 } else { -x.abs() };
     let square = below * below * -0.5;
-    let shifted = square * core::f32::consts::LOG2_E + (12_582_912.0 + 127.0);
-    let n = shifted - (12_582_912.0 + 127.0);
-    let r = square - n * 0.693_359_4 - n * -2.121_944_4e-4;
-    let high = r * r * 0.001_382_076 + (r * 0.008_368_678 + 0.041_668_266);
-    let p = r * r * high + (r * 0.166_665_21 + 0.499_999_94);
-    let bell = (r * r * p + r + 1.0) * f32::from_bits(shifted.to_bits() << 23);
+    let (factor, bits) = exp_parts(square, 127.0);
+    let bell = factor * f32::from_bits(bits << 23);
     let t = 3.0 / (3.0 - below);
     let s = t - 0.5;
     let low = s * s * (s * 0.014_066_929 + 0.130_288_96) + (s * 0.229_444_97 + 0.252_324_04);
@@ -191,4 +188,37 @@ fn cumulative(x: f32) -> f32 {
     let p = s * s * (s * s) * high + low;
     let tail = bell * (below * t * p + 0.5);
     if x < 0.0 { tail } else { 1.0 - tail }
+}
+
+/// Neighbours' exponentials are far from too small, on the border, denormal, and zero.
+fn softmax_of_row(numbers: &mut Random, n: usize) -> bool {
+    let mut x: [f32; WIDEST] = random(numbers);
+    for (x, special) in x.iter_mut().skip(2).step_by(3).zip([-85.5, -87.5, -95.0, -200.0, f32::NEG_INFINITY, -43.0]) {
+        *x = special;
+    }
+    let mut y = x;
+    let done = softmax::forward(SIMD, &mut y[..n], n);
+    let maximum = x[..n].iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+    let reciprocal = 1.0 / sum(x[..n].iter().map(|x| exp_of_negative(x - maximum)));
+    done.is_ok()
+        && equal(&y[n..], &x[n..])
+        && (0..n).all(|i| equal(&[y[i]], &[exp_of_negative(x[i] - maximum) * reciprocal]))
+}
+
+/// The exponential, operation by operation.
+fn exp_of_negative(x: f32) -> f32 {
+    let (factor, bits) = exp_parts(x.max(-104.0), 254.0);
+    let first = bits >> 1;
+    factor * f32::from_bits(first << 23) * f32::from_bits((bits - first) << 23)
+}
+
+/// A factor and a biased power of two, which multiplied make the exponential.
+fn exp_parts(x: f32, bias: f32) -> (f32, u32) {
+    let round = 12_582_912.0 + bias;
+    let shifted = x * core::f32::consts::LOG2_E + round;
+    let n = shifted - round;
+    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let high = r * r * 0.001_382_076 + (r * 0.008_368_678 + 0.041_668_266);
+    let p = r * r * high + (r * 0.166_665_21 + 0.499_999_94);
+    (r * r * p + r + 1.0, shifted.to_bits())
 }

@@ -121,6 +121,7 @@ impl Checked {
         Checked(self.0.saturating_add(other.0))
     }
 
+    #[inline(never)]
     const fn times(self, factor: usize) -> Checked {
         Checked(self.0.saturating_mul(factor))
     }

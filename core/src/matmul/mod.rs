@@ -87,7 +87,7 @@ pub(crate) const fn rows_enough(machine: Machine) -> usize {
 }
 
 /// Packs B `[k, n]` into the front of the space, and returns it with the rest; leaves B where it is on machines
-/// that gain nothing, and where the space is short.
+/// and in shapes that gain nothing, and where the space is short.
 pub(crate) fn pack<'a>(
     simd: InstructionSet,
     b: Matrix<'a>,
@@ -98,7 +98,8 @@ pub(crate) fn pack<'a>(
     let readable = reach(k, n, b.row_stride, b.column_stride).is_some_and(|length| length <= b.data.len());
     let length = packed_length(Machine::HERE, n, k);
     let packs = simd.has_vectors() && !cfg!(feature = "matrixmultiply");
-    if !packs || length == 0 || length > space.len() || !readable {
+    let repays = b.column_stride != 1 || k > packed::INNER_WORTH_PACKING_B;
+    if !packs || !repays || length == 0 || length > space.len() || !readable {
         return (Operand::Plain(b), space);
     }
     let (to, rest) = space.split_at_mut_checked(length).unwrap_or_default();

@@ -47,6 +47,9 @@ const PACKED_K: usize = 256;
 /// Fewer rows than this don't repay packing a B whose rows are contiguous.
 const ROWS_WORTH_PACKING: usize = 16;
 
+/// A B with contiguous rows, no more than these, is read where it lies: its panels stay in the first-level cache.
+pub(super) const INNER_WORTH_PACKING_B: usize = 64;
+
 /// Fewer columns than this don't repay packing a transposed A.
 const COLUMNS_WORTH_PACKING: usize = 64;
 /// The longest transposed A whose columns, of which a tile takes a part of a cache line or two, stay in the first-level
@@ -196,7 +199,8 @@ unsafe fn blocks<V: WideVector>(
         Operand::Plain(b) => (b, None),
         Operand::Packed(Panels { data, inner }) => (Matrix::new(data, COLUMNS), Some(inner * COLUMNS)),
     };
-    let pack_b = packed_ahead.is_none() && (b.column_stride != 1 || m >= ROWS_WORTH_PACKING);
+    let pack_b = packed_ahead.is_none()
+        && (b.column_stride != 1 || m >= ROWS_WORTH_PACKING && k > INNER_WORTH_PACKING_B);
     let next_panel = packed_ahead.unwrap_or(COLUMNS * b.column_stride);
     let pack_a =
         a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS_WORTH_PACKING && k > INNER_WORTH_PACKING;

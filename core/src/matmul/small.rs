@@ -140,69 +140,80 @@ impl Tiles {
         }
     }
 
-    /// What is left beside whole tiles is computed by tiles that reach back; where C is read, they keep what they reach
-    /// back over.
-    ///
     /// # Safety
     /// As for [`product`], whose operands `rows` and `columns` are.
     #[inline(never)]
     unsafe fn compute(&self) {
-        let Tiles { rows, columns, packed, .. } = *self;
+        let count = self.rows.count;
+        let mut row = 0;
+        while row < count {
+            // All rows at once, unless the mask leaves each strip other steps or columns, or one that reaches back over rows
+            // would go on where they are already further.
+            let alike = matches!(self.causal, Causal::Whole) && self.k <= BLOCK;
+            let end = if alike { count } else { count.min(row + SIDE) };
+            let steps = self.causal.steps(self.rows.first(row)..end, 0, 0..self.k).unwrap_or_default();
+            // SAFETY: passed on from the caller.
+            unsafe { self.strips(row..end, steps, self.causal.columns(end, self.columns.count)) };
+            row = end;
+        }
+    }
+
+    /// Some steps of some rows, up to column `width`. What is left beside whole tiles is computed by tiles that reach back;
+    /// where C is read, they keep what they reach back over.
+    ///
+    /// # Safety
+    /// As for [`Tiles::compute`].
+    #[inline(always)]
+    unsafe fn strips(&self, wanted: Range<usize>, steps: Range<usize>, width: usize) {
+        let Tiles { mut start, rows, columns, packed, .. } = *self;
         let (kernel, pack) = (kernel(columns.form), pack(rows.form));
         let distance = if rows.form == Form::Along { rows.stride } else { rows.step };
-        let mut strip = Strip {
-            a: packed,
-            b: [packed; SIDE],
-            b_step: columns.step,
-            b_next: 0,
-            k: 0,
-            start: self.start.first,
-            start_row: self.start.row,
-            start_next: SIDE * self.start.column,
-            c: self.c,
-            c_row: self.c_row,
-            tiles: 0,
-        };
-        let mut row = 0;
-        while row < rows.count {
-            let (first_row, below) = (rows.first(row), rows.count.min(row + SIDE));
-            let steps = self.causal.steps(first_row..below, 0, 0..self.k).unwrap_or_default();
-            let width = self.causal.columns(below, columns.count);
-            let again = self.start.fresh || first_row == row;
-            let whole = if again { width.div_ceil(SIDE).min(columns.count / SIDE) } else { 0 };
-            strip.c = self.c.wrapping_add(first_row * self.c_row);
-            strip.start = self.start.first.wrapping_add(first_row * self.start.row);
-            let (mut step, mut fresh) = (steps.start, self.start.fresh);
-            loop {
-                let k = BLOCK.min(steps.end - step);
-                strip.k = k;
-                strip.b_next = (SIDE * columns.stride).wrapping_sub(k * columns.step);
-                let mut line = columns.at(0, step);
-                for b in &mut strip.b {
-                    *b = line;
-                    line = line.wrapping_add(columns.stride);
-                }
-                strip.tiles = whole;
+        let whole = width.div_ceil(SIDE).min(columns.count / SIDE);
+        let mut step = steps.start;
+        loop {
+            let k = BLOCK.min(steps.end - step);
+            let one = columns.at(0, step);
+            let two = one.wrapping_add(columns.stride);
+            let three = two.wrapping_add(columns.stride);
+            let mut strip = Strip {
+                a: packed,
+                b: [one, two, three, three.wrapping_add(columns.stride)],
+                b_step: columns.step,
+                b_next: (SIDE * columns.stride).wrapping_sub(k * columns.step),
+                k,
+                start: start.first,
+                start_row: start.row,
+                start_next: SIDE * start.column,
+                c: self.c,
+                c_row: self.c_row,
+                tiles: whole,
+            };
+            let mut row = wanted.start;
+            while row < wanted.end {
+                let first = rows.first(row);
+                strip.c = self.c.wrapping_add(first * self.c_row);
+                strip.start = start.first.wrapping_add(first * start.row);
                 // SAFETY: the strip's rows and columns are within C, or those that an edge wants; a block fits.
                 unsafe {
-                    pack(packed, rows.at(first_row, step), distance, k);
-                    if whole > 0 {
-                        kernel(&strip);
-                    }
-                    if whole * SIDE < width {
-                        let rows = if again { 0 } else { row - first_row }..below - first_row;
-                        edges(columns, &strip, fresh, rows, whole * SIDE..width);
+                    pack(packed, rows.at(first, step), distance, k);
+                    if !self.start.fresh && first < row {
+                        edges(columns, &strip, false, row - first..SIDE, 0..width);
+                    } else {
+                        if whole > 0 {
+                            kernel(&strip);
+                        }
+                        if whole * SIDE < width {
+                            edges(columns, &strip, start.fresh, 0..wanted.end - first, whole * SIDE..width);
+                        }
                     }
                 }
-                step += k;
-                if step >= steps.end {
-                    break;
-                }
-                fresh = false;
-                (strip.start, strip.start_row, strip.start_next) = (strip.c, strip.c_row, SIDE);
+                row += SIDE;
             }
-            (strip.start_row, strip.start_next) = (self.start.row, SIDE * self.start.column);
-            row += SIDE;
+            step += k;
+            if step >= steps.end {
+                break;
+            }
+            start = Starts { first: self.c, row: self.c_row, column: 1, fresh: false };
         }
     }
 }

@@ -4,7 +4,6 @@ use core::ops::Range;
 
 use super::forward::Extent;
 use super::{Pass, part, with_columns};
-use crate::error::Error;
 use crate::layout::{Cut, Group, LayerActivations, Norm, Plan, Workspace};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
@@ -87,20 +86,10 @@ impl Part {
 }
 
 impl Pass<'_> {
-    /// A part of a stage of a plan that is fused: [`Pass::gradients_by_rows`] comes next.
+    /// The gradients of activations, and all else that those of the stage's parameters are made of: of those of a part, where
+    /// the plan is fused and [`Pass::gradients_by_rows`] comes next.
     #[inline(never)]
-    pub(crate) fn backward_part(
-        &self,
-        stage: Backward,
-        part: &Part,
-        workspace: &mut [f32],
-    ) -> Result<(), Error> {
-        self.backward_stage(stage, part, &mut Workspace::new(workspace, self.plan, self.shape)?);
-        Ok(())
-    }
-
-    /// The gradients of activations, and all else that those of the stage's parameters are made of.
-    pub(super) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
+    pub(crate) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
         match stage {
             Backward::Head => self.head_backward(workspace),
             Backward::Recompute { layer } => self.block(layer, workspace, Extent::Activations),
@@ -165,11 +154,33 @@ impl Pass<'_> {
                 let mask = self.mask(Stream::MlpProjectionDropout, layer);
                 self.drop_gradient(range, d_branch, d_residual, mask);
             }
-            let weight = part(half.second.weight, columns, c);
-            linear::backward_trusted(simd, activated, d_branch, weight, product(c, columns.len()), scratch);
-            with_columns(hidden, f, columns, activated, |hidden, activated| {
-                gelu::exchange(simd, hidden, activated, config.activation);
-            });
+            let mut d_activated = |d_activated: &mut [f32], columns: &Range<usize>| {
+                let weight = part(half.second.weight, columns, c);
+                linear::backward_trusted(
+                    simd,
+                    d_activated,
+                    d_branch,
+                    weight,
+                    product(c, columns.len()),
+                    scratch,
+                );
+            };
+            if self.keeps_activated(layer) {
+                // As many columns at a time as what has this place afterwards.
+                for first in (0..f).step_by(c.max(1)) {
+                    let columns = first..f.min(first + c);
+                    let d_columns = d_normed.get_mut(..m * columns.len()).unwrap_or_default();
+                    d_activated(d_columns, &columns);
+                    with_columns(hidden, f, &columns, d_columns, |slope, d_columns| {
+                        simd::multiply(simd, slope, d_columns);
+                    });
+                }
+            } else {
+                d_activated(activated, columns);
+                with_columns(hidden, f, columns, activated, |hidden, activated| {
+                    gelu::exchange(simd, hidden, activated, config.activation);
+                });
+            }
             if !last {
                 return;
             }
@@ -233,10 +244,10 @@ impl Pass<'_> {
     }
 
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
-        let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
+        let (simd, c) = (self.compute.simd, self.plan.config.width);
         let mask = self.mask(Stream::EmbeddingDropout, 0);
         self.by_sequence(&mut [Units::rows(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
-            self.each_masked(range, rows_mut(d_x, t * c), mask, |d_x, mask| {
+            self.each_masked(range, d_x, mask, &mut |d_x, mask| {
                 dropout::in_place(simd, d_x, c, mask);
             });
         });
@@ -252,7 +263,7 @@ impl Pass<'_> {
     ) {
         let (t, c) = (self.shape.length, self.plan.config.width);
         let mut d_residual = rows(d_residual, t * c);
-        self.each_masked(range, rows_mut(d_branch, t * c), mask, |d_branch, mask| {
+        self.each_masked(range, d_branch, mask, &mut |d_branch, mask| {
             dropout::write(self.compute.simd, d_branch, d_residual.next().unwrap_or_default(), c, mask);
         });
     }

@@ -5,6 +5,7 @@ use core::ops::Range;
 use super::{Pass, part, with_columns};
 use crate::layout::{Cut, Norm, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
+use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 use crate::parallel::Units;
 use crate::rng::Stream;
@@ -68,7 +69,7 @@ impl Pass<'_> {
             let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
             let mut tokens = rows(tokens, self.shape.length);
             let (wte, wpe) = self.parameters().embeddings();
-            self.each_masked(range, rows_mut(x, self.shape.length * c), mask, |x, mask| {
+            self.each_masked(range, x, mask, &mut |x, mask| {
                 embedding::add_embeddings(simd, x, tokens.next().unwrap_or_default(), wte, wpe, c);
                 dropout::in_place(simd, x, c, mask);
             });
@@ -130,11 +131,7 @@ impl Pass<'_> {
             attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
         }
         linear::forward_trusted(simd, middle, attended, half.second.parts(), product(c, c), scratch);
-        let mask = self.mask(Stream::AttentionProjectionDropout, layer);
-        let mut residual = rows(x, t * c);
-        self.each_masked(range, rows_mut(middle, t * c), mask, |middle, mask| {
-            dropout::add_residual(simd, middle, residual.next().unwrap_or_default(), c, mask);
-        });
+        self.add_residual(range, middle, x, self.mask(Stream::AttentionProjectionDropout, layer));
     }
 
     /// Some sequences of `out`, likewise.
@@ -163,17 +160,30 @@ impl Pass<'_> {
         let mut first = 0;
         while first < f {
             let columns = first..f.min(first + self.plan.hidden_columns());
-            with_columns(hidden, f, &columns, activated, |hidden, activated| {
-                gelu::activate(simd, activated, hidden, config.activation);
-            });
+            if self.keeps_activated(layer) {
+                // The slope times one.
+                activated.fill(1.0);
+                gelu::exchange(simd, hidden, activated, config.activation);
+            } else {
+                with_columns(hidden, f, &columns, activated, |hidden, activated| {
+                    gelu::activate(simd, activated, hidden, config.activation);
+                });
+            }
             let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
             let size = product(c, columns.len());
             matmul_trusted(simd, size, (&mut **out, c), start, activated, weight.from(first, 0), scratch);
             (first, start) = (columns.end, Start::Accumulate);
         }
-        let (mut residual, mask) = (rows(middle, t * c), self.mask(Stream::MlpProjectionDropout, layer));
-        self.each_masked(range, rows_mut(out, t * c), mask, |out, mask| {
-            dropout::add_residual(simd, out, residual.next().unwrap_or_default(), c, mask);
+        self.add_residual(range, out, middle, self.mask(Stream::MlpProjectionDropout, layer));
+    }
+
+    /// `branch = x + dropout(branch)`: what leaves a residual branch.
+    #[inline(never)]
+    fn add_residual(&self, range: Range<usize>, branch: &mut [f32], x: &[f32], mask: Option<Mask>) {
+        let (t, c) = (self.shape.length, self.plan.config.width);
+        let mut x = rows(x, t * c);
+        self.each_masked(range, branch, mask, &mut |branch, mask| {
+            dropout::add_residual(self.compute.simd, branch, x.next().unwrap_or_default(), c, mask);
         });
     }
 

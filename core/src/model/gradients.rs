@@ -104,12 +104,11 @@ impl Pass<'_> {
         stage: Backward,
         part: &Part,
         tile: &mut [f32],
-        workspace: &mut [f32],
+        workspace: &mut Workspace<'_>,
         mut update: impl FnMut(&Tensor, Range<usize>, &[f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Some(group) = stage.group() else { return Ok(()) };
-        let mut workspace = Workspace::new(workspace, self.plan, self.shape)?;
-        let (sources, workers) = self.sources(stage, &part.columns, &mut workspace);
+        let (sources, workers) = self.sources(stage, &part.columns, workspace);
         for (place, tensor) in self.plan.group(group).iter().enumerate() {
             let (Some(tensor), Some(source)) = (tensor, sources.get(place / 2)) else { continue };
             if tensor.frozen {

@@ -106,6 +106,13 @@ fn with_columns(
 }
 
 impl Pass<'_> {
+    /// Whether a block's forward leaves the slope of the activation, and what it activates: the last block's, where nothing
+    /// else has the place of that before its backward. Others make both again from what enters the activation.
+    fn keeps_activated(&self, layer: usize) -> bool {
+        let crate::Config { layers, tied, hidden, .. } = self.plan.config;
+        tied && layer + 1 == layers && self.plan.hidden_columns() == hidden
+    }
+
     /// Computes the logits `[R, V]`, which [`logits`] then finds in the workspace.
     ///
     /// `workspace`: exactly [`Plan::workspace`] elements.
@@ -142,10 +149,15 @@ impl Pass<'_> {
             return Err(Error::Fused { what: "backward" });
         }
         exact_length("gradients", gradients.len(), self.plan.gradients)?;
-        self.stages(0..usize::MAX, gradients, mode, workspace, targets, counted)
+        let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
+        let workspace = &mut self.check(workspace)?;
+        for stage in Stage::all(self.plan) {
+            loss.sum += self.stage(stage, gradients, mode, workspace, targets, counted)?;
+        }
+        Ok(loss)
     }
 
-    fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
+    pub(crate) fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
         exact_length("parameters", self.parameters.len(), self.plan.parameters)?;
         exact_length("frozen parameters", self.frozen.len(), self.plan.frozen)?;
         let workspace = Workspace::new(workspace, self.plan, self.shape)?;
@@ -154,11 +166,12 @@ impl Pass<'_> {
         Ok(workspace)
     }
 
-    fn check_targets(&self, targets: &[i32]) -> Result<usize, Error> {
+    pub(crate) fn check_targets(&self, targets: &[i32]) -> Result<usize, Error> {
         exact_length("targets", targets.len(), self.rows())?;
         cross_entropy::count_targets(targets, self.plan.config.vocab)
     }
 
+    #[inline(never)]
     fn rows(&self) -> usize {
         self.shape.rows()
     }
@@ -232,14 +245,16 @@ impl Pass<'_> {
     }
 
     /// Applies `f` to each sequence of `C` columns with its mask.
-    fn each_masked<'x>(
+    #[inline(never)]
+    fn each_masked(
         &self,
         range: Range<usize>,
-        x: impl Iterator<Item = &'x mut [f32]>,
+        x: &mut [f32],
         mask: Option<Mask>,
-        mut f: impl FnMut(&mut [f32], Option<Mask>),
+        f: &mut dyn FnMut(&mut [f32], Option<Mask>),
     ) {
-        for (sequence, x) in range.zip(x) {
+        let columns = self.shape.length * self.plan.config.width;
+        for (sequence, x) in range.zip(rows_mut(x, columns)) {
             f(x, mask.map(|mask| mask.at(self.sequence(sequence))));
         }
     }

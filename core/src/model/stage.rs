@@ -1,9 +1,7 @@
 //! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
 //! so that a pass may stop after any of them and go on later.
 
-use core::ops::Range;
-
-use super::{Backward, Forward, Gradients, Loss, Part, Pass};
+use super::{Backward, Forward, Gradients, Part, Pass};
 use crate::config::Config;
 use crate::error::Error;
 use crate::layout::{Frozen, Group, Plan, Workspace};
@@ -106,32 +104,27 @@ const fn max(a: usize, b: usize) -> usize {
 }
 
 impl Pass<'_> {
-    /// The stages of these numbers, after those before them: the loss, whose sum is 0 where that stage is not among
-    /// them. Those of backward are [`Pass::backward_part`] and [`Pass::gradients_by_rows`] where the plan is fused.
+    /// A stage, after those before it, of a plan that is not fused where it is one of backward: the sum of the losses
+    /// where it is the loss, 0 otherwise.
     #[inline(never)]
-    pub(crate) fn stages(
+    pub(crate) fn stage(
         &self,
-        numbers: Range<usize>,
+        stage: Stage,
         gradients: &mut [f32],
         mode: Gradients,
-        workspace: &mut [f32],
+        workspace: &mut Workspace<'_>,
         targets: &[i32],
         counted: usize,
-    ) -> Result<Loss, Error> {
-        let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
-        let workspace = &mut self.check(workspace)?;
-        for number in numbers {
-            let Some(stage) = Stage::at(self.plan, number) else { break };
-            match stage {
-                Stage::Forward(stage) => self.forward_stage(stage, workspace),
-                Stage::Loss => loss.sum = self.loss_gradient(workspace, targets, counted)?,
-                Stage::Backward(stage) => {
-                    self.backward_stage(stage, &Part::whole(self.plan), workspace);
-                    self.gradients(stage, gradients, mode, workspace);
-                }
+    ) -> Result<f64, Error> {
+        match stage {
+            Stage::Forward(stage) => self.forward_stage(stage, workspace),
+            Stage::Loss => return self.loss_gradient(workspace, targets, counted),
+            Stage::Backward(stage) => {
+                self.backward_stage(stage, &Part::whole(self.plan), workspace);
+                self.gradients(stage, gradients, mode, workspace);
             }
         }
-        Ok(loss)
+        Ok(0.0)
     }
 
     fn loss_gradient(

@@ -12,6 +12,7 @@ use crate::matmul::{
     Causal, Machine, Matrix, Operand, Size, Start, causal_trusted, pack, packed_length, scratch_on,
 };
 use crate::simd::math::exp;
+use crate::simd::tile::SIDE;
 use crate::simd::{self, InstructionSet, LANES, Lanes, Loop, Sum, Vector, scalar, vectorized};
 
 /// Query rows of a tile. Their number shows in memory only: the next tile goes on from the same sums.
@@ -22,6 +23,15 @@ const fn tile_rows(machine: Machine) -> usize {
         Machine::Large => 32,
         Machine::Small => 8,
     }
+}
+
+/// How many rows go through at a time: more than [`TILE`] where one tile is little work and the scratch has room.
+fn rows_at_once(scratch: &[f32], length: usize, head_width: usize) -> usize {
+    let Machine::Small = Machine::HERE else { return TILE };
+    let products = scratch_on(Machine::HERE, length, length, length.max(head_width));
+    let room = scratch.len().saturating_sub(products);
+    let rows = room.checked_div(2 * tile_stride(length)).unwrap_or(TILE);
+    TILE.max(rows - rows % SIDE)
 }
 
 /// Elements from one row of a tile to the next: whole vectors.
@@ -199,9 +209,10 @@ pub(crate) fn forward_sequence(
         let mask = attention.head_mask(h);
         let (keys, rest) = pack(simd, head.key.transposed(), length, head_width, scratch);
         let (values, rest) = pack(simd, head.value, head_width, length, rest);
+        let at_once = rows_at_once(rest, length, head_width);
         let mut first = 0;
         while first < length {
-            let count = TILE.min(length - first);
+            let count = at_once.min(length - first);
             let tile_out = out.get_mut(first * width + h * head_width..).unwrap_or_default();
             let stats = stats.get_mut(2 * first..2 * (first + count)).unwrap_or_default();
             let queries = Queries { query: head.query.from(first, 0), width: head_width, first, count };
@@ -337,7 +348,6 @@ pub(crate) fn backward_sequence(
 ) {
     let (width, head_width) = (attention.width, attention.head_width());
     let length = qkv.len().checked_div(3 * width).unwrap_or(0);
-    simd::clear(simd, d_qkv);
     for (h, stats) in rows(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);
@@ -345,8 +355,13 @@ pub(crate) fn backward_sequence(
         let (keys, rest) = pack(simd, head.key.transposed(), length, head_width, scratch);
         let (values, rest) = pack(simd, head.value.transposed(), length, head_width, rest);
         let (keys_along, rest) = pack(simd, head.key, head_width, length, rest);
+        let at_once = rows_at_once(rest, length, head_width);
+        let onto = if at_once < length { Start::Accumulate } else { Start::Zero };
+        if h == 0 && at_once < length {
+            simd::clear(simd, d_qkv);
+        }
         while first < length {
-            let count = TILE.min(length - first);
+            let count = at_once.min(length - first);
             let columns = first + count;
             let stride = tile_stride(columns);
             let stats = stats.get(2 * first..2 * columns).unwrap_or_default();
@@ -373,8 +388,8 @@ pub(crate) fn backward_sequence(
             let (query, d_out) = (Operand::Plain(query), Operand::Plain(d_out));
             let (along, across) = (Causal::Inner { first }, Causal::InnerTransposed { first });
             product(0, first, Start::Zero, d_scores, keys_along, (count, columns), along);
-            product(1, 0, Start::Accumulate, d_scores.transposed(), query, (columns, count), across);
-            product(2, 0, Start::Accumulate, weights.transposed(), d_out, (columns, count), across);
+            product(1, 0, onto, d_scores.transposed(), query, (columns, count), across);
+            product(2, 0, onto, weights.transposed(), d_out, (columns, count), across);
             first += count;
         }
     }

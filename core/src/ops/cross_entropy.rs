@@ -4,7 +4,7 @@
 use super::softmax::exp_of_scaled;
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::simd::math::{exp, log_of};
+use crate::simd::math::{exp, log, log_of};
 use crate::simd::{self, InstructionSet, vectorized};
 
 /// The target that does not count.
@@ -66,10 +66,10 @@ fn target_logit(logits: &[f32], target: i32) -> Option<f32> {
     usize::try_from(target).ok().and_then(|target| logits.get(target).copied())
 }
 
-/// log(sum) + maximum - logit.
+/// From the logarithm of the sum of exponentials less their maximum.
 #[inline(always)]
-fn loss(sum: f32, maximum: f32, logit: f32) -> f32 {
-    log_of(sum) + maximum - logit
+fn loss(log: f32, maximum: f32, logit: f32) -> f32 {
+    log + maximum - logit
 }
 
 vectorized! {
@@ -78,7 +78,7 @@ vectorized! {
             *out = target_logit(logits, *target).map_or(0.0, |logit| {
                 let maximum = simd::maximum::<V>(logits);
                 let sum = simd::sum([logits], |[x]: [V; 1]| exp(x.sub(V::splat(maximum))));
-                loss(sum, maximum, logit)
+                loss(log_of(sum), maximum, logit)
             });
         }
     }
@@ -89,20 +89,31 @@ vectorized! {
         losses: &mut [f32], logits: &mut [f32], targets: &[i32], vocab: usize, counted: usize,
     ) {
         let share = 1.0 / counted.max(1) as f32;
-        for ((out, logits), target) in losses.iter_mut().zip(rows_mut(logits, vocab)).zip(targets) {
-            let Some(logit) = target_logit(logits, *target) else {
-                *out = 0.0;
-                logits.fill(0.0);
-                continue;
-            };
-            let maximum = simd::maximum::<V>(logits);
-            exp_of_scaled::<V>(logits, 1.0, maximum);
-            let sum = simd::total::<V>(logits);
-            *out = loss(sum, maximum, logit);
-            let factor = V::splat(1.0 / sum).mul(V::splat(share));
-            simd::update(logits, [], |_, e: V, []| e.mul(factor));
-            if let Some(gradient) = usize::try_from(*target).ok().and_then(|target| logits.get_mut(target)) {
-                *gradient -= share;
+        // As many rows as a vector has lanes take each step together: the chain of steps of one row is long.
+        let groups = losses.chunks_mut(V::LANES).zip(logits.chunks_mut((V::LANES * vocab).max(1)));
+        for ((losses, logits), targets) in groups.zip(targets.chunks(V::LANES)) {
+            let (mut sums, mut maxima, mut of_targets) = ([1.0; V::LANES], [0.0; V::LANES], [None; V::LANES]);
+            let numbers = sums.iter_mut().zip(&mut maxima).zip(&mut of_targets);
+            for ((logits, target), ((sum, maximum), logit)) in rows_mut(logits, vocab).zip(targets).zip(numbers) {
+                *maximum = simd::maximum::<V>(logits);
+                *logit = target_logit(logits, *target);
+                *sum = exp_of_scaled::<V>(logits, 1.0, *maximum);
+            }
+            let (mut logs, mut factors) = ([0.0; V::LANES], [0.0; V::LANES]);
+            log(V::load(&sums)).store(&mut logs);
+            V::splat(1.0).div(V::load(&sums)).mul(V::splat(share)).store(&mut factors);
+            for (out, ((log, maximum), logit)) in losses.iter_mut().zip(logs.iter().zip(maxima).zip(of_targets)) {
+                *out = logit.map_or(0.0, |logit| loss(*log, maximum, logit));
+            }
+            for ((logits, target), factor) in rows_mut(logits, vocab).zip(targets).zip(factors) {
+                let Ok(target) = usize::try_from(*target) else {
+                    logits.fill(0.0);
+                    continue;
+                };
+                simd::update(logits, [], |_, e: V, []| e.mul(V::splat(factor)));
+                if let Some(gradient) = logits.get_mut(target) {
+                    *gradient -= share;
+                }
             }
         }
     }

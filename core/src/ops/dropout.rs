@@ -8,7 +8,7 @@ use super::{count_rows, rows, rows_mut};
 use crate::double;
 use crate::error::{Error, exact_length};
 use crate::rng::{self, Stream};
-use crate::simd::{self, InstructionSet, Vector, vectorized};
+use crate::simd::{self, InstructionSet, Loop, Vector, vectorized};
 
 /// Which elements of a tensor are dropped in one step: a function of row and column, drawn on demand.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,7 +129,10 @@ vectorized! {
     /// `y = dropout(x)` for one place.
     pub(crate) fn write<V>(y: &mut [f32], x: &[f32], width: usize, mask: Option<Mask>) {
         let Some(mask) = mask else {
-            return simd::map(y, [x], |_, [x]: [V; 1]| x);
+            if !V::run(Loop::Copy { y: &mut *y, x }) {
+                simd::map(y, [x], |_, [x]: [V; 1]| x);
+            }
+            return;
         };
         for (i, (y, x)) in rows_mut(y, width).zip(rows(x, width)).enumerate() {
             let row = mask.row(i);

@@ -84,7 +84,7 @@ vectorized! {
         for ((x, token), position) in rows_mut(x, width).zip(tokens).zip(rows(wpe, width)) {
             let token = usize::try_from(*token).ok().and_then(|token| row(wte, token, width));
             let Some(token) = token else { return };
-            simd::map(x, [token, position], |_, [token, position]: [V; 2]| token.add(position));
+            simd::sum_of_two::<V>(x, token, position);
         }
     }
 }

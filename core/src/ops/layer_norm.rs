@@ -161,6 +161,6 @@ vectorized! {
                 d_y.mul(x.sub(of_row(mean)).mul(of_row(rstd)))
             });
         }
-        simd::add_columns(d_bias, column, width, [d_y], |_, [d_y]: [V; 1]| d_y);
+        simd::add_rows::<V>(d_bias, column, width, d_y);
     }
 }

@@ -113,6 +113,6 @@ vectorized! {
     /// Adds the sums of columns `column..column + d_bias.len()` of `d_y [R, width]`.
     #[inline(never)]
     pub(crate) fn bias_gradient<V>(d_bias: &mut [f32], column: usize, width: usize, d_y: &[f32]) {
-        simd::add_columns(d_bias, column, width, [d_y], |_, [d_y]: [V; 1]| d_y);
+        simd::add_rows::<V>(d_bias, column, width, d_y);
     }
 }

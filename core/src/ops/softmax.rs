@@ -4,7 +4,7 @@
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
 use crate::simd::math::exp;
-use crate::simd::{self, InstructionSet, Loop, Vector, vectorized};
+use crate::simd::{self, InstructionSet, Loop, Sum, Vector, vectorized};
 
 /// Replaces each row of `x [R, width]` by its softmax.
 pub fn forward(simd: InstructionSet, x: &mut [f32], width: usize) -> Result<(), Error> {
@@ -53,21 +53,38 @@ pub(crate) fn exponentials<V: Vector>(row: &mut [f32], scale: f32) -> (f32, f32)
         |_, x: V, []| x.mul(V::splat(scale)),
     );
     let maximum = simd::maximum::<V>(row);
-    exp_of_scaled::<V>(row, 1.0, maximum);
-    (maximum, 1.0 / simd::total::<V>(row))
+    (maximum, 1.0 / exp_of_scaled::<V>(row, 1.0, maximum))
 }
 
-/// `x = exp(x * scale - maximum)`, where that is the greatest `x * scale`.
+/// `x = exp(x * scale - maximum)`, where that is the greatest `x * scale`; returns the sum.
 #[inline(always)]
-pub(crate) fn exp_of_scaled<V: Vector>(x: &mut [f32], scale: f32, maximum: f32) {
-    if !V::run(Loop::Exp { x: &mut *x, scale, maximum }) {
-        simd::update(
-            x,
-            [],
-            #[inline(always)]
-            |_, x: V, []| exp(x.mul(V::splat(scale)).sub(V::splat(maximum))),
-        );
+pub(crate) fn exp_of_scaled<V: Vector>(x: &mut [f32], scale: f32, maximum: f32) -> f32 {
+    if V::LANES == 1 {
+        if !V::run(Loop::Exp { x: &mut *x, scale, maximum }) {
+            simd::update(
+                x,
+                [],
+                #[inline(always)]
+                |_, x: V, []| exp(x.mul(V::splat(scale)).sub(V::splat(maximum))),
+            );
+        }
+        return simd::total::<V>(x);
     }
+    // As they come: what was just written in part can't be read before it has reached the cache.
+    let (mut sum, length) = (Sum::new(), x.len());
+    simd::update(
+        x,
+        [],
+        #[inline(always)]
+        |block, x: V, []| {
+            let e = exp(x.mul(V::splat(scale)).sub(V::splat(maximum)));
+            let left = length.wrapping_sub(block * V::LANES);
+            let there = V::lt_bits(V::lane_numbers(), V::splat_bits(left as u32));
+            sum.add(block, V::select(there, e, V::zero()));
+            e
+        },
+    );
+    sum.total()
 }
 
 vectorized! {

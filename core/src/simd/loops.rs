@@ -4,8 +4,14 @@
 /// Element by element, over slices of one length.
 #[allow(dead_code, reason = "Cortex-M has its own")]
 pub(crate) enum Loop<'a> {
+    /// `y = x`.
+    Copy { y: &'a mut [f32], x: &'a [f32] },
     /// `x += y`.
     Add { x: &'a mut [f32], y: &'a [f32] },
+    /// `sums += x`, row after row, of columns from `column` on and rows of `width`.
+    AddColumns { sums: &'a mut [f32], column: usize, width: usize, x: &'a [f32] },
+    /// `x *= y`.
+    Multiply { x: &'a mut [f32], y: &'a [f32] },
     /// `x -= y * factor`.
     SubtractScaled { x: &'a mut [f32], y: &'a [f32], factor: f32 },
     /// `x = 0`.

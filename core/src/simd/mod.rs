@@ -372,6 +372,35 @@ pub(crate) fn add<V: Vector>(x: &mut [f32], y: &[f32]) {
     }
 }
 
+/// `y = a + b`, element by element.
+#[inline(always)]
+pub(crate) fn sum_of_two<V: Vector>(y: &mut [f32], a: &[f32], b: &[f32]) {
+    if V::run(Loop::Copy { y: &mut *y, x: a }) {
+        return add::<V>(y, b);
+    }
+    map(
+        y,
+        [a, b],
+        #[inline(always)]
+        |_, [a, b]: [V; 2]| a.add(b),
+    );
+}
+
+/// Adds to the sums, row after row, the columns of x that begin with `column`, of rows of `width`.
+#[inline(always)]
+pub(crate) fn add_rows<V: Vector>(sums: &mut [f32], column: usize, width: usize, x: &[f32]) {
+    if !V::run(Loop::AddColumns { sums: &mut *sums, column, width, x }) {
+        add_columns(
+            sums,
+            column,
+            width,
+            [x],
+            #[inline(always)]
+            |_, [x]: [V; 1]| x,
+        );
+    }
+}
+
 /// The sum of all elements.
 #[inline(always)]
 pub(crate) fn total<V: Vector>(x: &[f32]) -> f32 {
@@ -582,6 +611,15 @@ macro_rules! vectorized {
     };
 }
 pub(crate) use vectorized;
+
+vectorized! {
+    /// `x *= y`, element by element.
+    pub(crate) fn multiply<V>(x: &mut [f32], y: &[f32]) {
+        if !V::run(Loop::Multiply { x: &mut *x, y }) {
+            update(x, [y], |_, x: V, [y]| x.mul(y));
+        }
+    }
+}
 
 vectorized! {
     /// `x = 0`.

@@ -8,6 +8,9 @@ use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE,
 
 unsafe extern "C" {
     fn jostle_add(x: *mut f32, y: *const f32, count: usize);
+    fn jostle_copy(y: *mut f32, x: *const f32, count: usize);
+    fn jostle_add_columns(sums: *mut f32, x: *const f32, rows: usize, width: usize, count: usize);
+    fn jostle_multiply(x: *mut f32, y: *const f32, count: usize);
     fn jostle_adamw(
         x: *mut f32,
         m: *mut f32,
@@ -75,7 +78,17 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
     // SAFETY: all slices hold `count` elements.
     unsafe {
         match one {
+            Loop::Copy { y, x } => jostle_copy(y.as_mut_ptr(), x.as_ptr(), count([&*y, x])),
             Loop::Add { x, y } => jostle_add(x.as_mut_ptr(), y.as_ptr(), count([x, y])),
+            Loop::AddColumns { sums, column, width, x } => {
+                let rows = x.len().checked_div(width).unwrap_or(0);
+                debug_assert!(column + sums.len() <= width, "columns that are not there");
+                let count = sums.len().min(width.saturating_sub(column));
+                if rows > 0 {
+                    jostle_add_columns(sums.as_mut_ptr(), x.as_ptr().add(column), rows, width, count);
+                }
+            }
+            Loop::Multiply { x, y } => jostle_multiply(x.as_mut_ptr(), y.as_ptr(), count([x, y])),
             Loop::SubtractScaled { x, y, factor } => {
                 jostle_subtract_scaled(x.as_mut_ptr(), y.as_ptr(), count([x, y]), factor);
             }
@@ -165,7 +178,7 @@ pub(crate) fn reduce(one: Reduction<'_>) -> Option<f32> {
 
 /// A function that goes through `r12` elements of the slices to which pointers are given: those that are read, those that
 /// are changed, and those that are only written. Four elements of each are in s0 to s3, s4 to s7, s8 to s11 and s12 to
-/// s15; s16 to s19 are the body's, and constants are in those after.
+/// s15; constants are in those from s20 on.
 macro_rules! each {
     (
         $name:literal,
@@ -185,10 +198,10 @@ macro_rules! each {
             $(concat!("vldmia ", $read, "!, {{", $read_four, "}}"),)*
             $(concat!("vldmia ", $change, ", {{", $change_four, "}}"),)*
             $body!(
-                ("s0" "s4" "s8" "s12" "s16")
-                ("s1" "s5" "s9" "s13" "s17")
-                ("s2" "s6" "s10" "s14" "s18")
-                ("s3" "s7" "s11" "s15" "s19")
+                ("s0" "s4" "s8" "s12")
+                ("s1" "s5" "s9" "s13")
+                ("s2" "s6" "s10" "s14")
+                ("s3" "s7" "s11" "s15")
             ),
             $(concat!("vstmia ", $change, "!, {{", $change_four, "}}"),)*
             $(concat!("vstmia ", $write, "!, {{", $write_four, "}}"),)*
@@ -200,7 +213,7 @@ macro_rules! each {
             "3:",
             $(concat!("vldmia ", $read, "!, {{", $read_one, "}}"),)*
             $(concat!("vldmia ", $change, ", {{", $change_one, "}}"),)*
-            $body!(("s0" "s4" "s8" "s12" "s16")),
+            $body!(("s0" "s4" "s8" "s12")),
             $(concat!("vstmia ", $change, "!, {{", $change_one, "}}"),)*
             $(concat!("vstmia ", $write, "!, {{", $write_one, "}}"),)*
             "subs r12, #1",
@@ -228,10 +241,105 @@ each! {
     leave: [],
 }
 
+each! {
+    "jostle_copy",
+    enter: ["mov r12, r2"],
+    read: ["r1" "s0-s3" "s0"],
+    change: [],
+    write: ["r0" "s0-s3" "s0"],
+    body: nothing,
+    leave: [],
+}
+
 macro_rules! add {
-    ($(($x:literal $y:literal $c:literal $d:literal $t:literal))*) => {
+    ($(($x:literal $y:literal $c:literal $d:literal))*) => {
         concat!($("vadd.f32 ", $x, ", ", $x, ", ", $y, "\n",)*)
     };
+}
+
+/// Terms onto sums.
+macro_rules! terms {
+    (sum: $($sum:literal $x:literal),*) => {
+        concat!($("vadd.f32 ", $sum, ", ", $sum, ", ", $x, "\n",)*)
+    };
+    (square: $($sum:literal $x:literal),*) => {
+        concat!(
+            $("vsub.f32 ", $x, ", ", $x, ", s30\n",)*
+            $("vmla.f32 ", $sum, ", ", $x, ", ", $x, "\n",)*
+        )
+    };
+    (product: $($sum:literal $x:literal $y:literal),*) => {
+        concat!($("vmla.f32 ", $sum, ", ", $x, ", ", $y, "\n",)*)
+    };
+    (norm: $($sum:literal $d_y:literal $weight:literal $x:literal),*) => {
+        concat!(
+            $("vmul.f32 ", $d_y, ", ", $d_y, ", ", $weight, "\n",)*
+            $("vsub.f32 ", $x, ", ", $x, ", s30\n",)*
+            $("vmul.f32 ", $x, ", ", $x, ", s31\n",)*
+            $("vmla.f32 ", $sum, ", ", $d_y, ", ", $x, "\n",)*
+        )
+    };
+}
+
+// Sixteen columns at a time through all rows, and the rest one by one.
+function!(
+    "jostle_add_columns",
+    "push {{r4, r5, lr}}",
+    "ldr r12, [sp, #12]",
+    "vpush {{s16-s31}}",
+    "subs r12, #16",
+    "blt 3f",
+    "1:",
+    "vldmia r0, {{s0-s15}}",
+    "mov r4, r1",
+    "mov r5, r2",
+    "2:",
+    "vldmia r4, {{s16-s31}}",
+    "add r4, r4, r3, lsl #2",
+    terms!(sum: "s0" "s16", "s1" "s17", "s2" "s18", "s3" "s19", "s4" "s20", "s5" "s21", "s6" "s22", "s7" "s23"),
+    terms!(sum: "s8" "s24", "s9" "s25", "s10" "s26", "s11" "s27", "s12" "s28", "s13" "s29", "s14" "s30", "s15" "s31"),
+    "subs r5, #1",
+    "bne 2b",
+    "vstmia r0!, {{s0-s15}}",
+    "add r1, #64",
+    "subs r12, #16",
+    "bge 1b",
+    "3:",
+    "adds r12, #16",
+    "beq 6f",
+    "4:",
+    "vldr s0, [r0]",
+    "mov r4, r1",
+    "mov r5, r2",
+    "5:",
+    "vldr s16, [r4]",
+    "add r4, r4, r3, lsl #2",
+    terms!(sum: "s0" "s16"),
+    "subs r5, #1",
+    "bne 5b",
+    "vstmia r0!, {{s0}}",
+    "add r1, #4",
+    "subs r12, #1",
+    "bne 4b",
+    "6:",
+    "vpop {{s16-s31}}",
+    "pop {{r4, r5, pc}}",
+);
+
+macro_rules! multiply {
+    ($(($x:literal $y:literal $c:literal $d:literal))*) => {
+        concat!($("vmul.f32 ", $x, ", ", $x, ", ", $y, "\n",)*)
+    };
+}
+
+each! {
+    "jostle_multiply",
+    enter: ["mov r12, r2"],
+    read: ["r1" "s4-s7" "s4"],
+    change: ["r0" "s0-s3" "s0"],
+    write: [],
+    body: multiply,
+    leave: [],
 }
 
 each! {
@@ -245,7 +353,7 @@ each! {
 }
 
 macro_rules! subtract_scaled {
-    ($(($x:literal $y:literal $c:literal $d:literal $t:literal))*) => {
+    ($(($x:literal $y:literal $c:literal $d:literal))*) => {
         concat!($("vmls.f32 ", $x, ", ", $y, ", s20\n",)*)
     };
 }
@@ -327,7 +435,7 @@ function!(
 
 /// From x, weight and bias, of which the last is made y.
 macro_rules! norm {
-    ($(($x:literal $weight:literal $bias:literal $d:literal $t:literal))*) => {
+    ($(($x:literal $weight:literal $bias:literal $d:literal))*) => {
         concat!(
             $("vsub.f32 ", $x, ", ", $x, ", s20\n",)*
             $("vmul.f32 ", $x, ", ", $x, ", s21\n",)*
@@ -348,7 +456,7 @@ each! {
 
 /// From d_x, d_y, weight and x.
 macro_rules! norm_input {
-    ($(($d_x:literal $d_y:literal $weight:literal $x:literal $t:literal))*) => {
+    ($(($d_x:literal $d_y:literal $weight:literal $x:literal))*) => {
         concat!(
             $("vmul.f32 ", $d_y, ", ", $d_y, ", ", $weight, "\n",)*
             $("vsub.f32 ", $x, ", ", $x, ", s20\n",)*
@@ -375,7 +483,7 @@ each! {
 
 /// From d_weight, d_y and x.
 macro_rules! norm_weight {
-    ($(($d_weight:literal $d_y:literal $x:literal $d:literal $t:literal))*) => {
+    ($(($d_weight:literal $d_y:literal $x:literal $d:literal))*) => {
         concat!(
             $("vsub.f32 ", $x, ", ", $x, ", s20\n",)*
             $("vmul.f32 ", $x, ", ", $x, ", s21\n",)*
@@ -455,30 +563,6 @@ macro_rules! sum {
             "4:",
             "b jostle_tree",
         );
-    };
-}
-
-/// Terms onto sums.
-macro_rules! terms {
-    (sum: $($sum:literal $x:literal),*) => {
-        concat!($("vadd.f32 ", $sum, ", ", $sum, ", ", $x, "\n",)*)
-    };
-    (square: $($sum:literal $x:literal),*) => {
-        concat!(
-            $("vsub.f32 ", $x, ", ", $x, ", s30\n",)*
-            $("vmla.f32 ", $sum, ", ", $x, ", ", $x, "\n",)*
-        )
-    };
-    (product: $($sum:literal $x:literal $y:literal),*) => {
-        concat!($("vmla.f32 ", $sum, ", ", $x, ", ", $y, "\n",)*)
-    };
-    (norm: $($sum:literal $d_y:literal $weight:literal $x:literal),*) => {
-        concat!(
-            $("vmul.f32 ", $d_y, ", ", $d_y, ", ", $weight, "\n",)*
-            $("vsub.f32 ", $x, ", ", $x, ", s30\n",)*
-            $("vmul.f32 ", $x, ", ", $x, ", s31\n",)*
-            $("vmla.f32 ", $sum, ", ", $d_y, ", ", $x, "\n",)*
-        )
     };
 }
 
