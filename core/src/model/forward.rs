@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::{Pass, part, with_columns};
-use crate::layout::{Cut, Norm, Workspace};
+use crate::layout::{Cut, Norm, Workspace, attention_scratch};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
 use crate::parallel::Units;
@@ -83,7 +83,7 @@ impl Pass<'_> {
         let mut activations = workspace.layers.of(layer, config, self.rows());
         let (x, middle, out) = workspace.residual.of(layer);
         let at_once = self.plan.hidden_columns();
-        let (normed, activated) = workspace.intermediate.block(self.rows() * at_once);
+        let (normed, activated) = workspace.intermediate.block();
         let mut buffers = [
             Units::rows(middle, c),
             Units::rows(out, c),
@@ -115,7 +115,7 @@ impl Pass<'_> {
         buffers: &mut [&mut [f32]; 12],
         scratch: &mut [f32],
     ) {
-        let [middle, _, normed, _, mean, rstd, qkv, stats, attended, ..] = buffers;
+        let [middle, _, normed, activated, mean, rstd, qkv, stats, attended, ..] = buffers;
         let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, h) = (self.plan.config.width, self.plan.config.heads);
         let half = self.parameters().attention(layer);
@@ -125,9 +125,10 @@ impl Pass<'_> {
         norm_forward(self, &half.norm, normed, mean, rstd, x);
         linear::forward_trusted(simd, qkv, normed, half.first.parts(), product(3 * c, c), scratch);
         let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
+        let space = attention_scratch(&mut *scratch, activated);
         for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
             let attention = self.attention(mask, sequence);
-            attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
+            attention::forward_sequence(simd, attended, stats, qkv, attention, space);
         }
         linear::forward_trusted(simd, middle, attended, half.second.parts(), product(c, c), scratch);
         let mask = self.mask(Stream::AttentionProjectionDropout, layer);

@@ -182,6 +182,12 @@ impl Pass<'_> {
         });
     }
 
+    /// The workers' scratch, with the length of each one's.
+    fn scratch<'w>(&self, workers: &'w mut [f32]) -> PerUnit<'w> {
+        let each = workers.len().checked_div(self.plan.options.threads).unwrap_or(0);
+        (workers, each)
+    }
+
     /// As [`Pass::by_sequence`], with scratch for products and attention, and work in multiply-adds.
     fn by_sequence_with<const N: usize>(
         &self,
@@ -192,7 +198,7 @@ impl Pass<'_> {
     ) {
         let Shape { sequences, length } = self.shape;
         Units::into_sequences(rows, sequences, length);
-        let scratch = (workers, self.plan.worker_scratch());
+        let scratch = self.scratch(workers);
         self.compute.split(work, rows, scratch, |share, buffers, scratch| {
             task(share.of(sequences), buffers, scratch);
         });
@@ -254,7 +260,7 @@ impl Pass<'_> {
         b: Matrix<'_>,
         workers: &mut [f32],
     ) {
-        let scratch = (workers, self.plan.worker_scratch());
+        let scratch = self.scratch(workers);
         let result = matmul_parallel(self.compute, size, c, start, a, b, scratch);
         debug_assert_eq!(result, Ok(()));
     }
