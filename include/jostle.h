@@ -371,7 +371,9 @@ typedef struct jostle_plan {
     // The number of tensors that they are made of.
     size_t tensor_count;
     // The configuration and the options.
-    uint64_t opaque[36];
+    uint64_t opaque[12];
+    // And these.
+    size_t more[24];
 } jostle_plan;
 
 // A metadata entry of the caller's own: text in UTF-8, zero-terminated. Keys differ from each other, are not
@@ -693,7 +695,9 @@ typedef struct jostle_slot {
 // A model in training. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
 typedef struct jostle_trainer {
     // Made by jostle_trainer_init.
-    uint64_t opaque[88];
+    uint64_t opaque[12];
+    // Likewise.
+    size_t more[76];
 } jostle_trainer;
 
 // The caller's memory for training. The buffers must not overlap, and must stay where they are, untouched by

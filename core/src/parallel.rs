@@ -179,11 +179,12 @@ impl<'a> Units<'a> {
         Units::new(buffer, 0, columns)
     }
 
-    /// Makes units of so many rows each.
+    /// Makes units of so many rows each, which have no elements where the buffer has none.
     #[inline(never)]
     pub fn into_sequences(buffers: &mut [Units<'_>], sequences: usize, length: usize) {
         for buffer in buffers {
-            (buffer.units, buffer.per) = (sequences, buffer.per * length);
+            let per = if buffer.len == 0 { 0 } else { buffer.per * length };
+            (buffer.units, buffer.per) = (sequences, per);
         }
     }
 

@@ -204,14 +204,16 @@ fn recomputing_keeps_one_block() {
 
 /// Gradients shrink from all parameters' to those of 128 rows of the widest weight, or of the largest tensor; on small
 /// machines to four rows, whichever tensor is the largest. Of the activated hidden width there are as many columns as
-/// there is room for rows of the weight after it.
+/// there is room for rows of the weight after it, or as the width has; they have the place of the norm's output, too. On
+/// small machines tiles of attention find room there as well, and scratch is that of products alone.
 #[test]
 fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
-    let sizes = |config, machine| {
+    let sizes = |config, machine, spared| {
         let plan = |fused| Plan::on(machine, &config, &Options { fused, ..Options::new(3) }).unwrap();
         let (whole, fused) = (plan(false), plan(true));
-        let columns = config.hidden.min(fused.gradients / config.width);
-        let scratch = fused.scratch + 3 * config.context * (config.hidden - columns);
+        let columns = config.hidden.min(fused.gradients / config.width).max(config.width);
+        let of_rows = 3 * config.context * (config.width + config.hidden - columns);
+        let scratch = fused.scratch + of_rows + spared;
         assert_eq!(Plan { gradients: whole.gradients, options: whole.options, scratch, ..fused }, whole);
         assert_eq!(
             whole.bytes() - fused.bytes(),
@@ -221,12 +223,14 @@ fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
         fused.gradients
     };
     let config = Config::new(27, 16, 2, 4, 16);
-    assert_eq!(sizes(config, Machine::Large), 16 * 64);
-    assert_eq!(sizes(config, Machine::Small), 4 * 64);
-    assert_eq!(sizes(Config { vocab: 500, ..config }, Machine::Large), 500 * 16);
-    assert_eq!(sizes(Config { vocab: 5000, ..config }, Machine::Large), 128 * 64);
-    assert_eq!(sizes(Config { hidden: 8, ..config }, Machine::Small), 4 * 48);
-    assert_eq!(sizes(Config::new(2, 1, 1, 1, 1), Machine::Small), 4);
+    // Two of 8 rows, and four rows of a product; less those of the longest product, whose steps are copied 32 at a time.
+    let tiles = 2 * 8 * 16 + 4 * 16 - 4 * 32;
+    assert_eq!(sizes(config, Machine::Large, 0), 16 * 64);
+    assert_eq!(sizes(config, Machine::Small, tiles), 4 * 64);
+    assert_eq!(sizes(Config { vocab: 500, ..config }, Machine::Large, 0), 500 * 16);
+    assert_eq!(sizes(Config { vocab: 5000, ..config }, Machine::Large, 0), 128 * 64);
+    assert_eq!(sizes(Config { hidden: 8, ..config }, Machine::Small, tiles), 4 * 48);
+    assert_eq!(sizes(Config::new(2, 1, 1, 1, 1), Machine::Small, 0), 4);
 }
 
 type Set = fn(&mut Config, usize);

@@ -253,7 +253,8 @@ pub(crate) fn fixed_string<const N: usize>(text: &str) -> [c_char; N] {
     fixed
 }
 
-/// A struct of the header whose `opaque` part holds a value of Rust's, behind a mark that says so.
+/// A struct of the header whose last part, from `opaque` on, holds a value of Rust's, behind a mark that says so. It is
+/// made of words as far as the value is, so that it is no larger than need be where these are small.
 pub(crate) trait Handle {
     /// What it holds.
     type Value: Copy;

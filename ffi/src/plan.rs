@@ -55,7 +55,9 @@ pub struct jostle_plan {
     /// The number of tensors that they are made of.
     pub tensor_count: usize,
     /// The configuration and the options.
-    pub opaque: [u64; 36],
+    pub opaque: [u64; 12],
+    /// And these.
+    pub more: [usize; 24],
 }
 
 /// The alignment in bytes of every buffer of numbers. On x86-64, buffers that begin with a cache line (64 bytes) make
@@ -98,6 +100,7 @@ impl Output<jostle_plan> {
             parameter_count: plan.parameters,
             tensor_count: plan.tensors().count(),
             opaque: [0; _],
+            more: [0; _],
         });
         self.seal(*plan);
     }

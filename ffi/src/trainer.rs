@@ -68,7 +68,9 @@ unsafe impl Structure for jostle_buffers {}
 #[derive(Clone, Copy)]
 pub struct jostle_trainer {
     /// Made by jostle_trainer_init.
-    pub opaque: [u64; 88],
+    pub opaque: [u64; 12],
+    /// Likewise.
+    pub more: [usize; 76],
 }
 
 /// What [`jostle_trainer`] holds.

@@ -15,14 +15,14 @@ pub use frozen::Frozen;
 pub(crate) use parameters::{Cut, Half, Norm, Parameters};
 pub(crate) use tensors::Group;
 pub use tensors::{Tensor, TensorName, Tensors};
-pub(crate) use workspace::{LayerActivations, Workspace};
+pub(crate) use workspace::{LayerActivations, Workspace, attention_scratch};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::matmul::Machine;
 use tensors::{Kind, tensors_len};
 use workspace::{
-    fused_gradient, generation, hidden_columns, kept_layers, layer_elements_per_row,
+    attention_elsewhere, fused_gradient, generation, hidden_columns, kept_layers, layer_elements_per_row,
     residual_elements_per_row, scratch_elements_per_row, tail_elements_per_row, worker_scratch,
 };
 
@@ -171,9 +171,11 @@ impl Plan {
             .add(tail_elements_per_row(config));
         let activations = rows.times(per_row.0);
         let fused = fused_gradient(config, machine);
-        let scratch = scratch_elements_per_row(config, hidden_columns(config, options, fused))
+        let columns = hidden_columns(config, options, fused);
+        let elsewhere = attention_elsewhere(config, options, columns, machine);
+        let scratch = scratch_elements_per_row(config, options, columns)
             .times(rows.0)
-            .add(checked(worker_scratch(config, rows.0, machine)).times(options.threads));
+            .add(checked(worker_scratch(config, rows.0, elsewhere, machine)).times(options.threads));
         let all = get!(parameters.elements("parameters"));
         let (frozen, _) = options.frozen.elements_and_first_trained(config);
         let frozen = get!(frozen.elements("frozen parameters"));
@@ -272,13 +274,6 @@ impl Plan {
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         self.tensors().find(|tensor| tensor.name.is(name))
-    }
-
-    /// The scratch of one worker: packing space of the products and a tile of attention.
-    #[inline(never)]
-    pub(crate) const fn worker_scratch(&self) -> usize {
-        let rows = self.options.batch.saturating_mul(self.config.context);
-        worker_scratch(&self.config, rows, Machine::HERE)
     }
 
     /// How many columns of the activated hidden width there are at a time.

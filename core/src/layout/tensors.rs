@@ -311,8 +311,9 @@ impl<'a> Tensors<'a> {
             let blocks = place.saturating_sub(Kind::BEFORE.len());
             let (whole, rest) = (blocks / Kind::BLOCK.len(), blocks % Kind::BLOCK.len());
             if place > 0 {
+                let blocks = if whole > 0 { whole * len(&Kind::BLOCK) } else { 0 };
                 let part = Kind::BLOCK.get(..rest).unwrap_or_default();
-                tensors.offsets[0] = len(&Kind::BEFORE) + whole * len(&Kind::BLOCK) + len(part);
+                tensors.offsets[0] = len(&Kind::BEFORE) + blocks + len(part);
             }
             tensors.place = place;
         } else {

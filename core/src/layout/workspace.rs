@@ -131,8 +131,13 @@ pub(super) const fn tail_elements_per_row(config: &Config) -> Checked {
     checked(3).add(head)
 }
 
-pub(super) const fn scratch_elements_per_row(config: &Config, hidden_columns: usize) -> Checked {
-    checked(config.width).times(4).add(checked(activated(config, hidden_columns)))
+pub(super) const fn scratch_elements_per_row(
+    config: &Config,
+    options: &Options,
+    hidden_columns: usize,
+) -> Checked {
+    let of_width = if options.fused { 3 } else { 4 };
+    checked(config.width).times(of_width).add(checked(activated(config, options, hidden_columns)))
 }
 
 /// How many columns of the activated hidden width there are at a time: all, or as many as a fused update makes rows of the
@@ -144,9 +149,10 @@ pub(super) const fn hidden_columns(config: &Config, options: &Options, gradients
     }
 }
 
-/// The columns of what the MLP activates, or of the logits that have its place.
-const fn activated(config: &Config, hidden_columns: usize) -> usize {
-    if config.tied { hidden_columns } else { max(hidden_columns, config.vocab) }
+/// The columns of what the MLP activates, or of the logits or of the norm's output that have its place.
+const fn activated(config: &Config, options: &Options, hidden_columns: usize) -> usize {
+    let columns = if config.tied { hidden_columns } else { max(hidden_columns, config.vocab) };
+    if options.fused { max(columns, config.width) } else { columns }
 }
 
 /// What the head is made of and makes, and what the halves of blocks hold in between: in one place where the head is not
@@ -177,9 +183,24 @@ impl<'a> Intermediate<'a> {
         }
     }
 
-    /// For half a block: the norm's output `[R, C]`, and so many elements of what the MLP activates.
-    pub fn block(&mut self, len: usize) -> (&mut [f32], &mut [f32]) {
-        (self.normed, self.activated.get_mut(..len).unwrap_or_default())
+    /// For the last part of a stage of backward, or another: the norm's output and its gradient, `[R, C]` each, and the place
+    /// of what the MLP activates. Where the update is fused, and `d_normed` empty, the gradient has the place of the norm's
+    /// output in forward, and the output, which the last part alone makes again, that of what earlier ones activate.
+    pub fn backward<'b>(
+        &'b mut self,
+        d_normed: &'b mut [f32],
+        last: bool,
+    ) -> (&'b mut [f32], &'b mut [f32], &'b mut [f32]) {
+        match (d_normed.is_empty(), last) {
+            (false, _) => (self.normed, d_normed, self.activated),
+            (true, true) => (self.activated, self.normed, &mut []),
+            (true, false) => (&mut [], self.normed, self.activated),
+        }
+    }
+
+    /// For half a block: the norm's output `[R, C]`, and the place of what the MLP activates.
+    pub fn block(&mut self) -> (&mut [f32], &mut [f32]) {
+        (self.normed, self.activated)
     }
 }
 
@@ -191,7 +212,8 @@ pub(crate) struct Workspace<'a> {
     pub final_rstd: &'a mut [f32], // [R]
     pub losses: &'a mut [f32],     // [R]
     pub d_residual: &'a mut [f32], // [R, C]
-    pub d_normed: &'a mut [f32],   // [R, C]
+    /// `[R, C]`; empty where the update is fused: see [`Intermediate::backward`].
+    pub d_normed: &'a mut [f32],
     pub intermediate: Intermediate<'a>,
     pub workers: &'a mut [f32], // [threads, worker_scratch]
 }
@@ -203,6 +225,7 @@ impl<'a> Workspace<'a> {
         plan.check(shape)?;
         let config = &plan.config;
         let (rows, c) = (shape.rows(), config.width);
+        let all = Shape { sequences: plan.options.batch, length: config.context }.rows();
         let layer = layer_elements_per_row(config).times(rows).0;
         let kept = kept_layers(config, &plan.options);
         Ok(Workspace {
@@ -218,24 +241,54 @@ impl<'a> Workspace<'a> {
             final_rstd: region.cut(rows),
             losses: region.cut(rows),
             d_residual: region.cut(rows * c),
-            d_normed: region.cut(rows * c),
+            d_normed: region.cut(if plan.options.fused { 0 } else { rows * c }),
             intermediate: Intermediate {
                 head: region.cut(if config.tied { rows * (c + config.vocab) } else { 0 }),
                 normed: region.cut(rows * c),
-                activated: region.cut(rows * activated(config, plan.hidden_columns())),
+                // All of it, however few rows the pass has: attention may be there.
+                activated: region.cut(all * activated(config, &plan.options, plan.hidden_columns())),
                 logits: rows * config.vocab,
             },
-            workers: region.cut(plan.options.threads * plan.worker_scratch()),
+            workers: region,
         })
     }
 }
 
-pub(super) const fn worker_scratch(config: &Config, rows: usize, machine: Machine) -> usize {
+/// The scratch of one worker's products and of its tiles of attention, unless these find `elsewhere` elements.
+pub(super) const fn worker_scratch(
+    config: &Config,
+    rows: usize,
+    elsewhere: usize,
+    machine: Machine,
+) -> usize {
     let (c, f, v) = (config.width, config.hidden, config.vocab);
     // Each side of each product is one of these; rows are the inner index of the gradients of weights.
     let longest = max(max(max(3 * c, f), v), max(rows, config.context));
     let products = matmul::scratch_on(machine, longest, longest, longest);
-    max(products, attention::worker_scratch(machine, config.context, config.head_width()))
+    let attention = attention::worker_scratch(machine, config.context, config.head_width());
+    // A row of the residual stream, too.
+    max(max(products, c), if attention <= elsewhere { 0 } else { attention })
+}
+
+/// The scratch of attention: that of the worker, or the place of what the MLP activates. Where only one of them is long
+/// enough, it is the longer.
+pub(crate) fn attention_scratch<'a>(scratch: &'a mut [f32], activated: &'a mut [f32]) -> &'a mut [f32] {
+    let elsewhere = matches!(Machine::HERE, Machine::Small) && activated.len() > scratch.len();
+    if elsewhere { activated } else { scratch }
+}
+
+/// How many elements of what the MLP activates a worker's attention may use meanwhile: all of them, where the update is
+/// fused, and one worker does everything and has no vectors.
+pub(super) const fn attention_elsewhere(
+    config: &Config,
+    options: &Options,
+    hidden_columns: usize,
+    machine: Machine,
+) -> usize {
+    if !options.fused || options.threads > 1 || matches!(machine, Machine::Large) {
+        return 0;
+    }
+    activated(config, options, hidden_columns).saturating_mul(options.batch).saturating_mul(config.context)
 }
 
 /// What a fused update makes of a gradient at a time: so many rows of the widest weight, or all of the largest.
@@ -253,9 +306,40 @@ pub(super) const fn generation(config: &Config, machine: Machine) -> Checked {
     let per_row = checked(config.width).times(7).add(checked(config.hidden).times(2)).add(checked(4));
     let chunk = generate::chunk(machine);
     let rows = per_row.times(chunk);
-    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, chunk, machine)))
+    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, chunk, 0, machine)))
 }
 
 const fn max(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+
+    use super::*;
+
+    /// Whether attention's scratch is among what the MLP activates or the worker's, and however short the sequences are.
+    #[test]
+    fn attention_finds_its_scratch_on_small_machines() {
+        let (mut among_activated, mut apart) = (0, 0);
+        for (context, width, hidden) in [(64, 64, 256), (12, 32, 128), (16, 16, 64), (40, 8, 8)] {
+            for (vocab, fused, batch) in [(18, true, 1), (18, false, 2), (27, true, 1), (5, true, 2)] {
+                let config = Config { hidden, tied: false, ..Config::new(vocab, context, 1, 1, width) };
+                let options = Options { fused, ..Options::new(batch) };
+                let plan = Plan::on(Machine::Small, &config, &options).unwrap();
+                let mut memory = vec![0.0; plan.workspace()];
+                for length in 1..=context {
+                    let shape = Shape { sequences: 1, length };
+                    let Workspace { workers, mut intermediate, .. } =
+                        Workspace::new(&mut memory, &plan, shape).unwrap();
+                    let (_, activated) = intermediate.block();
+                    let wanted = attention::worker_scratch(Machine::Small, length, width);
+                    assert!(workers.len().max(activated.len()) >= wanted, "{config:?} {length}");
+                    *if activated.len() > workers.len() { &mut among_activated } else { &mut apart } += 1;
+                }
+            }
+        }
+        assert!(among_activated > 0 && apart > 0);
+    }
 }

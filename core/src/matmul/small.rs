@@ -8,7 +8,7 @@ use crate::simd::scalar::{kernel, mul_add, pack};
 use crate::simd::tile::{Form, SIDE, Strip};
 
 /// Steps of the inner index that are copied at once.
-const BLOCK: usize = 64;
+const BLOCK: usize = 32;
 
 /// The scratch of a product: four rows of A.
 pub(super) const fn scratch(k: usize) -> usize {

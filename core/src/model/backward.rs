@@ -4,7 +4,7 @@ use core::ops::Range;
 
 use super::forward::Extent;
 use super::{Pass, part, with_columns};
-use crate::layout::{Cut, Group, LayerActivations, Norm, Plan, Workspace};
+use crate::layout::{Cut, Group, LayerActivations, Norm, Plan, Workspace, attention_scratch};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
@@ -55,8 +55,9 @@ impl Backward {
     }
 }
 
-/// A part of a stage of backward, after those before it. The MLP half of a block goes by columns of the hidden width: of
-/// what is activated there are no others, and the gradient of the weight after it is made before the next ones come.
+/// A part of a stage of backward of a plan that is fused, after those before it: gradients that are made after each part
+/// leave their place to the next. The MLP half of a block goes by columns of the hidden width, of which there are no others
+/// activated, and the head comes before its norm.
 #[derive(Clone)]
 pub(crate) struct Part {
     pub columns: Range<usize>,
@@ -70,18 +71,21 @@ impl Part {
         Part { columns: 0..plan.config.hidden, last: true }
     }
 
-    /// The first part of a stage of a plan that is fused.
+    /// The first part of a stage.
     pub fn first(plan: &Plan, stage: Backward) -> Part {
-        let Backward::Mlp { .. } = stage else { return Part::whole(plan) };
-        let end = plan.hidden_columns();
-        Part { columns: 0..end, last: end == plan.config.hidden }
+        let whole = Part::whole(plan);
+        match stage {
+            Backward::Mlp { .. } => Part { columns: 0..plan.hidden_columns(), last: false },
+            Backward::Head => Part { last: false, ..whole },
+            _ => whole,
+        }
     }
 
     /// The part after this one.
     pub fn next(self, plan: &Plan) -> Option<Part> {
         let (hidden, first) = (plan.config.hidden, self.columns.end);
         let end = hidden.min(first + self.columns.len());
-        (!self.last).then_some(Part { columns: first..end, last: end == hidden })
+        (!self.last).then_some(Part { columns: first..end, last: first == hidden })
     }
 }
 
@@ -91,7 +95,7 @@ impl Pass<'_> {
     #[inline(never)]
     pub(crate) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
         match stage {
-            Backward::Head => self.head_backward(workspace),
+            Backward::Head => self.head_backward(part, workspace),
             Backward::Recompute { layer } => self.block(layer, workspace, Extent::Activations),
             Backward::Mlp { layer } => self.mlp_backward(layer, part, workspace),
             Backward::Attention { layer } => self.attention_backward(layer, workspace),
@@ -100,22 +104,33 @@ impl Pass<'_> {
     }
 
     #[inline(never)]
-    fn head_backward(&self, workspace: &mut Workspace<'_>) {
+    fn head_backward(&self, this: &Part, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
-        let (rows, c, v) = (self.rows(), config.width, config.vocab);
-        let (_, d_logits) = workspace.intermediate.head();
-        let d_logits = Matrix::new(d_logits, v);
+        let (simd, rows, c, v) = (self.compute.simd, self.rows(), config.width, config.vocab);
+        let Workspace { residual, d_residual, d_normed, intermediate, workers, .. } = workspace;
         let (norm, head) = self.parameters().head();
-        let head = Matrix::new(head, c);
-        let d_normed = (&mut *workspace.d_normed, c);
-        self.product(d_normed, Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head, workspace.workers);
-        let x = workspace.residual.last();
+        let fused = d_normed.is_empty();
+        if !fused || !this.last {
+            let (_, d_logits) = intermediate.head();
+            let (d_logits, head) = (Matrix::new(d_logits, v), Matrix::new(head, c));
+            // The head's gradient is made of the norm's output, which has the place of its gradient.
+            let to = if fused { &mut **d_residual } else { &mut **d_normed };
+            self.product((to, c), Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head, workers);
+        }
+        if !this.last {
+            return;
+        }
+        let (_, d_normed, _) = intermediate.backward(d_normed, true);
+        if let Some(d_normed) = d_normed.get_mut(..d_residual.len()).filter(|_| fused) {
+            d_normed.copy_from_slice(d_residual);
+        }
+        let x = residual.last();
         let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
-        simd::clear(self.compute.simd, workspace.d_residual);
-        let d_residual = Units::rows(workspace.d_residual, c);
-        self.by_sequence(&mut [d_residual], rows * c, |range, [d_residual]| {
+        simd::clear(simd, d_residual);
+        let d_normed = &*d_normed;
+        self.by_sequence(&mut [Units::rows(d_residual, c)], rows * c, |range, [d_residual]| {
             let t = self.shape.length;
-            let d_normed = part(workspace.d_normed, &range, t * c);
+            let d_normed = part(d_normed, &range, t * c);
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             norm_backward(self, &norm, d_residual, d_normed, part(x, &range, t * c), statistics);
         });
@@ -132,7 +147,9 @@ impl Pass<'_> {
         let (_, middle, d_branch) = residual.backward(layer);
 
         let Part { columns, last } = this;
-        let (normed, activated) = intermediate.block(rows_all * columns.len());
+        let (normed, d_normed, mut activated) = intermediate.backward(d_normed, *last);
+        // Longer, where it is what was activated.
+        let activated = activated.cut(if activated.is_empty() { 0 } else { rows_all * columns.len() });
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
         let mut buffers = [
             Units::rows(d_residual, c),
@@ -155,15 +172,8 @@ impl Pass<'_> {
                 self.drop_gradient(range, d_branch, d_residual, mask);
             }
             let mut d_activated = |d_activated: &mut [f32], columns: &Range<usize>| {
-                let weight = part(half.second.weight, columns, c);
-                linear::backward_trusted(
-                    simd,
-                    d_activated,
-                    d_branch,
-                    weight,
-                    product(c, columns.len()),
-                    scratch,
-                );
+                let (weight, size) = (part(half.second.weight, columns, c), product(c, columns.len()));
+                linear::backward_trusted(simd, d_activated, d_branch, weight, size, scratch);
             };
             if self.keeps_activated(layer) {
                 // As many columns at a time as what has this place afterwards.
@@ -175,7 +185,7 @@ impl Pass<'_> {
                         simd::multiply(simd, slope, d_columns);
                     });
                 }
-            } else {
+            } else if !columns.is_empty() {
                 d_activated(activated, columns);
                 with_columns(hidden, f, columns, activated, |hidden, activated| {
                     gelu::exchange(simd, hidden, activated, config.activation);
@@ -201,7 +211,7 @@ impl Pass<'_> {
         let activations = layers.of(layer, config, rows_all);
         let (x, _, d_branch) = residual.backward(layer);
 
-        let (normed, _) = intermediate.block(0);
+        let (normed, d_normed, _) = intermediate.backward(d_normed, true);
         let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
         let LayerActivations { qkv, attention_stats, attended, mut wide, .. } = activations;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
@@ -225,6 +235,8 @@ impl Pass<'_> {
             let projection = half.second.weight;
             let d_attended = &mut *d_normed;
             linear::backward_trusted(simd, d_attended, d_branch, projection, product(c, c), scratch);
+            // Nothing is there yet.
+            let space = attention_scratch(&mut *scratch, normed);
             let sequences = range.zip(rows_mut(d_qkv, 3 * t * c)).zip(rows(d_attended, t * c));
             for ((sequence, d_qkv), d_attended) in sequences {
                 let this = sequence..sequence + 1;
@@ -232,9 +244,7 @@ impl Pass<'_> {
                 let attended = part(attended, &this, t * c);
                 let stats = part(attention_stats, &this, 2 * t * h);
                 let attention = self.attention(mask, sequence);
-                attention::backward_sequence(
-                    simd, d_qkv, d_attended, qkv, attended, stats, attention, scratch,
-                );
+                attention::backward_sequence(simd, d_qkv, d_attended, qkv, attended, stats, attention, space);
             }
             linear::backward_trusted(simd, d_normed, d_qkv, half.first.weight, product(3 * c, c), scratch);
             let norm = &half.norm;

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::{Pass, part, with_columns};
-use crate::layout::{Cut, Norm, Workspace};
+use crate::layout::{Cut, Norm, Workspace, attention_scratch};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
@@ -84,7 +84,7 @@ impl Pass<'_> {
         let mut activations = workspace.layers.of(layer, config, self.rows());
         let (x, middle, out) = workspace.residual.of(layer);
         let at_once = self.plan.hidden_columns();
-        let (normed, activated) = workspace.intermediate.block(self.rows() * at_once);
+        let (normed, activated) = workspace.intermediate.block();
         let mut buffers = [
             Units::rows(middle, c),
             Units::rows(out, c),
@@ -116,7 +116,7 @@ impl Pass<'_> {
         buffers: &mut [&mut [f32]; 12],
         scratch: &mut [f32],
     ) {
-        let [middle, _, normed, _, mean, rstd, qkv, stats, attended, ..] = buffers;
+        let [middle, _, normed, activated, mean, rstd, qkv, stats, attended, ..] = buffers;
         let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, h) = (self.plan.config.width, self.plan.config.heads);
         let half = self.parameters().attention(layer);
@@ -126,9 +126,10 @@ impl Pass<'_> {
         norm_forward(self, &half.norm, normed, mean, rstd, x);
         linear::forward_trusted(simd, qkv, normed, half.first.parts(), product(3 * c, c), scratch);
         let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
+        let space = attention_scratch(&mut *scratch, activated);
         for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
             let attention = self.attention(mask, sequence);
-            attention::forward_sequence(simd, attended, stats, qkv, attention, scratch);
+            attention::forward_sequence(simd, attended, stats, qkv, attention, space);
         }
         linear::forward_trusted(simd, middle, attended, half.second.parts(), product(c, c), scratch);
         self.add_residual(range, middle, x, self.mask(Stream::AttentionProjectionDropout, layer));
@@ -160,15 +161,15 @@ impl Pass<'_> {
         let mut first = 0;
         while first < f {
             let columns = first..f.min(first + self.plan.hidden_columns());
-            if self.keeps_activated(layer) {
-                // The slope times one.
-                activated.fill(1.0);
-                gelu::exchange(simd, hidden, activated, config.activation);
-            } else {
-                with_columns(hidden, f, &columns, activated, |hidden, activated| {
+            with_columns(hidden, f, &columns, activated, |hidden, activated| {
+                if self.keeps_activated(layer) {
+                    // The slope times one.
+                    activated.fill(1.0);
+                    gelu::exchange(simd, hidden, activated, config.activation);
+                } else {
                     gelu::activate(simd, activated, hidden, config.activation);
-                });
-            }
+                }
+            });
             let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
             let size = product(c, columns.len());
             matmul_trusted(simd, size, (&mut **out, c), start, activated, weight.from(first, 0), scratch);

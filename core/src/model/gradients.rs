@@ -29,6 +29,9 @@ impl Gradients {
 /// The place, among the MLP's tensors, of the weight whose gradient is made of activated columns.
 const ACTIVATED: usize = 4;
 
+/// The place of the head among its norm's tensors.
+const HEAD: usize = 2;
+
 /// What the gradients of two tensors are made of, in R rows. The tensors' own rows can be made apart from each other.
 #[derive(Clone, Copy)]
 enum Source<'a> {
@@ -76,7 +79,7 @@ impl Pass<'_> {
     ) {
         let Some(group) = stage.group() else { return };
         let tensors = self.plan.group(group).map(|tensor| tensor.filter(|tensor| !tensor.frozen));
-        let (sources, workers) = self.sources(stage, &(0..self.plan.config.hidden), workspace);
+        let (sources, workers) = self.sources(stage, &Part::whole(self.plan), workspace);
         let first = tensors.iter().flatten().next().map_or(0, |tensor| tensor.offset);
         let mut rest = gradients.get_mut(first..).unwrap_or_default();
         let buffers = tensors.map(|tensor| {
@@ -86,7 +89,7 @@ impl Pass<'_> {
         let units = tensors.map(|tensor| tensor.map_or(0, |tensor| tensor.shape[0]));
         let work =
             units.chunks(2).zip(&sources).map(|(units, source)| self.work(source, units.iter().sum())).sum();
-        let scratch = (workers, self.plan.worker_scratch());
+        let scratch = self.scratch(workers);
         self.compute.split(work, &buffers, scratch, |share, [a, b, c, d, e, f], scratch| {
             let [of_a, of_b, of_c, of_d, of_e, of_f] = units.map(|rows| share.of(rows));
             let [first, second, third] = sources;
@@ -108,7 +111,7 @@ impl Pass<'_> {
         mut update: impl FnMut(&Tensor, Range<usize>, &[f32]) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Some(group) = stage.group() else { return Ok(()) };
-        let (sources, workers) = self.sources(stage, &part.columns, workspace);
+        let (sources, workers) = self.sources(stage, part, workspace);
         for (place, tensor) in self.plan.group(group).iter().enumerate() {
             let (Some(tensor), Some(source)) = (tensor, sources.get(place / 2)) else { continue };
             if tensor.frozen {
@@ -120,16 +123,16 @@ impl Pass<'_> {
             // Whole tiles of products on machines without vectors, where alone parts are as small.
             let whole = most - most % SIDE;
             let most = if whole > 0 { whole } else { most };
-            let wanted = match stage {
-                Backward::Mlp { .. } if place == ACTIVATED => part.columns.clone(),
-                _ if part.last => 0..rows,
+            let wanted = match (stage, place) {
+                (Backward::Mlp { .. }, ACTIVATED) => part.columns.clone(),
+                _ if part.last != matches!((stage, place), (Backward::Head, HEAD)) => 0..rows,
                 _ => continue,
             };
             let mut first = wanted.start;
             while first < wanted.end {
                 let count = most.min(wanted.end - first);
                 let gradient = tile.get_mut(..count * columns).unwrap_or_default();
-                let scratch = (&mut *workers, self.plan.worker_scratch());
+                let scratch = self.scratch(workers);
                 let (work, buffer) = (self.work(source, count), Units::new(gradient, count, columns));
                 self.compute.split(work, &[buffer], scratch, |share, [gradient], scratch| {
                     let range = share.of(count);
@@ -151,39 +154,44 @@ impl Pass<'_> {
     }
 
     /// What the gradients of a stage's tensors are made of, for each two, and the workers' scratch; of the MLP's activated
-    /// columns, these are there.
+    /// columns, those of the part are there.
     fn sources<'w>(
         &self,
         stage: Backward,
-        columns: &Range<usize>,
+        part: &Part,
         workspace: &'w mut Workspace<'_>,
     ) -> ([Source<'w>; Group::MOST / 2], &'w mut [f32]) {
         let config = &self.plan.config;
         let (c, f, v, all) = (config.width, config.hidden, config.vocab, self.rows());
         let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
         let Workspace { final_mean, final_rstd, .. } = workspace;
-        let d_normed = &**d_normed;
-        let norm = |x, mean, rstd| Source::Norm { x, d_y: d_normed, mean, rstd };
+        let norm = |x, d_y, mean, rstd| Source::Norm { x, d_y, mean, rstd };
         let affine = |x, from, d_y, to| Source::Affine { x, from, d_y, to };
         let none = Source::None;
         let sources = match stage {
+            Backward::Head if part.last && d_normed.is_empty() => {
+                let (_, d_normed, _) = intermediate.backward(d_normed, true);
+                [norm(residual.last(), d_normed, final_mean, final_rstd), none, none]
+            }
             Backward::Head => {
                 let (final_normed, logits) = intermediate.head();
-                [norm(residual.last(), final_mean, final_rstd), affine(logits, v, final_normed, c), none]
+                let norm = norm(residual.last(), d_normed, final_mean, final_rstd);
+                [norm, affine(logits, v, final_normed, c), none]
             }
             Backward::Mlp { layer } => {
                 let LayerActivations { ln_2_mean, ln_2_rstd, mut wide, .. } = layers.of(layer, config, all);
                 let (_, middle, d_branch) = residual.backward(layer);
-                let ln_2 = norm(middle, ln_2_mean, ln_2_rstd);
-                let (normed, activated) = intermediate.block(all * columns.len());
-                [ln_2, affine(normed, c, wide.cut(all * f), f), affine(activated, columns.len(), d_branch, c)]
+                let (normed, d_normed, activated) = intermediate.backward(d_normed, part.last);
+                let ln_2 = norm(middle, d_normed, ln_2_mean, ln_2_rstd);
+                let activated = affine(activated, part.columns.len(), d_branch, c);
+                [ln_2, affine(normed, c, wide.cut(all * f), f), activated]
             }
             Backward::Attention { layer } => {
                 let LayerActivations { ln_1_mean, ln_1_rstd, attended, mut wide, .. } =
                     layers.of(layer, config, all);
                 let (x, _, d_branch) = residual.backward(layer);
-                let ln_1 = norm(x, ln_1_mean, ln_1_rstd);
-                let (normed, _) = intermediate.block(0);
+                let (normed, d_normed, _) = intermediate.backward(d_normed, true);
+                let ln_1 = norm(x, d_normed, ln_1_mean, ln_1_rstd);
                 [ln_1, affine(normed, c, wide.cut(all * 3 * c), 3 * c), affine(attended, c, d_branch, c)]
             }
             Backward::Embedding => {

@@ -109,8 +109,8 @@ impl Pass<'_> {
     /// Whether a block's forward leaves the slope of the activation, and what it activates: the last block's, where nothing
     /// else has the place of that before its backward. Others make both again from what enters the activation.
     fn keeps_activated(&self, layer: usize) -> bool {
-        let crate::Config { layers, tied, hidden, .. } = self.plan.config;
-        tied && layer + 1 == layers && self.plan.hidden_columns() == hidden
+        let crate::Config { layers, tied, .. } = self.plan.config;
+        tied && layer + 1 == layers && !self.plan.options.fused
     }
 
     /// Computes the logits `[R, V]`, which [`logits`] then finds in the workspace.
@@ -195,6 +195,12 @@ impl Pass<'_> {
         });
     }
 
+    /// The workers' scratch, with the length of each one's.
+    fn scratch<'w>(&self, workers: &'w mut [f32]) -> PerUnit<'w> {
+        let each = workers.len().checked_div(self.plan.options.threads).unwrap_or(0);
+        (workers, each)
+    }
+
     /// As [`Pass::by_sequence`], with scratch for products and attention, and work in multiply-adds.
     fn by_sequence_with<const N: usize>(
         &self,
@@ -205,7 +211,7 @@ impl Pass<'_> {
     ) {
         let Shape { sequences, length } = self.shape;
         Units::into_sequences(rows, sequences, length);
-        let scratch = (workers, self.plan.worker_scratch());
+        let scratch = self.scratch(workers);
         self.compute.split(work, rows, scratch, |share, buffers, scratch| {
             task(share.of(sequences), buffers, scratch);
         });
@@ -269,7 +275,7 @@ impl Pass<'_> {
         b: Matrix<'_>,
         workers: &mut [f32],
     ) {
-        let scratch = (workers, self.plan.worker_scratch());
+        let scratch = self.scratch(workers);
         let result = matmul_parallel(self.compute, size, c, start, a, b, scratch);
         debug_assert_eq!(result, Ok(()));
     }

@@ -30,13 +30,16 @@ fn rows_at_once(scratch: &[f32], length: usize, head_width: usize) -> usize {
     let Machine::Small = Machine::HERE else { return TILE };
     let products = scratch_on(Machine::HERE, length, length, length.max(head_width));
     let room = scratch.len().saturating_sub(products);
-    let rows = room.checked_div(2 * tile_stride(length)).unwrap_or(TILE);
+    let rows = room.checked_div(2 * tile_stride(Machine::HERE, length)).unwrap_or(TILE);
     TILE.max(rows - rows % SIDE)
 }
 
 /// Elements from one row of a tile to the next: whole vectors.
-const fn tile_stride(columns: usize) -> usize {
-    columns.div_ceil(LANES).saturating_mul(LANES)
+const fn tile_stride(machine: Machine, columns: usize) -> usize {
+    match machine {
+        Machine::Large => columns.div_ceil(LANES).saturating_mul(LANES),
+        Machine::Small => columns,
+    }
 }
 
 /// Elements that the work on one head takes: two tiles, and the keys, the values and the keys transposed, packed; and
@@ -49,7 +52,7 @@ pub(crate) const fn worker_scratch(machine: Machine, length: usize, head_width: 
     if rows > most {
         rows = most;
     }
-    tile_stride(length)
+    tile_stride(machine, length)
         .saturating_mul(2 * rows)
         .saturating_add(across.saturating_mul(2))
         .saturating_add(along)
@@ -244,7 +247,7 @@ pub(crate) fn attend(
 ) {
     let Queries { query, width, first, count } = queries;
     let columns = first + count;
-    let stride = tile_stride(columns);
+    let stride = tile_stride(Machine::HERE, columns);
     let Some((tile, scratch)) = scratch.split_at_mut_checked(count * stride) else { return };
     let size = Size { m: count, n: columns, k: width };
     let after = Causal::Columns { first };
@@ -363,7 +366,7 @@ pub(crate) fn backward_sequence(
         while first < length {
             let count = at_once.min(length - first);
             let columns = first + count;
-            let stride = tile_stride(columns);
+            let stride = tile_stride(Machine::HERE, columns);
             let stats = stats.get(2 * first..2 * columns).unwrap_or_default();
             let Some((weights, rest)) = rest.split_at_mut_checked(count * stride) else { return };
             let Some((d_scores, rest)) = rest.split_at_mut_checked(count * stride) else { return };
