@@ -36,9 +36,9 @@ models=(
     "4k|1|--context 16 --layers 1 --width 16 --untied"
     "4k, AdamW in backward|1|--context 16 --layers 1 --width 16 --untied --fused"
     "4k, SGD in backward|1|--context 16 --layers 1 --width 16 --untied --optimizer none --fused"
-    "14k|1|--context 11 --layers 1 --width 32"
-    "14k, 4 micro-batches|4|--context 11 --layers 1 --width 32"
-    "14k, dropout 0.1|1|--context 11 --layers 1 --width 32 --dropout 0.1"
+    "14k|1|--context 12 --layers 1 --width 32"
+    "14k, 4 micro-batches|4|--context 12 --layers 1 --width 32"
+    "14k, dropout 0.1|1|--context 12 --layers 1 --width 32 --dropout 0.1"
     "50k|1|--context 12 --layers 4 --width 32 --optimizer none --fused --recompute"
 )
 

@@ -193,7 +193,9 @@ fn cumulative(x: f32) -> f32 {
 /// Neighbours' exponentials are far from too small, on the border, denormal, and zero.
 fn softmax_of_row(numbers: &mut Random, n: usize) -> bool {
     let mut x: [f32; WIDEST] = random(numbers);
-    for (x, special) in x.iter_mut().skip(2).step_by(3).zip([-85.5, -87.5, -95.0, -200.0, f32::NEG_INFINITY, -43.0]) {
+    for (x, special) in
+        x.iter_mut().skip(2).step_by(3).zip([-85.5, -87.5, -95.0, -200.0, f32::NEG_INFINITY, -43.0])
+    {
         *x = special;
     }
     let mut y = x;
