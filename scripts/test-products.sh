@@ -48,6 +48,14 @@ for target in "${targets[@]}"; do
     echo "$name:"
     programs=$CARGO_TARGET_DIR/$rust/release
     emulate "$programs/device" -icount shift=0
+    case $name in
+        cortex-m4 | rv32imafc)
+            echo "$name, in as many units of code as cargo makes unless told otherwise:"
+            (cd core/device && CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 RUSTFLAGS=$flags \
+                "${build[@]}" --locked --quiet --release --bin device --target "$rust" --target-dir "$CARGO_TARGET_DIR/units")
+            emulate "$CARGO_TARGET_DIR/units/$rust/release/device" -icount shift=0
+            ;;
+    esac
     [ "$name" = cortex-m4 ] || continue
     emulate "$programs/train" 2>&1 | tee "$CARGO_TARGET_DIR/$rust/train.txt"
     # What was done again after the power failed ends in the same bits.

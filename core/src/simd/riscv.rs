@@ -152,6 +152,8 @@ macro_rules! strip {
             concat!(".section .text.", $name, ",\"ax\",@progbits"),
             ".p2align 2",
             concat!(".type ", $name, ",@function"),
+            // For other units of the crate.
+            concat!(".globl ", $name, "\n.hidden ", $name),
             concat!($name, ":"),
             "addi sp, sp, -16",
             four!("fsw " "fs0" "fs1" "fs2" "fs3", "sp"),

@@ -34,6 +34,7 @@ macro_rules! line {
     };
 }
 
+/// A function, global because the crate may be compiled in several units, of which any may call it.
 macro_rules! function {
     ($name:literal, $($instruction:expr),* $(,)?) => {
         global_asm!(
@@ -42,6 +43,7 @@ macro_rules! function {
             ".p2align 2",
             ".thumb_func",
             concat!(".type ", $name, ",%function"),
+            concat!(".globl ", $name, "\n.hidden ", $name),
             concat!($name, ":"),
             $($instruction,)*
             concat!(".size ", $name, ", . - ", $name),
@@ -53,7 +55,10 @@ macro_rules! function {
 function!("jostle_mul_add", "vfma.f32 s2, s0, s1", "vmov.f32 s0, s2", "bx lr");
 function!("jostle_sqrt", "vsqrt.f32 s0, s0", "bx lr");
 
+mod elementwise;
+mod exponential;
 mod loops;
+mod sums;
 
 /// Keeps a compiler from unrolling the loop that it stands in.
 #[inline(always)]
@@ -181,6 +186,7 @@ macro_rules! strip {
             ".p2align 2",
             ".thumb_func",
             concat!(".type ", $name, ",%function"),
+            concat!(".globl ", $name, "\n.hidden ", $name),
             concat!($name, ":"),
             "push {{r4-r11, lr}}",
             "vpush {{s16-s31}}",

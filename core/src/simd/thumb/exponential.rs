@@ -1,0 +1,268 @@
+//! Exponentials, and GELU, of two elements at a time.
+
+use core::arch::global_asm;
+
+use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
+
+/// What the exponential's loop reads, in the order of its registers.
+#[repr(C)]
+pub(super) struct Exp {
+    /// In s12 to s19.
+    constant: [f32; 8],
+    /// What sums begin with, once for each element of a pair.
+    start: [[f32; 2]; 3],
+}
+
+pub(super) static EXPONENTIAL: Exp = Exp {
+    constant: [core::f32::consts::LOG2_E, ROUND, LN_2[0], LN_2[1], EXP[1], EXP[3], EXP[4], 1.0],
+    start: [[ROUND; 2], [EXP[0]; 2], [EXP[2]; 2]],
+};
+
+/// What GELU's loops read, in the order of their registers.
+#[repr(C)]
+pub(super) struct Gelu {
+    /// In s17 to s31.
+    constant: [f32; 15],
+    /// What sums begin with, once for each element of a pair: in s4 to s9, then in s10 to s15.
+    exp: [[f32; 2]; 3],
+    normal: [[f32; 2]; 3],
+    most: f32,
+}
+
+pub(super) static GELU: Gelu = {
+    const BIASED: f32 = ROUND + 127.0;
+    const LOG2_E: f32 = core::f32::consts::LOG2_E;
+    const K: f32 = NORMAL_SCALE;
+    Gelu {
+        constant: [
+            BIASED, LOG2_E, LN_2[0], LN_2[1], EXP[1], EXP[3], EXP[4], 1.0, 0.5, K, NORMAL[1], NORMAL[3],
+            NORMAL[5], NORMAL[6], DENSITY,
+        ],
+        exp: [[BIASED; 2], [EXP[0]; 2], [EXP[2]; 2]],
+        normal: [[NORMAL[0]; 2], [NORMAL[2]; 2], [NORMAL[4]; 2]],
+        most: -NORMAL_LEAST,
+    }
+};
+
+/// The same for both elements of a pair: a mnemonic and registers.
+macro_rules! pair {
+    ($($op:literal $a:literal $b:literal, $c:literal $d:literal, $e:literal $f:literal;)*) => {
+        concat!($(
+            $op, " ", $a, ", ", $c, ", ", $e, "\n",
+            $op, " ", $b, ", ", $d, ", ", $f, "\n",
+        )*)
+    };
+}
+
+// Returns how many elements are left: none, or those from a pair on whose exponentials may be too small to take their
+// powers of two at once. `simd::math::exp`, with the same operations otherwise. s20 is the scale; `r2` points to what sums
+// begin with; `r1` is how many elements follow the pair. The last one of an odd number goes through as a pair on the stack.
+function!(
+    "jostle_exp",
+    "push {{r4-r6, lr}}",
+    "vpush {{s16-s20}}",
+    "vmov.f32 s20, s0",
+    "vmov.f32 s0, s1",
+    "vldmia r2!, {{s12-s19}}",
+    "vldmia r2, {{s2-s7}}",
+    "vpush {{s0-s7}}",
+    "mov r2, sp",
+    "movw r3, #0",
+    "movt r3, #0xc2ac", // -86.0
+    "subs r1, #2",
+    "blt 3f",
+    "1:",
+    "vldmia r0, {{s0-s1}}",
+    "2:",
+    "vldmia r2, {{s2-s9}}",
+    pair!("vnmls.f32" "s2" "s3", "s0" "s1", "s20" "s20";),
+    // Neither is above zero, so that none of two is below their sum.
+    "vadd.f32 s0, s2, s3",
+    "vmov r4, s0",
+    "cmp r4, r3",
+    "bhi 6f",
+    pair!(
+        "vmla.f32" "s4" "s5", "s2" "s3", "s12" "s12";
+        "vsub.f32" "s10" "s11", "s4" "s5", "s13" "s13";
+        "vmls.f32" "s2" "s3", "s10" "s11", "s14" "s14";
+        "vmls.f32" "s2" "s3", "s10" "s11", "s15" "s15";
+        "vmul.f32" "s10" "s11", "s2" "s3", "s2" "s3";
+        "vmla.f32" "s6" "s7", "s2" "s3", "s16" "s16";
+        "vmla.f32" "s8" "s9", "s2" "s3", "s17" "s17";
+        "vmla.f32" "s8" "s9", "s10" "s11", "s18" "s18";
+        "vmla.f32" "s6" "s7", "s10" "s11", "s8" "s9";
+        "vmla.f32" "s2" "s3", "s10" "s11", "s6" "s7";
+        "vadd.f32" "s2" "s3", "s2" "s3", "s19" "s19";
+    ),
+    // Onto the exponents.
+    "vmov r4, r5, s2, s3",
+    "vmov r6, r12, s4, s5",
+    "add r4, r4, r6, lsl #23",
+    "add r5, r5, r12, lsl #23",
+    "stmia r0!, {{r4, r5}}",
+    "subs r1, #2",
+    "bge 1b",
+    "3:",
+    "adds r1, #2",
+    "beq 5f",
+    "bmi 4f",
+    "ldr r4, [r0]",
+    "mov lr, r0",
+    "push {{r4, r5}}",
+    "mov r0, sp",
+    "vmov s0, s1, r4, r4",
+    "mov r1, #-1",
+    "b 2b",
+    "4:",
+    "str r4, [lr]",
+    "movs r1, #0",
+    "5:",
+    "mov sp, r2",
+    "add sp, #32",
+    "vpop {{s16-s20}}",
+    "mov r0, r1",
+    "pop {{r4-r6, pc}}",
+    "6:",
+    "adds r1, #2",
+    "b 5b",
+);
+
+/// A function that goes through `r2` pairs, which `load` leaves in r4 and r5 and `end` consumes. `simd::math::normal`, with
+/// the same operations but for signs: s0 and s1 hold |x|, s2 and s3 become the cumulative function; where `r4` and `r5`
+/// are negative that is the tail.
+macro_rules! gelu {
+    (
+        $name:literal,
+        load: $load:literal,
+        density: [$($density:expr),*],
+        side: [$($side:literal),*],
+        end: [$($end:expr),* $(,)?]
+    ) => {
+        function!(
+            $name,
+            "push {{r4-r8, lr}}",
+            "vpush {{s16-s31}}",
+            "vldmia r3!, {{s17-s31}}",
+            "add r12, r3, #24",
+            "ldr r7, [r3, #48]",
+            "cmp r2, #0",
+            "beq.w 3f",
+            "1:",
+            $load,
+            "vmov s0, s1, r4, r5",
+            "vabs.f32 s0, s0",
+            "vabs.f32 s1, s1",
+            // Seldom: at least one is large, or not a number.
+            "vadd.f32 s2, s0, s1",
+            "vmov r6, s2",
+            "cmp r6, r7",
+            "bhi 4f",
+            "2:",
+            "vldmia r3, {{s4-s9}}",
+            // The exponential of minus half the square.
+            pair!(
+                "vmul.f32" "s2" "s3", "s0" "s1", "s0" "s1";
+                "vmul.f32" "s2" "s3", "s2" "s3", "s25" "s25";
+                "vmls.f32" "s4" "s5", "s2" "s3", "s18" "s18";
+                "vsub.f32" "s10" "s11", "s4" "s5", "s17" "s17";
+                "vnmla.f32" "s2" "s3", "s10" "s11", "s19" "s19";
+                "vmls.f32" "s2" "s3", "s10" "s11", "s20" "s20";
+                "vmul.f32" "s10" "s11", "s2" "s3", "s2" "s3";
+                "vmla.f32" "s6" "s7", "s2" "s3", "s21" "s21";
+                "vmla.f32" "s8" "s9", "s2" "s3", "s22" "s22";
+                "vmla.f32" "s8" "s9", "s10" "s11", "s23" "s23";
+                "vmla.f32" "s6" "s7", "s10" "s11", "s8" "s9";
+                "vmla.f32" "s2" "s3", "s10" "s11", "s6" "s7";
+                "vadd.f32" "s2" "s3", "s2" "s3", "s24" "s24";
+            ),
+            "vmov r6, r8, s4, s5",
+            "lsl r6, r6, #23",
+            "lsl r8, r8, #23",
+            "vmov s4, s5, r6, r8",
+            // And q.
+            pair!(
+                "vmul.f32" "s2" "s3", "s2" "s3", "s4" "s5";
+                "vadd.f32" "s4" "s5", "s0" "s1", "s26" "s26";
+                "vdiv.f32" "s4" "s5", "s26" "s26", "s4" "s5";
+                "vsub.f32" "s6" "s7", "s4" "s5", "s25" "s25";
+                "vmul.f32" "s4" "s5", "s4" "s5", "s0" "s1";
+                "vmul.f32" "s8" "s9", "s6" "s7", "s6" "s7";
+            ),
+            $($density,)*
+            "vldmia r12, {{s10-s15}}",
+            pair!(
+                "vmla.f32" "s10" "s11", "s6" "s7", "s27" "s27";
+                "vmla.f32" "s12" "s13", "s6" "s7", "s28" "s28";
+                "vmla.f32" "s14" "s15", "s6" "s7", "s29" "s29";
+                "vmla.f32" "s10" "s11", "s8" "s9", "s12" "s13";
+                "vmla.f32" "s14" "s15", "s8" "s9", "s30" "s30";
+                "vmul.f32" "s8" "s9", "s8" "s9", "s8" "s9";
+                "vmla.f32" "s10" "s11", "s8" "s9", "s14" "s15";
+            ),
+            "vmov.f32 s6, s25",
+            "vmov.f32 s7, s25",
+            pair!(
+                "vmls.f32" "s6" "s7", "s4" "s5", "s10" "s11";
+                "vmul.f32" "s2" "s3", "s2" "s3", "s6" "s7";
+            ),
+            "vmov s4, s5, r4, r5",
+            $($side,)*
+            $($end,)*
+            "subs r2, #1",
+            "bne 1b",
+            "3:",
+            "vpop {{s16-s31}}",
+            "pop {{r4-r8, pc}}",
+            "4:",
+            "vmov s2, r7",
+            "vcmp.f32 s0, s2",
+            "vmrs APSR_nzcv, fpscr",
+            "it gt",
+            "vmovgt.f32 s0, s2",
+            "vcmp.f32 s1, s2",
+            "vmrs APSR_nzcv, fpscr",
+            "it gt",
+            "vmovgt.f32 s1, s2",
+            "b 2b",
+        );
+    };
+}
+
+gelu! {
+    "jostle_gelu",
+    load: "ldmia r1!, {{r4, r5}}",
+    density: [],
+    side: [
+        "cmp r4, #0", "it pl", "vsubpl.f32 s2, s24, s2",
+        "cmp r5, #0", "it pl", "vsubpl.f32 s3, s24, s3"
+    ],
+    end: [
+        pair!("vmul.f32" "s2" "s3", "s2" "s3", "s4" "s5";),
+        "vstmia r0!, {{s2-s3}}",
+    ]
+}
+
+gelu! {
+    "jostle_gelu_exchange",
+    load: "ldmia r0, {{r4, r5}}",
+    density: [
+        pair!(
+            "vmul.f32" "s0" "s1", "s0" "s1", "s31" "s31";
+            "vmul.f32" "s0" "s1", "s0" "s1", "s2" "s3";
+        )
+    ],
+    side: [
+        "cmp r4, #0", "ite pl", "vsubpl.f32 s2, s24, s2", "vnegmi.f32 s0, s0",
+        "cmp r5, #0", "ite pl", "vsubpl.f32 s3, s24, s3", "vnegmi.f32 s1, s1"
+    ],
+    end: [
+        "vldmia r1, {{s6-s7}}",
+        pair!(
+            "vadd.f32" "s0" "s1", "s2" "s3", "s0" "s1";
+            "vmul.f32" "s0" "s1", "s0" "s1", "s6" "s7";
+            "vmul.f32" "s2" "s3", "s2" "s3", "s4" "s5";
+        ),
+        "vstmia r0!, {{s0-s1}}",
+        "vstmia r1!, {{s2-s3}}",
+    ]
+}
