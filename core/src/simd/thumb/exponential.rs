@@ -54,6 +54,22 @@ macro_rules! pair {
     };
 }
 
+/// From r in s2 and s3 to its exponential's polynomial, with the registers of its coefficients and of 1. s6 to s9 hold
+/// what sums begin with, s10 and s11 become the square.
+macro_rules! polynomial {
+    ($one:literal $three:literal $four:literal $unit:literal) => {
+        pair!(
+            "vmul.f32" "s10" "s11", "s2" "s3", "s2" "s3";
+            "vmla.f32" "s6" "s7", "s2" "s3", $one $one;
+            "vmla.f32" "s8" "s9", "s2" "s3", $three $three;
+            "vmla.f32" "s8" "s9", "s10" "s11", $four $four;
+            "vmla.f32" "s6" "s7", "s10" "s11", "s8" "s9";
+            "vmla.f32" "s2" "s3", "s10" "s11", "s6" "s7";
+            "vadd.f32" "s2" "s3", "s2" "s3", $unit $unit;
+        )
+    };
+}
+
 // Returns how many elements are left: none, or those from a pair on whose exponentials may be too small to take their
 // powers of two at once. `simd::math::exp`, with the same operations otherwise. s20 is the scale; `r2` points to what sums
 // begin with; `r1` is how many elements follow the pair. The last one of an odd number goes through as a pair on the stack.
@@ -86,14 +102,8 @@ function!(
         "vsub.f32" "s10" "s11", "s4" "s5", "s13" "s13";
         "vmls.f32" "s2" "s3", "s10" "s11", "s14" "s14";
         "vmls.f32" "s2" "s3", "s10" "s11", "s15" "s15";
-        "vmul.f32" "s10" "s11", "s2" "s3", "s2" "s3";
-        "vmla.f32" "s6" "s7", "s2" "s3", "s16" "s16";
-        "vmla.f32" "s8" "s9", "s2" "s3", "s17" "s17";
-        "vmla.f32" "s8" "s9", "s10" "s11", "s18" "s18";
-        "vmla.f32" "s6" "s7", "s10" "s11", "s8" "s9";
-        "vmla.f32" "s2" "s3", "s10" "s11", "s6" "s7";
-        "vadd.f32" "s2" "s3", "s2" "s3", "s19" "s19";
     ),
+    polynomial!("s16" "s17" "s18" "s19"),
     // Onto the exponents.
     "vmov r4, r5, s2, s3",
     "vmov r6, r12, s4, s5",
@@ -167,14 +177,8 @@ macro_rules! gelu {
                 "vsub.f32" "s10" "s11", "s4" "s5", "s17" "s17";
                 "vnmla.f32" "s2" "s3", "s10" "s11", "s19" "s19";
                 "vmls.f32" "s2" "s3", "s10" "s11", "s20" "s20";
-                "vmul.f32" "s10" "s11", "s2" "s3", "s2" "s3";
-                "vmla.f32" "s6" "s7", "s2" "s3", "s21" "s21";
-                "vmla.f32" "s8" "s9", "s2" "s3", "s22" "s22";
-                "vmla.f32" "s8" "s9", "s10" "s11", "s23" "s23";
-                "vmla.f32" "s6" "s7", "s10" "s11", "s8" "s9";
-                "vmla.f32" "s2" "s3", "s10" "s11", "s6" "s7";
-                "vadd.f32" "s2" "s3", "s2" "s3", "s24" "s24";
             ),
+            polynomial!("s21" "s22" "s23" "s24"),
             "vmov r6, r8, s4, s5",
             "lsl r6, r6, #23",
             "lsl r8, r8, #23",

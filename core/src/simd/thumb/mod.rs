@@ -36,7 +36,7 @@ macro_rules! line {
 
 /// A function, global because the crate may be compiled in several units, of which any may call it.
 macro_rules! function {
-    ($name:literal, $($instruction:expr),* $(,)?) => {
+    ($name:literal, $($instruction:expr),* $(,)? $(; $($operand:ident = $value:expr),* $(,)?)?) => {
         global_asm!(
             ".fpu fpv4-sp-d16",
             concat!(".section .text.", $name, ",\"ax\",%progbits"),
@@ -48,6 +48,7 @@ macro_rules! function {
             $($instruction,)*
             concat!(".size ", $name, ", . - ", $name),
             ".text",
+            $($($operand = const $value,)*)?
         );
     };
 }
@@ -180,14 +181,8 @@ macro_rules! strip {
         one: [$($one:expr),* $(,)?],
         next: [$($next:expr),* $(,)?]
     ) => {
-        global_asm!(
-            ".fpu fpv4-sp-d16",
-            concat!(".section .text.", $name, ",\"ax\",%progbits"),
-            ".p2align 2",
-            ".thumb_func",
-            concat!(".type ", $name, ",%function"),
-            concat!(".globl ", $name, "\n.hidden ", $name),
-            concat!($name, ":"),
+        function!(
+            $name,
             "push {{r4-r11, lr}}",
             "vpush {{s16-s31}}",
             "ldrd r5, r6, [r0, #{start_row}]",
@@ -267,17 +262,15 @@ macro_rules! strip {
             "11:",
             ".word 3b + 1, 4b + 1, 5b + 1",
             // By what is left of k after steps by four; where there are no steps at all.
-            ".word 9b + 1, 9b + 1, 6b + 1, 8b + 1, 7b + 1, 8b + 1, 6b + 1, 7b + 1, 10b + 1, 10b + 1",
-            concat!(".size ", $name, ", . - ", $name),
-            ".text",
-            a = const offset_of!(Strip, a),
-            b = const offset_of!(Strip, b),
-            b_next = const offset_of!(Strip, b_next),
-            k = const offset_of!(Strip, k),
-            start = const offset_of!(Strip, start),
-            start_row = const offset_of!(Strip, start_row),
-            c = const offset_of!(Strip, c),
-            tiles = const offset_of!(Strip, tiles),
+            ".word 9b + 1, 9b + 1, 6b + 1, 8b + 1, 7b + 1, 8b + 1, 6b + 1, 7b + 1, 10b + 1, 10b + 1";
+            a = offset_of!(Strip, a),
+            b = offset_of!(Strip, b),
+            b_next = offset_of!(Strip, b_next),
+            k = offset_of!(Strip, k),
+            start = offset_of!(Strip, start),
+            start_row = offset_of!(Strip, start_row),
+            c = offset_of!(Strip, c),
+            tiles = offset_of!(Strip, tiles),
         );
     };
 }

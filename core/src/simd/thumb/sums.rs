@@ -26,6 +26,16 @@ macro_rules! terms {
     };
 }
 
+/// s16 to s31 onto the sums.
+macro_rules! add_sixteen {
+    () => {
+        concat!(
+            terms!(sum: "s0" "s16", "s1" "s17", "s2" "s18", "s3" "s19", "s4" "s20", "s5" "s21", "s6" "s22", "s7" "s23"),
+            terms!(sum: "s8" "s24", "s9" "s25", "s10" "s26", "s11" "s27", "s12" "s28", "s13" "s29", "s14" "s30", "s15" "s31")
+        )
+    };
+}
+
 // Sixteen columns at a time through all rows, and the rest one by one.
 function!(
     "jostle_add_columns",
@@ -41,8 +51,7 @@ function!(
     "2:",
     "vldmia r4, {{s16-s31}}",
     "add r4, r4, r3, lsl #2",
-    terms!(sum: "s0" "s16", "s1" "s17", "s2" "s18", "s3" "s19", "s4" "s20", "s5" "s21", "s6" "s22", "s7" "s23"),
-    terms!(sum: "s8" "s24", "s9" "s25", "s10" "s26", "s11" "s27", "s12" "s28", "s13" "s29", "s14" "s30", "s15" "s31"),
+    add_sixteen!(),
     "subs r5, #1",
     "bne 2b",
     "vstmia r0!, {{s0-s15}}",
@@ -142,8 +151,7 @@ sum! {
     count: "r1",
     block: [
         "vldmia r0!, {{s16-s31}}",
-        terms!(sum: "s0" "s16", "s1" "s17", "s2" "s18", "s3" "s19", "s4" "s20", "s5" "s21", "s6" "s22", "s7" "s23"),
-        terms!(sum: "s8" "s24", "s9" "s25", "s10" "s26", "s11" "s27", "s12" "s28", "s13" "s29", "s14" "s30", "s15" "s31"),
+        add_sixteen!(),
     ],
     one: ["vldmia r0!, {{s16}}", terms!(sum: "s0" "s16")]
 }
