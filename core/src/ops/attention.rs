@@ -279,8 +279,7 @@ fn up_to_mask<V: Vector>(row: &mut [f32], last: usize) -> &mut [f32] {
 #[inline(always)]
 fn unmasked<V: Vector>(block: usize, last: usize) -> V::Mask {
     // A vector of one lane is there for what is left only.
-    let after = if V::LANES == 1 { 1 } else { last.wrapping_add(1).wrapping_sub(block * V::LANES) };
-    V::lt_bits(V::lane_numbers(), V::splat_bits(after as u32))
+    V::first_lanes(if V::LANES == 1 { 1 } else { last.wrapping_add(1).wrapping_sub(block * V::LANES) })
 }
 
 vectorized! {

@@ -79,8 +79,7 @@ pub(crate) fn exp_of_scaled<V: Vector>(x: &mut [f32], scale: f32, maximum: f32) 
         |block, x: V, []| {
             let e = exp(x.mul(V::splat(scale)).sub(V::splat(maximum)));
             let left = length.wrapping_sub(block * V::LANES);
-            let there = V::lt_bits(V::lane_numbers(), V::splat_bits(left as u32));
-            sum.add(block, V::select(there, e, V::zero()));
+            sum.add(block, V::select(V::first_lanes(left), e, V::zero()));
             e
         },
     );

@@ -131,6 +131,12 @@ pub(crate) trait Vector: Copy {
     /// The lanes as signed integers, converted; exact below 2^24.
     fn from_signed(a: Self::Bits) -> Self;
 
+    /// The lanes before lane `count`.
+    #[inline(always)]
+    fn first_lanes(count: usize) -> Self::Mask {
+        Self::lt_bits(Self::lane_numbers(), Self::splat_bits(count as u32))
+    }
+
     /// The first lanes from a slice of fewer, the rest zero.
     #[inline(always)]
     fn load_partial(from: &[f32]) -> Self {
@@ -353,8 +359,7 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
         for (value, input) in values.iter_mut().zip(inputs) {
             *value = V::load_partial(input.get(full * V::LANES..).unwrap_or_default());
         }
-        let there = V::lt_bits(V::lane_numbers(), V::splat_bits(rest as u32));
-        sum.add(full, V::select(there, f(values), V::zero()));
+        sum.add(full, V::select(V::first_lanes(rest), f(values), V::zero()));
     }
     sum.total()
 }
