@@ -352,11 +352,7 @@ unsafe fn tiles<V: WideVector>(
                         if far && rows - row > BLOCK_M {
                             // Each panel's tiles ask for a part of the rows that the next pass begins with.
                             let steps = inner * column / columns..inner * (column + width) / columns;
-                            for i in BLOCK_M..BLOCK_M + tile_rows {
-                                for p in steps.clone().step_by(LANES) {
-                                    V::prefetch(a.wrapping_add(i * a_row + p));
-                                }
-                            }
+                            ask_ahead::<V>(a.wrapping_add(BLOCK_M * a_row), a_row, tile_rows, steps);
                         }
                         (a, a_row, a_column)
                     }
@@ -387,6 +383,16 @@ unsafe fn tiles<V: WideVector>(
             reached = row;
         }
         low = reached;
+    }
+}
+
+/// Asks for some steps of rows of A that lie `distance` apart.
+#[inline(always)]
+fn ask_ahead<V: WideVector>(a: *const f32, distance: usize, rows: usize, steps: Range<usize>) {
+    for row in 0..rows {
+        for step in steps.clone().step_by(LANES) {
+            V::prefetch(a.wrapping_add(row * distance + step));
+        }
     }
 }
 

@@ -148,8 +148,7 @@ impl Pass<'_> {
 
         let Part { columns, last } = this;
         let (normed, d_normed, mut activated) = intermediate.backward(d_normed, *last);
-        // Longer, where it is what was activated.
-        let activated = activated.cut(if activated.is_empty() { 0 } else { rows_all * columns.len() });
+        let activated = activated.cut(rows_all * columns.len());
         let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
         let mut buffers = [
             Units::rows(d_residual, c),
