@@ -179,8 +179,8 @@ Models of GPT-2's form with vocabulary 27, 4 heads and one sequence in a pass:
 
 - `4k`: 1 layer of width 16, context 16, a head of its own: 4,192 parameters without norms and biases. AdamW with
   clipping; AdamW within backward, which cannot clip; or plain gradient descent within backward.
-- `14k`: the largest of width 32 that trains with AdamW in 256 KB: 1 layer, context {context}. With AdamW within backward, which
-  needs hardly any gradients, the largest has context {fused_context}, of multiples of 4.
+- `14k`: the largest of width 32 that trains with AdamW in 256 KB: 1 layer, context {context}. With AdamW
+  within backward, which needs hardly any memory for gradients: context {fused_context}, the longest that is a multiple of 4.
 - `50k`: 4 layers of width 32, context 12; plain gradient descent within backward, activations made again.
 
 ## Memory
