@@ -8,7 +8,7 @@ use crate::simd::scalar::{kernel, mul_add, pack};
 use crate::simd::tile::{Form, SIDE, Strip};
 
 /// Steps of the inner index that are copied at once.
-const BLOCK: usize = 32;
+const BLOCK: usize = 48;
 
 /// The scratch of a product: four rows of A.
 pub(super) const fn scratch(k: usize) -> usize {
@@ -144,76 +144,73 @@ impl Tiles {
     /// As for [`product`], whose operands `rows` and `columns` are.
     #[inline(never)]
     unsafe fn compute(&self) {
-        let count = self.rows.count;
-        let mut row = 0;
-        while row < count {
-            // All rows at once, unless the mask leaves each strip other steps or columns, or one that reaches back over rows
-            // would go on where they are already further.
-            let alike = matches!(self.causal, Causal::Whole) && self.k <= BLOCK;
-            let end = if alike { count } else { count.min(row + SIDE) };
-            let steps = self.causal.steps(self.rows.first(row)..end, 0, 0..self.k).unwrap_or_default();
+        let Tiles { k, mut start, c, c_row, .. } = *self;
+        let mut step = 0;
+        loop {
+            let end = k.min(step + BLOCK);
             // SAFETY: passed on from the caller.
-            unsafe { self.strips(row..end, steps, self.causal.columns(end, self.columns.count)) };
-            row = end;
+            unsafe { self.strips(step..end, start) };
+            if end == k {
+                break;
+            }
+            (step, start) = (end, Starts { first: c, row: c_row, column: 1, fresh: false });
         }
     }
 
-    /// Some steps of some rows, up to column `width`. What is left beside whole tiles is computed by tiles that reach back;
-    /// where C is read, they keep what they reach back over.
+    /// Some steps of all strips. What is left beside whole tiles is computed by tiles that reach back; where C is read, they
+    /// keep what they reach back over.
     ///
     /// # Safety
     /// As for [`Tiles::compute`].
     #[inline(always)]
-    unsafe fn strips(&self, wanted: Range<usize>, steps: Range<usize>, width: usize) {
-        let Tiles { mut start, rows, columns, packed, .. } = *self;
+    unsafe fn strips(&self, inner: Range<usize>, start: Starts) {
+        let Tiles { rows, columns, packed, causal, .. } = *self;
         let (kernel, pack) = (kernel(columns.form), pack(rows.form));
         let distance = if rows.form == Form::Along { rows.stride } else { rows.step };
-        let whole = width.div_ceil(SIDE).min(columns.count / SIDE);
-        let mut step = steps.start;
-        loop {
-            let k = BLOCK.min(steps.end - step);
-            let one = columns.at(0, step);
-            let two = one.wrapping_add(columns.stride);
-            let three = two.wrapping_add(columns.stride);
-            let mut strip = Strip {
-                a: packed,
-                b: [one, two, three, three.wrapping_add(columns.stride)],
-                b_step: columns.step,
-                b_next: (SIDE * columns.stride).wrapping_sub(k * columns.step),
-                k,
-                start: start.first,
-                start_row: start.row,
-                start_next: SIDE * start.column,
-                c: self.c,
-                c_row: self.c_row,
-                tiles: whole,
-            };
-            let mut row = wanted.start;
-            while row < wanted.end {
-                let first = rows.first(row);
-                strip.c = self.c.wrapping_add(first * self.c_row);
-                strip.start = start.first.wrapping_add(first * start.row);
-                // SAFETY: the strip's rows and columns are within C, or those that an edge wants; a block fits.
-                unsafe {
-                    pack(packed, rows.at(first, step), distance, k);
-                    if !self.start.fresh && first < row {
-                        edges(columns, &strip, false, row - first..SIDE, 0..width);
-                    } else {
-                        if whole > 0 {
-                            kernel(&strip);
-                        }
-                        if whole * SIDE < width {
-                            edges(columns, &strip, start.fresh, 0..wanted.end - first, whole * SIDE..width);
-                        }
+        let mut strip = Strip {
+            a: packed,
+            b: [packed; SIDE],
+            b_step: columns.step,
+            b_next: 0,
+            k: 0,
+            start: start.first,
+            start_row: start.row,
+            start_next: SIDE * start.column,
+            c: self.c,
+            c_row: self.c_row,
+            tiles: 0,
+        };
+        let mut row = 0;
+        while row < rows.count {
+            let (first, end) = (rows.first(row), rows.count.min(row + SIDE));
+            let steps = causal.steps(first..end, 0, inner.clone()).unwrap_or_default();
+            let width = causal.columns(end, columns.count);
+            let (from, k) = (inner.start + steps.start, steps.end - steps.start);
+            let whole = width.div_ceil(SIDE).min(columns.count / SIDE);
+            let mut line = columns.at(0, from);
+            for b in &mut strip.b {
+                *b = line;
+                line = line.wrapping_add(columns.stride);
+            }
+            strip.b_next = (SIDE * columns.stride).wrapping_sub(k * columns.step);
+            (strip.k, strip.tiles) = (k, whole);
+            strip.c = self.c.wrapping_add(first * self.c_row);
+            strip.start = start.first.wrapping_add(first * start.row);
+            // SAFETY: the strip's rows and columns are within C, or those that an edge wants; a block fits.
+            unsafe {
+                pack(packed, rows.at(first, from), distance, k);
+                if !start.fresh && first < row {
+                    edges(columns, &strip, false, row - first..SIDE, 0..width);
+                } else {
+                    if whole > 0 {
+                        kernel(&strip);
+                    }
+                    if whole * SIDE < width {
+                        edges(columns, &strip, start.fresh, 0..end - first, whole * SIDE..width);
                     }
                 }
-                row += SIDE;
             }
-            step += k;
-            if step >= steps.end {
-                break;
-            }
-            start = Starts { first: self.c, row: self.c_row, column: 1, fresh: false };
+            row += SIDE;
         }
     }
 }

@@ -27,10 +27,17 @@ unsafe extern "C" {
     fn jostle_sqrt(x: f32) -> f32;
 }
 
-/// Four elements of a line.
-macro_rules! line {
-    ($line:literal $($element:literal)*) => {
-        concat!($("vldmia ", $line, "!, {{", $element, "}}\n"),*)
+/// Four steps of two lines: the two elements of each to a pair of registers.
+macro_rules! lines {
+    ($one:literal $two:literal, $a:literal $b:literal $c:literal $d:literal) => {
+        concat!(
+            "ldmia ", $one, "!, {{r4-r7}}\n",
+            "ldmia ", $two, "!, {{r8-r11}}\n",
+            "vmov ", $a, ", r4, r8\n",
+            "vmov ", $b, ", r5, r9\n",
+            "vmov ", $c, ", r6, r10\n",
+            "vmov ", $d, ", r7, r11\n"
+        )
     };
 }
 
@@ -89,19 +96,18 @@ unsafe extern "C" {
     fn jostle_pack_across(to: *mut f32, from: *const f32, distance: usize, k: usize);
 }
 
+// Four elements of two lines at a time go through the core's registers, from where pairs of one step move on together.
 function!(
     "jostle_pack_along",
-    "push {{r4, lr}}",
+    "push {{r4-r11, lr}}",
     "add r12, r1, r2, lsl #2",
-    "add r4, r12, r2, lsl #2",
-    "add r2, r4, r2, lsl #2",
+    "add lr, r12, r2, lsl #2",
+    "add r2, lr, r2, lsl #2",
     "subs r3, #4",
     "blt 2f",
     "1:",
-    line!("r1" "s0" "s4" "s8" "s12"),
-    line!("r12" "s1" "s5" "s9" "s13"),
-    line!("r4" "s2" "s6" "s10" "s14"),
-    line!("r2" "s3" "s7" "s11" "s15"),
+    lines!("r1" "r12", "s0, s1" "s4, s5" "s8, s9" "s12, s13"),
+    lines!("lr" "r2", "s2, s3" "s6, s7" "s10, s11" "s14, s15"),
     "vstmia r0!, {{s0-s15}}",
     "subs r3, #4",
     "bge 1b",
@@ -111,13 +117,13 @@ function!(
     "3:",
     "vldmia r1!, {{s0}}",
     "vldmia r12!, {{s1}}",
-    "vldmia r4!, {{s2}}",
+    "vldmia lr!, {{s2}}",
     "vldmia r2!, {{s3}}",
     "vstmia r0!, {{s0-s3}}",
     "subs r3, #1",
     "bne 3b",
     "4:",
-    "pop {{r4, pc}}",
+    "pop {{r4-r11, pc}}",
 );
 
 function!(
@@ -168,11 +174,11 @@ macro_rules! step {
     };
 }
 
-/// A function. For each tile: sums from their starts, steps until four times as many are left, steps by four, sums to C.
-/// Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two steps of the inner index at a time. `r1` goes
-/// through A, from `r2` to `r3`; `r0` goes through the starts, `r9` to `r12` through the rows of C; `r4` is the distance
-/// to the next tile's B, `lr` counts tiles. On the stack is where a tile goes on: after its start, after its first step
-/// where their number is odd, and at the next tile.
+/// A function. For each tile: sums from their starts, one step where their number is odd, then two at a time, eight in a
+/// loop that is entered where as many are left as divide by eight; sums to C. Sixteen sums in s0 to s15; A in s16 to s23 and
+/// B in s24 to s31, two steps of the inner index at a time. `r1` goes through A, from `r2` to `r3`; `r0` goes through the
+/// starts, `r9` to `r12` through the rows of C; `r4` is the distance to the next tile's B, `lr` counts tiles. On the stack
+/// is where a tile goes on: after its start, after its first step where their number is odd, and at the next tile.
 macro_rules! strip {
     (
         $name:literal,
@@ -187,20 +193,23 @@ macro_rules! strip {
             "vpush {{s16-s31}}",
             "ldrd r5, r6, [r0, #{start_row}]",
             "ldr r3, [r0, #{k}]",
-            "adr r8, 11f",
-            "ldr r7, [r8]",
+            "adr.w r8, 4f + 1",
             "cbnz r5, 1f",
-            "ldr r7, [r8, #4]",
+            "adr.w r8, 5f + 1",
             "cbnz r6, 1f",
-            "ldr r7, [r8, #8]",
+            "adr.w r8, 6f + 1",
             "1:",
-            "and r5, r3, #3",
-            "cbnz r3, 2f",
-            "movs r5, #4",
-            "2:",
-            "add r8, r8, r5, lsl #3",
-            "ldrd r5, r6, [r8, #12]",
-            "push {{r5-r7}}",
+            // Where the loop's last steps begin, of which there are so many that the others divide by eight.
+            "and r5, r3, #6",
+            "movs r6, #({two} / 2)",
+            "mul r5, r5, r6",
+            "adr.w r7, 9f + 1",
+            "sub r7, r7, r5",
+            "tst r3, #1",
+            "mov r6, r7",
+            "it ne",
+            "adrne.w r6, 7f + 1",
+            "push {{r6-r8}}",
             "ldr r2, [r0, #{a}]",
             "add r3, r2, r3, lsl #4",
             "ldr r4, [r0, #{b_next}]",
@@ -211,58 +220,49 @@ macro_rules! strip {
             "add r11, r10, r12, lsl #2",
             "add r12, r11, r12, lsl #2",
             "ldr r0, [r0, #{start}]",
+            "3:",
+            "mov r1, r2",
             "ldr pc, [sp, #8]",
             // At C.
-            "3:",
+            "4:",
             "vldmia r9, {{s0-s3}}",
             "vldmia r10, {{s4-s7}}",
             "vldmia r11, {{s8-s11}}",
             "vldmia r12, {{s12-s15}}",
-            "mov r1, r2",
             "ldr pc, [sp]",
             // At the same for all rows.
-            "4:",
+            "5:",
             "vldmia r0, {{s0-s3}}",
             "vldmia r0, {{s4-s7}}",
             "vldmia r0, {{s8-s11}}",
             "vldmia r0!, {{s12-s15}}",
-            "mov r1, r2",
             "ldr pc, [sp]",
             // At zero.
-            "5:",
-            "vldmia r0, {{s0-s15}}",
-            "mov r1, r2",
-            "ldr pc, [sp]",
             "6:",
+            "vldmia r0, {{s0-s15}}",
+            "ldr pc, [sp]",
+            "7:",
             $($one,)*
             "ldr pc, [sp, #4]",
-            "7:",
-            $($two,)*
             "8:",
-            "cmp r1, r3",
-            "beq 10f",
+            $($two,)*
+            $($two,)*
+            $($two,)*
+            $($two,)*
             "9:",
-            $($two,)*
-            $($two,)*
             "cmp r1, r3",
-            "bne 9b",
-            "10:",
+            "bne.w 8b",
             "vstmia r9!, {{s0-s3}}",
             "vstmia r10!, {{s4-s7}}",
             "vstmia r11!, {{s8-s11}}",
             "vstmia r12!, {{s12-s15}}",
             $($next,)*
             "subs lr, #1",
-            "it ne",
-            "ldrne pc, [sp, #8]",
+            "bne.w 3b",
             "add sp, #12",
             "vpop {{s16-s31}}",
-            "pop {{r4-r11, pc}}",
-            ".p2align 2",
-            "11:",
-            ".word 3b + 1, 4b + 1, 5b + 1",
-            // By what is left of k after steps by four; where there are no steps at all.
-            ".word 9b + 1, 9b + 1, 6b + 1, 8b + 1, 7b + 1, 8b + 1, 6b + 1, 7b + 1, 10b + 1, 10b + 1";
+            "pop {{r4-r11, pc}}";
+            two = TWO_STEPS,
             a = offset_of!(Strip, a),
             b = offset_of!(Strip, b),
             b_next = offset_of!(Strip, b_next),
@@ -274,6 +274,9 @@ macro_rules! strip {
         );
     };
 }
+
+/// The bytes of two steps' instructions, all of which have four.
+const TWO_STEPS: usize = 4 * (5 + 32);
 
 strip! {
     "jostle_strip_along",
