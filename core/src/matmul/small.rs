@@ -4,8 +4,8 @@
 use core::ops::Range;
 
 use super::{Causal, Matrix, Size, Start};
-use crate::simd::scalar::{kernel, mul_add, pack};
-use crate::simd::tile::{Form, SIDE, Strip};
+use crate::simd::scalar::{compute, kernel, mul_add, pack};
+use crate::simd::tile::{Form, Next, SIDE, Strips};
 
 /// Steps of the inner index that are copied at once.
 const BLOCK: usize = 48;
@@ -165,53 +165,82 @@ impl Tiles {
     #[inline(always)]
     unsafe fn strips(&self, inner: Range<usize>, start: Starts) {
         let Tiles { rows, columns, packed, causal, .. } = *self;
-        let (kernel, pack) = (kernel(columns.form), pack(rows.form));
-        let distance = if rows.form == Form::Along { rows.stride } else { rows.step };
-        let mut strip = Strip {
-            a: packed,
-            b: [packed; SIDE],
-            b_step: columns.step,
-            b_next: 0,
-            k: 0,
-            start: start.first,
-            start_row: start.row,
-            start_next: SIDE * start.column,
-            c: self.c,
-            c_row: self.c_row,
-            tiles: 0,
-        };
-        let mut row = 0;
+        let (alike, next) = self.alike(&inner, start);
+        let (mut row, mut count) = (0, alike.max(1));
         while row < rows.count {
             let (first, end) = (rows.first(row), rows.count.min(row + SIDE));
             let steps = causal.steps(first..end, 0, inner.clone()).unwrap_or_default();
             let width = causal.columns(end, columns.count);
             let (from, k) = (inner.start + steps.start, steps.end - steps.start);
-            let whole = width.div_ceil(SIDE).min(columns.count / SIDE);
-            let mut line = columns.at(0, from);
-            for b in &mut strip.b {
-                *b = line;
-                line = line.wrapping_add(columns.stride);
-            }
-            strip.b_next = (SIDE * columns.stride).wrapping_sub(k * columns.step);
-            (strip.k, strip.tiles) = (k, whole);
-            strip.c = self.c.wrapping_add(first * self.c_row);
-            strip.start = start.first.wrapping_add(first * start.row);
-            // SAFETY: the strip's rows and columns are within C, or those that an edge wants; a block fits.
+            let tiles = width.div_ceil(SIDE).min(columns.count / SIDE);
+            let one = columns.at(0, from);
+            let two = one.wrapping_add(columns.stride);
+            let three = two.wrapping_add(columns.stride);
+            let mut strips = Strips {
+                a: packed,
+                distance: if rows.form == Form::Along { rows.stride } else { rows.step },
+                rows: rows.at(first, from),
+                k,
+                b_next: (SIDE * columns.stride).wrapping_sub(k * columns.step),
+                tiles,
+                start: start.first.wrapping_add(first * start.row),
+                c: self.c.wrapping_add(first * self.c_row),
+                b: [one, two, three, three.wrapping_add(columns.stride)],
+                b_step: columns.step,
+                start_row: start.row,
+                start_next: SIDE * start.column,
+                c_row: self.c_row,
+                pack: pack(rows.form),
+                kernel: kernel(columns.form),
+                next,
+                count,
+            };
+            // SAFETY: the strips' rows and columns are within C, or those that an edge wants; a block fits.
             unsafe {
-                pack(packed, rows.at(first, from), distance, k);
                 if !start.fresh && first < row {
-                    edges(columns, &strip, false, row - first..SIDE, 0..width);
+                    edges(columns, &strips, false, row - first..SIDE, 0..width);
                 } else {
-                    if whole > 0 {
-                        kernel(&strip);
-                    }
-                    if whole * SIDE < width {
-                        edges(columns, &strip, start.fresh, 0..end - first, whole * SIDE..width);
+                    compute(&mut strips);
+                    if tiles * SIDE < width {
+                        edges(columns, &strips, start.fresh, 0..end - first, tiles * SIDE..width);
                     }
                 }
             }
-            row += SIDE;
+            row += count * SIDE;
+            count = 1;
         }
+    }
+
+    /// How many strips from the first on differ by the same each, and have no edges; and by what they differ.
+    #[inline(always)]
+    fn alike(&self, inner: &Range<usize>, start: Starts) -> (usize, Next) {
+        let Tiles { k, rows, columns, .. } = *self;
+        let whole = Next {
+            rows: SIDE * rows.stride,
+            k: 0,
+            b_next: 0,
+            tiles: 0,
+            start: SIDE * start.row,
+            c: SIDE * self.c_row,
+            b: 0,
+        };
+        let (steps, edges) = (SIDE * columns.step, columns.count % SIDE > 0);
+        let all = *inner == (0..k);
+        let (most, next) = match self.causal {
+            Causal::Whole if !edges => (rows.count, whole),
+            Causal::Columns { first } if first.is_multiple_of(SIDE) => {
+                (columns.count.saturating_sub(first), Next { tiles: 1, ..whole })
+            }
+            Causal::Inner { first } if all && !edges => {
+                (k.saturating_sub(first), Next { k: SIDE, b_next: steps.wrapping_neg(), ..whole })
+            }
+            Causal::InnerTransposed { first: 0 } if all && !edges => {
+                let rows = whole.rows + SIDE * rows.step;
+                (k, Next { rows, k: SIDE.wrapping_neg(), b_next: steps, b: steps, ..whole })
+            }
+            _ => (0, whole),
+        };
+        (most.min(rows.count) / SIDE, next)
     }
 }
 
@@ -220,24 +249,25 @@ impl Tiles {
 /// # Safety
 /// As for [`product`].
 #[inline(never)]
-unsafe fn edges(side: Side, strip: &Strip, fresh: bool, rows: Range<usize>, columns: Range<usize>) {
+unsafe fn edges(side: Side, strips: &Strips, fresh: bool, rows: Range<usize>, columns: Range<usize>) {
     let mut column = columns.start;
     while column < columns.end {
         let first = side.first(column);
-        let mut tile = Strip {
-            b: strip.b.map(|b| b.wrapping_add(first * side.stride)),
-            start: strip.start.wrapping_add(first * strip.start_next / SIDE),
-            c: strip.c.wrapping_add(first),
+        let mut tile = Strips {
+            b: strips.b.map(|b| b.wrapping_add(first * side.stride)),
+            start: strips.start.wrapping_add(first * strips.start_next / SIDE),
+            c: strips.c.wrapping_add(first),
             tiles: 1,
-            ..*strip
+            count: 1,
+            ..*strips
         };
         // SAFETY: passed on from the caller.
         unsafe {
             if fresh {
-                kernel(side.form)(&tile);
+                compute(&mut tile);
             } else {
                 let wanted = column - first..side.count.min(column + SIDE) - first;
-                edge(side.form, &mut tile, rows.clone(), wanted);
+                edge(&mut tile, rows.clone(), wanted);
             }
         }
         column += SIDE;
@@ -248,7 +278,7 @@ unsafe fn edges(side: Side, strip: &Strip, fresh: bool, rows: Range<usize>, colu
 ///
 /// # Safety
 /// As for [`product`].
-unsafe fn edge(b: Form, tile: &mut Strip, rows: Range<usize>, columns: Range<usize>) {
+unsafe fn edge(tile: &mut Strips, rows: Range<usize>, columns: Range<usize>) {
     let mut sums = [[0.0; SIDE]; SIDE];
     let (c, c_row) = (tile.c, tile.c_row);
     // SAFETY: the elements are those that the caller vouches for; the kernel's are those of `sums`.
@@ -260,7 +290,7 @@ unsafe fn edge(b: Form, tile: &mut Strip, rows: Range<usize>, columns: Range<usi
         }
         let all = sums.as_mut_ptr().cast::<f32>();
         (tile.start, tile.start_row, tile.c, tile.c_row) = (all, SIDE, all, SIDE);
-        kernel(b)(tile);
+        compute(tile);
         for (i, row) in sums.iter().enumerate().take(rows.end).skip(rows.start) {
             for (j, sum) in row.iter().enumerate().take(columns.end).skip(columns.start) {
                 *c.add(i * c_row + j) = *sum;

@@ -1,7 +1,7 @@
 //! A fused multiply-add and a square root for processors that may have none. The only file that emulates them.
 
 pub(crate) use super::loops::{reduce, run};
-pub(crate) use super::tile::{kernel, pack};
+pub(crate) use super::tile::{compute, kernel, pack};
 
 /// `a * b + c` with one rounding.
 #[inline(always)]

@@ -4,8 +4,8 @@ use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
 pub(crate) use super::loops::{reduce, run};
-pub(crate) use super::tile::pack;
-use super::tile::{Form, Kernel, Strip};
+pub(crate) use super::tile::{compute, pack};
+use super::tile::{Form, Kernel, Strips};
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
@@ -51,8 +51,8 @@ pub(crate) fn kernel(b: Form) -> Kernel {
 }
 
 unsafe extern "C" {
-    fn jostle_strip_along(t: &Strip);
-    fn jostle_strip_across(t: &Strip);
+    fn jostle_strip_along(t: &Strips);
+    fn jostle_strip_across(t: &Strips);
 }
 
 /// Four registers from or to memory.
@@ -204,16 +204,16 @@ macro_rules! strip {
             concat!(".size ", $name, ", . - ", $name),
             ".text",
             ".option pop",
-            a = const offset_of!(Strip, a),
-            b = const offset_of!(Strip, b),
-            b_next = const offset_of!(Strip, b_next),
-            k = const offset_of!(Strip, k),
-            start = const offset_of!(Strip, start),
-            start_row = const offset_of!(Strip, start_row),
-            start_next = const offset_of!(Strip, start_next),
-            c = const offset_of!(Strip, c),
-            c_row = const offset_of!(Strip, c_row),
-            tiles = const offset_of!(Strip, tiles),
+            a = const offset_of!(Strips, a),
+            b = const offset_of!(Strips, b),
+            b_next = const offset_of!(Strips, b_next),
+            k = const offset_of!(Strips, k),
+            start = const offset_of!(Strips, start),
+            start_row = const offset_of!(Strips, start_row),
+            start_next = const offset_of!(Strips, start_next),
+            c = const offset_of!(Strips, c),
+            c_row = const offset_of!(Strips, c_row),
+            tiles = const offset_of!(Strips, tiles),
         );
     };
 }

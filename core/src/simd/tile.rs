@@ -20,38 +20,88 @@ pub(crate) enum Form {
 ///
 /// # Safety
 /// `to` must be writable for `4 * k` elements, and `from` readable at every index named.
-pub(crate) type Pack = unsafe extern "C" fn(to: *mut f32, from: *const f32, distance: usize, k: usize);
+pub(crate) type Pack = unsafe extern "C" fn(to: *mut f32, distance: usize, from: *const f32, k: usize);
 
-/// Tiles side by side: four rows of `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`, four columns for each tile.
-/// Distances are counted in elements. The order of the fields is part of the kernels.
+/// Strips of tiles, one below the other. A strip is tiles side by side: four rows of
+/// `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`, four columns for each tile. Distances are counted in elements. The
+/// order of the fields is part of the kernels.
 #[repr(C)]
-pub(crate) struct Strip {
-    /// Packed.
-    pub a: *const f32,
+pub(crate) struct Strips {
+    /// Where four rows of A are packed.
+    pub a: *mut f32,
+    /// From one of them to the next, or from one of their steps to the next where they lie across.
+    pub distance: usize,
+    /// The first one's first step.
+    pub rows: *const f32,
+    pub k: usize,
+    /// From behind the last step of one tile's B to the next tile's; it wraps around, as most go back.
+    pub b_next: usize,
+    /// At least one.
+    pub tiles: usize,
+    /// C, or else the same for all rows: four for each tile, or a tile's zeros for all tiles.
+    pub start: *const f32,
+    pub c: *mut f32,
     /// The first elements of four columns; where they lie across, only the first one's is used.
     pub b: [*const f32; SIDE],
     /// From one step of B to the next, where they lie across.
     pub b_step: usize,
-    /// From behind the last step of one tile's B to the next tile's; it wraps around, as most go back.
-    pub b_next: usize,
-    pub k: usize,
-    /// C, or else the same for all rows: four for each tile, or a tile's zeros for all tiles.
-    pub start: *const f32,
     pub start_row: usize,
     /// From one tile's starts to the next's.
     pub start_next: usize,
-    pub c: *mut f32,
     pub c_row: usize,
-    /// At least one.
-    pub tiles: usize,
+    pub pack: Pack,
+    pub kernel: Kernel,
+    pub next: Next,
+    /// How many strips; at least one.
+    pub count: usize,
 }
 
-/// Computes a strip.
+/// What is added from one strip to the next; it may wrap around.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Next {
+    pub rows: usize,
+    pub k: usize,
+    pub b_next: usize,
+    pub tiles: usize,
+    pub start: usize,
+    pub c: usize,
+    pub b: usize,
+}
+
+/// Computes a strip of packed rows.
 ///
 /// # Safety
 /// For every tile, sixteen elements of `start` and of C and `k` steps of B must be within what the pointers may reach,
 /// and A hold `k` steps.
-pub(crate) type Kernel = unsafe extern "C" fn(&Strip);
+pub(crate) type Kernel = unsafe extern "C" fn(&Strips);
+
+/// Computes all strips, which leaves the fields at the last one.
+///
+/// # Safety
+/// As for [`Kernel`] and [`Pack`], at each strip.
+#[allow(dead_code, reason = "Cortex-M has its own")]
+pub(crate) unsafe fn compute(strips: &mut Strips) {
+    loop {
+        // SAFETY: passed on from the caller.
+        unsafe {
+            (strips.pack)(strips.a, strips.distance, strips.rows, strips.k);
+            (strips.kernel)(strips);
+        }
+        strips.count -= 1;
+        if strips.count == 0 {
+            break;
+        }
+        let next = strips.next;
+        strips.rows = strips.rows.wrapping_add(next.rows);
+        strips.k = strips.k.wrapping_add(next.k);
+        strips.b_next = strips.b_next.wrapping_add(next.b_next);
+        strips.tiles = strips.tiles.wrapping_add(next.tiles);
+        strips.start = strips.start.wrapping_add(next.start);
+        strips.c = strips.c.wrapping_add(next.c);
+        strips.b = strips.b.map(|line| line.wrapping_add(next.b));
+    }
+}
 
 /// What a strip is computed with in plain Rust.
 #[allow(dead_code, reason = "processors with a fused multiply-add have their own")]
@@ -74,8 +124,8 @@ pub(crate) fn pack(a: Form) -> Pack {
 /// As for [`Pack`].
 unsafe extern "C" fn pack_lines<const ACROSS: bool>(
     to: *mut f32,
-    from: *const f32,
     distance: usize,
+    from: *const f32,
     k: usize,
 ) {
     let (line, step) = if ACROSS { (1, distance) } else { (distance, 1) };
@@ -89,7 +139,7 @@ unsafe extern "C" fn pack_lines<const ACROSS: bool>(
 
 /// # Safety
 /// As for [`Kernel`].
-unsafe extern "C" fn strip<const ACROSS: bool>(t: &Strip) {
+unsafe extern "C" fn strip<const ACROSS: bool>(t: &Strips) {
     let (mut start, mut c, mut b) = (t.start, t.c, t.b);
     // SAFETY: see above.
     unsafe {

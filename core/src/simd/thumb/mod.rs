@@ -5,7 +5,7 @@
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use super::tile::{Form, Kernel, Pack, Strip};
+use super::tile::{Form, Kernel, Next, Pack, Strips};
 
 pub(crate) use loops::{reduce, run};
 
@@ -89,25 +89,85 @@ pub(crate) fn pack(a: Form) -> Pack {
     }
 }
 
-unsafe extern "C" {
-    fn jostle_strip_along(t: &Strip);
-    fn jostle_strip_across(t: &Strip);
-    fn jostle_pack_along(to: *mut f32, from: *const f32, distance: usize, k: usize);
-    fn jostle_pack_across(to: *mut f32, from: *const f32, distance: usize, k: usize);
+/// Computes all strips.
+///
+/// # Safety
+/// As for `tile::compute`; the kernel and what packs must be those of this file.
+#[inline(always)]
+pub(crate) unsafe fn compute(strips: &mut Strips) {
+    // SAFETY: passed on from the caller.
+    unsafe { jostle_strips(strips) }
 }
+
+unsafe extern "C" {
+    fn jostle_strips(strips: &mut Strips);
+    fn jostle_strip_along(strips: &Strips);
+    fn jostle_strip_across(strips: &Strips);
+    fn jostle_pack_along(to: *mut f32, distance: usize, from: *const f32, k: usize);
+    fn jostle_pack_across(to: *mut f32, distance: usize, from: *const f32, k: usize);
+}
+
+// What it calls may change all registers but for the stack pointer.
+function!(
+    "jostle_strips",
+    "push {{r0, r4-r11, lr}}",
+    "vpush {{s16-s31}}",
+    "1:",
+    "ldr r12, [r0, #{pack}]",
+    "ldmia r0, {{r0-r3}}",
+    "blx r12",
+    "ldr r0, [sp, #64]",
+    "ldr r12, [r0, #{kernel}]",
+    "blx r12",
+    "ldr r0, [sp, #64]",
+    "ldr r1, [r0, #{count}]",
+    "subs r1, #1",
+    "beq 3f",
+    "str r1, [r0, #{count}]",
+    "add r1, r0, #{rows}",
+    "ldmia r1, {{r2-r7}}",
+    "add r8, r0, #{next}",
+    "ldmia r8, {{r8-r12, lr}}",
+    "add r2, r2, r8, lsl #2",
+    "add r3, r9",
+    "add r4, r10",
+    "add r5, r11",
+    "add r6, r6, r12, lsl #2",
+    "add r7, r7, lr, lsl #2",
+    "stmia r1!, {{r2-r7}}",
+    "ldr r6, [r0, #{next_b}]",
+    "cbz r6, 2f",
+    "ldmia r1, {{r2-r5}}",
+    "add r2, r2, r6, lsl #2",
+    "add r3, r3, r6, lsl #2",
+    "add r4, r4, r6, lsl #2",
+    "add r5, r5, r6, lsl #2",
+    "stmia r1, {{r2-r5}}",
+    "2:",
+    "b 1b",
+    "3:",
+    "vpop {{s16-s31}}",
+    "pop {{r0, r4-r11, pc}}";
+    rows = offset_of!(Strips, rows),
+    pack = offset_of!(Strips, pack),
+    kernel = offset_of!(Strips, kernel),
+    next = offset_of!(Strips, next),
+    next_b = offset_of!(Strips, next) + offset_of!(Next, b),
+    count = offset_of!(Strips, count),
+);
 
 // Four elements of two lines at a time go through the core's registers, from where pairs of one step move on together.
 function!(
     "jostle_pack_along",
-    "push {{r4-r11, lr}}",
-    "add r12, r1, r2, lsl #2",
-    "add lr, r12, r2, lsl #2",
-    "add r2, lr, r2, lsl #2",
+    "push {{lr}}",
+    "add r12, r2, r1, lsl #2",
+    "add lr, r12, r1, lsl #2",
+    "add r1, lr, r1, lsl #2",
     "subs r3, #4",
     "blt 2f",
     "1:",
-    lines!("r1" "r12", "s0, s1" "s4, s5" "s8, s9" "s12, s13"),
-    lines!("lr" "r2", "s2, s3" "s6, s7" "s10, s11" "s14, s15"),
+    lines!("r2" "r12", "s0, s1" "s4, s5" "s8, s9" "s12, s13"),
+    lines!("lr" "r1", "s2, s3" "s6, s7" "s10, s11" "s14, s15"),
     "vstmia r0!, {{s0-s15}}",
     "subs r3, #4",
     "bge 1b",
@@ -115,15 +175,15 @@ function!(
     "adds r3, #4",
     "beq 4f",
     "3:",
-    "vldmia r1!, {{s0}}",
+    "vldmia r2!, {{s0}}",
     "vldmia r12!, {{s1}}",
     "vldmia lr!, {{s2}}",
-    "vldmia r2!, {{s3}}",
+    "vldmia r1!, {{s3}}",
     "vstmia r0!, {{s0-s3}}",
     "subs r3, #1",
     "bne 3b",
     "4:",
-    "pop {{r4-r11, pc}}",
+    "pop {{pc}}",
 );
 
 function!(
@@ -131,14 +191,14 @@ function!(
     "subs r3, #4",
     "blt 2f",
     "1:",
-    "vldmia r1, {{s0-s3}}",
-    "add r1, r1, r2, lsl #2",
-    "vldmia r1, {{s4-s7}}",
-    "add r1, r1, r2, lsl #2",
-    "vldmia r1, {{s8-s11}}",
-    "add r1, r1, r2, lsl #2",
-    "vldmia r1, {{s12-s15}}",
-    "add r1, r1, r2, lsl #2",
+    "vldmia r2, {{s0-s3}}",
+    "add r2, r2, r1, lsl #2",
+    "vldmia r2, {{s4-s7}}",
+    "add r2, r2, r1, lsl #2",
+    "vldmia r2, {{s8-s11}}",
+    "add r2, r2, r1, lsl #2",
+    "vldmia r2, {{s12-s15}}",
+    "add r2, r2, r1, lsl #2",
     "vstmia r0!, {{s0-s15}}",
     "subs r3, #4",
     "bge 1b",
@@ -146,8 +206,8 @@ function!(
     "adds r3, #4",
     "beq 4f",
     "3:",
-    "vldmia r1, {{s0-s3}}",
-    "add r1, r1, r2, lsl #2",
+    "vldmia r2, {{s0-s3}}",
+    "add r2, r2, r1, lsl #2",
     "vstmia r0!, {{s0-s3}}",
     "subs r3, #1",
     "bne 3b",
@@ -189,8 +249,6 @@ macro_rules! strip {
     ) => {
         function!(
             $name,
-            "push {{r4-r11, lr}}",
-            "vpush {{s16-s31}}",
             "ldrd r5, r6, [r0, #{start_row}]",
             "ldr r3, [r0, #{k}]",
             "adr.w r8, 4f + 1",
@@ -209,13 +267,14 @@ macro_rules! strip {
             "mov r6, r7",
             "it ne",
             "adrne.w r6, 7f + 1",
-            "push {{r6-r8}}",
+            "push {{r6-r8, lr}}",
             "ldr r2, [r0, #{a}]",
             "add r3, r2, r3, lsl #4",
             "ldr r4, [r0, #{b_next}]",
             "ldr lr, [r0, #{tiles}]",
             $($b,)*
-            "ldrd r9, r12, [r0, #{c}]",
+            "ldr r9, [r0, #{c}]",
+            "ldr r12, [r0, #{c_row}]",
             "add r10, r9, r12, lsl #2",
             "add r11, r10, r12, lsl #2",
             "add r12, r11, r12, lsl #2",
@@ -260,17 +319,17 @@ macro_rules! strip {
             "subs lr, #1",
             "bne.w 3b",
             "add sp, #12",
-            "vpop {{s16-s31}}",
-            "pop {{r4-r11, pc}}";
+            "pop {{pc}}";
             two = TWO_STEPS,
-            a = offset_of!(Strip, a),
-            b = offset_of!(Strip, b),
-            b_next = offset_of!(Strip, b_next),
-            k = offset_of!(Strip, k),
-            start = offset_of!(Strip, start),
-            start_row = offset_of!(Strip, start_row),
-            c = offset_of!(Strip, c),
-            tiles = offset_of!(Strip, tiles),
+            a = offset_of!(Strips, a),
+            b = offset_of!(Strips, b),
+            b_next = offset_of!(Strips, b_next),
+            k = offset_of!(Strips, k),
+            start = offset_of!(Strips, start),
+            start_row = offset_of!(Strips, start_row),
+            c = offset_of!(Strips, c),
+            c_row = offset_of!(Strips, c_row),
+            tiles = offset_of!(Strips, tiles),
         );
     };
 }
