@@ -7,7 +7,7 @@ use crate::double;
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan, Tensor};
 use crate::parallel::{Compute, ELEMENTWISE, Units, share};
-use crate::simd::{self, AdamW, InstructionSet, Loop, vectorized};
+use crate::simd::{self, AdamW, InstructionSet, Loop, Reduction, vectorized};
 
 /// How gradients change parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -341,6 +341,6 @@ pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> 
 
 vectorized! {
     fn sum_of_squares<V>(x: &[f32]) -> f32 {
-        simd::dot::<V>(x, x)
+        V::reduce(Reduction::SumOfSquares { x }).unwrap_or_else(|| simd::dot::<V>(x, x))
     }
 }

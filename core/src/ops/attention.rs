@@ -318,6 +318,9 @@ vectorized! {
             };
             let reciprocal = 1.0 / sum;
             *stats = [maximum, reciprocal];
+            if mask.is_none() && V::run(Loop::Scale { x: &mut *row, factor: reciprocal }) {
+                continue;
+            }
             let mask = mask.map(|mask| mask.row(last));
             for (block, x) in vectors::<V>(row).iter_mut().enumerate() {
                 let weight = V::load(x).mul(V::splat(reciprocal));
@@ -427,12 +430,16 @@ vectorized! {
         for (i, ((weights, d_scores), [maximum, reciprocal])) in tile.zip(stats).enumerate() {
             let row = i * d_out.row_stride..i * d_out.row_stride + head_width;
             let (Some(d_out), Some(out)) = (d_out.data.get(row.clone()), out.data.get(row)) else { return };
-            let dot = V::splat(simd::dot::<V>(d_out, out));
+            let dot = simd::dot::<V>(d_out, out);
             let last = first + i;
             let (weights, d_scores) = (up_to_mask::<V>(weights, last), up_to_mask::<V>(d_scores, last));
             let left = weights.get_mut(..=last).unwrap_or_default();
             let are_exponentials = V::run(Loop::Exp { x: left, scale, maximum: *maximum });
-            let (maximum, reciprocal) = (V::splat(*maximum), V::splat(*reciprocal));
+            let (e, d_y, reciprocal) = (&mut *weights, &mut *d_scores, *reciprocal);
+            if mask.is_none() && V::run(Loop::SoftmaxGradient { e, d_y, reciprocal, dot, scale }) {
+                continue;
+            }
+            let (maximum, reciprocal, dot) = (V::splat(*maximum), V::splat(reciprocal), V::splat(dot));
             let scale = V::splat(scale);
             let mask = mask.map(|mask| mask.row(last));
             let (weights, d_scores) = (vectors::<V>(weights), vectors::<V>(d_scores));

@@ -12,6 +12,10 @@ pub(crate) enum Loop<'a> {
     AddColumns { sums: &'a mut [f32], column: usize, width: usize, x: &'a [f32] },
     /// `x *= y`.
     Multiply { x: &'a mut [f32], y: &'a [f32] },
+    /// `x *= factor`.
+    Scale { x: &'a mut [f32], factor: f32 },
+    /// From exponentials `e` and the gradient of a softmax, `e *= reciprocal` and `d_y = e (d_y - dot) scale`.
+    SoftmaxGradient { e: &'a mut [f32], d_y: &'a mut [f32], reciprocal: f32, dot: f32, scale: f32 },
     /// `x -= y * factor`.
     SubtractScaled { x: &'a mut [f32], y: &'a [f32], factor: f32 },
     /// `x = 0`.
@@ -54,6 +58,8 @@ pub(crate) enum Reduction<'a> {
     Sum { x: &'a [f32] },
     /// Of the squares of `x - centre`.
     Squares { x: &'a [f32], centre: f32 },
+    /// Of the squares of x.
+    SumOfSquares { x: &'a [f32] },
     /// Of `x * y`.
     Dot { x: &'a [f32], y: &'a [f32] },
     /// Of `d_y * weight * normed(x)`.

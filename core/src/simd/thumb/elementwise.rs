@@ -109,6 +109,44 @@ each! {
     leave: [],
 }
 
+macro_rules! scale {
+    ($(($x:literal $y:literal $c:literal $d:literal))*) => {
+        concat!($("vmul.f32 ", $x, ", ", $x, ", s20\n",)*)
+    };
+}
+
+each! {
+    "jostle_scale",
+    enter: ["mov r12, r1", "vpush {{s20-s21}}", "vmov.f32 s20, s0"],
+    read: [],
+    change: ["r0" "s0-s3" "s0"],
+    write: [],
+    body: scale,
+    leave: ["vpop {{s20-s21}}"],
+}
+
+/// From a softmax's exponentials and the gradient of what they become.
+macro_rules! softmax_gradient {
+    ($(($e:literal $d_y:literal $c:literal $d:literal))*) => {
+        concat!(
+            $("vmul.f32 ", $e, ", ", $e, ", s20\n",)*
+            $("vsub.f32 ", $d_y, ", ", $d_y, ", s21\n",)*
+            $("vmul.f32 ", $d_y, ", ", $e, ", ", $d_y, "\n",)*
+            $("vmul.f32 ", $d_y, ", ", $d_y, ", s22\n",)*
+        )
+    };
+}
+
+each! {
+    "jostle_softmax_gradient",
+    enter: ["mov r12, r2", "vpush {{s20-s23}}", "vmov.f32 s20, s0", "vmov.f32 s21, s1", "vmov.f32 s22, s2"],
+    read: [],
+    change: ["r0" "s0-s3" "s0", "r1" "s4-s7" "s4"],
+    write: [],
+    body: softmax_gradient,
+    leave: ["vpop {{s20-s23}}"],
+}
+
 macro_rules! subtract_scaled {
     ($(($x:literal $y:literal $c:literal $d:literal))*) => {
         concat!($("vmls.f32 ", $x, ", ", $y, ", s20\n",)*)
@@ -133,7 +171,9 @@ macro_rules! adamw {
             "vldmia r3!, {{", $g, "}}\n",
             "vldmia r1, {{", $m, "}}\n",
             "vldmia r2, {{", $v, "}}\n",
+            "cbz r5, 5f\n",
             $("vmul.f32 ", $one_g, ", ", $one_g, ", s25\n",)*
+            "5:\n",
             $("vmul.f32 ", $one_m, ", ", $one_m, ", s26\n",)*
             $("vmul.f32 ", $one_v, ", ", $one_v, ", s28\n",)*
             $("vmla.f32 ", $one_m, ", ", $one_g, ", s27\n",)*
@@ -153,13 +193,16 @@ macro_rules! adamw {
     };
 }
 
-// Eight elements at a time: the numbers are in s24 to s31 but for epsilon, of which as many copies are on the stack.
+// Eight elements at a time: the numbers are in s24 to s31 but for epsilon, of which as many copies are on the stack. `r5` is
+// zero where the factor is one.
 function!(
     "jostle_adamw",
-    "push {{r4, lr}}",
-    "ldrd r12, r4, [sp, #8]",
+    "push {{r4, r5, lr}}",
+    "ldrd r12, r4, [sp, #12]",
     "vpush {{s16-s31}}",
     "vldmia r4!, {{s24-s31}}",
+    "vmov r5, s25",
+    "sub r5, r5, #0x3f800000",
     "ldr r4, [r4]",
     "vmov d0, r4, r4",
     "vmov d1, r4, r4",
@@ -187,7 +230,7 @@ function!(
     "4:",
     "add sp, #32",
     "vpop {{s16-s31}}",
-    "pop {{r4, pc}}",
+    "pop {{r4, r5, pc}}",
 );
 
 /// From x, weight and bias, of which the last is made y.

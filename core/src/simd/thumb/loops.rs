@@ -45,6 +45,15 @@ unsafe extern "C" {
         mean: f32,
         rstd: f32,
     );
+    fn jostle_scale(x: *mut f32, count: usize, factor: f32);
+    fn jostle_softmax_gradient(
+        e: *mut f32,
+        d_y: *mut f32,
+        count: usize,
+        reciprocal: f32,
+        dot: f32,
+        scale: f32,
+    );
     fn jostle_subtract_scaled(x: *mut f32, y: *const f32, count: usize, factor: f32);
     fn jostle_clear(x: *mut f32, count: usize);
     fn jostle_exp(x: *mut f32, count: usize, numbers: &Exp, scale: f32, maximum: f32) -> usize;
@@ -52,6 +61,7 @@ unsafe extern "C" {
     fn jostle_gelu_exchange(x: *mut f32, d_y: *mut f32, pairs: usize, numbers: &Gelu);
     fn jostle_sum(x: *const f32, count: usize) -> f32;
     fn jostle_squares(x: *const f32, count: usize, centre: f32) -> f32;
+    fn jostle_sum_of_squares(x: *const f32, count: usize) -> f32;
     fn jostle_dot(x: *const f32, y: *const f32, count: usize) -> f32;
     fn jostle_norm_dot(
         d_y: *const f32,
@@ -87,6 +97,11 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
                 }
             }
             Loop::Multiply { x, y } => jostle_multiply(x.as_mut_ptr(), y.as_ptr(), count([x, y])),
+            Loop::Scale { x, factor } => jostle_scale(x.as_mut_ptr(), x.len(), factor),
+            Loop::SoftmaxGradient { e, d_y, reciprocal, dot, scale } => {
+                let count = count([&*e, &*d_y]);
+                jostle_softmax_gradient(e.as_mut_ptr(), d_y.as_mut_ptr(), count, reciprocal, dot, scale);
+            }
             Loop::SubtractScaled { x, y, factor } => {
                 jostle_subtract_scaled(x.as_mut_ptr(), y.as_ptr(), count([x, y]), factor);
             }
@@ -165,6 +180,7 @@ pub(crate) fn reduce(one: Reduction<'_>) -> Option<f32> {
         match one {
             Reduction::Sum { x } => jostle_sum(x.as_ptr(), x.len()),
             Reduction::Squares { x, centre } => jostle_squares(x.as_ptr(), x.len(), centre),
+            Reduction::SumOfSquares { x } => jostle_sum_of_squares(x.as_ptr(), x.len()),
             Reduction::Dot { x, y } => jostle_dot(x.as_ptr(), y.as_ptr(), count([x, y])),
             Reduction::NormDot { d_y, weight, x, row: Row { mean, rstd } } => {
                 let count = count([d_y, weight, x]);

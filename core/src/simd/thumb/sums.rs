@@ -168,6 +168,24 @@ sum! {
     one: ["vldmia r0!, {{s16}}", terms!(square: "s0" "s16")]
 }
 
+/// The square of each of sixteen onto its sum.
+macro_rules! squares {
+    ($($sum:literal $x:literal),*) => {
+        terms!(product: $($sum $x $x),*)
+    };
+}
+
+sum! {
+    "jostle_sum_of_squares",
+    count: "r1",
+    block: [
+        "vldmia r0!, {{s16-s31}}",
+        squares!("s0" "s16", "s1" "s17", "s2" "s18", "s3" "s19", "s4" "s20", "s5" "s21", "s6" "s22", "s7" "s23"),
+        squares!("s8" "s24", "s9" "s25", "s10" "s26", "s11" "s27", "s12" "s28", "s13" "s29", "s14" "s30", "s15" "s31"),
+    ],
+    one: ["vldmia r0!, {{s16}}", squares!("s0" "s16")]
+}
+
 sum! {
     "jostle_dot",
     count: "r2",
