@@ -13,7 +13,7 @@ export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 # Bytes for each profile (core/link-proof/Cargo.toml; "release" has opt-level 3, "small" has "s") and program.
 declare -A bars=(
     [release training]=56400 [release generation]=65536 [release engine]=86800
-    [small training]=49152 [small generation]=53600 [small engine]=68500
+    [small training]=49152 [small generation]=54400 [small engine]=69300
 )
 flags="-C link-arg=--gc-sections -C link-arg=-emain"
 

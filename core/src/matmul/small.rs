@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use super::{Causal, Matrix, Size, Start};
-use crate::simd::scalar::{compute, kernel, mul_add, pack};
+use crate::simd::scalar::{compute, kernel, mul_add, pack, stay_rolled};
 use crate::simd::tile::{Form, Next, SIDE, Strips};
 
 /// Steps of the inner index that are copied at once.
@@ -285,6 +285,7 @@ unsafe fn edge(tile: &mut Strips, rows: Range<usize>, columns: Range<usize>) {
     unsafe {
         for (i, row) in sums.iter_mut().enumerate().take(rows.end).skip(rows.start) {
             for (j, sum) in row.iter_mut().enumerate().take(columns.end).skip(columns.start) {
+                stay_rolled();
                 *sum = *tile.start.add(i * tile.start_row + j);
             }
         }
@@ -293,6 +294,7 @@ unsafe fn edge(tile: &mut Strips, rows: Range<usize>, columns: Range<usize>) {
         compute(tile);
         for (i, row) in sums.iter().enumerate().take(rows.end).skip(rows.start) {
             for (j, sum) in row.iter().enumerate().take(columns.end).skip(columns.start) {
+                stay_rolled();
                 *c.add(i * c_row + j) = *sum;
             }
         }
@@ -313,6 +315,7 @@ unsafe fn elements(
 ) {
     for row in 0..m {
         for column in 0..n {
+            stay_rolled();
             // SAFETY: rows stay below `m`, columns below `n` and inner indices below `k`.
             unsafe {
                 let to = c.add(row * c_row + column);
@@ -326,6 +329,7 @@ unsafe fn elements(
                     b.data.as_ptr().wrapping_add(column * b.column_stride),
                 );
                 for _ in 0..k {
+                    stay_rolled();
                     sum = mul_add(*x, *y, sum);
                     x = x.wrapping_add(a.column_stride);
                     y = y.wrapping_add(b.row_stride);

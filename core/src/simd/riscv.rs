@@ -4,8 +4,8 @@ use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
 pub(crate) use super::loops::{reduce, run};
-pub(crate) use super::tile::{compute, pack};
 use super::tile::{Form, Kernel, Strips};
+pub(crate) use super::tile::{compute, pack};
 
 /// `a * b + c` with one rounding.
 #[inline(always)]

@@ -31,12 +31,24 @@ unsafe extern "C" {
 macro_rules! lines {
     ($one:literal $two:literal, $a:literal $b:literal $c:literal $d:literal) => {
         concat!(
-            "ldmia ", $one, "!, {{r4-r7}}\n",
-            "ldmia ", $two, "!, {{r8-r11}}\n",
-            "vmov ", $a, ", r4, r8\n",
-            "vmov ", $b, ", r5, r9\n",
-            "vmov ", $c, ", r6, r10\n",
-            "vmov ", $d, ", r7, r11\n"
+            "ldmia ",
+            $one,
+            "!, {{r4-r7}}\n",
+            "ldmia ",
+            $two,
+            "!, {{r8-r11}}\n",
+            "vmov ",
+            $a,
+            ", r4, r8\n",
+            "vmov ",
+            $b,
+            ", r5, r9\n",
+            "vmov ",
+            $c,
+            ", r6, r10\n",
+            "vmov ",
+            $d,
+            ", r7, r11\n"
         )
     };
 }
@@ -106,55 +118,6 @@ unsafe extern "C" {
     fn jostle_pack_along(to: *mut f32, distance: usize, from: *const f32, k: usize);
     fn jostle_pack_across(to: *mut f32, distance: usize, from: *const f32, k: usize);
 }
-
-// What it calls may change all registers but for the stack pointer.
-function!(
-    "jostle_strips",
-    "push {{r0, r4-r11, lr}}",
-    "vpush {{s16-s31}}",
-    "1:",
-    "ldr r12, [r0, #{pack}]",
-    "ldmia r0, {{r0-r3}}",
-    "blx r12",
-    "ldr r0, [sp, #64]",
-    "ldr r12, [r0, #{kernel}]",
-    "blx r12",
-    "ldr r0, [sp, #64]",
-    "ldr r1, [r0, #{count}]",
-    "subs r1, #1",
-    "beq 3f",
-    "str r1, [r0, #{count}]",
-    "add r1, r0, #{rows}",
-    "ldmia r1, {{r2-r7}}",
-    "add r8, r0, #{next}",
-    "ldmia r8, {{r8-r12, lr}}",
-    "add r2, r2, r8, lsl #2",
-    "add r3, r9",
-    "add r4, r10",
-    "add r5, r11",
-    "add r6, r6, r12, lsl #2",
-    "add r7, r7, lr, lsl #2",
-    "stmia r1!, {{r2-r7}}",
-    "ldr r6, [r0, #{next_b}]",
-    "cbz r6, 2f",
-    "ldmia r1, {{r2-r5}}",
-    "add r2, r2, r6, lsl #2",
-    "add r3, r3, r6, lsl #2",
-    "add r4, r4, r6, lsl #2",
-    "add r5, r5, r6, lsl #2",
-    "stmia r1, {{r2-r5}}",
-    "2:",
-    "b 1b",
-    "3:",
-    "vpop {{s16-s31}}",
-    "pop {{r0, r4-r11, pc}}";
-    rows = offset_of!(Strips, rows),
-    pack = offset_of!(Strips, pack),
-    kernel = offset_of!(Strips, kernel),
-    next = offset_of!(Strips, next),
-    next_b = offset_of!(Strips, next) + offset_of!(Next, b),
-    count = offset_of!(Strips, count),
-);
 
 // Four elements of two lines at a time go through the core's registers, from where pairs of one step move on together.
 function!(
@@ -234,162 +197,216 @@ macro_rules! step {
     };
 }
 
-/// A function. For each tile: sums from their starts, one step where their number is odd, then two at a time, eight in a
-/// loop that is entered where as many are left as divide by eight; sums to C. Sixteen sums in s0 to s15; A in s16 to s23 and
-/// B in s24 to s31, two steps of the inner index at a time. `r1` goes through A, from `r2` to `r3`; `r0` goes through the
-/// starts, `r9` to `r12` through the rows of C; `r4` is the distance to the next tile's B, `lr` counts tiles. On the stack
-/// is where a tile goes on: after its start, after its first step where their number is odd, and at the next tile.
-macro_rules! strip {
-    (
-        $name:literal,
-        b: [$($b:expr),* $(,)?],
-        two: [$($two:expr),* $(,)?],
-        one: [$($one:expr),* $(,)?],
-        next: [$($next:expr),* $(,)?]
-    ) => {
-        function!(
-            $name,
-            "ldrd r5, r6, [r0, #{start_row}]",
-            "ldr r3, [r0, #{k}]",
-            "adr.w r8, 4f + 1",
-            "cbnz r5, 1f",
-            "adr.w r8, 5f + 1",
-            "cbnz r6, 1f",
-            "adr.w r8, 6f + 1",
-            "1:",
-            // Where the loop's last steps begin, of which there are so many that the others divide by eight.
-            "and r5, r3, #6",
-            "movs r6, #({two} / 2)",
-            "mul r5, r5, r6",
-            "adr.w r7, 9f + 1",
-            "sub r7, r7, r5",
-            "tst r3, #1",
-            "mov r6, r7",
-            "it ne",
-            "adrne.w r6, 7f + 1",
-            "push {{r6-r8, lr}}",
-            "ldr r2, [r0, #{a}]",
-            "add r3, r2, r3, lsl #4",
-            "ldr r4, [r0, #{b_next}]",
-            "ldr lr, [r0, #{tiles}]",
-            $($b,)*
-            "ldr r9, [r0, #{c}]",
-            "ldr r12, [r0, #{c_row}]",
-            "add r10, r9, r12, lsl #2",
-            "add r11, r10, r12, lsl #2",
-            "add r12, r11, r12, lsl #2",
-            "ldr r0, [r0, #{start}]",
-            "3:",
-            "mov r1, r2",
-            "ldr pc, [sp, #8]",
-            // At C.
-            "4:",
-            "vldmia r9, {{s0-s3}}",
-            "vldmia r10, {{s4-s7}}",
-            "vldmia r11, {{s8-s11}}",
-            "vldmia r12, {{s12-s15}}",
-            "ldr pc, [sp]",
-            // At the same for all rows.
-            "5:",
-            "vldmia r0, {{s0-s3}}",
-            "vldmia r0, {{s4-s7}}",
-            "vldmia r0, {{s8-s11}}",
-            "vldmia r0!, {{s12-s15}}",
-            "ldr pc, [sp]",
-            // At zero.
-            "6:",
-            "vldmia r0, {{s0-s15}}",
-            "ldr pc, [sp]",
-            "7:",
-            $($one,)*
-            "ldr pc, [sp, #4]",
-            "8:",
-            $($two,)*
-            $($two,)*
-            $($two,)*
-            $($two,)*
-            "9:",
-            "cmp r1, r3",
-            "bne.w 8b",
-            "vstmia r9!, {{s0-s3}}",
-            "vstmia r10!, {{s4-s7}}",
-            "vstmia r11!, {{s8-s11}}",
-            "vstmia r12!, {{s12-s15}}",
-            $($next,)*
-            "subs lr, #1",
-            "bne.w 3b",
-            "add sp, #12",
-            "pop {{pc}}";
-            two = TWO_STEPS,
-            a = offset_of!(Strips, a),
-            b = offset_of!(Strips, b),
-            b_next = offset_of!(Strips, b_next),
-            k = offset_of!(Strips, k),
-            start = offset_of!(Strips, start),
-            start_row = offset_of!(Strips, start_row),
-            c = offset_of!(Strips, c),
-            c_row = offset_of!(Strips, c_row),
-            tiles = offset_of!(Strips, tiles),
-        );
-    };
-}
-
 /// The bytes of two steps' instructions, all of which have four.
 const TWO_STEPS: usize = 4 * (5 + 32);
 
-strip! {
-    "jostle_strip_along",
-    b: [
-        "add r5, r0, #{b}",
-        "ldmia r5, {{r5-r8}}",
-    ],
-    two: [
-        "vldmia r1!, {{s16-s23}}",
-        "vldmia r5!, {{s24-s25}}",
-        "vldmia r6!, {{s26-s27}}",
-        "vldmia r7!, {{s28-s29}}",
-        "vldmia r8!, {{s30-s31}}",
-        step!("s16" "s17" "s18" "s19", "s24" "s26" "s28" "s30"),
-        step!("s20" "s21" "s22" "s23", "s25" "s27" "s29" "s31"),
-    ],
-    one: [
-        "vldmia r1!, {{s16-s19}}",
-        "vldmia r5!, {{s24}}",
-        "vldmia r6!, {{s26}}",
-        "vldmia r7!, {{s28}}",
-        "vldmia r8!, {{s30}}",
-        step!("s16" "s17" "s18" "s19", "s24" "s26" "s28" "s30"),
-    ],
-    next: [
-        "add r5, r5, r4, lsl #2",
-        "add r6, r6, r4, lsl #2",
-        "add r7, r7, r4, lsl #2",
-        "add r8, r8, r4, lsl #2",
-    ]
+/// The part of the function below that takes a strip's tiles through their steps: `lines` brings the registers of B, `one`
+/// and `two` go so many steps on, `next` goes to the next tile's B. One step comes first where their number is odd; of two
+/// at a time there are eight steps in a loop that is entered where so many are left that the others divide by eight.
+macro_rules! strip {
+    (
+        $name:literal,
+        lines: [$($lines:expr),* $(,)?],
+        two: [$($two:expr),* $(,)?],
+        one: [$($one:expr),* $(,)?],
+        next: [$($next:expr),* $(,)?] $(,)?
+    ) => {
+        concat!(
+            ".thumb_func\n.type ", $name, ",%function\n.globl ", $name, "\n.hidden ", $name, "\n", $name, ":\n",
+            $($lines, "\n",)*
+            "adr.w r1, 9f + 1\n",
+            "adr.w r2, 7f + 1\n",
+            "b 2b\n",
+            "7:\n",
+            $($one, "\n",)*
+            "ldr pc, [sp, #4]\n",
+            "8:\n",
+            $($two, "\n",)*
+            $($two, "\n",)*
+            $($two, "\n",)*
+            $($two, "\n",)*
+            "9:\n",
+            "cmp r1, r3\n",
+            "bne.w 8b\n",
+            "vstmia r9!, {{s0-s3}}\n",
+            "vstmia r10!, {{s4-s7}}\n",
+            "vstmia r11!, {{s8-s11}}\n",
+            "vstmia r12!, {{s12-s15}}\n",
+            $($next, "\n",)*
+            "subs lr, #1\n",
+            "bne.w 3b\n",
+            "b.w 10f\n",
+        )
+    };
 }
 
-strip! {
-    "jostle_strip_across",
-    b: [
-        "ldr r5, [r0, #{b}]",
-        "ldr r6, [r0, #{b} + 16]",
-    ],
-    two: [
-        "vldmia r1!, {{s16-s23}}",
-        "vldmia r5, {{s24-s27}}",
-        "add r5, r5, r6, lsl #2",
-        "vldmia r5, {{s28-s31}}",
-        "add r5, r5, r6, lsl #2",
-        step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
-        step!("s20" "s21" "s22" "s23", "s28" "s29" "s30" "s31"),
-    ],
-    one: [
-        "vldmia r1!, {{s16-s19}}",
-        "vldmia r5, {{s24-s27}}",
-        "add r5, r5, r6, lsl #2",
-        step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
-    ],
-    next: [
-        "add r5, r5, r4, lsl #2",
-    ]
-}
+// For each tile: sums from their starts, steps, sums to C. Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two
+// steps of the inner index at a time. `r1` goes through A, from `r2` to `r3`; `r0` goes through the starts, `r9` to `r12`
+// through the rows of C; `r4` is the distance to the next tile's B, `lr` counts tiles. On the stack is where a tile goes on:
+// after its start, after its first step where their number is odd, and at the next tile.
+function!(
+    "jostle_strips",
+    "push {{r0, r4-r11, lr}}",
+    "vpush {{s16-s31}}",
+    "1:",
+    "ldr r12, [r0, #{pack}]",
+    "ldmia r0, {{r0-r3}}",
+    "blx r12",
+    "ldr r0, [sp, #64]",
+    "ldr r12, [r0, #{kernel}]",
+    "bx r12",
+    // `r1` is the loop's end, `r2` the one step.
+    "2:",
+    "ldr r3, [r0, #{k}]",
+    "and r9, r3, #6",
+    "mov r10, #({two} / 2)",
+    "mul r9, r9, r10",
+    "sub r10, r1, r9",
+    "lsls r9, r3, #31",
+    "ite eq",
+    "moveq r9, r10",
+    "movne r9, r2",
+    "ldrd r1, r2, [r0, #{start_row}]",
+    "adr.w r11, 4f + 1",
+    "cbnz r1, 3f",
+    "adr.w r11, 5f + 1",
+    "cbnz r2, 3f",
+    "adr.w r11, 6f + 1",
+    "3:",
+    "push {{r9-r11}}",
+    "ldr r2, [r0, #{a}]",
+    "add r3, r2, r3, lsl #4",
+    "ldr r4, [r0, #{b_next}]",
+    "ldr lr, [r0, #{tiles}]",
+    "ldr r9, [r0, #{c}]",
+    "ldr r12, [r0, #{c_row}]",
+    "add r10, r9, r12, lsl #2",
+    "add r11, r10, r12, lsl #2",
+    "add r12, r11, r12, lsl #2",
+    "ldr r0, [r0, #{start}]",
+    "3:",
+    "mov r1, r2",
+    "ldr pc, [sp, #8]",
+    // At C.
+    "4:",
+    "vldmia r9, {{s0-s3}}",
+    "vldmia r10, {{s4-s7}}",
+    "vldmia r11, {{s8-s11}}",
+    "vldmia r12, {{s12-s15}}",
+    "ldr pc, [sp]",
+    // At the same for all rows.
+    "5:",
+    "vldmia r0, {{s0-s3}}",
+    "vldmia r0, {{s4-s7}}",
+    "vldmia r0, {{s8-s11}}",
+    "vldmia r0!, {{s12-s15}}",
+    "ldr pc, [sp]",
+    // At zero.
+    "6:",
+    "vldmia r0, {{s0-s15}}",
+    "ldr pc, [sp]",
+    strip!(
+        "jostle_strip_along",
+        lines: [
+            "add r5, r0, #{b}",
+            "ldmia r5, {{r5-r8}}",
+        ],
+        two: [
+            "vldmia r1!, {{s16-s23}}",
+            "vldmia r5!, {{s24-s25}}",
+            "vldmia r6!, {{s26-s27}}",
+            "vldmia r7!, {{s28-s29}}",
+            "vldmia r8!, {{s30-s31}}",
+            step!("s16" "s17" "s18" "s19", "s24" "s26" "s28" "s30"),
+            step!("s20" "s21" "s22" "s23", "s25" "s27" "s29" "s31"),
+        ],
+        one: [
+            "vldmia r1!, {{s16-s19}}",
+            "vldmia r5!, {{s24}}",
+            "vldmia r6!, {{s26}}",
+            "vldmia r7!, {{s28}}",
+            "vldmia r8!, {{s30}}",
+            step!("s16" "s17" "s18" "s19", "s24" "s26" "s28" "s30"),
+        ],
+        next: [
+            "add r5, r5, r4, lsl #2",
+            "add r6, r6, r4, lsl #2",
+            "add r7, r7, r4, lsl #2",
+            "add r8, r8, r4, lsl #2",
+        ],
+    ),
+    strip!(
+        "jostle_strip_across",
+        lines: [
+            "ldr r5, [r0, #{b}]",
+            "ldr r6, [r0, #{b_step}]",
+        ],
+        two: [
+            "vldmia r1!, {{s16-s23}}",
+            "vldmia r5, {{s24-s27}}",
+            "add r5, r5, r6, lsl #2",
+            "vldmia r5, {{s28-s31}}",
+            "add r5, r5, r6, lsl #2",
+            step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
+            step!("s20" "s21" "s22" "s23", "s28" "s29" "s30" "s31"),
+        ],
+        one: [
+            "vldmia r1!, {{s16-s19}}",
+            "vldmia r5, {{s24-s27}}",
+            "add r5, r5, r6, lsl #2",
+            step!("s16" "s17" "s18" "s19", "s24" "s25" "s26" "s27"),
+        ],
+        next: [
+            "add r5, r5, r4, lsl #2",
+        ],
+    ),
+    // The next strip.
+    "10:",
+    "add sp, #12",
+    "ldr r0, [sp, #64]",
+    "ldr r1, [r0, #{count}]",
+    "subs r1, #1",
+    "beq 11f",
+    "str r1, [r0, #{count}]",
+    "add r1, r0, #{rows}",
+    "ldmia r1, {{r2-r7}}",
+    "add r8, r0, #{next}",
+    "ldmia r8, {{r8-r12, lr}}",
+    "add r2, r2, r8, lsl #2",
+    "add r3, r9",
+    "add r4, r10",
+    "add r5, r11",
+    "add r6, r6, r12, lsl #2",
+    "add r7, r7, lr, lsl #2",
+    "stmia r1!, {{r2-r7}}",
+    "ldr r6, [r0, #{next_b}]",
+    "cmp r6, #0",
+    "beq.w 1b",
+    "ldmia r1, {{r2-r5}}",
+    "add r2, r2, r6, lsl #2",
+    "add r3, r3, r6, lsl #2",
+    "add r4, r4, r6, lsl #2",
+    "add r5, r5, r6, lsl #2",
+    "stmia r1, {{r2-r5}}",
+    "b.w 1b",
+    "11:",
+    "vpop {{s16-s31}}",
+    "pop {{r0, r4-r11, pc}}";
+    two = TWO_STEPS,
+    a = offset_of!(Strips, a),
+    rows = offset_of!(Strips, rows),
+    k = offset_of!(Strips, k),
+    b_next = offset_of!(Strips, b_next),
+    tiles = offset_of!(Strips, tiles),
+    start = offset_of!(Strips, start),
+    c = offset_of!(Strips, c),
+    b = offset_of!(Strips, b),
+    b_step = offset_of!(Strips, b_step),
+    start_row = offset_of!(Strips, start_row),
+    c_row = offset_of!(Strips, c_row),
+    pack = offset_of!(Strips, pack),
+    kernel = offset_of!(Strips, kernel),
+    next = offset_of!(Strips, next),
+    next_b = offset_of!(Strips, next) + offset_of!(Next, b),
+    count = offset_of!(Strips, count),
+);
