@@ -92,7 +92,8 @@ for target in "${targets[@]}"; do
             sed -n "s/^#define MODEL_\([A-Z_]*\) \([0-9]*\)u.*/$model	$name	plan	\1	\2/p" "$work/model.h" \
                 >>"$work/figures.tsv"
             # The plain step has neither micro-batches nor an AdamW that does not clip.
-            [ -z "$check" ] && [ "$level" = 3 ] && [ "$accumulate" = 1 ] && [[ "$model" != *"AdamW in backward" ]] || continue
+            [ -z "$check" ] && [ "$level" = 3 ] && [ "$accumulate" = 1 ] &&
+                [[ $model != *"AdamW in backward" ]] || continue
             for unrolled in "" -funroll-loops; do
                 # shellcheck disable=SC2086 # nothing, or a word
                 compiler=$plain link "$archive -lm" "$work/plain.elf" -O3 -ffast-math $unrolled \

@@ -223,8 +223,8 @@ fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
         fused.gradients
     };
     let config = Config::new(27, 16, 2, 4, 16);
-    // Two of 8 rows, and four rows of a product; less those of the longest product, whose steps are copied 32 at a time.
-    let tiles = 2 * 8 * 16 + 4 * 16 - 4 * 32;
+    // Two of 8 rows, and four rows of a product; less those of the longest product, whose steps are copied 48 at a time.
+    let tiles = 2 * 8 * 16 + 4 * 16 - 4 * 48;
     assert_eq!(sizes(config, Machine::Large, 0), 16 * 64);
     assert_eq!(sizes(config, Machine::Small, tiles), 4 * 64);
     assert_eq!(sizes(Config { vocab: 500, ..config }, Machine::Large, 0), 500 * 16);

@@ -165,9 +165,9 @@ impl Tiles {
     #[inline(always)]
     unsafe fn strips(&self, inner: Range<usize>, start: Starts) {
         let Tiles { rows, columns, packed, causal, .. } = *self;
-        let (alike, next) = self.alike(&inner, start);
-        let (mut row, mut count) = (0, alike.max(1));
+        let mut row = 0;
         while row < rows.count {
+            let (count, next) = self.alike(row, &inner, start);
             let (first, end) = (rows.first(row), rows.count.min(row + SIDE));
             let steps = causal.steps(first..end, 0, inner.clone()).unwrap_or_default();
             let width = causal.columns(end, columns.count);
@@ -207,15 +207,14 @@ impl Tiles {
                 }
             }
             row += count * SIDE;
-            count = 1;
         }
     }
 
-    /// How many strips from the first on differ by the same each, and have no edges; and by what they differ.
-    #[inline(always)]
-    fn alike(&self, inner: &Range<usize>, start: Starts) -> (usize, Next) {
+    /// How many strips from a row on differ by the same each, and have no edges; and by what they differ.
+    #[inline(never)]
+    fn alike(&self, row: usize, inner: &Range<usize>, start: Starts) -> (usize, Next) {
         let Tiles { k, rows, columns, .. } = *self;
-        let whole = Next {
+        let mut next = Next {
             rows: SIDE * rows.stride,
             k: 0,
             b_next: 0,
@@ -224,23 +223,28 @@ impl Tiles {
             c: SIDE * self.c_row,
             b: 0,
         };
-        let (steps, edges) = (SIDE * columns.step, columns.count % SIDE > 0);
-        let all = *inner == (0..k);
-        let (most, next) = match self.causal {
-            Causal::Whole if !edges => (rows.count, whole),
+        let (steps, all) = (SIDE * columns.step, *inner == (0..k));
+        let end = match self.causal {
             Causal::Columns { first } if first.is_multiple_of(SIDE) => {
-                (columns.count.saturating_sub(first), Next { tiles: 1, ..whole })
+                next.tiles = 1;
+                columns.count.saturating_sub(first)
             }
-            Causal::Inner { first } if all && !edges => {
-                (k.saturating_sub(first), Next { k: SIDE, b_next: steps.wrapping_neg(), ..whole })
+            _ if !columns.count.is_multiple_of(SIDE) => 0,
+            Causal::Whole => rows.count,
+            Causal::Inner { first } if all => {
+                (next.k, next.b_next) = (SIDE, steps.wrapping_neg());
+                k.saturating_sub(first)
             }
-            Causal::InnerTransposed { first: 0 } if all && !edges => {
-                let rows = whole.rows + SIDE * rows.step;
-                (k, Next { rows, k: SIDE.wrapping_neg(), b_next: steps, b: steps, ..whole })
+            Causal::InnerTransposed { first } if all && row < first => first,
+            Causal::InnerTransposed { first } if all => {
+                next.rows += SIDE * rows.step;
+                (next.k, next.b_next, next.b) = (SIDE.wrapping_neg(), steps, steps);
+                k.saturating_add(first)
             }
-            _ => (0, whole),
+            _ => 0,
         };
-        (most.min(rows.count) / SIDE, next)
+        let count = end.min(rows.count).saturating_sub(row) / SIDE;
+        (count.max(1), next)
     }
 }
 
