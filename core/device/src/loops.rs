@@ -1,6 +1,9 @@
 //! Loops that processors have of their own against what the contract says of them, bit by bit.
 
+use jostle::ops::attention::{self, Attention};
+use jostle::ops::dropout::Mask;
 use jostle::ops::{gelu, layer_norm, softmax};
+use jostle::rng::Stream;
 use jostle::{Activation, Compute, InstructionSet, Optimizer};
 
 use super::products::Random;
@@ -39,21 +42,23 @@ pub fn compare() -> Result<usize, (&'static str, usize)> {
     let mut numbers = Random(1181783497);
     for width in 1..=WIDEST {
         let same = |what, same: bool| if same { Ok(()) } else { Err((what, width)) };
-        same("AdamW", adamw(&mut numbers, width))?;
+        same("AdamW", adamw(&mut numbers, width, 0.7))?;
+        same("AdamW without clipping", adamw(&mut numbers, width, 1.0))?;
         same("SGD", sgd(&mut numbers, width))?;
         norm(&mut numbers, width).map_err(|what| (what, width))?;
         same("a sum of products", products(&mut numbers, width))?;
         same("GELU", activation(&mut numbers, width))?;
         same("softmax", softmax_of_row(&mut numbers, width))?;
+        same("attention", attention_of_rows(&mut numbers, width))?;
     }
     Ok(WIDEST)
 }
 
-fn adamw(numbers: &mut Random, n: usize) -> bool {
+fn adamw(numbers: &mut Random, n: usize, factor: f32) -> bool {
     let [x, gradient, first, second]: [[f32; WIDEST]; 4] = core::array::from_fn(|_| random(numbers));
     let (beta1, beta2, epsilon, decay) = (0.875_f32, 0.9375_f32, 1e-8, 0.5);
     let optimizer = Optimizer::AdamW { beta1, beta2, epsilon, weight_decay: decay };
-    let (rate, factor) = (0.25, 0.7);
+    let rate = 0.25;
     let (mut changed, mut state) = (x, [0.0; 2 * WIDEST]);
     state[..n].copy_from_slice(&first[..n]);
     state[n..2 * n].copy_from_slice(&second.map(f32::abs)[..n]);
@@ -205,6 +210,31 @@ fn softmax_of_row(numbers: &mut Random, n: usize) -> bool {
     done.is_ok()
         && equal(&y[n..], &x[n..])
         && (0..n).all(|i| equal(&[y[i]], &[exp_of_negative(x[i] - maximum) * reciprocal]))
+}
+
+/// Outputs, statistics and gradients of `n` positions against those with a dropout that drops one element of 2^31: its loops
+/// go element by element.
+fn attention_of_rows(numbers: &mut Random, n: usize) -> bool {
+    const WIDTH: usize = 4;
+    let qkv: [f32; 3 * WIDTH * WIDEST] = random(numbers);
+    let d_out: [f32; WIDTH * WIDEST] = random(numbers);
+    let mut scratch = [0.0; attention::scratch(WIDEST, WIDTH)];
+    let mask = Mask::new(1.0 / (1_u32 << 31) as f32, 1, Stream::AttentionDropout, 0, 0);
+    let found = [Ok(None), mask].map(|mask| {
+        let attention = Attention { heads: 1, width: WIDTH, mask: mask?, sequence: 0 };
+        let (mut out, mut stats) = ([0.0; WIDTH * WIDEST], [0.0; 2 * WIDEST]);
+        let mut d_qkv = [0.0; 3 * WIDTH * WIDEST];
+        let (out_n, stats_n) = (&mut out[..WIDTH * n], &mut stats[..2 * n]);
+        let (qkv, d_out) = (&qkv[..3 * WIDTH * n], &d_out[..WIDTH * n]);
+        let d_qkv_n = &mut d_qkv[..3 * WIDTH * n];
+        attention::forward(SIMD, out_n, stats_n, qkv, attention, &mut scratch)?;
+        attention::backward(SIMD, d_qkv_n, d_out, qkv, out_n, stats_n, attention, &mut scratch)?;
+        Ok::<_, jostle::Error>((mask?.is_some(), out, stats, d_qkv))
+    });
+    let [Ok((false, out, stats, d_qkv)), Ok((true, wanted_out, wanted_stats, wanted_d_qkv))] = found else {
+        return false;
+    };
+    equal(&out, &wanted_out) && equal(&stats, &wanted_stats) && equal(&d_qkv, &wanted_d_qkv)
 }
 
 /// The exponential, operation by operation.
