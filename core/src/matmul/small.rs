@@ -385,35 +385,43 @@ mod tests {
         }
     }
 
-    /// What the mask leaves is right, whatever stands elsewhere.
+    /// What the mask leaves is right, whatever stands elsewhere, in one block of the inner index and in several.
     #[test]
     fn causal_products_have_the_references_bits() {
-        const T: usize = 11;
-        let numbers: Vec<f32> = (1_u32..=121).map(|i| ((i * 331) % 97) as f32 / 31.0 - 1.5).collect();
-        let mut weights = numbers.clone();
-        for (i, row) in weights.chunks_mut(T).enumerate() {
-            row[i + 1..].fill(0.0);
-        }
-        let (x, weights) = (Matrix::new(&numbers, T), Matrix::new(&weights, T));
-        for count in [1, 2, 3, 5, T] {
-            let first = T - count;
-            let (rows, weights) = (x.from(first, 0), weights.from(first, 0));
-            let size = Size { m: count, n: T, k: T };
-            let cases = [
-                (size, rows, x.transposed(), Causal::Columns { first }),
-                (size, weights, x, Causal::Inner { first }),
-                (Size { m: T, n: T, k: count }, weights.transposed(), x, Causal::InnerTransposed { first }),
-            ];
-            for (size, a, b, causal) in cases {
-                for start in [Start::Zero, Start::Accumulate] {
-                    let (mut c, mut wanted) = ([0.5; T * T], [0.5; T * T]);
-                    reference(size, (&mut wanted, T), start, a, b).unwrap();
-                    // SAFETY: the reference has checked the same sizes.
-                    unsafe { product(size, c.as_mut_ptr(), T, start, a, b, causal, &mut [0.0; scratch(T)]) };
-                    for (i, (c, wanted)) in c.chunks(T).zip(wanted.chunks(T)).enumerate() {
-                        let columns =
-                            if let Causal::Columns { .. } = causal { T.min(first + i + 1) } else { T };
-                        assert_eq!(c[..columns], wanted[..columns], "{count} rows, row {i}");
+        for t in [11, 16, BLOCK + 5] {
+            let numbers: Vec<f32> =
+                (1_u32..).take(t * t).map(|i| ((i * 331) % 97) as f32 / 31.0 - 1.5).collect();
+            let mut weights = numbers.clone();
+            for (i, row) in weights.chunks_mut(t).enumerate() {
+                row[i + 1..].fill(0.0);
+            }
+            let (x, weights) = (Matrix::new(&numbers, t), Matrix::new(&weights, t));
+            for count in [1, 2, 3, 5, 8, t] {
+                let first = t - count;
+                let (rows, weights) = (x.from(first, 0), weights.from(first, 0));
+                let size = Size { m: count, n: t, k: t };
+                let cases = [
+                    (size, rows, x.transposed(), Causal::Columns { first }),
+                    (size, weights, x, Causal::Inner { first }),
+                    (
+                        Size { m: t, n: t, k: count },
+                        weights.transposed(),
+                        x,
+                        Causal::InnerTransposed { first },
+                    ),
+                ];
+                for (size, a, b, causal) in cases {
+                    for start in [Start::Zero, Start::Accumulate] {
+                        let (mut c, mut wanted) = (vec![0.5; t * t], vec![0.5; t * t]);
+                        reference(size, (&mut wanted, t), start, a, b).unwrap();
+                        let mut space = vec![0.0; scratch(t)];
+                        // SAFETY: the reference has checked the same sizes.
+                        unsafe { product(size, c.as_mut_ptr(), t, start, a, b, causal, &mut space) };
+                        for (i, (c, wanted)) in c.chunks(t).zip(wanted.chunks(t)).enumerate() {
+                            let columns =
+                                if let Causal::Columns { .. } = causal { t.min(first + i + 1) } else { t };
+                            assert_eq!(c[..columns], wanted[..columns], "{count} rows of {t}, row {i}");
+                        }
                     }
                 }
             }
