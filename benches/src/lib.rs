@@ -3,6 +3,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`aligned`] | buffers that begin with a cache line |
 //! | `product` | the shapes of matrix products, and three libraries that compute them |
 //! | [`peak`] | the processor's fused multiply-adds a second |
 //! | [`bandwidth`] | how fast one thread reads memory |
@@ -12,6 +13,7 @@
 //! | [`operations`] | how many floating-point operations a step takes |
 //! | [`turns`] | steps on request, for processes that take turns |
 
+pub mod aligned;
 pub mod bandwidth;
 pub mod operations;
 pub mod peak;

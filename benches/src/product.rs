@@ -3,6 +3,8 @@
 use jostle::InstructionSet;
 use jostle::matmul::{Matrix, Size, Start, matmul, scratch};
 
+use crate::aligned::Aligned;
+
 /// One product: C `[m, n]` from A `[m, k]` and B `[k, n]`, row-major where not transposed.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
@@ -81,13 +83,20 @@ pub const SHAPES: &[Shape] = &[
     forward(4096, 384, 1152),
     forward(4096, 384, 1536),
     backward(4096, 384, 1536),
+    backward(4096, 1536, 384),
+    backward(4096, 384, 1152),
     weights(4096, 384, 1536),
+    weights(4096, 1536, 384),
     // gpt2: 256 rows, width 768
     forward(256, 768, 2304),
     forward(256, 768, 3072),
     forward(256, 3072, 768),
+    backward(256, 768, 2304),
     backward(256, 768, 3072),
+    backward(256, 3072, 768),
+    weights(256, 768, 2304),
     weights(256, 768, 3072),
+    weights(256, 3072, 768),
     // generation: one row; the second is the tied head's product
     forward(1, 768, 3072),
     backward(1, 768, 3072),
@@ -122,9 +131,9 @@ impl Library {
 pub struct Operands {
     shape: Shape,
     simd: InstructionSet,
-    a: Vec<f32>,
-    b: Vec<f32>,
-    c: Vec<f32>,
+    a: Aligned,
+    b: Aligned,
+    c: Aligned,
     scratch: Vec<f32>,
 }
 
@@ -133,12 +142,14 @@ impl Operands {
     pub fn new(shape: Shape, simd: InstructionSet) -> Operands {
         let Shape { m, k, n, .. } = shape;
         let mut state = 1_u32;
-        let mut numbers = |count: usize| -> Vec<f32> {
+        let mut numbers = |count: usize| {
             let mut next = || {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 (state >> 8) as f32 / (1 << 24) as f32 - 0.5
             };
-            (0..count).map(|_| next()).collect()
+            let mut numbers = Aligned::new(count);
+            numbers.fill_with(&mut next);
+            numbers
         };
         let (a, b, c) = (numbers(m * k), numbers(k * n), numbers(m * n));
         Operands { shape, simd, a, b, c, scratch: vec![0.0; scratch(m, n, k)] }

@@ -6,6 +6,8 @@ use jostle::{
     Schedule, Trainer,
 };
 
+use crate::aligned::Aligned;
+
 /// V, T, L, H, C, B.
 pub type Sizes = [usize; 6];
 
@@ -25,28 +27,18 @@ const RECIPE: Recipe = Recipe {
     seed: 1,
 };
 
-/// Bytes from one cache line to the next. Vectors that straddle two take processors twice as long: 3 % of a step.
-const LINE: usize = 64;
-
 /// Everything a [`Trainer`] borrows.
 pub struct Session {
     /// The lengths of the buffers.
     pub plan: Plan,
     text: Vec<i32>,
-    /// Each with room to begin with a cache line.
-    floats: [Vec<f32>; 4],
+    floats: [Aligned; 4],
     batch: Vec<i32>,
 }
 
 /// Of parameters, gradients, the optimiser's numbers and the workspace.
 fn lengths(plan: &Plan) -> [usize; 4] {
     [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()]
-}
-
-/// So many elements from the first cache line on.
-fn aligned(floats: &mut [f32], length: usize) -> &mut [f32] {
-    let first = floats.as_ptr().align_offset(LINE);
-    &mut floats[first..first + length]
 }
 
 impl Session {
@@ -56,8 +48,8 @@ impl Session {
         let model = Config::new(vocab, context, layers, heads, width);
         let config = Config { dropout: Dropout::all(dropout), ..model };
         let plan = Plan::new(&config, &Options { threads, ..Options::new(batch) })?;
-        let mut floats = lengths(&plan).map(|length| vec![0.0; length + LINE / size_of::<f32>()]);
-        initialize(InstructionSet::detect(), &plan, aligned(&mut floats[0], plan.parameters), 1)?;
+        let mut floats = lengths(&plan).map(Aligned::new);
+        initialize(InstructionSet::detect(), &plan, &mut floats[0], 1)?;
         let mut state = 1_u64;
         let text = (0..100_000)
             .map(|_| {
@@ -74,9 +66,8 @@ impl Session {
         simd: InstructionSet,
         parallel: &'a dyn Parallel,
     ) -> Result<(Trainer<'a>, &'a [i32]), Error> {
-        let mut lengths = lengths(&self.plan).into_iter();
         let [parameters, gradients, optimizer, workspace] =
-            self.floats.each_mut().map(|floats| aligned(floats, lengths.next().unwrap_or(0)));
+            self.floats.each_mut().map(|floats| &mut **floats);
         let buffers =
             Buffers { parameters, frozen: &[], gradients, optimizer, workspace, batch: &mut self.batch };
         let trainer = Trainer::new(&self.plan, &RECIPE, buffers, Compute { simd, parallel })?;

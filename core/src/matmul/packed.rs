@@ -31,15 +31,15 @@ impl Machine {
     };
 }
 
-/// The longest block of the inner index. One panel of B (32 KiB) comes from the second-level cache at half the
-/// rate that it gives; the longer the block, the fewer passes over C.
-const BLOCK_K: usize = 512;
+/// The longest block of the inner index. A panel of B (48 KiB) comes from the second-level cache, at half the rate that it
+/// gives; the longer the block, the fewer passes over C.
+const BLOCK_K: usize = 768;
 /// The widest block of columns: a packed block of B (384 KiB) stays in the second-level cache.
-const BLOCK_N: usize = 192;
-/// Rows that go through all panels of a block together: their part of A (168 KiB at most) stays beside it. A multiple
+const BLOCK_N: usize = 128;
+/// Rows that go through all panels of a block together: their part of A (252 KiB at most) stays beside it. A multiple
 /// of every `TILE_ROWS`.
 const BLOCK_M: usize = 84;
-/// The highest block of rows of an A that is packed, for all columns: with its block of B (128 KiB then) in the
+/// The highest block of rows of an A that is packed, for all columns: with its block of B (128 KiB) in the
 /// second-level cache.
 const PACKED_M: usize = 384;
 /// The longest block of the inner index where A is packed.
