@@ -264,7 +264,7 @@ pub(super) const fn worker_scratch(
     let (c, f, v) = (config.width, config.hidden, config.vocab);
     // Each side of each product is one of these; rows are the inner index of the gradients of weights.
     let longest = max(max(max(3 * c, f), v), max(rows, config.context));
-    let products = matmul::scratch_on(machine, longest, longest, longest);
+    let products = matmul::scratch_on(machine, longest, longest);
     let attention = attention::worker_scratch(machine, config.context, config.head_width());
     // A row of the residual stream, too.
     max(max(products, c), if attention <= elsewhere { 0 } else { attention })

@@ -2,8 +2,7 @@
 //!
 //! The five loops of Goto & van de Geijn (2008), outermost first: blocks of the inner index, of rows, of columns,
 //! panels of columns, tiles of rows. B is packed into panels of sixteen columns, a block of which stays in the
-//! second-level cache; A is read where it lies when its rows are contiguous, and otherwise packed into tiles, once for
-//! all columns.
+//! second-level cache, unless it is close anyway; A is read where it lies.
 
 use core::ops::Range;
 
@@ -39,27 +38,22 @@ const BLOCK_N: usize = 128;
 /// Rows that go through all panels of a block together: their part of A (252 KiB at most) stays beside it. A multiple
 /// of every `TILE_ROWS`.
 const BLOCK_M: usize = 84;
-/// The highest block of rows of an A that is packed, for all columns: with its block of B (128 KiB) in the
-/// second-level cache.
-const PACKED_M: usize = 384;
-/// The longest block of the inner index where A is packed.
-const PACKED_K: usize = 256;
-/// Fewer rows than this don't repay packing a B whose rows are contiguous.
+/// Fewer rows than this don't repay packing a B whose rows are contiguous, and which comes from memory.
 const ROWS_WORTH_PACKING: usize = 16;
+/// Nor do fewer than this where B is close: tiles read it from the second-level cache as fast as from panels.
+const ROWS_WORTH_PACKING_CLOSE: usize = 257;
 
 /// A B with contiguous rows, no more than these, is read where it lies: its panels stay in the first-level cache.
 pub(super) const INNER_WORTH_PACKING_B: usize = 64;
 
-/// Fewer columns than this don't repay packing a transposed A.
-const COLUMNS_WORTH_PACKING: usize = 64;
-/// The longest transposed A whose columns, of which a tile takes a part of a cache line or two, stay in the first-level
-/// cache.
-const INNER_WORTH_PACKING: usize = 256;
+/// The longest block of the inner index where A is transposed: its columns, of which a tile takes a part of a cache line or
+/// two, stay in the first-level cache.
+const TRANSPOSED_K: usize = 384;
 
 /// How far ahead rows of B are asked for: weights of large models come from memory, and processors don't foresee the
 /// jump from a row to the next.
 const ROWS_AHEAD: usize = 8;
-/// Elements of an A that stays in the second-level cache, or so near that asking ahead does not repay.
+/// Elements of an operand that stays in the second-level cache, or so near that asking ahead does not repay.
 const CLOSE: usize = 1 << 19;
 /// Fewer steps than this don't repay asking for the next tile's C ahead.
 const WORTH_PREFETCHING: usize = 64;
@@ -71,21 +65,21 @@ const fn min(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
 }
 
-/// The elements of scratch that a product of this size, or smaller in every direction, needs at most.
-pub const fn scratch(m: usize, n: usize, k: usize) -> usize {
-    scratch_on(Machine::HERE, m, n, k)
+/// The elements of scratch that a product of this size, or smaller in every direction, needs at most: as many for any `m`,
+/// since no more than a block of B is copied, or some rows of A.
+pub const fn scratch(_m: usize, n: usize, k: usize) -> usize {
+    scratch_on(Machine::HERE, n, k)
 }
 
 /// [`scratch`] on another machine than this.
-pub(crate) const fn scratch_on(machine: Machine, m: usize, n: usize, k: usize) -> usize {
+pub(crate) const fn scratch_on(machine: Machine, n: usize, k: usize) -> usize {
     if matches!(machine, Machine::Small) {
         return super::small::scratch(k);
     }
     let k = min(k, BLOCK_K);
     let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), BLOCK_N) * k;
-    let a = if k > INNER_WORTH_PACKING { min(m, PACKED_M) * min(k, PACKED_K) } else { 0 };
     // Panels begin with a cache line.
-    a + b + 15
+    b + 15
 }
 
 /// The elements of [`Panels`] for `n` columns of `k`: none where products do without.
@@ -199,71 +193,54 @@ unsafe fn blocks<V: WideVector>(
         Operand::Plain(b) => (b, None),
         Operand::Packed(Panels { data, inner }) => (Matrix::new(data, COLUMNS), Some(inner * COLUMNS)),
     };
+    let rows_worth_packing =
+        if k.saturating_mul(n) > CLOSE { ROWS_WORTH_PACKING } else { ROWS_WORTH_PACKING_CLOSE };
     let pack_b = packed_ahead.is_none()
-        && (b.column_stride != 1 || m >= ROWS_WORTH_PACKING && k > INNER_WORTH_PACKING_B);
+        && (b.column_stride != 1 || m >= rows_worth_packing && k > INNER_WORTH_PACKING_B);
     let next_panel = packed_ahead.unwrap_or(COLUMNS * b.column_stride);
-    let pack_a =
-        a.column_stride != 1 && m > V::TILE_ROWS && n > COLUMNS_WORTH_PACKING && k > INNER_WORTH_PACKING;
     let block_n = match pack_b {
         // A panel is used once: from the first-level cache, before the next is packed.
         true if m <= V::TILE_ROWS => V::TILE_PANELS * COLUMNS,
         true => even(n, BLOCK_N, COLUMNS),
         false => n,
     };
-    let (block_m, block_k) = match pack_a {
-        true => (even(m, PACKED_M, V::TILE_ROWS), even(k, PACKED_K, 1)),
-        false => (m, even(k, BLOCK_K, 1)),
-    };
+    let block_k = even(k, if a.column_stride == 1 { BLOCK_K } else { TRANSPOSED_K }, 1);
     let space = space.as_mut_ptr();
     let space_b = space.wrapping_add((space as usize).wrapping_neg() / 4 % 16);
-    // SAFETY: all offsets below stay within what the caller vouches for: rows below `m`, columns below `n`,
-    // inner indices below `k`; the space holds a block of B, or one panel of it, and then a block of A
-    // ([`scratch_on`]).
+    let far = a.column_stride == 1 && m.saturating_mul(k) > CLOSE;
+    // SAFETY: all offsets below stay within what the caller vouches for: columns below `n`, inner indices below `k`; the
+    // space holds a block of B, or one panel of it ([`scratch_on`]).
     unsafe {
         let mut p = 0;
         loop {
             let inner = min(block_k, k - p);
-            let packed_columns = if pack_b { min(block_n, n) } else { COLUMNS };
-            let space_a = space_b.wrapping_add(packed_columns.div_ceil(COLUMNS) * COLUMNS * inner);
-            let mut i = 0;
-            while i < m {
-                let rows = min(block_m, m - i);
-                let a_block = a.data.as_ptr().wrapping_add(i * a.row_stride + p * a.column_stride);
-                let block_a = if pack_a {
-                    pack_rows::<V>(space_a, a_block, a, rows, inner);
-                    BlockA::Packed(space_a)
-                } else {
-                    let far = a.column_stride == 1 && m.saturating_mul(k) > CLOSE;
-                    BlockA::Plain { a: a_block, row: a.row_stride, column: a.column_stride, far }
-                };
-                let mut j = 0;
-                loop {
-                    let columns = min(block_n, n - j);
-                    let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j / COLUMNS * next_panel);
-                    let mut block_b = BlockB { panels: b_block, row: b.row_stride, next_panel, copied: None };
-                    if pack_b {
-                        pack_panels::<V>(space_b, b_block, b, inner, columns);
-                        let next_panel = COLUMNS * inner;
-                        block_b = BlockB { panels: space_b, row: COLUMNS, next_panel, copied: None };
-                    } else if !columns.is_multiple_of(COLUMNS) && packed_ahead.is_none() {
-                        let from = b_block.wrapping_add(columns / COLUMNS * next_panel);
-                        pack_panel::<V>(space_b, from, b, inner, columns % COLUMNS);
-                        block_b.copied = Some(space_b);
-                    }
-                    let first = match (p, start) {
-                        (0, Start::Zero) => First::Zero,
-                        (0, Start::Bias(bias)) => First::Bias(bias.as_ptr().add(j)),
-                        _ => First::C,
-                    };
-                    let place = Place { row: i, column: j, inner: p..p + inner, all_columns: n, causal };
-                    let c = c.add(i * c_stride + j);
-                    tiles::<V>((rows, columns), (c, c_stride), first, block_a, block_b, place);
-                    j += columns;
-                    if j >= n {
-                        break;
-                    }
+            let a_block = a.data.as_ptr().wrapping_add(p * a.column_stride);
+            let block_a = BlockA { a: a_block, row: a.row_stride, column: a.column_stride, far };
+            let mut j = 0;
+            loop {
+                let columns = min(block_n, n - j);
+                let b_block = b.data.as_ptr().wrapping_add(p * b.row_stride + j / COLUMNS * next_panel);
+                let mut block_b = BlockB { panels: b_block, row: b.row_stride, next_panel, copied: None };
+                if pack_b {
+                    pack_panels::<V>(space_b, b_block, b, inner, columns);
+                    let next_panel = COLUMNS * inner;
+                    block_b = BlockB { panels: space_b, row: COLUMNS, next_panel, copied: None };
+                } else if !columns.is_multiple_of(COLUMNS) && packed_ahead.is_none() {
+                    let from = b_block.wrapping_add(columns / COLUMNS * next_panel);
+                    pack_panel::<V>(space_b, from, b, inner, columns % COLUMNS);
+                    block_b.copied = Some(space_b);
                 }
-                i += rows;
+                let first = match (p, start) {
+                    (0, Start::Zero) => First::Zero,
+                    (0, Start::Bias(bias)) => First::Bias(bias.as_ptr().add(j)),
+                    _ => First::C,
+                };
+                let place = Place { column: j, inner: p..p + inner, all_columns: n, causal };
+                tiles::<V>((m, columns), (c.add(j), c_stride), first, block_a, block_b, place);
+                j += columns;
+                if j >= n {
+                    break;
+                }
             }
             p += inner;
             if p >= k {
@@ -273,17 +250,16 @@ unsafe fn blocks<V: WideVector>(
     }
 }
 
-/// A block of A: packed, or where it lies, with its strides.
+/// A block of A, where it lies.
 #[derive(Clone, Copy)]
-enum BlockA {
-    Packed(*const f32),
-    Plain {
-        a: *const f32,
-        row: usize,
-        column: usize,
-        /// Whether it comes from the third-level cache or memory, a row at a time.
-        far: bool,
-    },
+struct BlockA {
+    a: *const f32,
+    /// From one row to the next.
+    row: usize,
+    /// From one column to the next.
+    column: usize,
+    /// Whether it comes from the third-level cache or memory, a row at a time.
+    far: bool,
 }
 
 /// A block of B, in panels.
@@ -300,7 +276,6 @@ struct BlockB {
 /// Where a block stands in the whole product.
 #[derive(Clone)]
 struct Place {
-    row: usize,
     column: usize,
     inner: Range<usize>,
     /// Of all of C.
@@ -342,30 +317,24 @@ unsafe fn tiles<V: WideVector>(
                 other => other,
             };
             let mut row = low;
-            // As [`pack_rows`] has it: the last tiles share what is left of all rows.
+            // The last tiles share what is left of all rows.
             while row < high {
                 let tile_rows = tile_rows::<V>(rows - row);
-                let (tile_a, a_row, a_column) = match a {
-                    BlockA::Packed(a) => (a.wrapping_add(row * inner), 1, tile_rows),
-                    BlockA::Plain { a, row: a_row, column: a_column, far } => {
-                        let a = a.wrapping_add(row * a_row);
-                        if far && rows - row > BLOCK_M {
-                            // Each panel's tiles ask for a part of the rows that the next pass begins with.
-                            let steps = inner * column / columns..inner * (column + width) / columns;
-                            ask_ahead::<V>(a.wrapping_add(BLOCK_M * a_row), a_row, tile_rows, steps);
-                        }
-                        (a, a_row, a_column)
-                    }
-                };
-                let rows_of_c = place.row + row..place.row + row + tile_rows;
+                let tile_a = a.a.wrapping_add(row * a.row);
+                if a.far && rows - row > BLOCK_M {
+                    // Each panel's tiles ask for a part of the rows that the next pass begins with.
+                    let steps = inner * column / columns..inner * (column + width) / columns;
+                    ask_ahead::<V>(tile_a.wrapping_add(BLOCK_M * a.row), a.row, tile_rows, steps);
+                }
+                let rows_of_c = row..row + tile_rows;
                 let column_of_c = place.column + column;
                 let wanted = place.causal.columns(rows_of_c.end, place.all_columns) > column_of_c + COLUMNS;
                 if let Some(steps) = place.causal.steps(rows_of_c, column_of_c, place.inner.clone()) {
                     let tile = Tile {
                         k: steps.end - steps.start,
-                        a: tile_a.wrapping_add(steps.start * a_column),
-                        a_row,
-                        a_column,
+                        a: tile_a.wrapping_add(steps.start * a.column),
+                        a_row: a.row,
+                        a_column: a.column,
                         b: tile_b.wrapping_add(steps.start * b_row),
                         b_row,
                         b_panel: b.next_panel,
@@ -457,44 +426,6 @@ unsafe fn pack_panel<V: WideVector>(
                 }
             }
         }
-    }
-}
-
-/// Copies a block of A into tiles, each `[inner, rows of the tile]`.
-///
-/// A few inner indices of all tiles at a time: where A is transposed, a cache line holds several tiles' elements,
-/// and is fetched once.
-///
-/// # Safety
-/// `from` readable at `rows` rows and `inner` columns of A's strides, `to` writable for `rows * inner`.
-#[inline(always)]
-unsafe fn pack_rows<V: WideVector>(to: *mut f32, from: *const f32, a: Matrix<'_>, rows: usize, inner: usize) {
-    const STEPS: usize = 16;
-    let mut first = 0;
-    while first < inner {
-        let after = min(first + STEPS, inner);
-        let mut row = 0;
-        while row < rows {
-            let tile_rows = tile_rows::<V>(rows - row);
-            // SAFETY: see above.
-            unsafe {
-                let (to, from) = (to.add(row * inner), from.add(row * a.row_stride));
-                if tile_rows == V::TILE_ROWS && a.row_stride == 1 {
-                    for p in first..after {
-                        let (to, from) = (to.add(p * V::TILE_ROWS), from.add(p * a.column_stride));
-                        core::ptr::copy_nonoverlapping(from, to, V::TILE_ROWS);
-                    }
-                } else {
-                    for p in first..after {
-                        for r in 0..tile_rows {
-                            *to.add(p * tile_rows + r) = *from.add(r * a.row_stride + p * a.column_stride);
-                        }
-                    }
-                }
-            }
-            row += tile_rows;
-        }
-        first = after;
     }
 }
 

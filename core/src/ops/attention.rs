@@ -28,7 +28,7 @@ const fn tile_rows(machine: Machine) -> usize {
 /// How many rows go through at a time: more than [`TILE`] where one tile is little work and the scratch has room.
 fn rows_at_once(scratch: &[f32], length: usize, head_width: usize) -> usize {
     let Machine::Small = Machine::HERE else { return TILE };
-    let products = scratch_on(Machine::HERE, length, length, length.max(head_width));
+    let products = scratch_on(Machine::HERE, length, length.max(head_width));
     let room = scratch.len().saturating_sub(products);
     let rows = room.checked_div(2 * tile_stride(Machine::HERE, length)).unwrap_or(TILE);
     TILE.max(rows - rows % SIDE)
@@ -56,7 +56,7 @@ pub(crate) const fn worker_scratch(machine: Machine, length: usize, head_width: 
         .saturating_mul(2 * rows)
         .saturating_add(across.saturating_mul(2))
         .saturating_add(along)
-        .saturating_add(scratch_on(machine, longest, longest, longest))
+        .saturating_add(scratch_on(machine, longest, longest))
 }
 
 /// The scratch that [`forward`] and [`backward`] need, in elements.
