@@ -10,13 +10,12 @@ does nothing but read memory take turns; ratios and shares are taken within roun
 
 import argparse
 import contextlib
-import json
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
-from machine import ROOT, header
+from machine import header
+from programs import build
 from turns import Contender
 
 # V, T, L, H, C, as in `benches/src/session.rs`.
@@ -56,24 +55,6 @@ def main() -> None:
     if options.output:
         options.output.parent.mkdir(parents=True, exist_ok=True)
         options.output.write_text(report + "\n")
-
-
-def build() -> Path:
-    """The folder of the built programs."""
-    command = [
-        "cargo",
-        "build",
-        "--locked",
-        "--release",
-        "-p",
-        "jostle-benches",
-        "--no-default-features",
-        "--bins",
-    ]
-    subprocess.run(command, cwd=ROOT, check=True)
-    metadata = ["cargo", "metadata", "--locked", "--no-deps", "--format-version", "1"]
-    output = subprocess.run(metadata, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    return Path(json.loads(output)["target_directory"]) / "release"
 
 
 def row(name: str, programs: Path, rounds: int, turn: float) -> str:

@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 import steps_report
-from machine import ROOT
+from programs import build, target
 from steps_report import CONTENDERS, OURS, PEAK, PEERS, Cell
 from turns import Contender, NotRun, last_words
 
@@ -42,9 +42,12 @@ TOLERANCE = 1e-4
 
 def main() -> None:
     options = parse()
-    commands = build()
+    programs = build()
+    commands = {OURS: [str(programs / "step")], PEAK: [str(programs / "peak")]}
     if "matrixmultiply" in options.contenders:
-        commands["matrixmultiply"] = build("--features", "matrixmultiply")[OURS]
+        # With `products`, the crate has its default features, by which it finds the processor's vector instructions.
+        programs = build("matrixmultiply", "matrixmultiply,products")
+        commands["matrixmultiply"] = [str(programs / "step")]
     for name, (script, *arguments) in SCRIPTS.items():
         commands[name] = [sys.executable, str(Path(__file__).with_name(script)), *arguments]
 
@@ -84,27 +87,6 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help="also write the tables there")
     return parser.parse_args()
-
-
-def target() -> Path:
-    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
-
-
-def build(*features: str) -> dict[str, list[str]]:
-    """The commands of jostle's binaries, which each set of features has in a directory of its own."""
-    directory = target().joinpath(*features[1:])
-    command = [
-        "cargo",
-        "build",
-        "--release",
-        "--locked",
-        "-p",
-        "jostle-benches",
-        "--target-dir",
-        str(directory),
-    ]
-    subprocess.run([*command, "--bin", "step", "--bin", "peak", *features], cwd=ROOT, check=True)
-    return {OURS: [str(directory / "release/step")], PEAK: [str(directory / "release/peak")]}
 
 
 def check(

@@ -1,4 +1,4 @@
-//! How fast one thread reads memory: the sum of a buffer that no cache holds.
+//! How fast one thread reads memory, and updates it as an optimiser does: of buffers that no cache holds.
 
 /// Bytes of the buffer, several times the largest caches.
 const BYTES: usize = 512 << 20;
@@ -6,29 +6,58 @@ const BYTES: usize = 512 << 20;
 /// Elements summed side by side: enough registers of any width that additions do not wait for each other.
 const SUMS: usize = 128;
 
-/// What is read.
+/// What is read, or updated.
 pub struct Memory(Vec<f32>);
 
-macro_rules! total {
-    ($name:ident, $($feature:literal)?) => {
-        $(#[target_feature(enable = $feature)])?
-        fn $name(buffer: &[f32]) -> [f32; SUMS] {
-            let mut sums = [0.0; SUMS];
-            for block in buffer.as_chunks::<SUMS>().0 {
-                for (sum, value) in sums.iter_mut().zip(block) {
-                    *sum += *value;
+/// One function of a buffer for each width of registers, and one that takes the widest.
+macro_rules! widest {
+    ($name:ident($buffer:ident: $type:ty) -> $result:ty $body:block) => {
+        fn $name($buffer: $type) -> $result {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f")]
+                fn sixteen($buffer: $type) -> $result $body
+                #[target_feature(enable = "avx2")]
+                fn eight($buffer: $type) -> $result $body
+                if is_x86_feature_detected!("avx512f") {
+                    // SAFETY: the instructions are there.
+                    return unsafe { sixteen($buffer) };
+                }
+                if is_x86_feature_detected!("avx2") {
+                    // SAFETY: as above.
+                    return unsafe { eight($buffer) };
                 }
             }
-            sums
+            $body
         }
     };
 }
 
-total!(baseline,);
-#[cfg(target_arch = "x86_64")]
-total!(eight, "avx2");
-#[cfg(target_arch = "x86_64")]
-total!(sixteen, "avx512f");
+widest! {
+    total(buffer: &[f32]) -> [f32; SUMS] {
+        let mut sums = [0.0; SUMS];
+        for block in buffer.as_chunks::<SUMS>().0 {
+            for (sum, value) in sums.iter_mut().zip(block) {
+                *sum += *value;
+            }
+        }
+        sums
+    }
+}
+
+widest! {
+    update(buffer: &mut [f32]) -> () {
+        let quarter = buffer.len() / 4;
+        let (first, rest) = buffer.split_at_mut(quarter);
+        let (second, rest) = rest.split_at_mut(quarter);
+        let (third, rest) = rest.split_at_mut(quarter);
+        for (((first, second), third), change) in first.iter_mut().zip(second).zip(third).zip(rest) {
+            *first -= *change;
+            *second -= *change;
+            *third -= *change;
+        }
+    }
+}
 
 impl Memory {
     /// A buffer whose every page is there: zeros could all be the same page.
@@ -44,21 +73,16 @@ impl Memory {
 
     /// Reads all of it once.
     pub fn read(&self) {
-        std::hint::black_box(self.total());
+        std::hint::black_box(total(&self.0));
     }
 
-    fn total(&self) -> [f32; SUMS] {
-        #[cfg(target_arch = "x86_64")]
-        {
-            if is_x86_feature_detected!("avx512f") {
-                // SAFETY: the instructions are there.
-                return unsafe { sixteen(&self.0) };
-            }
-            if is_x86_feature_detected!("avx2") {
-                // SAFETY: as above.
-                return unsafe { eight(&self.0) };
-            }
-        }
-        baseline(&self.0)
+    /// What one call of [`Memory::update`] reads and writes.
+    pub fn bytes_of_update(&self) -> u64 {
+        self.bytes() / 4 * 7
+    }
+
+    /// Changes three quarters of it by the fourth, as AdamW changes parameters and two moments by gradients.
+    pub fn update(&mut self) {
+        update(&mut self.0);
     }
 }

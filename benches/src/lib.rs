@@ -3,17 +3,15 @@
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`aligned`] | buffers that begin with a cache line |
 //! | `product` | the shapes of matrix products, and three libraries that compute them |
 //! | [`peak`] | the processor's fused multiply-adds a second |
-//! | [`bandwidth`] | how fast one thread reads memory |
+//! | [`bandwidth`] | how fast one thread reads and updates memory |
 //! | [`reference`](mod@reference) | a file that says what a model computes |
 //! | [`rounds`] | timing in turns, medians |
 //! | [`session`] | a model ready to train |
 //! | [`operations`] | how many floating-point operations a step takes |
 //! | [`turns`] | steps on request, for processes that take turns |
 
-pub mod aligned;
 pub mod bandwidth;
 pub mod operations;
 pub mod peak;

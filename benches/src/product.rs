@@ -3,7 +3,7 @@
 use jostle::InstructionSet;
 use jostle::matmul::{Matrix, Size, Start, matmul, scratch};
 
-use crate::aligned::Aligned;
+use crate::session::Floats;
 
 /// One product: C `[m, n]` from A `[m, k]` and B `[k, n]`, row-major where not transposed.
 #[derive(Clone, Copy, Debug)]
@@ -131,9 +131,9 @@ impl Library {
 pub struct Operands {
     shape: Shape,
     simd: InstructionSet,
-    a: Aligned,
-    b: Aligned,
-    c: Aligned,
+    a: Floats,
+    b: Floats,
+    c: Floats,
     scratch: Vec<f32>,
 }
 
@@ -147,7 +147,7 @@ impl Operands {
                 state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 (state >> 8) as f32 / (1 << 24) as f32 - 0.5
             };
-            let mut numbers = Aligned::new(count);
+            let mut numbers = Floats::zeros(count);
             numbers.fill_with(&mut next);
             numbers
         };

@@ -1,0 +1,219 @@
+"""What `step_profile.py` measured, as Markdown."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from machine import header
+from stacks import ELSE, KINDS, OPERATIONS, PACKING, PRODUCT
+from steps_report import digits, row
+
+INTRODUCTION = """\
+A step is that of `results/steps.md`, of programs with frame pointers; its time is the median of turns without samples.
+`perf` samples about every millisecond of a thread's time what it does; with two threads, times of operations are the
+threads' sums. Shares of the peak are of multiply-adds that no engine can do without (`benches/src/operations.rs`), beside
+the best of the peaks that were measured in turn. "Alone" are the same products, with the packing of their operands, in a
+program that does nothing else, on operands that stay where they are (`benches/src/bin/alone.rs`): what products of these
+sizes reach at all. Attention's are its products without softmax, there and here; what it computes twice, and above the
+diagonal, counts not at all, so that their share is low. "Waiting" is the time of threads that have nothing to do, at the
+joints of a step or asleep.
+"""
+
+BOUNDS = """\
+Of steps with dropout {rate}: the share of the peak, and what it would be if all but products (and their packing) took no
+time, if products were as fast as alone, and if both. Where parameters don't fit into a cache, optimizer and norm of
+gradients can't take no time: the last column is the last but one with these two at the speed of memory.
+"""
+
+# Whose parameters, gradients and moments no cache of the machines that were measured holds.
+FROM_MEMORY = ("medium", "gpt2")
+# Bytes of each parameter, and how: it and two moments are updated by its gradient, which the norm reads.
+PASSES = {"AdamW": (28, "updating"), "norm of gradients": (4, "reading")}
+
+
+# Fewer samples say little.
+ENOUGH = 100
+
+
+@dataclass
+class Profile:
+    # Milliseconds.
+    step: float
+    # The milliseconds of a thread in a step that a sample stands for.
+    each: float
+    # By operation and, of products and packing, kind.
+    samples: Counter[tuple[str, str]]
+
+    def operation(self, name: str) -> float:
+        """Milliseconds of all threads' time in a step."""
+        return self.each * sum(count for (operation, _), count in self.samples.items() if operation == name)
+
+    def kind(self, name: str) -> float:
+        """Likewise, of a kind of products with the packing of their operands."""
+        return self.each * sum(count for (_, kind), count in self.samples.items() if kind == name)
+
+    def products(self) -> float:
+        return self.operation(PRODUCT) + self.operation(PACKING)
+
+
+@dataclass
+class Cell:
+    """What was measured of one configuration and number of threads."""
+
+    configuration: str
+    sizes: tuple[int, ...]
+    threads: int
+    parameters: int
+    # By kind of product, of one step.
+    multiply_adds: dict[str, int]
+    # Operations a millisecond.
+    peak: float
+    # Bytes a millisecond, of memory that is read and that is updated.
+    bandwidth: dict[str, float]
+    alone: Profile
+    # By rate of dropout.
+    steps: dict[float, Profile]
+
+    def first(self) -> Profile:
+        return next(iter(self.steps.values()))
+
+    def of_peak(self, multiply_adds: int, thread_time: float) -> str:
+        return percent(2 * multiply_adds, thread_time / self.threads * self.peak)
+
+    def kind_of_peak(self, profile: Profile, kind: str) -> str:
+        time = profile.kind(kind)
+        return (
+            self.of_peak(self.multiply_adds[kind], time) if time >= ENOUGH * profile.each else "few samples"
+        )
+
+    def at_most(self, thread_time: float) -> str:
+        """The share of the peak of a step that takes so long."""
+        return self.of_peak(sum(self.multiply_adds.values()), thread_time)
+
+    def thread_time(self, profile: Profile) -> float:
+        return profile.step * self.threads
+
+    def name(self) -> str:
+        return f"{self.configuration} ({', '.join(map(str, self.sizes))})"
+
+
+def document(cells: list[Cell]) -> str:
+    lines = [
+        "# Profile of training steps",
+        "",
+        header(),
+        "",
+        INTRODUCTION.rstrip(),
+    ]
+    for threads in dict.fromkeys(cell.threads for cell in cells):
+        here = [cell for cell in cells if cell.threads == threads]
+        lines += ["", f"## {threads} thread{'s' if threads > 1 else ''}", ""]
+        lines += [f"Peak: {max(cell.peak for cell in here) / 1e6:.1f} GFLOP/s.", ""]
+        for part in (bounds, operations, products, memory):
+            lines += [*part(here), ""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def bounds(cells: list[Cell]) -> Iterator[str]:
+    """What holds each configuration back, and how far it could get without."""
+    yield from ("### Bounds", "", BOUNDS.format(rate=next(iter(cells[0].steps))))
+    yield row(
+        "configuration",
+        "reached",
+        "no time but for products",
+        "products as alone",
+        "both",
+        "both, and memory",
+    )
+    yield "|---" + "|---:" * 5 + "|"
+    for cell in cells:
+        step, alone = cell.first(), cell.alone.products()
+        whole = cell.thread_time(step)
+        limits = (whole, step.products(), whole - step.products() + alone, alone)
+        passes = sum(each * cell.parameters / cell.bandwidth[how] for each, how in PASSES.values())
+        memory = cell.at_most(alone + passes * cell.threads) if cell.configuration in FROM_MEMORY else ""
+        yield row(cell.name(), *map(cell.at_most, limits), memory)
+    yield ""
+    for cell in cells:
+        step = cell.first()
+        whole, products = cell.thread_time(step), step.products()
+        rest = {name: step.operation(name) for name in OPERATIONS if name not in (PRODUCT, PACKING)}
+        most = sorted(rest, key=lambda name: -rest[name])[:4]
+        yield (
+            f"- {cell.configuration}: {percent(whole - products, whole)} of the time is not products: "
+            f"{', '.join(f'{name} {percent(rest[name], whole)}' for name in most)}. Products take "
+            f"{products / cell.alone.products():.2f} times as long as alone, where they reach "
+            f"{cell.at_most(cell.alone.products())} of the peak."
+        )
+
+
+def operations(cells: list[Cell]) -> Iterator[str]:
+    yield from ("### Operations", "", "Thread-milliseconds of a step, and their share of it:", "")
+    columns = [(cell, rate, step) for cell in cells for rate, step in cell.steps.items()]
+    yield row("", *(f"{cell.configuration}, dropout {rate}" for cell, rate, _ in columns))
+    yield "|---" + "|---:" * len(columns) + "|"
+    yield row("a step", *(three(cell.thread_time(step)) for cell, _, step in columns))
+    for name in [PRODUCT, *(name for name in OPERATIONS if name not in (PRODUCT, ELSE)), ELSE]:
+        found = ((step.operation(name), cell.thread_time(step)) for cell, _, step in columns)
+        yield row(name, *(f"{three(time)} ({percent(time, whole, 1)})" for time, whole in found))
+
+
+def products(cells: list[Cell]) -> Iterator[str]:
+    rate = next(iter(cells[0].steps))
+    yield from ("### Products", "", f"Of steps with dropout {rate}, with the packing of operands:", "")
+    yield row(
+        "configuration",
+        "products",
+        "million multiply-adds",
+        "thread-ms",
+        "of it packing",
+        "of the step",
+        "of the peak",
+        "alone of the peak",
+    )
+    yield "|---|---" + "|---:" * 6 + "|"
+    for cell in cells:
+        step = cell.first()
+        for kind in reversed(KINDS):
+            time, count = step.kind(kind), cell.multiply_adds[kind]
+            yield row(
+                cell.configuration,
+                kind,
+                f"{count / 1e6:,.{0 if count >= 1e8 else 2}f}",
+                three(time),
+                percent(step.each * step.samples[PACKING, kind], time),
+                percent(time, cell.thread_time(step), 1),
+                cell.kind_of_peak(step, kind),
+                cell.kind_of_peak(cell.alone, kind),
+            )
+
+
+def memory(cells: list[Cell]) -> Iterator[str]:
+    """Of what goes once over all parameters."""
+    cells = [cell for cell in cells if cell.configuration in FROM_MEMORY]
+    if not cells:
+        return
+    yield from (
+        "### Memory",
+        "",
+        "Bytes read and written, beside as many threads that do nothing but read, or update three buffers by a fourth:",
+        "",
+    )
+    yield row("configuration", "operation", "MB", "ms", "GB/s", "of memory, GB/s", "share")
+    yield "|---|---" + "|---:" * 5 + "|"
+    for cell in cells:
+        for name, (each, how) in PASSES.items():
+            count, time = each * cell.parameters, cell.first().operation(name) / cell.threads
+            bandwidth = cell.bandwidth[how]
+            speeds = [f"{count / time / 1e6:.1f}", f"{bandwidth / 1e6:.1f} ({how})"]
+            share = percent(count / time, bandwidth)
+            yield row(cell.configuration, name, f"{count / 1e6:,.0f}", three(time), *speeds, share)
+
+
+def percent(part: float, whole: float, places: int = 0) -> str:
+    return f"{100 * part / whole:.{places}f} %" if whole else "unknown"
+
+
+def three(milliseconds: float) -> str:
+    """Three digits that count, also of parts of short steps."""
+    return digits(milliseconds) if milliseconds >= 1 else f"{milliseconds:.3g}"

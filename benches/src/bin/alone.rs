@@ -1,0 +1,207 @@
+//! The products of a training step on request, without what is between them: each as often as a step has it, on operands
+//! that stay where they are, shared out among threads as the step's are. Attention comes with its softmax, since its
+//! products are parts of it. The protocol is that of the binary `step`:
+//!
+//!     echo 20 | alone --sizes 65,64,4,4,128,12
+//!
+//! A profile tells the kinds apart by the functions' names.
+
+use std::error::Error;
+use std::ops::Range;
+use std::sync::Mutex;
+
+use clap::Parser;
+use jostle::matmul::{Matrix, Size, Start, matmul, matmul_parallel, scratch};
+use jostle::ops::attention::{self, Attention};
+use jostle::{Compute, Config, InstructionSet, Options, Plan};
+use jostle_benches::session::Floats;
+use jostle_benches::{operations, turns};
+use jostle_pool::Pool;
+
+#[derive(Parser)]
+struct Arguments {
+    /// Vocabulary, context, layers, heads, width and batch
+    #[arg(long, value_name = "V,T,L,H,C,B", value_delimiter = ',', required = true)]
+    sizes: Vec<usize>,
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let Arguments { sizes, threads } = Arguments::parse();
+    let [vocab, context, layers, heads, width, batch] = sizes.as_slice().try_into()?;
+    let config = Config::new(vocab, context, layers, heads, width);
+    let plan = Plan::new(&config, &Options { threads, ..Options::new(batch) })?;
+    let pool = Pool::new(threads)?;
+    turns::ready()?;
+    let mut products = Products::new(plan, Compute { simd: InstructionSet::detect(), parallel: &pool });
+    let about = serde_json::json!({
+        "multiply_adds": operations::multiply_adds(&plan).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+    });
+    turns::serve(&about, || {
+        products.step();
+        Ok(())
+    })
+}
+
+/// What one worker writes.
+struct Worker {
+    output: Floats,
+    stats: Floats,
+    scratch: Floats,
+}
+
+struct Products<'a> {
+    plan: Plan,
+    compute: Compute<'a>,
+    /// The rows that enter a product, the gradients of those that leave it, and a weight.
+    x: Floats,
+    d_y: Floats,
+    weight: Floats,
+    d_logits: Floats,
+    workers: Vec<Mutex<Worker>>,
+    /// What the products of the head write, which share themselves out, and their scratch: so much for each worker.
+    head: Floats,
+    scratch: (Floats, usize),
+}
+
+const FITS: &str = "buffers of these sizes";
+
+/// Numbers from minus to plus one half.
+fn numbers(count: usize) -> Floats {
+    let mut floats = Floats::zeros(count);
+    for (i, x) in floats.iter_mut().enumerate() {
+        *x = ((i as u32).wrapping_mul(2_654_435_769) >> 8) as f32 / (1 << 24) as f32 - 0.5;
+    }
+    floats
+}
+
+impl<'a> Products<'a> {
+    fn new(plan: Plan, compute: Compute<'a>) -> Products<'a> {
+        let Config { vocab: v, context: t, heads: h, width: c, hidden: f, .. } = plan.config;
+        let rows = plan.options.batch * t;
+        let widest = f.max(3 * c);
+        let longest = [rows * widest, c * widest, v * c].into_iter().max().unwrap_or(0);
+        let most = scratch(rows.max(v), widest.max(v), rows.max(widest).max(v)).max(attention::scratch(t, c));
+        let worker = |_| {
+            let output = Floats::zeros(longest.max(4 * t * c));
+            Mutex::new(Worker { output, stats: Floats::zeros(2 * h * t), scratch: Floats::zeros(most) })
+        };
+        let [x, d_y] = [rows * widest; 2].map(numbers);
+        let (weight, d_logits, head) = (numbers(longest), numbers(rows * v), Floats::zeros(rows * v.max(c)));
+        let workers: Vec<_> = (0..compute.parallel.threads()).map(worker).collect();
+        let scratch = (Floats::zeros(workers.len() * most), most);
+        Products { plan, compute, x, d_y, weight, d_logits, workers, head, scratch }
+    }
+
+    fn step(&mut self) {
+        let Config { vocab, layers, width: c, hidden: f, .. } = self.plan.config;
+        let weights = [(c, 3 * c), (c, c), (c, f), (f, c)].repeat(layers);
+        for weight in &weights {
+            self.share(self.rows(), |rows, worker| self.forward(*weight, rows, worker));
+        }
+        for weight in &weights {
+            self.share(self.rows(), |rows, worker| self.backward(*weight, rows, worker));
+        }
+        for weight in &weights {
+            self.share(weight.0, |of_weight, worker| self.gradients(*weight, of_weight, worker));
+        }
+        for _ in 0..layers {
+            self.share(self.plan.options.batch, |sequences, worker| self.attention(sequences, worker));
+        }
+        self.head();
+        self.share(vocab, |of_weight, worker| self.head_gradients(of_weight, worker));
+    }
+
+    fn rows(&self) -> usize {
+        self.plan.options.batch * self.plan.config.context
+    }
+
+    /// The task on all threads, each with its worker's share of so many units.
+    fn share(&self, units: usize, task: impl Fn(Range<usize>, &mut Worker) + Sync) {
+        let workers = self.workers.len();
+        self.compute.parallel.run(workers, &|i| {
+            let worker = &mut self.workers[i].lock().expect("no panic");
+            task(i * units / workers..(i + 1) * units / workers, worker);
+        });
+    }
+
+    fn product(
+        &self,
+        size: Size,
+        c: &mut [f32],
+        start: Start<'_>,
+        [a, b]: [Matrix<'_>; 2],
+        scratch: &mut [f32],
+    ) {
+        matmul(self.compute.simd, size, (c, size.n), start, a, b, scratch).expect(FITS);
+    }
+
+    #[inline(never)]
+    fn forward(&self, (k, n): (usize, usize), rows: Range<usize>, worker: &mut Worker) {
+        let operands = [Matrix::new(&self.x[rows.start * k..], k), Matrix::new(&self.weight, n)];
+        let Worker { output, scratch, .. } = worker;
+        self.product(Size { m: rows.len(), n, k }, output, Start::Zero, operands, scratch);
+    }
+
+    #[inline(never)]
+    fn backward(&self, (k, n): (usize, usize), rows: Range<usize>, worker: &mut Worker) {
+        let weight = Matrix::new(&self.weight, n).transposed();
+        let operands = [Matrix::new(&self.d_y[rows.start * n..], n), weight];
+        let Worker { output, scratch, .. } = worker;
+        self.product(Size { m: rows.len(), n: k, k: n }, output, Start::Zero, operands, scratch);
+    }
+
+    #[inline(never)]
+    fn gradients(&self, (k, n): (usize, usize), of_weight: Range<usize>, worker: &mut Worker) {
+        let x = Matrix::new(&self.x[of_weight.start..], k).transposed();
+        let size = Size { m: of_weight.len(), n, k: self.rows() };
+        let Worker { output, scratch, .. } = worker;
+        self.product(size, output, Start::Accumulate, [x, Matrix::new(&self.d_y, n)], scratch);
+    }
+
+    #[inline(never)]
+    fn attention(&self, sequences: Range<usize>, Worker { output, stats, scratch }: &mut Worker) {
+        let Config { context: t, heads, width: c, .. } = self.plan.config;
+        let simd = self.compute.simd;
+        let (out, d_qkv) = output[..4 * t * c].split_at_mut(t * c);
+        for sequence in sequences {
+            let attention = Attention { heads, width: c, mask: None, sequence: sequence as u64 };
+            let qkv = &self.x[sequence * t * 3 * c..][..t * 3 * c];
+            let d_out = &self.d_y[sequence * t * c..][..t * c];
+            attention::forward(simd, out, stats, qkv, attention, scratch).expect(FITS);
+            attention::backward(simd, d_qkv, d_out, qkv, out, stats, attention, scratch).expect(FITS);
+        }
+    }
+
+    #[inline(never)]
+    fn head(&mut self) {
+        let Config { vocab: v, width: c, .. } = self.plan.config;
+        let (m, weight) = (self.rows(), Matrix::new(&self.weight, c));
+        let (x, d_logits) = (Matrix::new(&self.x, c), Matrix::new(&self.d_logits, v));
+        let (scratch, each) = &mut self.scratch;
+        let mut product = |n, k, a, b| {
+            let (c, scratch) = ((&mut *self.head, n), (&mut **scratch, *each));
+            matmul_parallel(self.compute, Size { m, n, k }, c, Start::Zero, a, b, scratch).expect(FITS);
+        };
+        product(v, c, x, weight.transposed());
+        product(c, v, d_logits, weight);
+    }
+
+    /// By blocks of the vocabulary, as the step has it: one sequence after the other where each has tokens of a block, all
+    /// together where few have.
+    #[inline(never)]
+    fn head_gradients(&self, of_weight: Range<usize>, Worker { output, scratch, .. }: &mut Worker) {
+        const BLOCK: usize = 192;
+        let Config { vocab: v, context: t, width: c, .. } = self.plan.config;
+        let k = if v > BLOCK { self.rows() } else { t };
+        for (first, output) in of_weight.clone().step_by(BLOCK).zip(output.chunks_mut(BLOCK * c)) {
+            let m = BLOCK.min(of_weight.end - first);
+            for row in (0..self.rows()).step_by(k) {
+                let d_logits = Matrix::new(&self.d_logits[row * v + first..], v).transposed();
+                let operands = [d_logits, Matrix::new(&self.x[row * c..], c)];
+                self.product(Size { m, n: c, k }, output, Start::Accumulate, operands, scratch);
+            }
+        }
+    }
+}
