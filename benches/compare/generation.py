@@ -14,7 +14,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from machine import header
+from machine import header, write
 from programs import build
 from turns import Contender
 
@@ -52,9 +52,7 @@ def main() -> None:
     lines += [row(name, programs, options.rounds, options.turn * 1e3) for name in options.configurations]
     report = "\n".join(lines)
     print(report)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(report + "\n")
+    write(report + "\n", options.output)
 
 
 def row(name: str, programs: Path, rounds: int, turn: float) -> str:

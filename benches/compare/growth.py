@@ -7,7 +7,7 @@ import argparse
 import subprocess
 from pathlib import Path
 
-from machine import ROOT, header
+from machine import ROOT, header, write
 
 
 def main() -> None:
@@ -22,9 +22,7 @@ def main() -> None:
     tables = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     report = f"# Growth\n\n{header()}\n\n{tables}"
     print(report, end="")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(report)
+    write(report, options.output)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,13 @@ def header(packages: Iterable[str] = ()) -> str:
     return "\n".join(f"- {what}: {value}" for what, value in lines.items())
 
 
+def write(report: str, output: Path | None) -> None:
+    """To a file, where one is named, in a folder that need not be there."""
+    if output:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(report)
+
+
 def processor() -> str:
     found = re.search(r"^model name\s*: (.*)", read("/proc/cpuinfo"), re.MULTILINE)
     return found[1] if found else platform.processor() or "unknown"

@@ -10,7 +10,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from machine import ROOT, header
+from machine import ROOT, header, write
 
 
 def main() -> None:
@@ -50,9 +50,7 @@ def main() -> None:
     found = [row(folder.parent) for folder in sorted(results.glob("operations/*/*/new/benchmark.json"))]
     report = "\n".join([*lines, *found])
     print(report)
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(report + "\n")
+    write(report + "\n", options.output)
 
 
 def row(folder: Path) -> str:

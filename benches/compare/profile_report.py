@@ -29,8 +29,6 @@ gradients can't take no time: the last column is the last but one with these two
 FROM_MEMORY = ("medium", "gpt2")
 # Bytes of each parameter, and how: it and two moments are updated by its gradient, which the norm reads.
 PASSES = {"AdamW": (28, "updating"), "norm of gradients": (4, "reading")}
-
-
 # Fewer samples say little.
 ENOUGH = 100
 
@@ -86,7 +84,7 @@ class Cell:
             self.of_peak(self.multiply_adds[kind], time) if time >= ENOUGH * profile.each else "few samples"
         )
 
-    def at_most(self, thread_time: float) -> str:
+    def step_of_peak(self, thread_time: float) -> str:
         """The share of the peak of a step that takes so long."""
         return self.of_peak(sum(self.multiply_adds.values()), thread_time)
 
@@ -131,8 +129,8 @@ def bounds(cells: list[Cell]) -> Iterator[str]:
         whole = cell.thread_time(step)
         limits = (whole, step.products(), whole - step.products() + alone, alone)
         passes = sum(each * cell.parameters / cell.bandwidth[how] for each, how in PASSES.values())
-        memory = cell.at_most(alone + passes * cell.threads) if cell.configuration in FROM_MEMORY else ""
-        yield row(cell.name(), *map(cell.at_most, limits), memory)
+        memory = cell.step_of_peak(alone + passes * cell.threads) if cell.configuration in FROM_MEMORY else ""
+        yield row(cell.name(), *map(cell.step_of_peak, limits), memory)
     yield ""
     for cell in cells:
         step = cell.first()
@@ -143,7 +141,7 @@ def bounds(cells: list[Cell]) -> Iterator[str]:
             f"- {cell.configuration}: {percent(whole - products, whole)} of the time is not products: "
             f"{', '.join(f'{name} {percent(rest[name], whole)}' for name in most)}. Products take "
             f"{products / cell.alone.products():.2f} times as long as alone, where they reach "
-            f"{cell.at_most(cell.alone.products())} of the peak."
+            f"{cell.step_of_peak(cell.alone.products())} of the peak."
         )
 
 

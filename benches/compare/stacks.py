@@ -73,8 +73,7 @@ def samples(file: Path, program: Path) -> Counter[tuple[str, str]]:
     """The number of samples of each operation and, of products and their packing, kind."""
     # A frame is (symbol, offset), a stack begins with the innermost.
     stacks: Counter[tuple[tuple[str, int], ...]] = Counter()
-    fields = ["-F", "ip,sym,symoff"]
-    script = output("perf", "script", "--input", str(file), "--no-demangle", *fields)
+    script = output("perf", "script", "--input", str(file), "--no-demangle", "-F", "ip,sym,symoff")
     for sample in script.split("\n\n"):
         frames = re.findall(r"^\s*[0-9a-f]+ (\S+)\+0x([0-9a-f]+)$", sample, re.MULTILINE)
         if sample.strip():

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import profile_report
 import stacks
+from machine import write
 from profile_report import Cell, Profile
 from programs import build, target
 from steps import CONFIGURATIONS
@@ -52,9 +53,7 @@ def main() -> None:
     ]
     report = profile_report.document(cells)
     print(report, end="")
-    if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(report)
+    write(report, options.output)
 
 
 def measure(configuration: str, threads: int, options: argparse.Namespace, programs: Path) -> Cell:
@@ -110,6 +109,7 @@ class Recording:
 
 
 def record(contender: Contender, program: Path, threads: int, seconds: float) -> Recording:
+    # A turn is handed the time of the next one.
     step = contender.turn(seconds * 1e3)
     steps = contender.steps
     with tempfile.TemporaryDirectory(dir=target()) as directory:

@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 
 import steps_report
+from machine import write
 from programs import build, target
 from steps_report import CONTENDERS, OURS, PEAK, PEERS, Cell
 from turns import Contender, NotRun, last_words
@@ -61,9 +62,7 @@ def main() -> None:
                 cells.append(cell)
                 report = steps_report.document(cells, differences, options.rounds)
                 # After each, so that what hours have measured outlives an interruption.
-                if options.output:
-                    options.output.parent.mkdir(parents=True, exist_ok=True)
-                    options.output.write_text(report)
+                write(report, options.output)
     print(report, end="")
 
 

@@ -64,7 +64,7 @@ class Contender:
             self.turn(budget)
 
     def turn(self, budget: float) -> float:
-        """The median of as many steps as take about `budget` milliseconds, by how long the last ones took."""
+        """The median of the turn's steps, by which the next turn has as many as take about `budget` milliseconds."""
         self.signal(signal.SIGCONT)
         try:
             print(self.steps, file=self.process.stdin, flush=True)
