@@ -8,7 +8,7 @@
 //! | [`bandwidth`] | how fast one thread reads and updates memory |
 //! | [`reference`](mod@reference) | a file that says what a model computes |
 //! | [`rounds`] | timing in turns, medians |
-//! | [`session`] | a model ready to train |
+//! | [`session`] | a model ready to train, and buffers that begin with a cache line |
 //! | [`operations`] | how many floating-point operations a step takes |
 //! | [`turns`] | steps on request, for processes that take turns |
 

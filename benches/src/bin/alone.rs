@@ -6,6 +6,7 @@
 //!
 //! A profile tells the kinds apart by the functions' names.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ops::Range;
 use std::sync::Mutex;
@@ -35,9 +36,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let pool = Pool::new(threads)?;
     turns::ready()?;
     let mut products = Products::new(plan, Compute { simd: InstructionSet::detect(), parallel: &pool });
-    let about = serde_json::json!({
-        "multiply_adds": operations::multiply_adds(&plan).into_iter().collect::<std::collections::BTreeMap<_, _>>(),
-    });
+    let multiply_adds = BTreeMap::from(operations::multiply_adds(&plan));
+    let about = serde_json::json!({ "multiply_adds": multiply_adds });
     turns::serve(&about, || {
         products.step();
         Ok(())

@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let Arguments { threads, update } = Arguments::parse();
     let pool = Pool::new(threads)?;
     turns::ready()?;
-    let memories: Vec<_> = (0..threads.max(1)).map(|_| Memory::new()).collect();
+    let memories: Vec<_> = (0..pool.threads()).map(|_| Memory::new()).collect();
     let bytes = if update { Memory::bytes_of_update } else { Memory::bytes };
     let about = serde_json::json!({ "bytes": memories.iter().map(bytes).sum::<u64>() });
     let memories: Vec<_> = memories.into_iter().map(Mutex::new).collect();
