@@ -1,8 +1,8 @@
-//! The product in register tiles of [`WideVector::TILE_ROWS`] by one or two panels of [`COLUMNS`], over packed panels.
+//! The product in register tiles of [`WideVector::TILE_ROWS`] by one or two panels of [`COLUMNS`].
 //!
-//! The five loops of Goto & van de Geijn (2008), outermost first: blocks of the inner index, of rows, of columns,
-//! panels of columns, tiles of rows. B is packed into panels of sixteen columns, a block of which stays in the
-//! second-level cache, unless it is close anyway; A is read where it lies.
+//! The five loops of Goto & van de Geijn (2008), in another order, outermost first: blocks of the inner index, blocks of
+//! columns, passes of rows, panels of columns, tiles of rows. B is packed into panels of sixteen columns, a block of
+//! which stays in the second-level cache, unless it is close anyway; A is read where it lies.
 
 use core::ops::Range;
 
@@ -172,7 +172,7 @@ fn tile_rows<V: WideVector>(rows: usize) -> usize {
     }
 }
 
-/// The three loops over blocks.
+/// The two loops over blocks: of the inner index, of columns.
 ///
 /// # Safety
 /// As for [`super::product`].
@@ -283,7 +283,8 @@ struct Place {
     causal: Causal,
 }
 
-/// The two loops over tiles of a block, in passes of so few rows that what they read of A stays close.
+/// The three loops within a block: passes of so few rows that what they read of A stays close, panels of columns, tiles
+/// of rows.
 ///
 /// # Safety
 /// A readable for `rows` and the place's inner indices, B for those and `columns`; C as in [`tile`].

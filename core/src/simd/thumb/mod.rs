@@ -87,6 +87,7 @@ pub(crate) fn stay_rolled() {
     unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
 }
 
+/// Where `jostle_strips` goes on: it jumps there, and no one else may.
 pub(crate) fn kernel(b: Form) -> Kernel {
     match b {
         Form::Along => jostle_strip_along,
