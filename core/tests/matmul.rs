@@ -231,7 +231,10 @@ fn small_products_equal_the_reference() {
 fn products_that_cross_blocks_equal_the_reference() {
     let mut random = Random::new(3);
     for sizes in [
-        (100, 300, 600),
+        // A close B that is packed, a far one, and a far A.
+        (258, 150, 70),
+        (17, 700, 800),
+        (690, 17, 770),
         (85, 257, 257),
         (84, 256, 256),
         (16, 272, 512),
