@@ -501,6 +501,23 @@ fn attention_is_its_formula_and_its_gradients_are_its_slopes() {
     }
 }
 
+/// Longer than any block of the inner index.
+#[test]
+fn long_attention_has_the_same_bits_on_every_set() {
+    let mut random = Random::new(33);
+    let (length, width) = (800, 3);
+    let (qkv, d_out) = (random.numbers(length * 3 * width), random.numbers(length * width));
+    let attention = Attention { heads: 1, width, mask: None, sequence: 0 };
+    on_every_set(|simd| {
+        let (mut out, mut stats) = (vec![9.0; length * width], vec![9.0; 2 * length]);
+        let mut space = vec![f32::NAN; attention::scratch(length, width)];
+        attention::forward(simd, &mut out, &mut stats, &qkv, attention, &mut space).unwrap();
+        let mut d_qkv = vec![9.0; qkv.len()];
+        attention::backward(simd, &mut d_qkv, &d_out, &qkv, &out, &stats, attention, &mut space).unwrap();
+        [out, stats, d_qkv]
+    });
+}
+
 #[test]
 fn attention_with_dropout_has_the_mask_of_its_place_in_both_directions() {
     for (length, heads, head_width, rate) in [(5, 2, 4, 0.5), (37, 3, 5, 0.2)] {
