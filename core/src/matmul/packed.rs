@@ -48,7 +48,7 @@ pub(super) const INNER_WORTH_PACKING_B: usize = 64;
 
 /// The longest block of the inner index where A is transposed: its columns, of which a tile takes a part of a cache line or
 /// two, stay in the first-level cache.
-const TRANSPOSED_K: usize = 384;
+const TRANSPOSED_K: usize = 256;
 
 /// How far ahead rows of B are asked for: weights of large models come from memory, and processors don't foresee the
 /// jump from a row to the next.
