@@ -341,6 +341,6 @@ pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> 
 
 vectorized! {
     fn sum_of_squares<V>(x: &[f32]) -> f32 {
-        V::reduce(Reduction::SumOfSquares { x }).unwrap_or_else(|| simd::dot::<V>(x, x))
+        V::reduce(Reduction::Squares { x }).unwrap_or_else(|| simd::dot::<V>(x, x))
     }
 }

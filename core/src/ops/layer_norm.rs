@@ -77,7 +77,7 @@ vectorized! {
         let share = V::splat(1.0).div(V::splat(width as f32));
         for ((mean, rstd), x) in mean.iter_mut().zip(rstd).zip(rows(x, width)) {
             let average = V::splat(simd::total::<V>(x)).mul(share);
-            let squares = V::reduce(Reduction::Squares { x, centre: average.first() });
+            let squares = V::reduce(Reduction::SquaredDeviations { x, mean: average.first() });
             let squares = squares.unwrap_or_else(|| simd::sum([x], |[x]: [V; 1]| {
                 let centred = x.sub(average);
                 centred.mul(centred)

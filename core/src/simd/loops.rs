@@ -56,10 +56,10 @@ pub(crate) enum Loop<'a> {
 pub(crate) enum Reduction<'a> {
     /// Of x.
     Sum { x: &'a [f32] },
-    /// Of the squares of `x - centre`.
-    Squares { x: &'a [f32], centre: f32 },
+    /// Of the squares of `x - mean`.
+    SquaredDeviations { x: &'a [f32], mean: f32 },
     /// Of the squares of x.
-    SumOfSquares { x: &'a [f32] },
+    Squares { x: &'a [f32] },
     /// Of `x * y`.
     Dot { x: &'a [f32], y: &'a [f32] },
     /// Of `d_y * weight * normed(x)`.

@@ -60,8 +60,8 @@ unsafe extern "C" {
     fn jostle_gelu(y: *mut f32, x: *const f32, pairs: usize, numbers: &Gelu);
     fn jostle_gelu_exchange(x: *mut f32, d_y: *mut f32, pairs: usize, numbers: &Gelu);
     fn jostle_sum(x: *const f32, count: usize) -> f32;
-    fn jostle_squares(x: *const f32, count: usize, centre: f32) -> f32;
-    fn jostle_sum_of_squares(x: *const f32, count: usize) -> f32;
+    fn jostle_squared_deviations(x: *const f32, count: usize, mean: f32) -> f32;
+    fn jostle_squares(x: *const f32, count: usize) -> f32;
     fn jostle_dot(x: *const f32, y: *const f32, count: usize) -> f32;
     fn jostle_norm_dot(
         d_y: *const f32,
@@ -179,8 +179,8 @@ pub(crate) fn reduce(one: Reduction<'_>) -> Option<f32> {
     Some(unsafe {
         match one {
             Reduction::Sum { x } => jostle_sum(x.as_ptr(), x.len()),
-            Reduction::Squares { x, centre } => jostle_squares(x.as_ptr(), x.len(), centre),
-            Reduction::SumOfSquares { x } => jostle_sum_of_squares(x.as_ptr(), x.len()),
+            Reduction::SquaredDeviations { x, mean } => jostle_squared_deviations(x.as_ptr(), x.len(), mean),
+            Reduction::Squares { x } => jostle_squares(x.as_ptr(), x.len()),
             Reduction::Dot { x, y } => jostle_dot(x.as_ptr(), y.as_ptr(), count([x, y])),
             Reduction::NormDot { d_y, weight, x, row: Row { mean, rstd } } => {
                 let count = count([d_y, weight, x]);

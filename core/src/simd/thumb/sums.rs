@@ -7,7 +7,7 @@ macro_rules! terms {
     (sum: $($sum:literal $x:literal),*) => {
         concat!($("vadd.f32 ", $sum, ", ", $sum, ", ", $x, "\n",)*)
     };
-    (square: $($sum:literal $x:literal),*) => {
+    (deviation: $($sum:literal $x:literal),*) => {
         concat!(
             $("vsub.f32 ", $x, ", ", $x, ", s30\n",)*
             $("vmla.f32 ", $sum, ", ", $x, ", ", $x, "\n",)*
@@ -157,15 +157,15 @@ sum! {
 }
 
 sum! {
-    "jostle_squares",
+    "jostle_squared_deviations",
     count: "r1",
     block: [
         "vldmia r0!, {{s16-s23}}",
-        terms!(square: "s0" "s16", "s1" "s17", "s2" "s18", "s3" "s19", "s4" "s20", "s5" "s21", "s6" "s22", "s7" "s23"),
+        terms!(deviation: "s0" "s16", "s1" "s17", "s2" "s18", "s3" "s19", "s4" "s20", "s5" "s21", "s6" "s22", "s7" "s23"),
         "vldmia r0!, {{s16-s23}}",
-        terms!(square: "s8" "s16", "s9" "s17", "s10" "s18", "s11" "s19", "s12" "s20", "s13" "s21", "s14" "s22", "s15" "s23"),
+        terms!(deviation: "s8" "s16", "s9" "s17", "s10" "s18", "s11" "s19", "s12" "s20", "s13" "s21", "s14" "s22", "s15" "s23"),
     ],
-    one: ["vldmia r0!, {{s16}}", terms!(square: "s0" "s16")]
+    one: ["vldmia r0!, {{s16}}", terms!(deviation: "s0" "s16")]
 }
 
 /// The square of each of sixteen onto its sum.
@@ -176,7 +176,7 @@ macro_rules! squares {
 }
 
 sum! {
-    "jostle_sum_of_squares",
+    "jostle_squares",
     count: "r1",
     block: [
         "vldmia r0!, {{s16-s31}}",
