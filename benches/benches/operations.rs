@@ -13,16 +13,8 @@ use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
 use jostle::optimizer::gradient_norm;
 use jostle::rng::Stream;
 use jostle::{Activation, Compute, Config, InstructionSet, Optimizer, Options, Plan};
+use jostle_benches::floats::{random, zeros};
 use jostle_benches::session::CONFIGURATIONS;
-
-/// Numbers from -1 to 1 in no order.
-fn numbers(count: usize) -> Vec<f32> {
-    (0..count as u32).map(|i| (i.wrapping_mul(2_654_435_769) >> 8) as f32 / (1 << 23) as f32 - 1.0).collect()
-}
-
-fn zeros(count: usize) -> Vec<f32> {
-    vec![0.0; count]
-}
 
 /// One configuration's sizes: rows, vocabulary, context, heads and width.
 #[derive(Clone, Copy)]
@@ -57,7 +49,7 @@ const FITS: &str = "buffers of these sizes";
 fn embedding(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
     let Sizes { rows, vocab, context, width: c, .. } = sizes;
     let tokens: Vec<i32> = (0..rows).map(|row| (row * 31 % vocab) as i32).collect();
-    let (wte, wpe, d_x) = (numbers(vocab * c), numbers(context * c), numbers(rows * c));
+    let (wte, wpe, d_x) = (random(vocab * c), random(context * c), random(rows * c));
     let (mut x, mut d_wte, mut d_wpe) = (zeros(rows * c), zeros(vocab * c), zeros(context * c));
     bench(group, sizes, "embedding forward", elements(3 * rows * c + rows), || {
         embedding::forward(simd, &mut x, &tokens, &wte, &wpe, c, context).expect(FITS);
@@ -69,7 +61,7 @@ fn embedding(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
 
 fn norm(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
     let Sizes { rows, width: c, .. } = sizes;
-    let (x, weight, bias, d_y) = (numbers(rows * c), numbers(c), numbers(c), numbers(rows * c));
+    let (x, weight, bias, d_y) = (random(rows * c), random(c), random(c), random(rows * c));
     let (mut y, mut mean, mut rstd) = (zeros(rows * c), zeros(rows), zeros(rows));
     let (mut d_x, mut d_weight, mut d_bias) = (zeros(rows * c), zeros(c), zeros(c));
     bench(group, sizes, "layer_norm forward", elements(2 * rows * c), || {
@@ -88,7 +80,7 @@ fn norm(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
 fn linear(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
     let Sizes { rows, width: c, .. } = sizes;
     let f = 4 * c;
-    let (x, weight, bias, d_y) = (numbers(rows * c), numbers(c * f), numbers(f), numbers(rows * f));
+    let (x, weight, bias, d_y) = (random(rows * c), random(c * f), random(f), random(rows * f));
     let (mut y, mut d_x, mut d_weight, mut d_bias) =
         (zeros(rows * f), zeros(rows * c), zeros(c * f), zeros(f));
     let most = scratch(rows, f, c).max(scratch(rows, c, f)).max(scratch(c, f, rows));
@@ -108,7 +100,7 @@ fn linear(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
 /// One sequence, with dropout and without.
 fn attention(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
     let Sizes { context: t, heads, width: c, .. } = sizes;
-    let (qkv, d_out) = (numbers(t * 3 * c), numbers(t * c));
+    let (qkv, d_out) = (random(t * 3 * c), random(t * c));
     let (mut out, mut stats, mut d_qkv) = (zeros(t * c), zeros(heads * t * 2), zeros(t * 3 * c));
     let mut scratch = zeros(attention::scratch(t, c));
     // One product forward for the scores and one for the values, each with the triangle under the diagonal; twice
@@ -130,7 +122,7 @@ fn attention(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
 fn elementwise(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
     let Sizes { rows, width: c, .. } = sizes;
     let hidden = rows * 4 * c;
-    let (x, d_y, mut y) = (numbers(hidden), numbers(hidden), zeros(hidden));
+    let (x, d_y, mut y) = (random(hidden), random(hidden), zeros(hidden));
     for (name, activation) in [("gelu", Activation::Gelu), ("gelu_tanh", Activation::GeluTanh)] {
         bench(group, sizes, &format!("{name} forward"), elements(2 * hidden), || {
             gelu::forward(simd, &mut y, &x, activation).expect(FITS);
@@ -152,7 +144,7 @@ fn elementwise(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
 fn rows_of_logits(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
     let Sizes { rows, vocab, context, .. } = sizes;
     let targets: Vec<i32> = (0..rows).map(|row| (row * 31 % vocab) as i32).collect();
-    let (mut logits, mut losses) = (numbers(rows * vocab), zeros(rows));
+    let (mut logits, mut losses) = (random(rows * vocab), zeros(rows));
     bench(group, sizes, "cross_entropy forward", elements(rows * vocab), || {
         cross_entropy::forward(simd, &mut losses, &logits, &targets, vocab).expect(FITS);
     });
@@ -161,7 +153,7 @@ fn rows_of_logits(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
         cross_entropy::backward(simd, &mut losses, &mut logits, &targets, vocab, rows).expect(FITS);
     });
     let square = context * context;
-    let (mut y, d_y, mut d_x) = (numbers(square), numbers(square), zeros(square));
+    let (mut y, d_y, mut d_x) = (random(square), random(square), zeros(square));
     bench(group, sizes, "softmax forward", elements(2 * square), || {
         softmax::forward(simd, &mut y, context).expect(FITS);
     });
@@ -173,7 +165,7 @@ fn rows_of_logits(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
 /// All parameters of the model.
 fn update(group: &mut Group<'_>, sizes: Sizes, plan: &Plan) {
     let n = plan.parameters;
-    let (mut parameters, gradients, mut state) = (numbers(n), numbers(n), zeros(plan.optimizer));
+    let (mut parameters, gradients, mut state) = (random(n), random(n), zeros(plan.optimizer));
     let compute = Compute::serial();
     let mut step = 0;
     bench(group, sizes, "AdamW", elements(7 * n), || {

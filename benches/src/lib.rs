@@ -8,11 +8,13 @@
 //! | [`bandwidth`] | how fast one thread reads and updates memory |
 //! | [`reference`](mod@reference) | a file that says what a model computes |
 //! | [`rounds`] | timing in turns, medians |
-//! | [`session`] | a model ready to train, and buffers that begin with a cache line |
+//! | [`floats`] | buffers that begin with a cache line |
+//! | [`session`] | a model ready to train |
 //! | [`operations`] | how many floating-point operations a step takes |
 //! | [`turns`] | steps on request, for processes that take turns |
 
 pub mod bandwidth;
+pub mod floats;
 pub mod operations;
 pub mod peak;
 #[cfg(feature = "products")]

@@ -3,7 +3,7 @@
 use jostle::InstructionSet;
 use jostle::matmul::{Matrix, Size, Start, matmul, scratch};
 
-use crate::session::Floats;
+use crate::floats::{Floats, random, zeros};
 
 /// One product: C `[m, n]` from A `[m, k]` and B `[k, n]`, row-major where not transposed.
 #[derive(Clone, Copy, Debug)]
@@ -134,25 +134,15 @@ pub struct Operands {
     a: Floats,
     b: Floats,
     c: Floats,
-    scratch: Vec<f32>,
+    scratch: Floats,
 }
 
 impl Operands {
     /// Filled with numbers between minus and plus one half.
     pub fn new(shape: Shape, simd: InstructionSet) -> Operands {
         let Shape { m, k, n, .. } = shape;
-        let mut state = 1_u32;
-        let mut numbers = |count: usize| {
-            let mut next = || {
-                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                (state >> 8) as f32 / (1 << 24) as f32 - 0.5
-            };
-            let mut numbers = Floats::zeros(count);
-            numbers.fill_with(&mut next);
-            numbers
-        };
-        let (a, b, c) = (numbers(m * k), numbers(k * n), numbers(m * n));
-        Operands { shape, simd, a, b, c, scratch: vec![0.0; scratch(m, n, k)] }
+        let [a, b, c] = [m * k, k * n, m * n].map(random);
+        Operands { shape, simd, a, b, c, scratch: zeros(scratch(m, n, k)) }
     }
 
     /// Computes the product once.

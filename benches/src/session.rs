@@ -1,12 +1,12 @@
 //! A model with its memory and a text of random tokens, ready to train.
 
-use std::ops::{Deref, DerefMut, Range};
-
 use jostle::initialization::initialize;
 use jostle::{
     Buffers, Compute, Config, Dropout, Error, InstructionSet, Optimizer, Options, Parallel, Plan, Recipe,
     Schedule, Trainer,
 };
+
+use crate::floats::{Floats, zeros};
 
 /// V, T, L, H, C, B.
 pub type Sizes = [usize; 6];
@@ -27,38 +27,6 @@ const RECIPE: Recipe = Recipe {
     seed: 1,
 };
 
-/// Bytes from one cache line to the next. Vectors that straddle two take processors twice as long: 3 % of a step.
-const LINE: usize = 64;
-
-/// A buffer that begins with a cache line.
-pub struct Floats {
-    memory: Vec<f32>,
-    within: Range<usize>,
-}
-
-impl Floats {
-    /// So many zeros.
-    pub fn zeros(length: usize) -> Floats {
-        let memory = vec![0.0; length + LINE / size_of::<f32>()];
-        let first = memory.as_ptr().align_offset(LINE);
-        Floats { memory, within: first..first + length }
-    }
-}
-
-impl Deref for Floats {
-    type Target = [f32];
-
-    fn deref(&self) -> &[f32] {
-        &self.memory[self.within.clone()]
-    }
-}
-
-impl DerefMut for Floats {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.memory[self.within.clone()]
-    }
-}
-
 /// Everything a [`Trainer`] borrows.
 pub struct Session {
     /// The lengths of the buffers.
@@ -77,7 +45,7 @@ impl Session {
         let config = Config { dropout: Dropout::all(dropout), ..model };
         let plan = Plan::new(&config, &Options { threads, ..Options::new(batch) })?;
         let lengths = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()];
-        let mut floats = lengths.map(Floats::zeros);
+        let mut floats = lengths.map(zeros);
         initialize(InstructionSet::detect(), &plan, &mut floats[0], 1)?;
         let mut state = 1_u64;
         let text = (0..100_000)

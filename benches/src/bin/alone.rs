@@ -15,7 +15,7 @@ use clap::Parser;
 use jostle::matmul::{Matrix, Size, Start, matmul, matmul_parallel, scratch};
 use jostle::ops::attention::{self, Attention};
 use jostle::{Compute, Config, InstructionSet, Options, Plan};
-use jostle_benches::session::Floats;
+use jostle_benches::floats::{Floats, random, zeros};
 use jostle_benches::{operations, turns};
 use jostle_pool::Pool;
 
@@ -67,15 +67,6 @@ struct Products<'a> {
 
 const FITS: &str = "buffers of these sizes";
 
-/// Numbers from minus to plus one half.
-fn numbers(count: usize) -> Floats {
-    let mut floats = Floats::zeros(count);
-    for (i, x) in floats.iter_mut().enumerate() {
-        *x = ((i as u32).wrapping_mul(2_654_435_769) >> 8) as f32 / (1 << 24) as f32 - 0.5;
-    }
-    floats
-}
-
 impl<'a> Products<'a> {
     fn new(plan: Plan, compute: Compute<'a>) -> Products<'a> {
         let Config { vocab: v, context: t, heads: h, width: c, hidden: f, .. } = plan.config;
@@ -84,13 +75,13 @@ impl<'a> Products<'a> {
         let longest = [rows * widest, c * widest, v * c].into_iter().max().unwrap_or(0);
         let most = scratch(rows.max(v), widest.max(v), rows.max(widest).max(v)).max(attention::scratch(t, c));
         let worker = |_| {
-            let output = Floats::zeros(longest.max(4 * t * c));
-            Mutex::new(Worker { output, stats: Floats::zeros(2 * h * t), scratch: Floats::zeros(most) })
+            let output = zeros(longest.max(4 * t * c));
+            Mutex::new(Worker { output, stats: zeros(2 * h * t), scratch: zeros(most) })
         };
-        let [x, d_y] = [rows * widest; 2].map(numbers);
-        let (weight, d_logits, head) = (numbers(longest), numbers(rows * v), Floats::zeros(rows * v.max(c)));
+        let [x, d_y] = [rows * widest; 2].map(random);
+        let (weight, d_logits, head) = (random(longest), random(rows * v), zeros(rows * v.max(c)));
         let workers: Vec<_> = (0..compute.parallel.threads()).map(worker).collect();
-        let scratch = (Floats::zeros(workers.len() * most), most);
+        let scratch = (zeros(workers.len() * most), most);
         Products { plan, compute, x, d_y, weight, d_logits, workers, head, scratch }
     }
 
