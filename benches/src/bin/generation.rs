@@ -8,6 +8,7 @@ use std::error::Error;
 use clap::Parser;
 use jostle::initialization::initialize;
 use jostle::{Config, Generator, InstructionSet, Options, Plan, Sampling};
+use jostle_benches::floats::zeros;
 use jostle_benches::turns;
 
 #[derive(Parser)]
@@ -22,9 +23,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let simd = InstructionSet::detect();
     let plan = Plan::new(&Config::new(vocab, context, layers, heads, width), &Options::new(1))?;
     turns::ready()?;
-    let mut parameters = vec![0.0; plan.parameters];
+    let mut parameters = zeros(plan.parameters);
     initialize(simd, &plan, &mut parameters, 1)?;
-    let (mut memory, mut window, mut order) = (vec![0.0; plan.generation], vec![0; context], vec![0; vocab]);
+    let (mut memory, mut window, mut order) = (zeros(plan.generation), vec![0; context], vec![0; vocab]);
     let mut generator = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window)?;
     // All parameters but the positions, of which a token takes one: the head is tied to the token embedding, of
     // which it takes all rows.
