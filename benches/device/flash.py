@@ -10,9 +10,7 @@ import sys
 from pathlib import Path
 
 # An input section: its name, alone on a line where it is long, address, size and file.
-SECTION = re.compile(
-    r"^ (\.[\w.$@-]+)\n? +0x([0-9a-f]+) +0x([0-9a-f]+) (.*)$", re.MULTILINE
-)
+SECTION = re.compile(r"^ (\.[\w.$@-]+)\n? +0x([0-9a-f]+) +0x([0-9a-f]+) (.*)$", re.MULTILINE)
 KEPT = (".text", ".rodata", ".srodata", ".ARM")
 text = Path(sys.argv[1]).read_text()
 kept = text[text.index("Linker script and memory map") :]

@@ -29,9 +29,7 @@ Figures = dict[str, dict[str, dict[str, dict[str, int]]]]
 
 def read(path: Path) -> Figures:
     """The lines of the script. What a program prints twice, the stack, is a maximum."""
-    figures: Any = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(int)))
-    )
+    figures: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(int))))
     for line in path.read_text().splitlines():
         model, target, what, name, number = line.split("\t")
         kept = figures[model][target][what]
@@ -40,9 +38,7 @@ def read(path: Path) -> Figures:
 
 
 def version(*command: str) -> str:
-    return subprocess.run(
-        command, capture_output=True, text=True, check=True
-    ).stdout.splitlines()[0]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
 def cell(value: object) -> str:
@@ -52,33 +48,22 @@ def cell(value: object) -> str:
 def table(head: list[str], rows: Iterable[Iterable[object]], names: int = 1) -> str:
     """The first `names` columns are not numbers."""
     lines = ["| " + " | ".join(map(cell, row)) + " |" for row in [head, *rows]]
-    return "\n".join(
-        [lines[0], "|" + "---|" * names + "---:|" * (len(head) - names), *lines[1:]]
-    )
+    return "\n".join([lines[0], "|" + "---|" * names + "---:|" * (len(head) - names), *lines[1:]])
 
 
-def multiply_accumulates(
-    model: str, plan: dict[str, int], program: dict[str, int]
-) -> int:
+def multiply_accumulates(model: str, plan: dict[str, int], program: dict[str, int]) -> int:
     """Forward, and twice as many backward: projections, the MLP and the head; attention at all earlier positions."""
     t, c, f = plan["CONTEXT"], plan["WIDTH"], plan["HIDDEN"]
     block = 4 * c * c + 2 * c * f + c * (t + 1)
-    a_pass = (
-        3 * plan["BATCH"] * t * (plan["LAYERS"] * block + c * plan["VOCAB"])
-        + program["recomputed"]
-    )
+    a_pass = 3 * plan["BATCH"] * t * (plan["LAYERS"] * block + c * plan["VOCAB"]) + program["recomputed"]
     return a_pass * (4 if "4 micro-batches" in model else 1)
 
 
 def memory(figures: Figures) -> Iterable[list[object]]:
     for model, targets in figures.items():
         plan = next(iter(targets.values()))["plan"]
-        programs = [
-            target[level] for target in targets.values() for level in ("3", "s")
-        ]
-        parts = [
-            plan[f"{name}_SIZE"] for name in ("PARAMETERS", "GRADIENTS", "OPTIMIZER")
-        ]
+        programs = [target[level] for target in targets.values() for level in ("3", "s")]
+        parts = [plan[f"{name}_SIZE"] for name in ("PARAMETERS", "GRADIENTS", "OPTIMIZER")]
         parts += [
             programs[0]["activations"],
             programs[0]["scratch"],
@@ -87,9 +72,7 @@ def memory(figures: Figures) -> Iterable[list[object]]:
         stack = max(program["stack"] for program in programs)
         static = max(program[".bss"] + program[".data"] for program in programs)
         budget = next(most for name, most in BUDGETS.items() if model.startswith(name))
-        within = (
-            f"{budget // 1024} KB: {'yes' if static + stack <= budget else '**no**'}"
-        )
+        within = f"{budget // 1024} KB: {'yes' if static + stack <= budget else '**no**'}"
         yield [
             model,
             programs[0]["parameters"],
@@ -108,10 +91,7 @@ def steps(figures: Figures) -> Iterable[list[object]]:
             ours = what["3"]["instructions"]
             plain: list[object] = [""] * 4
             if "plain" in what:
-                taken, unrolled = (
-                    what[name]["instructions"]
-                    for name in ("plain", "plain-funroll-loops")
-                )
+                taken, unrolled = (what[name]["instructions"] for name in ("plain", "plain-funroll-loops"))
                 plain = [
                     taken,
                     f"{taken / ours:.2f}",
@@ -134,9 +114,7 @@ def steps(figures: Figures) -> Iterable[list[object]]:
 def summary(figures: Figures) -> Iterable[list[object]]:
     by_model = defaultdict(list)
     for model, _, _, ours, each, _, _, ratio, *_ in steps(figures):
-        by_model[model].append(
-            f"{int(str(ours)) / 1e6:.2f} M, {each}{ratio and f', {ratio}'}"
-        )
+        by_model[model].append(f"{int(str(ours)) / 1e6:.2f} M, {each}{ratio and f', {ratio}'}")
     for model, parameters, *_, total, _ in memory(figures):
         yield [model, parameters, total, *by_model[str(model)]]
 
@@ -153,11 +131,7 @@ def flash(engine: dict[str, dict[str, dict[str, int]]]) -> str:
         [
             [
                 name,
-                *(
-                    levels[level][program]
-                    for program in ("training", "firmware")
-                    for level in ("s", "3")
-                ),
+                *(levels[level][program] for program in ("training", "firmware") for level in ("s", "3")),
             ]
             for name, levels in engine.items()
         ],
@@ -231,19 +205,11 @@ def changes(
     rows = list(written(page))
 
     def number(column: str, **where: str) -> int:
-        (found,) = (
-            row[column]
-            for row in rows
-            if column in row and where.items() <= row.items()
-        )
+        (found,) = (row[column] for row in rows if column in row and where.items() <= row.items())
         return int(found.replace(",", ""))
 
     for model, targets in figures.items():
-        (stack,) = (
-            row["stack"]
-            for row in rows
-            if row.get("model") == model and "in all" in row
-        )
+        (stack,) = (row["stack"] for row in rows if row.get("model") == model and "in all" in row)
         static = number("in all", model=model) - int(stack.replace(",", ""))
         for target, what in targets.items():
             program, name = what["3"], f"{target}, {model}"
@@ -292,18 +258,11 @@ def main() -> None:
         sys.exit(not check(list(changes(engine, figures, page))))
     if arguments.summary:
         before, rest = arguments.summary.read_text().split(MARKS[0])
-        models = table(
-            ["model", "parameters", "bytes of RAM in all", *targets], summary(figures)
-        )
+        models = table(["model", "parameters", "bytes of RAM in all", *targets], summary(figures))
         after = rest.split(MARKS[1])[1]
-        arguments.summary.write_text(
-            f"{before}{MARKS[0]}{models}\n\n{flash(engine)}\n{MARKS[1]}{after}"
-        )
+        arguments.summary.write_text(f"{before}{MARKS[0]}{models}\n\n{flash(engine)}\n{MARKS[1]}{after}")
         return
-    compilers = [
-        version(name, "--version")
-        for name in ("arm-none-eabi-gcc", "riscv64-unknown-elf-gcc")
-    ]
+    compilers = [version(name, "--version") for name in ("arm-none-eabi-gcc", "riscv64-unknown-elf-gcc")]
     plain = ["plain C", "plain C / jostle", "and unrolled", "bytes of plain C"]
     work = [
         "multiply-accumulates",
@@ -335,9 +294,7 @@ def main() -> None:
             emulator=version("qemu-system-arm", "--version"),
             context=context("14k"),
             fused_context=context("14k, AdamW in backward"),
-            memory=table(
-                ["model", "parameters", *parts, "in all", "within"], memory(figures)
-            ),
+            memory=table(["model", "parameters", *parts, "in all", "within"], memory(figures)),
             steps=table(["model", "target", *work], steps(figures), names=2),
             flash=flash(engine),
         ),
