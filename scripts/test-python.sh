@@ -34,6 +34,9 @@ python -c 'import jostle, sys; sys.exit(not jostle.__file__.startswith(sys.prefi
 ruff check --no-cache python benches
 ruff format --no-cache --check python benches
 (cd python && mypy --cache-dir="$CARGO_TARGET_DIR/mypy")
+# Without those that import PyTorch and JAX.
+mypy --config-file python/pyproject.toml --cache-dir="$CARGO_TARGET_DIR/mypy" \
+    benches/compare/{steps,generation,growth,operations,step_profile,peer}.py
 python -m mypy.stubtest --mypy-config-file python/pyproject.toml jostle._native
 pytest -c python/pyproject.toml --rootdir python -p no:cacheprovider --import-mode=importlib python/tests "$@"
 

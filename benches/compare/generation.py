@@ -8,90 +8,78 @@ Each text goes from its first token until the context is full; both keep keys an
 does nothing but read memory take turns; ratios and shares are taken within rounds.
 """
 
-import argparse
 import contextlib
 import statistics
 import sys
 from pathlib import Path
 
-from machine import header, write
+import report
+from configurations import CONFIGURATIONS, words
+from machine import header
 from programs import build
 from turns import Contender
 
-# V, T, L, H, C, as in `benches/src/session.rs`.
-CONFIGURATIONS = {
-    "tiny": (65, 32, 2, 2, 32),
-    "small": (65, 64, 4, 4, 128),
-    "medium": (65, 256, 6, 6, 384),
-    "gpt2": (50257, 64, 12, 12, 768),
-}
-TIMEOUT = 600  # seconds
+HEADINGS = (
+    "configuration",
+    "jostle, tokens/s",
+    "PyTorch, tokens/s",
+    "jostle / PyTorch",
+    "parameters read per token, MB",
+    "jostle reads, GB/s",
+    "memory, GB/s",
+    "share",
+)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = report.arguments(__doc__)
+    report.add_configurations(parser)
+    parser.add_argument("--rounds", type=int, default=7, metavar="N")
+    parser.add_argument(
+        "--turn", type=float, default=0.5, metavar="SECONDS", help="a turn's length, of two texts at least"
     )
-    parser.add_argument("--configurations", nargs="+", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--turn", type=float, default=0.5, help="seconds that a turn takes, or two texts")
-    parser.add_argument("--output", type=Path, help="a file for the table")
     options = parser.parse_args()
     programs = build()
-    lines = [
-        "# Generation",
-        "",
-        header(["torch"]),
-        "",
-        f"One text at a time, one thread, medians of {options.rounds} rounds (slowest to fastest round).",
-        "",
-        "| configuration | jostle, tokens/s | PyTorch, tokens/s | jostle / PyTorch | parameters read per token, MB "
-        "| jostle reads, GB/s | memory, GB/s | share |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
-    lines += [row(name, programs, options.rounds, options.turn * 1e3) for name in options.configurations]
-    report = "\n".join(lines)
-    print(report)
-    write(report + "\n", options.output)
+    introduction = (
+        f"One text at a time, one thread, medians of {options.rounds} rounds (slowest to fastest round)."
+    )
+    rows = [measure(name, programs, options.rounds, options.turn * 1e3) for name in options.configurations]
+    lines = [header("Generation", ["torch"]), "", introduction, "", *report.table(HEADINGS, rows), ""]
+    report.publish("\n".join(lines), options.output)
 
 
-def row(name: str, programs: Path, rounds: int, turn: float) -> str:
-    sizes = ",".join(map(str, CONFIGURATIONS[name]))
-    script = str(Path(__file__).with_name("generation_torch.py"))
+def measure(name: str, programs: Path, rounds: int, turn: float) -> tuple[str, ...]:
+    """A row of the table."""
+    *model, _ = sizes = CONFIGURATIONS[name]
+    script = Path(__file__).with_name("generation_torch.py")
     commands = [
-        [str(programs / "generation"), "--sizes", sizes],
-        [sys.executable, script, "--sizes", sizes],
+        [str(programs / "generation"), *words(tuple(model))],
+        [sys.executable, str(script), *words(tuple(model))],
         [str(programs / "bandwidth")],
     ]
     with contextlib.ExitStack() as stack:
-        contenders = []
-        for command in commands:
-            contenders.append(Contender(command, {}, threads=1, timeout=TIMEOUT))
-            stack.callback(contenders[-1].close)
+        contenders = [stack.enter_context(Contender(command, threads=1)) for command in commands]
         for contender in contenders:
             contender.warm_up(turn)
         # By contender, a number for each round: texts or passes over memory in a second.
-        speeds = [
+        texts, theirs, passes = (
             [1e3 / milliseconds for milliseconds in times]
             for times in zip(*([c.turn(turn) for c in contenders] for _ in range(rounds)), strict=True)
-        ]
+        )
         ours, _, memory = (contender.about for contender in contenders)
-    texts, theirs, passes = speeds
-    context = CONFIGURATIONS[name][1]
     read = ours["bytes_per_token"]
-    reading = [text * context * read for text in texts]
+    reading = [text * sizes.T * read for text in texts]
     bandwidth = [speed * memory["bytes"] for speed in passes]
-    cells = [
-        f"{name} ({sizes})",
-        spread([text * context for text in texts]),
-        spread([text * context for text in theirs]),
+    return (
+        f"{name} ({','.join(map(str, model))})",
+        spread([text * sizes.T for text in texts]),
+        spread([text * sizes.T for text in theirs]),
         f"{ratio(texts, theirs):.2f}",
         f"{read / 1e6:.3g}",
         f"{statistics.median(reading) / 1e9:.1f}",
         f"{statistics.median(bandwidth) / 1e9:.1f}",
-        f"{100 * ratio(reading, bandwidth):.0f} %",
-    ]
-    return f"| {' | '.join(cells)} |"
+        report.percent(ratio(reading, bandwidth), 1),
+    )
 
 
 def spread(values: list[float]) -> str:

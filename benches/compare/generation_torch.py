@@ -5,15 +5,12 @@ The cache is checked first: its logits are those of the model's forward pass.
 """
 
 import argparse
-import json
-import statistics
-import sys
-import time
 
 import torch
 from torch.nn import functional as F
 
-from peer import Sizes
+import peer
+from configurations import Sizes
 from peer_torch import GPT, Block
 
 # The largest difference of logits over the largest logit. Rounding makes 1e-6.
@@ -65,17 +62,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    print("{}", flush=True)
-    sys.stdin.buffer.peek(1)
+    peer.ready()
     generator = Generator(Sizes(*map(int, options.sizes.split(",")), B=1))
     generator.check()
-    for line in sys.stdin:
-        times = []
-        for _ in range(int(line)):
-            start = time.perf_counter()
-            generator.fill()
-            times.append((time.perf_counter() - start) * 1e3)
-        print(json.dumps({"median_ms": statistics.median_low(times), "about": {}}), flush=True)
+    peer.serve(generator.fill)
 
 
 if __name__ == "__main__":

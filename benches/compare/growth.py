@@ -3,26 +3,20 @@
 python benches/compare/growth.py --output benches/results/growth.md
 """
 
-import argparse
 import subprocess
-from pathlib import Path
 
-from machine import ROOT, header, write
+import report
+from machine import header
+from programs import build
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--output", type=Path, help="a file for the tables")
+    parser = report.arguments(__doc__)
+    parser.add_argument("--rounds", type=int, default=15, metavar="N")
     options = parser.parse_args()
-    cargo = ["cargo", "run", "--locked", "--release", "-p", "jostle-benches", "--no-default-features"]
-    command = [*cargo, "--bin", "growth", "--", "--rounds", str(options.rounds)]
-    tables = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
-    report = f"# Growth\n\n{header()}\n\n{tables}"
-    print(report, end="")
-    write(report, options.output)
+    command = [str(build() / "growth"), "--rounds", str(options.rounds)]
+    tables = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    report.publish(f"{header('Growth')}\n\n{tables}", options.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a file of figures begins with: where, when, with what and how it was measured."""
+"""What a report begins with: where, when, with what and how it was measured."""
 
 import datetime
 import importlib.metadata
@@ -14,8 +14,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def header(packages: Iterable[str] = ()) -> str:
-    """A Markdown list: date, machine, versions of jostle, rustc and these Python packages, and this command."""
+def header(title: str, packages: Iterable[str] = ()) -> str:
+    """The title, and a Markdown list: date, machine, versions of jostle, rustc and these Python packages, and this command."""
     lines = {
         "date": datetime.date.today().isoformat(),
         "processor": f"{processor()}, {os.cpu_count()} processors",
@@ -30,14 +30,7 @@ def header(packages: Iterable[str] = ()) -> str:
     script = Path(sys.argv[0]).resolve()
     name = script.relative_to(ROOT) if script.is_relative_to(ROOT) else script.name
     lines["command"] = f"`{shlex.join(['python', str(name), *sys.argv[1:]])}`"
-    return "\n".join(f"- {what}: {value}" for what, value in lines.items())
-
-
-def write(report: str, output: Path | None) -> None:
-    """To a file, where one is named, in a folder that need not be there."""
-    if output:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(report)
+    return "\n".join([f"# {title}", "", *(f"- {what}: {value}" for what, value in lines.items())])
 
 
 def processor() -> str:

@@ -3,66 +3,53 @@
 python benches/compare/operations.py --output benches/results/operations.md
 """
 
-import argparse
 import json
 import os
 import subprocess
+import tempfile
 from pathlib import Path
-from typing import Any
 
-from machine import ROOT, header, write
+import report
+from machine import ROOT, header
+from programs import target
+
+INTRODUCTION = """\
+One thread, medians. Products have their floating-point operations a second, the others the bytes of their
+operands, each read or written once."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = report.arguments(__doc__)
+    parser.add_argument(
+        "--seconds", type=float, default=2.0, metavar="N", help="how long each benchmark is measured"
     )
-    parser.add_argument("--seconds", type=float, default=2.0, help="how long each benchmark is measured")
-    parser.add_argument("--output", type=Path, help="a file for the table")
     options = parser.parse_args()
-    bench = [
-        "cargo",
-        "bench",
-        "--locked",
-        "-p",
-        "jostle-benches",
-        "--no-default-features",
-        "--bench",
-        "operations",
-    ]
-    settings = ["--quiet", "--noplot", "--warm-up-time", "0.5", "--measurement-time", str(options.seconds)]
+    command = ["cargo", "bench", "--locked", "--package", "jostle-benches", "--no-default-features"]
+    command += ["--bench", "operations", "--", "--quiet", "--noplot"]
+    command += ["--warm-up-time", "0.5", "--measurement-time", str(options.seconds)]
     # A folder of its own: criterion keeps the results of benchmarks that are no more.
-    results = ROOT / "target" / "operations"
-    subprocess.run(
-        [*bench, "--", *settings], cwd=ROOT, check=True, env=os.environ | {"CRITERION_HOME": str(results)}
-    )
-    lines = [
-        "# Operations",
-        "",
-        header(),
-        "",
-        "One thread, medians. Products have their floating-point operations a second, the others the bytes of their",
-        "operands, each read or written once.",
-        "",
-        "| operation | configuration | time | 95 % confidence | throughput |",
-        "|---|---|---:|---:|---:|",
-    ]
-    found = [row(folder.parent) for folder in sorted(results.glob("operations/*/*/new/benchmark.json"))]
-    report = "\n".join([*lines, *found])
-    print(report)
-    write(report + "\n", options.output)
+    with tempfile.TemporaryDirectory(dir=target()) as results:
+        environment = os.environ | {"CRITERION_HOME": results}
+        subprocess.run(command, cwd=ROOT, check=True, env=environment)
+        files = sorted(Path(results).glob("operations/*/*/new/benchmark.json"))
+        rows = [row(file.parent) for file in files]
+    headings = ("operation", "configuration", "time", "95 % confidence", "throughput")
+    table = report.table(headings, rows, left=(0, 1))
+    report.publish("\n".join([header("Operations"), "", INTRODUCTION, "", *table, ""]), options.output)
 
 
-def row(folder: Path) -> str:
-    benchmark: dict[str, Any] = json.loads((folder / "benchmark.json").read_text())
+def row(folder: Path) -> tuple[str, ...]:
+    benchmark = json.loads((folder / "benchmark.json").read_text())
     median = json.loads((folder / "estimates.json").read_text())["median"]
     nanoseconds, interval = median["point_estimate"], median["confidence_interval"]
     ((kind, count),) = benchmark["throughput"].items()
     unit = {"Elements": "GFLOP/s", "Bytes": "GB/s"}[kind]
-    bounds = f"{microseconds(interval['lower_bound'])} to {microseconds(interval['upper_bound'])}"
-    name, size = benchmark["function_id"], benchmark["value_str"]
     return (
-        f"| {name} | {size} | {microseconds(nanoseconds)} µs | {bounds} | {count / nanoseconds:.1f} {unit} |"
+        benchmark["function_id"],
+        benchmark["value_str"],
+        f"{microseconds(nanoseconds)} µs",
+        f"{microseconds(interval['lower_bound'])} to {microseconds(interval['upper_bound'])}",
+        f"{count / nanoseconds:.1f} {unit}",
     )
 
 

@@ -8,24 +8,17 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from safetensors.numpy import load_file
+
+from configurations import Sizes
 
 Arrays = Mapping[str, np.ndarray]
 
 TEXT = 100_000  # tokens
 LEARNING_RATE, BETAS, EPSILON, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1, 1.0
-
-
-class Sizes(NamedTuple):
-    V: int
-    T: int
-    L: int
-    H: int
-    C: int
-    B: int
 
 
 class Peer(Protocol):
@@ -58,15 +51,24 @@ def main(options: argparse.Namespace, build: Callable[[Sizes], Peer]) -> None:
     if options.check:
         print(json.dumps(differences(build(sizes), load_file(options.check))))
         return
+    ready()
+    serve(build(sizes).step)
+
+
+def ready() -> None:
+    """Says that the process is up, and returns at the first turn: what is allocated from now on is the model's."""
     print("{}", flush=True)
-    # Returns at the first turn, and leaves the line there.
+    # Leaves the line there.
     select.select([sys.stdin], [], [])
-    peer = build(sizes)
+
+
+def serve(step: Callable[[], None]) -> None:
+    """Does as many steps as each line says, until there are no more."""
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
             start = time.perf_counter()
-            peer.step()
+            step()
             times.append((time.perf_counter() - start) * 1e3)
         print(json.dumps({"median_ms": statistics.median_low(times), "about": {}}), flush=True)
 

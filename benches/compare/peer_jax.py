@@ -12,7 +12,8 @@ import numpy as np
 from jax import lax, random
 
 import peer
-from peer import Arrays, Sizes
+from configurations import Sizes
+from peer import Arrays
 
 Parameters = dict[str, jax.Array]
 

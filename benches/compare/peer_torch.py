@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import peer
-from peer import Arrays, Sizes
+from configurations import Sizes
+from peer import Arrays
 
 
 class Attention(nn.Module):

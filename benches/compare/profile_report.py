@@ -4,9 +4,10 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from configurations import Cell
 from machine import header
+from report import by_threads, digits, percent, table
 from stacks import ELSE, KINDS, OPERATIONS, PACKING, PRODUCT
-from steps_report import digits, row
 
 INTRODUCTION = """\
 A step is that of `results/steps.md`, of programs with frame pointers; its time is the median of turns without samples.
@@ -55,12 +56,9 @@ class Profile:
 
 
 @dataclass
-class Cell:
+class Profiles(Cell):
     """What was measured of one configuration and number of threads."""
 
-    configuration: str
-    sizes: tuple[int, ...]
-    threads: int
     parameters: int
     # By kind of product, of one step.
     multiply_adds: dict[str, int]
@@ -91,46 +89,29 @@ class Cell:
     def thread_time(self, profile: Profile) -> float:
         return profile.step * self.threads
 
-    def name(self) -> str:
-        return f"{self.configuration} ({', '.join(map(str, self.sizes))})"
 
-
-def document(cells: list[Cell]) -> str:
-    lines = [
-        "# Profile of training steps",
-        "",
-        header(),
-        "",
-        INTRODUCTION.rstrip(),
-    ]
-    for threads in dict.fromkeys(cell.threads for cell in cells):
-        here = [cell for cell in cells if cell.threads == threads]
-        lines += ["", f"## {threads} thread{'s' if threads > 1 else ''}", ""]
-        lines += [f"Peak: {max(cell.peak for cell in here) / 1e6:.1f} GFLOP/s.", ""]
+def document(cells: list[Profiles]) -> str:
+    lines = [header("Profile of training steps"), "", INTRODUCTION]
+    for heading, here in by_threads(cells):
+        lines += [heading, "", f"Peak: {max(cell.peak for cell in here) / 1e6:.1f} GFLOP/s.", ""]
         for part in (bounds, operations, products, memory):
             lines += [*part(here), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def bounds(cells: list[Cell]) -> Iterator[str]:
+def bounds(cells: list[Profiles]) -> Iterator[str]:
     """What holds each configuration back, and how far it could get without."""
     yield from ("### Bounds", "", BOUNDS.format(rate=next(iter(cells[0].steps))))
-    yield row(
-        "configuration",
-        "reached",
-        "no time but for products",
-        "products as alone",
-        "both",
-        "both, and memory",
-    )
-    yield "|---" + "|---:" * 5 + "|"
+    headings = ("reached", "no time but for products", "products as alone", "both", "both, and memory")
+    rows = []
     for cell in cells:
         step, alone = cell.first(), cell.alone.products()
         whole = cell.thread_time(step)
         limits = (whole, step.products(), whole - step.products() + alone, alone)
         passes = sum(each * cell.parameters / cell.bandwidth[how] for each, how in PASSES.values())
         memory = cell.step_of_peak(alone + passes * cell.threads) if cell.configuration in FROM_MEMORY else ""
-        yield row(cell.name(), *map(cell.step_of_peak, limits), memory)
+        rows.append([cell.name(), *map(cell.step_of_peak, limits), memory])
+    yield from table(("configuration", *headings), rows)
     yield ""
     for cell in cells:
         step = cell.first()
@@ -145,36 +126,28 @@ def bounds(cells: list[Cell]) -> Iterator[str]:
         )
 
 
-def operations(cells: list[Cell]) -> Iterator[str]:
+def operations(cells: list[Profiles]) -> Iterator[str]:
     yield from ("### Operations", "", "Thread-milliseconds of a step, and their share of it:", "")
     columns = [(cell, rate, step) for cell in cells for rate, step in cell.steps.items()]
-    yield row("", *(f"{cell.configuration}, dropout {rate}" for cell, rate, _ in columns))
-    yield "|---" + "|---:" * len(columns) + "|"
-    yield row("a step", *(three(cell.thread_time(step)) for cell, _, step in columns))
+    headings = ["", *(f"{cell.configuration}, dropout {rate}" for cell, rate, _ in columns)]
+    rows = [["a step", *(three(cell.thread_time(step)) for cell, _, step in columns)]]
     for name in [PRODUCT, *(name for name in OPERATIONS if name not in (PRODUCT, ELSE)), ELSE]:
         found = ((step.operation(name), cell.thread_time(step)) for cell, _, step in columns)
-        yield row(name, *(f"{three(time)} ({percent(time, whole, 1)})" for time, whole in found))
+        rows.append([name, *(f"{three(time)} ({percent(time, whole, 1)})" for time, whole in found)])
+    yield from table(headings, rows)
 
 
-def products(cells: list[Cell]) -> Iterator[str]:
+def products(cells: list[Profiles]) -> Iterator[str]:
     rate = next(iter(cells[0].steps))
     yield from ("### Products", "", f"Of steps with dropout {rate}, with the packing of operands:", "")
-    yield row(
-        "configuration",
-        "products",
-        "million multiply-adds",
-        "thread-ms",
-        "of it packing",
-        "of the step",
-        "of the peak",
-        "alone of the peak",
-    )
-    yield "|---|---" + "|---:" * 6 + "|"
+    headings = ("configuration", "products", "million multiply-adds", "thread-ms")
+    shares = ("of it packing", "of the step", "of the peak", "alone of the peak")
+    rows = []
     for cell in cells:
         step = cell.first()
         for kind in reversed(KINDS):
             time, count = step.kind(kind), cell.multiply_adds[kind]
-            yield row(
+            found = (
                 cell.configuration,
                 kind,
                 f"{count / 1e6:,.{0 if count >= 1e8 else 2}f}",
@@ -184,9 +157,11 @@ def products(cells: list[Cell]) -> Iterator[str]:
                 cell.kind_of_peak(step, kind),
                 cell.kind_of_peak(cell.alone, kind),
             )
+            rows.append(found)
+    yield from table((*headings, *shares), rows, left=(0, 1))
 
 
-def memory(cells: list[Cell]) -> Iterator[str]:
+def memory(cells: list[Profiles]) -> Iterator[str]:
     """Of what goes once over all parameters."""
     cells = [cell for cell in cells if cell.configuration in FROM_MEMORY]
     if not cells:
@@ -197,19 +172,18 @@ def memory(cells: list[Cell]) -> Iterator[str]:
         "Bytes read and written, beside as many threads that do nothing but read, or update three buffers by a fourth:",
         "",
     )
-    yield row("configuration", "operation", "MB", "ms", "GB/s", "of memory, GB/s", "share")
-    yield "|---|---" + "|---:" * 5 + "|"
+    headings = ("configuration", "operation", "MB", "ms", "GB/s", "of memory, GB/s", "share")
+    rows = []
     for cell in cells:
         for name, (each, how) in PASSES.items():
             count, time = each * cell.parameters, cell.first().operation(name) / cell.threads
+            if not time:
+                continue  # too short a step, or too few of them: it was never sampled
             bandwidth = cell.bandwidth[how]
             speeds = [f"{count / time / 1e6:.1f}", f"{bandwidth / 1e6:.1f} ({how})"]
             share = percent(count / time, bandwidth)
-            yield row(cell.configuration, name, f"{count / 1e6:,.0f}", three(time), *speeds, share)
-
-
-def percent(part: float, whole: float, places: int = 0) -> str:
-    return f"{100 * part / whole:.{places}f} %" if whole else "unknown"
+            rows.append([cell.configuration, name, f"{count / 1e6:,.0f}", three(time), *speeds, share])
+    yield from table(headings, rows, left=(0, 1))
 
 
 def three(milliseconds: float) -> str:

@@ -57,7 +57,8 @@ def recorded(process: int, file: Path) -> Iterator[None]:
     command = ["perf", "record", "--quiet", "--event", clocks, "--call-graph", "fp", "--output", str(file)]
     command += ["--pid", str(process), "--delay", "-1", "--control", f"fd:{control},{theirs}"]
     perf = subprocess.Popen(command, pass_fds=(control, theirs))
-    os.close(control), os.close(theirs)
+    os.close(control)
+    os.close(theirs)
     try:
         os.write(ours, b"enable\n")
         if not os.read(acknowledged, 64).startswith(b"ack"):
@@ -66,7 +67,8 @@ def recorded(process: int, file: Path) -> Iterator[None]:
     finally:
         perf.send_signal(signal.SIGINT)
         perf.wait()
-        os.close(ours), os.close(acknowledged)
+        os.close(ours)
+        os.close(acknowledged)
 
 
 def samples(file: Path, program: Path) -> Counter[tuple[str, str]]:

@@ -8,7 +8,7 @@ number of threads, `perf` samples the stacks of training steps, and of the same 
 
 import argparse
 import contextlib
-import os
+import itertools
 import statistics
 import sys
 import tempfile
@@ -18,14 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import profile_report
+import report
 import stacks
-from machine import write
-from profile_report import Cell, Profile
+from configurations import CONFIGURATIONS, words
+from profile_report import Profile, Profiles
 from programs import build, target
-from steps import CONFIGURATIONS
 from turns import Contender
 
-TIMEOUT = 600  # seconds
 YARDSTICKS = {"peak": ["peak"], "reading": ["bandwidth"], "updating": ["bandwidth", "--update"]}
 TURN = 200  # milliseconds of a yardstick's turn, and of the one before a turn that is sampled
 # How many times as long as the shortest a turn's steps may take.
@@ -33,65 +32,53 @@ QUIET = 1.05
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--configurations", nargs="+", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
-    parser.add_argument("--dropout", nargs="+", type=float, default=[0.0, 0.1], metavar="RATE")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
+    parser = report.arguments(__doc__)
+    report.add_cells(parser)
     parser.add_argument("--rounds", type=int, default=3, metavar="N")
     parser.add_argument(
-        "--seconds", type=float, default=2.0, help="how long each program is sampled in a round"
+        "--seconds", type=float, default=2.0, metavar="N", help="how long a program is sampled in a round"
     )
-    parser.add_argument("--output", type=Path, help="a file for the tables")
     options = parser.parse_args()
     programs = build("frame-pointers", flags="-C force-frame-pointers=yes")
     cells = [
         measure(configuration, threads, options, programs)
-        for threads in options.threads
-        for configuration in options.configurations
+        for threads, configuration in itertools.product(options.threads, options.configurations)
     ]
-    report = profile_report.document(cells)
-    print(report, end="")
-    write(report, options.output)
+    report.publish(profile_report.document(cells), options.output)
 
 
-def measure(configuration: str, threads: int, options: argparse.Namespace, programs: Path) -> Cell:
-    sizes = CONFIGURATIONS[configuration]
-    commands = {"alone": ["alone"]} | {rate: ["step", "--dropout", str(rate)] for rate in options.dropout}
-    # By name, the shortest turn's median: whatever else runs on the machine can only lengthen it.
-    best = dict.fromkeys(YARDSTICKS, float("inf"))
-    recordings: dict[str | float, list[Recording]] = {name: [] for name in commands}
+def measure(configuration: str, threads: int, options: argparse.Namespace, programs: Path) -> Profiles:
+    model = words(CONFIGURATIONS[configuration])
     with contextlib.ExitStack() as stack:
 
         def start(program: str, *arguments: str) -> Contender:
             command = [str(programs / program), "--threads", str(threads), *arguments]
-            contender = Contender(command, dict(os.environ), threads, TIMEOUT)
-            stack.callback(contender.close)
+            contender = stack.enter_context(Contender(command, threads))
             contender.warm_up(TURN)
             return contender
 
         yardsticks = {name: start(*command) for name, command in YARDSTICKS.items()}
-        model = ["--sizes", ",".join(map(str, sizes))]
-        contenders = {name: start(*command, *model) for name, command in commands.items()}
+        alone = start("alone", *model)
+        steps = {rate: start("step", *model, "--dropout", str(rate)) for rate in options.dropout}
+        contenders = [alone, *steps.values()]
+        # The shortest turn's median: whatever else runs on the machine can only lengthen it.
+        best = dict.fromkeys(YARDSTICKS, float("inf"))
+        recordings: dict[Contender, list[Recording]] = {contender: [] for contender in contenders}
         for number in range(options.rounds):
             print(f"{configuration}, threads {threads}, round {number + 1}", file=sys.stderr)
             for name, yardstick in yardsticks.items():
                 best[name] = min(best[name], yardstick.turn(TURN))
-            for name, contender in contenders.items():
-                program = programs / commands[name][0]
-                recordings[name].append(record(contender, program, threads, options.seconds))
-    profiles = {name: profile(found, threads) for name, found in recordings.items()}
-    return Cell(
+            for contender in contenders:
+                recordings[contender].append(record(contender, options.seconds))
+    return Profiles(
         configuration,
-        sizes,
         threads,
-        parameters=contenders[options.dropout[0]].about["parameters"],
-        multiply_adds=contenders["alone"].about["multiply_adds"],
+        parameters=steps[options.dropout[0]].about["parameters"],
+        multiply_adds=alone.about["multiply_adds"],
         peak=yardsticks["peak"].about["operations"] / best["peak"],
         bandwidth={name: yardsticks[name].about["bytes"] / best[name] for name in ("reading", "updating")},
-        alone=profiles.pop("alone"),
-        steps=profiles,
+        alone=profile(recordings[alone], threads),
+        steps={rate: profile(recordings[step], threads) for rate, step in steps.items()},
     )
 
 
@@ -108,7 +95,7 @@ class Recording:
     samples: Counter[tuple[str, str]]
 
 
-def record(contender: Contender, program: Path, threads: int, seconds: float) -> Recording:
+def record(contender: Contender, seconds: float) -> Recording:
     # A turn is handed the time of the next one.
     step = contender.turn(seconds * 1e3)
     steps = contender.steps
@@ -118,8 +105,8 @@ def record(contender: Contender, program: Path, threads: int, seconds: float) ->
             start = time.perf_counter()
             contender.turn(TURN)
             elapsed = (time.perf_counter() - start) * 1e3
-        samples = stacks.samples(file, program)
-    return Recording(step, elapsed / steps, elapsed * threads / stacks.PERIOD, samples)
+        samples = stacks.samples(file, Path(contender.command[0]))
+    return Recording(step, elapsed / steps, elapsed * contender.threads / stacks.PERIOD, samples)
 
 
 def profile(recordings: list[Recording], threads: int) -> Profile:

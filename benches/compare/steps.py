@@ -10,6 +10,7 @@ a busy or throttled machine slows all of them alike; ratios are taken within rou
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import subprocess
@@ -17,19 +18,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import report
 import steps_report
-from machine import write
+from configurations import CONFIGURATIONS, words
 from programs import build, target
-from steps_report import CONTENDERS, OURS, PEAK, PEERS, Cell
-from turns import Contender, NotRun, last_words
-
-# V, T, L, H, C, B, as in `benches/src/session.rs`.
-CONFIGURATIONS = {
-    "tiny": (65, 32, 2, 2, 32, 8),
-    "small": (65, 64, 4, 4, 128, 12),
-    "medium": (65, 256, 6, 6, 384, 16),
-    "gpt2": (50257, 64, 12, 12, 768, 4),
-}
+from steps_report import CONTENDERS, OURS, PEAK, PEERS, Steps
+from turns import TIMEOUT, Contender, NotRun, last_words
 
 SCRIPTS = {
     "pytorch": ["peer_torch.py"],
@@ -54,25 +48,22 @@ def main() -> None:
 
     differences, not_run = check(options, commands)
     cells = []
-    for threads in options.threads:
-        for configuration in options.configurations:
-            for dropout in options.dropout:
-                cell = Cell(configuration, CONFIGURATIONS[configuration], dropout, threads, dict(not_run))
-                measure(cell, options, commands)
-                cells.append(cell)
-                report = steps_report.document(cells, differences, options.rounds)
-                # After each, so that what hours have measured outlives an interruption.
-                write(report, options.output)
-    print(report, end="")
+    document = ""
+    for threads, configuration, dropout in itertools.product(
+        options.threads, options.configurations, options.dropout
+    ):
+        cell = Steps(configuration, threads, dropout, dict(not_run))
+        measure(cell, options, commands)
+        cells.append(cell)
+        document = steps_report.document(cells, differences, options.rounds)
+        # After each, so that what hours have measured outlives an interruption.
+        report.write(document, options.output)
+    print(document, end="")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--configurations", nargs="+", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
-    parser.add_argument("--dropout", nargs="+", type=float, default=[0.0, 0.1], metavar="RATE")
-    parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
+    parser = report.arguments(__doc__)
+    report.add_cells(parser)
     others = [name for name in CONTENDERS if name != OURS]
     parser.add_argument(
         "--contenders", nargs="+", choices=others, default=others, help="beside jostle itself"
@@ -82,9 +73,8 @@ def parse() -> argparse.Namespace:
         "--turn", type=float, default=0.5, metavar="SECONDS", help="a turn's length, of two steps at least"
     )
     parser.add_argument(
-        "--timeout", type=float, default=900.0, metavar="SECONDS", help="for a turn, compiling included"
+        "--timeout", type=float, default=TIMEOUT, metavar="SECONDS", help="for a turn, compiling included"
     )
-    parser.add_argument("--output", type=Path, metavar="FILE", help="also write the tables there")
     return parser.parse_args()
 
 
@@ -101,8 +91,7 @@ def check(
     for configuration in options.configurations:
         with tempfile.TemporaryDirectory(dir=target()) as directory:
             file = f"{directory}/reference.safetensors"
-            common = ["--sizes", ",".join(map(str, CONFIGURATIONS[configuration]))]
-            common += ["--threads", str(max(options.threads))]
+            common = [*words(CONFIGURATIONS[configuration]), "--threads", str(max(options.threads))]
             subprocess.run([*commands[OURS], *common, "--reference", file], check=True)
             for name in sorted(checked - not_run.keys()):
                 print(f"{configuration}: checking {CONTENDERS[name]}", file=sys.stderr)
@@ -132,11 +121,11 @@ def environment(threads: int | None = None) -> dict[str, str]:
     return os.environ | variables
 
 
-def measure(cell: Cell, options: argparse.Namespace, commands: dict[str, list[str]]) -> None:
+def measure(cell: Steps, options: argparse.Namespace, commands: dict[str, list[str]]) -> None:
     """Fills the cell: all rounds of its contenders."""
     budget = options.turn * 1e3
     common = ["--threads", str(cell.threads)]
-    model = ["--sizes", ",".join(map(str, cell.sizes)), "--dropout", str(cell.dropout)]
+    model = [*words(cell.sizes), "--dropout", str(cell.dropout)]
     running: dict[str, Contender] = {}
     with contextlib.ExitStack() as stack:
 
@@ -154,9 +143,9 @@ def measure(cell: Cell, options: argparse.Namespace, commands: dict[str, list[st
                 continue
             command = [*commands[name], *common, *(model if name != PEAK else [])]
             try:
-                running[name] = Contender(command, environment(cell.threads), cell.threads, options.timeout)
-                stack.callback(running[name].close)
-                running[name].warm_up(budget)
+                contender = Contender(command, cell.threads, options.timeout, environment(cell.threads))
+                running[name] = stack.enter_context(contender)
+                contender.warm_up(budget)
             except NotRun as error:
                 give_up(name, error)
         for number in range(options.rounds):

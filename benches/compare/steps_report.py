@@ -1,11 +1,13 @@
 """What `steps.py` measured, as Markdown."""
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import machine
+from configurations import Cell
+from machine import header
+from report import by_threads, digits, percent, table
 
 OURS, PEAK = "jostle", "peak"
 PEERS = ("pytorch", "compile", "jax")
@@ -30,13 +32,10 @@ The best peer of a configuration is the one of PyTorch, torch.compile and JAX wi
 
 
 @dataclass
-class Cell:
-    """What was measured of one configuration, dropout rate and number of threads."""
+class Steps(Cell):
+    """What was measured of one configuration, number of threads and rate of dropout."""
 
-    configuration: str
-    sizes: tuple[int, ...]
     dropout: float
-    threads: int
     # By contender, why it has no times.
     not_run: dict[str, str]
     # By contender, each turn's median in milliseconds.
@@ -51,18 +50,16 @@ class Cell:
         return f"{digits(statistics.median(times))} ({digits(min(times))} to {digits(max(times))})"
 
     def tokens_a_second(self, name: str) -> str:
-        _, T, *_, B = self.sizes
-        return f"{B * T / statistics.median(self.times[name]) * 1e3:,.0f}"
+        return f"{self.sizes.B * self.sizes.T / statistics.median(self.times[name]) * 1e3:,.0f}"
 
     def peaks(self) -> list[float]:
         """Of each round, in operations a millisecond."""
         return [self.about[PEAK]["operations"] / time for time in self.times[PEAK]]
 
     def share_of_peak(self, name: str) -> str:
-        # The best of the rounds: whatever else runs on the machine can only lower it. 0 where it is not known.
-        peak = max(self.peaks())
         speed = self.about[OURS]["operations"] / statistics.median(self.times[name])
-        return f"{100 * speed / peak:.0f} %" if peak else "unknown"
+        # The best of the rounds: whatever else runs on the machine can only lower it. 0 where it is not known.
+        return percent(speed, max(self.peaks()))
 
     def best_peer(self) -> str:
         """How long it takes as a multiple of jostle's time, and which it is."""
@@ -74,75 +71,75 @@ class Cell:
         return f"{statistics.median(theirs / ours for theirs, ours in pairs):.2f} ({CONTENDERS[best]})"
 
 
-def document(cells: list[Cell], differences: dict[str, dict[str, float]], rounds: int) -> str:
+def document(cells: list[Steps], differences: dict[str, dict[str, float]], rounds: int) -> str:
     """The tables with what is needed to read them. `differences` are the check's, by peer and configuration."""
-    lines = ["# Training steps", "", machine.header(["torch", "jax"]), "", INTRODUCTION.format(rounds=rounds)]
+    lines = [header("Training steps", ["torch", "jax"]), "", INTRODUCTION.format(rounds=rounds)]
     for peer, found in differences.items():
         told = ", ".join(f"{configuration} {x:.0e}" for configuration, x in found.items())
         lines += [
             f"{CONTENDERS[peer]}'s gradients and losses were compared with jostle's; largest difference: {told}."
         ]
-    for threads in dict.fromkeys(cell.threads for cell in cells):
-        lines += ["", f"## {threads} thread{'s' if threads > 1 else ''}", ""]
-        lines += of_threads([cell for cell in cells if cell.threads == threads])
+    for heading, here in by_threads(cells):
+        lines += ["", heading, "", *of_threads(here)]
     lines += memory(cells)
     lines += not_run(cells)
     return "\n".join(lines) + "\n"
 
 
-def of_threads(cells: list[Cell]) -> Iterator[str]:
+def of_threads(cells: list[Steps]) -> Iterator[str]:
     names = [name for name in CONTENDERS if any(name in cell.times or name in cell.not_run for cell in cells)]
     peaks = [peak / 1e6 for cell in cells for peak in cell.peaks()]
     yield f"Peak: {max(peaks):.1f} GFLOP/s (median of the rounds {statistics.median(peaks):.1f})."
     yield from ("", "Milliseconds a step, median of the rounds (fastest to slowest):", "")
-    yield from table(cells, names, Cell.milliseconds, {"best peer / jostle": Cell.best_peer})
+    yield from by_contender(cells, names, Steps.milliseconds, [("best peer / jostle", Steps.best_peer)])
     yield from ("", "Tokens a second:", "")
-    yield from table(cells, names, Cell.tokens_a_second)
+    yield from by_contender(cells, names, Steps.tokens_a_second)
     yield from (
         "",
         "Share of the peak, of operations that no engine can do without (`benches/src/operations.rs`):",
         "",
     )
-    yield from table(cells, names, Cell.share_of_peak)
+    yield from by_contender(cells, names, Steps.share_of_peak)
 
 
-def table(
-    cells: list[Cell],
+def by_contender(
+    cells: list[Steps],
     names: list[str],
-    value: Callable[[Cell, str], str],
-    further: dict[str, Callable[[Cell], str]] | None = None,
+    value: Callable[[Steps, str], str],
+    further: Sequence[tuple[str, Callable[[Steps], str]]] = (),
 ) -> Iterator[str]:
-    further = further or {}
-    yield row("configuration", "dropout", *(CONTENDERS[name] for name in names), *further)
-    yield "|---" + "|---:" * (1 + len(names) + len(further)) + "|"
-    for cell in cells:
+    def row(cell: Steps) -> list[str]:
         values = [value(cell, name) if name in cell.times else "not run" for name in names]
-        values += [column(cell) for column in further.values()]
-        yield row(f"{cell.configuration} ({', '.join(map(str, cell.sizes))})", str(cell.dropout), *values)
+        return [cell.name(), str(cell.dropout), *values, *(column(cell) for _, column in further)]
+
+    headings = ["configuration", "dropout", *(CONTENDERS[name] for name in names)]
+    headings += [heading for heading, _ in further]
+    return table(headings, map(row, cells))
 
 
-def memory(cells: list[Cell]) -> Iterator[str]:
+def memory(cells: list[Steps]) -> Iterator[str]:
     configuration, names = MEMORY
-    rows = [cell for cell in cells if cell.configuration == configuration]
-    if not rows:
+    cells = [cell for cell in cells if cell.configuration == configuration]
+    if not cells:
         return
     yield from ("", f"## Memory of {configuration}", "")
     yield "Peak resident memory in MB, less what the process had before it built the model, less parameters, gradients"
     yield "and AdamW's moments (16 bytes a parameter): what activations and scratch take."
     yield ""
-    yield row("threads", "dropout", "contender", "before", "peak", "beyond parameters, gradients, moments")
-    yield "|---:|---:|---|---:|---:|---:|"
-    for cell in rows:
+    rows = []
+    for cell in cells:
         for name in names:
             before, peak = cell.memory.get(name, (None, None))
             if before is None or peak is None:
                 continue
             beyond = peak - before - 16 * cell.about[OURS]["parameters"]
             sizes = [f"{size / 1e6:,.0f}" for size in (before, peak, beyond)]
-            yield row(str(cell.threads), str(cell.dropout), CONTENDERS[name], *sizes)
+            rows.append([str(cell.threads), str(cell.dropout), CONTENDERS[name], *sizes])
+    headings = ["threads", "dropout", "contender", "before", "peak", "beyond parameters, gradients, moments"]
+    yield from table(headings, rows, left=(2,))
 
 
-def not_run(cells: list[Cell]) -> Iterator[str]:
+def not_run(cells: list[Steps]) -> Iterator[str]:
     reasons: dict[str, list[str]] = {}
     for cell in cells:
         for name, reason in cell.not_run.items():
@@ -152,12 +149,3 @@ def not_run(cells: list[Cell]) -> Iterator[str]:
         yield from ("", "## Not run", "")
     for reason, places in reasons.items():
         yield f"- {reason} ({'; '.join(places) if len(places) < len(cells) else 'everywhere'})"
-
-
-def row(*values: str) -> str:
-    return f"| {' | '.join(values)} |"
-
-
-def digits(milliseconds: float) -> str:
-    """Three that count, or all before the point."""
-    return f"{milliseconds:.{2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f}"

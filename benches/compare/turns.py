@@ -12,20 +12,29 @@ import select
 import signal
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Fewer have no median.
 FEWEST_STEPS = 2
+
+TIMEOUT = 900.0  # seconds for a turn, compiling included
 
 
 class NotRun(Exception):
     """A contender that cannot take its turn, and why."""
 
 
-class Contender:
+class Contender(contextlib.AbstractContextManager["Contender"]):
     """A process on the first `threads` of this one's processors, so that it cannot use more of them."""
 
-    def __init__(self, command: list[str], environment: dict[str, str], threads: int, timeout: float):
+    def __init__(
+        self,
+        command: Sequence[str],
+        threads: int,
+        timeout: float = TIMEOUT,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         def enter() -> None:
             # A group of its own, to be stopped as a whole. In this session, so that the system ends it if
             # this process dies while it is stopped.
@@ -33,7 +42,7 @@ class Contender:
             if hasattr(os, "sched_setaffinity"):
                 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
-        self.timeout = timeout
+        self.command, self.threads, self.timeout = command, threads, timeout
         self.steps = 1
         self.about: dict[str, Any] = {}
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115, closed by `close`
@@ -107,6 +116,9 @@ class Contender:
         # Only while it is ours: another process may get the number of one that has been waited for.
         if self.process.poll() is None:
             os.killpg(self.process.pid, number)
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         self.signal(signal.SIGKILL)
