@@ -45,6 +45,8 @@ REFUSED = {
     "token too large": (lambda: MODEL.logits([[1, 13]]), IndexError, "token 13 at index 1 .* vocabulary of 13"),
     "token negative": (lambda: MODEL.logits([[1, -1]]), IndexError, "token -1 at index 1"),
     "token of 64 bits": (lambda: MODEL.logits([[1, 2**32 + 1]]), IndexError, "tokens holds 4294967297 at index 1"),
+    "token far below": (lambda: MODEL.logits(np.array([[1, 2], [-(2**32), 3]]).T), IndexError, "-4294967296 at index 1"),
+    "times": (lambda: MODEL.logits(np.ones((1, 1), "m8[s]")), TypeError, r"tokens is of timedelta64\[s\]"),
     "token of 100 bits": (lambda: MODEL.logits([[2**100]]), TypeError, "tokens is of object"),
     "too many tokens": (lambda: MODEL.logits([[0] * 9]), ValueError, "9 positions exceed the context of 8"),
     "other shape of targets": (lambda: MODEL.loss([[1, 2]], [[1]]), ValueError, r"\(1, 1\); wanted: .*\(1, 2\)"),

@@ -100,6 +100,16 @@ def test_integers_of_any_width_for_the_text(expected, kind):
     assert bits(train(make(kind=kind)).model.parameters) == expected
 
 
+@pytest.mark.parametrize("kind", [np.int8, np.int32, np.int64, np.uint64, ">i4", ">i8"])
+def test_tokens_of_any_width_however_they_lie(kind):
+    model = jostle.Model(CONFIG, threads=1)
+    tokens = random_tokens(CONFIG, (3, CONFIG.context)).astype(kind)
+    wanted = model.logits(tokens.tolist()).tobytes()
+    unaligned = np.frombuffer(b"-" + tokens.tobytes(), kind, offset=1).reshape(tokens.shape)
+    for lying in (tokens, np.asfortranarray(tokens), np.repeat(tokens, 2, axis=1)[:, ::2], unaligned):
+        assert model.logits(lying).tobytes() == wanted
+
+
 @pytest.mark.parametrize("cuts", [[4], [2, 2], [1, 3]])
 def test_by_hand(cuts):
     """A trainer whose text has a single window takes the same steps as backward and step by hand."""
