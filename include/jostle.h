@@ -53,7 +53,7 @@
 #define JOSTLE_METADATA_MOST 16
 
 // The alignment in bytes of every buffer of numbers. On x86-64, buffers that begin with a cache line (64 bytes) make
-// training steps 3 % faster.
+// training steps 3 % and generation up to a fifth faster.
 #define JOSTLE_ALIGNMENT 4
 
 // How a call ended. A number never changes its meaning and is never used again.
