@@ -58,8 +58,8 @@ print("whole")
 def test_a_long_call_stops(call, tmp_path):
     code = f"""{PRELUDE}
 trainer.advance()
-print("begun", flush=True)
 try:
+    print("begun", flush=True)
     {CALLS[call]}
 except KeyboardInterrupt:
     print("stopped", flush=True)
@@ -73,18 +73,18 @@ else:
         text=True,
     )
     # A call that does not stop leaves nothing to be read: the checks below then fail rather than wait.
-    watchdog = threading.Timer(60, process.kill)
+    watchdog = threading.Timer(300, process.kill)
     watchdog.start()
     with process:
         try:
             assert process.stdout.readline() == "begun\n"
-            time.sleep(1)
+            time.sleep(0.3)
             begin = time.monotonic()
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "stopped\n", process.stderr.read()
             # Many steps' time, since a machine may be busy; the calls would take hours.
             assert time.monotonic() - begin < 10
-            rest, errors = process.communicate(timeout=100)
+            rest, errors = process.communicate()
             assert process.returncode == 0 and rest == "whole\n", errors
         finally:
             watchdog.cancel()
@@ -106,10 +106,11 @@ def test_no_moment_of_a_step_loses_anything(step):
 def step(one):
     {STEPS[step]}
 signal.signal(signal.SIGALRM, signal.default_int_handler)
-begin = time.perf_counter()
-for _ in range(10):
+def seconds():
+    begin = time.perf_counter()
     step(trainer)
-typical = (time.perf_counter() - begin) / 10
+    return time.perf_counter() - begin
+typical = min(seconds() for _ in range(20))
 interrupts = 0
 for delay in np.random.default_rng(1).uniform(0.02, 2, 400) * typical:
     before, done = bits(trainer), trainer.step
