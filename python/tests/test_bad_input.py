@@ -445,7 +445,9 @@ def test_a_learning_rate_that_is_not_finite_is_refused_at_any_time():
 def test_memory_that_cannot_be_had():
     """A process that may have 1 GB: what does not fit is refused, and the model is still of use."""
     run_python("""
-import resource
+import os, resource
+# NumPy's library of products takes 40 MB of addresses for each thread, by default one a processor.
+os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 import jostle
 resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
