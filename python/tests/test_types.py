@@ -13,8 +13,13 @@ import jostle
 EXAMPLE = Path(__file__).with_name("typed_example.py")
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def check(tmp_path, monkeypatch):
+def check(tmp_path, cache, monkeypatch):
     """Checks a program against the package that is tested."""
     package = Path(jostle.__file__).parents[1]
     if package.name != "site-packages":
@@ -23,7 +28,7 @@ def check(tmp_path, monkeypatch):
     def check(program):
         path = tmp_path / "program.py"
         path.write_text(program)
-        options = ["--strict", "--config-file=", f"--cache-dir={tmp_path / 'cache'}"]
+        options = ["--strict", "--config-file=", f"--cache-dir={cache}"]
         output, errors, status = mypy.api.run(
             [*options, f"--python-executable={sys.executable}", os.fspath(path)]
         )
