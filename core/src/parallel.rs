@@ -174,17 +174,17 @@ impl<'a> Units<'a> {
         Units { start: Shared(buffer.as_mut_ptr()), len: buffer.len(), units, per, buffer: PhantomData }
     }
 
-    /// Rows of so many elements, to be cut by [`Units::into_sequences`].
+    /// Rows of so many elements, to be cut by [`Units::cut_rows`].
     pub fn rows(buffer: &'a mut [f32], columns: usize) -> Units<'a> {
         Units::new(buffer, 0, columns)
     }
 
     /// Makes units of so many rows each, which have no elements where the buffer has none.
     #[inline(never)]
-    pub fn into_sequences(buffers: &mut [Units<'_>], sequences: usize, length: usize) {
+    pub fn cut_rows(buffers: &mut [Units<'_>], units: usize, rows: usize) {
         for buffer in buffers {
-            let per = if buffer.len == 0 { 0 } else { buffer.per * length };
-            (buffer.units, buffer.per) = (sequences, per);
+            let per = if buffer.len == 0 { 0 } else { buffer.per * rows };
+            (buffer.units, buffer.per) = (units, per);
         }
     }
 

@@ -56,6 +56,26 @@ fn fifty_steps_have_equal_bits_on_every_instruction_set_and_number_of_threads() 
     }
 }
 
+/// Fewer sequences than threads, or a number that does not come out even: all workers take a layer together. Products
+/// and operations on elements are large enough to be shared out, by rows that begin within a sequence, too.
+#[test]
+fn layers_taken_together_have_the_bits_of_one_worker() {
+    let recipe = Recipe { optimizer: PLAIN, clip: None, ..recipe() };
+    let config = Config { dropout: Dropout::all(0.2), ..Config::new(27, 61, 2, 4, 80) };
+    let simd = InstructionSet::detect();
+    for (config, batch) in [(config, 1), (config, 3), (Config { tied: false, bias: false, ..config }, 1)] {
+        let options = |threads| Options { threads, optimizer: PLAIN.state(), ..Options::new(batch) };
+        let expected = trained_with(&config, &recipe, options(1), simd, false);
+        for threads in [2, 5] {
+            let options = options(threads);
+            for options in [options, Options { recompute: true, fused: true, ..options }] {
+                let found = trained_with(&config, &recipe, options, simd, false);
+                assert!(found == expected, "{options:?} {config:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn other_recipes_have_equal_bits_too() {
     let untied = untied();

@@ -26,6 +26,7 @@ use crate::error::Error;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
 
+pub(crate) use packed::CLOSE;
 pub(crate) use packed::scratch_on;
 pub use packed::{Machine, scratch};
 

@@ -54,7 +54,7 @@ const TRANSPOSED_K: usize = 256;
 /// jump from a row to the next.
 const ROWS_AHEAD: usize = 8;
 /// Elements of an operand that stays in the second-level cache, or so near that asking ahead does not repay.
-const CLOSE: usize = 1 << 19;
+pub(crate) const CLOSE: usize = 1 << 19;
 /// Fewer steps than this don't repay asking for the next tile's C ahead.
 const WORTH_PREFETCHING: usize = 64;
 

@@ -3,11 +3,11 @@
 use core::ops::Range;
 
 use super::forward::Extent;
-use super::{Pass, part, with_columns};
+use super::{Pass, Team, part, with_columns};
 use crate::layout::{Cut, Group, LayerActivations, Norm, Plan, Workspace, attention_scratch};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
-use crate::ops::{attention, dropout, gelu, layer_norm, linear, rows, rows_mut};
+use crate::ops::{attention, dropout, gelu, layer_norm, rows_mut};
 use crate::parallel::Units;
 use crate::rng::Stream;
 use crate::simd;
@@ -115,7 +115,7 @@ impl Pass<'_> {
             let (d_logits, head) = (Matrix::new(d_logits, v), Matrix::new(head, c));
             // The head's gradient is made of the norm's output, which has the place of its gradient.
             let to = if fused { &mut **d_residual } else { &mut **d_normed };
-            self.product((to, c), Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head, workers);
+            self.team(workers).product((to, c), Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head);
         }
         if !this.last {
             return;
@@ -128,11 +128,10 @@ impl Pass<'_> {
         let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
         simd::clear(simd, d_residual);
         let d_normed = &*d_normed;
-        self.by_sequence(&mut [Units::rows(d_residual, c)], rows * c, |range, [d_residual]| {
-            let t = self.shape.length;
-            let d_normed = part(d_normed, &range, t * c);
-            let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
-            norm_backward(self, &norm, d_residual, d_normed, part(x, &range, t * c), statistics);
+        self.team(workers).by_row(rows * c, [(d_residual, c)], |rows, [d_residual]| {
+            let (mean, rstd) = (part(statistics.0, &rows, 1), part(statistics.1, &rows, 1));
+            let (x, d_normed) = (part(x, &rows, c), part(d_normed, &rows, c));
+            layer_norm::backward_input(simd, d_residual, d_normed, x, mean, rstd, norm.weight);
         });
     }
 
@@ -159,44 +158,45 @@ impl Pass<'_> {
             Units::rows(activations.wide.cut(rows_all * f), f),
         ];
         let work = rows_all * c * if *last { f + columns.len() } else { columns.len() };
-        self.by_sequence_with(workers, &mut buffers, work, |range, buffers, scratch| {
+        self.by_team(workers, &mut buffers, work, |team, buffers| {
             let [d_residual, d_branch, normed, d_normed, activated, hidden] = buffers;
             let half = self.parameters().mlp(layer);
-            let m = range.len() * t;
-            let product = |n, k| Size { m, n, k };
+            let (range, m) = (team.sequences.clone(), team.rows());
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             let middle = part(middle, &range, t * c);
             if columns.start == 0 {
                 let mask = self.mask(Stream::MlpProjectionDropout, layer);
-                self.drop_gradient(range, d_branch, d_residual, mask);
+                self.drop_gradient(team, d_branch, d_residual, mask);
             }
-            let mut d_activated = |d_activated: &mut [f32], columns: &Range<usize>| {
-                let (weight, size) = (part(half.second.weight, columns, c), product(c, columns.len()));
-                linear::backward_trusted(simd, d_activated, d_branch, weight, size, scratch);
-            };
             if self.keeps_activated(layer) {
                 // As many columns at a time as what has this place afterwards.
                 for first in (0..f).step_by(c.max(1)) {
                     let columns = first..f.min(first + c);
                     let d_columns = d_normed.get_mut(..m * columns.len()).unwrap_or_default();
-                    d_activated(d_columns, &columns);
-                    with_columns(hidden, f, &columns, d_columns, |slope, d_columns| {
-                        simd::multiply(simd, slope, d_columns);
+                    let weight = part(half.second.weight, &columns, c);
+                    team.linear_backward(d_columns, d_branch, weight, [columns.len(), c]);
+                    let buffers = [(&mut *hidden, f), (d_columns, columns.len())];
+                    team.by_row(m * columns.len(), buffers, |_, [hidden, d_columns]| {
+                        with_columns(hidden, f, &columns, d_columns, |slope, d_columns| {
+                            simd::multiply(simd, slope, d_columns);
+                        });
                     });
                 }
             } else if !columns.is_empty() {
-                d_activated(activated, columns);
-                with_columns(hidden, f, columns, activated, |hidden, activated| {
-                    gelu::exchange(simd, hidden, activated, config.activation);
+                let weight = part(half.second.weight, columns, c);
+                team.linear_backward(activated, d_branch, weight, [columns.len(), c]);
+                let buffers = [(&mut *hidden, f), (activated, columns.len())];
+                team.by_row(m * columns.len(), buffers, |_, [hidden, activated]| {
+                    with_columns(hidden, f, columns, activated, |hidden, activated| {
+                        gelu::exchange(simd, hidden, activated, config.activation);
+                    });
                 });
             }
             if !last {
                 return;
             }
-            linear::backward_trusted(simd, d_normed, hidden, half.first.weight, product(f, c), scratch);
-            let norm = &half.norm;
-            layer_norm::apply(simd, normed, middle, statistics.0, statistics.1, norm.weight, norm.bias);
-            norm_backward(self, norm, d_residual, d_normed, middle, statistics);
+            team.linear_backward(d_normed, hidden, half.first.weight, [c, f]);
+            self.branch_backward(team, &half.norm, [normed, d_residual], d_normed, middle, statistics);
         });
     }
 
@@ -221,70 +221,89 @@ impl Pass<'_> {
             Units::rows(d_normed, c),
             Units::rows(wide.cut(rows_all * 3 * c), 3 * c),
         ];
-        self.by_sequence_with(workers, &mut buffers, rows_all * 4 * c * c, |range, buffers, scratch| {
+        self.by_team(workers, &mut buffers, rows_all * 4 * c * c, |team, buffers| {
             let [d_residual, d_branch, normed, d_normed, d_qkv] = buffers;
             let half = self.parameters().attention(layer);
             let mask = self.mask(Stream::AttentionDropout, layer);
-            let m = range.len() * t;
-            let product = |n, k| Size { m, n, k };
+            let range = team.sequences.clone();
             let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
             let x = part(x, &range, t * c);
             let projection_mask = self.mask(Stream::AttentionProjectionDropout, layer);
-            self.drop_gradient(range.clone(), d_branch, d_residual, projection_mask);
-            let projection = half.second.weight;
+            self.drop_gradient(team, d_branch, d_residual, projection_mask);
             let d_attended = &mut *d_normed;
-            linear::backward_trusted(simd, d_attended, d_branch, projection, product(c, c), scratch);
+            team.linear_backward(d_attended, d_branch, half.second.weight, [c, c]);
+            let d_attended = &*d_attended;
             // Nothing is there yet.
-            let space = attention_scratch(&mut *scratch, normed);
-            let sequences = range.zip(rows_mut(d_qkv, 3 * t * c)).zip(rows(d_attended, t * c));
-            for ((sequence, d_qkv), d_attended) in sequences {
-                let this = sequence..sequence + 1;
-                let qkv = part(qkv, &this, 3 * t * c);
-                let attended = part(attended, &this, t * c);
-                let stats = part(attention_stats, &this, 2 * t * h);
-                let attention = self.attention(mask, sequence);
-                attention::backward_sequence(simd, d_qkv, d_attended, qkv, attended, stats, attention, space);
-            }
-            linear::backward_trusted(simd, d_normed, d_qkv, half.first.weight, product(3 * c, c), scratch);
-            let norm = &half.norm;
-            layer_norm::apply(simd, normed, x, statistics.0, statistics.1, norm.weight, norm.bias);
-            norm_backward(self, norm, d_residual, d_normed, x, statistics);
+            let buffers = [(&mut *d_qkv, 3 * c), (&mut *normed, c)];
+            team.by_sequence(d_attended.len(), buffers, |sequences, [d_qkv, normed], scratch| {
+                let space = attention_scratch(scratch, normed);
+                for (sequence, d_qkv) in sequences.zip(rows_mut(d_qkv, 3 * t * c)) {
+                    let d_attended = part(d_attended, &(sequence..sequence + 1), t * c);
+                    let sequence = range.start + sequence;
+                    let this = sequence..sequence + 1;
+                    let qkv = part(qkv, &this, 3 * t * c);
+                    let attended = part(attended, &this, t * c);
+                    let stats = part(attention_stats, &this, 2 * t * h);
+                    let attention = self.attention(mask, sequence);
+                    attention::backward_sequence(
+                        simd, d_qkv, d_attended, qkv, attended, stats, attention, space,
+                    );
+                }
+            });
+            team.linear_backward(d_normed, d_qkv, half.first.weight, [c, 3 * c]);
+            self.branch_backward(team, &half.norm, [normed, d_residual], d_normed, x, statistics);
+        });
+    }
+
+    /// Back through the norm that a residual branch begins with, of x `[R, C]` with its means and reciprocal deviations:
+    /// its output again, and `d_x` with what comes through it.
+    #[inline(never)]
+    fn branch_backward(
+        &self,
+        team: &mut Team<'_>,
+        norm: &Norm<'_>,
+        [normed, d_x]: [&mut [f32]; 2],
+        d_normed: &[f32],
+        x: &[f32],
+        (mean, rstd): (&[f32], &[f32]),
+    ) {
+        let (simd, c) = (self.compute.simd, self.plan.config.width);
+        team.by_row(x.len(), [(normed, c), (d_x, c)], |rows, [normed, d_x]| {
+            let (x, d_normed) = (part(x, &rows, c), part(d_normed, &rows, c));
+            let (mean, rstd) = (part(mean, &rows, 1), part(rstd, &rows, 1));
+            layer_norm::apply(simd, normed, x, mean, rstd, norm.weight, norm.bias);
+            layer_norm::backward_input(simd, d_x, d_normed, x, mean, rstd, norm.weight);
         });
     }
 
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, c) = (self.compute.simd, self.plan.config.width);
         let mask = self.mask(Stream::EmbeddingDropout, 0);
-        self.by_sequence(&mut [Units::rows(workspace.d_residual, c)], self.rows() * c, |range, [d_x]| {
-            self.each_masked(range, d_x, mask, &mut |d_x, mask| {
+        let d_x = &mut *workspace.d_residual;
+        self.team(workspace.workers).by_row(self.rows() * c, [(d_x, c)], |rows, [d_x]| {
+            self.each_masked(rows.start, d_x, mask, &mut |d_x, mask, _| {
                 dropout::in_place(simd, d_x, c, mask);
             });
         });
     }
 
     /// `d_branch = dropout(d_residual)`: the gradient that enters a residual branch.
+    #[inline(never)]
     fn drop_gradient(
         &self,
-        range: Range<usize>,
+        team: &mut Team<'_>,
         d_branch: &mut [f32],
         d_residual: &[f32],
         mask: Option<Mask>,
     ) {
-        let (t, c) = (self.shape.length, self.plan.config.width);
-        let mut d_residual = rows(d_residual, t * c);
-        self.each_masked(range, d_branch, mask, &mut |d_branch, mask| {
-            dropout::write(self.compute.simd, d_branch, d_residual.next().unwrap_or_default(), c, mask);
+        let c = self.plan.config.width;
+        let first = team.first_row();
+        team.by_row(d_branch.len(), [(d_branch, c)], |rows, [d_branch]| {
+            let mut d_residual = part(d_residual, &rows, c);
+            self.each_masked(first + rows.start, d_branch, mask, &mut |d_branch, mask, _| {
+                let d_residual = d_residual.split_off(..d_branch.len()).unwrap_or_default();
+                dropout::write(self.compute.simd, d_branch, d_residual, c, mask);
+            });
         });
     }
-}
-
-fn norm_backward(
-    pass: &Pass<'_>,
-    norm: &Norm<'_>,
-    d_x: &mut [f32],
-    d_y: &[f32],
-    x: &[f32],
-    (mean, rstd): (&[f32], &[f32]),
-) {
-    layer_norm::backward_input(pass.compute.simd, d_x, d_y, x, mean, rstd, norm.weight);
 }

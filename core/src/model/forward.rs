@@ -1,12 +1,10 @@
 //! From tokens to logits.
 
-use core::ops::Range;
-
-use super::{Pass, part, with_columns};
+use super::{Pass, Team, part, with_columns};
 use crate::layout::{Cut, Norm, Workspace, attention_scratch};
-use crate::matmul::{Matrix, Size, Start, matmul_trusted};
+use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
-use crate::ops::{attention, dropout, embedding, gelu, layer_norm, linear, rows, rows_mut};
+use crate::ops::{attention, dropout, embedding, gelu, layer_norm, rows_mut};
 use crate::parallel::Units;
 use crate::rng::Stream;
 
@@ -65,12 +63,13 @@ impl Pass<'_> {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
         let x = workspace.residual.first_mut();
         let mask = self.mask(Stream::EmbeddingDropout, 0);
-        self.by_sequence(&mut [Units::rows(x, c)], self.rows() * c, |range, [x]| {
-            let tokens = self.tokens.get(self.row_range(&range)).unwrap_or_default();
-            let mut tokens = rows(tokens, self.shape.length);
-            let (wte, wpe) = self.parameters().embeddings();
-            self.each_masked(range, x, mask, &mut |x, mask| {
-                embedding::add_embeddings(simd, x, tokens.next().unwrap_or_default(), wte, wpe, c);
+        let (wte, wpe) = self.parameters().embeddings();
+        self.team(workspace.workers).by_row(self.rows() * c, [(x, c)], |range, [x]| {
+            let mut tokens = self.tokens.get(range.clone()).unwrap_or_default();
+            self.each_masked(range.start, x, mask, &mut |x, mask, position| {
+                let tokens = tokens.split_off(..x.len() / c.max(1)).unwrap_or_default();
+                let wpe = wpe.get(position * c..).unwrap_or_default();
+                embedding::add_embeddings(simd, x, tokens, wte, wpe, c);
                 dropout::in_place(simd, x, c, mask);
             });
         });
@@ -100,59 +99,54 @@ impl Pass<'_> {
             Units::rows(activations.wide.cut(self.rows() * f), f),
         ];
         let work = self.rows() * c * (4 * c + 2 * f);
-        self.by_sequence_with(workspace.workers, &mut buffers, work, |range, mut buffers, scratch| {
-            self.attention_half(layer, range.clone(), x, &mut buffers, scratch);
-            self.mlp_half(layer, range, extent, &mut buffers, scratch);
+        self.by_team(workspace.workers, &mut buffers, work, |team, mut buffers| {
+            self.attention_half(layer, team, x, &mut buffers);
+            self.mlp_half(layer, team, extent, &mut buffers);
         });
     }
 
-    /// Some sequences of `middle`, with [`Pass::block`]'s buffers.
+    /// The team's sequences of `middle`, with [`Pass::block`]'s buffers.
     #[inline(never)]
-    fn attention_half(
-        &self,
-        layer: usize,
-        range: Range<usize>,
-        x: &[f32],
-        buffers: &mut [&mut [f32]; 12],
-        scratch: &mut [f32],
-    ) {
+    fn attention_half(&self, layer: usize, team: &mut Team<'_>, x: &[f32], buffers: &mut [&mut [f32]; 12]) {
         let [middle, _, normed, activated, mean, rstd, qkv, stats, attended, ..] = buffers;
         let (simd, t) = (self.compute.simd, self.shape.length);
         let (c, h) = (self.plan.config.width, self.plan.config.heads);
         let half = self.parameters().attention(layer);
         let mask = self.mask(Stream::AttentionDropout, layer);
-        let x = part(x, &range, t * c);
-        let product = |n, k| Size { m: range.len() * t, n, k };
-        norm_forward(self, &half.norm, normed, mean, rstd, x);
-        linear::forward_trusted(simd, qkv, normed, half.first.parts(), product(3 * c, c), scratch);
-        let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h)).zip(rows(qkv, 3 * t * c));
-        let space = attention_scratch(&mut *scratch, activated);
-        for (sequence, ((attended, stats), qkv)) in range.clone().zip(sequences) {
-            let attention = self.attention(mask, sequence);
-            attention::forward_sequence(simd, attended, stats, qkv, attention, space);
-        }
-        linear::forward_trusted(simd, middle, attended, half.second.parts(), product(c, c), scratch);
-        self.add_residual(range, middle, x, self.mask(Stream::AttentionProjectionDropout, layer));
+        let x = part(x, &team.sequences, t * c);
+        let elements = team.rows() * c;
+        team.by_row(elements, [(normed, c), (mean, 1), (rstd, 1)], |rows, [normed, mean, rstd]| {
+            norm_forward(self, &half.norm, normed, mean, rstd, part(x, &rows, c));
+        });
+        team.linear(qkv, normed, half.first.parts(), [c, 3 * c]);
+        let (first, qkv) = (team.sequences.start, &**qkv);
+        let buffers = [(&mut **attended, c), (stats, 2 * h), (activated, self.plan.hidden_columns())];
+        team.by_sequence(elements, buffers, |range, [attended, stats, activated], scratch| {
+            let space = attention_scratch(scratch, activated);
+            let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h));
+            for (sequence, (attended, stats)) in range.zip(sequences) {
+                let qkv = part(qkv, &(sequence..sequence + 1), 3 * t * c);
+                let attention = self.attention(mask, first + sequence);
+                attention::forward_sequence(simd, attended, stats, qkv, attention, space);
+            }
+        });
+        team.linear(middle, attended, half.second.parts(), [c, c]);
+        self.add_residual(team, middle, x, self.mask(Stream::AttentionProjectionDropout, layer));
     }
 
-    /// Some sequences of `out`, likewise.
+    /// The team's sequences of `out`, likewise.
     #[inline(never)]
-    fn mlp_half(
-        &self,
-        layer: usize,
-        range: Range<usize>,
-        extent: Extent,
-        buffers: &mut [&mut [f32]; 12],
-        scratch: &mut [f32],
-    ) {
+    fn mlp_half(&self, layer: usize, team: &mut Team<'_>, extent: Extent, buffers: &mut [&mut [f32]; 12]) {
         let [middle, out, normed, activated, .., mean, rstd, hidden] = buffers;
         let config = &self.plan.config;
-        let (simd, t) = (self.compute.simd, self.shape.length);
+        let simd = self.compute.simd;
         let (c, f) = (config.width, config.hidden);
         let half = self.parameters().mlp(layer);
-        let product = |n, k| Size { m: range.len() * t, n, k };
-        norm_forward(self, &half.norm, normed, mean, rstd, middle);
-        linear::forward_trusted(simd, hidden, normed, half.first.parts(), product(f, c), scratch);
+        let (m, middle) = (team.rows(), &**middle);
+        team.by_row(m * c, [(normed, c), (mean, 1), (rstd, 1)], |rows, [normed, mean, rstd]| {
+            norm_forward(self, &half.norm, normed, mean, rstd, part(middle, &rows, c));
+        });
+        team.linear(hidden, normed, half.first.parts(), [c, f]);
         if extent == Extent::Activations {
             return;
         }
@@ -161,30 +155,37 @@ impl Pass<'_> {
         let mut first = 0;
         while first < f {
             let columns = first..f.min(first + self.plan.hidden_columns());
-            with_columns(hidden, f, &columns, activated, |hidden, activated| {
-                if self.keeps_activated(layer) {
-                    // The slope times one.
-                    activated.fill(1.0);
-                    gelu::exchange(simd, hidden, activated, config.activation);
-                } else {
-                    gelu::activate(simd, activated, hidden, config.activation);
-                }
+            let buffers = [(&mut **hidden, f), (&mut **activated, columns.len())];
+            team.by_row(m * columns.len(), buffers, |_, [hidden, activated]| {
+                with_columns(hidden, f, &columns, activated, |hidden, activated| {
+                    if self.keeps_activated(layer) {
+                        // The slope times one.
+                        activated.fill(1.0);
+                        gelu::exchange(simd, hidden, activated, config.activation);
+                    } else {
+                        gelu::activate(simd, activated, hidden, config.activation);
+                    }
+                });
             });
             let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
-            let size = product(c, columns.len());
-            matmul_trusted(simd, size, (&mut **out, c), start, activated, weight.from(first, 0), scratch);
+            let size = Size { m, n: c, k: columns.len() };
+            team.product((&mut **out, c), size, start, activated, weight.from(first, 0));
             (first, start) = (columns.end, Start::Accumulate);
         }
-        self.add_residual(range, out, middle, self.mask(Stream::MlpProjectionDropout, layer));
+        self.add_residual(team, out, middle, self.mask(Stream::MlpProjectionDropout, layer));
     }
 
     /// `branch = x + dropout(branch)`: what leaves a residual branch.
     #[inline(never)]
-    fn add_residual(&self, range: Range<usize>, branch: &mut [f32], x: &[f32], mask: Option<Mask>) {
-        let (t, c) = (self.shape.length, self.plan.config.width);
-        let mut x = rows(x, t * c);
-        self.each_masked(range, branch, mask, &mut |branch, mask| {
-            dropout::add_residual(self.compute.simd, branch, x.next().unwrap_or_default(), c, mask);
+    fn add_residual(&self, team: &mut Team<'_>, branch: &mut [f32], x: &[f32], mask: Option<Mask>) {
+        let c = self.plan.config.width;
+        let first = team.first_row();
+        team.by_row(branch.len(), [(branch, c)], |range, [branch]| {
+            let mut x = part(x, &range, c);
+            self.each_masked(first + range.start, branch, mask, &mut |branch, mask, _| {
+                let x = x.split_off(..branch.len()).unwrap_or_default();
+                dropout::add_residual(self.compute.simd, branch, x, c, mask);
+            });
         });
     }
 
@@ -196,19 +197,14 @@ impl Pass<'_> {
         let (norm, head) = self.parameters().head();
         let x = workspace.residual.last();
         let (final_normed, logits) = workspace.intermediate.head();
-        let mut buffers = [
-            Units::rows(workspace.final_mean, 1),
-            Units::rows(workspace.final_rstd, 1),
-            Units::rows(final_normed, c),
-        ];
-        self.by_sequence(&mut buffers, rows * c, |range, [mean, rstd, normed]| {
-            norm_forward(self, &norm, normed, mean, rstd, part(x, &range, c * self.shape.length));
+        let mut team = self.team(workspace.workers);
+        let buffers = [(&mut *workspace.final_mean, 1), (workspace.final_rstd, 1), (&mut *final_normed, c)];
+        team.by_row(rows * c, buffers, |rows, [mean, rstd, normed]| {
+            norm_forward(self, &norm, normed, mean, rstd, part(x, &rows, c));
         });
         let head = Matrix::new(head, c).transposed();
-        let logits = (logits, config.vocab);
         let size = Size { m: rows, n: config.vocab, k: c };
-        let normed = Matrix::new(final_normed, c);
-        self.product(logits, size, Start::Zero, normed, head, workspace.workers);
+        team.product((logits, config.vocab), size, Start::Zero, Matrix::new(final_normed, c), head);
     }
 }
 

@@ -3,12 +3,14 @@
 //! the gradients (`optimizer`).
 //!
 //! Forward and the backward of activations go by sequence, each worker taking a share of the batch through a
-//! whole layer; gradients of parameters go by parts of the parameter.
+//! whole layer, or by operation, which all workers share out (`team.rs`); gradients of parameters go by parts of the
+//! parameter.
 
 mod backward;
 mod forward;
 mod gradients;
 mod stage;
+mod team;
 
 use core::ops::Range;
 
@@ -16,15 +18,16 @@ pub use backward::Backward;
 pub(crate) use backward::Part;
 pub use forward::Forward;
 pub use stage::Stage;
+use team::Team;
 
 use crate::double;
 use crate::error::{Error, exact_length};
 use crate::layout::{Parameters, Plan, Shape, Workspace};
-use crate::matmul::{Matrix, Size, Start, matmul_parallel};
+use crate::matmul;
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
 use crate::ops::{cross_entropy, embedding, rows_mut};
-use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
+use crate::parallel::{Compute, PerUnit, Serial, Units};
 use crate::rng::Stream;
 
 /// Which dropout masks a training pass uses. Evaluation and generation have none.
@@ -82,6 +85,12 @@ pub struct Pass<'a> {
     /// Dropout masks, in training; `None` in use.
     pub training: Option<Training>,
 }
+
+/// With more rows than this, it hardly matters that each worker packs far weights for its own.
+const ROWS_WORTH_ONE_PACKING: usize = 512;
+
+/// What [`Pass::each_masked`] calls with rows, their mask, and the position of the first.
+type OnRows<'f> = dyn FnMut(&mut [f32], Option<Mask>, usize) + 'f;
 
 /// The elements of `units`, of `per` elements each.
 #[inline(never)]
@@ -176,45 +185,47 @@ impl Pass<'_> {
         self.shape.rows()
     }
 
-    fn row_range(&self, sequences: &Range<usize>) -> Range<usize> {
-        sequences.start * self.shape.length..sequences.end * self.shape.length
-    }
-
-    /// Cuts rows by sequence, among the workers, for operations on so many elements.
-    fn by_sequence<const N: usize>(
-        &self,
-        rows: &mut [Units<'_>; N],
-        elements: usize,
-        task: impl Fn(Range<usize>, [&mut [f32]; N]) + Sync,
-    ) {
-        let Shape { sequences, length } = self.shape;
-        Units::into_sequences(rows, sequences, length);
-        let work = elements.saturating_mul(ELEMENTWISE);
-        self.compute.split(work, rows, (&mut [], 0), |share, buffers, _| {
-            task(share.of(sequences), buffers);
-        });
-    }
-
     /// The workers' scratch, with the length of each one's.
     fn scratch<'w>(&self, workers: &'w mut [f32]) -> PerUnit<'w> {
         let each = workers.len().checked_div(self.plan.options.threads).unwrap_or(0);
         (workers, each)
     }
 
-    /// As [`Pass::by_sequence`], with scratch for products and attention, and work in multiply-adds.
-    fn by_sequence_with<const N: usize>(
+    /// All workers, with all sequences.
+    fn team<'t>(&'t self, workers: &'t mut [f32]) -> Team<'t> {
+        let Shape { sequences, length } = self.shape;
+        Team { compute: self.compute, sequences: 0..sequences, length, scratch: self.scratch(workers) }
+    }
+
+    /// Takes a layer's rows through it: each worker some sequences, or all together all of them. Work in multiply-adds.
+    fn by_team<const N: usize>(
         &self,
         workers: &mut [f32],
         rows: &mut [Units<'_>; N],
         work: usize,
-        task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
+        task: impl Fn(&mut Team<'_>, [&mut [f32]; N]) + Sync,
     ) {
         let Shape { sequences, length } = self.shape;
-        Units::into_sequences(rows, sequences, length);
-        let scratch = self.scratch(workers);
-        self.compute.split(work, rows, scratch, |share, buffers, scratch| {
-            task(share.of(sequences), buffers, scratch);
+        Units::cut_rows(rows, sequences, length);
+        let one = Compute { simd: self.compute.simd, parallel: &Serial };
+        let (cut, within) = if self.together() { (one, self.compute) } else { (self.compute, one) };
+        let (workers, each) = self.scratch(workers);
+        cut.split(work, rows, (workers, each), |share, buffers, scratch| {
+            let sequences = share.of(sequences);
+            task(&mut Team { compute: within, sequences, length, scratch: (scratch, each) }, buffers);
         });
+    }
+
+    /// Whether all workers take a layer together, one operation after the other: where too many would have no sequence
+    /// to take, or a larger part of the time would go into packing the same weights than into meeting more often.
+    fn together(&self) -> bool {
+        let crate::Config { width, hidden, .. } = self.plan.config;
+        let Shape { sequences, length } = self.shape;
+        let threads = self.compute.parallel.threads().min(self.plan.options.threads).max(1);
+        let each = sequences.div_ceil(threads);
+        let idle = threads * each - sequences;
+        let packs_much = width * hidden > matmul::CLOSE && each * length <= ROWS_WORTH_ONE_PACKING;
+        threads > 1 && (packs_much || 5 * idle > threads * each)
     }
 
     fn parameters(&self) -> Parameters<'_> {
@@ -250,34 +261,18 @@ impl Pass<'_> {
         }
     }
 
-    /// Applies `f` to each sequence of `C` columns with its mask.
+    /// Applies `f` to rows of `C` columns, the first of which is that row of the pass: to those of each sequence with the
+    /// mask that they have, and the position of the first.
     #[inline(never)]
-    fn each_masked(
-        &self,
-        range: Range<usize>,
-        x: &mut [f32],
-        mask: Option<Mask>,
-        f: &mut dyn FnMut(&mut [f32], Option<Mask>),
-    ) {
-        let columns = self.shape.length * self.plan.config.width;
-        for (sequence, x) in range.zip(rows_mut(x, columns)) {
-            f(x, mask.map(|mask| mask.at(self.sequence(sequence))));
+    fn each_masked(&self, first: usize, mut x: &mut [f32], mask: Option<Mask>, f: &mut OnRows<'_>) {
+        let (t, c) = (self.shape.length, self.plan.config.width);
+        let mut row = first;
+        while let (Some(sequence), Some(position)) = (row.checked_div(t), row.checked_rem(t)) {
+            let here = (t - position).min(x.len().checked_div(c).unwrap_or(0));
+            let Some(rows) = x.split_off_mut(..here * c).filter(|rows| !rows.is_empty()) else { return };
+            f(rows, mask.map(|mask| mask.at(self.sequence(sequence)).from(position)), position);
+            row += here;
         }
-    }
-
-    /// A product on all threads.
-    fn product(
-        &self,
-        c: PerUnit<'_>,
-        size: Size,
-        start: Start<'_>,
-        a: Matrix<'_>,
-        b: Matrix<'_>,
-        workers: &mut [f32],
-    ) {
-        let scratch = self.scratch(workers);
-        let result = matmul_parallel(self.compute, size, c, start, a, b, scratch);
-        debug_assert_eq!(result, Ok(()));
     }
 }
 

@@ -6,7 +6,6 @@ use crate::config::Config;
 use crate::error::Error;
 use crate::layout::{Frozen, Group, Plan, Workspace};
 use crate::ops::cross_entropy;
-use crate::parallel::Units;
 
 /// A part of a training pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,9 +145,9 @@ impl Pass<'_> {
     pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
         let vocab = self.plan.config.vocab;
         let (_, logits) = workspace.intermediate.head();
-        let mut rows = [Units::rows(workspace.losses, 1), Units::rows(logits, vocab)];
-        self.by_sequence(&mut rows, self.rows() * vocab, |range, [losses, logits]| {
-            let targets = targets.get(self.row_range(&range)).unwrap_or_default();
+        let buffers = [(&mut *workspace.losses, 1), (logits, vocab)];
+        self.team(workspace.workers).by_row(self.rows() * vocab, buffers, |rows, [losses, logits]| {
+            let targets = targets.get(rows).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
         });
         workspace.losses.iter().map(|loss| f64::from(*loss)).sum()

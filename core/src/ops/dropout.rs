@@ -14,6 +14,7 @@ use crate::simd::{self, InstructionSet, Loop, Vector, vectorized};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mask {
     key: u64,
+    first_row: usize,
     threshold: u32,
     scale: f32,
 }
@@ -37,7 +38,7 @@ impl Mask {
             return Ok(None);
         }
         let scale = double::quotient(f64::from(UNIT), f64::from(UNIT - threshold)) as f32;
-        Ok(Some(Mask { key: rng::key(seed, stream, step, layer), threshold, scale }))
+        Ok(Some(Mask { key: rng::key(seed, stream, step, layer), first_row: 0, threshold, scale }))
     }
 
     /// The factor of survivors.
@@ -51,9 +52,15 @@ impl Mask {
         Mask { key: rng::mix(self.key, place), ..self }
     }
 
+    /// The mask of the rows from that one on.
+    #[inline]
+    pub(crate) fn from(self, first_row: usize) -> Mask {
+        Mask { first_row, ..self }
+    }
+
     #[inline]
     pub(crate) fn row(self, row: usize) -> Row {
-        let key = rng::mix(self.key, row as u64);
+        let key = rng::mix(self.key, (self.first_row + row) as u64);
         Row { low: key as u32, high: (key >> 32) as u32, threshold: self.threshold, scale: self.scale }
     }
 }

@@ -96,19 +96,6 @@ pub(crate) fn forward_trusted(
     matmul_trusted(simd, Size { m, n, k }, (y, n), start, x, weight, scratch);
 }
 
-/// `d_x = d_y W^T` for sizes that the layout guarantees; `size` is that of the forward product.
-pub(crate) fn backward_trusted(
-    simd: InstructionSet,
-    d_x: &mut [f32],
-    d_y: &[f32],
-    weight: &[f32],
-    Size { m, n, k }: Size,
-    scratch: &mut [f32],
-) {
-    let (d_y, weight) = (Matrix::new(d_y, n), Matrix::new(weight, n).transposed());
-    matmul_trusted(simd, Size { m, n: k, k: n }, (d_x, k), Start::Zero, d_y, weight, scratch);
-}
-
 vectorized! {
     /// Adds the sums of columns `column..column + d_bias.len()` of `d_y [R, width]`.
     #[inline(never)]
