@@ -14,13 +14,11 @@ cd "$(dirname "$0")/.."
 
 packages gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf \
     qemu-system-arm qemu-system-misc python3 ||
-    { command -v arm-none-eabi-gcc && command -v riscv64-unknown-elf-gcc && command -v qemu-system-arm &&
-        command -v qemu-system-riscv32 && command -v python3; } >/dev/null ||
+    programs arm-none-eabi-gcc riscv64-unknown-elf-gcc qemu-system-arm qemu-system-riscv32 python3 ||
     not_run "table of devices: needs cross-compilers with C libraries, emulators and Python (Debian:" \
         "gcc-arm-none-eabi libnewlib-arm-none-eabi gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf" \
         "qemu-system-arm qemu-system-misc python3)"
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 work=$CARGO_TARGET_DIR/device-table
 firmware=ffi/examples/firmware
 rm -rf "$work"
@@ -66,10 +64,8 @@ flash() {
     echo "	$name	$level	$1	$(python3 benches/device/flash.py "$2.map")" >>"$work/figures.tsv"
 }
 
-: >"$work/checkpoint.safetensors"
-tr -d '\n' <$firmware/text.txt | tr 'a-z ' '\000-\032' >"$work/text.tokens"
-for target in "${targets[@]}"; do
-    [[ " $* " == *" ${target%%|*} "* ]] || continue
+built_in "$work"
+for target; do
     use "$target"
     # A C library is linked to the plain step only. The compiler for RISC-V finds it by the processor without Zicsr.
     plain=$compiler
@@ -77,10 +73,7 @@ for target in "${targets[@]}"; do
     for level in "${levels[@]}"; do
         directory=$CARGO_TARGET_DIR
         [ "$level" = 3 ] || directory=$CARGO_TARGET_DIR/small
-        CARGO_TARGET_DIR=$directory CARGO_PROFILE_LIBRARY_OPT_LEVEL=$level scripts/freestanding.sh "$rust"
-        archive=$directory/$rust/library/libjostle.a
-        # Where it could not be built, it has said so.
-        [ -e "$archive" ] || exit 0
+        CARGO_TARGET_DIR=$directory CARGO_PROFILE_LIBRARY_OPT_LEVEL=$level build_archive "$rust"
         for line in "${models[@]}"; do
             IFS='|' read -r model accumulate words <<<"$line"
             # shellcheck disable=SC2086 # words

@@ -1,4 +1,4 @@
-# Sourced by the scripts that run firmware: the emulated devices, and how to build for them and run on them.
+# Sourced after lib.sh by the scripts that run firmware: the emulated devices, and how to build for them and run on them.
 
 # Name, Rust's target, steps, linker script, start-up, emulator, the C compiler's words for the processor. Without a
 # floating-point unit steps are slow: fewer of them. QEMU's only Cortex-M0 has too little memory; a Cortex-M3 runs the
@@ -14,10 +14,16 @@ targets=(
     "thumbv6m|thumbv6m-none-eabi|10|mps2.ld|cortex_m.c|qemu-system-arm -M mps2-an385|$arm -mcpu=cortex-m0 -mfloat-abi=soft"
     "rv32imc|riscv32imc-unknown-none-elf|10|virt.ld|riscv.S|$virt -cpu rv32,f=off,d=off|$riscv -march=rv32imc_zicsr -mabi=ilp32"
 )
+names=("${targets[@]%%|*}")
 
-# use LINE: the fields of a target as variables.
+# use NAME: the fields of a target as variables.
 use() {
-    IFS='|' read -r name rust steps script start emulator compiler <<<"$1"
+    local target
+    for target in "${targets[@]}"; do
+        [[ $target != "$1|"* ]] || break
+    done
+    IFS='|' read -r name rust steps script start emulator compiler <<<"$target"
+    [ "$name" = "$1" ] || fail "no such target: $1"
 }
 
 # emulate ELF [WORD...]: runs a program on the target in use; WORDs are for the emulator.

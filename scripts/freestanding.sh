@@ -9,13 +9,6 @@ cd "$(dirname "$0")/.."
 
 target=$1
 profile=${2:-library}
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
-if rustup_has "$target"; then
-    build=(cargo rustc)
-else
-    packages rustc-web cargo-web rust-web-src ||
-        not_run "freestanding archive: needs 'rustup target add $target' (Debian: rustc-web cargo-web rust-web-src)"
-    build=(debian_cargo rustc -Z build-std=core)
-fi
-"${build[@]}" --locked --quiet --profile "$profile" -p jostle-archive --no-default-features --crate-type staticlib \
+bare_cargo "$target" "freestanding archive"
+"${cargo[@]}" rustc --locked --quiet --profile "$profile" -p jostle-archive --no-default-features --crate-type staticlib \
     --target "$target"

@@ -3,15 +3,14 @@
 # jostle-plan.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib.sh
 
 case $PREFIX in
     /*) ;;
-    *) echo "PREFIX must be an absolute path: $PREFIX" >&2 && exit 1 ;;
+    *) fail "PREFIX must be an absolute path: $PREFIX" ;;
 esac
-built=${CARGO_TARGET_DIR:-target}
 to=${DESTDIR:-}$PREFIX
-version=$(cargo pkgid --locked -p jostle-archive)
-version=${version##*[#@]}
+version=$(library_version)
 major=${version%%.*}
 
 # What the archive needs of the system, as `rustc --print native-static-libs` tells; scripts/test-install.sh compares.
@@ -34,10 +33,10 @@ fill() {
 }
 
 install -d "$to/bin" "$to/include" "$to/lib/pkgconfig" "$to/lib/cmake/jostle"
-install -m 755 "$built/release/jostle-plan" "$to/bin"
+install -m 755 "$CARGO_TARGET_DIR/release/jostle-plan" "$to/bin"
 install -m 644 include/jostle.h "$to/include"
-install -m 644 "$built/library/libjostle.a" "$to/lib"
-install -m 755 "$built/library/$plain" "$to/lib/$shared"
+install -m 644 "$CARGO_TARGET_DIR/library/libjostle.a" "$to/lib"
+install -m 755 "$CARGO_TARGET_DIR/library/$plain" "$to/lib/$shared"
 ln -sf "$shared" "$to/lib/$soname"
 ln -sf "$soname" "$to/lib/$plain"
 fill jostle.pc "$system_libraries" "$to/lib/pkgconfig"

@@ -9,7 +9,6 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 target=thumbv7em-none-eabihf
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 # Bytes for each profile (core/link-proof/Cargo.toml; "release" has opt-level 3, "small" has "s") and program.
 declare -A bars=(
     [release training]=56400 [release generation]=65536 [release engine]=86800
@@ -17,23 +16,17 @@ declare -A bars=(
 )
 flags="-C link-arg=--gc-sections -C link-arg=-emain"
 
-command -v arm-none-eabi-nm >/dev/null || packages binutils-arm-none-eabi ||
+programs arm-none-eabi-nm || packages binutils-arm-none-eabi ||
     not_run "link proof: needs arm-none-eabi binutils (Debian: binutils-arm-none-eabi)"
-if rustup_has $target; then
-    build=(cargo build)
-else
-    packages rustc-web cargo-web rust-web-src ||
-        not_run "link proof: needs 'rustup target add $target' (Debian: rustc-web cargo-web rust-web-src)"
-    build=(debian_cargo build -Z build-std=core)
-    flags+=" -C linker=arm-none-eabi-ld -C linker-flavor=ld"
-fi
+bare_cargo $target "link proof"
+rustup_has $target || flags+=" -C linker=arm-none-eabi-ld -C linker-flavor=ld"
 
 link() {
     local profile=$1
     shift
     (cd core/link-proof &&
         CARGO_TARGET_THUMBV7EM_NONE_EABIHF_RUSTFLAGS="$flags $*" \
-            "${build[@]}" --locked --quiet --profile "$profile" --target $target)
+            "${cargo[@]}" build --locked --quiet --profile "$profile" --target $target)
 }
 
 passed=true
@@ -51,8 +44,7 @@ for profile in release small; do
         exit 1
     fi
     if arm-none-eabi-nm "$binaries/link-proof" | grep -E 'rust_alloc|rust_dealloc|malloc'; then
-        echo "FAILED: the symbols above allocate" >&2
-        exit 1
+        fail "the symbols above allocate"
     fi
     for program in training generation engine; do
         flash=$(arm-none-eabi-size "$binaries/$program" | awk 'NR == 2 {print $1 + $2}')

@@ -5,8 +5,8 @@
 # packs only the archives of these targets of Rust's. URL, from the environment, is where one reads about the library.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+. scripts/lib.sh
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 to=$CARGO_TARGET_DIR/package/jostle
 
 # A target of Rust's, and the folders below src for its archive, in Arduino's words: the processor, and below it the
@@ -23,8 +23,7 @@ targets=(
 )
 [ $# -gt 0 ] || set -- "${targets[@]%% *}"
 
-version=$(cargo pkgid --locked -p jostle-archive)
-version=${version##*[#@]}
+version=$(library_version)
 description=$(sed -n 's/^description = "\(.*\)"$/\1/p' Cargo.toml)
 fill() {
     sed -e "s|@VERSION@|$version|" -e "s|@DESCRIPTION@|$description|" -e "s|@URL@|${URL:-}|" "$1"
@@ -45,22 +44,18 @@ for target; do
     for line in "${targets[@]}"; do
         [ "${line%% *}" != "$target" ] || folders=${line#* }
     done
-    [ -n "$folders" ] || { echo "FAILED: no such target: $target" >&2 && exit 1; }
-    scripts/freestanding.sh "$target"
-    archive=$CARGO_TARGET_DIR/$target/library/libjostle.a
-    # Where it could not be built, that has been said.
-    [ -e "$archive" ] || exit 0
+    [ -n "$folders" ] || fail "no such target: $target"
+    build_archive "$target"
     for folder in $folders; do
         mkdir -p "$to/src/$folder"
         cp "$archive" "$to/src/$folder"
     done
 done
 
-# The examples, with the sizes of their static arrays; the firmware's text as tokens, and no checkpoint to begin with.
+# The examples, with the sizes of their static arrays.
 cp -R ffi/examples/firmware "$to/examples"
 rm "$to/examples/firmware/hosted.c"
-tr -d '\n' <ffi/examples/firmware/text.txt | tr 'a-z ' '\000-\032' >"$to/examples/firmware/text.tokens"
-: >"$to/examples/firmware/checkpoint.safetensors"
+built_in "$to/examples/firmware"
 for example in firmware Train; do
     cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --context 16 --layers 1 --heads 4 --width 16 \
         --dropout 0.1 --device -o "$to/examples/$example/model.h"

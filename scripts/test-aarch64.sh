@@ -13,12 +13,12 @@ if [ "$(uname -m)" = aarch64 ]; then
 fi
 # Packages first: a compiler on the path may have come without its C library.
 packages qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross ||
-    { command -v qemu-aarch64 && command -v aarch64-linux-gnu-gcc; } >/dev/null ||
+    programs qemu-aarch64 aarch64-linux-gnu-gcc ||
     not_run "aarch64: needs qemu-aarch64 and aarch64-linux-gnu-gcc (Debian: qemu-user gcc-aarch64-linux-gnu)"
 if rustup_has $target; then
     cargo=cargo
 else
-    if command -v dpkg >/dev/null && [ "$(id -u)" -eq 0 ]; then dpkg --add-architecture arm64; fi
+    if programs dpkg && [ "$(id -u)" -eq 0 ]; then dpkg --add-architecture arm64; fi
     packages rustc-web cargo-web libstd-rust-web-dev:arm64 ||
         not_run "aarch64: needs 'rustup target add $target' (Debian: rustc-web cargo-web libstd-rust-web-dev:arm64)"
     cargo=debian_cargo

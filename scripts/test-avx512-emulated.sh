@@ -14,7 +14,6 @@ fi
 packages bochs bochsbios vgabios isolinux syslinux-common xorriso busybox-static cpio libc6-dev ||
     not_run "avx512: needs Debian's bochs, bochsbios, vgabios, isolinux, syslinux-common, xorriso, busybox-static, cpio"
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 work=$CARGO_TARGET_DIR/avx512-emulated
 rm -rf "$work"
 mkdir -p "$work"/{disc/isolinux,root/bin,root/tests}

@@ -10,21 +10,14 @@ cd "$(dirname "$0")/.."
 . scripts/devices.sh
 
 packages gcc-arm-none-eabi binutils-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc ||
-    { command -v arm-none-eabi-gcc && command -v riscv64-unknown-elf-gcc && command -v qemu-system-arm &&
-        command -v qemu-system-riscv32; } >/dev/null ||
+    programs arm-none-eabi-gcc riscv64-unknown-elf-gcc qemu-system-arm qemu-system-riscv32 ||
     not_run "firmware on Cortex-M and RISC-V: needs cross-compilers and emulators" \
         "(Debian: gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc)"
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 work=$CARGO_TARGET_DIR/device
 firmware=ffi/examples/firmware
 golden=core/tests/golden/device_steps.txt
 warnings=(-Wall -Wextra -Wpedantic -Wstrict-prototypes -Werror)
-mkdir -p "$work"
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
 
 # build STEPS CHECKPOINT ELF: for the target in use, with a checkpoint to begin with.
 build() {
@@ -67,16 +60,11 @@ begins() {
     sed -n 2p "$1/printed.txt" | grep -qx "$2" || fail "$1: wanted: $2; $(sed -n 2p "$1/printed.txt")"
 }
 
-chosen=()
-for target in "${targets[@]}"; do
-    [ $# -eq 0 ] || [[ " $* " == *" ${target%%|*} "* ]] || continue
-    chosen+=("$target")
+[ $# -gt 0 ] || set -- "${names[@]}"
+for target; do
     use "$target"
-    scripts/freestanding.sh "$rust"
-    # Where it could not be built, it has said so.
-    [ -e "$CARGO_TARGET_DIR/$rust/library/libjostle.a" ] || exit 0
+    build_archive "$rust"
 done
-[ ${#chosen[@]} -gt 0 ] || fail "no such target: $*"
 
 # The sizes of the static arrays, and what is built in.
 rm -rf "$work"
@@ -87,10 +75,10 @@ plan() {
 }
 plan --device -o "$work/model.h"
 plan -o "$work/here/model.h"
-tr -d '\n' <$firmware/text.txt | tr 'a-z ' '\000-\032' >"$work/text.tokens"
+built_in "$work"
 nothing=/dev/null
 
-for target in "${chosen[@]}"; do
+for target; do
     use "$target"
     build "$steps" $nothing "$work/$name.elf"
     run "$work/$name" "$work/$name.elf"
@@ -102,7 +90,7 @@ done
 # The power fails: in the first save's erasing, in its record, in the second's erasing, in the middle of a checkpoint, in
 # what pads a record that is whole already, and in the last save. Each run goes on from the newest whole checkpoint, and
 # the last ends in the bits of a run that was never cut off.
-for target in "${chosen[@]}"; do
+for target; do
     use "$target"
     [ "$steps" -eq 200 ] || continue
     cut=$work/$name-cut
@@ -134,7 +122,7 @@ END
 done
 
 # From a checkpoint of the host's the device goes on, and from the device's the host: in C,
-use "${chosen[0]}"
+use "$1"
 cargo build --locked --quiet --profile library -p jostle-archive
 build_here 5 $nothing "$work/here/train-5"
 run "$work/here" "$work/here/train-5"

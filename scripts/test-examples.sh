@@ -5,11 +5,9 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-{ command -v gcc && command -v valgrind && command -v python3; } >/dev/null ||
-    packages gcc libc6-dev valgrind python3 ||
+programs gcc valgrind python3 || packages gcc libc6-dev valgrind python3 ||
     not_run "examples in C: need gcc, valgrind and python3 (Debian: gcc libc6-dev valgrind python3)"
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 work=$CARGO_TARGET_DIR/c-examples
 rm -rf "$work"
 mkdir -p "$work"/{native,clang,small,sanitized,checked}
@@ -32,14 +30,10 @@ small=(gcc -DWIDTH=32 -DLAYERS=1 -DCONTEXT=16 -DBATCH=4)
 build small "${small[@]}" -O2
 build sanitized "${small[@]}" -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
 build checked "${small[@]}" -O1 -g
-if command -v clang >/dev/null; then build clang clang -O2; fi
+if programs clang; then build clang clang -O2; fi
 
-failed() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
 same() {
-    cmp "$1" "$2" || failed "$1 and $2 differ"
+    cmp "$1" "$2" || fail "$1 and $2 differ"
 }
 # What a program writes after its first empty line: what the model makes of the prompt.
 written() {
@@ -69,9 +63,9 @@ foreign=$OLDPWD/core/tests/golden/gpt2.safetensors
 native/train text.txt --steps 30 --threads 2 --generate 200 --save c >c.txt
 same rust c
 same <(written rust.txt) <(written c.txt)
-[ "$(written c.txt | wc -m)" -gt 200 ] || failed "train has written too little"
+[ "$(written c.txt | wc -m)" -gt 200 ] || fail "train has written too little"
 awk '/^validation loss/ { loss[++n] = $3 } END { exit !(n == 2 && loss[2] < loss[1] - 1) }' c.txt ||
-    failed "train has not learned"
+    fail "train has not learned"
 "$rust_train" --text text.txt --steps 30 --stop 11 --threads 2 --generate 0 --save rust-11 >/dev/null
 native/train text.txt --steps 30 --stop 11 --generate 0 --save c-11 >/dev/null
 same rust-11 c-11
@@ -84,10 +78,10 @@ native/train short.txt --seed 7 --steps 2 --generate 0 --save c-7 >/dev/null
 same rust-7 c-7
 
 # Progress is one line on a terminal. Debian's util-linux plays the terminal.
-if command -v script >/dev/null; then
+if programs script; then
     script -qec "native/train short.txt --steps 3 --generate 0" /dev/null >terminal.txt
-    [ "$(grep -c 'step' terminal.txt)" -eq 3 ] || failed "progress takes more than a line"
-    for step in 1 2 3; do grep -q $'\r'"step $step/3  loss " terminal.txt || failed "step $step is not shown"; done
+    [ "$(grep -c 'step' terminal.txt)" -eq 3 ] || fail "progress takes more than a line"
+    for step in 1 2 3; do grep -q $'\r'"step $step/3  loss " terminal.txt || fail "step $step is not shown"; done
 fi
 
 # Fine-tuning learns; what it saves gives the loss that it ended with.
@@ -97,15 +91,15 @@ loss() {
     awk -v when="$2" '/^validation loss/ && $4 == when { print $3 }' "$1"
 }
 awk -v before="$(loss tuned.txt before)" -v after="$(loss tuned.txt after)" 'BEGIN { exit !(after < before) }' ||
-    failed "finetune has not learned"
-[ "$(loss tuned.txt after)" = "$(loss again.txt before)" ] || failed "finetune has not saved what it had"
-grep -Eq '^h\.3\.mlp\.c_proj\.weight +\[512, 128\] +[0-9.]+ +0\.[0-9]+$' tuned.txt || failed "no change is shown"
-[ "$(grep -cE '^(h\.[0-3]|wte|wpe|ln_f|lm_head)\.' tuned.txt)" -eq 53 ] || failed "finetune does not show every tensor"
+    fail "finetune has not learned"
+[ "$(loss tuned.txt after)" = "$(loss again.txt before)" ] || fail "finetune has not saved what it had"
+grep -Eq '^h\.3\.mlp\.c_proj\.weight +\[512, 128\] +[0-9.]+ +0\.[0-9]+$' tuned.txt || fail "no change is shown"
+[ "$(grep -cE '^(h\.[0-3]|wte|wpe|ln_f|lm_head)\.' tuned.txt)" -eq 53 ] || fail "finetune does not show every tensor"
 
 native/by_hand text.txt >by_hand.txt
 grep -q 'bit for bit' by_hand.txt
 awk '/^step/ { loss = $4; if (!n++) first = loss } END { exit !(loss < first - 2) }' by_hand.txt ||
-    failed "by_hand has not learned"
+    fail "by_hand has not learned"
 if [ -x clang/train ]; then
     clang/train text.txt --steps 30 --threads 2 --generate 0 --save clang.safetensors >/dev/null
     same clang.safetensors c
@@ -136,7 +130,7 @@ refused() {
     "$@" >refused.txt 2>refusal.txt || status=$?
     if [ $status -ne 1 ] || [ "$(wc -l <refusal.txt)" -ne 1 ] || ! grep -q "^error: .*$words" refusal.txt; then
         cat refusal.txt >&2
-        failed "$* ended with status $status; wanted: 1 and a sentence with \"$words\""
+        fail "$* ended with status $status; wanted: 1 and a sentence with \"$words\""
     fi
 }
 : >empty
@@ -147,7 +141,7 @@ head -c 100000 c >truncated
     head -c -1 c
     printf '\x55'
 } >altered
-cmp -s c altered && failed "nothing was altered"
+cmp -s c altered && fail "nothing was altered"
 PATH=$work/sanitized:$PATH
 
 refused 'usage: ' train
@@ -196,5 +190,5 @@ refused 'usage: ' by_hand
 refused 'missing cannot be opened' by_hand missing
 refused 'empty has 0 bytes' by_hand empty
 refused 'STEPS must be a number' by_hand text.txt -1
-[ ! -e unwanted ] || failed "a refused program has saved"
+[ ! -e unwanted ] || fail "a refused program has saved"
 echo "examples in C: equal to Rust's; valgrind and the sanitizers found nothing"

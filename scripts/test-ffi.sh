@@ -8,7 +8,6 @@ cd "$(dirname "$0")/.."
 packages gcc g++ libc6-dev binutils valgrind python3 ||
     not_run "C tests: need gcc, g++, valgrind, python3 (Debian: gcc g++ libc6-dev binutils valgrind python3)"
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 work=$CARGO_TARGET_DIR/c
 hosted=$CARGO_TARGET_DIR/library
 freestanding=$CARGO_TARGET_DIR/freestanding/library/libjostle.a
@@ -18,10 +17,6 @@ cargo rustc --locked --profile library -p jostle-archive --no-default-features -
     --target-dir "$CARGO_TARGET_DIR/freestanding"
 
 say() { echo "== $*"; }
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
 header() { python3 ffi/tests/header.py "$1" include/jostle.h "${@:2}"; }
 
 warnings=(-Wall -Wextra -Wpedantic -Werror -Iinclude)
@@ -53,10 +48,7 @@ for test in bad_input golden same_bits; do
 done
 golden=core/tests/golden
 for kind in "" -shared; do
-    "$work/bad_input$kind" >"$work/printed$kind" || {
-        grep ^FAILED "$work/printed$kind"
-        exit 1
-    }
+    "$work/bad_input$kind" >"$work/printed$kind" || fail "$(grep ^FAILED "$work/printed$kind")"
     tail -1 "$work/printed$kind"
     header covered <"$work/printed$kind"
     "$work/golden$kind" $golden/*.safetensors
@@ -136,10 +128,7 @@ say "processors without an operating system"
 packages gcc-arm-none-eabi libnewlib-arm-none-eabi binutils-arm-none-eabi binutils-riscv64-unknown-elf ||
     not_run "C tests: need cross tools (Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi binutils-riscv64-unknown-elf)"
 for target in thumbv7em-none-eabihf thumbv8m.main-none-eabihf riscv32imafc-unknown-none-elf; do
-    scripts/freestanding.sh $target
-    archive=$CARGO_TARGET_DIR/$target/library/libjostle.a
-    # Where it could not be built, it has said so.
-    [ -e "$archive" ] || exit 0
+    build_archive $target
     case $target in
         thumb*) examine arm-none-eabi- "$archive" ;;
         riscv32*) examine riscv64-unknown-elf- "$archive" -m elf32lriscv ;;
@@ -148,8 +137,6 @@ done
 # A whole program, with every call of every function.
 arm-none-eabi-gcc -std=c99 -Os "${warnings[@]}" -DFREESTANDING -mcpu=cortex-m4 -mfpu=fpv4-sp-d16 -mfloat-abi=hard \
     --specs=nosys.specs -Wl,--gc-sections -o "$work/cortex-m4" ffi/tests/bad_input.c \
-    "$CARGO_TARGET_DIR/thumbv7em-none-eabihf/library/libjostle.a" -lm 2>"$work/newlib.txt" || {
-    cat "$work/newlib.txt" >&2
-    exit 1
-}
+    "$CARGO_TARGET_DIR/thumbv7em-none-eabihf/library/libjostle.a" -lm 2>"$work/newlib.txt" ||
+    fail "$(cat "$work/newlib.txt")"
 arm-none-eabi-size "$work/cortex-m4"

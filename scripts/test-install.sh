@@ -6,20 +6,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-{ command -v cc && command -v c++ && command -v cmake && command -v pkg-config; } >/dev/null ||
-    packages g++ cmake pkgconf ||
+programs cc c++ cmake pkg-config || packages g++ cmake pkgconf ||
     not_run "install: needs C and C++ compilers, CMake and pkg-config (Debian: g++ cmake pkgconf)"
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target} CARGO_TERM_COLOR=never
+export CARGO_TERM_COLOR=never
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 warnings=(-std=c99 -O1 -Wall -Wextra -Wpedantic -Wstrict-prototypes -Werror)
 tests=ffi/tests/install
-
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
 
 # Where README installs to, below a home directory of the test's own; and staged, then moved to another place.
 prefix=$work/jostle
@@ -151,17 +145,15 @@ refuse "parameters is too large for this machine" --heads 2 --hidden 9999999 --d
 target=thumbv7em-none-eabihf
 # Packages first: a compiler on the path may have come without its C library.
 packages gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm ||
-    { command -v arm-none-eabi-gcc && command -v qemu-system-arm; } >/dev/null ||
+    programs arm-none-eabi-gcc qemu-system-arm ||
     not_run "static arrays on a device: needs arm-none-eabi-gcc with newlib and qemu-system-arm" \
         "(Debian: gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm)"
-scripts/freestanding.sh $target
-# Where it could not be built, it has said so.
-[ -e "$CARGO_TARGET_DIR/$target/library/libjostle.a" ] || exit 0
+build_archive $target
 for model in "${models[0]} --device" "${models[1]} --device" "${models[3]} --device"; do
     plan "$model"
     arm-none-eabi-gcc "${warnings[@]}" -mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16 \
         --specs=rdimon.specs -Wl,--section-start=.vectors=0,--undefined=vectors,--gc-sections,--no-warn-execstack \
-        -I"$work" -Iinclude $tests/sizes.c $tests/cortex_m.c "$CARGO_TARGET_DIR/$target/library/libjostle.a" \
+        -I"$work" -Iinclude $tests/sizes.c $tests/cortex_m.c "$archive" \
         -o "$work/sizes.elf"
     echo -n "jostle-plan $model: "
     timeout 120 qemu-system-arm -M mps2-an386 -nographic -semihosting-config enable=on,target=native \

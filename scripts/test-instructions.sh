@@ -11,10 +11,9 @@ cd "$(dirname "$0")/.."
 sets=$(scripts/instruction-sets.sh)
 # valgrind knows nothing above AVX2.
 [[ ,$sets, == *,avx2,* ]] || not_run "instruction counts: need a processor with AVX2, this one has $sets"
-command -v valgrind >/dev/null || packages valgrind libc6-dbg ||
+programs valgrind || packages valgrind libc6-dbg ||
     not_run "instruction counts: need valgrind (Debian: valgrind libc6-dbg)"
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 figures=benches/instructions.txt
 cargo build --locked --quiet --release -p jostle-benches --no-default-features --bin instructions
 
@@ -43,8 +42,7 @@ for line in "${lines[@]}"; do
     change=$(awk -v before="$before" -v now="$now" 'BEGIN { printf "%+.2f", (now / before - 1) * 100 }')
     echo "$name: $now instructions a step, $change % from the $before of $figures"
     if ((now <= 0)); then
-        echo "FAILED: two steps took no more instructions than one" >&2
-        exit 1
+        fail "two steps took no more instructions than one"
     elif ((now * 100 > before * 105)); then
         passed=false
     elif ((now * 100 < before * 95)); then
@@ -54,6 +52,5 @@ done
 if [ "${1:-}" = --renew ]; then
     printf '%s\n' "${comments[@]}" "${renewed[@]}" >"$figures"
 elif ! $passed; then
-    echo "FAILED: a training step takes more instructions than before; if it is meant to, scripts/test-instructions.sh --renew" >&2
-    exit 1
+    fail "a training step takes more instructions than before; if it is meant to, scripts/test-instructions.sh --renew"
 fi

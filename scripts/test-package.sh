@@ -6,14 +6,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
+. scripts/devices.sh
 
 packages cmake make python3-venv gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc ||
-    { command -v cmake && command -v arm-none-eabi-g++ && command -v riscv64-unknown-elf-gcc &&
-        command -v qemu-system-arm && command -v qemu-system-riscv32; } >/dev/null ||
+    programs cmake arm-none-eabi-g++ riscv64-unknown-elf-gcc qemu-system-arm qemu-system-riscv32 ||
     not_run "package: needs CMake, cross-compilers and emulators" \
         "(Debian: cmake gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc)"
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 scripts/package.sh thumbv7em-none-eabihf riscv32imafc-unknown-none-elf >/dev/null
 # Where it could not be made, that has been said.
 [ -e "$CARGO_TARGET_DIR/package/jostle/src/rv32imafc/libjostle.a" ] || exit 0
@@ -27,19 +26,12 @@ cp -R "$CARGO_TARGET_DIR/package/jostle" "$work"
 jostle=$work/jostle
 cd "$work"
 
-fail() {
-    echo "FAILED: $*" >&2
-    exit 1
-}
-
-# run ELF EMULATOR...: from the beginning.
+# run TARGET ELF: from the beginning.
 run() {
     rm -f flash.bin
-    timeout 200 "${@:2}" -nographic -monitor none -serial none -semihosting-config enable=on,target=native \
-        -kernel "$1" >printed.txt 2>&1 || fail "$1: $(cat printed.txt)"
+    use "$1"
+    emulate "$2" >printed.txt 2>&1 || fail "$2: $(cat printed.txt)"
 }
-arm=(qemu-system-arm -M mps2-an386)
-riscv=(qemu-system-riscv32 -M virt -bios none)
 
 # same WHAT: the parameters after ten steps are those of every other processor.
 same() {
@@ -77,9 +69,9 @@ for toolchain in cortex-m4f rv32imafc; do
         -DCMAKE_TOOLCHAIN_FILE="$jostle/toolchains/$toolchain.cmake" -DSTEPS=10 &&
         cmake --build "$toolchain"; } >cmake.txt 2>&1 || fail "CMake: $(cat cmake.txt)"
 done
-run cortex-m4f/train "${arm[@]}"
+run cortex-m4 cortex-m4f/train
 same "CMake, Cortex-M4F"
-run rv32imafc/train "${riscv[@]}"
+run rv32imafc rv32imafc/train
 same "CMake, rv32imafc"
 # A processor that the package was made without.
 ! cmake -S jostle/examples/firmware -B none -DCMAKE_PREFIX_PATH="$jostle" -DSTEPS=10 -DJOSTLE_PROCESSOR=cortex-m3 \
@@ -98,7 +90,7 @@ arm-none-eabi-g++ "${processor[@]}" -std=gnu++17 -Os -ffreestanding -fno-excepti
     -Wall -Wextra -Werror -I"$tests" -Ijostle/src -Ijostle/examples/Train -nostdlib \
     -Wl,--gc-sections,--no-warn-execstack -Ljostle/examples/firmware -T mps2.ld -Ljostle/src/cortex-m4/fpv4-sp-d16-hard sketch.cpp ./*.o -ljostle -lgcc \
     -o sketch.elf
-run sketch.elf "${arm[@]}"
+run cortex-m4 sketch.elf
 mapfile -t losses < <(sed -n 's/^step [0-9]*: loss \([0-9]*\) thousandths$/\1/p' printed.txt)
 [ ${#losses[@]} -eq 2 ] && [ "${losses[1]}" -lt "${losses[0]}" ] ||
     fail "the sketch's loss does not fall: $(cat printed.txt)"
@@ -125,7 +117,7 @@ rm project/src/riscv.S
 cp -R jostle project/lib
 cp "$tests/platformio.ini" project
 pio run --project-dir project >platformio.txt 2>&1 || fail "PlatformIO: $(cat platformio.txt)"
-run project/.pio/build/emulated/program.elf "${arm[@]}"
+run cortex-m4 project/.pio/build/emulated/program.elf
 same PlatformIO
 
 # Zephyr: its configuration language, and which archive is linked.

@@ -9,8 +9,6 @@ cd "$(dirname "$0")/.."
 . scripts/lib.sh
 . scripts/devices.sh
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
-
 # use_linker: the linker and its arguments for the target in use. A tick of the Arm boards' timers is 25 or 20 million to
 # the second.
 use_linker() {
@@ -20,31 +18,24 @@ use_linker() {
         mps2.ld) arguments="--defsym=code=0 --defsym=data=0x20000000 --defsym=tick=40 $arguments" ;;
         mps2_an505.ld) arguments="--defsym=code=0x10000000 --defsym=data=0x38000000 --defsym=tick=50 $arguments" ;;
         virt.ld) linker=riscv64-unknown-elf-ld arguments="-melf32lriscv -T$PWD/core/device/riscv.ld" ;;
-        *) echo "no linker script in Rust's programs for $script" >&2 && exit 1 ;;
+        *) fail "no linker script in Rust's programs for $script" ;;
     esac
 }
 
 packages binutils-arm-none-eabi binutils-riscv64-unknown-elf qemu-system-arm qemu-system-misc ||
-    { command -v arm-none-eabi-ld && command -v riscv64-unknown-elf-ld && command -v qemu-system-arm &&
-        command -v qemu-system-riscv32; } >/dev/null ||
+    programs arm-none-eabi-ld riscv64-unknown-elf-ld qemu-system-arm qemu-system-riscv32 ||
     not_run "products: needs linkers and emulators (Debian: binutils-arm-none-eabi binutils-riscv64-unknown-elf" \
         "qemu-system-arm qemu-system-misc)"
 
-for target in "${targets[@]}"; do
+[ $# -gt 0 ] || set -- "${names[@]}"
+for target; do
     use "$target"
-    [ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
     use_linker
     flags="-C link-arg=--gc-sections"
     for argument in $arguments; do flags+=" -C link-arg=$argument"; done
-    if rustup_has "$rust"; then
-        build=(cargo build)
-    else
-        packages rustc-web cargo-web rust-web-src ||
-            not_run "products: needs 'rustup target add $rust' (Debian: rustc-web cargo-web rust-web-src)"
-        build=(debian_cargo build -Z build-std=core)
-        flags+=" -C linker=$linker -C linker-flavor=ld"
-    fi
-    (cd core/device && RUSTFLAGS=$flags "${build[@]}" --locked --quiet --release --target "$rust")
+    bare_cargo "$rust" products
+    rustup_has "$rust" || flags+=" -C linker=$linker -C linker-flavor=ld"
+    (cd core/device && RUSTFLAGS=$flags "${cargo[@]}" build --locked --quiet --release --target "$rust")
     echo "$name:"
     programs=$CARGO_TARGET_DIR/$rust/release
     emulate "$programs/device" -icount shift=0
@@ -52,15 +43,13 @@ for target in "${targets[@]}"; do
         cortex-m4 | rv32imafc)
             echo "$name, in as many units of code as cargo makes unless told otherwise:"
             (cd core/device && CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 RUSTFLAGS=$flags \
-                "${build[@]}" --locked --quiet --release --bin device --target "$rust" --target-dir "$CARGO_TARGET_DIR/units")
+                "${cargo[@]}" build --locked --quiet --release --bin device --target "$rust" --target-dir "$CARGO_TARGET_DIR/units")
             emulate "$CARGO_TARGET_DIR/units/$rust/release/device" -icount shift=0
             ;;
     esac
     [ "$name" = cortex-m4 ] || continue
     emulate "$programs/train" 2>&1 | tee "$CARGO_TARGET_DIR/$rust/train.txt"
     # What was done again after the power failed ends in the same bits.
-    grep checksum "$CARGO_TARGET_DIR/$rust/train.txt" | sort -u | diff - <(sort core/tests/golden/device_steps.txt) || {
-        echo "FAILED: firmware in Rust has other bits (<) than core/tests/golden/device_steps.txt (>)" >&2
-        exit 1
-    }
+    grep checksum "$CARGO_TARGET_DIR/$rust/train.txt" | sort -u | diff - <(sort core/tests/golden/device_steps.txt) ||
+        fail "firmware in Rust has other bits (<) than core/tests/golden/device_steps.txt (>)"
 done

@@ -6,7 +6,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 environment=$CARGO_TARGET_DIR/python-venv
 wheels=$CARGO_TARGET_DIR/wheels
 
@@ -24,12 +23,12 @@ maturin build --quiet --interpreter "$environment/bin/python" --manifest-path py
 wheel=("$wheels"/*.whl)
 size=$(wc -c <"${wheel[0]}")
 echo "wheel: $size bytes"
-[ "$size" -le 3000000 ] || { echo "FAILED: the wheel has more than 3 MB" >&2; exit 1; }
+[ "$size" -le 3000000 ] || fail "the wheel has more than 3 MB"
 # First what the extras need, then this very wheel, whatever version was there.
 python -m pip install --quiet "${wheel[0]}[cli,plot]"
 python -m pip install --quiet --force-reinstall --no-deps "${wheel[0]}"
 python -c 'import jostle, sys; sys.exit(not jostle.__file__.startswith(sys.prefix))' ||
-    { echo "FAILED: what is imported is not the wheel" >&2; exit 1; }
+    fail "what is imported is not the wheel"
 
 ruff check --no-cache python benches
 ruff format --no-cache --check python benches
