@@ -41,11 +41,16 @@ OPERATIONS = {
 KINDS = {
     "attention": r"core/src/ops/attention",
     "head, gradients of the weight": r".*\b(token_gradient|head_gradients)\b",
-    "head, forward and gradients of activations": r".*\bmatmul_parallel\b",
+    "head, forward and gradients of activations": r"core/src/model/\w+.rs .*\bhead(_backward)?\b"
+    r"|benches/src/bin/alone.rs .*\bhead\b",
     "linear, gradients of weights": r".*\bgradient_rows\b|benches/src/bin/alone.rs .*\bgradients\b",
     "linear, gradients of activations": r".*\b(mlp|attention)_backward\b|benches/src/bin/alone.rs .*\bbackward\b",
     "linear, forward": r".*\b(mlp|attention)_half\b|benches/src/bin/alone.rs .*\bforward\b",
 }
+
+
+# A product that all threads share. Only the calling one's stack tells its kind.
+SHARED = r".*\bmatmul_parallel\b"
 
 
 @contextlib.contextmanager
@@ -72,7 +77,10 @@ def recorded(process: int, file: Path) -> Iterator[None]:
 
 
 def samples(file: Path, program: Path) -> Counter[tuple[str, str]]:
-    """The number of samples of each operation and, of products and their packing, kind."""
+    """The number of samples of each operation and, of products and their packing, kind.
+
+    What other threads do of shared products is of the kinds that the calling thread does, in their proportion.
+    """
     # A frame is (symbol, offset), a stack begins with the innermost.
     stacks: Counter[tuple[tuple[str, int], ...]] = Counter()
     script = output("perf", "script", "--input", str(file), "--no-demangle", "-F", "ip,sym,symoff")
@@ -82,11 +90,23 @@ def samples(file: Path, program: Path) -> Counter[tuple[str, str]]:
             stacks[tuple((symbol, int(offset, 16)) for symbol, offset in frames)] += 1
     names = functions(program, {frame for stack in stacks for frame in stack})
     found: Counter[tuple[str, str]] = Counter()
+    shared: Counter[tuple[str, str]] = Counter()
     for stack, count in stacks.items():
         inlined = [name for frame in stack for name in names.get(frame, [])]
         operation = first(OPERATIONS, inlined)
         kind = first(KINDS, inlined) if operation in (PRODUCT, PACKING) else ""
         found[operation, kind] += count
+        if kind and any(re.match(SHARED, name) for name in inlined):
+            shared[operation, kind] += count
+    for operation in (PRODUCT, PACKING):
+        of_caller = {
+            kind: count for (what, kind), count in shared.items() if what == operation and kind != ELSE
+        }
+        of_others = shared[operation, ELSE]
+        for kind, count in of_caller.items():
+            moved = round(of_others * count / sum(of_caller.values()))
+            found[operation, kind] += moved
+            found[operation, ELSE] -= moved
     return found
 
 

@@ -14,7 +14,7 @@ use std::sync::Mutex;
 use clap::Parser;
 use jostle::matmul::{Matrix, Size, Start, matmul, matmul_parallel, scratch};
 use jostle::ops::attention::{self, Attention};
-use jostle::{Compute, Config, InstructionSet, Options, Plan};
+use jostle::{Compute, Config, InstructionSet, Options, Plan, Shape};
 use jostle_benches::floats::{Floats, random, zeros};
 use jostle_benches::{operations, turns};
 use jostle_pool::Pool;
@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = Plan::new(&config, &Options { threads, ..Options::new(batch) })?;
     let pool = Pool::new(threads)?;
     turns::ready()?;
-    let mut products = Products::new(plan, Compute { simd: InstructionSet::detect(), parallel: &pool });
+    let products = Products::new(plan, Compute { simd: InstructionSet::detect(), parallel: &pool });
     let multiply_adds = BTreeMap::from(operations::multiply_adds(&plan));
     let about = serde_json::json!({ "multiply_adds": multiply_adds });
     turns::serve(&about, || {
@@ -60,9 +60,14 @@ struct Products<'a> {
     weight: Floats,
     d_logits: Floats,
     workers: Vec<Mutex<Worker>>,
-    /// What the products of the head write, which share themselves out, and their scratch: so much for each worker.
-    head: Floats,
-    scratch: (Floats, usize),
+    all: Mutex<All>,
+}
+
+/// What all workers write together, and their scratch, so much for each.
+struct All {
+    output: Floats,
+    scratch: Floats,
+    each: usize,
 }
 
 const FITS: &str = "buffers of these sizes";
@@ -79,20 +84,21 @@ impl<'a> Products<'a> {
             Mutex::new(Worker { output, stats: zeros(2 * h * t), scratch: zeros(most) })
         };
         let [x, d_y] = [rows * widest; 2].map(random);
-        let (weight, d_logits, head) = (random(longest), random(rows * v), zeros(rows * v.max(c)));
+        let (weight, d_logits) = (random(longest), random(rows * v));
         let workers: Vec<_> = (0..compute.parallel.threads()).map(worker).collect();
-        let scratch = (zeros(workers.len() * most), most);
-        Products { plan, compute, x, d_y, weight, d_logits, workers, head, scratch }
+        let (output, scratch) = (zeros(rows * v.max(widest)), zeros(workers.len() * most));
+        let all = Mutex::new(All { output, scratch, each: most });
+        Products { plan, compute, x, d_y, weight, d_logits, workers, all }
     }
 
-    fn step(&mut self) {
+    fn step(&self) {
         let Config { vocab, layers, width: c, hidden: f, .. } = self.plan.config;
         let weights = [(c, 3 * c), (c, c), (c, f), (f, c)].repeat(layers);
         for weight in &weights {
-            self.share(self.rows(), |rows, worker| self.forward(*weight, rows, worker));
+            self.forward(*weight);
         }
         for weight in &weights {
-            self.share(self.rows(), |rows, worker| self.backward(*weight, rows, worker));
+            self.backward(*weight);
         }
         for weight in &weights {
             self.share(weight.0, |of_weight, worker| self.gradients(*weight, of_weight, worker));
@@ -129,18 +135,33 @@ impl<'a> Products<'a> {
     }
 
     #[inline(never)]
-    fn forward(&self, (k, n): (usize, usize), rows: Range<usize>, worker: &mut Worker) {
-        let operands = [Matrix::new(&self.x[rows.start * k..], k), Matrix::new(&self.weight, n)];
-        let Worker { output, scratch, .. } = worker;
-        self.product(Size { m: rows.len(), n, k }, output, Start::Zero, operands, scratch);
+    fn forward(&self, (k, n): (usize, usize)) {
+        let size = Size { m: self.rows(), n, k };
+        self.linear(size, &self.x, Matrix::new(&self.weight, n));
     }
 
     #[inline(never)]
-    fn backward(&self, (k, n): (usize, usize), rows: Range<usize>, worker: &mut Worker) {
-        let weight = Matrix::new(&self.weight, n).transposed();
-        let operands = [Matrix::new(&self.d_y[rows.start * n..], n), weight];
-        let Worker { output, scratch, .. } = worker;
-        self.product(Size { m: rows.len(), n: k, k: n }, output, Start::Zero, operands, scratch);
+    fn backward(&self, (k, n): (usize, usize)) {
+        let size = Size { m: self.rows(), n: k, k: n };
+        self.linear(size, &self.d_y, Matrix::new(&self.weight, n).transposed());
+    }
+
+    /// A product of all rows of `a`, shared out by columns or by rows as the step's are.
+    fn linear(&self, size: Size, a: &[f32], b: Matrix<'_>) {
+        let shape = Shape { sequences: self.plan.options.batch, length: self.plan.config.context };
+        if self.plan.together(shape, self.workers.len()) {
+            return self.together(size, [Matrix::new(a, size.k), b]);
+        }
+        self.share(size.m, |rows, Worker { output, scratch, .. }| {
+            let a = Matrix::new(&a[rows.start * size.k..], size.k);
+            self.product(Size { m: rows.len(), ..size }, output, Start::Zero, [a, b], scratch);
+        });
+    }
+
+    fn together(&self, size: Size, [a, b]: [Matrix<'_>; 2]) {
+        let All { output, scratch, each } = &mut *self.all.lock().expect("no panic");
+        let (c, scratch) = ((&mut **output, size.n), (&mut **scratch, *each));
+        matmul_parallel(self.compute, size, c, Start::Zero, a, b, scratch).expect(FITS);
     }
 
     #[inline(never)]
@@ -166,17 +187,11 @@ impl<'a> Products<'a> {
     }
 
     #[inline(never)]
-    fn head(&mut self) {
+    fn head(&self) {
         let Config { vocab: v, width: c, .. } = self.plan.config;
         let (m, weight) = (self.rows(), Matrix::new(&self.weight, c));
-        let (x, d_logits) = (Matrix::new(&self.x, c), Matrix::new(&self.d_logits, v));
-        let (scratch, each) = &mut self.scratch;
-        let mut product = |n, k, a, b| {
-            let (c, scratch) = ((&mut *self.head, n), (&mut **scratch, *each));
-            matmul_parallel(self.compute, Size { m, n, k }, c, Start::Zero, a, b, scratch).expect(FITS);
-        };
-        product(v, c, x, weight.transposed());
-        product(c, v, d_logits, weight);
+        self.together(Size { m, n: v, k: c }, [Matrix::new(&self.x, c), weight.transposed()]);
+        self.together(Size { m, n: c, k: v }, [Matrix::new(&self.d_logits, v), weight]);
     }
 
     /// By blocks of the vocabulary, as the step has it: one sequence after the other where each has tokens of a block, all

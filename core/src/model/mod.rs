@@ -114,6 +114,19 @@ fn with_columns(
     }
 }
 
+impl Plan {
+    /// Whether all threads take a layer together, one operation after the other: where too many would have no sequence to
+    /// take, or packing the same weights each would take more of the time than meeting more often.
+    #[doc(hidden)]
+    pub fn together(&self, Shape { sequences, length }: Shape, threads: usize) -> bool {
+        let threads = threads.min(self.options.threads).max(1);
+        let each = sequences.div_ceil(threads);
+        let idle = threads * each - sequences;
+        let far = self.config.width * self.config.hidden > matmul::CLOSE;
+        threads > 1 && (far && each * length <= ROWS_WORTH_ONE_PACKING || 5 * idle > threads * each)
+    }
+}
+
 impl Pass<'_> {
     /// Whether a block's forward leaves the slope of the activation, and what it activates: the last block's, where nothing
     /// else has the place of that before its backward. Others make both again from what enters the activation.
@@ -208,24 +221,16 @@ impl Pass<'_> {
         let Shape { sequences, length } = self.shape;
         Units::cut_rows(rows, sequences, length);
         let one = Compute { simd: self.compute.simd, parallel: &Serial };
-        let (cut, within) = if self.together() { (one, self.compute) } else { (self.compute, one) };
+        let (cut, within) = if self.plan.together(self.shape, self.compute.parallel.threads()) {
+            (one, self.compute)
+        } else {
+            (self.compute, one)
+        };
         let (workers, each) = self.scratch(workers);
         cut.split(work, rows, (workers, each), |share, buffers, scratch| {
             let sequences = share.of(sequences);
             task(&mut Team { compute: within, sequences, length, scratch: (scratch, each) }, buffers);
         });
-    }
-
-    /// Whether all workers take a layer together, one operation after the other: where too many would have no sequence
-    /// to take, or a larger part of the time would go into packing the same weights than into meeting more often.
-    fn together(&self) -> bool {
-        let crate::Config { width, hidden, .. } = self.plan.config;
-        let Shape { sequences, length } = self.shape;
-        let threads = self.compute.parallel.threads().min(self.plan.options.threads).max(1);
-        let each = sequences.div_ceil(threads);
-        let idle = threads * each - sequences;
-        let packs_much = width * hidden > matmul::CLOSE && each * length <= ROWS_WORTH_ONE_PACKING;
-        threads > 1 && (packs_much || 5 * idle > threads * each)
     }
 
     fn parameters(&self) -> Parameters<'_> {
