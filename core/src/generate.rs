@@ -5,7 +5,7 @@ use core::cell::Cell;
 
 use crate::error::{Error, exact_length};
 use crate::layout::{Cut, Half, Norm, Parameters, Plan};
-use crate::matmul::{Machine, Matrix, Operand, Size, Start, matmul_trusted};
+use crate::matmul::{Machine, Matrix, Size, Start, matmul_trusted};
 use crate::ops::attention::{self, Queries};
 use crate::ops::{self, dropout, embedding, gelu, layer_norm, linear};
 use crate::rng::{self, Stream};
@@ -265,7 +265,7 @@ fn block_rows(
         let value = Matrix::new(cache, 2 * c).from(0, c + column);
         let out = (attended.get_mut(column..).unwrap_or_default(), c);
         let queries = Queries { query, width: head_width, first: start, count };
-        let cached = (Operand::Plain(key), Operand::Plain(value));
+        let cached = (key, value);
         attention::attend(simd, out, first(rows.stats, 2 * count), queries, cached, None, scratch);
     }
     let projection = &of_attention.second;

@@ -59,54 +59,12 @@ impl<'a> Matrix<'a> {
     }
 }
 
-/// All of a B, `[k, n]`, packed ahead for several products: panels of sixteen columns, `[n / 16][k][16]`.
-#[derive(Clone, Copy)]
-pub(crate) struct Panels<'a> {
-    data: &'a [f32],
-    /// The k of all of B, of which a product may use fewer.
-    inner: usize,
-}
-
-/// A B, as it lies or packed ahead.
-#[derive(Clone, Copy)]
-pub(crate) enum Operand<'a> {
-    Plain(Matrix<'a>),
-    Packed(Panels<'a>),
-}
-
-/// The elements of space that [`pack`] takes for `[k, n]` at most.
-pub(crate) const fn packed_length(machine: Machine, n: usize, k: usize) -> usize {
-    packed::panels_length(machine, n, k)
-}
-
 /// How many rows of a product are enough that making it in parts takes hardly longer.
 pub(crate) const fn rows_enough(machine: Machine) -> usize {
     match machine {
         Machine::Large => 128,
         Machine::Small => 4,
     }
-}
-
-/// Packs B `[k, n]` into the front of the space, and returns it with the rest; leaves B where it is on machines
-/// and in shapes that gain nothing, and where the space is short.
-pub(crate) fn pack<'a>(
-    simd: InstructionSet,
-    b: Matrix<'a>,
-    n: usize,
-    k: usize,
-    space: &'a mut [f32],
-) -> (Operand<'a>, &'a mut [f32]) {
-    let readable = reach(k, n, b.row_stride, b.column_stride).is_some_and(|length| length <= b.data.len());
-    let length = packed_length(Machine::HERE, n, k);
-    let packs = simd.has_vectors() && !cfg!(feature = "matrixmultiply");
-    let repays = b.column_stride != 1 || k > packed::INNER_WORTH_PACKING_B;
-    if !packs || !repays || length == 0 || length > space.len() || !readable {
-        return (Operand::Plain(b), space);
-    }
-    let (to, rest) = space.split_at_mut_checked(length).unwrap_or_default();
-    // SAFETY: just checked.
-    unsafe { packed::pack(simd, to, b, n, k) };
-    (Operand::Packed(Panels { data: to, inner: k }), rest)
 }
 
 /// What a causal mask leaves of a product whose sides are positions. What it leaves out is skipped by tiles, so
@@ -117,6 +75,12 @@ pub(crate) enum Causal {
     Whole,
     /// C holds scores: columns after `row + first` are not wanted.
     Columns { first: usize },
+    /// C holds scores, transposed: columns before `row - first` are not wanted.
+    #[cfg_attr(
+        not(any(target_arch = "x86_64", target_arch = "aarch64")),
+        allow(dead_code, reason = "without vectors")
+    )]
+    ColumnsTransposed { first: usize },
     /// A holds weights: they are zero after the inner index `row + first`.
     Inner { first: usize },
     /// A holds weights, transposed: they are zero before the inner index `row - first`.
@@ -129,7 +93,16 @@ impl Causal {
     fn columns(self, below: usize, n: usize) -> usize {
         match self {
             Causal::Columns { first } => n.min(below + first),
-            Causal::Whole | Causal::Inner { .. } | Causal::InnerTransposed { .. } => n,
+            _ => n,
+        }
+    }
+
+    /// How many columns at the front are not wanted of rows that begin with `row`.
+    #[inline(always)]
+    fn columns_before(self, row: usize) -> usize {
+        match self {
+            Causal::ColumnsTransposed { first } => row.saturating_sub(first),
+            _ => 0,
         }
     }
 
@@ -138,6 +111,9 @@ impl Causal {
         match self {
             Causal::Whole => Causal::Whole,
             Causal::Columns { first } => Causal::Columns { first: first + row },
+            Causal::ColumnsTransposed { first } => {
+                Causal::ColumnsTransposed { first: first.saturating_sub(row) }
+            }
             Causal::Inner { first } => Causal::Inner { first: first + row },
             Causal::InnerTransposed { first } => Causal::InnerTransposed { first: first.saturating_sub(row) },
         }
@@ -149,7 +125,7 @@ impl Causal {
     fn steps(self, rows: Range<usize>, column: usize, inner: Range<usize>) -> Option<Range<usize>> {
         let length = inner.end - inner.start;
         match self {
-            Causal::Whole => Some(0..length),
+            Causal::Whole | Causal::ColumnsTransposed { .. } => Some(0..length),
             Causal::Columns { .. } => (column < self.columns(rows.end, usize::MAX)).then_some(0..length),
             Causal::Inner { first } => Some(0..length.min((rows.end + first).saturating_sub(inner.start))),
             Causal::InnerTransposed { first } => {
@@ -196,7 +172,7 @@ fn check(
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Operand<'_>,
+    b: Matrix<'_>,
     scratch_length: usize,
 ) -> Result<(), Error> {
     let Size { m, n, k } = size;
@@ -214,14 +190,7 @@ fn check(
     }
     long_enough("C", c.len(), reach(m, n, c_stride, 1))?;
     long_enough("A", a.data.len(), reach(m, k, a.row_stride, a.column_stride))?;
-    match b {
-        Operand::Plain(b) => long_enough("B", b.data.len(), reach(k, n, b.row_stride, b.column_stride))?,
-        Operand::Packed(b) => {
-            let panels = n.div_ceil(packed::COLUMNS);
-            let panel = b.inner.max(k).saturating_mul(packed::COLUMNS);
-            long_enough("B", b.data.len(), panels.checked_mul(panel))?;
-        }
-    }
+    long_enough("B", b.data.len(), reach(k, n, b.row_stride, b.column_stride))?;
     long_enough("bias", bias, Some(n))?;
     long_enough("scratch", scratch_length, Some(scratch(m, n, k)))
 }
@@ -238,7 +207,6 @@ pub fn matmul(
     b: Matrix<'_>,
     scratch: &mut [f32],
 ) -> Result<(), Error> {
-    let b = Operand::Plain(b);
     check(size, c, c_stride, start, a, b, scratch.len())?;
     // SAFETY: just checked.
     unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, Causal::Whole, scratch) };
@@ -256,10 +224,10 @@ pub(crate) fn matmul_trusted(
     b: Matrix<'_>,
     scratch: &mut [f32],
 ) {
-    causal_trusted(simd, size, c, start, a, Operand::Plain(b), Causal::Whole, scratch);
+    causal_trusted(simd, size, c, start, a, b, Causal::Whole, scratch);
 }
 
-/// [`matmul_trusted`] with a B that may be packed, of what a causal mask leaves.
+/// [`matmul_trusted`] of what a causal mask leaves.
 #[allow(clippy::too_many_arguments)]
 #[inline(never)]
 pub(crate) fn causal_trusted(
@@ -268,7 +236,7 @@ pub(crate) fn causal_trusted(
     (c, c_stride): PerUnit<'_>,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Operand<'_>,
+    b: Matrix<'_>,
     mask: Causal,
     scratch: &mut [f32],
 ) {
@@ -291,7 +259,7 @@ pub fn matmul_parallel(
     b: Matrix<'_>,
     (scratch, worker_scratch): PerUnit<'_>,
 ) -> Result<(), Error> {
-    check(size, c, c_stride, start, a, Operand::Plain(b), scratch.len().min(worker_scratch))?;
+    check(size, c, c_stride, start, a, b, scratch.len().min(worker_scratch))?;
     let Size { m, n, k } = size;
     let worker_scratch = worker_scratch.min(scratch.len());
     let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
@@ -320,7 +288,7 @@ pub fn matmul_parallel(
             let c = c.pointer().add(rows.start * c_stride + columns.start);
             let scratch = scratch.pointer().add(worker * worker_scratch);
             let scratch = core::slice::from_raw_parts_mut(scratch, worker_scratch);
-            product(compute.simd, size, c, c_stride, start, a, Operand::Plain(b), Causal::Whole, scratch);
+            product(compute.simd, size, c, c_stride, start, a, b, Causal::Whole, scratch);
         }
     });
     Ok(())
@@ -334,7 +302,7 @@ pub fn reference(
     a: Matrix<'_>,
     b: Matrix<'_>,
 ) -> Result<(), Error> {
-    check(size, c, c_stride, start, a, Operand::Plain(b), usize::MAX)?;
+    check(size, c, c_stride, start, a, b, usize::MAX)?;
     for (i, row) in c.chunks_mut(c_stride.max(1)).take(size.m).enumerate() {
         for (j, element) in row.iter_mut().take(size.n).enumerate() {
             let mut sum = match start {
@@ -368,17 +336,16 @@ unsafe fn product(
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Operand<'_>,
+    b: Matrix<'_>,
     causal: Causal,
     space: &mut [f32],
 ) {
     // SAFETY: passed on from the caller.
     unsafe {
-        match b {
-            Operand::Plain(b) if !simd.has_vectors() => {
-                small::product(size, c, c_stride, start, a, b, causal, space)
-            }
-            _ => packed::product(simd, size, c, c_stride, start, a, b, causal, space),
+        if simd.has_vectors() {
+            packed::product(simd, size, c, c_stride, start, a, b, causal, space);
+        } else {
+            small::product(size, c, c_stride, start, a, b, causal, space);
         }
     }
 }
@@ -396,11 +363,10 @@ unsafe fn product(
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Operand<'_>,
+    b: Matrix<'_>,
     _: Causal,
     _: &mut [f32],
 ) {
-    let Operand::Plain(b) = b else { return };
     if let Start::Bias(bias) = start {
         for i in 0..m {
             // SAFETY: the caller vouches for `m` rows of `n`, and a bias of `n`.

@@ -6,7 +6,7 @@
 
 use core::ops::Range;
 
-use super::{Causal, Matrix, Operand, Panels, Size, Start, row};
+use super::{Causal, Matrix, Size, Start, row};
 use crate::simd::{LANES, WideVector, vectorized};
 
 /// Columns of a panel.
@@ -44,7 +44,7 @@ const ROWS_WORTH_PACKING: usize = 16;
 const ROWS_WORTH_PACKING_CLOSE: usize = 257;
 
 /// A B with contiguous rows, no more than these, is read where it lies: its panels stay in the first-level cache.
-pub(super) const INNER_WORTH_PACKING_B: usize = 64;
+const INNER_WORTH_PACKING_B: usize = 64;
 
 /// The longest block of the inner index where A is transposed: its columns, of which a tile takes a part of a cache line or
 /// two, stay in the first-level cache.
@@ -82,26 +82,6 @@ pub(crate) const fn scratch_on(machine: Machine, n: usize, k: usize) -> usize {
     b + 15
 }
 
-/// The elements of [`Panels`] for `n` columns of `k`: none where products do without.
-pub(super) const fn panels_length(machine: Machine, n: usize, k: usize) -> usize {
-    match machine {
-        Machine::Large => n.div_ceil(COLUMNS).saturating_mul(COLUMNS).saturating_mul(k),
-        Machine::Small => 0,
-    }
-}
-
-vectorized! {
-    /// Packs all of B, `[k, n]`.
-    ///
-    /// # Safety
-    /// Every index that the sizes and the strides imply must be within B, and `to` hold [`panels_length`].
-    pub(super) unsafe fn pack<V>(to: &mut [f32], b: Matrix<'_>, n: usize, k: usize) {
-        debug_assert!(to.len() >= panels_length(Machine::Large, n, k));
-        // SAFETY: passed on from the caller.
-        unsafe { pack_panels::<V>(to.as_mut_ptr(), b.data.as_ptr(), b, k, n) };
-    } portable {}
-}
-
 vectorized! {
     /// `C = start + A B`.
     ///
@@ -113,15 +93,16 @@ vectorized! {
         c_stride: usize,
         start: Start<'_>,
         a: Matrix<'_>,
-        b: Operand<'_>,
+        b: Matrix<'_>,
         causal: Causal,
         space: &mut [f32],
     ) {
         // SAFETY: passed on from the caller.
         unsafe {
-            match b {
-                Operand::Plain(b) if row::serves(size, b) => row::row::<V>(size, c, start, a, b),
-                _ => blocks::<V>(size, c, c_stride, start, a, b, causal, space),
+            if row::serves(size, b) {
+                row::row::<V>(size, c, start, a, b);
+            } else {
+                blocks::<V>(size, c, c_stride, start, a, b, causal, space);
             }
         }
     } portable {}
@@ -184,20 +165,14 @@ unsafe fn blocks<V: WideVector>(
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
-    b: Operand<'_>,
+    b: Matrix<'_>,
     causal: Causal,
     space: &mut [f32],
 ) {
-    // Panels packed ahead are a matrix whose rows are sixteen apart, but for the distance between panels.
-    let (b, packed_ahead) = match b {
-        Operand::Plain(b) => (b, None),
-        Operand::Packed(Panels { data, inner }) => (Matrix::new(data, COLUMNS), Some(inner * COLUMNS)),
-    };
     let rows_worth_packing =
         if k.saturating_mul(n) > CLOSE { ROWS_WORTH_PACKING } else { ROWS_WORTH_PACKING_CLOSE };
-    let pack_b = packed_ahead.is_none()
-        && (b.column_stride != 1 || m >= rows_worth_packing && k > INNER_WORTH_PACKING_B);
-    let next_panel = packed_ahead.unwrap_or(COLUMNS * b.column_stride);
+    let pack_b = b.column_stride != 1 || m >= rows_worth_packing && k > INNER_WORTH_PACKING_B;
+    let next_panel = COLUMNS * b.column_stride;
     let block_n = match pack_b {
         // A panel is used once: from the first-level cache, before the next is packed.
         true if m <= V::TILE_ROWS => V::TILE_PANELS * COLUMNS,
@@ -225,7 +200,7 @@ unsafe fn blocks<V: WideVector>(
                     pack_panels::<V>(space_b, b_block, b, inner, columns);
                     let next_panel = COLUMNS * inner;
                     block_b = BlockB { panels: space_b, row: COLUMNS, next_panel, copied: None };
-                } else if !columns.is_multiple_of(COLUMNS) && packed_ahead.is_none() {
+                } else if !columns.is_multiple_of(COLUMNS) {
                     let from = b_block.wrapping_add(columns / COLUMNS * next_panel);
                     pack_panel::<V>(space_b, from, b, inner, columns % COLUMNS);
                     block_b.copied = Some(space_b);
@@ -329,19 +304,26 @@ unsafe fn tiles<V: WideVector>(
                 }
                 let rows_of_c = row..row + tile_rows;
                 let column_of_c = place.column + column;
+                let before = place.causal.columns_before(rows_of_c.start);
+                if before >= column_of_c + width {
+                    row += tile_rows;
+                    continue;
+                }
+                let skipped = if before >= column_of_c + COLUMNS { 1 } else { 0 };
                 let wanted = place.causal.columns(rows_of_c.end, place.all_columns) > column_of_c + COLUMNS;
+                let end = if wanted { width } else { min(width, COLUMNS) };
                 if let Some(steps) = place.causal.steps(rows_of_c, column_of_c, place.inner.clone()) {
                     let tile = Tile {
                         k: steps.end - steps.start,
                         a: tile_a.wrapping_add(steps.start * a.column),
                         a_row: a.row,
                         a_column: a.column,
-                        b: tile_b.wrapping_add(steps.start * b_row),
+                        b: tile_b.wrapping_add(steps.start * b_row + skipped * b.next_panel),
                         b_row,
                         b_panel: b.next_panel,
-                        c: c.wrapping_add(row * c_row + column),
+                        c: c.wrapping_add(row * c_row + column + skipped * COLUMNS),
                         c_row,
-                        columns: if wanted { width } else { min(width, COLUMNS) },
+                        columns: end - skipped * COLUMNS,
                         first,
                     };
                     // SAFETY: see above.
@@ -383,7 +365,7 @@ unsafe fn pack_panels<V: WideVector>(
     let whole = if b.column_stride == 1 { columns / COLUMNS } else { 0 };
     // SAFETY: see above.
     unsafe {
-        for p in 0..inner {
+        for p in 0..if whole > 0 { inner } else { 0 } {
             let (to, from) = (to.add(p * COLUMNS), from.add(p * b.row_stride));
             for panel in 0..whole {
                 V::prefetch(from.wrapping_add(ROWS_AHEAD * b.row_stride + panel * COLUMNS));

@@ -4,16 +4,17 @@
 //! softmax, dropout, and `out = weights v`. Rows go through in tiles; the T x T matrix of weights is never
 //! whole in memory. Backward makes a tile's weights again from two numbers a row that forward left.
 
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+mod vectors;
+
 use super::dropout::Mask;
 use super::softmax::{exponentials, mask_after};
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::matmul::{
-    Causal, Machine, Matrix, Operand, Size, Start, causal_trusted, pack, packed_length, scratch_on,
-};
+use crate::matmul::{Causal, Machine, Matrix, Size, Start, causal_trusted, scratch_on};
 use crate::simd::math::exp;
 use crate::simd::tile::SIDE;
-use crate::simd::{self, InstructionSet, LANES, Lanes, Loop, Sum, Vector, scalar, vectorized};
+use crate::simd::{self, InstructionSet, LANES, Lanes, Loop, Portable, Sum, Vector, scalar, vectorized};
 
 /// Query rows of a tile. Their number shows in memory only: the next tile goes on from the same sums.
 const TILE: usize = tile_rows(Machine::HERE);
@@ -42,22 +43,34 @@ const fn tile_stride(machine: Machine, columns: usize) -> usize {
     }
 }
 
-/// Elements that the work on one head takes: two tiles, and the keys, the values and the keys transposed, packed; and
-/// what a product takes besides.
+/// Elements that the work on one head takes: two tiles, what operands are copied to where there are vectors, and what a
+/// product takes besides.
 pub(crate) const fn worker_scratch(machine: Machine, length: usize, head_width: usize) -> usize {
-    let across = packed_length(machine, length, head_width);
-    let along = packed_length(machine, head_width, length);
-    let (most, mut rows) = (tile_rows(machine), length);
     let longest = if length > head_width { length } else { head_width };
-    if rows > most {
-        rows = most;
-    }
-    tile_stride(machine, length)
-        .saturating_mul(2 * rows)
-        .saturating_add(across.saturating_mul(2))
-        .saturating_add(along)
-        .saturating_add(scratch_on(machine, longest, longest))
+    let heads = match machine {
+        Machine::Large => vector_scratch(length, head_width),
+        Machine::Small => {
+            let (most, mut rows) = (tile_rows(machine), length);
+            if rows > most {
+                rows = most;
+            }
+            tile_stride(machine, length).saturating_mul(2 * rows)
+        }
+    };
+    heads.saturating_add(scratch_on(machine, longest, longest))
 }
+
+/// Elements that two tiles and the operands of their products take where there are vectors.
+const fn vector_scratch(length: usize, head_width: usize) -> usize {
+    let tile = tile_rows(Machine::Large);
+    let keys = length.div_ceil(LANES).saturating_mul(LANES);
+    let gathered = if length < WORTH_GATHERING { 0 } else { length.saturating_mul(head_width) };
+    keys.saturating_mul(tile).saturating_add(gathered).saturating_mul(2)
+}
+
+/// So many rows of keys or values are copied together: each tile of queries reads them all, and where they lie they are
+/// pages apart.
+const WORTH_GATHERING: usize = 96;
 
 /// The scratch that [`forward`] and [`backward`] need, in elements.
 pub const fn scratch(length: usize, width: usize) -> usize {
@@ -181,7 +194,7 @@ pub fn weights(
     exact_length("weights", weights.len(), attention.heads.saturating_mul(length).saturating_mul(length))?;
     for (h, weights) in rows_mut(weights, length.saturating_mul(length)).enumerate() {
         let head = attention.head(qkv, h);
-        let keys = Operand::Plain(head.key.transposed());
+        let keys = head.key.transposed();
         let size = Size { m: length, n: length, k: head.width };
         causal_trusted(simd, size, (weights, length), Start::Zero, head.query, keys, Causal::Whole, scratch);
         for (i, row) in rows_mut(weights, length).enumerate() {
@@ -205,21 +218,24 @@ pub(crate) fn forward_sequence(
     attention: Attention,
     scratch: &mut [f32],
 ) {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if simd.has_vectors() {
+        return vectors::forward(simd, out, stats, qkv, attention, scratch);
+    }
     let (width, head_width) = (attention.width, attention.head_width());
     let length = qkv.len().checked_div(3 * width).unwrap_or(0);
     for (h, stats) in rows_mut(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);
-        let (keys, rest) = pack(simd, head.key.transposed(), length, head_width, scratch);
-        let (values, rest) = pack(simd, head.value, head_width, length, rest);
-        let at_once = rows_at_once(rest, length, head_width);
+        let (keys, values) = (head.key.transposed(), head.value);
+        let at_once = rows_at_once(scratch, length, head_width);
         let mut first = 0;
         while first < length {
             let count = at_once.min(length - first);
             let tile_out = out.get_mut(first * width + h * head_width..).unwrap_or_default();
             let stats = stats.get_mut(2 * first..2 * (first + count)).unwrap_or_default();
             let queries = Queries { query: head.query.from(first, 0), width: head_width, first, count };
-            attend(simd, (tile_out, width), stats, queries, (keys, values), mask, rest);
+            attend(simd, (tile_out, width), stats, queries, (keys, values), mask, scratch);
             first += count;
         }
     }
@@ -241,7 +257,7 @@ pub(crate) fn attend(
     out: (&mut [f32], usize),
     stats: &mut [f32],
     queries: Queries<'_>,
-    (keys, values): (Operand<'_>, Operand<'_>),
+    (keys, values): (Matrix<'_>, Matrix<'_>),
     mask: Option<Mask>,
     scratch: &mut [f32],
 ) {
@@ -351,16 +367,18 @@ pub(crate) fn backward_sequence(
     attention: Attention,
     scratch: &mut [f32],
 ) {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    if simd.has_vectors() {
+        return vectors::backward(simd, d_qkv, d_out, qkv, out, stats, attention, scratch);
+    }
     let (width, head_width) = (attention.width, attention.head_width());
     let length = qkv.len().checked_div(3 * width).unwrap_or(0);
     for (h, stats) in rows(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);
         let mut first = 0;
-        let (keys, rest) = pack(simd, head.key.transposed(), length, head_width, scratch);
-        let (values, rest) = pack(simd, head.value.transposed(), length, head_width, rest);
-        let (keys_along, rest) = pack(simd, head.key, head_width, length, rest);
-        let at_once = rows_at_once(rest, length, head_width);
+        let (keys, values) = (head.key.transposed(), head.value.transposed());
+        let at_once = rows_at_once(scratch, length, head_width);
         let onto = if at_once < length { Start::Accumulate } else { Start::Zero };
         if h == 0 && at_once < length {
             simd::clear(simd, d_qkv);
@@ -370,7 +388,7 @@ pub(crate) fn backward_sequence(
             let columns = first + count;
             let stride = tile_stride(Machine::HERE, columns);
             let stats = stats.get(2 * first..2 * columns).unwrap_or_default();
-            let Some((weights, rest)) = rest.split_at_mut_checked(count * stride) else { return };
+            let Some((weights, rest)) = scratch.split_at_mut_checked(count * stride) else { return };
             let Some((d_scores, rest)) = rest.split_at_mut_checked(count * stride) else { return };
             let query = head.query.from(first, 0);
             let of_tile = |x| Matrix::new(x, width).from(first, h * head_width);
@@ -383,16 +401,15 @@ pub(crate) fn backward_sequence(
             square(weights, query, keys);
             square(d_scores, d_out, values);
             let place = TilePlace { stride, first, head_width, scale: head_scale(head_width) };
-            gradient_tile(simd, weights, d_scores, stats, d_out, out, place, mask);
+            gradient_tile::<Portable>(weights, d_scores, stats, d_out, out, place, mask);
 
             let mut product = |which: usize, row: usize, start, a: Matrix<'_>, b, (m, k), causal| {
                 let c = d_qkv.get_mut(row * 3 * width + which * width + h * head_width..).unwrap_or_default();
                 causal_trusted(simd, Size { m, n: head_width, k }, (c, 3 * width), start, a, b, causal, rest);
             };
             let (weights, d_scores) = (Matrix::new(weights, stride), Matrix::new(d_scores, stride));
-            let (query, d_out) = (Operand::Plain(query), Operand::Plain(d_out));
             let (along, across) = (Causal::Inner { first }, Causal::InnerTransposed { first });
-            product(0, first, Start::Zero, d_scores, keys_along, (count, columns), along);
+            product(0, first, Start::Zero, d_scores, head.key, (count, columns), along);
             product(1, 0, onto, d_scores.transposed(), query, (columns, count), across);
             product(2, 0, onto, weights.transposed(), d_out, (columns, count), across);
             first += count;
@@ -409,55 +426,53 @@ struct TilePlace {
     scale: f32,
 }
 
-vectorized! {
-    /// `weights` holds raw scores and becomes the weights after dropout; `d_scores` holds the gradient of the
-    /// weights after dropout and becomes that of the raw scores.
-    ///
-    /// The sum over a row of weight times its gradient equals that of `out` times `d_out` (Dao et al. 2022,
-    /// appendix B), with dropout as without.
-    fn gradient_tile<V>(
-        weights: &mut [f32],
-        d_scores: &mut [f32],
-        stats: &[f32],
-        d_out: Matrix<'_>,
-        out: Matrix<'_>,
-        place: TilePlace,
-        mask: Option<Mask>,
-    ) {
-        let TilePlace { stride, first, head_width, scale } = place;
-        let (stats, _) = stats.as_chunks::<2>();
-        let tile = rows_mut(weights, stride).zip(rows_mut(d_scores, stride));
-        for (i, ((weights, d_scores), [maximum, reciprocal])) in tile.zip(stats).enumerate() {
-            let row = i * d_out.row_stride..i * d_out.row_stride + head_width;
-            let (Some(d_out), Some(out)) = (d_out.data.get(row.clone()), out.data.get(row)) else { return };
-            let dot = simd::dot::<V>(d_out, out);
-            let last = first + i;
-            let (weights, d_scores) = (up_to_mask::<V>(weights, last), up_to_mask::<V>(d_scores, last));
-            let left = weights.get_mut(..=last).unwrap_or_default();
-            let are_exponentials = V::run(Loop::Exp { x: left, scale, maximum: *maximum });
-            let (e, d_y, reciprocal) = (&mut *weights, &mut *d_scores, *reciprocal);
-            if mask.is_none() && V::run(Loop::SoftmaxGradient { e, d_y, reciprocal, dot, scale }) {
-                continue;
-            }
-            let (maximum, reciprocal, dot) = (V::splat(*maximum), V::splat(reciprocal), V::splat(dot));
-            let scale = V::splat(scale);
-            let mask = mask.map(|mask| mask.row(last));
-            let (weights, d_scores) = (vectors::<V>(weights), vectors::<V>(d_scores));
-            for (block, (weight_out, d_score)) in weights.iter_mut().zip(d_scores).enumerate() {
-                let unmasked = unmasked::<V>(block, last);
-                let weight = V::load(weight_out);
-                let weight = if are_exponentials { weight } else { exp(weight.mul(scale).sub(maximum)) };
-                let weight = weight.mul(reciprocal);
-                let weight = V::select(unmasked, weight, V::zero());
-                let d_weight = V::load(d_score);
-                let (dropped, d_weight) = match mask {
-                    None => (weight, d_weight),
-                    Some(mask) => mask.apply_to_both(block, weight, d_weight),
-                };
-                let gradient = weight.mul(d_weight.sub(dot)).mul(scale);
-                V::select(unmasked, gradient, V::zero()).store(d_score);
-                dropped.store(weight_out);
-            }
+/// `weights` holds raw scores and becomes the weights after dropout; `d_scores` holds the gradient of the
+/// weights after dropout and becomes that of the raw scores.
+///
+/// The sum over a row of weight times its gradient equals that of `out` times `d_out` (Dao et al. 2022,
+/// appendix B), with dropout as without.
+fn gradient_tile<V: Vector>(
+    weights: &mut [f32],
+    d_scores: &mut [f32],
+    stats: &[f32],
+    d_out: Matrix<'_>,
+    out: Matrix<'_>,
+    place: TilePlace,
+    mask: Option<Mask>,
+) {
+    let TilePlace { stride, first, head_width, scale } = place;
+    let (stats, _) = stats.as_chunks::<2>();
+    let tile = rows_mut(weights, stride).zip(rows_mut(d_scores, stride));
+    for (i, ((weights, d_scores), [maximum, reciprocal])) in tile.zip(stats).enumerate() {
+        let row = i * d_out.row_stride..i * d_out.row_stride + head_width;
+        let (Some(d_out), Some(out)) = (d_out.data.get(row.clone()), out.data.get(row)) else { return };
+        let dot = simd::dot::<V>(d_out, out);
+        let last = first + i;
+        let (weights, d_scores) = (up_to_mask::<V>(weights, last), up_to_mask::<V>(d_scores, last));
+        let left = weights.get_mut(..=last).unwrap_or_default();
+        let are_exponentials = V::run(Loop::Exp { x: left, scale, maximum: *maximum });
+        let (e, d_y, reciprocal) = (&mut *weights, &mut *d_scores, *reciprocal);
+        if mask.is_none() && V::run(Loop::SoftmaxGradient { e, d_y, reciprocal, dot, scale }) {
+            continue;
+        }
+        let (maximum, reciprocal, dot) = (V::splat(*maximum), V::splat(reciprocal), V::splat(dot));
+        let scale = V::splat(scale);
+        let mask = mask.map(|mask| mask.row(last));
+        let (weights, d_scores) = (vectors::<V>(weights), vectors::<V>(d_scores));
+        for (block, (weight_out, d_score)) in weights.iter_mut().zip(d_scores).enumerate() {
+            let unmasked = unmasked::<V>(block, last);
+            let weight = V::load(weight_out);
+            let weight = if are_exponentials { weight } else { exp(weight.mul(scale).sub(maximum)) };
+            let weight = weight.mul(reciprocal);
+            let weight = V::select(unmasked, weight, V::zero());
+            let d_weight = V::load(d_score);
+            let (dropped, d_weight) = match mask {
+                None => (weight, d_weight),
+                Some(mask) => mask.apply_to_both(block, weight, d_weight),
+            };
+            let gradient = weight.mul(d_weight.sub(dot)).mul(scale);
+            V::select(unmasked, gradient, V::zero()).store(d_score);
+            dropped.store(weight_out);
         }
     }
 }

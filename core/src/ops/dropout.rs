@@ -9,6 +9,8 @@ use crate::double;
 use crate::error::{Error, exact_length};
 use crate::rng::{self, Stream};
 use crate::simd::{self, InstructionSet, Loop, Vector, vectorized};
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+use crate::simd::{LANES, WideVector};
 
 /// Which elements of a tensor are dropped in one step: a function of row and column, drawn on demand.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -63,6 +65,19 @@ impl Mask {
         let key = rng::mix(self.key, (self.first_row + row) as u64);
         Row { low: key as u32, high: (key >> 32) as u32, threshold: self.threshold, scale: self.scale }
     }
+
+    /// Sixteen rows, one for each lane.
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    #[inline(always)]
+    pub(crate) fn rows<V: WideVector>(self, first: usize) -> Rows<V> {
+        let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
+        for (i, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
+            let row = self.row(first + i);
+            (*low, *high) = (f32::from_bits(row.low), f32::from_bits(row.high));
+        }
+        let (low, high) = (V::load(&low).to_bits(), V::load(&high).to_bits());
+        Rows { low, high, threshold: self.threshold, scale: self.scale }
+    }
 }
 
 /// One row of a mask.
@@ -93,14 +108,56 @@ impl Row {
     fn dropped<V: Vector>(self, block: usize) -> V::Mask {
         let first = V::splat_bits((block as u32).wrapping_mul(V::LANES as u32));
         let column = V::add_bits(V::lane_numbers(), first);
-        let h = V::xor_bits(V::mul_bits(column, V::splat_bits(0x9E37_79B9)), V::splat_bits(self.low));
-        let h = V::xor_bits(h, V::shift_right::<16>(h));
-        let h = V::xor_bits(V::mul_bits(h, V::splat_bits(0x7FEB_352D)), V::splat_bits(self.high));
-        let h = V::xor_bits(h, V::shift_right::<15>(h));
-        let h = V::mul_bits(h, V::splat_bits(0x846C_A68B));
-        let h = V::xor_bits(h, V::shift_right::<16>(h));
-        V::lt_bits(V::shift_right::<1>(h), V::splat_bits(self.threshold))
+        let keys = [V::splat_bits(self.low), V::splat_bits(self.high)];
+        dropped::<V>(V::mul_bits(column, V::splat_bits(SPREAD)), keys, self.threshold)
     }
+}
+
+/// Sixteen rows of a mask, one for each lane.
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<V: WideVector> {
+    low: V::Bits,
+    high: V::Bits,
+    threshold: u32,
+    scale: f32,
+}
+
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+impl<V: WideVector> Rows<V> {
+    /// [`Row::apply`] to a column.
+    #[inline(always)]
+    pub(crate) fn apply(self, column: usize, x: V) -> V {
+        V::select(self.dropped(column), V::zero(), x.mul(V::splat(self.scale)))
+    }
+
+    /// [`Row::apply_to_both`] of a column.
+    #[inline(always)]
+    pub(crate) fn apply_to_both(self, column: usize, x: V, y: V) -> (V, V) {
+        let (dropped, scale) = (self.dropped(column), V::splat(self.scale));
+        (V::select(dropped, V::zero(), x.mul(scale)), V::select(dropped, V::zero(), y.mul(scale)))
+    }
+
+    #[inline(always)]
+    fn dropped(self, column: usize) -> V::Mask {
+        let column = V::splat_bits((column as u32).wrapping_mul(SPREAD));
+        dropped::<V>(column, [self.low, self.high], self.threshold)
+    }
+}
+
+/// What spreads column numbers.
+const SPREAD: u32 = 0x9E37_79B9;
+
+/// Whether elements of spread columns are dropped, from their rows' keys: through Wellons' `lowbias32` mixer.
+#[inline(always)]
+fn dropped<V: Vector>(spread: V::Bits, [low, high]: [V::Bits; 2], threshold: u32) -> V::Mask {
+    let h = V::xor_bits(spread, low);
+    let h = V::xor_bits(h, V::shift_right::<16>(h));
+    let h = V::xor_bits(V::mul_bits(h, V::splat_bits(0x7FEB_352D)), high);
+    let h = V::xor_bits(h, V::shift_right::<15>(h));
+    let h = V::mul_bits(h, V::splat_bits(0x846C_A68B));
+    let h = V::xor_bits(h, V::shift_right::<16>(h));
+    V::lt_bits(V::shift_right::<1>(h), V::splat_bits(threshold))
 }
 
 /// Writes `y = dropout(x)`, both `[R, width]`. Backward is the same function on gradients.

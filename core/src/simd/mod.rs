@@ -253,6 +253,14 @@ impl<V: Vector> Sum<V> {
     }
 }
 
+/// The tree of [`Vector::total`] over vectors, lane by lane.
+#[inline(always)]
+pub(crate) fn tree<V: Vector>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [V; LANES]) -> V {
+    let even = a.add(i).add(e.add(m)).add(c.add(k).add(g.add(o)));
+    let odd = b.add(j).add(f.add(n)).add(d.add(l).add(h.add(p)));
+    even.add(odd)
+}
+
 /// `out[i] = f(i / LANES, in[i]...)` in vectors, the rest of the last one padded with zeros.
 #[inline(always)]
 pub(crate) fn map<V: Vector, const N: usize>(

@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use super::{LANES, Loop, Reduction, Vector, scalar};
+use super::{LANES, Loop, Reduction, Vector, scalar, tree};
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -65,10 +65,7 @@ impl Vector for Portable {
     }
     #[inline(never)]
     fn total(partial: [Self; LANES]) -> f32 {
-        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = partial.map(|sum| sum.0);
-        let even = ((a + i) + (e + m)) + ((c + k) + (g + o));
-        let odd = ((b + j) + (f + n)) + ((d + l) + (h + p));
-        even + odd
+        tree(partial).0
     }
     #[inline(always)]
     fn reduce_max(self) -> f32 {

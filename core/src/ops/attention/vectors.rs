@@ -1,0 +1,287 @@
+//! Attention on machines with vectors: lanes are queries.
+//!
+//! Tiles of scores and weights are transposed, `[keys, queries]`: a softmax then takes sixteen queries' steps at once
+//! and no sum or maximum across lanes, and of the operands of products only queries and gradients of outputs are
+//! transposed; keys and values are read where they lie.
+
+use super::{Attention, TILE, WORTH_GATHERING, head_scale};
+use crate::matmul::{Causal, Matrix, Size, Start, causal_trusted};
+use crate::ops::dropout::Mask;
+use crate::ops::{rows, rows_mut};
+use crate::simd::{self, InstructionSet, LANES, vectorized};
+
+/// The rows of a matrix, copied together where there are many, and the rest of the space.
+fn gather<'a>(
+    x: Matrix<'a>,
+    length: usize,
+    columns: usize,
+    space: &'a mut [f32],
+) -> (Matrix<'a>, &'a mut [f32]) {
+    if length < WORTH_GATHERING {
+        return (x, space);
+    }
+    let (to, rest) = space.split_at_mut_checked(length * columns).unwrap_or_default();
+    for (i, row) in rows_mut(to, columns).enumerate() {
+        for (to, from) in row.iter_mut().zip(x.from(i, 0).data) {
+            *to = *from;
+        }
+    }
+    (Matrix::new(to, columns), rest)
+}
+
+/// Queries `first..first + count` of a head, and their keys.
+#[derive(Clone, Copy)]
+struct Place {
+    first: usize,
+    count: usize,
+    /// `first + count`.
+    keys: usize,
+    head_width: usize,
+}
+
+impl Place {
+    /// The tiles of so many queries.
+    fn tiles(length: usize, head_width: usize) -> impl Iterator<Item = Place> {
+        (0..length).step_by(TILE).map(move |first| {
+            let count = TILE.min(length - first);
+            Place { first, count, keys: first + count, head_width }
+        })
+    }
+
+    /// `tile[key, query] = a[key] . b[query]`, of queries not before the key.
+    fn scores(
+        self,
+        simd: InstructionSet,
+        tile: &mut [f32],
+        a: Matrix<'_>,
+        b: Matrix<'_>,
+        scratch: &mut [f32],
+    ) {
+        let size = Size { m: self.keys, n: self.count, k: self.head_width };
+        let before = Causal::ColumnsTransposed { first: self.first };
+        causal_trusted(simd, size, (tile, TILE), Start::Zero, a, b.transposed(), before, scratch);
+    }
+
+    /// `out[query] = sum over keys of tile[key, query] b[key]`.
+    fn over_keys(
+        self,
+        simd: InstructionSet,
+        out: (&mut [f32], usize),
+        tile: &[f32],
+        b: Matrix<'_>,
+        scratch: &mut [f32],
+    ) {
+        let size = Size { m: self.count, n: self.head_width, k: self.keys };
+        let (weights, after) = (Matrix::new(tile, TILE).transposed(), Causal::Inner { first: self.first });
+        causal_trusted(simd, size, out, Start::Zero, weights, b, after, scratch);
+    }
+
+    /// `out[key] += sum over queries of tile[key, query] b[query]`.
+    fn over_queries(
+        self,
+        simd: InstructionSet,
+        out: (&mut [f32], usize),
+        start: Start<'_>,
+        tile: &[f32],
+        b: Matrix<'_>,
+        scratch: &mut [f32],
+    ) {
+        let size = Size { m: self.keys, n: self.head_width, k: self.count };
+        let (weights, before) = (Matrix::new(tile, TILE), Causal::InnerTransposed { first: self.first });
+        causal_trusted(simd, size, out, start, weights, b, before, scratch);
+    }
+}
+
+pub(super) fn forward(
+    simd: InstructionSet,
+    out: &mut [f32],
+    stats: &mut [f32],
+    qkv: &[f32],
+    attention: Attention,
+    scratch: &mut [f32],
+) {
+    let (width, head_width) = (attention.width, attention.head_width());
+    let length = qkv.len().checked_div(3 * width).unwrap_or(0);
+    for (h, stats) in rows_mut(stats, 2 * length).enumerate() {
+        let head = attention.head(qkv, h);
+        let mask = attention.head_mask(h);
+        let (key, rest) = gather(head.key, length, head_width, &mut *scratch);
+        let (value, rest) = gather(head.value, length, head_width, rest);
+        for place in Place::tiles(length, head_width) {
+            let Place { first, keys, .. } = place;
+            let Some((tile, rest)) = rest.split_at_mut_checked(keys * TILE) else { return };
+            place.scores(simd, tile, key, head.query.from(first, 0), rest);
+            let stats = stats.get_mut(2 * first..2 * keys).unwrap_or_default();
+            softmax(simd, tile, stats, first, head_scale(head_width), mask);
+            let out = out.get_mut(first * width + h * head_width..).unwrap_or_default();
+            place.over_keys(simd, (out, width), tile, value, rest);
+        }
+    }
+}
+
+/// What begins at an element.
+fn part(x: &mut [f32], first: usize) -> &mut [f32] {
+    x.get_mut(first..).unwrap_or_default()
+}
+
+#[allow(clippy::too_many_arguments)]
+pub(super) fn backward(
+    simd: InstructionSet,
+    d_qkv: &mut [f32],
+    d_out: &[f32],
+    qkv: &[f32],
+    out: &[f32],
+    stats: &[f32],
+    attention: Attention,
+    scratch: &mut [f32],
+) {
+    let (width, head_width) = (attention.width, attention.head_width());
+    let length = qkv.len().checked_div(3 * width).unwrap_or(0);
+    let onto = if length > TILE { Start::Accumulate } else { Start::Zero };
+    if length > TILE {
+        simd::clear(simd, d_qkv);
+    }
+    for (h, stats) in rows(stats, 2 * length).enumerate() {
+        let head = attention.head(qkv, h);
+        let mask = attention.head_mask(h);
+        let (key, rest) = gather(head.key, length, head_width, &mut *scratch);
+        let (value, rest) = gather(head.value, length, head_width, rest);
+        for place in Place::tiles(length, head_width) {
+            let Place { first, keys, .. } = place;
+            let of_tile = |x| Matrix::new(x, width).from(first, h * head_width);
+            let (query, d_out, out) = (head.query.from(first, 0), of_tile(d_out), of_tile(out));
+            let Some((weights, rest)) = rest.split_at_mut_checked(keys * TILE) else { return };
+            let Some((d_scores, rest)) = rest.split_at_mut_checked(keys * TILE) else { return };
+            place.scores(simd, weights, key, query, rest);
+            place.scores(simd, d_scores, value, d_out, rest);
+            let stats = stats.get(2 * first..2 * keys).unwrap_or_default();
+            gradient(simd, weights, d_scores, stats, [d_out, out], head_width, first, mask);
+
+            let (column, stride) = (h * head_width, 3 * width);
+            place.over_keys(simd, (part(d_qkv, first * stride + column), stride), d_scores, key, rest);
+            place.over_queries(simd, (part(d_qkv, width + column), stride), onto, d_scores, query, rest);
+            place.over_queries(simd, (part(d_qkv, 2 * width + column), stride), onto, weights, d_out, rest);
+        }
+    }
+}
+
+vectorized! {
+    /// Scores to weights after dropout, zero where masked; leaves each query's maximum and reciprocal sum.
+    fn softmax<V>(tile: &mut [f32], stats: &mut [f32], first: usize, scale: f32, mask: Option<Mask>) {
+        let (vectors, _) = tile.as_chunks_mut::<LANES>();
+        let (tile, _) = vectors.as_chunks_mut::<{ TILE / LANES }>();
+        let (stats, _) = stats.as_chunks_mut::<2>();
+        let scale = V::splat(scale);
+        for (half, stats) in stats.chunks_mut(LANES).enumerate() {
+            let first = first + half * LANES;
+            let Some((seen, hidden)) = tile.split_at_mut_checked(first + stats.len()) else { return };
+            let mut maximum = V::splat(f32::NEG_INFINITY);
+            for (key, row) in seen.iter().enumerate() {
+                let Some(x) = row.get(half) else { return };
+                let score = V::load(x).mul(scale);
+                let before = V::first_lanes(key.saturating_sub(first));
+                maximum = V::select(before, V::splat(f32::NEG_INFINITY), score).max(maximum);
+            }
+            // The exponential of minus infinity, which is zero, takes processors long: it underflows on the way.
+            let exponential = |x: &[f32; LANES]| simd::math::exp(V::load(x).mul(scale).sub(maximum));
+            let mut rows = seen.iter_mut();
+            for row in rows.by_ref().take(first) {
+                let Some(x) = row.get_mut(half) else { return };
+                exponential(x).store(x);
+            }
+            for (later, row) in rows.enumerate() {
+                let Some(x) = row.get_mut(half) else { return };
+                V::select(V::first_lanes(later), V::zero(), exponential(x)).store(x);
+            }
+            let mut partial = [V::zero(); LANES];
+            for (j, partial) in partial.iter_mut().enumerate() {
+                for row in seen.iter().skip(j).step_by(LANES) {
+                    let Some(x) = row.get(half) else { return };
+                    *partial = partial.add(V::load(x));
+                }
+            }
+            let reciprocal = V::splat(1.0).div(simd::tree(partial));
+            let (mut maxima, mut reciprocals) = ([0.0; LANES], [0.0; LANES]);
+            maximum.store(&mut maxima);
+            reciprocal.store(&mut reciprocals);
+            for (stats, (maximum, reciprocal)) in stats.iter_mut().zip(maxima.into_iter().zip(reciprocals)) {
+                *stats = [maximum, reciprocal];
+            }
+            let mask = mask.map(|mask| mask.rows::<V>(first));
+            for (key, row) in seen.iter_mut().enumerate() {
+                let Some(x) = row.get_mut(half) else { return };
+                let weight = V::load(x).mul(reciprocal);
+                mask.map_or(weight, |mask| mask.apply(key, weight)).store(x);
+            }
+            for row in hidden {
+                let Some(x) = row.get_mut(half) else { return };
+                *x = [0.0; LANES];
+            }
+        }
+    } portable {}
+}
+
+vectorized! {
+    /// `weights` holds raw scores and becomes the weights after dropout; `d_scores` holds the gradient of the
+    /// weights after dropout and becomes that of the raw scores.
+    ///
+    /// The sum over a row of weight times its gradient equals that of `out` times `d_out` (Dao et al. 2022,
+    /// appendix B), with dropout as without.
+    fn gradient<V>(
+        weights: &mut [f32],
+        d_scores: &mut [f32],
+        stats: &[f32],
+        outs: [Matrix<'_>; 2],
+        head_width: usize,
+        first: usize,
+        mask: Option<Mask>,
+    ) {
+        let (weights, _) = weights.as_chunks_mut::<LANES>();
+        let (weights, _) = weights.as_chunks_mut::<{ TILE / LANES }>();
+        let (d_scores, _) = d_scores.as_chunks_mut::<LANES>();
+        let (d_scores, _) = d_scores.as_chunks_mut::<{ TILE / LANES }>();
+        let (stats, _) = stats.as_chunks::<2>();
+        let scale = V::splat(head_scale(head_width));
+        for (half, stats) in stats.chunks(LANES).enumerate() {
+            let (mut maxima, mut reciprocals, mut dots) = ([0.0; LANES], [0.0; LANES], [0.0; LANES]);
+            let numbers = maxima.iter_mut().zip(&mut reciprocals).zip(&mut dots);
+            for (i, ([of_maximum, of_reciprocal], ((maximum, reciprocal), dot))) in stats.iter().zip(numbers).enumerate() {
+                (*maximum, *reciprocal) = (*of_maximum, *of_reciprocal);
+                let row = (half * LANES + i) * outs[0].row_stride;
+                let row = row..row + head_width;
+                let (Some(d_out), Some(out)) = (outs[0].data.get(row.clone()), outs[1].data.get(row)) else { return };
+                *dot = simd::dot::<V>(d_out, out);
+            }
+            let (maximum, reciprocal, dot) = (V::load(&maxima), V::load(&reciprocals), V::load(&dots));
+            let first = first + half * LANES;
+            let mask = mask.map(|mask| mask.rows::<V>(first));
+            let seen = first + stats.len();
+            for row in weights.iter_mut().skip(seen).chain(d_scores.iter_mut().skip(seen)) {
+                let Some(x) = row.get_mut(half) else { return };
+                *x = [0.0; LANES];
+            }
+            let of_key = |key: usize, before: Option<<V as Vector>::Mask>, weight_out: &mut [f32; LANES], d_score: &mut [f32; LANES]| {
+                let visible = |x: V| before.map_or(x, |before| V::select(before, V::zero(), x));
+                let weight = simd::math::exp(V::load(weight_out).mul(scale).sub(maximum)).mul(reciprocal);
+                let weight = visible(weight);
+                let d_weight = V::load(d_score);
+                let (dropped, d_weight) = match mask {
+                    None => (weight, d_weight),
+                    Some(mask) => mask.apply_to_both(key, weight, d_weight),
+                };
+                let gradient = weight.mul(d_weight.sub(dot)).mul(scale);
+                visible(gradient).store(d_score);
+                dropped.store(weight_out);
+            };
+            let mut rows = weights.iter_mut().zip(&mut *d_scores);
+            for (key, (weights, d_scores)) in rows.by_ref().take(first).enumerate() {
+                let (Some(weight), Some(d_score)) = (weights.get_mut(half), d_scores.get_mut(half)) else { return };
+                of_key(key, None, weight, d_score);
+            }
+            for (later, (weights, d_scores)) in rows.take(stats.len()).enumerate() {
+                let (Some(weight), Some(d_score)) = (weights.get_mut(half), d_scores.get_mut(half)) else { return };
+                of_key(first + later, Some(V::first_lanes(later)), weight, d_score);
+            }
+        }
+    } portable {}
+}
