@@ -154,7 +154,19 @@ impl WideVector for Avx512 {
     #[inline(always)]
     unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
         // SAFETY: the caller vouches for every index; AVX-512 includes AVX2.
-        unsafe { avx2::transpose(to, from, stride, count) }
+        unsafe {
+            let whole = count - count % LANES;
+            let mut p = 0;
+            while p < whole {
+                // The columns that follow are asked for: weights of large models come from memory.
+                for j in 0..LANES {
+                    Self::prefetch(from.wrapping_add(j * stride + p + LANES));
+                }
+                transpose_block(to.add(LANES * p), from.add(p), stride);
+                p += LANES;
+            }
+            avx2::transpose(to.add(LANES * whole), from.add(whole), stride, count - whole);
+        }
     }
     #[inline(always)]
     unsafe fn mul_add_transposed(
@@ -169,6 +181,49 @@ impl WideVector for Avx512 {
             let upper = _mm512_extractf32x8_ps::<1>(sum.0);
             let upper = avx2::mul_add_eight(a, (b.0.add(8 * b.1), b.1), count, upper);
             Avx512(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(lower), upper))
+        }
+    }
+}
+
+/// [`WideVector::transpose`] of sixteen columns: pairs of rows interleaved, then pairs of pairs, then quarters of
+/// registers exchanged twice.
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+unsafe fn transpose_block(to: *mut f32, from: *const f32, stride: usize) {
+    unsafe {
+        let mut rows = [_mm512_setzero_ps(); LANES];
+        for (j, row) in rows.iter_mut().enumerate() {
+            *row = _mm512_loadu_ps(from.add(j * stride));
+        }
+        // Column 4 q + c of four rows is the quarter q of the vector c of their group.
+        let mut groups = [[_mm512_setzero_ps(); 4]; 4];
+        for (group, four) in groups.iter_mut().zip(rows.as_chunks::<4>().0) {
+            let [a, b, c, d] = *four;
+            let (ab_low, ab_high) = (_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+            let (cd_low, cd_high) = (_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+            *group = [
+                _mm512_shuffle_ps::<0x44>(ab_low, cd_low),
+                _mm512_shuffle_ps::<0xEE>(ab_low, cd_low),
+                _mm512_shuffle_ps::<0x44>(ab_high, cd_high),
+                _mm512_shuffle_ps::<0xEE>(ab_high, cd_high),
+            ];
+        }
+        let [first, second, third, fourth] = groups;
+        for c in 0..4 {
+            let (a, b, d, e) = (first[c], second[c], third[c], fourth[c]);
+            let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xDD>(a, b));
+            let (de_even, de_odd) = (_mm512_shuffle_f32x4::<0x88>(d, e), _mm512_shuffle_f32x4::<0xDD>(d, e));
+            let columns = [
+                _mm512_shuffle_f32x4::<0x88>(ab_even, de_even),
+                _mm512_shuffle_f32x4::<0x88>(ab_odd, de_odd),
+                _mm512_shuffle_f32x4::<0xDD>(ab_even, de_even),
+                _mm512_shuffle_f32x4::<0xDD>(ab_odd, de_odd),
+            ];
+            for (q, column) in columns.into_iter().enumerate() {
+                _mm512_storeu_ps(to.add(LANES * (4 * q + c)), column);
+            }
         }
     }
 }
