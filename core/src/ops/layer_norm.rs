@@ -75,16 +75,20 @@ vectorized! {
     #[inline(never)]
     pub(crate) fn statistics<V>(mean: &mut [f32], rstd: &mut [f32], x: &[f32], width: usize, epsilon: f32) {
         let share = V::splat(1.0).div(V::splat(width as f32));
-        for ((mean, rstd), x) in mean.iter_mut().zip(rstd).zip(rows(x, width)) {
+        let reciprocal = |squares: V| V::splat(1.0).div(squares.mul(share).add(V::splat(epsilon)).sqrt());
+        for ((mean, rstd), x) in mean.iter_mut().zip(&mut *rstd).zip(rows(x, width)) {
             let average = V::splat(simd::total::<V>(x)).mul(share);
             let squares = V::reduce(Reduction::SquaredDeviations { x, mean: average.first() });
             let squares = squares.unwrap_or_else(|| simd::sum([x], |[x]: [V; 1]| {
                 let centred = x.sub(average);
                 centred.mul(centred)
             }));
-            let variance = V::splat(squares).mul(share);
             *mean = average.first();
-            *rstd = V::splat(1.0).div(variance.add(V::splat(epsilon)).sqrt()).first();
+            *rstd = if V::LANES == 1 { reciprocal(V::splat(squares)).first() } else { squares };
+        }
+        if V::LANES > 1 {
+            // Quotients and roots of many rows together: they take long.
+            simd::update(rstd, [], |_, squares: V, []| reciprocal(squares));
         }
     }
 }
