@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use crate::double;
+use crate::double::{self, Double};
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan, Tensor};
 use crate::parallel::{Compute, ELEMENTWISE, Units, share};
@@ -103,7 +103,8 @@ impl Optimizer {
         let (plain, decaying) = match *self {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 let rule = adamw_numbers(beta1, beta2, epsilon, step, learning_rate, factor);
-                let keep = (1.0 - f64::from(learning_rate) * f64::from(weight_decay)) as f32;
+                let keep = Double::ONE - Double::from(learning_rate) * Double::from(weight_decay);
+                let keep = keep.single();
                 (Rule::AdamW(rule), Rule::AdamW(AdamW { keep, ..rule }))
             }
             Optimizer::Sgd { momentum } => {
@@ -238,7 +239,7 @@ impl Rule {
 
 /// AdamW's numbers at one step, for what does not decay.
 fn adamw_numbers(beta1: f32, beta2: f32, epsilon: f32, step: u64, learning_rate: f32, factor: f32) -> AdamW {
-    let correction = |beta: f32| 1.0 - double::power(f64::from(beta), step.saturating_add(1));
+    let correction = |beta: f32| Double::ONE - double::power(beta.into(), step.saturating_add(1));
     AdamW {
         keep: 1.0,
         factor,
@@ -246,8 +247,8 @@ fn adamw_numbers(beta1: f32, beta2: f32, epsilon: f32, step: u64, learning_rate:
         fresh1: 1.0 - beta1,
         beta2,
         fresh2: 1.0 - beta2,
-        step_size: double::quotient(f64::from(learning_rate), correction(beta1)) as f32,
-        second_scale: double::quotient(1.0, double::sqrt(correction(beta2))) as f32,
+        step_size: double::quotient(learning_rate.into(), correction(beta1)).single(),
+        second_scale: double::quotient(Double::ONE, double::sqrt(correction(beta2))).single(),
         epsilon,
     }
 }
@@ -311,7 +312,7 @@ pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
             *sum = squares_of_part(compute, gradients, part);
         }
     });
-    double::sqrt(sums.iter().take(parts).map(|sum| f64::from(*sum)).sum()) as f32
+    double::sqrt(Double::sum_of(sums.iter().take(parts).copied())).single()
 }
 
 const PARTS: usize = 64;
@@ -331,12 +332,12 @@ pub(crate) fn part_of(len: usize, part: usize) -> Range<usize> {
 /// The sum of squares of one part.
 pub(crate) fn squares_of_part(compute: Compute<'_>, gradients: &[f32], part: usize) -> f32 {
     let part = gradients.get(part_of(gradients.len(), part)).unwrap_or_default();
-    squares_of_rows(compute.simd, part, CHUNK) as f32
+    squares_of_rows(compute.simd, part, CHUNK).single()
 }
 
 /// The sum of squares of rows of so many elements, row by row.
-pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> f64 {
-    x.chunks(width.max(1)).map(|row| f64::from(sum_of_squares(simd, row))).sum()
+pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> Double {
+    Double::sum_of(x.chunks(width.max(1)).map(|row| sum_of_squares(simd, row)))
 }
 
 vectorized! {

@@ -17,6 +17,7 @@ use core::cmp::Ordering;
 use rand_core::Rng;
 
 use crate::config::LARGEST;
+use crate::double::Double;
 use crate::error::{Error, exact_length};
 use crate::ops::softmax;
 use crate::simd::InstructionSet;
@@ -153,7 +154,7 @@ fn weigh(
     if let Some(p) = sampling.top_p
         && p < 1.0
     {
-        let removed = after_top_p(logits, kept, f64::from(p));
+        let removed = after_top_p(logits, kept, p.into());
         replace(logits, removed, 0.0);
     }
     if let Some(share) = sampling.min_p {
@@ -166,14 +167,14 @@ fn weigh(
 }
 
 /// The tokens of `order` that remain when the most probable, p in sum, have been taken away.
-fn after_top_p<'a>(probabilities: &[f32], order: &'a mut [u32], p: f64) -> &'a mut [u32] {
+fn after_top_p<'a>(probabilities: &[f32], order: &'a mut [u32], p: Double) -> &'a mut [u32] {
     let mut rest = order;
-    let mut sum = 0.0;
+    let mut sum = Double::ZERO;
     heapify(rest, probabilities);
-    while sum < p
+    while p.exceeds(sum)
         && let Some(token) = take_greatest(&mut rest, probabilities)
     {
-        sum += f64::from(value(probabilities, token));
+        sum = sum + value(probabilities, token).into();
     }
     rest
 }
@@ -239,16 +240,15 @@ fn replace(values: &mut [f32], tokens: &[u32], with: f32) {
 ///
 /// 53 random bits: the 24 of an f32 would never draw the rare tokens of a large vocabulary.
 fn draw(weights: &[f32], rng: &mut impl Rng) -> usize {
-    let total: f64 = weights.iter().copied().map(f64::from).sum();
-    let uniform = (rng.next_u64() >> 11) as f64 * (1.0 / 9_007_199_254_740_992.0);
+    let total = Double::sum_of(weights.iter().copied());
+    let uniform = Double::from(rng.next_u64() >> 11) * Double::new(1.0 / 9_007_199_254_740_992.0);
     // Less than the total, even rounded; so the loop returns before its end.
     let target = uniform * total;
-    let mut sum = 0.0;
-    let mut token = 0;
+    let (mut sum, mut token) = (Double::ZERO, 0);
     for (i, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
         token = i;
-        sum += f64::from(weight);
-        if sum > target {
+        sum = sum + weight.into();
+        if sum.exceeds(target) {
             break;
         }
     }

@@ -3,7 +3,7 @@
 //! Computed in f64, with a cosine of the crate's own, and rounded once to f32, so that the rate has the same bits on
 //! every processor.
 
-use crate::double::{cos_of_half_turn, quotient};
+use crate::double::{Double, cos_of_half_turn, quotient};
 use crate::error::Error;
 
 /// How the learning rate falls after warm-up. `last` is the rate from [`Schedule::steps`] on: at least 0 and
@@ -97,9 +97,10 @@ impl Schedule {
     /// lost to a rate of 0; after it, with `ratio` running from 0 at step `warmup` to 1 at step `steps`, the
     /// cosine is `last + (1 + cos(pi * ratio)) / 2 * (peak - last)`; from `steps` on the rate is `last`.
     pub fn rate(&self, step: u64) -> f32 {
-        let peak = f64::from(self.peak);
+        let peak = Double::from(self.peak);
         if step < self.warmup {
-            return quotient(peak * (step as f64 + 1.0), self.warmup as f64 + 1.0) as f32;
+            let number = |step: u64| Double::from(step.saturating_add(1));
+            return quotient(peak * number(step), number(self.warmup)).single();
         }
         let (last, begin) = match self.decay {
             Decay::Constant => return self.peak,
@@ -113,13 +114,16 @@ impl Schedule {
             return self.peak;
         }
         // Here begin <= step < steps: the divisor is at least 1.
-        let ratio = quotient(step.saturating_sub(begin) as f64, self.steps.saturating_sub(begin) as f64);
+        let ratio = quotient((step - begin).into(), (self.steps - begin).into());
         let share = match self.decay {
-            Decay::Cosine { .. } => 0.5 * (1.0 + cos_of_half_turn(core::f64::consts::PI * ratio)),
-            _ => 1.0 - ratio,
+            Decay::Cosine { .. } => {
+                let cosine = cos_of_half_turn(Double::new(core::f64::consts::PI) * ratio);
+                Double::new(0.5) * (Double::ONE + cosine)
+            }
+            _ => Double::ONE - ratio,
         };
-        let last = f64::from(last);
-        (last + share * (peak - last)) as f32
+        let last = Double::from(last);
+        (last + share * (peak - last)).single()
     }
 }
 

@@ -8,6 +8,7 @@ pub use poll::Pieces;
 use core::ops::Range;
 
 use crate::data::Tokens;
+use crate::double::Double;
 use crate::error::{Error, exact_length};
 use crate::layout::{Plan, Shape};
 use crate::model::{Gradients, Loss, Part, Pass, Stage, Training};
@@ -136,7 +137,7 @@ impl<'a> Trainer<'a> {
         let mut total = Loss::default();
         for number in 0..self.recipe.accumulate {
             let loss = self.micro_batch(text, number, 0..usize::MAX)?;
-            total = Loss { sum: total.sum + loss.sum, counted: total.counted + loss.counted };
+            total = total.plus(loss);
         }
         self.update(total)
     }
@@ -206,7 +207,8 @@ impl<'a> Trainer<'a> {
                 (Some(Stage::Backward(stage)), Some(rules)) => (stage, rules),
                 (Some(stage), _) => {
                     let pass = Pass { parameters, ..pass };
-                    loss.sum += pass.stage(stage, gradients, mode, workspace, targets, counted)?;
+                    let sum = pass.stage(stage, gradients, mode, workspace, targets, counted)?;
+                    loss = loss.plus(Loss { sum, counted: 0 });
                     continue;
                 }
                 (None, _) => break,
@@ -216,7 +218,8 @@ impl<'a> Trainer<'a> {
                 Pass { parameters, ..pass }.backward_stage(stage, &part, workspace);
                 // Parameters are free: gradients are made of activations alone.
                 pass.gradients_by_rows(stage, &part, gradients, workspace, |tensor, place, gradient| {
-                    pieces.squares += squares_of_rows(compute.simd, gradient, tensor.row_len());
+                    let squares = squares_of_rows(compute.simd, gradient, tensor.row_len());
+                    pieces.squares = (Double::new(pieces.squares) + squares).get();
                     if !pieces.squares.is_finite() {
                         *pieces = Pieces::default();
                         let tensor = plan.tensors().position(|other| other.name == tensor.name).unwrap_or(0);
@@ -317,7 +320,7 @@ impl<'a> Trainer<'a> {
                 training: None,
             };
             let loss = pass.loss(self.buffers.workspace, targets)?;
-            total = Loss { sum: total.sum + loss.sum, counted: total.counted + loss.counted };
+            total = total.plus(loss);
             first += shape.rows();
         }
         Ok(total)

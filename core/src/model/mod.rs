@@ -20,7 +20,7 @@ pub use forward::Forward;
 pub use stage::Stage;
 use team::Team;
 
-use crate::double;
+use crate::double::{self, Double};
 use crate::error::{Error, exact_length};
 use crate::layout::{Parameters, Plan, Shape, Workspace};
 use crate::matmul;
@@ -54,7 +54,13 @@ pub struct Loss {
 impl Loss {
     /// The mean over targets that count; 0 where none does.
     pub fn mean(self) -> f32 {
-        if self.counted == 0 { 0.0 } else { double::quotient(self.sum, self.counted as f64) as f32 }
+        if self.counted == 0 { 0.0 } else { double::quotient(Double::new(self.sum), (self.counted as u64).into()).single() }
+    }
+
+    /// Of both together.
+    pub(crate) fn plus(self, other: Loss) -> Loss {
+        let sum = (Double::new(self.sum) + Double::new(other.sum)).get();
+        Loss { sum, counted: self.counted + other.counted }
     }
 }
 
@@ -174,7 +180,8 @@ impl Pass<'_> {
         let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
         let workspace = &mut self.check(workspace)?;
         for stage in Stage::all(self.plan) {
-            loss.sum += self.stage(stage, gradients, mode, workspace, targets, counted)?;
+            let sum = self.stage(stage, gradients, mode, workspace, targets, counted)?;
+            loss = loss.plus(Loss { sum, counted: 0 });
         }
         Ok(loss)
     }

@@ -3,6 +3,7 @@
 
 use super::{Backward, Forward, Gradients, Part, Pass};
 use crate::config::Config;
+use crate::double::Double;
 use crate::error::Error;
 use crate::layout::{Frozen, Group, Plan, Workspace};
 use crate::ops::cross_entropy;
@@ -134,7 +135,7 @@ impl Pass<'_> {
     ) -> Result<f64, Error> {
         let sum = self.losses(workspace, targets, counted);
         if !sum.is_finite() {
-            return Err(Error::NotFinite { what: "loss", value: sum as f32 });
+            return Err(Error::NotFinite { what: "loss", value: Double::new(sum).single() });
         }
         Ok(sum)
     }
@@ -150,6 +151,6 @@ impl Pass<'_> {
             let targets = targets.get(rows).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
         });
-        workspace.losses.iter().map(|loss| f64::from(*loss)).sum()
+        Double::sum_of(workspace.losses.iter().copied()).get()
     }
 }

@@ -39,7 +39,7 @@ impl Mask {
         if threshold == 0 {
             return Ok(None);
         }
-        let scale = double::quotient(f64::from(UNIT), f64::from(UNIT - threshold)) as f32;
+        let scale = double::quotient(u64::from(UNIT).into(), u64::from(UNIT - threshold).into()).single();
         Ok(Some(Mask { key: rng::key(seed, stream, step, layer), first_row: 0, threshold, scale }))
     }
 

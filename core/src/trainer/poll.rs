@@ -5,7 +5,7 @@ use core::task::Poll;
 
 use super::{Report, Trainer};
 use crate::data::Tokens;
-use crate::double;
+use crate::double::{self, Double};
 use crate::error::Error;
 use crate::model::{Loss, Stage};
 use crate::optimizer::{part_of, parts, squares_of_part};
@@ -78,7 +78,8 @@ impl Trainer<'_> {
                 let micro_batch = done.checked_div(stages).unwrap_or(0);
                 let stage = done.saturating_sub(micro_batch * stages);
                 self.accumulated = 0;
-                self.pieces.loss += self.micro_batch(text, micro_batch, stage..stage.saturating_add(1))?.sum;
+                let loss = self.micro_batch(text, micro_batch, stage..stage.saturating_add(1))?;
+                self.pieces.loss = (Double::new(self.pieces.loss) + Double::new(loss.sum)).get();
             }
             Some(part) if part < parts => self.norm_piece(part, part + 1 == parts)?,
             Some(part) => {
@@ -94,7 +95,8 @@ impl Trainer<'_> {
     }
 
     fn norm_piece(&mut self, part: usize, last: bool) -> Result<(), Error> {
-        self.pieces.squares += f64::from(squares_of_part(self.compute, self.buffers.gradients, part));
+        let squares = squares_of_part(self.compute, self.buffers.gradients, part);
+        self.pieces.squares = (Double::new(self.pieces.squares) + squares.into()).get();
         let norm = self.norm();
         if last && !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", value: norm });
@@ -103,6 +105,6 @@ impl Trainer<'_> {
     }
 
     pub(super) fn norm(&self) -> f32 {
-        double::sqrt(self.pieces.squares) as f32
+        double::sqrt(Double::new(self.pieces.squares)).single()
     }
 }
