@@ -34,43 +34,48 @@ const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
 /// Enough for the header, and for all numbers.
 const CHECKPOINT: usize = 16_384 + 4 * (PLAN.parameters + PLAN.optimizer);
 
-/// All that the core needs, at lengths known when compiling.
+/// All that the core needs.
 pub struct Memory {
-    parameters: [f32; PLAN.parameters],
-    gradients: [f32; PLAN.gradients],
-    optimizer: [f32; PLAN.optimizer],
-    workspace: [f32; PLAN.workspace()],
-    pub batch: [i32; PLAN.batch],
-    generation: [f32; PLAN.generation],
-    window: [i32; CONFIG.context],
-    order: [u32; CONFIG.vocab],
-    text: [u8; 256],
-    pub operations: [[f32; 1024]; 16],
-    checkpoint: [u8; CHECKPOINT],
+    pub parameters: &'static mut [f32],
+    pub gradients: &'static mut [f32],
+    pub optimizer: &'static mut [f32],
+    pub workspace: &'static mut [f32],
+    pub batch: &'static mut [i32],
+    pub generation: &'static mut [f32],
+    pub window: &'static mut [i32],
+    pub order: &'static mut [u32],
+    pub text: &'static mut [u8],
+    /// For sixteen matrices.
+    pub operations: &'static mut [f32],
+    pub checkpoint: &'static mut [u8],
+}
+
+/// A static buffer.
+macro_rules! buffer {
+    ($type:ty; $length:expr) => {{
+        static mut BUFFER: [$type; $length] = [0 as $type; $length];
+        // SAFETY: named nowhere else.
+        unsafe { &mut *&raw mut BUFFER }
+    }};
 }
 
 static mut MEMORY: Memory = Memory {
-    parameters: [0.0; _],
-    gradients: [0.0; _],
-    optimizer: [0.0; _],
-    workspace: [0.0; _],
-    batch: [0; _],
-    generation: [0.0; _],
-    window: [0; _],
-    order: [0; _],
-    text: [0; _],
-    operations: [[0.0; _]; _],
-    checkpoint: [0; _],
+    parameters: buffer![f32; PLAN.parameters],
+    gradients: buffer![f32; PLAN.gradients],
+    optimizer: buffer![f32; PLAN.optimizer],
+    workspace: buffer![f32; PLAN.workspace()],
+    batch: buffer![i32; PLAN.batch],
+    generation: buffer![f32; PLAN.generation],
+    window: buffer![i32; CONFIG.context],
+    order: buffer![u32; CONFIG.vocab],
+    text: buffer![u8; 256],
+    operations: buffer![f32; 16 * 1024],
+    checkpoint: buffer![u8; CHECKPOINT],
 };
 
-/// A slice of a length that the compiler cannot know, so that no check is left out because it can.
-fn unknown<T>(x: &mut [T]) -> &mut [T] {
-    let length = black_box(x.len());
-    x.get_mut(..length).unwrap_or_default()
-}
-
-/// The buffers, for a `main` that is called once.
+/// The buffers, for a `main` that is called once. The compiler cannot know how long they are, so that no check is left out
+/// because it can.
 pub fn memory() -> &'static mut Memory {
     // SAFETY: the only thread, and called once.
-    unsafe { &mut *&raw mut MEMORY }
+    black_box(unsafe { &mut *&raw mut MEMORY })
 }

@@ -6,9 +6,10 @@ use jostle::Error;
 use link_proof::{Memory, checkpoint, memory, training};
 
 fn run(memory: &mut Memory) -> Result<(), Error> {
-    training::train(memory)?;
-    training::generate(memory)?;
-    checkpoint::save(memory)?;
+    let plan = training::plan()?;
+    training::train(memory, &plan)?;
+    training::generate(memory, &plan)?;
+    checkpoint::save(memory, &plan)?;
     checkpoint::resume(memory)
 }
 

@@ -6,8 +6,9 @@ use jostle::Error;
 use link_proof::{Memory, memory, training};
 
 fn run(memory: &mut Memory) -> Result<(), Error> {
-    training::train(memory)?;
-    training::generate(memory)
+    let plan = training::plan()?;
+    training::train(memory, &plan)?;
+    training::generate(memory, &plan)
 }
 
 #[unsafe(no_mangle)]

@@ -6,12 +6,13 @@ use jostle::Error;
 use link_proof::{Memory, checkpoint, memory, operations, training};
 
 fn run(memory: &mut Memory) -> Result<(), Error> {
-    training::train(memory)?;
-    training::train_in_pieces(memory)?;
-    training::generate(memory)?;
-    checkpoint::save(memory)?;
+    let plan = training::plan()?;
+    training::train(memory, &plan)?;
+    training::train_in_pieces(memory, &plan)?;
+    training::generate(memory, &plan)?;
+    checkpoint::save(memory, &plan)?;
     checkpoint::resume(memory)?;
-    operations::all(&mut memory.operations, &mut memory.batch)
+    operations::all(memory.operations, memory.batch)
 }
 
 #[unsafe(no_mangle)]
