@@ -31,12 +31,13 @@ pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], see
 
 vectorized! {
     /// Normal numbers of mean 0, by Marsaglia's polar method on sixteen pairs at a time.
-    fn normal<V>(values: &mut [f32], deviation: f32, rng: rand_xoshiro::Xoshiro256PlusPlus) {
+    fn normal<V>(values: &mut [f32], deviation: f32, rng: rng::Random) {
         const PAIRS: usize = simd::LANES;
         let mut rng = rng;
         for values in values.chunks_mut(2 * PAIRS) {
-            let (mut x, mut y, mut square) = ([0.0; PAIRS], [0.0; PAIRS], [0.0; PAIRS]);
-            for ((x, y), square) in x.iter_mut().zip(&mut y).zip(&mut square) {
+            let (mut normals, mut squares) = ([0.0; 2 * PAIRS], [0.0; PAIRS]);
+            let (x, y) = normals.split_at_mut(PAIRS);
+            for ((x, y), square) in x.iter_mut().zip(&mut *y).zip(&mut squares) {
                 // A point of the unit disc without its centre.
                 while !(*square > 0.0 && *square < 1.0) {
                     for coordinate in [&mut *x, &mut *y] {
@@ -46,12 +47,12 @@ vectorized! {
                     *square = *x * *x + *y * *y;
                 }
             }
-            simd::update_all([&mut x, &mut y], [&square], |_, [x, y]: [V; 2], [square]| {
+            simd::update_all([x, y], [&squares], |_, [x, y]: [V; 2], [square]| {
                 let radius = log(square).mul(V::splat(-2.0)).div(square).sqrt().mul(V::splat(deviation));
                 [x.mul(radius), y.mul(radius)]
             });
-            for (value, normal) in values.iter_mut().zip(x.into_iter().chain(y)) {
-                *value = normal;
+            for (value, normal) in values.iter_mut().zip(&normals) {
+                *value = *normal;
             }
         }
     }

@@ -1,7 +1,9 @@
 //! Named random streams. A number depends on the seed, the stream and the place it is for, never on the
 //! order in which places are visited. Knows nothing of models.
 
-use rand_core::{Rng, SeedableRng};
+use core::convert::Infallible;
+
+use rand_core::{Rng, SeedableRng, TryRng};
 use rand_xoshiro::{SplitMix64, Xoshiro256PlusPlus};
 
 use crate::simd::scalar;
@@ -39,11 +41,32 @@ pub fn key(seed: u64, stream: Stream, step: u64, place: u64) -> u64 {
     mix(mix(mix(seed, stream as u64), step), place)
 }
 
-/// A generator for one stream at one step and place: Xoshiro256++, seeded from the key by SplitMix64.
+/// A generator of random numbers, Xoshiro256++ (Blackman & Vigna 2019), whose step a program has once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Random(Xoshiro256PlusPlus);
+
+impl TryRng for Random {
+    type Error = Infallible;
+
+    fn try_next_u32(&mut self) -> Result<u32, Infallible> {
+        Ok((self.next_u64() >> 32) as u32)
+    }
+
+    #[inline(never)]
+    fn try_next_u64(&mut self) -> Result<u64, Infallible> {
+        self.0.try_next_u64()
+    }
+
+    fn try_fill_bytes(&mut self, bytes: &mut [u8]) -> Result<(), Infallible> {
+        self.0.try_fill_bytes(bytes)
+    }
+}
+
+/// A generator for one stream at one step and place, seeded from the key by SplitMix64.
 ///
 /// As its `seed_from_u64`, but through [`mix`], which is there.
 #[inline(never)]
-pub fn generator(seed: u64, stream: Stream, step: u64, place: u64) -> Xoshiro256PlusPlus {
+pub fn generator(seed: u64, stream: Stream, step: u64, place: u64) -> Random {
     /// What SplitMix64 adds to its state for each number.
     const STEP: u64 = 0x9E37_79B9_7F4A_7C15;
     let (mut state, mut words) = (key(seed, stream, step, place), [0; 32]);
@@ -52,7 +75,7 @@ pub fn generator(seed: u64, stream: Stream, step: u64, place: u64) -> Xoshiro256
         *word = mix(state, 0).to_le_bytes();
         state = state.wrapping_add(STEP);
     }
-    Xoshiro256PlusPlus::from_seed(words)
+    Random(Xoshiro256PlusPlus::from_seed(words))
 }
 
 /// A uniform number in `[0, 1)`, a multiple of 2^-24.
