@@ -3,6 +3,7 @@
 
 use core::cell::Cell;
 
+use crate::config::Config;
 use crate::error::{Error, exact_length};
 use crate::layout::{Cut, Half, Norm, Parameters, Plan};
 use crate::matmul::{Machine, Matrix, Size, Start, matmul_trusted};
@@ -33,32 +34,47 @@ pub struct Generator<'a> {
     parameters: Parameters<'a>,
     /// For each layer and position, its key and its value: `[L, context, 2C]`.
     cache: &'a mut [f32],
-    rows: Rows<'a>,
+    logits: &'a mut [f32], // [V]
+    /// For [`Rows`], of up to [`CHUNK`] positions.
+    rest: &'a mut [f32],
     /// The tokens that the model looks at; the first `filled` are there.
     window: &'a mut [i32],
     filled: usize,
 }
 
-/// Intermediate results of up to [`CHUNK`] positions.
+/// Intermediate results of R positions.
 struct Rows<'a> {
-    x: &'a mut [f32],        // [CHUNK, C]
-    normed: &'a mut [f32],   // [CHUNK, C]
-    qkv: &'a mut [f32],      // [CHUNK, 3C]
-    attended: &'a mut [f32], // [CHUNK, C]
-    branch: &'a mut [f32],   // [CHUNK, C]
-    hidden: &'a mut [f32],   // [CHUNK, F]
-    active: &'a mut [f32],   // [CHUNK, F]
-    mean: &'a mut [f32],     // [CHUNK]
-    rstd: &'a mut [f32],     // [CHUNK]
-    stats: &'a mut [f32],    // [CHUNK, 2]
-    logits: &'a mut [f32],   // [V]
+    x: &'a mut [f32],        // [R, C]
+    normed: &'a mut [f32],   // [R, C]
+    qkv: &'a mut [f32],      // [R, 3C]
+    attended: &'a mut [f32], // [R, C]
+    branch: &'a mut [f32],   // [R, C]
+    hidden: &'a mut [f32],   // [R, F]
+    active: &'a mut [f32],   // [R, F]
+    mean: &'a mut [f32],     // [R]
+    rstd: &'a mut [f32],     // [R]
+    stats: &'a mut [f32],    // [R, 2]
     scratch: &'a mut [f32],
 }
 
-/// The first rows of a buffer.
-fn first(x: &mut [f32], count: usize) -> &mut [f32] {
-    debug_assert!(count <= x.len());
-    x.get_mut(..count).unwrap_or_default()
+impl<'a> Rows<'a> {
+    fn new(count: usize, config: &Config, memory: &'a mut [f32]) -> Rows<'a> {
+        let (c, f, mut scratch) = (config.width, config.hidden, memory);
+        let mut rows = |width: usize| scratch.cut(count * width);
+        Rows {
+            x: rows(c),
+            normed: rows(c),
+            qkv: rows(3 * c),
+            attended: rows(c),
+            branch: rows(c),
+            hidden: rows(f),
+            active: rows(f),
+            mean: rows(1),
+            rstd: rows(1),
+            stats: rows(2),
+            scratch,
+        }
+    }
 }
 
 impl<'a> Generator<'a> {
@@ -79,25 +95,11 @@ impl<'a> Generator<'a> {
         exact_length("frozen parameters", frozen.len(), plan.frozen)?;
         exact_length("generation memory", memory.len(), plan.generation)?;
         exact_length("window", window.len(), config.context)?;
-        let (c, f, mut memory) = (config.width, config.hidden, memory);
-        let cache = memory.cut(config.layers * config.context * 2 * c);
-        let mut rows = |width: usize| memory.cut(CHUNK * width);
-        let rows = Rows {
-            x: rows(c),
-            normed: rows(c),
-            qkv: rows(3 * c),
-            attended: rows(c),
-            branch: rows(c),
-            hidden: rows(f),
-            active: rows(f),
-            mean: rows(1),
-            rstd: rows(1),
-            stats: rows(2),
-            logits: memory.cut(config.vocab),
-            scratch: memory,
-        };
+        let mut rest = memory;
+        let cache = rest.cut(config.layers * config.context * 2 * config.width);
+        let logits = rest.cut(config.vocab);
         let parameters = Parameters::new(parameters, frozen, plan);
-        Ok(Generator { plan, simd, parameters, cache, rows, window, filled: 0 })
+        Ok(Generator { plan, simd, parameters, cache, logits, rest, window, filled: 0 })
     }
 
     /// Appends tokens to the text and returns the logits `[V]` of the next; the caller may change them.
@@ -131,7 +133,7 @@ impl<'a> Generator<'a> {
             self.positions(computed, count);
             computed += count;
         }
-        Ok(self.rows.logits)
+        Ok(self.logits)
     }
 
     /// Draws the next token by the last [`Generator::feed`]'s logits, which it overwrites. Doesn't feed it.
@@ -149,7 +151,7 @@ impl<'a> Generator<'a> {
             return Err(Error::Zero { what: "number of tokens" });
         }
         let mut rng = rng::generator(seed, Stream::Sampling, number, 0);
-        sample(self.simd, sampling, self.rows.logits, order, &mut rng).map(|token| token as i32)
+        sample(self.simd, sampling, self.logits, order, &mut rng).map(|token| token as i32)
     }
 
     /// Forgets the text.
@@ -170,45 +172,27 @@ impl<'a> Generator<'a> {
 
     /// Computes positions `start..start + count` of the window, and the logits after the last.
     fn positions(&mut self, start: usize, count: usize) {
-        let config = &self.plan.config;
-        let (c, simd) = (config.width, self.simd);
-        let x = first(self.rows.x, count * c);
+        let (plan, simd) = (self.plan, self.simd);
+        let Config { width: c, vocab, context, .. } = plan.config;
+        let mut rows = Rows::new(count, &plan.config, self.rest);
         let tokens = self.window.get(start..start + count).unwrap_or_default();
         let (of_tokens, positions) = self.parameters.embeddings();
         let positions = positions.get(start * c..).unwrap_or_default();
-        embedding::add_embeddings(simd, x, tokens, of_tokens, positions, c);
-        let caches = ops::rows_mut(self.cache, config.context * 2 * c);
-        for (layer, cache) in caches.enumerate() {
-            block_rows(
-                self.plan,
-                simd,
-                self.parameters.attention(layer),
-                self.parameters.mlp(layer),
-                &mut self.rows,
-                cache,
-                start,
-                count,
-            );
+        embedding::add_embeddings(simd, rows.x, tokens, of_tokens, positions, c);
+        for (layer, cache) in ops::rows_mut(self.cache, context * 2 * c).enumerate() {
+            let halves = (self.parameters.attention(layer), self.parameters.mlp(layer));
+            block(plan, simd, halves, &mut rows, cache, start);
         }
+        // All rows but the last are of no more use.
         let (last_norm, head) = self.parameters.head();
-        let Rows { x, normed, mean, rstd, logits, scratch, .. } = &mut self.rows;
-        let x = x.get((count - 1) * c..count * c).unwrap_or_default();
-        norm(self.plan, simd, &last_norm, first(normed, c), mean, rstd, x, 1);
+        norm(plan, simd, &last_norm, rows.normed, rows.mean, rows.rstd, rows.x);
+        let normed = Matrix::new(rows.normed, c).from(count - 1, 0);
+        let (size, logits) = (Size { m: 1, n: vocab, k: c }, (&mut *self.logits, vocab));
         let head = Matrix::new(head, c).transposed();
-        let size = Size { m: 1, n: config.vocab, k: c };
-        matmul_trusted(
-            simd,
-            size,
-            (logits, config.vocab),
-            Start::Zero,
-            Matrix::new(normed, c),
-            head,
-            scratch,
-        );
+        matmul_trusted(simd, size, logits, Start::Zero, normed, head, rows.scratch);
     }
 }
 
-#[allow(clippy::too_many_arguments)]
 fn norm(
     plan: &Plan,
     simd: InstructionSet,
@@ -217,65 +201,50 @@ fn norm(
     mean: &mut [f32],
     rstd: &mut [f32],
     x: &[f32],
-    count: usize,
 ) {
-    let (mean, rstd) = (first(mean, count), first(rstd, count));
     layer_norm::statistics(simd, mean, rstd, x, plan.config.width, plan.config.norm_epsilon);
     layer_norm::apply(simd, y, x, mean, rstd, norm.weight, norm.bias);
 }
 
-/// One block for positions `start..start + count`: the forward pass of `model`, with keys and values of
-/// earlier positions from the cache `[context, 2C]`.
-#[allow(clippy::too_many_arguments)]
-fn block_rows(
+/// One block for positions from `start` on: the forward pass of `model`, with keys and values of earlier positions from
+/// the cache `[context, 2C]`.
+fn block(
     plan: &Plan,
     simd: InstructionSet,
-    of_attention: Half<'_>,
-    of_mlp: Half<'_>,
+    (of_attention, of_mlp): (Half<'_>, Half<'_>),
     rows: &mut Rows<'_>,
     cache: &mut [f32],
     start: usize,
-    count: usize,
 ) {
-    let config = &plan.config;
-    let (c, f) = (config.width, config.hidden);
+    let Config { width: c, hidden: f, heads, activation, .. } = plan.config;
+    let Rows { x, normed, qkv, attended, branch, hidden, active, mean, rstd, stats, scratch } = rows;
+    let count = mean.len();
     let product = |n, k| Size { m: count, n, k };
-    let scratch = &mut *rows.scratch;
-    let x = first(rows.x, count * c);
-    let normed = first(rows.normed, count * c);
-    let qkv = first(rows.qkv, count * 3 * c);
-    let attended = first(rows.attended, count * c);
-    let branch = first(rows.branch, count * c);
-    let hidden = first(rows.hidden, count * f);
-    let active = first(rows.active, count * f);
 
-    norm(plan, simd, &of_attention.norm, normed, rows.mean, rows.rstd, x, count);
+    norm(plan, simd, &of_attention.norm, normed, mean, rstd, x);
     linear::forward_trusted(simd, qkv, normed, of_attention.first.parts(), product(3 * c, c), scratch);
-    let places = ops::rows_mut(cache, 2 * c).skip(start);
+    let places = ops::rows_mut(cache.get_mut(start * 2 * c..).unwrap_or_default(), 2 * c);
     for (place, qkv) in places.zip(ops::rows(qkv, 3 * c)) {
         for (place, value) in place.iter_mut().zip(qkv.iter().skip(c)) {
             *place = *value;
         }
     }
-    let head_width = config.head_width();
-    for h in 0..config.heads {
-        let column = h * head_width;
+    let head_width = plan.config.head_width();
+    for column in (0..heads).map(|head| head * head_width) {
         let query = Matrix::new(qkv, 3 * c).from(0, column);
         let key = Matrix::new(cache, 2 * c).from(0, column).transposed();
         let value = Matrix::new(cache, 2 * c).from(0, c + column);
         let out = (attended.get_mut(column..).unwrap_or_default(), c);
         let queries = Queries { query, width: head_width, first: start, count };
         let cached = (key, value);
-        attention::attend(simd, out, first(rows.stats, 2 * count), queries, cached, None, scratch);
+        attention::attend(simd, out, stats, queries, cached, None, scratch);
     }
-    let projection = &of_attention.second;
-    linear::forward_trusted(simd, branch, attended, projection.parts(), product(c, c), scratch);
+    linear::forward_trusted(simd, branch, attended, of_attention.second.parts(), product(c, c), scratch);
     dropout::add_residual(simd, branch, x, c, None);
 
-    norm(plan, simd, &of_mlp.norm, normed, rows.mean, rows.rstd, branch, count);
+    norm(plan, simd, &of_mlp.norm, normed, mean, rstd, branch);
     linear::forward_trusted(simd, hidden, normed, of_mlp.first.parts(), product(f, c), scratch);
-    gelu::activate(simd, active, hidden, config.activation);
-    let projection = &of_mlp.second;
-    linear::forward_trusted(simd, x, active, projection.parts(), product(c, f), scratch);
+    gelu::activate(simd, active, hidden, activation);
+    linear::forward_trusted(simd, x, active, of_mlp.second.parts(), product(c, f), scratch);
     dropout::add_residual(simd, x, branch, c, None);
 }

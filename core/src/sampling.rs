@@ -12,15 +12,13 @@
 //! first, so that each set is one and no other. The softmax is the crate's own, and all sums are f64 in a
 //! fixed order: the same logits and generator give the same token on every processor.
 
-use core::cmp::Ordering;
-
 use rand_core::Rng;
 
 use crate::config::LARGEST;
 use crate::double::Double;
 use crate::error::{Error, exact_length};
 use crate::ops::softmax;
-use crate::simd::InstructionSet;
+use crate::simd::{InstructionSet, scalar};
 
 /// How a token is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -128,22 +126,15 @@ fn weigh(
     order: &mut [u32],
     greatest: f32,
 ) -> Result<(), Error> {
-    for (place, token) in order.iter_mut().zip(0..) {
-        *place = token;
-    }
-    let mut kept = order;
     // On the logits as given: a positive temperature changes no order, but its rounding makes new ties.
-    if let Some(k) = sampling.top_k
-        && k < kept.len()
+    if let Some(mut left) = sampling.top_k
+        && left < logits.len()
     {
-        let removed = kept.len().saturating_sub(k);
-        let mut heap = &mut *kept;
-        heapify(heap, logits);
-        for _ in 0..k {
-            take_greatest(&mut heap, logits);
-        }
-        replace(logits, kept.get(..removed).unwrap_or_default(), f32::NEG_INFINITY);
-        kept = kept.get_mut(removed..).unwrap_or_default();
+        keep_greatest(logits, order, f32::NEG_INFINITY, &mut |_| {
+            let more = left > 0;
+            left = left.saturating_sub(1);
+            more
+        });
     }
     // The difference first: no temperature, however small, then makes infinity or NaN of the greatest.
     for logit in logits.iter_mut() {
@@ -154,8 +145,12 @@ fn weigh(
     if let Some(p) = sampling.top_p
         && p < 1.0
     {
-        let removed = after_top_p(logits, kept, p.into());
-        replace(logits, removed, 0.0);
+        let mut sum = Double::ZERO;
+        keep_greatest(logits, order, 0.0, &mut |probability| {
+            let more = Double::from(p).exceeds(sum);
+            sum = sum + probability.into();
+            more
+        });
     }
     if let Some(share) = sampling.min_p {
         let least = share * logits.iter().copied().fold(0.0, f32::max);
@@ -166,74 +161,67 @@ fn weigh(
     Ok(())
 }
 
-/// The tokens of `order` that remain when the most probable, p in sum, have been taken away.
-fn after_top_p<'a>(probabilities: &[f32], order: &'a mut [u32], p: Double) -> &'a mut [u32] {
-    let mut rest = order;
-    let mut sum = Double::ZERO;
-    heapify(rest, probabilities);
-    while p.exceeds(sum)
-        && let Some(token) = take_greatest(&mut rest, probabilities)
+/// Replaces all values but the greatest: from the first that `more` refuses on. Among equals the lower token comes first.
+///
+/// By a binary heap with the greatest token in front: of a large vocabulary a few tokens mostly suffice, and the rest is
+/// never sorted. The slices' own selection can panic, as far as a compiler sees.
+#[inline(never)]
+fn keep_greatest(values: &mut [f32], order: &mut [u32], replacement: f32, more: &mut dyn FnMut(f32) -> bool) {
+    for (place, token) in order.iter_mut().zip(0..) {
+        *place = token;
+    }
+    for parent in (0..order.len() / 2).rev() {
+        sift_down(order, parent, values);
+    }
+    let mut heap = order;
+    while let Some(&greatest) = heap.first()
+        && more(value(values, greatest))
     {
-        sum = sum + value(probabilities, token).into();
+        let Some(last) = heap.split_off_last_mut() else { break };
+        if let Some(first) = heap.first_mut() {
+            *first = *last;
+        }
+        sift_down(heap, 0, values);
     }
-    rest
-}
-
-// A binary heap with the greatest token in front: of a large vocabulary a few tokens mostly suffice, and the
-// rest is never sorted. The slices' own selection can panic, as far as a compiler sees.
-
-fn heapify(tokens: &mut [u32], values: &[f32]) {
-    (0..tokens.len() / 2).rev().for_each(|parent| sift_down(tokens, parent, values));
-}
-
-/// Takes the greatest token off the heap, leaving it behind the heap's end.
-fn take_greatest(heap: &mut &mut [u32], values: &[f32]) -> Option<u32> {
-    let last = heap.split_off_last_mut()?;
-    if let Some(root) = heap.first_mut() {
-        core::mem::swap(root, last);
+    for token in heap {
+        if let Some(value) = values.get_mut(*token as usize) {
+            *value = replacement;
+        }
     }
-    sift_down(heap, 0, values);
-    Some(*last)
 }
 
 /// Moves the token at `place` below all that come before it.
+#[inline(never)]
 fn sift_down(heap: &mut [u32], mut place: usize, values: &[f32]) {
     let Some(&token) = heap.get(place) else { return };
     loop {
-        let left = place.saturating_mul(2).saturating_add(1);
-        let children = heap.get(left..).unwrap_or_default().iter().take(2).zip(left..);
-        let Some((&child, from)) = children.min_by(|(a, _), (b, _)| descending(values, **a, **b)) else {
-            break;
-        };
-        if descending(values, child, token).is_gt() {
-            break;
+        let (mut first, mut from) = (token, place);
+        for place in [2 * place + 1, 2 * place + 2] {
+            scalar::stay_rolled();
+            if let Some(&child) = heap.get(place)
+                && comes_before(values, child, first)
+            {
+                (first, from) = (child, place);
+            }
         }
         if let Some(at) = heap.get_mut(place) {
-            *at = child;
+            *at = first;
+        }
+        if from == place {
+            return;
         }
         place = from;
     }
-    if let Some(at) = heap.get_mut(place) {
-        *at = token;
-    }
 }
 
-/// Total order of tokens: the greater value first, among equals the lower token.
-fn descending(values: &[f32], a: u32, b: u32) -> Ordering {
-    // Adding 0 makes 0 of -0, which the total order would put after it.
-    (value(values, b) + 0.0).total_cmp(&(value(values, a) + 0.0)).then(a.cmp(&b))
+/// The greater value first, among equals the lower token.
+fn comes_before(values: &[f32], a: u32, b: u32) -> bool {
+    let (x, y) = (value(values, a), value(values, b));
+    x > y || x == y && a < b
 }
 
 fn value(values: &[f32], token: u32) -> f32 {
     values.get(token as usize).copied().unwrap_or(f32::NEG_INFINITY)
-}
-
-fn replace(values: &mut [f32], tokens: &[u32], with: f32) {
-    for token in tokens {
-        if let Some(value) = values.get_mut(*token as usize) {
-            *value = with;
-        }
-    }
 }
 
 /// Draws in proportion to the weights, which are not negative and not all 0.

@@ -87,6 +87,7 @@ impl<'a> Parameters<'a> {
         self.half(Group::Mlp { layer })
     }
 
+    #[inline(never)]
     fn half(&self, group: Group) -> Half<'a> {
         let [norm, norm_bias, first, first_bias, second, second_bias] = self.group(group);
         Half {
