@@ -177,7 +177,10 @@ impl Rules {
         split(compute, buffers, |range, [mut x, mut first, mut second]| {
             let mut gradients = gradients.get(range.clone()).unwrap_or_default();
             let (start, end) = (part.start + range.start, part.start + range.end);
-            let mut apply = |tensor: &Tensor| {
+            let (mut given, mut tensors) = (tensor.copied(), plan.tensors().filter(|tensor| !tensor.frozen));
+            while !x.is_empty()
+                && let Some(tensor) = given.take().or_else(|| tensors.next())
+            {
                 let here = tensor.offset.max(start)..tensor.offset.saturating_add(tensor.len()).min(end);
                 let (Some(x), Some(g)) = (x.split_off_mut(..here.len()), gradients.split_off(..here.len()))
                 else {
@@ -187,10 +190,6 @@ impl Rules {
                 let second = second.split_off_mut(..here.len()).unwrap_or_default();
                 let rule = if tensor.rank == 2 { self.decaying } else { self.plain };
                 rule.apply(compute.simd, x, first, second, g);
-            };
-            match tensor {
-                Some(tensor) => apply(tensor),
-                None => plan.tensors().filter(|tensor| !tensor.frozen).for_each(|tensor| apply(&tensor)),
             }
         });
     }

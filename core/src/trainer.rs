@@ -201,12 +201,13 @@ impl<'a> Trainer<'a> {
             pieces.squares = 0.0;
         }
         let mut loss = Loss { sum: 0.0, counted: pass.check_targets(targets)? };
-        let workspace = &mut Pass { parameters, ..pass }.check(workspace)?;
+        let mut workspace = with_parameters(&pass, parameters).check(workspace);
+        let workspace = workspace.as_mut().map_err(|error| *error)?;
         for number in stages {
             let (stage, rules) = match (Stage::at(plan, number), &rules) {
                 (Some(Stage::Backward(stage)), Some(rules)) => (stage, rules),
                 (Some(stage), _) => {
-                    let pass = Pass { parameters, ..pass };
+                    let pass = with_parameters(&pass, parameters);
                     let sum = pass.stage(stage, gradients, mode, workspace, targets, counted)?;
                     loss = loss.plus(Loss { sum, counted: 0 });
                     continue;
@@ -215,7 +216,7 @@ impl<'a> Trainer<'a> {
             };
             let mut next = Some(Part::first(plan, stage));
             while let Some(part) = next {
-                Pass { parameters, ..pass }.backward_stage(stage, &part, workspace);
+                with_parameters(&pass, parameters).backward_stage(stage, &part, workspace);
                 // Parameters are free: gradients are made of activations alone.
                 pass.gradients_by_rows(stage, &part, gradients, workspace, |tensor, place, gradient| {
                     let squares = squares_of_rows(compute.simd, gradient, tensor.row_len());
@@ -360,6 +361,12 @@ impl<'a> Trainer<'a> {
     pub fn buffers(&mut self) -> &mut Buffers<'a> {
         &mut self.buffers
     }
+}
+
+/// A pass on parameters that may change after it.
+#[inline(never)]
+fn with_parameters<'a>(pass: &Pass<'a>, parameters: &'a [f32]) -> Pass<'a> {
+    Pass { parameters, ..*pass }
 }
 
 /// The tokens' half of a batch, and the targets'.

@@ -277,6 +277,7 @@ impl Plan {
     }
 
     /// How many columns of the activated hidden width there are at a time.
+    #[inline(never)]
     pub(crate) const fn hidden_columns(&self) -> usize {
         hidden_columns(&self.config, &self.options, self.gradients)
     }

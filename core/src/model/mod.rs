@@ -54,7 +54,11 @@ pub struct Loss {
 impl Loss {
     /// The mean over targets that count; 0 where none does.
     pub fn mean(self) -> f32 {
-        if self.counted == 0 { 0.0 } else { double::quotient(Double::new(self.sum), (self.counted as u64).into()).single() }
+        if self.counted == 0 {
+            0.0
+        } else {
+            double::quotient(Double::new(self.sum), (self.counted as u64).into()).single()
+        }
     }
 
     /// Of both together.
@@ -153,9 +157,10 @@ impl Pass<'_> {
     /// The loss on `targets [R]`, each in `0..vocab` or -1 (ignored). Overwrites the workspace.
     pub fn loss(&self, workspace: &mut [f32], targets: &[i32]) -> Result<Loss, Error> {
         let counted = self.check_targets(targets)?;
-        let mut workspace = self.check(workspace)?;
-        self.forward_trusted(&mut workspace);
-        Ok(Loss { sum: self.losses(&mut workspace, targets, counted), counted })
+        let mut workspace = self.check(workspace);
+        let workspace = workspace.as_mut().map_err(|error| *error)?;
+        self.forward_trusted(workspace);
+        Ok(Loss { sum: self.losses(workspace, targets, counted), counted })
     }
 
     /// Forward, loss and backward: the gradient of the sum of losses on `targets [R]` divided by `counted`

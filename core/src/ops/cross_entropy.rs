@@ -89,9 +89,13 @@ vectorized! {
         losses: &mut [f32], logits: &mut [f32], targets: &[i32], vocab: usize, counted: usize,
     ) {
         let share = 1.0 / counted.max(1) as f32;
+        let (mut losses, mut logits, mut targets) = (losses, logits, targets);
         // As many rows as a vector has lanes take each step together: the chain of steps of one row is long.
-        let groups = losses.chunks_mut(V::LANES).zip(logits.chunks_mut((V::LANES * vocab).max(1)));
-        for ((losses, logits), targets) in groups.zip(targets.chunks(V::LANES)) {
+        while !losses.is_empty() {
+            let count = V::LANES.min(losses.len());
+            let losses = losses.split_off_mut(..count).unwrap_or_default();
+            let logits = logits.split_off_mut(..count * vocab).unwrap_or_default();
+            let targets = targets.split_off(..count).unwrap_or_default();
             let (mut sums, mut maxima, mut of_targets) = ([1.0; V::LANES], [0.0; V::LANES], [None; V::LANES]);
             let numbers = sums.iter_mut().zip(&mut maxima).zip(&mut of_targets);
             for ((logits, target), ((sum, maximum), logit)) in rows_mut(logits, vocab).zip(targets).zip(numbers) {
@@ -102,16 +106,17 @@ vectorized! {
             let (mut logs, mut factors) = ([0.0; V::LANES], [0.0; V::LANES]);
             log(V::load(&sums)).store(&mut logs);
             V::splat(1.0).div(V::load(&sums)).mul(V::splat(share)).store(&mut factors);
-            for (out, ((log, maximum), logit)) in losses.iter_mut().zip(logs.iter().zip(maxima).zip(of_targets)) {
-                *out = logit.map_or(0.0, |logit| loss(*log, maximum, logit));
-            }
-            for ((logits, target), factor) in rows_mut(logits, vocab).zip(targets).zip(factors) {
-                let Ok(target) = usize::try_from(*target) else {
+            let numbers = logs.iter().zip(maxima).zip(of_targets).zip(factors);
+            let rows = losses.iter_mut().zip(rows_mut(logits, vocab)).zip(targets);
+            for (((out, logits), target), (((log, maximum), logit), factor)) in rows.zip(numbers) {
+                let Some(logit) = logit else {
+                    *out = 0.0;
                     logits.fill(0.0);
                     continue;
                 };
+                *out = loss(*log, maximum, logit);
                 simd::update(logits, [], |_, e: V, []| e.mul(V::splat(factor)));
-                if let Some(gradient) = logits.get_mut(target) {
+                if let Some(gradient) = logits.get_mut(*target as usize) {
                     *gradient -= share;
                 }
             }
