@@ -5,31 +5,44 @@
 use core::cmp::Ordering;
 use core::fmt::{self, Write};
 
-/// Where text goes, a piece at a time.
+/// Where text goes, a piece at a time. One that takes no more keeps the reason, and passes the rest over.
 pub(crate) trait Sink {
-    /// `None` stops who writes.
-    fn put(&mut self, text: &[u8]) -> Option<()>;
+    fn put(&mut self, text: &[u8]);
 }
 
-/// For ASCII alone.
-impl Sink for fmt::Formatter<'_> {
-    fn put(&mut self, text: &[u8]) -> Option<()> {
-        text.iter().try_for_each(|byte| self.write_char(char::from(*byte))).ok()
+/// What can be written as text.
+pub(crate) trait Written {
+    fn write(&self, out: &mut dyn Sink);
+}
+
+impl Written for &str {
+    fn write(&self, out: &mut dyn Sink) {
+        out.put(self.as_bytes());
     }
 }
 
-/// What can be written as ASCII.
-pub(crate) trait Written {
-    fn write(&self, out: &mut dyn Sink) -> Option<()>;
+/// Displays what is written, of ASCII alone.
+pub(crate) fn display(text: &dyn Written, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    struct Display<'a, 'f>(&'a mut fmt::Formatter<'f>, fmt::Result);
+    impl Sink for Display<'_, '_> {
+        fn put(&mut self, text: &[u8]) {
+            let mut text = text.iter().map(|byte| char::from(*byte));
+            self.1 = self.1.and_then(|()| text.try_for_each(|char| self.0.write_char(char)));
+        }
+    }
+    let mut display = Display(f, Ok(()));
+    text.write(&mut display);
+    display.1
 }
 
 /// A whole number.
 pub(crate) struct Number(pub u64);
 
 impl Written for Number {
-    fn write(&self, out: &mut dyn Sink) -> Option<()> {
+    #[inline(never)]
+    fn write(&self, out: &mut dyn Sink) {
         let (digits, first) = digits(self.0);
-        out.put(digits.get(first..).unwrap_or_default())
+        out.put(digits.get(first..).unwrap_or_default());
     }
 }
 
@@ -53,6 +66,7 @@ fn digits(number: u64) -> ([u8; 20], usize) {
 }
 
 /// The whole number that digits mean.
+#[inline(never)]
 pub(crate) fn whole(text: &[u8]) -> Option<u64> {
     let digit = |byte: &u8| byte.checked_sub(b'0').filter(|digit| *digit < 10).map(u64::from);
     let number =
@@ -64,11 +78,12 @@ pub(crate) fn whole(text: &[u8]) -> Option<u64> {
 pub(crate) struct Hex(pub u32, pub u32);
 
 impl Written for Hex {
-    fn write(&self, out: &mut dyn Sink) -> Option<()> {
-        (0..self.1).rev().try_for_each(|place| {
+    #[inline(never)]
+    fn write(&self, out: &mut dyn Sink) {
+        for place in (0..self.1).rev() {
             let digit = (self.0 >> (4 * place) & 15) as u8;
-            out.put(&[if digit < 10 { b'0' + digit } else { b'a' - 10 + digit }])
-        })
+            out.put(&[if digit < 10 { b'0' + digit } else { b'a' - 10 + digit }]);
+        }
     }
 }
 
@@ -79,9 +94,9 @@ pub(crate) struct Float(pub f32);
 const DIGITS: u32 = 9;
 
 impl Written for Float {
-    fn write(&self, out: &mut dyn Sink) -> Option<()> {
+    fn write(&self, out: &mut dyn Sink) {
         if self.0.is_sign_negative() {
-            out.put(b"-")?;
+            out.put(b"-");
         }
         let (number, exponent) = shortest(self.0.to_bits() & 0x7fff_ffff);
         let (digits, first) = digits(u64::from(number));
@@ -89,30 +104,27 @@ impl Written for Float {
         let before_ones = (digits.len() - first) as i32 + exponent;
         for place in (exponent.min(0)..before_ones.max(1)).rev() {
             if place == -1 {
-                out.put(b".")?;
+                out.put(b".");
             }
             let from_end = usize::try_from(place.saturating_sub(exponent)).ok();
             let digit = from_end.and_then(|from_end| digits.iter().rev().nth(from_end)).unwrap_or(&b'0');
-            out.put(&[*digit])?;
+            out.put(&[*digit]);
         }
-        Some(())
     }
 }
 
 /// The float that a decimal without an exponent means, of at most nine digits beside zeros before and after.
-pub(crate) fn parse(text: &str) -> Option<f32> {
-    let (negative, digits) = match text.strip_prefix('-') {
-        Some(digits) => (true, digits),
-        None => (false, text),
-    };
-    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.is_empty() || whole.len() > 40 || fraction.len() > 60 {
-        return None;
-    }
-    let (mut number, mut zeros) = (0_u32, 0);
-    for byte in whole.bytes().chain(fraction.bytes()) {
+pub(crate) fn parse(text: &[u8]) -> Option<f32> {
+    let positive = text.strip_prefix(b"-");
+    let (negative, text) = (positive.is_some(), positive.unwrap_or(text));
+    let (mut number, mut zeros, mut point) = (0_u32, 0, None);
+    for (place, byte) in text.iter().enumerate() {
         zeros += 1;
         match byte {
+            b'.' if point.is_none() => {
+                point = Some(place);
+                zeros -= 1;
+            }
             b'0' => {}
             b'1'..=b'9' => {
                 let shift = if number == 0 { 1 } else { 10_u32.checked_pow(zeros)? };
@@ -122,24 +134,33 @@ pub(crate) fn parse(text: &str) -> Option<f32> {
             _ => return None,
         }
     }
-    let decimal = (number, zeros as i32 - fraction.len() as i32);
-    // The greatest float that is not above the decimal.
-    let (mut below, mut above) = (0, f32::INFINITY.to_bits());
+    let whole = point.unwrap_or(text.len());
+    let fraction = text.len().saturating_sub(whole + 1);
+    if whole == 0 || whole > 40 || fraction > 60 {
+        return None;
+    }
+    let all = (0, f32::INFINITY.to_bits());
+    let x = f32::from_bits(nearest((number, zeros as i32 - fraction as i32), all));
+    x.is_finite().then_some(if negative { -x } else { x })
+}
+
+/// The bits of the float nearest to a decimal, ties to even, from one float to another.
+#[inline(never)]
+fn nearest(decimal: (u32, i32), (mut below, mut above): (u32, u32)) -> u32 {
+    // To the greatest float that is not above the decimal.
     while above - below > 1 {
         let middle = below + (above - below) / 2;
         if compare(decimal, binary(middle)) == Ordering::Less { above = middle } else { below = middle }
     }
     let (mantissa, exponent) = binary(below);
-    let nearest = match compare(decimal, (2 * mantissa + 1, exponent - 1)) {
+    match compare(decimal, (2 * mantissa + 1, exponent - 1)) {
         Ordering::Less => below,
         Ordering::Equal => below + (below & 1),
         Ordering::Greater => above,
-    };
-    let x = f32::from_bits(nearest);
-    x.is_finite().then_some(if negative { -x } else { x })
+    }
 }
 
-/// The shortest decimal between the middles to both neighbours, and among these the nearest.
+/// The shortest decimal that no float is nearer to, and among these the nearest.
 fn shortest(bits: u32) -> (u32, i32) {
     if bits == 0 {
         return (0, 0);
@@ -155,29 +176,15 @@ fn shortest(bits: u32) -> (u32, i32) {
         let middle = digits + (above - digits) / 2;
         if compare((middle, place), float) == Ordering::Greater { above = middle } else { digits = middle }
     }
-    let (mantissa, exponent) = float;
-    // Below a power of two, floats are twice as near.
-    let (lowest, low_exponent) = if mantissa == 1 << 23 && exponent > -149 {
-        (4 * mantissa - 1, exponent - 2)
-    } else {
-        (2 * mantissa - 1, exponent - 1)
-    };
-    let within = |decimal| {
-        let low = compare(decimal, (lowest, low_exponent));
-        let high = compare(decimal, (2 * mantissa + 1, exponent - 1));
-        // Middles are rounded to the even one.
-        let even = mantissa.is_multiple_of(2);
-        (low == Ordering::Greater || even && low == Ordering::Equal)
-            && (high == Ordering::Less || even && high == Ordering::Equal)
-    };
     let mut unit = 10_u32.pow(DIGITS - 1);
     let mut exponent_10 = place + DIGITS as i32 - 1;
     loop {
         let lower = digits / unit;
         let upper = lower + 1;
-        let nearer = compare((2 * lower + 1, exponent_10), (2 * mantissa, exponent));
-        let order = if nearer == Ordering::Greater { [lower, upper] } else { [upper, lower] };
-        if let Some(found) = order.into_iter().find(|number| within((*number, exponent_10))) {
+        let middle = compare((2 * lower + 1, exponent_10), (2 * float.0, float.1));
+        let order = if middle == Ordering::Greater { [lower, upper] } else { [upper, lower] };
+        let is_nearest = |number: &u32| nearest((*number, exponent_10), (bits - 1, bits + 1)) == bits;
+        if let Some(found) = order.into_iter().find(is_nearest) {
             // The upper one of 9 is 10.
             return if found == 10 { (1, exponent_10 + 1) } else { (found, exponent_10) };
         }
@@ -234,15 +241,14 @@ mod tests {
     use std::string::{String, ToString};
 
     impl Sink for String {
-        fn put(&mut self, text: &[u8]) -> Option<()> {
+        fn put(&mut self, text: &[u8]) {
             self.extend(text.iter().map(|byte| char::from(*byte)));
-            Some(())
         }
     }
 
     fn text(x: impl Written) -> String {
         let mut text = String::new();
-        x.write(&mut text).unwrap();
+        x.write(&mut text);
         text
     }
 
@@ -251,7 +257,7 @@ mod tests {
     fn check(x: f32) {
         let wanted = x.to_string();
         assert_eq!(text(Float(x)), wanted, "{x:e}");
-        assert_eq!(parse(&wanted).map(f32::to_bits), Some(x.to_bits()), "{wanted}");
+        assert_eq!(parse(wanted.as_bytes()).map(f32::to_bits), Some(x.to_bits()), "{wanted}");
     }
 
     #[test]
@@ -299,21 +305,36 @@ mod tests {
             let zeros = "0".repeat(shift.saturating_sub(digits.to_string().len()));
             for text in [std::format!("0.{zeros}{digits}"), std::format!("{digits}{zeros}")] {
                 let wanted = text.parse().ok().filter(|x: &f32| x.is_finite());
-                assert_eq!(parse(&text).map(f32::to_bits), wanted.map(f32::to_bits), "{text}");
+                assert_eq!(parse(text.as_bytes()).map(f32::to_bits), wanted.map(f32::to_bits), "{text}");
             }
         }
         // Halfway between two.
         for text in ["16777217", "16777219", "33554434", "33554438"] {
-            assert_eq!(parse(text), text.parse().ok(), "{text}");
+            assert_eq!(parse(text.as_bytes()), text.parse().ok(), "{text}");
         }
     }
 
     #[test]
     fn other_text_is_refused() {
         let long = "9".repeat(41);
-        for text in ["", "-", ".5", "+1", "1e3", "inf", "NaN", "0x1", "1.2.3", "1 ", "1234567891234", &long] {
-            assert_eq!(parse(text), None, "{text}");
+        for text in [
+            "",
+            "-",
+            ".5",
+            "+1",
+            "1e3",
+            "inf",
+            "NaN",
+            "0x1",
+            "1.2.3",
+            "1 ",
+            "1..2",
+            "-.",
+            "1234567891234",
+            &long,
+        ] {
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
-        assert_eq!(parse(&std::format!("4{}", "0".repeat(38))), None);
+        assert_eq!(parse(std::format!("4{}", "0".repeat(38)).as_bytes()), None);
     }
 }

@@ -28,36 +28,23 @@ impl<'a> Entry<'a> {
 
     /// Reads the object that follows a tensor's name. Each of its three members is wanted exactly once.
     fn read(name: Text<'a>, at: usize, cursor: &mut Cursor<'a>) -> Result<Entry<'a>, Malformed> {
-        let (mut dtype, mut shape, mut range) = (None, None, None);
-        cursor.expect('{')?;
-        while cursor.more(dtype.is_none() && shape.is_none() && range.is_none(), '}')? {
-            let member = cursor.string()?;
-            cursor.expect(':')?;
-            if member.is("dtype") && dtype.is_none() {
-                dtype = Some(cursor.string()?.is("F32"));
-            } else if member.is("shape") && shape.is_none() {
-                let (mut rank, mut sizes) = (0, [1; 2]);
-                cursor.expect('[')?;
-                while cursor.more(rank == 0, ']')? {
-                    let size = cursor.number()?;
-                    if let Some(place) = sizes.get_mut(rank) {
-                        *place = size;
-                    }
-                    rank += 1;
-                }
-                shape = Some((rank, sizes));
-            } else if member.is("data_offsets") && range.is_none() {
-                cursor.expect('[')?;
-                let begin = cursor.number()?;
-                cursor.expect(',')?;
-                range = Some((begin, cursor.number()?));
-                cursor.expect(']')?;
+        let (mut is_f32, mut shape, mut range) = (None, None, None);
+        cursor.expect(b'{')?;
+        while cursor.more(is_f32.is_none() && shape.is_none() && range.is_none(), b'}')? {
+            let member = cursor.name()?;
+            let is_new = if member.is("dtype") {
+                is_f32.replace(cursor.string()?.is("F32")).is_none()
+            } else if member.is("shape") {
+                shape.replace(cursor.numbers()?).is_none()
             } else {
+                member.is("data_offsets") && range.replace(cursor.numbers()?).is_none()
+            };
+            if !is_new {
                 return Err(Malformed);
             }
         }
-        match (dtype, shape, range) {
-            (Some(is_f32), Some((rank, shape)), Some((begin, end))) if begin <= end => {
+        match (is_f32, shape, range) {
+            (Some(is_f32), Some((rank, shape)), Some((2, [begin, end]))) if begin <= end => {
                 Ok(Entry { name, at, is_f32, rank, shape, begin, end })
             }
             _ => Err(Malformed),
@@ -65,25 +52,22 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// One member of the header.
-pub(super) enum Item<'a> {
-    Metadata(Pairs<'a>),
-    Tensor(Entry<'a>),
-}
-
-/// The members of a header, in the order of the file.
+/// The tensors of a header, in the order of the file.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Items<'a> {
     cursor: Cursor<'a>,
     first: bool,
+    /// The last metadata object that was passed, and how many were.
+    pub metadata: Pairs<'a>,
+    pub metadata_objects: usize,
 }
 
 impl<'a> Items<'a> {
     /// Begins to read a header that ends at byte `end` of the file.
-    pub fn new(text: &'a str, end: usize) -> Result<Items<'a>, Error> {
+    pub fn new(text: &'a [u8], end: usize) -> Result<Items<'a>, Error> {
         let mut cursor = Cursor::new(text, end);
-        if text.starts_with('{') && cursor.eat('{') {
-            Ok(Items { cursor, first: true })
+        if text.starts_with(b"{") && cursor.eat(b'{') {
+            Ok(Items { cursor, first: true, metadata: Pairs::default(), metadata_objects: 0 })
         } else {
             Err(cursor.error())
         }
@@ -94,34 +78,29 @@ impl<'a> Items<'a> {
         self.cursor.error()
     }
 
-    /// The next member; `None` at the end.
-    pub fn next(&mut self) -> Result<Option<Item<'a>>, Malformed> {
-        if !self.cursor.more(self.first, '}')? {
-            return self.cursor.finish().map(|()| None);
+    /// The next tensor; `None` at the end.
+    pub fn next(&mut self) -> Result<Option<Entry<'a>>, Malformed> {
+        while self.cursor.more(self.first, b'}')? {
+            self.first = false;
+            let at = self.cursor.at();
+            let name = self.cursor.name()?;
+            if !name.is("__metadata__") {
+                return Entry::read(name, at, &mut self.cursor).map(Some);
+            }
+            self.cursor.expect(b'{')?;
+            self.metadata = Pairs { cursor: self.cursor, first: true };
+            self.metadata_objects += 1;
+            let mut all = self.metadata;
+            let read = all.skip_all();
+            self.cursor = all.cursor;
+            read?;
         }
-        self.first = false;
-        let at = self.cursor.at();
-        let name = self.cursor.string()?;
-        self.cursor.expect(':')?;
-        if !name.is("__metadata__") {
-            return Entry::read(name, at, &mut self.cursor).map(|entry| Some(Item::Tensor(entry)));
-        }
-        self.cursor.expect('{')?;
-        let pairs = Pairs { cursor: self.cursor, first: true };
-        let mut all = pairs;
-        let read = all.skip_all();
-        self.cursor = all.cursor;
-        read.map(|()| Some(Item::Metadata(pairs)))
+        self.cursor.finish().map(|()| None)
     }
 
     /// The next tensor of a header that has been read to its end before, so that there is no error on the way.
     pub fn tensor(&mut self) -> Option<Entry<'a>> {
-        loop {
-            match self.next().ok()?? {
-                Item::Tensor(entry) => return Some(entry),
-                Item::Metadata(_) => {}
-            }
-        }
+        self.next().ok().flatten()
     }
 
     /// Refuses a header in which two tensors have one name.
@@ -184,12 +163,11 @@ impl<'a> Pairs<'a> {
     }
 
     fn step(&mut self) -> Result<Option<Pair<'a>>, Malformed> {
-        if !self.cursor.more(self.first, '}')? {
+        if !self.cursor.more(self.first, b'}')? {
             return Ok(None);
         }
         self.first = false;
-        let key = self.cursor.string()?;
-        self.cursor.expect(':')?;
+        let key = self.cursor.name()?;
         let value = self.cursor.string()?;
         // Before the closing quote.
         let at = self.cursor.at().saturating_sub(value.raw_len() + 1);
@@ -221,7 +199,7 @@ impl<'a> Iterator for Pairs<'a> {
     fn next(&mut self) -> Option<(Text<'a>, Text<'a>)> {
         let pair = self.pair();
         if pair.is_none() {
-            self.cursor = Cursor::new("", 0);
+            self.cursor = Cursor::default();
         }
         pair.map(|pair| (pair.key, pair.value))
     }

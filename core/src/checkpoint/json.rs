@@ -13,14 +13,14 @@ pub(super) struct Malformed;
 /// A place in the header.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor<'a> {
-    rest: &'a str,
+    rest: &'a [u8],
     /// Where in the file the header ends.
     end: usize,
 }
 
 impl<'a> Cursor<'a> {
     /// Begins to read `text`, which ends at byte `end` of the file.
-    pub fn new(text: &'a str, end: usize) -> Cursor<'a> {
+    pub fn new(text: &'a [u8], end: usize) -> Cursor<'a> {
         Cursor { rest: text, end }
     }
 
@@ -34,69 +34,97 @@ impl<'a> Cursor<'a> {
         CheckpointError::Header { at: self.at() }.into()
     }
 
+    /// Goes past white space.
     #[inline(never)]
-    pub fn eat(&mut self, token: char) -> bool {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
-        let after = self.rest.strip_prefix(token);
+    fn trim(&mut self) {
+        while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+    }
+
+    #[inline(never)]
+    pub fn eat(&mut self, token: u8) -> bool {
+        self.trim();
+        let after = self.rest.strip_prefix(&[token]);
         self.rest = after.unwrap_or(self.rest);
         after.is_some()
     }
 
     #[inline(never)]
-    pub fn expect(&mut self, token: char) -> Result<(), Malformed> {
+    pub fn expect(&mut self, token: u8) -> Result<(), Malformed> {
         if self.eat(token) { Ok(()) } else { Err(Malformed) }
     }
 
     /// Whether a list or object that is closed by `close` has another element; steps to it or past the end.
     #[inline(never)]
-    pub fn more(&mut self, first: bool, close: char) -> Result<bool, Malformed> {
+    pub fn more(&mut self, first: bool, close: u8) -> Result<bool, Malformed> {
         if self.eat(close) {
             return Ok(false);
         }
         if !first {
-            self.expect(',')?;
+            self.expect(b',')?;
         }
         Ok(true)
     }
 
     /// Nothing but white space may follow.
     pub fn finish(&mut self) -> Result<(), Malformed> {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
+        self.trim();
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
     }
 
     #[inline(never)]
     pub fn string(&mut self) -> Result<Text<'a>, Malformed> {
-        self.expect('"')?;
-        // Most text needs no decoding.
-        let plain = self.rest.trim_start_matches(|c| !matches!(c, '"' | '\\' | '\0'..='\x1f'));
-        let mut text = Chars(plain);
+        self.expect(b'"')?;
+        let mut text = Chars(self.rest);
         while text.next().is_some() {}
         let raw = self.rest.get(..self.rest.len().saturating_sub(text.0.len())).unwrap_or_default();
         self.rest = text.0;
-        self.rest = self.rest.strip_prefix('"').ok_or(Malformed)?;
+        self.rest = self.rest.strip_prefix(b"\"").ok_or(Malformed)?;
         Ok(Text(raw))
     }
 
-    /// A whole number that this machine can address.
+    /// The name of an object's member, up to its value.
     #[inline(never)]
-    pub fn number(&mut self) -> Result<usize, Malformed> {
-        self.rest = self.rest.trim_start_matches([' ', '\t', '\n', '\r']);
-        let after = self.rest.trim_start_matches(|c: char| c.is_ascii_digit());
-        let digits = self.rest.get(..self.rest.len().saturating_sub(after.len())).unwrap_or_default();
-        if digits.len() > 1 && digits.starts_with('0') {
+    pub fn name(&mut self) -> Result<Text<'a>, Malformed> {
+        let name = self.string()?;
+        self.expect(b':')?;
+        Ok(name)
+    }
+
+    /// A whole number that this machine can address.
+    fn number(&mut self) -> Result<usize, Malformed> {
+        self.trim();
+        let count = self.rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (digits, after) = self.rest.split_at_checked(count).ok_or(Malformed)?;
+        if digits.len() > 1 && digits.starts_with(b"0") {
             return Err(Malformed);
         }
-        let number = decimal::whole(digits.as_bytes()).and_then(|number| usize::try_from(number).ok());
+        let number = decimal::whole(digits).and_then(|number| usize::try_from(number).ok());
         let number = number.ok_or(Malformed)?;
         self.rest = after;
         Ok(number)
+    }
+
+    /// A list of such numbers: how many there are, and the first two; 1 where there are fewer.
+    #[inline(never)]
+    pub fn numbers(&mut self) -> Result<(usize, [usize; 2]), Malformed> {
+        let (mut count, mut numbers) = (0, [1; 2]);
+        self.expect(b'[')?;
+        while self.more(count == 0, b']')? {
+            let number = self.number()?;
+            if let Some(place) = numbers.get_mut(count) {
+                *place = number;
+            }
+            count += 1;
+        }
+        Ok((count, numbers))
     }
 }
 
 /// A JSON string as it stands in the file, known to be well formed. Its `Display` is the text meant.
 #[derive(Clone, Copy, Debug)]
-pub struct Text<'a>(&'a str);
+pub struct Text<'a>(&'a [u8]);
 
 impl<'a> Text<'a> {
     /// The characters meant.
@@ -117,7 +145,7 @@ impl<'a> Text<'a> {
     /// Whether the text meant is `text`.
     #[inline(never)]
     pub fn is(self, text: &str) -> bool {
-        self.chars().eq(text.chars())
+        self.chars().is(&text)
     }
 
     /// Copies the text meant into the first [`Text::len`] bytes of `buffer`, which may be longer.
@@ -138,8 +166,9 @@ impl<'a> Text<'a> {
 
     /// The text where no character of it is escaped.
     #[inline(never)]
-    pub(super) fn plain(self) -> Option<&'a str> {
-        if self.0.bytes().any(|byte| byte == b'\\') { None } else { Some(self.0) }
+    pub(super) fn plain(self) -> Option<&'a [u8]> {
+        let is_escape = |byte: &u8| matches!(byte, b'\\');
+        (!self.0.iter().any(is_escape)).then_some(self.0)
     }
 }
 
@@ -162,78 +191,102 @@ impl fmt::Display for Text<'_> {
 
 /// The characters that a JSON string means. Ends at the closing quote, or where the string is malformed.
 #[derive(Clone, Debug)]
-pub struct Chars<'a>(&'a str);
+pub struct Chars<'a>(&'a [u8]);
 
 impl<'a> Chars<'a> {
     /// What follows `prefix`, if the text begins with it.
-    pub(super) fn after(mut self, prefix: &str) -> Option<Chars<'a>> {
-        prefix.chars().all(|c| self.next() == Some(c)).then_some(self)
+    pub(super) fn after(self, prefix: &str) -> Option<Chars<'a>> {
+        let mut same = Same(Some(self));
+        decimal::Sink::put(&mut same, prefix.as_bytes());
+        same.0
     }
 
-    /// Whether the remaining characters are what `text` displays.
+    /// Whether the remaining characters are what is written.
+    #[inline(never)]
     pub(super) fn is(self, text: &dyn Written) -> bool {
-        let mut same = Same(self);
-        text.write(&mut same).is_some() && same.0.next().is_none()
+        let mut same = Same(Some(self));
+        text.write(&mut same);
+        same.0.is_some_and(|mut rest| rest.next().is_none())
     }
 }
 
 impl Iterator for Chars<'_> {
     type Item = char;
 
+    #[inline(never)]
     fn next(&mut self) -> Option<char> {
-        let mut chars = self.0.chars();
-        let c = match chars.next()? {
-            '"' | '\0'..='\x1f' => return None,
-            '\\' => match chars.next()? {
-                c @ ('"' | '\\' | '/') => c,
-                'b' => '\x08',
-                'f' => '\x0c',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                'u' => {
-                    let (unit, after) = utf16_unit(chars.as_str())?;
-                    chars = after.chars();
-                    if (0xD800..0xDC00).contains(&unit) {
-                        let (low, after) = utf16_unit(after.strip_prefix("\\u")?)?;
-                        chars = after.chars();
-                        let low = low.checked_sub(0xDC00).filter(|low| *low < 0x400)?;
-                        char::from_u32(0x1_0000 + ((unit - 0xD800) << 10) + low)?
-                    } else {
-                        char::from_u32(unit)?
-                    }
-                }
-                _ => return None,
-            },
-            c => c,
+        let mut rest = self.0;
+        let c = match *rest.split_off_first()? {
+            b'"' | 0..=0x1f => return None,
+            b'\\' => escaped(&mut rest)?,
+            first => utf8(first, &mut rest)?,
         };
-        self.0 = chars.as_str();
+        self.0 = rest;
         Some(c)
     }
 }
 
-/// Four hexadecimal digits, and what follows them.
-fn utf16_unit(text: &str) -> Option<(u32, &str)> {
-    let (digits, after) = text.split_at_checked(4)?;
-    Some((super::hexadecimal(digits)?, after))
+/// What a backslash and the text after it mean.
+fn escaped(rest: &mut &[u8]) -> Option<char> {
+    match *rest.split_off_first()? {
+        c @ (b'"' | b'\\' | b'/') => Some(char::from(c)),
+        b'b' => Some('\x08'),
+        b'f' => Some('\x0c'),
+        b'n' => Some('\n'),
+        b'r' => Some('\r'),
+        b't' => Some('\t'),
+        b'u' => {
+            let mut code = utf16_unit(rest)?;
+            if (0xD800..0xDC00).contains(&code) {
+                *rest = rest.strip_prefix(b"\\u")?;
+                let low = utf16_unit(rest)?.checked_sub(0xDC00).filter(|low| *low < 0x400)?;
+                code = 0x1_0000 + ((code - 0xD800) << 10) + low;
+            }
+            char::from_u32(code)
+        }
+        _ => None,
+    }
 }
 
-/// A sink that refuses whatever differs from the characters expected.
-struct Same<'a>(Chars<'a>);
+/// Four hexadecimal digits.
+fn utf16_unit(rest: &mut &[u8]) -> Option<u32> {
+    super::hexadecimal(rest.split_off(..4)?)
+}
+
+/// The character of UTF-8 that begins with this byte.
+#[inline(never)]
+fn utf8(first: u8, rest: &mut &[u8]) -> Option<char> {
+    let ones = first.leading_ones();
+    let mut code = u32::from(first) & 0x7F >> ones;
+    for _ in 1..ones {
+        let byte = u32::from(*rest.split_off_first()?) ^ 0x80;
+        code = if byte < 0x40 { code << 6 | byte } else { return None };
+    }
+    let length = if ones == 0 { 1 } else { ones as usize };
+    char::from_u32(code).filter(|c| ones != 1 && c.len_utf8() == length)
+}
+
+/// What is left of characters after what was written, if that is how they begin.
+struct Same<'a>(Option<Chars<'a>>);
 
 impl decimal::Sink for Same<'_> {
-    fn put(&mut self, text: &[u8]) -> Option<()> {
-        text.iter().all(|byte| self.0.next() == Some(char::from(*byte))).then_some(())
+    #[inline(never)]
+    fn put(&mut self, mut text: &[u8]) {
+        while let (Some(chars), Some(first)) = (&mut self.0, text.split_off_first()) {
+            if chars.next() != utf8(*first, &mut text) {
+                self.0 = None;
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::Cursor;
+    use super::{Cursor, utf8};
     use std::string::ToString;
 
     fn string(json: &str) -> Option<std::string::String> {
-        let mut cursor = Cursor::new(json, json.len());
+        let mut cursor = Cursor::new(json.as_bytes(), json.len());
         let text = cursor.string().ok()?;
         cursor.finish().ok()?;
         Some(text.to_string())
@@ -244,6 +297,24 @@ mod tests {
         assert_eq!(string(r#" "" "#).as_deref(), Some(""));
         assert_eq!(string(r#""\"\\\/\b\f\n\r\t""#).as_deref(), Some("\"\\/\x08\x0c\n\r\t"));
         assert_eq!(string(r#""\u00e9\u20AC\ud83d\ude00é😀""#).as_deref(), Some("é€😀é😀"));
+    }
+
+    #[test]
+    fn utf8_is_what_the_language_takes_for_it() {
+        const BYTES: [u8; 18] = [
+            0x20, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xE0, 0xED, 0xEF, 0xF0, 0xF4,
+            0xF5, 0xFF,
+        ];
+        for number in 0..BYTES.len().pow(4) {
+            let bytes = [0, 1, 2, 3].map(|place| BYTES[number / BYTES.len().pow(place) % BYTES.len()]);
+            let valid = match std::str::from_utf8(&bytes) {
+                Ok(text) => text,
+                Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap(),
+            };
+            let (wanted, mut rest) = (valid.chars().next(), &bytes[1..]);
+            assert_eq!(utf8(bytes[0], &mut rest), wanted, "{bytes:x?}");
+            assert!(wanted.is_none_or(|c| rest.len() + c.len_utf8() == 4), "{bytes:x?}");
+        }
     }
 
     #[test]
@@ -273,7 +344,7 @@ mod tests {
 
     #[test]
     fn numbers() {
-        let number = |json| Cursor::new(json, 0).number().ok();
+        let number = |json: &str| Cursor::new(json.as_bytes(), 0).number().ok();
         assert_eq!(number(" 0,"), Some(0));
         assert_eq!(number("1048576]"), Some(1_048_576));
         for json in ["", "-1", "+1", "01", "x", "99999999999999999999999"] {
@@ -283,7 +354,7 @@ mod tests {
 
     #[test]
     fn copies_into_exactly_enough() {
-        let text = Cursor::new(r#""a\u00e9""#, 0).string().unwrap();
+        let text = Cursor::new(br#""a\u00e9""#, 0).string().unwrap();
         assert_eq!(text.len(), 3);
         assert_eq!(text.copy_to(&mut [0; 3]), Ok("aé"));
         let mut short = [7; 2];

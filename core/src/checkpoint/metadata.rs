@@ -14,158 +14,92 @@ pub(super) const CHECKSUM: &str = "jostle.checksum";
 pub(super) const STEP: &str = "jostle.step";
 pub(super) const SEED: &str = "jostle.seed";
 
-/// A field of a configuration.
-#[derive(Clone, Copy)]
-enum Field {
-    Vocab,
-    Context,
-    Layers,
-    Heads,
-    Width,
-    Hidden,
-    Activation,
-    Bias,
-    Tied,
-    NormEpsilon,
-    EmbeddingDropout,
-    AttentionDropout,
-    AttentionProjectionDropout,
-    MlpProjectionDropout,
-}
+/// A key, and which field of a configuration its value is.
+pub(super) type Field = (&'static str, fn(&mut Config) -> Value<'_>);
 
-/// What must be equal for parameters to mean the same.
-const MODEL: [(Field, &str); 10] = [
-    (Field::Vocab, "jostle.vocab"),
-    (Field::Context, "jostle.context"),
-    (Field::Layers, "jostle.layers"),
-    (Field::Heads, "jostle.heads"),
-    (Field::Width, "jostle.width"),
-    (Field::Hidden, "jostle.hidden"),
-    (Field::Activation, "jostle.activation"),
-    (Field::Bias, "jostle.bias"),
-    (Field::Tied, "jostle.tied"),
-    (Field::NormEpsilon, "jostle.norm_epsilon"),
+/// All that a checkpoint says of a configuration.
+pub(super) static FIELDS: [Field; 14] = [
+    ("jostle.vocab", |config| Value::Whole(&mut config.vocab)),
+    ("jostle.context", |config| Value::Whole(&mut config.context)),
+    ("jostle.layers", |config| Value::Whole(&mut config.layers)),
+    ("jostle.heads", |config| Value::Whole(&mut config.heads)),
+    ("jostle.width", |config| Value::Whole(&mut config.width)),
+    ("jostle.hidden", |config| Value::Whole(&mut config.hidden)),
+    ("jostle.activation", |config| Value::Activation(&mut config.activation)),
+    ("jostle.bias", |config| Value::Truth(&mut config.bias)),
+    ("jostle.tied", |config| Value::Truth(&mut config.tied)),
+    ("jostle.norm_epsilon", |config| Value::Real(&mut config.norm_epsilon)),
+    ("jostle.dropout.embedding", |config| Value::Real(&mut config.dropout.embedding)),
+    ("jostle.dropout.attention", |config| Value::Real(&mut config.dropout.attention)),
+    ("jostle.dropout.attention_projection", |config| Value::Real(&mut config.dropout.attention_projection)),
+    ("jostle.dropout.mlp_projection", |config| Value::Real(&mut config.dropout.mlp_projection)),
 ];
 
-/// What matters only while training.
-const TRAINING: [(Field, &str); 4] = [
-    (Field::EmbeddingDropout, "jostle.dropout.embedding"),
-    (Field::AttentionDropout, "jostle.dropout.attention"),
-    (Field::AttentionProjectionDropout, "jostle.dropout.attention_projection"),
-    (Field::MlpProjectionDropout, "jostle.dropout.mlp_projection"),
-];
+/// How many of them, the first, must be equal for parameters to mean the same. The others matter only while training.
+pub(super) const OF_MODEL: usize = 10;
 
-/// A field's value.
-pub(super) enum Value {
-    Whole(usize),
-    Real(f32),
-    Word(&'static str),
+/// A field's value, in its place.
+pub(super) enum Value<'a> {
+    Whole(&'a mut usize),
+    Real(&'a mut f32),
+    Truth(&'a mut bool),
+    Activation(&'a mut Activation),
 }
 
-impl Written for Value {
-    fn write(&self, out: &mut dyn Sink) -> Option<()> {
+const TRUTHS: [(bool, &str); 2] = [(false, "false"), (true, "true")];
+const ACTIVATIONS: [(Activation, &str); 2] =
+    [(Activation::Gelu, "gelu"), (Activation::GeluTanh, "gelu_tanh")];
+
+/// The word for one of two.
+fn word<T: PartialEq>(known: &[(T, &'static str); 2], value: &T) -> &'static str {
+    let [(first, of_first), (_, of_second)] = known;
+    if value == first { of_first } else { of_second }
+}
+
+/// What a word means.
+fn meaning<T: Copy>(known: &[(T, &str); 2], text: &[u8]) -> Option<T> {
+    known.iter().find(|(_, word)| word.as_bytes() == text).map(|(value, _)| *value)
+}
+
+impl Written for Value<'_> {
+    fn write(&self, out: &mut dyn Sink) {
         match self {
-            Value::Whole(number) => Number(*number as u64).write(out),
-            Value::Real(number) => Float(*number).write(out),
-            Value::Word(word) => out.put(word.as_bytes()),
+            Value::Whole(number) => Number(**number as u64).write(out),
+            Value::Real(number) => Float(**number).write(out),
+            Value::Truth(truth) => out.put(word(&TRUTHS, truth).as_bytes()),
+            Value::Activation(activation) => out.put(word(&ACTIVATIONS, activation).as_bytes()),
         }
     }
 }
 
-const fn label(activation: Activation) -> &'static str {
-    match activation {
-        Activation::Gelu => "gelu",
-        Activation::GeluTanh => "gelu_tanh",
-    }
-}
-
-const TRUTHS: [&str; 2] = ["false", "true"];
-
-impl Field {
-    fn of(self, config: &Config) -> Value {
+impl Value<'_> {
+    fn read(&mut self, text: &[u8]) -> Option<()> {
         match self {
-            Field::Vocab => Value::Whole(config.vocab),
-            Field::Context => Value::Whole(config.context),
-            Field::Layers => Value::Whole(config.layers),
-            Field::Heads => Value::Whole(config.heads),
-            Field::Width => Value::Whole(config.width),
-            Field::Hidden => Value::Whole(config.hidden),
-            Field::Activation => Value::Word(label(config.activation)),
-            Field::Bias => Value::Word(TRUTHS[usize::from(config.bias)]),
-            Field::Tied => Value::Word(TRUTHS[usize::from(config.tied)]),
-            Field::NormEpsilon => Value::Real(config.norm_epsilon),
-            Field::EmbeddingDropout => Value::Real(config.dropout.embedding),
-            Field::AttentionDropout => Value::Real(config.dropout.attention),
-            Field::AttentionProjectionDropout => Value::Real(config.dropout.attention_projection),
-            Field::MlpProjectionDropout => Value::Real(config.dropout.mlp_projection),
+            Value::Whole(number) => **number = usize::try_from(decimal::whole(text)?).ok()?,
+            Value::Real(number) => **number = decimal::parse(text)?,
+            Value::Truth(truth) => **truth = meaning(&TRUTHS, text)?,
+            Value::Activation(activation) => **activation = meaning(&ACTIVATIONS, text)?,
         }
-    }
-
-    fn read(self, text: &str, config: &mut Config) -> Option<()> {
-        let one_of = |words: [&str; 2]| words.iter().position(|word| *word == text);
-        let place = match self {
-            Field::Vocab => &mut config.vocab,
-            Field::Context => &mut config.context,
-            Field::Layers => &mut config.layers,
-            Field::Heads => &mut config.heads,
-            Field::Width => &mut config.width,
-            Field::Hidden => &mut config.hidden,
-            Field::Bias | Field::Tied => {
-                let truth = one_of(TRUTHS)? == 1;
-                *if let Field::Bias = self { &mut config.bias } else { &mut config.tied } = truth;
-                return Some(());
-            }
-            Field::Activation => {
-                let known = [Activation::Gelu, Activation::GeluTanh];
-                config.activation = *known.get(one_of(known.map(label))?)?;
-                return Some(());
-            }
-            Field::NormEpsilon
-            | Field::EmbeddingDropout
-            | Field::AttentionDropout
-            | Field::AttentionProjectionDropout
-            | Field::MlpProjectionDropout => {
-                let place = match self {
-                    Field::EmbeddingDropout => &mut config.dropout.embedding,
-                    Field::AttentionDropout => &mut config.dropout.attention,
-                    Field::AttentionProjectionDropout => &mut config.dropout.attention_projection,
-                    Field::MlpProjectionDropout => &mut config.dropout.mlp_projection,
-                    _ => &mut config.norm_epsilon,
-                };
-                *place = decimal::parse(text)?;
-                return Some(());
-            }
-        };
-        *place = usize::try_from(decimal::whole(text.as_bytes())?).ok()?;
         Some(())
     }
 }
 
-/// What must be equal for parameters to mean the same.
-pub(super) fn model(config: &Config) -> impl Iterator<Item = (&'static str, Value)> {
-    MODEL.iter().map(|(field, key)| (*key, field.of(config)))
-}
-
-/// All that a checkpoint says of a configuration.
-pub(super) fn all(config: &Config) -> impl Iterator<Item = (&'static str, Value)> {
-    MODEL.iter().chain(&TRAINING).map(|(field, key)| (*key, field.of(config)))
-}
-
 /// The value of a key that must be there.
-fn get<T>(header: &Header, key: &'static str, read: impl FnOnce(&str) -> Option<T>) -> Result<T, Error> {
+#[inline(never)]
+fn get<'a>(header: &Header<'a>, key: &'static str) -> Result<&'a [u8], Error> {
     let text = header.metadata(key).and_then(|text| text.plain());
-    text.and_then(read).ok_or(CheckpointError::Metadata { key }.into())
+    text.ok_or(CheckpointError::Metadata { key }.into())
 }
 
 pub(super) fn number(header: &Header, key: &'static str) -> Result<u64, Error> {
-    get(header, key, |text| decimal::whole(text.as_bytes()))
+    decimal::whole(get(header, key)?).ok_or(CheckpointError::Metadata { key }.into())
 }
 
 /// The configuration that a header states, validated.
 pub(super) fn config(header: &Header) -> Result<Config, Error> {
     let mut config = Config::new(1, 1, 1, 1, 1);
-    for (field, key) in MODEL.iter().chain(&TRAINING) {
-        get(header, key, |text| field.read(text, &mut config))?;
+    for (key, field) in &FIELDS {
+        field(&mut config).read(get(header, key)?).ok_or(CheckpointError::Metadata { key })?;
     }
     config.validate()?;
     Ok(config)

@@ -84,6 +84,7 @@ pub struct Contents<'a> {
 }
 
 /// What precedes a tensor's name: nothing, for the parameters, then one prefix for each part of the state.
+#[inline(never)]
 fn prefixes(plan: &Plan, optimizer: bool) -> &'static [&'static str] {
     match plan.options.optimizer {
         OptimizerState::Momentum if optimizer => &["", "optimizer.momentum."],
@@ -211,7 +212,7 @@ fn check(bytes: &[u8], header: &Header) -> Result<(), Error> {
         let (before, rest) = bytes.split_at_checked(pair.at).ok_or(malformed)?;
         let after = rest.get(digits.len()..).ok_or(malformed)?;
         let computed = Crc::START.update(before).update(write::NO_CHECKSUM.as_bytes()).update(after).finish();
-        if stated != computed || digits.bytes().any(|digit| digit.is_ascii_uppercase()) {
+        if stated != computed || digits.iter().any(u8::is_ascii_uppercase) {
             return Err(CheckpointError::Checksum { stated, computed }.into());
         }
         return Ok(());
@@ -219,6 +220,6 @@ fn check(bytes: &[u8], header: &Header) -> Result<(), Error> {
     Err(malformed.into())
 }
 
-fn hexadecimal(digits: &str) -> Option<u32> {
-    digits.chars().try_fold(0, |number, digit| Some(number << 4 | digit.to_digit(16)?))
+fn hexadecimal(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number, digit| Some(number << 4 | char::from(*digit).to_digit(16)?))
 }

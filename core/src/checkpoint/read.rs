@@ -1,6 +1,6 @@
 //! From a file's header to the numbers of a model, wherever the data lie.
 
-use super::header::{Entry, Item, Items, Pairs};
+use super::header::{Entry, Items, Pairs};
 use super::json::Text;
 use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::config::Config;
@@ -20,36 +20,28 @@ type Fill<'a> = &'a mut dyn FnMut(usize, &mut [f32]) -> Result<(), Error>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header<'a> {
     items: Items<'a>,
-    pairs: Option<Pairs<'a>>,
+    pairs: Pairs<'a>,
 }
 
 impl<'a> Header<'a> {
     /// Examines the header of a file that has so many bytes after it. Names may occur twice yet.
     pub fn new(text: &'a [u8], data_length: usize) -> Result<Header<'a>, Error> {
         let data_at = text.len().saturating_add(8);
-        let length = text.len() as u64;
-        let text = core::str::from_utf8(text)
-            .map_err(|error| CheckpointError::Header { at: error.valid_up_to().saturating_add(8) })?;
         let items = Items::new(text, data_at)?;
 
-        let (mut pairs, mut tensors, mut sum, mut end) = (None, 0_u64, 0_usize, 0);
+        let (mut tensors, mut sum, mut end) = (0_u64, 0_usize, 0);
         let mut all = items;
-        while let Some(item) = all.next().map_err(|_| all.error())? {
-            match item {
-                Item::Metadata(found) => {
-                    if pairs.replace(found).is_some() {
-                        return Err(CheckpointError::Duplicate { at: found.at() }.into());
-                    }
-                }
-                Item::Tensor(entry) => {
-                    tensors += 1;
-                    sum = sum.saturating_add(entry.end.saturating_sub(entry.begin));
-                    end = entry.end.max(end);
-                }
-            }
+        while let Some(entry) = all.next().map_err(|_| all.error())? {
+            tensors += 1;
+            sum = sum.saturating_add(entry.end.saturating_sub(entry.begin));
+            end = entry.end.max(end);
         }
-        let keys = pairs.map_or(0, |pairs| pairs.count() as u64);
-        if tensors.max(keys).saturating_mul(length) > MOST_COMPARISONS {
+        let pairs = all.metadata;
+        if all.metadata_objects > 1 {
+            return Err(CheckpointError::Duplicate { at: pairs.at() }.into());
+        }
+        let names = tensors.max(pairs.count() as u64);
+        if names.saturating_mul(text.len() as u64) > MOST_COMPARISONS {
             return Err(Error::TooLarge { what: "checkpoint header" });
         }
         if end > data_length {
@@ -66,18 +58,17 @@ impl<'a> Header<'a> {
 
     /// Refuses a header in which a name occurs twice.
     pub fn no_duplicates(&self) -> Result<(), Error> {
-        if let Some(pairs) = self.pairs {
-            pairs.no_duplicates()?;
-        }
+        self.pairs.no_duplicates()?;
         self.items.no_duplicates()
     }
 
+    #[inline(never)]
     pub fn metadata(&self, key: &str) -> Option<Text<'a>> {
         self.pairs().find(|(name, _)| name.is(key)).map(|(_, value)| value)
     }
 
     pub fn pairs(&self) -> Pairs<'a> {
-        self.pairs.unwrap_or_default()
+        self.pairs
     }
 
     /// Whether it says that it is one of the engine's own.
@@ -109,9 +100,10 @@ impl<'a> Header<'a> {
             exact_length("optimizer state", state.len(), plan.optimizer)?;
         }
         if self.is_checkpoint() {
-            for (key, wanted) in metadata::model(&plan.config) {
+            let mut config = plan.config;
+            for (key, field) in metadata::FIELDS.iter().take(metadata::OF_MODEL) {
                 let given = self.metadata(key).ok_or(CheckpointError::Metadata { key })?;
-                if !given.chars().is(&wanted) {
+                if !given.chars().is(&field(&mut config)) {
                     return Err(CheckpointError::Configuration { key }.into());
                 }
             }
@@ -143,11 +135,14 @@ impl<'a> Header<'a> {
         prefixes: &[&str],
         found: &mut dyn FnMut(usize, &Tensor, usize) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let count = plan.tensors().count();
-        let mut items = self.items;
+        let (mut items, mut number) = (self.items, 0);
         for (part, prefix) in prefixes.iter().enumerate() {
-            for (index, tensor) in plan.tensors().enumerate().filter(|(_, tensor)| has_part(part, tensor)) {
-                let index = part.saturating_mul(count).saturating_add(index);
+            for tensor in plan.tensors() {
+                let index = number;
+                number += 1;
+                if !has_part(part, &tensor) {
+                    continue;
+                }
                 let mut entry = named(&mut items, prefix, &tensor);
                 if entry.is_none() {
                     items = self.items;

@@ -24,19 +24,26 @@ impl<F: FnMut(&[u8]) -> Result<(), Error>> Put for F {
     }
 }
 
-/// Passes on what is formatted, counts it, and keeps the error that stops it.
+/// Passes on what is put and counts it, until an error stops it.
 struct Pieces<'a> {
     put: &'a mut dyn Put,
     count: usize,
     stopped: Result<(), Error>,
 }
 
+impl<'a> Pieces<'a> {
+    fn new(put: &'a mut dyn Put) -> Pieces<'a> {
+        Pieces { put, count: 0, stopped: Ok(()) }
+    }
+}
+
 impl Sink for Pieces<'_> {
     #[inline(never)]
-    fn put(&mut self, text: &[u8]) -> Option<()> {
-        self.count = self.count.saturating_add(text.len());
-        self.stopped = self.put.put(text);
-        self.stopped.ok()
+    fn put(&mut self, bytes: &[u8]) {
+        self.count = self.count.saturating_add(bytes.len());
+        if self.stopped.is_ok() {
+            self.stopped = self.put.put(bytes);
+        }
     }
 }
 
@@ -44,27 +51,40 @@ impl Sink for Pieces<'_> {
 struct Escaped<'a>(&'a str);
 
 impl Written for Escaped<'_> {
-    fn write(&self, out: &mut dyn Sink) -> Option<()> {
-        self.0.bytes().try_for_each(|byte| match byte {
-            b'"' | b'\\' => out.put(&[b'\\', byte]),
-            b'\0'..=b'\x1f' => {
-                out.put(b"\\u")?;
-                Hex(u32::from(byte), 4).write(out)
+    fn write(&self, out: &mut dyn Sink) {
+        for byte in self.0.bytes() {
+            match byte {
+                b'"' | b'\\' => out.put(&[b'\\', byte]),
+                b'\0'..=b'\x1f' => {
+                    out.put(b"\\u");
+                    Hex(u32::from(byte), 4).write(out);
+                }
+                _ => out.put(&[byte]),
             }
-            _ => out.put(&[byte]),
-        })
+        }
     }
 }
 
 /// A member of the metadata, after those before it.
-fn pair(out: &mut dyn Sink, key: &str, value: &dyn Written) -> Option<()> {
-    out.put(b",\"")?;
-    Escaped(key).write(out)?;
-    out.put(b"\":\"")?;
-    value.write(out)?;
-    out.put(b"\"")
+#[inline(never)]
+fn pair(out: &mut dyn Sink, key: &str, value: &dyn Written) {
+    out.put(b",\"");
+    Escaped(key).write(out);
+    out.put(b"\":\"");
+    value.write(out);
+    out.put(b"\"");
 }
 
+/// Whole numbers, each after what separates it from those before it.
+fn numbers(out: &mut dyn Sink, mut before: &str, numbers: &[usize]) {
+    for number in numbers {
+        out.put(before.as_bytes());
+        Number(*number as u64).write(out);
+        before = ",";
+    }
+}
+
+/// Returns how many tensors it names.
 fn header(
     out: &mut dyn Sink,
     checksum: u32,
@@ -72,43 +92,36 @@ fn header(
     optimizer: bool,
     progress: Progress,
     pairs: &[(&str, &str)],
-) -> Option<()> {
-    out.put(OPENING.as_bytes())?;
-    Hex(checksum, 8).write(out)?;
-    out.put(b"\"")?;
-    pair(out, metadata::STEP, &Number(progress.step))?;
-    pair(out, metadata::SEED, &Number(progress.seed))?;
-    for (key, value) in metadata::all(&plan.config) {
-        pair(out, key, &value)?;
+) -> usize {
+    out.put(OPENING.as_bytes());
+    Hex(checksum, 8).write(out);
+    out.put(b"\"");
+    pair(out, metadata::STEP, &Number(progress.step));
+    pair(out, metadata::SEED, &Number(progress.seed));
+    let mut config = plan.config;
+    for (key, field) in &metadata::FIELDS {
+        pair(out, key, &field(&mut config));
     }
     for (key, value) in pairs {
-        pair(out, key, &Escaped(value))?;
+        pair(out, key, &Escaped(value));
     }
-    out.put(b"}")?;
-    let mut begin = 0_usize;
+    out.put(b"}");
+    let (mut begin, mut count) = (0_usize, 0);
     for (part, prefix) in prefixes(plan, optimizer).iter().enumerate() {
         for tensor in plan.tensors().filter(|tensor| has_part(part, tensor)) {
             let end = begin.saturating_add(tensor.len().saturating_mul(4));
-            out.put(b",\"")?;
-            out.put(prefix.as_bytes())?;
-            tensor.name.write(out)?;
-            let mut before: &[u8] = b"\":{\"dtype\":\"F32\",\"shape\":[";
-            for size in tensor.shape.iter().take(tensor.rank) {
-                out.put(before)?;
-                Number(*size as u64).write(out)?;
-                before = b",";
-            }
-            before = b"],\"data_offsets\":[";
-            for place in [begin, end] {
-                out.put(before)?;
-                Number(place as u64).write(out)?;
-                before = b",";
-            }
-            out.put(b"]}")?;
-            begin = end;
+            out.put(b",\"");
+            out.put(prefix.as_bytes());
+            tensor.name.write(out);
+            let shape = tensor.shape.get(..tensor.rank).unwrap_or_default();
+            numbers(out, "\":{\"dtype\":\"F32\",\"shape\":[", shape);
+            numbers(out, "],\"data_offsets\":[", &[begin, end]);
+            out.put(b"]}");
+            (begin, count) = (end, count + 1);
         }
     }
-    out.put(b"}")
+    out.put(b"}");
+    count
 }
 
 /// The bytes of a checkpoint's parts.
@@ -125,14 +138,14 @@ fn sizes(plan: &Plan, optimizer: bool, pairs: &[(&str, &str)]) -> Result<Sizes, 
         }
     }
     let too_large = Error::TooLarge { what: "checkpoint header" };
-    let mut pieces = Pieces { put: &mut |_: &[u8]| Ok(()), count: 0, stopped: Ok(()) };
+    let nowhere = &mut |_: &[u8]| Ok(());
+    let mut pieces = Pieces::new(nowhere);
     // The longest there are, so that one buffer serves the whole of a training run.
     let progress = Progress { step: u64::MAX, seed: u64::MAX };
-    header(&mut pieces, 0, plan, optimizer, progress, pairs).ok_or(too_large)?;
+    let tensors = header(&mut pieces, 0, plan, optimizer, progress, pairs);
     let header = pieces.count.checked_next_multiple_of(8).ok_or(too_large)?;
-    let names = prefixes(plan, optimizer).len().saturating_mul(plan.tensors().count());
-    let comparisons = names.max(pairs.len()) as u64;
-    if header > LONGEST_HEADER || comparisons.saturating_mul(header as u64) > MOST_COMPARISONS {
+    let names = tensors.max(pairs.len()) as u64;
+    if header > LONGEST_HEADER || names.saturating_mul(header as u64) > MOST_COMPARISONS {
         return Err(too_large);
     }
     let all = plan.parameters.saturating_add(plan.frozen);
@@ -194,30 +207,31 @@ impl<'a> Writing<'a> {
 
     fn pass(&self, checksum: u32, put: &mut dyn Put) -> Result<(), Error> {
         let Writing { plan, contents, sizes } = self;
-        put.put(&(sizes.header as u64).to_le_bytes())?;
-        let mut pieces = Pieces { put: &mut *put, count: 0, stopped: Ok(()) };
+        let mut out = Pieces::new(put);
+        out.put(&(sizes.header as u64).to_le_bytes());
         let (optimizer, progress) = (contents.optimizer.is_some(), contents.progress);
-        let formatted = header(&mut pieces, checksum, plan, optimizer, progress, contents.metadata);
-        let Pieces { count, stopped, .. } = pieces;
-        stopped?;
-        formatted.ok_or(Error::TooLarge { what: "checkpoint header" })?;
-        for _ in count..sizes.header {
-            put.put(b" ")?;
+        header(&mut out, checksum, plan, optimizer, progress, contents.metadata);
+        while out.count < sizes.header + 8 {
+            out.put(b" ");
         }
-        let values = plan.tensors().map(|tensor| {
+        for tensor in plan.tensors() {
             let all = if tensor.frozen { contents.frozen } else { contents.parameters };
-            all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
-        });
-        for numbers in values.chain([contents.optimizer.unwrap_or_default()]) {
-            for numbers in numbers.chunks(PIECE / 4) {
-                let mut bytes = [0; PIECE];
-                for (place, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
-                    *place = number.to_le_bytes();
-                }
-                put.put(bytes.get(..numbers.len() * 4).unwrap_or_default())?;
-            }
+            let rest = all.get(tensor.offset..).unwrap_or_default();
+            put_numbers(&mut out, rest.get(..tensor.len()).unwrap_or_default());
         }
-        Ok(())
+        put_numbers(&mut out, contents.optimizer.unwrap_or_default());
+        out.stopped
+    }
+}
+
+#[inline(never)]
+fn put_numbers(out: &mut Pieces<'_>, numbers: &[f32]) {
+    for numbers in numbers.chunks(PIECE / 4) {
+        let mut bytes = [0; PIECE];
+        for (place, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {
+            *place = number.to_le_bytes();
+        }
+        out.put(bytes.get(..numbers.len() * 4).unwrap_or_default());
     }
 }
 

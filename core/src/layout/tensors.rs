@@ -4,7 +4,7 @@ use core::{fmt, iter};
 
 use super::{Checked, Frozen, Plan, checked};
 use crate::config::Config;
-use crate::decimal::{Number, Sink, Written};
+use crate::decimal::{self, Number, Sink, Written};
 
 /// One parameter tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -230,8 +230,9 @@ impl TensorName {
 
     /// Whether `name` is this tensor's, e.g. `h.0.attn.c_attn.weight`.
     pub fn is(&self, name: &str) -> bool {
-        let mut rest = Rest(name.as_bytes());
-        self.write(&mut rest).is_some() && rest.0.is_empty()
+        let mut rest = Rest(Some(name.as_bytes()));
+        self.write(&mut rest);
+        rest.0 == Some(&[])
     }
 
     /// Whether the tensor is the last product of a residual branch, whose initial values GPT-2 scales down.
@@ -245,30 +246,29 @@ impl TensorName {
     }
 }
 
-/// What is left of a text after what was written, which must be how it begins.
-struct Rest<'a>(&'a [u8]);
+/// What is left of a text after what was written, if that is how it begins.
+struct Rest<'a>(Option<&'a [u8]>);
 
 impl Sink for Rest<'_> {
-    fn put(&mut self, text: &[u8]) -> Option<()> {
-        self.0 = self.0.strip_prefix(text)?;
-        Some(())
+    fn put(&mut self, text: &[u8]) {
+        self.0 = self.0.and_then(|rest| rest.strip_prefix(text));
     }
 }
 
 impl Written for TensorName {
-    fn write(&self, out: &mut dyn Sink) -> Option<()> {
+    fn write(&self, out: &mut dyn Sink) {
         if self.is_in_block() {
-            out.put(b"h.")?;
-            Number(self.layer as u64).write(out)?;
-            out.put(b".")?;
+            out.put(b"h.");
+            Number(self.layer as u64).write(out);
+            out.put(b".");
         }
-        out.put(self.kind.name().as_bytes())
+        out.put(self.kind.name().as_bytes());
     }
 }
 
 impl fmt::Display for TensorName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f).ok_or(fmt::Error)
+        decimal::display(self, f)
     }
 }
 
