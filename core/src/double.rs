@@ -177,11 +177,13 @@ fn product(x: Double, y: Double) -> Double {
 fn of_single(x: f32) -> Double {
     let bits = x.to_bits();
     let (sign, stored, mantissa) = (u64::from(bits >> 31) << 63, bits >> 23 & 0xFF, bits & 0x7F_FFFF);
-    match stored {
-        0xFF => Double(sign | u64::from(NOT_FINITE) << 52 | u64::from(mantissa) << 29),
-        0 => nearest(sign, u64::from(mantissa), -149),
-        _ => nearest(sign, u64::from(mantissa | 1 << 23), stored as i32 - 150),
-    }
+    let (mantissa, exponent) = match stored {
+        0xFF => return Double(sign | u64::from(NOT_FINITE) << 52 | u64::from(mantissa) << 29),
+        0 => (mantissa, -149),
+        _ => (mantissa | 1 << 23, stored as i32 - 150),
+    };
+    // Near where [`nearest`] would have it.
+    nearest(sign, u64::from(mantissa) << 39, exponent - 39)
 }
 
 #[inline(never)]
