@@ -58,8 +58,7 @@ fn with_trainer(
     run(&mut trainer, memory.text)
 }
 
-const SAMPLING: Sampling =
-    Sampling { temperature: 0.8, top_k: Some(10), top_p: Some(0.9), min_p: Some(0.1) };
+const SAMPLING: Sampling = Sampling { temperature: 0.8, top_k: Some(10), top_p: Some(0.9), min_p: Some(0.1) };
 
 /// A prompt, and one token after it.
 pub fn generate(memory: &mut Memory, plan: &Plan) -> Result<(), Error> {
