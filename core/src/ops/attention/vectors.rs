@@ -10,6 +10,11 @@ use crate::ops::dropout::Mask;
 use crate::ops::{rows, rows_mut};
 use crate::simd::{self, InstructionSet, LANES, vectorized};
 
+/// What begins at an element.
+fn part(x: &mut [f32], first: usize) -> &mut [f32] {
+    x.get_mut(first..).unwrap_or_default()
+}
+
 /// The rows of a matrix, copied together where there are many, and the rest of the space.
 fn gather<'a>(
     x: Matrix<'a>,
@@ -113,15 +118,9 @@ pub(super) fn forward(
             place.scores(simd, tile, key, head.query.from(first, 0), rest);
             let stats = stats.get_mut(2 * first..2 * keys).unwrap_or_default();
             softmax(simd, tile, stats, first, head_scale(head_width), mask);
-            let out = out.get_mut(first * width + h * head_width..).unwrap_or_default();
-            place.over_keys(simd, (out, width), tile, value, rest);
+            place.over_keys(simd, (part(out, first * width + h * head_width), width), tile, value, rest);
         }
     }
-}
-
-/// What begins at an element.
-fn part(x: &mut [f32], first: usize) -> &mut [f32] {
-    x.get_mut(first..).unwrap_or_default()
 }
 
 #[allow(clippy::too_many_arguments)]
