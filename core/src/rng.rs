@@ -30,8 +30,9 @@ pub enum Stream {
 
 /// Mixes one more coordinate into a key (SplitMix64 of their sum; Steele, Lea & Flood 2014).
 ///
-/// Once in a program: its 64-bit products take much code where registers have 32.
-#[inline(never)]
+/// Once in a program where registers have 32 bits: its 64-bit products take much code there.
+#[cfg_attr(target_pointer_width = "64", inline)]
+#[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub fn mix(key: u64, coordinate: u64) -> u64 {
     SplitMix64::seed_from_u64(key ^ coordinate.wrapping_mul(0xD134_2543_DE82_EF95)).next_u64()
 }
