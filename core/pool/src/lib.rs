@@ -32,25 +32,43 @@ pub struct Pool {
 type Task = dyn Fn(usize) + Sync;
 
 /// What the threads have in common. A round is one call of `run`.
+///
+/// Each part has cache lines of its own: with all in one, which waiting threads keep asking for, a round of a fork and a
+/// join took twice as long.
 struct Shared {
-    /// The round's. Written by the thread that holds `busy`, while `unfinished` is 0; read by threads that have
-    /// claimed a task and not finished it.
+    round: Apart<Round>,
+    /// Tasks that workers have done in all rounds, modulo its range.
+    done: Apart<AtomicUsize>,
+    caller: Apart<Caller>,
+    /// The pool is being dropped.
+    ended: AtomicBool,
+}
+
+/// What workers wait for.
+struct Round {
+    /// The round's. Written by the thread that holds `busy`, while no task is under way; read by threads that have claimed
+    /// a task and not finished it.
     task: UnsafeCell<Option<*const Task>>,
     /// Tasks of the round that no thread has claimed.
     unclaimed: AtomicUsize,
-    /// Tasks of the round that have not returned.
-    unfinished: AtomicUsize,
-    /// The round's caller sleeps until it is woken. It doesn't park: for a thread that isn't Rust's own,
-    /// `thread::current` allocates what nobody frees.
-    caller_sleeps: Mutex<bool>,
-    wake_caller: Condvar,
+}
+
+/// What workers have to do with seldom.
+struct Caller {
     /// A round is under way.
     busy: AtomicBool,
-    /// The pool is being dropped.
-    ended: AtomicBool,
+    /// The round's caller sleeps until it is woken. It doesn't park: for a thread that isn't Rust's own,
+    /// `thread::current` allocates what nobody frees.
+    sleeps: AtomicBool,
+    falls_asleep: Mutex<()>,
+    wake: Condvar,
     /// The first panic of the round.
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
+
+/// Alone in its cache lines, which some processors fetch in pairs.
+#[repr(align(128))]
+struct Apart<T>(T);
 
 // SAFETY: `task` is written and read by turns only, as its comment says, and may be called from any
 // thread.
@@ -62,14 +80,16 @@ impl Pool {
     /// So many threads, of which the caller's is one; 0 is taken as 1. An error where the system refuses one.
     pub fn new(threads: usize) -> io::Result<Pool> {
         let shared = Arc::new(Shared {
-            task: UnsafeCell::new(None),
-            unclaimed: AtomicUsize::new(0),
-            unfinished: AtomicUsize::new(0),
-            caller_sleeps: Mutex::new(false),
-            wake_caller: Condvar::new(),
-            busy: AtomicBool::new(false),
+            round: Apart(Round { task: UnsafeCell::new(None), unclaimed: AtomicUsize::new(0) }),
+            done: Apart(AtomicUsize::new(0)),
+            caller: Apart(Caller {
+                busy: AtomicBool::new(false),
+                sleeps: AtomicBool::new(false),
+                falls_asleep: Mutex::new(()),
+                wake: Condvar::new(),
+                panic: Mutex::new(None),
+            }),
             ended: AtomicBool::new(false),
-            panic: Mutex::new(None),
         });
         let mut pool = Pool { shared, workers: Vec::new(), process: process::id() };
         for _ in 1..threads {
@@ -95,8 +115,8 @@ impl Drop for Pool {
     }
 }
 
-// SAFETY: a task is claimed by taking one off `unclaimed`, so no two threads have the same; `run` returns when
-// none is unfinished.
+// SAFETY: the caller keeps the last task, and others are claimed by taking one off `unclaimed`, so no two threads have the
+// same; `run` returns when all are done.
 unsafe impl Parallel for Pool {
     fn threads(&self) -> usize {
         self.workers.len() + 1
@@ -104,24 +124,29 @@ unsafe impl Parallel for Pool {
 
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        if tasks < 2 || self.workers.is_empty() || shared.busy.swap(true, Ordering::Acquire) {
+        let Apart(caller) = &shared.caller;
+        if tasks < 2 || self.workers.is_empty() || caller.busy.swap(true, Ordering::Acquire) {
             return (0..tasks).for_each(task);
         }
+        let done_before = shared.done.0.load(Ordering::Relaxed);
         // SAFETY: only the lifetime changes. The pointer is followed by threads that have claimed a task and
         // not finished it, and this function returns when there are none.
-        let task = unsafe { mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Task>(task) };
-        // SAFETY: this thread set `busy`, and `unfinished` is 0: no other thread writes or reads.
-        unsafe { *shared.task.get() = Some(task) };
-        shared.unfinished.store(tasks, Ordering::Relaxed);
-        // Publishes the two lines above to whoever claims a task.
-        shared.unclaimed.store(tasks, Ordering::Release);
+        let pointer = unsafe { mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Task>(task) };
+        // SAFETY: this thread set `busy`, and no task is under way: no other thread writes or reads.
+        unsafe { *shared.round.0.task.get() = Some(pointer) };
+        // Publishes the line above to whoever claims a task.
+        shared.round.0.unclaimed.store(tasks - 1, Ordering::Release);
         for worker in self.workers.iter().take(tasks - 1) {
             worker.thread().unpark();
         }
-        while shared.run_one() {}
-        shared.wait_for_the_last();
-        let panic = shared.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
-        shared.busy.store(false, Ordering::Release);
+        shared.call(task, tasks - 1);
+        let mut own = 1;
+        while shared.claim_and_call() {
+            own += 1;
+        }
+        shared.wait_for_workers(done_before.wrapping_add(tasks - own));
+        let panic = caller.panic.lock().unwrap_or_else(PoisonError::into_inner).take();
+        caller.busy.store(false, Ordering::Release);
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
@@ -133,8 +158,17 @@ impl Shared {
     fn work(&self) {
         let ended = || self.ended.load(Ordering::Acquire);
         while !ended() {
-            while self.run_one() {}
-            let news = || self.unclaimed.load(Ordering::Relaxed) > 0 || ended();
+            while self.claim_and_call() {
+                self.done.0.fetch_add(1, Ordering::SeqCst);
+                // Waking costs a call of the system, which a caller that spins doesn't need. One that is about to sleep
+                // looks at `done` after it has said so, in the one order that all threads see.
+                let Apart(caller) = &self.caller;
+                if caller.sleeps.load(Ordering::SeqCst) {
+                    drop(caller.falls_asleep.lock());
+                    caller.wake.notify_one();
+                }
+            }
+            let news = || self.round.0.unclaimed.load(Ordering::Relaxed) > 0 || ended();
             // Whoever has news calls `unpark` after making it, so that a thread which has just looked in vain
             // doesn't sleep on.
             while !spin(news) {
@@ -143,41 +177,41 @@ impl Shared {
         }
     }
 
-    /// Returns when no task of the round is unfinished.
-    fn wait_for_the_last(&self) {
-        let finished = || self.unfinished.load(Ordering::Acquire) == 0;
+    /// Returns when workers have done so many tasks.
+    fn wait_for_workers(&self, tasks: usize) {
+        let finished = || self.done.0.load(Ordering::SeqCst) == tasks;
         if spin(finished) {
             return;
         }
-        let mut sleeps = self.caller_sleeps.lock().unwrap_or_else(PoisonError::into_inner);
-        *sleeps = true;
+        let Apart(caller) = &self.caller;
+        let mut asleep = caller.falls_asleep.lock().unwrap_or_else(PoisonError::into_inner);
+        caller.sleeps.store(true, Ordering::SeqCst);
         while !finished() {
-            sleeps = self.wake_caller.wait(sleeps).unwrap_or_else(PoisonError::into_inner);
+            asleep = caller.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
         }
-        *sleeps = false;
+        caller.sleeps.store(false, Ordering::Relaxed);
     }
 
-    /// Claims a task and runs it; `false` where all are claimed.
-    fn run_one(&self) -> bool {
+    /// Claims a task and calls it; `false` where all are claimed.
+    fn claim_and_call(&self) -> bool {
         let claim = |unclaimed: usize| unclaimed.checked_sub(1);
-        let Ok(unclaimed) = self.unclaimed.fetch_update(Ordering::Acquire, Ordering::Relaxed, claim) else {
+        let Ok(unclaimed) = self.round.0.unclaimed.fetch_update(Ordering::Acquire, Ordering::Relaxed, claim)
+        else {
             return false;
         };
-        // SAFETY: until this thread counts its task as finished below, the round isn't over and nobody
-        // writes; `unclaimed` was stored after the round, and acquired here.
-        let Some(task) = (unsafe { *self.task.get() }) else { return false };
+        // SAFETY: until this thread says that its task is done, the round isn't over and nobody writes; `unclaimed` was
+        // stored after the task, and acquired here.
+        let Some(task) = (unsafe { *self.round.0.task.get() }) else { return false };
         // SAFETY: as above, the call of `run` that lent the task hasn't returned.
-        let task = unsafe { &*task };
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(unclaimed - 1))) {
-            self.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
-        }
-        if self.unfinished.fetch_sub(1, Ordering::AcqRel) == 1 {
-            // Waking costs a call of the system, which a caller that spins doesn't need.
-            if *self.caller_sleeps.lock().unwrap_or_else(PoisonError::into_inner) {
-                self.wake_caller.notify_one();
-            }
-        }
+        self.call(unsafe { &*task }, unclaimed - 1);
         true
+    }
+
+    /// Calls a task, and keeps its panic.
+    fn call(&self, task: &(dyn Fn(usize) + Sync), index: usize) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| task(index))) {
+            self.caller.0.panic.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(panic);
+        }
     }
 }
 
