@@ -14,9 +14,11 @@ class Config:
 
     Rates of dropout are probabilities in [0, 1) and act in training only: on the sum of the embeddings, on the
     attention weights, and on the outputs of the two projections that end in the residual stream. `dropout` sets
-    all of them, `residual_dropout` the last two; a rate named by itself takes precedence.
+    all of them, `residual_dropout` the last two; a rate named by itself takes precedence. `dataclasses.replace`
+    names every rate by itself: change those.
 
-    Raises ValueError where these can't be a model, TypeError for numbers of the wrong kind.
+    Raises ValueError where these can't be a model, TypeError for numbers of the wrong kind and for a rate that sets
+    nothing.
     """
 
     vocab: int
@@ -31,7 +33,7 @@ class Config:
     """C: the width of the residual stream."""
     hidden: int = None  # type: ignore[assignment]  # an int once made
     """The width of the MLP between its products; 4C unless given."""
-    dropout: InitVar[float] = 0.0
+    dropout: InitVar[float | None] = None
     residual_dropout: InitVar[float | None] = None
     embedding_dropout: float = None  # type: ignore[assignment]
     attention_dropout: float = None  # type: ignore[assignment]
@@ -69,18 +71,24 @@ class Config:
             norm_epsilon: float = 1e-5,
         ) -> None: ...
 
-    def __post_init__(self, dropout: float, residual_dropout: float | None) -> None:
-        residual = dropout if residual_dropout is None else residual_dropout
-        defaults = {
-            "embedding_dropout": dropout,
-            "attention_dropout": dropout,
+    def __post_init__(self, dropout: float | None, residual_dropout: float | None) -> None:
+        general = ("dropout", dropout)
+        residual = general if residual_dropout is None else ("residual_dropout", residual_dropout)
+        unused = dict([general, residual])
+        for name, (source, default) in {
+            "embedding_dropout": general,
+            "attention_dropout": general,
             "attention_projection_dropout": residual,
             "mlp_projection_dropout": residual,
-        }
-        for name, default in defaults.items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, default)
-            object.__setattr__(self, name, _arguments.float32(name, getattr(self, name)))
+        }.items():
+            rate = getattr(self, name)
+            if rate is None:
+                unused.pop(source, None)
+                rate = 0.0 if default is None else default
+            object.__setattr__(self, name, _arguments.float32(name, rate))
+        for source, given in unused.items():
+            if given is not None:
+                raise TypeError(f"{source} is {given!r} and sets nothing: every rate is named by itself")
         object.__setattr__(self, "norm_epsilon", _arguments.float32("norm_epsilon", self.norm_epsilon))
         if self.hidden is None:
             object.__setattr__(self, "hidden", 4 * _arguments.size("width", self.width))

@@ -1,6 +1,7 @@
 """The names that are fixed, as the README and the issue of the package write them, and what they promise."""
 
 import copy
+import dataclasses
 import gc
 import pickle
 from collections.abc import Iterator, Mapping
@@ -144,6 +145,14 @@ def test_rates_of_dropout():
     assert rates(dropout=0.1, residual_dropout=0.0) == (0.1, 0.1, 0, 0)
     assert rates(residual_dropout=0.3) == (0, 0, 0.3, 0.3)
     assert rates(embedding_dropout=0.1, attention_dropout=0.2) == (0.1, 0.2, 0, 0)
+
+    # What sets the rates is neither told as one of them nor without effect.
+    config = jostle.Config(**sizes, dropout=0.1)
+    assert config.dropout is None and config.residual_dropout is None
+    assert dataclasses.replace(config, attention_dropout=0.5).attention_dropout == 0.5
+    for name in ("dropout", "residual_dropout"):
+        with pytest.raises(TypeError, match=f"^{name} is 0.5 and sets nothing"):
+            dataclasses.replace(config, **{name: 0.5})
 
 
 # Views.
