@@ -226,7 +226,8 @@ class Model:
     def _metadata(self) -> list[tuple[str, str]]:
         if self.tokenizer is None:
             return []
-        return [("tokenizer", json.dumps(self.tokenizer.state(), ensure_ascii=False))]
+        # In ASCII: a text's lone surrogates have no UTF-8.
+        return [("tokenizer", json.dumps(self.tokenizer.state()))]
 
     @classmethod
     def load(
