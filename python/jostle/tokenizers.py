@@ -89,6 +89,12 @@ class _Table(Tokenizer):
 class CharTokenizer(_Table):
     """A token for each character that a text has, in the order of their code points."""
 
+    def __init__(self, characters: Iterable[str]) -> None:
+        super().__init__(characters)
+        for piece in self._pieces:
+            if len(piece) != 1:
+                raise ValueError(f"characters has {piece!r}; wanted: single characters")
+
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
         """The tokenizer of a text's characters."""

@@ -440,6 +440,9 @@ def test_tokenizers_refuse_what_they_do_not_know():
         with pytest.raises(IndexError, match="vocabulary of 256"):
             jostle.ByteTokenizer().decode(refused)
     assert jostle.ByteTokenizer().decode([0xFF]) == "\ufffd"
+    for refused in (["ab", "c"], ["", "c"]):
+        with pytest.raises(ValueError, match="wanted: single characters"):
+            jostle.CharTokenizer(refused)
 
 
 @pytest.mark.parametrize(
