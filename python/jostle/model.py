@@ -238,15 +238,17 @@ class Model:
         threads: int | None = None,
         instruction_set: str | None = None,
         frozen: Iterable[str] = (),
+        tokenizer: Tokenizer | None = None,
     ) -> Model:
         """Reads a model from a checkpoint, or, with its `config`, from any safetensors file with GPT-2's names.
 
-        Files hold all parameters: `frozen` is chosen anew. Raises ValueError where the file is not one, was altered,
-        or is of another model.
+        Files hold all parameters: `frozen` is chosen anew. tokenizer: in place of the checkpoint's; where that is of a
+        class of your own, it is needed. Raises ValueError where the file is not one, was altered, or is of another
+        model.
         """
         data = Path(path).read_bytes()
         metadata = dict(_native.checkpoint_metadata(data))
-        return cls._from_bytes(data, metadata, config, threads, instruction_set, frozen)
+        return cls._from_bytes(data, metadata, config, threads, instruction_set, frozen, tokenizer)
 
     @classmethod
     def _from_bytes(
@@ -257,6 +259,7 @@ class Model:
         threads: int | None,
         instruction_set: str | None,
         frozen: Iterable[str],
+        tokenizer: Tokenizer | None,
     ) -> Model:
         if config is None:
             if "jostle.vocab" not in metadata:
@@ -264,8 +267,7 @@ class Model:
                     "the file does not say what the model is; wanted: a checkpoint of jostle's, or config="
                 )
             config = Config(**_native.checkpoint_config(data))
-        tokenizer = None
-        if "tokenizer" in metadata:
+        if tokenizer is None and "tokenizer" in metadata:
             tokenizer = Tokenizer.from_state(json.loads(metadata["tokenizer"]))
         model = cls.__new__(cls)
         model._make(config, 0, threads, tokenizer, instruction_set, frozen)

@@ -14,6 +14,7 @@ from jostle import _arguments, _arrays, _files, _native, optimizers, schedules
 from jostle.model import Model
 from jostle.optimizers import Optimizer
 from jostle.schedules import Constant, Schedule
+from jostle.tokenizers import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -167,13 +168,17 @@ class Trainer:
         validation: Any = None,
         threads: int | None = None,
         instruction_set: str | None = None,
+        tokenizer: Tokenizer | None = None,
     ) -> Trainer:
-        """Goes on where `save` was called, with the bits of a training that never stopped."""
+        """Goes on where `save` was called, with the bits of a training that never stopped.
+
+        tokenizer: as for `Model.load`.
+        """
         data = Path(path).read_bytes()
         metadata = dict(_native.checkpoint_metadata(data))
         settings = json.loads(metadata.get("trainer", "{}"))
         frozen = settings.pop("frozen", ())
-        model = Model._from_bytes(data, metadata, None, threads, instruction_set, frozen)
+        model = Model._from_bytes(data, metadata, None, threads, instruction_set, frozen, tokenizer)
         if not settings:
             raise ValueError(f"{os.fspath(path)} holds a model, but no training to resume")
         schedule = schedules.from_settings(settings.pop("schedule"))

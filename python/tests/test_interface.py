@@ -461,6 +461,34 @@ def test_checkpoints_keep_the_tokenizer(tokenizer, tmp_path):
     assert jostle.Trainer.resume(tmp_path / "trainer", train=np.zeros(9, int)).model.tokenizer == tokenizer
 
 
+class Digits(jostle.Tokenizer):
+    """A user's own tokenizer."""
+
+    vocab = 10
+
+    def encode(self, text):
+        return np.array([int(character) for character in text])
+
+    def decode(self, tokens):
+        return "".join(map(str, tokens))
+
+
+def test_a_tokenizer_of_ones_own(tmp_path):
+    path, tokenizer = tmp_path / "checkpoint", Digits()
+    config = jostle.Config(vocab=10, context=4, layers=1, heads=1, width=4)
+    model = jostle.Model(config, tokenizer=tokenizer)
+    train = tokenizer.encode("0123456789")
+    jostle.Trainer(model, jostle.SGD(model, 0.1), train=train, steps=1).save(path)
+    for load in (jostle.Model.load, lambda path: jostle.Trainer.resume(path, train=train)):
+        with pytest.raises(ValueError, match="'Digits' is not known; wanted: it, as tokenizer="):
+            load(path)
+    assert jostle.Model.load(path, tokenizer=tokenizer).tokenizer is tokenizer
+    resumed = jostle.Trainer.resume(path, train=train, tokenizer=tokenizer)
+    assert len(list(resumed)) == 1 and resumed.model.tokenizer is tokenizer
+    with pytest.raises(ValueError, match="the tokenizer has 256 tokens, the configuration 10"):
+        jostle.Model.load(path, tokenizer=jostle.ByteTokenizer())
+
+
 # Text.
 
 
