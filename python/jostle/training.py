@@ -190,6 +190,9 @@ class Trainer:
             model, optimizer, train=train, validation=validation, schedule=schedule, seed=seed, **settings
         )
 
+    def __repr__(self) -> str:
+        return f"Trainer({self.optimizer}, {self.step} of {self.steps} steps)"
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_training"}
 

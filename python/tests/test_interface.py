@@ -599,8 +599,10 @@ def test_plans(model):
 
 
 def test_representations(model):
-    for thing in (model, jostle.AdamW(model), jostle.SGD(model, 0.1), SMALL, jostle.ByteTokenizer()):
+    trainer = jostle.Trainer(model, jostle.AdamW(model), train=text(13), steps=2)
+    for thing in (model, trainer, jostle.AdamW(model), jostle.SGD(model, 0.1), SMALL, jostle.ByteTokenizer()):
         assert repr(thing).startswith(type(thing).__name__)
+    assert repr(trainer).endswith("0 of 2 steps)")
     assert jostle.__version__.count(".") == 2
     assert all(hasattr(jostle, name) for name in jostle.__all__)
 
