@@ -16,6 +16,11 @@ from jostle.optimizers import Optimizer
 from jostle.schedules import Constant, Schedule
 from jostle.tokenizers import Tokenizer
 
+_SETTLED = frozenset(
+    ("model", "optimizer", "batch", "steps", "schedule", "clip", "accumulate", "seed", "recompute", "fused")
+)
+"""Of a trainer, what it computes with as it was when the trainer was made."""
+
 
 @dataclass(frozen=True)
 class Report:
@@ -95,6 +100,11 @@ class Trainer:
         )
         self._peak = optimizer.learning_rate
         self._training = self._native_training()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _SETTLED and hasattr(self, "_training"):
+            raise AttributeError(f"{name} is settled when a trainer is made")
+        super().__setattr__(name, value)
 
     def _native_training(self) -> _native.Training:
         return _native.Training(

@@ -598,6 +598,16 @@ def test_plans(model):
         jostle.plan(SMALL, budget=1000)
 
 
+def test_what_a_trainer_has_settled_cannot_be_set(model):
+    trainer = jostle.Trainer(model, jostle.AdamW(model), train=text(13), steps=2)
+    for name in ("optimizer", "batch", "steps", "schedule", "clip", "seed"):
+        with pytest.raises(AttributeError, match=f"^{name} is settled"):
+            setattr(trainer, name, None)
+    trainer.evaluate_every = 1
+    trainer.train = text(7)
+    assert len(list(pickle.loads(pickle.dumps(trainer)))) == 2
+
+
 def test_representations(model):
     trainer = jostle.Trainer(model, jostle.AdamW(model), train=text(13), steps=2)
     for thing in (model, trainer, jostle.AdamW(model), jostle.SGD(model, 0.1), SMALL, jostle.ByteTokenizer()):
