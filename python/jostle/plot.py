@@ -140,11 +140,11 @@ class _Stages(NamedTuple):
 
 
 def attention_stages(
-    model: Model, text: str, *, layer: int = 0, head: int | None = None, dropout: float = 0.1, seed: int = 0
+    model: Model, text: Any, *, layer: int = 0, head: int | None = None, dropout: float = 0.1, seed: int = 0
 ) -> Figure:
-    """What attention makes of a text in one layer, in four panels for a head, or for each head where `head`
-    is None: scores q k^T / sqrt(C / H); scores with the causal mask; weights, their softmax; weights after
-    dropout, where crosses mark what was dropped and the rest is scaled up.
+    """What attention makes of a text, or of its tokens (T,), in one layer, in four panels for a head, or for
+    each head where `head` is None: scores q k^T / sqrt(C / H); scores with the causal mask; weights, their
+    softmax; weights after dropout, where crosses mark what was dropped and the rest is scaled up.
 
     Queries run down, keys across. The mask of dropout is that of the first sequence of step 0 of a training
     with this `seed`. Raises ValueError where the model has no tokenizer, or the picture would not be legible
@@ -159,7 +159,7 @@ def attention_stages(
         raise IndexError(f"head is {head}; wanted: None or 0 to {config.heads - 1}")
     if head is None and config.heads > MOST_HEADS:
         raise ValueError(f"the model has {config.heads} heads, more than {MOST_HEADS}; name one with `head`")
-    tokens = _arrays.tokens("the text", model.tokenizer.encode(text), 1)
+    tokens = _arrays.tokens("the text", model.tokenizer.encode(text) if isinstance(text, str) else text, 1)
     if len(tokens) > MOST_TOKENS:
         raise ValueError(f"the text has {len(tokens)} tokens; at most {MOST_TOKENS} are legible")
     heads = range(config.heads) if head is None else [head]

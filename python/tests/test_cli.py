@@ -284,6 +284,12 @@ def test_plot(trained: tuple[Run, str], folder: Path) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["attention.png", "snow-1-loss.png"]
 
 
+def test_pictures_of_bytes_that_begin_and_end_within_a_character(folder: Path) -> None:
+    (folder / "cold.txt").write_text("冷たい水" * 100, encoding="utf-8")
+    jostle_says("train", "cold.txt", "--tokenizer", "byte", *TRAIN, "--steps", 1, "--out", "cold", cwd=folder)
+    assert (folder / "cold" / "attention.png").read_bytes().startswith(b"\x89PNG")
+
+
 @pytest.mark.parametrize("command", ["train", "generate", "predict", "plan", "plot"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: jostle {command} " in jostle_says(command, "--help")

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jostle.cli.text import tokenizer_of
-from jostle.model import Model
 from jostle.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 EXAMPLE = "jostle plot runs/shakespeare-1 --kind attention --text 'O God, I have'"
+
+LEGIBLE = 24
+"""Tokens of the validation text that are easy to read in a picture of attention."""
 
 
 class Kind(str, enum.Enum):
@@ -88,12 +89,8 @@ def _figures(
     for run in runs:
         if kind in (Kind.attention, Kind.all):
             model = run.model()
-            shown = _beginning(run, model) if text is None else text
+            # Tokens, since bytes that are cut within a character are no text.
+            shown = run.tokens()[1][: min(model.config.context, LEGIBLE)] if text is None else text
             yield run.path / "attention.png", plot.attention_stages(model, shown, layer=layer, head=head)
         if kind in (Kind.surface, Kind.all):
             yield run.path / "surface.png", plot.loss_surface(run, run.tokens()[1])
-
-
-def _beginning(run: Run, model: Model) -> str:
-    """Of the validation text as many tokens as are easy to read, and to look at for the model."""
-    return tokenizer_of(model).decode(run.tokens()[1][: min(model.config.context, 24)])
