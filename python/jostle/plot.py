@@ -84,11 +84,11 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
         smooth = _running_mean(loss)
         early = early or _learns_early(smooth)
         axes.plot(steps, loss, color=colour, alpha=0.2, linewidth=0.8)
-        label = f"{run.name}: training {smooth[-1]:.3f}"
+        label = f"{_literal(run.name)}: training {smooth[-1]:.3f}"
         lines += axes.plot(steps, smooth, color=colour, linewidth=1.8, label=label)
         evaluated = np.isfinite(validation)
         if evaluated.any():
-            label = f"{run.name}: validation {validation[evaluated][-1]:.3f}"
+            label = f"{_literal(run.name)}: validation {validation[evaluated][-1]:.3f}"
             points += axes.plot(
                 steps[evaluated],
                 validation[evaluated],
@@ -111,6 +111,11 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
     columns = 2 if len(points) == len(lines) else 1
     figure.legend(handles=lines + points, loc="outside upper center", ncols=columns, frameon=False)
     return figure
+
+
+def _literal(name: str) -> str:
+    """A name as a label in which no dollars begin a formula."""
+    return name.replace("$", r"\$")
 
 
 def _running_mean(loss: Numbers) -> Numbers:
@@ -388,7 +393,7 @@ def _draw_surface(run: Run, plane: _Plane, x: Numbers, y: Numbers, loss: Numbers
     axes.plot(*plane.path[-1], "*", color="white", markeredgecolor="black", markersize=15, label="trained")
     axes.set_xlabel(plane.labels[0])
     axes.set_ylabel(plane.labels[1])
-    axes.set_title(f"Loss around the trained parameters: {run.name}", fontsize=12)
+    axes.set_title(f"Loss around the trained parameters: {_literal(run.name)}", fontsize=12)
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     bar = figure.colorbar(filled, ax=axes, label="validation loss (nats per token)", format="%.2f")
     bar.set_ticks(levels[::4].tolist())

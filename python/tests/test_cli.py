@@ -290,6 +290,13 @@ def test_pictures_of_bytes_that_begin_and_end_within_a_character(folder: Path) -
     assert (folder / "cold" / "attention.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_names_are_no_formulas_and_need_no_font(folder: Path, trained: tuple[Run, str]) -> None:
+    named = folder / "named" / "$x^$ 冷"
+    shutil.copytree(trained[0].path, named)
+    jostle_says("plot", named, "--kind", "loss")
+    jostle_says("plot", named, "--kind", "surface")
+
+
 @pytest.mark.parametrize("command", ["train", "generate", "predict", "plan", "plot"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: jostle {command} " in jostle_says(command, "--help")

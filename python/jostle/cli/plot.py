@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -71,7 +72,10 @@ def draw(
     for path, figure in _figures(runs, kind, text, layer, head):
         if out is not None:
             path = out / path.name if len(runs) == 1 else out / f"{path.parent.name}-{path.name}"
-        figure.savefig(path, dpi=150)
+        with warnings.catch_warnings():
+            # Characters that the font lacks are drawn as boxes.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+            figure.savefig(path, dpi=150)
         print(path)
 
 
