@@ -322,6 +322,7 @@ def test_help_has_an_example(command: str) -> None:
         ("generate runs/snow-1 ?", "the character '?' is not in the vocabulary"),
         ("generate runs/snow-1 I --top-p 2", "top_p is 2; wanted"),
         ("predict runs/snow-1 ", "the prompt is empty"),
+        ("plan --defines --prefix 2D", "prefix is '2D'; wanted: letters"),
         ("plot runs/snow-1 --kind attention --layer 2", "layer is 2; wanted"),
     ],
 )
