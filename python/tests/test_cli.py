@@ -297,6 +297,10 @@ def test_names_are_no_formulas_and_need_no_font(folder: Path, trained: tuple[Run
     jostle_says("plot", named, "--kind", "surface")
 
 
+def test_version() -> None:
+    assert jostle_says("--version") == f"jostle {jostle.__version__}\n"
+
+
 @pytest.mark.parametrize("command", ["train", "generate", "predict", "plan", "plot"])
 def test_help_has_an_example(command: str) -> None:
     assert f"Example: jostle {command} " in jostle_says(command, "--help")

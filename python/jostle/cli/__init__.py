@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
+import jostle
 from jostle.cli import generate, plan, plot, predict, train
 
 app = typer.Typer(
-    help="Trains small transformer language models, and looks at them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"jostle {jostle.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
+    ] = False,
+) -> None:
+    """Trains small transformer language models, and looks at them."""
+
+
 for module in (train, generate, predict, plan, plot):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=f"Example: {module.EXAMPLE}")(module.command)
