@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import hashlib
 import itertools
@@ -60,14 +61,15 @@ class Text(NamedTuple):
 
     @classmethod
     def read(cls, paths: Iterable[str | os.PathLike[str]]) -> Text:
-        """Raises OSError for a file that can't be read, ValueError for one that is empty or not UTF-8."""
+        """Raises OSError for a file that can't be read, ValueError for one that is empty or not UTF-8. A byte order
+        mark, as some editors begin files with, is no part of the text."""
         texts, files = [], []
         for path in map(Path, paths):
             data = path.read_bytes()
             if not data:
                 raise ValueError(f"{path} is empty")
             try:
-                texts.append(data.decode())
+                texts.append(data.removeprefix(codecs.BOM_UTF8).decode())
             except UnicodeDecodeError as error:
                 raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
             digest = hashlib.sha256(data).hexdigest()

@@ -297,6 +297,12 @@ def test_names_are_no_formulas_and_need_no_font(folder: Path, trained: tuple[Run
     jostle_says("plot", named, "--kind", "surface")
 
 
+def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
+    for name, begin in (("plain", ""), ("marked", "\ufeff")):
+        (tmp_path / name).write_text(begin + "snow", encoding="utf-8")
+    assert runs.Text.read([tmp_path / "marked", tmp_path / "plain"]).text == "snowsnow"
+
+
 def test_version() -> None:
     assert jostle_says("--version") == f"jostle {jostle.__version__}\n"
 
