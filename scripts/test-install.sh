@@ -46,7 +46,7 @@ compare README.md < <(grep 'libjostle\.a -l' README.md)
 
 # README's program, and README's commands as they stand there.
 awk '/^```c$/ {inside = 1; next} /^```$/ {inside = 0} inside' README.md >"$work/train.c"
-cc "${warnings[@]}" -fsyntax-only $(pkg-config --cflags jostle) "$work/train.c"
+cc "${warnings[@]}" -Wconversion -fsyntax-only $(pkg-config --cflags jostle) "$work/train.c"
 mapfile -t commands < <(grep '^cc train\.c ' README.md)
 [ ${#commands[@]} -eq 3 ] || fail "README has other commands than shared, static and by hand"
 names=(shared static by-hand)
