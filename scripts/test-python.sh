@@ -24,6 +24,7 @@ wheel=("$wheels"/*.whl)
 size=$(wc -c <"${wheel[0]}")
 echo "wheel: $size bytes"
 [ "$size" -le 3000000 ] || fail "the wheel has more than 3 MB"
+grep -q 'licenses/LICENSE-MIT' < <(python -m zipfile --list "${wheel[0]}") || fail "the wheel has no licence"
 # First what the extras need, then this very wheel, whatever version was there.
 python -m pip install --quiet "${wheel[0]}[cli,plot]"
 python -m pip install --quiet --force-reinstall --no-deps "${wheel[0]}"
