@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from jostle import _arguments, _native
@@ -52,6 +54,16 @@ class Optimizer:
         """What is kept between steps for the parameters that are trained, a writable view: AdamW's first moments, then
         its second moments."""
         return self._state.numbers.array()
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Reads parameters, state and steps done from a checkpoint of this model and kind of optimizer.
+
+        For those that C and Rust write, which don't say how training goes on: with the same settings, and `Model.seed`
+        as `Model.load` finds it, a `Trainer` goes on with the same bits. Raises ValueError, and changes nothing, for
+        other files.
+        """
+        state = (self._kind, self._state)
+        _native.read_checkpoint(Path(path).read_bytes(), self.model._engine, state)
 
     def _settings(self) -> dict[str, Any]:
         return {"name": self._name, "learning_rate": self.learning_rate, **self._numbers}

@@ -180,7 +180,8 @@ class Trainer:
         instruction_set: str | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> Trainer:
-        """Goes on where `save` was called, with the bits of a training that never stopped.
+        """Goes on where `save` was called, with the bits of a training that never stopped. For checkpoints that C and
+        Rust write there is `Optimizer.load`.
 
         tokenizer: as for `Model.load`.
         """
@@ -190,7 +191,9 @@ class Trainer:
         frozen = settings.pop("frozen", ())
         model = Model._from_bytes(data, metadata, None, threads, instruction_set, frozen, tokenizer)
         if not settings:
-            raise ValueError(f"{os.fspath(path)} holds a model, but no training to resume")
+            raise ValueError(
+                f"{os.fspath(path)} holds a model, but no training to resume; wanted: what Trainer.save wrote"
+            )
         schedule = schedules.from_settings(settings.pop("schedule"))
         optimizer = optimizers.from_settings(model, settings.pop("optimizer"))
         state = (optimizer._kind, optimizer._state)

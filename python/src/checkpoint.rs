@@ -57,6 +57,11 @@ pub fn read_checkpoint<'py>(
     let state = state.as_ref().map(|(_, buffer)| buffer.get());
     engine.get().locked(py, &plan, |mut locked| {
         let file = Checkpoint::new(bytes)?;
+        // First what may be missing, so that nothing is changed then.
+        if let Some(state) = state {
+            // SAFETY: the engine's lock is held, and the state belongs to the engine.
+            file.read(&plan, locked.parameters, Some(unsafe { state.slice() }))?;
+        }
         locked.write_in_order(&plan, |plan, all| file.read_parameters(plan, all))?;
         if state.is_none() && file.progress().is_err() {
             return Ok::<_, Error>(None);
@@ -64,8 +69,6 @@ pub fn read_checkpoint<'py>(
         let Progress { step, seed } = file.progress()?;
         *locked.position = Position { step, sequences: 0 };
         if let Some(state) = state {
-            // SAFETY: the engine's lock is held, and the state belongs to the engine.
-            file.read(&plan, locked.parameters, Some(unsafe { state.slice() }))?;
             state.set_steps(step);
         }
         Ok(Some(seed))

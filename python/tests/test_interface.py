@@ -406,6 +406,39 @@ def test_every_optimizer_and_schedule_resumes(model, tmp_path, make, schedule):
     assert bits(again.model.parameters) == bits(model.parameters)
 
 
+@pytest.mark.parametrize("frozen", [(), ("wpe.weight", "h.0.*")])
+def test_optimizers_load_what_names_no_trainer(frozen, tmp_path):
+    """As C and Rust write it: with the optimizer's state, but not how training goes on."""
+    path, config = tmp_path / "checkpoint", dataclasses.replace(SMALL, attention_dropout=0.1)
+
+    def train(model, optimizer):
+        return list(jostle.Trainer(model, optimizer, train=text(13), steps=6, seed=model.seed, clip=0.5))
+
+    model = jostle.Model(config, seed=9, frozen=frozen)
+    optimizer = jostle.AdamW(model, 0.01)
+    list(jostle.Trainer(model, optimizer, train=text(13), steps=3, seed=9, clip=0.5))
+    state = (optimizer._kind, optimizer._state)
+    path.write_bytes(jostle._native.write_checkpoint(model._engine, state, 9, []))
+    train(model, optimizer)
+
+    with pytest.raises(ValueError, match="no training to resume"):
+        jostle.Trainer.resume(path, train=text(13))
+    again = jostle.Model.load(path, frozen=frozen)
+    loaded = jostle.AdamW(again, 0.01)
+    loaded.load(path)
+    assert loaded.steps == 3
+    assert [report.step for report in train(again, loaded)] == [4, 5, 6]
+    assert bits(again.parameters) == bits(model.parameters)
+
+    model.save(path)
+    other = jostle.Model(config, seed=1)
+    for optimizer in (jostle.AdamW(other), jostle.SGD(other, 0.1, momentum=0.9)):
+        before = bits(other.parameters)
+        with pytest.raises(ValueError):
+            optimizer.load(path)
+        assert bits(other.parameters) == before and optimizer.steps == 0
+
+
 # Tokenizers.
 
 
