@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::error::{Error, exact_length};
 use crate::layout::{Cut, Half, Norm, Parameters, Plan};
 use crate::matmul::{Machine, Matrix, Size, Start, matmul_trusted};
-use crate::ops::attention::{self, Queries};
+use crate::ops::attention::{self, Head, Queries};
 use crate::ops::{self, dropout, embedding, gelu, layer_norm, linear};
 use crate::rng::{self, Stream};
 use crate::sampling::{Sampling, sample};
@@ -230,14 +230,13 @@ fn block(
         }
     }
     let head_width = plan.config.head_width();
+    let queries = Queries { first: start, count, keys: start + count, head_width };
     for column in (0..heads).map(|head| head * head_width) {
         let query = Matrix::new(qkv, 3 * c).from(0, column);
-        let key = Matrix::new(cache, 2 * c).from(0, column).transposed();
-        let value = Matrix::new(cache, 2 * c).from(0, c + column);
+        let key = Matrix::new(cache, 2 * c).from(0, column);
+        let value = key.from(0, c);
         let out = (attended.get_mut(column..).unwrap_or_default(), c);
-        let queries = Queries { query, width: head_width, first: start, count };
-        let cached = (key, value);
-        attention::attend(simd, out, stats, queries, cached, None, scratch);
+        attention::attend(simd, out, stats, queries, Head { query, key, value }, None, scratch);
     }
     linear::forward_trusted(simd, branch, attended, of_attention.second.parts(), product(c, c), scratch);
     dropout::add_residual(simd, branch, x, c, None);

@@ -43,31 +43,18 @@ pub(crate) fn mask_after(row: &mut [f32], last: usize) {
     row.iter_mut().skip(last.saturating_add(1)).for_each(|score| *score = f32::NEG_INFINITY);
 }
 
-/// Replaces a row by `exp(x * scale - maximum)`; returns the maximum (of `x * scale`) and one over the sum.
+/// Replaces a row by `exp(x * scale - maximum)`; returns the maximum (of `x * scale`, where `scale` is positive) and one
+/// over the sum.
 #[inline(always)]
 pub(crate) fn exponentials<V: Vector>(row: &mut [f32], scale: f32) -> (f32, f32) {
-    simd::update(
-        row,
-        [],
-        #[inline(always)]
-        |_, x: V, []| x.mul(V::splat(scale)),
-    );
-    let maximum = simd::maximum::<V>(row);
-    (maximum, 1.0 / exp_of_scaled::<V>(row, 1.0, maximum))
+    let maximum = simd::maximum::<V>(row) * scale;
+    (maximum, 1.0 / exp_of_scaled::<V>(row, scale, maximum))
 }
 
 /// `x = exp(x * scale - maximum)`, where that is the greatest `x * scale`; returns the sum.
 #[inline(always)]
 pub(crate) fn exp_of_scaled<V: Vector>(x: &mut [f32], scale: f32, maximum: f32) -> f32 {
-    if V::LANES == 1 {
-        if !V::run(Loop::Exp { x: &mut *x, scale, maximum }) {
-            simd::update(
-                x,
-                [],
-                #[inline(always)]
-                |_, x: V, []| exp(x.mul(V::splat(scale)).sub(V::splat(maximum))),
-            );
-        }
+    if V::run(Loop::Exp { x: &mut *x, scale, maximum }) {
         return simd::total::<V>(x);
     }
     // As they come: what was just written in part can't be read before it has reached the cache.

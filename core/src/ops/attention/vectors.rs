@@ -4,16 +4,11 @@
 //! and no sum or maximum across lanes, and of the operands of products only queries and gradients of outputs are
 //! transposed; keys and values are read where they lie.
 
-use super::{Attention, TILE, WORTH_GATHERING, head_scale};
+use super::{Attention, Queries, TILE, WORTH_GATHERING, head_scale, part};
 use crate::matmul::{Causal, Matrix, Size, Start, causal_trusted};
 use crate::ops::dropout::Mask;
 use crate::ops::{rows, rows_mut};
 use crate::simd::{self, InstructionSet, LANES, vectorized};
-
-/// What begins at an element.
-fn part(x: &mut [f32], first: usize) -> &mut [f32] {
-    x.get_mut(first..).unwrap_or_default()
-}
 
 /// The rows of a matrix, copied together where there are many, and the rest of the space.
 fn gather<'a>(
@@ -34,67 +29,23 @@ fn gather<'a>(
     (Matrix::new(to, columns), rest)
 }
 
-/// Queries `first..first + count` of a head, and their keys.
-#[derive(Clone, Copy)]
-struct Place {
-    first: usize,
-    count: usize,
-    /// `first + count`.
-    keys: usize,
-    head_width: usize,
+/// `tile[key, query] = a[key] . b[query]`, of queries not before the key.
+fn scores(
+    queries: Queries,
+    simd: InstructionSet,
+    tile: &mut [f32],
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scratch: &mut [f32],
+) {
+    let size = Size { m: queries.keys, n: queries.count, k: queries.head_width };
+    let before = Causal::ColumnsTransposed { first: queries.first };
+    causal_trusted(simd, size, (tile, TILE), Start::Zero, a, b.transposed(), before, scratch);
 }
 
-impl Place {
-    /// The tiles of so many queries.
-    fn tiles(length: usize, head_width: usize) -> impl Iterator<Item = Place> {
-        (0..length).step_by(TILE).map(move |first| {
-            let count = TILE.min(length - first);
-            Place { first, count, keys: first + count, head_width }
-        })
-    }
-
-    /// `tile[key, query] = a[key] . b[query]`, of queries not before the key.
-    fn scores(
-        self,
-        simd: InstructionSet,
-        tile: &mut [f32],
-        a: Matrix<'_>,
-        b: Matrix<'_>,
-        scratch: &mut [f32],
-    ) {
-        let size = Size { m: self.keys, n: self.count, k: self.head_width };
-        let before = Causal::ColumnsTransposed { first: self.first };
-        causal_trusted(simd, size, (tile, TILE), Start::Zero, a, b.transposed(), before, scratch);
-    }
-
-    /// `out[query] = sum over keys of tile[key, query] b[key]`.
-    fn over_keys(
-        self,
-        simd: InstructionSet,
-        out: (&mut [f32], usize),
-        tile: &[f32],
-        b: Matrix<'_>,
-        scratch: &mut [f32],
-    ) {
-        let size = Size { m: self.count, n: self.head_width, k: self.keys };
-        let (weights, after) = (Matrix::new(tile, TILE).transposed(), Causal::Inner { first: self.first });
-        causal_trusted(simd, size, out, Start::Zero, weights, b, after, scratch);
-    }
-
-    /// `out[key] += sum over queries of tile[key, query] b[query]`.
-    fn over_queries(
-        self,
-        simd: InstructionSet,
-        out: (&mut [f32], usize),
-        start: Start<'_>,
-        tile: &[f32],
-        b: Matrix<'_>,
-        scratch: &mut [f32],
-    ) {
-        let size = Size { m: self.keys, n: self.head_width, k: self.count };
-        let (weights, before) = (Matrix::new(tile, TILE), Causal::InnerTransposed { first: self.first });
-        causal_trusted(simd, size, out, start, weights, b, before, scratch);
-    }
+/// A tile as `[queries, keys]`.
+fn by_query(tile: &[f32]) -> Matrix<'_> {
+    Matrix::new(tile, TILE).transposed()
 }
 
 pub(super) fn forward(
@@ -112,13 +63,14 @@ pub(super) fn forward(
         let mask = attention.head_mask(h);
         let (key, rest) = gather(head.key, length, head_width, &mut *scratch);
         let (value, rest) = gather(head.value, length, head_width, rest);
-        for place in Place::tiles(length, head_width) {
-            let Place { first, keys, .. } = place;
+        for queries in Queries::tiles(length, TILE, head_width) {
+            let Queries { first, keys, .. } = queries;
             let Some((tile, rest)) = rest.split_at_mut_checked(keys * TILE) else { return };
-            place.scores(simd, tile, key, head.query.from(first, 0), rest);
+            scores(queries, simd, tile, key, head.query.from(first, 0), rest);
             let stats = stats.get_mut(2 * first..2 * keys).unwrap_or_default();
             softmax(simd, tile, stats, first, head_scale(head_width), mask);
-            place.over_keys(simd, (part(out, first * width + h * head_width), width), tile, value, rest);
+            let out = (part(out, first * width + h * head_width), width);
+            queries.over_keys(simd, out, by_query(tile), value, rest);
         }
     }
 }
@@ -145,21 +97,22 @@ pub(super) fn backward(
         let mask = attention.head_mask(h);
         let (key, rest) = gather(head.key, length, head_width, &mut *scratch);
         let (value, rest) = gather(head.value, length, head_width, rest);
-        for place in Place::tiles(length, head_width) {
-            let Place { first, keys, .. } = place;
+        for queries in Queries::tiles(length, TILE, head_width) {
+            let Queries { first, keys, .. } = queries;
             let of_tile = |x| Matrix::new(x, width).from(first, h * head_width);
             let (query, d_out, out) = (head.query.from(first, 0), of_tile(d_out), of_tile(out));
             let Some((weights, rest)) = rest.split_at_mut_checked(keys * TILE) else { return };
             let Some((d_scores, rest)) = rest.split_at_mut_checked(keys * TILE) else { return };
-            place.scores(simd, weights, key, query, rest);
-            place.scores(simd, d_scores, value, d_out, rest);
+            scores(queries, simd, weights, key, query, rest);
+            scores(queries, simd, d_scores, value, d_out, rest);
             let stats = stats.get(2 * first..2 * keys).unwrap_or_default();
             gradient(simd, weights, d_scores, stats, [d_out, out], head_width, first, mask);
 
             let (column, stride) = (h * head_width, 3 * width);
-            place.over_keys(simd, (part(d_qkv, first * stride + column), stride), d_scores, key, rest);
-            place.over_queries(simd, (part(d_qkv, width + column), stride), onto, d_scores, query, rest);
-            place.over_queries(simd, (part(d_qkv, 2 * width + column), stride), onto, weights, d_out, rest);
+            let (weights, d_scores) = (by_query(weights), by_query(d_scores));
+            queries.over_keys(simd, (part(d_qkv, first * stride + column), stride), d_scores, key, rest);
+            queries.over_queries(simd, (part(d_qkv, width + column), stride), onto, d_scores, query, rest);
+            queries.over_queries(simd, (part(d_qkv, 2 * width + column), stride), onto, weights, d_out, rest);
         }
     }
 }
