@@ -6,7 +6,7 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use jostle::matmul::scratch;
+use jostle::matmul::{Size, scratch};
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::{self, Mask};
 use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
@@ -83,8 +83,8 @@ fn linear(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
     let (x, weight, bias, d_y) = (random(rows * c), random(c * f), random(f), random(rows * f));
     let (mut y, mut d_x, mut d_weight, mut d_bias) =
         (zeros(rows * f), zeros(rows * c), zeros(c * f), zeros(f));
-    let most = scratch(rows, f, c).max(scratch(rows, c, f)).max(scratch(c, f, rows));
-    let mut scratch = zeros(most);
+    // For each of the three products.
+    let mut scratch = zeros(scratch(Size { m: rows.max(c), n: f, k: rows.max(f) }));
     let throughput = multiply_adds(rows * c * f);
     bench(group, sizes, "linear forward", throughput.clone(), || {
         linear::forward(simd, &mut y, &x, &weight, &bias, c, &mut scratch).expect(FITS);

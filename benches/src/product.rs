@@ -142,7 +142,7 @@ impl Operands {
     pub fn new(shape: Shape, simd: InstructionSet) -> Operands {
         let Shape { m, k, n, .. } = shape;
         let [a, b, c] = [m * k, k * n, m * n].map(random);
-        Operands { shape, simd, a, b, c, scratch: zeros(scratch(m, n, k)) }
+        Operands { shape, simd, a, b, c, scratch: zeros(scratch(Size { m, n, k })) }
     }
 
     /// Computes the product once.

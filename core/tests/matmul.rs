@@ -99,8 +99,7 @@ impl Case {
 
     /// C by [`matmul`], between guards on both sides of it and of a scratch that is exactly long enough.
     fn got(&self, simd: InstructionSet) -> Vec<f32> {
-        let Size { m, n, k } = self.size;
-        let (c_length, scratch_length) = (self.c.len(), scratch(m, n, k));
+        let (c_length, scratch_length) = (self.c.len(), scratch(self.size));
         const AROUND: usize = 40;
         let mut c = vec![GUARD; c_length + 2 * AROUND];
         c[AROUND..AROUND + c_length].copy_from_slice(&self.c);
@@ -116,8 +115,7 @@ impl Case {
     }
 
     fn parallel(&self, simd: InstructionSet, threads: usize, parts: usize) -> Vec<f32> {
-        let Size { m, n, k } = self.size;
-        let worker = scratch(m, n, k);
+        let worker = scratch(self.size);
         let mut space = vec![GUARD; worker * parts];
         let mut c = self.c.clone();
         let threads = Threads(threads);
@@ -190,7 +188,7 @@ fn the_product_of_known_numbers_is_known() {
     for simd in instruction_sets() {
         let mut c = [0.0; 4];
         let size = Size { m: 2, n: 2, k: 3 };
-        let mut space = vec![0.0; scratch(2, 2, 3)];
+        let mut space = vec![0.0; scratch(size)];
         let (a, b) = (Matrix::new(&a, 3), Matrix::new(&b, 2));
         matmul(simd, size, (&mut c, 2), Start::Bias(&[1000.0, 2000.0]), a, b, &mut space).unwrap();
         assert_eq!(c, [1058.0, 2064.0, 1139.0, 2154.0]);
@@ -347,7 +345,7 @@ fn a_part_of_scratch_may_exceed_the_whole() {
     let mut random = Random::new(8);
     let case = Case::new(&mut random, (64, 64, 64), From::Zero, (false, false));
     let mut c = case.c.clone();
-    let mut space = vec![0.0; scratch(64, 64, 64)];
+    let mut space = vec![0.0; scratch(case.size)];
     let (threads, size, a, b) = (Threads(3), case.size, case.a(), case.b());
     let simd = InstructionSet::detect();
     let c_part = (&mut c[..], case.c_stride);
@@ -358,7 +356,6 @@ fn a_part_of_scratch_may_exceed_the_whole() {
 
 /// What each call says about a case with one slice cut short; nothing may have been written.
 fn refusals(case: &Case, cut: impl Fn(&'static str, usize) -> usize) -> Vec<Error> {
-    let Size { m, n, k } = case.size;
     let (a, b) = (case.a(), case.b());
     let a = Matrix { data: &a.data[..cut("A", a.data.len())], ..a };
     let b = Matrix { data: &b.data[..cut("B", b.data.len())], ..b };
@@ -368,7 +365,7 @@ fn refusals(case: &Case, cut: impl Fn(&'static str, usize) -> usize) -> Vec<Erro
     };
     let mut c = case.c[..cut("C", case.c.len())].to_vec();
     let before = bits(&c);
-    let mut space = vec![GUARD; cut("scratch", scratch(m, n, k))];
+    let mut space = vec![GUARD; cut("scratch", scratch(case.size))];
     let stride = cut("row of C", case.c_stride);
     let mut errors = Vec::new();
     for simd in instruction_sets() {
@@ -390,7 +387,7 @@ fn a_slice_one_element_short_is_refused_and_nothing_written() {
         let Size { m, n, k } = case.size;
         let c_length = case.c.len();
         for (what, wanted) in
-            [("A", m * k), ("B", k * n), ("bias", n), ("C", c_length), ("scratch", scratch(m, n, k))]
+            [("A", m * k), ("B", k * n), ("bias", n), ("C", c_length), ("scratch", scratch(case.size))]
         {
             if what == "bias" && !matches!(case.from, From::Bias) {
                 continue;
@@ -427,8 +424,9 @@ fn sizes_that_overflow_are_refused() {
 fn scratch_grows_with_every_size() {
     let mut random = Random::new(10);
     for _ in 0..10_000 {
-        let (m, n, k) = (random.size(0, 400), random.size(0, 400), random.size(0, 400));
-        let more = scratch(m + random.size(0, 100), n + random.size(0, 100), k + random.size(0, 100));
-        assert!(scratch(m, n, k) <= more, "{m} {n} {k}");
+        let [m, n, k] = [(); 3].map(|()| random.size(0, 400));
+        let [of_m, of_n, of_k] = [(); 3].map(|()| random.size(0, 100));
+        let more = scratch(Size { m: m + of_m, n: n + of_n, k: k + of_k });
+        assert!(scratch(Size { m, n, k }) <= more, "{m} {n} {k}");
     }
 }

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{Random, assert_same_bits, bits, instruction_sets};
-use jostle::matmul::scratch as product_scratch;
+use jostle::matmul::{self, Size};
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::{self, Mask};
 use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
@@ -178,11 +178,11 @@ fn linear_is_its_formula_and_its_gradients_are_its_slopes() {
             let [y, d_x, d_weight, d_bias] = on_every_set(|simd| {
                 let (mut y, mut d_x) = (vec![9.0; rows * out], vec![9.0; rows * width]);
                 let (mut d_weight, mut d_bias) = (before_weight.clone(), before_bias.clone());
-                let mut space = vec![0.0; product_scratch(rows, out, width)];
+                let mut space = vec![0.0; matmul::scratch(Size { m: rows, n: out, k: width })];
                 linear::forward(simd, &mut y, &x, &weight, &bias, width, &mut space).unwrap();
-                let mut space = vec![0.0; product_scratch(rows, width, out)];
+                let mut space = vec![0.0; matmul::scratch(Size { m: rows, n: width, k: out })];
                 linear::backward(simd, &mut d_x, &d_y, &weight, width, &mut space).unwrap();
-                let mut space = vec![0.0; product_scratch(width, out, rows)];
+                let mut space = vec![0.0; matmul::scratch(Size { m: width, n: out, k: rows })];
                 linear::backward_parameters(simd, &mut d_weight, &mut d_bias, &x, &d_y, width, &mut space)
                     .unwrap();
                 [y, d_x, d_weight, d_bias]

@@ -4,7 +4,7 @@
 mod common;
 
 use common::instruction_sets;
-use jostle::matmul::scratch as product_scratch;
+use jostle::matmul::{self, Size};
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::{self, Mask};
 use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
@@ -99,17 +99,17 @@ fn layer_norm_refuses_wrong_lengths_and_writes_nothing() {
 #[test]
 fn linear_refuses_wrong_lengths_and_writes_nothing() {
     const OUT: usize = 20;
-    let space = product_scratch(R, OUT, C);
+    let space = matmul::scratch(Size { m: R, n: OUT, k: C });
     let lengths = [("y", R * OUT), ("x", R * C), ("weight", C * OUT), ("bias", OUT), ("scratch", space)];
     Slices::check(lengths, |simd, [y, x, weight, bias, scratch]| {
         linear::forward(simd, y, x, weight, bias, C, scratch)
     });
-    let space = product_scratch(R, C, OUT);
+    let space = matmul::scratch(Size { m: R, n: C, k: OUT });
     let lengths = [("d_x", R * C), ("d_y", R * OUT), ("weight", C * OUT), ("scratch", space)];
     Slices::check(lengths, |simd, [d_x, d_y, weight, scratch]| {
         linear::backward(simd, d_x, d_y, weight, C, scratch)
     });
-    let space = product_scratch(C, OUT, R);
+    let space = matmul::scratch(Size { m: C, n: OUT, k: R });
     let lengths =
         [("d_weight", C * OUT), ("d_bias", OUT), ("x", R * C), ("d_y", R * OUT), ("scratch", space)];
     Slices::check(lengths, |simd, [d_weight, d_bias, x, d_y, scratch]| {

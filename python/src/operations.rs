@@ -65,8 +65,9 @@ pub fn matmul<'py>(
         return Err(exception(Error::Length { what: "rows of b", given: inner, wanted: k }));
     }
     let [c] = compute(py, [&[m, n]], |simd, [c]| {
-        let mut scratch = zeros("scratch", core_matmul::scratch(m, n, k))?;
-        core_matmul::matmul(simd, Size { m, n, k }, (c, n), Start::Zero, a, b, &mut scratch)
+        let size = Size { m, n, k };
+        let mut scratch = zeros("scratch", core_matmul::scratch(size))?;
+        core_matmul::matmul(simd, size, (c, n), Start::Zero, a, b, &mut scratch)
     })?;
     Ok(c)
 }

@@ -78,7 +78,8 @@ impl<'a> Products<'a> {
         let rows = plan.options.batch * t;
         let widest = f.max(3 * c);
         let longest = [rows * widest, c * widest, v * c].into_iter().max().unwrap_or(0);
-        let most = scratch(rows.max(v), widest.max(v), rows.max(widest).max(v)).max(attention::scratch(t, c));
+        let side = rows.max(widest).max(v);
+        let most = scratch(Size { m: side, n: side, k: side }).max(attention::scratch(t, c));
         let worker = |_| {
             let output = zeros(longest.max(4 * t * c));
             Mutex::new(Worker { output, stats: zeros(2 * h * t), scratch: zeros(most) })

@@ -35,6 +35,9 @@ fn matrices(data: &[f32], rows: usize, columns: usize) -> [Matrix<'_>; 4] {
     ]
 }
 
+/// No side of a product here is longer.
+const LARGEST: Size = Size { m: 64, n: 64, k: 64 };
+
 /// The number of products compared, or the size of one that is wrong.
 pub fn compare(sides: &[usize], inner: &[usize]) -> Result<u32, Size> {
     // SAFETY: the only thread, and no other borrow.
@@ -43,7 +46,7 @@ pub fn compare(sides: &[usize], inner: &[usize]) -> Result<u32, Size> {
     for x in [&mut *a, &mut *b, &mut *bias] {
         x.iter_mut().for_each(|x| *x = random.number());
     }
-    let (mut count, mut space) = (0, [0.0; scratch(64, 64, 64)]);
+    let (mut count, mut space) = (0, [0.0; scratch(LARGEST)]);
     for (m, n, k) in
         sides.iter().flat_map(|&m| sides.iter().flat_map(move |&n| inner.iter().map(move |&k| (m, n, k))))
     {
@@ -74,7 +77,7 @@ pub fn count(side: usize, counter: fn() -> u32) -> [u32; 3] {
     // SAFETY: as above.
     let [a, b, c] = unsafe { &mut *&raw mut LARGE };
     let (a, b) = (Matrix::new(a, side), Matrix::new(b, side));
-    let (size, mut space) = (Size { m: side, n: side, k: side }, [0.0; scratch(64, 64, 64)]);
+    let (size, mut space) = (Size { m: side, n: side, k: side }, [0.0; scratch(LARGEST)]);
     [(a, b.transposed()), (a, b), (a.transposed(), b)].map(|(a, b)| {
         let before = counter();
         let result = matmul(InstructionSet::PORTABLE, size, (c, side), Start::Accumulate, a, b, &mut space);

@@ -192,12 +192,12 @@ fn check(
     long_enough("A", a.data.len(), reach(m, k, a.row_stride, a.column_stride))?;
     long_enough("B", b.data.len(), reach(k, n, b.row_stride, b.column_stride))?;
     long_enough("bias", bias, Some(n))?;
-    long_enough("scratch", scratch_length, Some(scratch(m, n, k)))
+    long_enough("scratch", scratch_length, Some(scratch(size)))
 }
 
 /// `C = start + A B` on the calling thread.
 ///
-/// `c` holds rows `c_stride` apart; `scratch` at least [`scratch`]`(m, n, k)` elements.
+/// `c` holds rows `c_stride` apart; `scratch` at least [`scratch`] elements.
 pub fn matmul(
     simd: InstructionSet,
     size: Size,

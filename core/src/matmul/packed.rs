@@ -65,13 +65,13 @@ const fn min(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
 }
 
-/// The elements of scratch that a product of this size, or smaller in every direction, needs at most: as many for any `m`,
-/// since no more than a block of B is copied, or some rows of A.
-pub const fn scratch(_m: usize, n: usize, k: usize) -> usize {
-    scratch_on(Machine::HERE, n, k)
+/// The elements of scratch that a product of this size, or smaller in every direction, needs at most.
+pub const fn scratch(size: Size) -> usize {
+    scratch_on(Machine::HERE, size.n, size.k)
 }
 
-/// [`scratch`] on another machine than this.
+/// [`scratch`] on any machine: as much for any number of rows, since no more than a block of B is copied, or some rows of
+/// A.
 pub(crate) const fn scratch_on(machine: Machine, n: usize, k: usize) -> usize {
     if matches!(machine, Machine::Small) {
         return super::small::scratch(k);

@@ -1,6 +1,6 @@
 //! The affine map, forward and backward.
 
-use jostle::matmul;
+use jostle::matmul::{self, Size};
 use jostle::ops::linear;
 
 use super::area;
@@ -42,7 +42,7 @@ pub unsafe extern "C" fn jostle_linear_forward(
             let x = buffers.read("x", x, x_size, area(rows, inputs)?)?;
             let weight = buffers.read("weight", weight, weight_size, area(inputs, outputs)?)?;
             let bias = buffers.read_optional("bias", bias, bias_size, outputs)?;
-            let wanted = matmul::scratch(rows, outputs, inputs);
+            let wanted = matmul::scratch(Size { m: rows, n: outputs, k: inputs });
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             linear::forward(simd, y, x, weight, bias, inputs, scratch)?;
         }
@@ -82,7 +82,7 @@ pub unsafe extern "C" fn jostle_linear_backward(
             let d_x = buffers.write("d_x", d_x, d_x_size, area(rows, inputs)?)?;
             let d_y = buffers.read("d_y", d_y, d_y_size, area(rows, outputs)?)?;
             let weight = buffers.read("weight", weight, weight_size, area(inputs, outputs)?)?;
-            let wanted = matmul::scratch(rows, inputs, outputs);
+            let wanted = matmul::scratch(Size { m: rows, n: inputs, k: outputs });
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             linear::backward(simd, d_x, d_y, weight, inputs, scratch)?;
         }
@@ -126,7 +126,7 @@ pub unsafe extern "C" fn jostle_linear_backward_parameters(
             let d_bias = buffers.write_optional("d_bias", d_bias, d_bias_size, outputs)?;
             let x = buffers.read("x", x, x_size, area(rows, inputs)?)?;
             let d_y = buffers.read("d_y", d_y, d_y_size, area(rows, outputs)?)?;
-            let wanted = matmul::scratch(inputs, outputs, rows);
+            let wanted = matmul::scratch(Size { m: inputs, n: outputs, k: rows });
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             linear::backward_parameters(simd, d_weight, d_bias, x, d_y, inputs, scratch)?;
         }

@@ -52,7 +52,7 @@ fn reach(
 /// more.
 #[unsafe(no_mangle)]
 pub extern "C" fn jostle_matmul_scratch_size(m: usize, n: usize, k: usize) -> usize {
-    bytes(matmul::scratch(m, n, k))
+    bytes(matmul::scratch(Size { m, n, k }))
 }
 
 /// C = start + A B, with C [m, n] of rows `c_stride` elements apart, A [m, k], B [k, n]. Each element is one chain
@@ -105,12 +105,12 @@ pub unsafe extern "C" fn jostle_matmul(
                 given if given == jostle_start::JOSTLE_START_ACCUMULATE as u32 => Start::Accumulate,
                 given => return Err(Refusal::Choice { what: "start", given }),
             };
-            let one = matmul::scratch(m, n, k);
+            let size = Size { m, n, k };
+            let one = matmul::scratch(size);
             let compute = workers.compute();
             let room = scratch_size.checked_div(bytes(one)).unwrap_or(0);
             let parts = room.min(compute.parallel.threads()).max(1);
             let scratch = buffers.write("scratch", scratch, scratch_size, one.saturating_mul(parts))?;
-            let size = Size { m, n, k };
             matmul::matmul_parallel(compute, size, (c, c_stride), start, a, b, (scratch, one))?;
         }
         Ok(())
