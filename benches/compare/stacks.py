@@ -24,7 +24,7 @@ PRODUCT, PACKING, WAITING, ELSE = "products", "packing for products", "waiting",
 OPERATIONS = {
     PACKING: r"core/src/matmul/packed.rs pack_",
     PRODUCT: r"core/src/matmul/",
-    "GELU": r"core/src/ops/gelu|core/src/simd/mod.rs .*multiply",
+    "GELU": r"core/src/ops/gelu|core/src/simd/slices.rs .*multiply",
     "softmax": r"core/src/ops/attention",
     "norms": r"core/src/ops/layer_norm",
     "loss": r"core/src/ops/cross_entropy",

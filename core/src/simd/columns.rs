@@ -1,6 +1,7 @@
 //! Sums over the rows of matrices, column by column.
 
-use super::{Lanes, Vector, load_each};
+use super::slices::load_each;
+use super::{Lanes, Vector};
 
 /// Vectors of columns whose sums stay in registers through all rows.
 const ABREAST: usize = 4;
