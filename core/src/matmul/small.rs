@@ -1,18 +1,15 @@
-//! The product on machines without vectors: strips of tiles, four rows by four columns each. Four rows of A are copied
+//! The product on machines without vectors: strips of tiles, four rows by four columns each. Four rows of A may be copied
 //! to lie together, for all tiles of a strip; B is read where it lies.
 
 use core::ops::Range;
 
 use super::{Causal, Matrix, Size, Start};
-use crate::simd::scalar::{compute, kernel, mul_add, pack, stay_rolled};
-use crate::simd::tile::{Form, Next, SIDE, Strips};
-
-/// Steps of the inner index that are copied at once.
-const BLOCK: usize = 48;
+use crate::simd::scalar::{BLOCK, code, compute, mul_add, stay_rolled};
+use crate::simd::tile::{Form, Next, PACKED, SIDE, Strips};
 
 /// The scratch of a product: four rows of A.
 pub(super) const fn scratch(k: usize) -> usize {
-    SIDE * if k < BLOCK { k } else { BLOCK }
+    SIDE * if k < PACKED { k } else { PACKED }
 }
 
 /// One operand of tiles: the rows of A or the columns of B, its lines.
@@ -167,7 +164,6 @@ impl Tiles {
         let Tiles { rows, columns, packed, causal, .. } = *self;
         let mut row = 0;
         while row < rows.count {
-            let (count, next) = self.alike(row, &inner, start);
             let (first, end) = (rows.first(row), rows.count.min(row + SIDE));
             let steps = causal.steps(first..end, 0, inner.clone()).unwrap_or_default();
             let width = causal.columns(end, columns.count);
@@ -190,11 +186,20 @@ impl Tiles {
                 start_row: start.row,
                 start_next: SIDE * start.column,
                 c_row: self.c_row,
-                pack: pack(rows.form),
-                kernel: kernel(columns.form),
-                next,
-                count,
+                code: code(rows.form, columns.form),
+                next: Next {
+                    rows: SIDE * rows.stride,
+                    k: 0,
+                    b_next: 0,
+                    tiles: 0,
+                    start: SIDE * start.row,
+                    c: SIDE * self.c_row,
+                    b: 0,
+                },
+                count: 1,
             };
+            self.alike(&mut strips, row, &inner);
+            let count = strips.count;
             // SAFETY: the strips' rows and columns are within C, or those that an edge wants; a block fits.
             unsafe {
                 if !start.fresh && first < row {
@@ -210,19 +215,12 @@ impl Tiles {
         }
     }
 
-    /// How many strips from a row on differ by the same each, and have no edges; and by what they differ.
+    /// Finds how many strips from a row on differ by the same each, and have no edges; and by what they differ, beside
+    /// rows, starts and C.
     #[inline(never)]
-    fn alike(&self, row: usize, inner: &Range<usize>, start: Starts) -> (usize, Next) {
+    fn alike(&self, strips: &mut Strips, row: usize, inner: &Range<usize>) {
         let Tiles { k, rows, columns, .. } = *self;
-        let mut next = Next {
-            rows: SIDE * rows.stride,
-            k: 0,
-            b_next: 0,
-            tiles: 0,
-            start: SIDE * start.row,
-            c: SIDE * self.c_row,
-            b: 0,
-        };
+        let next = &mut strips.next;
         let (steps, all) = (SIDE * columns.step, *inner == (0..k));
         let end = match self.causal {
             Causal::Columns { first } if first.is_multiple_of(SIDE) => {
@@ -244,7 +242,7 @@ impl Tiles {
             _ => 0,
         };
         let count = end.min(rows.count).saturating_sub(row) / SIDE;
-        (count.max(1), next)
+        strips.count = count.max(1);
     }
 }
 
@@ -365,7 +363,7 @@ mod tests {
             ]
         };
         let sides = [1, 3, 4, 6, 9];
-        let sizes = sides.map(|m| sides.map(|n| [0, 1, 2, 5, 8, BLOCK + 6].map(|k| Size { m, n, k })));
+        let sizes = sides.map(|m| sides.map(|n| [0, 1, 2, 5, 8, PACKED + 6].map(|k| Size { m, n, k })));
         for size in sizes.as_flattened().as_flattened() {
             for (i, a) in ways(&a, size.m, size.k).into_iter().enumerate() {
                 for (j, b) in ways(&b, size.k, size.n).into_iter().enumerate() {
@@ -388,7 +386,7 @@ mod tests {
     /// What the mask leaves is right, whatever stands elsewhere, in one block of the inner index and in several.
     #[test]
     fn causal_products_have_the_references_bits() {
-        for t in [11, 16, BLOCK + 5] {
+        for t in [11, 16, PACKED + 5] {
             let numbers: Vec<f32> =
                 (1_u32..).take(t * t).map(|i| ((i * 331) % 97) as f32 / 31.0 - 1.5).collect();
             let mut weights = numbers.clone();

@@ -2,7 +2,7 @@
 //! long. Each does what the operation says that asks for it, to the bit.
 
 /// Element by element, over slices of one length.
-#[allow(dead_code, reason = "Cortex-M has its own")]
+#[allow(dead_code, reason = "Cortex-M and RISC-V have their own")]
 pub(crate) enum Loop<'a> {
     /// `y = x`.
     Copy { y: &'a mut [f32], x: &'a [f32] },

@@ -19,7 +19,7 @@ mod neon;
 mod portable;
 /// What processors without vectors compute products with.
 #[cfg_attr(not(any(fused = "riscv", fused = "thumb")), path = "emulated.rs")]
-#[cfg_attr(fused = "riscv", path = "riscv.rs")]
+#[cfg_attr(fused = "riscv", path = "riscv/mod.rs")]
 #[cfg_attr(fused = "thumb", path = "thumb/mod.rs")]
 pub(crate) mod scalar;
 mod slices;

@@ -5,8 +5,8 @@
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
-use super::tile::{Form, Kernel, Next, Pack, Strips};
-
+pub(crate) use super::tile::PACKED as BLOCK;
+use super::tile::{Form, Next, Strips};
 pub(crate) use loops::{reduce, run};
 
 /// `a * b + c` with one rounding.
@@ -87,18 +87,25 @@ pub(crate) fn stay_rolled() {
     unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
 }
 
-/// Where `jostle_strips` goes on: it jumps there, and no one else may.
-pub(crate) fn kernel(b: Form) -> Kernel {
-    match b {
-        Form::Along => jostle_strip_along,
-        Form::Across => jostle_strip_across,
-    }
+/// How four lines of A are copied, and where `jostle_strips` goes on: it jumps there, and no one else may.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Code {
+    pack: unsafe extern "C" fn(to: *mut f32, distance: usize, from: *const f32, k: usize),
+    kernel: unsafe extern "C" fn(&Strips),
 }
 
-pub(crate) fn pack(a: Form) -> Pack {
-    match a {
-        Form::Along => jostle_pack_along,
-        Form::Across => jostle_pack_across,
+#[inline(always)]
+pub(crate) fn code(a: Form, b: Form) -> Code {
+    Code {
+        pack: match a {
+            Form::Along => jostle_pack_along,
+            Form::Across => jostle_pack_across,
+        },
+        kernel: match b {
+            Form::Along => jostle_strip_along,
+            Form::Across => jostle_strip_across,
+        },
     }
 }
 
@@ -405,8 +412,8 @@ function!(
     b_step = offset_of!(Strips, b_step),
     start_row = offset_of!(Strips, start_row),
     c_row = offset_of!(Strips, c_row),
-    pack = offset_of!(Strips, pack),
-    kernel = offset_of!(Strips, kernel),
+    pack = offset_of!(Strips, code) + offset_of!(Code, pack),
+    kernel = offset_of!(Strips, code) + offset_of!(Code, kernel),
     next = offset_of!(Strips, next),
     next_b = offset_of!(Strips, next) + offset_of!(Next, b),
     count = offset_of!(Strips, count),
