@@ -6,12 +6,14 @@ use core::cmp::Ordering;
 use core::fmt::{self, Write};
 
 /// Where text goes, a piece at a time. One that takes no more keeps the reason, and passes the rest over.
-pub(crate) trait Sink {
+pub trait Sink {
+    /// Takes the next piece.
     fn put(&mut self, text: &[u8]);
 }
 
 /// What can be written as text.
-pub(crate) trait Written {
+pub trait Written {
+    /// Puts it there.
     fn write(&self, out: &mut dyn Sink);
 }
 
@@ -36,7 +38,7 @@ pub(crate) fn display(text: &dyn Written, f: &mut fmt::Formatter<'_>) -> fmt::Re
 }
 
 /// A whole number.
-pub(crate) struct Number(pub u64);
+pub struct Number(pub u64);
 
 impl Written for Number {
     #[inline(never)]
@@ -75,7 +77,7 @@ pub(crate) fn whole(text: &[u8]) -> Option<u64> {
 }
 
 /// The last so many hexadecimal digits.
-pub(crate) struct Hex(pub u32, pub u32);
+pub struct Hex(pub u32, pub u32);
 
 impl Written for Hex {
     #[inline(never)]
@@ -109,6 +111,48 @@ impl Written for Float {
             let from_end = usize::try_from(place.saturating_sub(exponent)).ok();
             let digit = from_end.and_then(|from_end| digits.iter().rev().nth(from_end)).unwrap_or(&b'0');
             out.put(&[*digit]);
+        }
+    }
+}
+
+/// A float to seven digits, with an exponent where it is very small or large; infinite and NaN too.
+pub struct Rounded(pub f32);
+
+impl Written for Rounded {
+    fn write(&self, out: &mut dyn Sink) {
+        let bits = self.0.to_bits() & 0x7fff_ffff;
+        if self.0.is_nan() {
+            return out.put(b"NaN");
+        }
+        if self.0.is_sign_negative() {
+            out.put(b"-");
+        }
+        if bits == f32::INFINITY.to_bits() {
+            return out.put(b"infinity");
+        }
+        let (number, place) = leading(bits);
+        // Nine digits to seven; as 0.000000 to 9.999999 times a power of ten.
+        let number = (number + 50) / 100;
+        let (digits, first) = digits(u64::from(number));
+        let mut exponent = place + (digits.len() - first) as i32 + 1;
+        if bits == 0 {
+            exponent = 0;
+        }
+        let digits = digits.get(first..).unwrap_or_default();
+        let last = digits.iter().rposition(|digit| *digit != b'0').unwrap_or(0) as i32;
+
+        let plain = (-5..7).contains(&exponent);
+        let ones = if plain { exponent } else { 0 };
+        for place in ones.min(0)..=last.max(ones) {
+            if place == ones + 1 {
+                out.put(b".");
+            }
+            let digit = usize::try_from(place).ok().and_then(|place| digits.get(place));
+            out.put(&[*digit.unwrap_or(&b'0')]);
+        }
+        if !plain {
+            out.put(if exponent < 0 { b"e-" } else { b"e" });
+            Number(exponent.unsigned_abs().into()).write(out);
         }
     }
 }
@@ -160,22 +204,29 @@ fn nearest(decimal: (u32, i32), (mut below, mut above): (u32, u32)) -> u32 {
     }
 }
 
+/// The first nine digits of a positive float, and the place of the last.
+#[inline(never)]
+fn leading(bits: u32) -> (u32, i32) {
+    let float = binary(bits);
+    let mut place = -53;
+    while compare((10_u32.pow(DIGITS), place), float) != Ordering::Greater {
+        place += 1;
+    }
+    let (mut digits, mut above) = (0, 10_u32.pow(DIGITS));
+    while above - digits > 1 {
+        let middle = digits + (above - digits) / 2;
+        if compare((middle, place), float) == Ordering::Greater { above = middle } else { digits = middle }
+    }
+    (digits, place)
+}
+
 /// The shortest decimal that no float is nearer to, and among these the nearest.
 fn shortest(bits: u32) -> (u32, i32) {
     if bits == 0 {
         return (0, 0);
     }
     let float = binary(bits);
-    let mut place = -53;
-    while compare((10_u32.pow(DIGITS), place), float) != Ordering::Greater {
-        place += 1;
-    }
-    // The float's first digits.
-    let (mut digits, mut above) = (0, 10_u32.pow(DIGITS));
-    while above - digits > 1 {
-        let middle = digits + (above - digits) / 2;
-        if compare((middle, place), float) == Ordering::Greater { above = middle } else { digits = middle }
-    }
+    let (digits, place) = leading(bits);
     let mut unit = 10_u32.pow(DIGITS - 1);
     let mut exponent_10 = place + DIGITS as i32 - 1;
     loop {
@@ -236,7 +287,7 @@ impl Whole {
 
 #[cfg(test)]
 mod tests {
-    use super::{Float, Hex, Number, Sink, Written, parse, whole};
+    use super::{Float, Hex, Number, Rounded, Sink, Written, parse, whole};
     use crate::test_common::Random;
     use std::string::{String, ToString};
 
@@ -294,6 +345,39 @@ mod tests {
             if x.is_finite() {
                 check(x);
             }
+        }
+    }
+
+    #[test]
+    fn seven_digits() {
+        for (x, wanted) in [
+            (0.0, "0"),
+            (-0.25, "-0.25"),
+            (1e-5, "0.00001"),
+            (1e-8, "1e-8"),
+            (1_500_000.0, "1500000"),
+            (9_999_999.5, "1e7"),
+            (7_744_072.5, "7744073"),
+            (f32::NAN, "NaN"),
+            (f32::NEG_INFINITY, "-infinity"),
+        ] {
+            assert_eq!(text(Rounded(x)), wanted);
+        }
+        // Against the language, which rounds to even where two are as near.
+        let mut random = Random::new(63);
+        for x in (0..3000).map(|_| random.any()).filter(|x| x.is_finite()) {
+            let exact = std::format!("{x:.130e}");
+            let (digits, exponent) = exact.trim_start_matches('-').split_once('e').unwrap();
+            if digits[8..].trim_end_matches('0') == "5" {
+                continue;
+            }
+            let wanted = std::format!("{x:.6e}").parse::<f64>().unwrap();
+            let wanted = if (-5..7).contains(&exponent.parse().unwrap()) && wanted.abs() < 1e7 {
+                wanted.to_string()
+            } else {
+                std::format!("{wanted:e}")
+            };
+            assert_eq!(text(Rounded(x)), wanted, "{x:e}");
         }
     }
 

@@ -39,7 +39,8 @@ extern crate std;
 pub mod checkpoint;
 pub mod config;
 pub mod data;
-mod decimal;
+#[doc(hidden)]
+pub mod decimal;
 mod double;
 pub mod error;
 pub mod generate;
@@ -63,6 +64,8 @@ mod simd;
 mod test_common;
 pub mod tokenizer;
 pub mod trainer;
+#[doc(hidden)]
+pub mod utf8;
 
 pub use config::{Activation, Config, Dropout};
 pub use data::Tokens;

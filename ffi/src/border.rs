@@ -1,80 +1,69 @@
 //! From pointers and numbers of C to slices and values of Rust. Every check of a pointer is here.
 
-use core::alloc::Layout;
 use core::ffi::{CStr, c_char};
-use core::mem;
+use core::ptr::NonNull;
 
-use jostle::Error;
+use jostle::{Error, utf8};
 
-use crate::status::Refusal;
-
-/// Bytes `first..end` of a buffer of this call.
-#[derive(Clone, Copy)]
-struct Span {
-    first: usize,
-    end: usize,
-    written: bool,
-}
+use crate::status::{Call, Refusal, Refused};
 
 /// The buffers of one call: none may be NULL, misaligned or too short, and none that is written may share bytes
 /// with another, since Rust's slices promise that.
-pub(crate) struct Buffers {
-    spans: [Span; Buffers::MOST],
+pub(crate) struct Buffers<'c> {
+    pub call: &'c Call,
+    /// Where the first `count` of them lie, and whether they are written.
+    spans: [[usize; 2]; MOST],
+    written: [bool; MOST],
     count: usize,
 }
 
-impl Buffers {
-    /// Buffers of one call, at most.
-    const MOST: usize = 12;
+/// Buffers of one call, at most.
+const MOST: usize = 12;
 
-    pub fn new() -> Buffers {
-        Buffers { spans: [Span { first: 0, end: 0, written: false }; Buffers::MOST], count: 0 }
+impl<'c> Buffers<'c> {
+    pub fn new(call: &'c Call) -> Buffers<'c> {
+        Buffers { call, spans: [[0; 2]; MOST], written: [false; MOST], count: 0 }
     }
 
-    /// Checks a buffer of `size` bytes that must hold `wanted` elements.
-    fn check<T>(
-        &mut self,
-        what: &'static str,
-        data: *const T,
-        size: usize,
-        wanted: usize,
-        written: bool,
-    ) -> Result<(), Refusal> {
-        self.check_layout(what, data.addr(), Layout::new::<T>(), size, wanted, written)
-    }
-
-    /// Once in a program, whatever the elements.
+    /// Where a buffer of `size` bytes lies that must hold `wanted` elements, each of `element` bytes and aligned to as
+    /// many. Where none is wanted, it may be NULL. Once in a program, whatever the elements.
     #[inline(never)]
-    fn check_layout(
+    fn check(
         &mut self,
         what: &'static str,
-        first: usize,
-        element: Layout,
+        data: *const u8,
         size: usize,
         wanted: usize,
+        element: usize,
         written: bool,
-    ) -> Result<(), Refusal> {
-        if first == 0 {
-            return Err(Refusal::Null(what));
+    ) -> Result<NonNull<u8>, Refused> {
+        if wanted == 0 {
+            return Ok(NonNull::<u64>::dangling().cast());
         }
-        if !first.is_multiple_of(element.align()) {
-            return Err(Refusal::Misaligned(what));
-        }
-        let bytes = wanted.checked_mul(element.size()).filter(|bytes| isize::try_from(*bytes).is_ok());
-        let bytes = bytes.ok_or(Error::TooLarge { what })?;
+        let data = pointer(self.call, what, data.cast_mut(), element)?;
+        let first = data.addr().get();
+        let bytes = wanted.checked_mul(element).filter(|bytes| isize::try_from(*bytes).is_ok());
+        let end = bytes.and_then(|bytes| first.checked_add(bytes));
+        let (Some(bytes), Some(end)) = (bytes, end) else {
+            return Err(self.call.refuse_as_core(&Error::TooLarge { what }));
+        };
         if size < bytes {
-            return Err(Refusal::Short { what, given: size, wanted: bytes });
+            return Err(self.call.refuse(Refusal::Short { what, given: size, wanted: bytes }));
         }
-        let end = first.checked_add(bytes).ok_or(Error::TooLarge { what })?;
-        let (span, count) = (Span { first, end, written }, self.count);
-        let shares = |other: &Span| first < other.end && other.first < end && (written || other.written);
-        if self.spans.iter().take(count).any(shares) {
-            return Err(Refusal::Overlap(what));
+        let others = self.spans.iter().zip(&self.written).take(self.count);
+        for ([other_first, other_end], other_written) in others {
+            if first < *other_end && *other_first < end && (written || *other_written) {
+                return Err(self.call.refuse(Refusal::Overlap(what)));
+            }
         }
+        let place = self.spans.get_mut(self.count).zip(self.written.get_mut(self.count));
         // More than MOST would be a mistake of this crate's, which every test of the call would find.
-        *self.spans.get_mut(count).ok_or(Error::TooLarge { what })? = span;
-        self.count = count.saturating_add(1);
-        Ok(())
+        let Some(place) = place else {
+            return Err(self.call.refuse_as_core(&Error::TooLarge { what }));
+        };
+        (*place.0, *place.1) = ([first, end], written);
+        self.count += 1;
+        Ok(data)
     }
 
     /// The first `wanted` elements of a buffer of `size` bytes. Where none is wanted, it may be NULL.
@@ -87,14 +76,11 @@ impl Buffers {
         data: *const T,
         size: usize,
         wanted: usize,
-    ) -> Result<&'a [T], Refusal> {
-        if wanted == 0 {
-            return Ok(&[]);
-        }
-        self.check(what, data, size, wanted, false)?;
+    ) -> Result<&'a [T], Refused> {
+        let data = self.check(what, data.cast(), size, wanted, size_of::<T>(), false)?;
         // SAFETY: neither NULL nor misaligned, and long enough; the caller vouches for the memory. Any bits are
         // a number. No buffer of this call that is written shares a byte.
-        Ok(unsafe { core::slice::from_raw_parts(data, wanted) })
+        Ok(unsafe { core::slice::from_raw_parts(data.cast().as_ptr(), wanted) })
     }
 
     /// As [`Buffers::read`], but empty where the pointer is NULL.
@@ -107,9 +93,10 @@ impl Buffers {
         data: *const T,
         size: usize,
         wanted: usize,
-    ) -> Result<&'a [T], Refusal> {
+    ) -> Result<&'a [T], Refused> {
+        let wanted = if data.is_null() { 0 } else { wanted };
         // SAFETY: the caller's promise is the same.
-        if data.is_null() { Ok(&[]) } else { unsafe { self.read(what, data, size, wanted) } }
+        unsafe { self.read(what, data, size, wanted) }
     }
 
     /// The first `wanted` elements of a buffer of `size` bytes, to be written. Where none is wanted, it may be
@@ -123,13 +110,10 @@ impl Buffers {
         data: *mut T,
         size: usize,
         wanted: usize,
-    ) -> Result<&'a mut [T], Refusal> {
-        if wanted == 0 {
-            return Ok(&mut []);
-        }
-        self.check(what, data, size, wanted, true)?;
+    ) -> Result<&'a mut [T], Refused> {
+        let data = self.check(what, data.cast(), size, wanted, size_of::<T>(), true)?;
         // SAFETY: as in `read`; and no other buffer of this call shares a byte.
-        Ok(unsafe { core::slice::from_raw_parts_mut(data, wanted) })
+        Ok(unsafe { core::slice::from_raw_parts_mut(data.cast().as_ptr(), wanted) })
     }
 
     /// As [`Buffers::write`], but empty where the pointer is NULL.
@@ -142,9 +126,22 @@ impl Buffers {
         data: *mut T,
         size: usize,
         wanted: usize,
-    ) -> Result<&'a mut [T], Refusal> {
+    ) -> Result<&'a mut [T], Refused> {
+        let wanted = if data.is_null() { 0 } else { wanted };
         // SAFETY: the caller's promise is the same.
-        if data.is_null() { Ok(&mut []) } else { unsafe { self.write(what, data, size, wanted) } }
+        unsafe { self.write(what, data, size, wanted) }
+    }
+}
+
+/// Refuses a pointer that is NULL or not aligned to so many bytes.
+#[inline(never)]
+fn pointer(call: &Call, what: &'static str, pointer: *mut u8, align: usize) -> Result<NonNull<u8>, Refused> {
+    match NonNull::new(pointer) {
+        None => Err(call.refuse(Refusal::Null(what))),
+        Some(pointer) if !pointer.addr().get().is_multiple_of(align) => {
+            Err(call.refuse(Refusal::Misaligned(what)))
+        }
+        Some(pointer) => Ok(pointer),
     }
 }
 
@@ -170,27 +167,33 @@ unsafe impl Number for u8 {}
 /// As said.
 pub(crate) unsafe trait Structure: Copy {}
 
-/// Reads a configuration struct of this version's size.
+/// A configuration struct of this version's size.
 ///
 /// # Safety
-/// A pointer other than NULL is readable for as many bytes as its `struct_size` says, and for four.
-pub(crate) unsafe fn structure<T: Structure>(what: &'static str, pointer: *const T) -> Result<T, Refusal> {
-    // SAFETY: the caller's promise.
-    unsafe { input(what, pointer.cast::<u32>())? };
-    if !pointer.is_aligned() {
-        return Err(Refusal::Misaligned(what));
-    }
+/// A pointer other than NULL is readable for as many bytes as its `struct_size` says, and for four, and nobody writes it
+/// while the reference is used.
+pub(crate) unsafe fn structure<'a, T: Structure>(
+    call: &Call,
+    what: &'static str,
+    given: *const T,
+) -> Result<&'a T, Refused> {
+    let given = pointer(call, what, given.cast_mut().cast(), align_of::<T>())?.cast::<T>();
     // SAFETY: the caller vouches for the first field.
-    let given = unsafe { pointer.cast::<u32>().read() } as usize;
-    check_size::<T>(what, given)?;
+    let size = unsafe { given.cast::<u32>().read() } as usize;
+    check_size(call, what, size, size_of::<T>())?;
     // SAFETY: the caller vouches for that many bytes, which may have any value.
-    Ok(unsafe { pointer.read() })
+    Ok(unsafe { given.as_ref() })
 }
 
 /// Refuses a struct of another size than this version's.
-pub(crate) fn check_size<T>(what: &'static str, given: usize) -> Result<(), Refusal> {
-    let wanted = mem::size_of::<T>();
-    if given == wanted { Ok(()) } else { Err(Refusal::StructSize { what, given, wanted }) }
+#[inline(never)]
+pub(crate) fn check_size(
+    call: &Call,
+    what: &'static str,
+    given: usize,
+    wanted: usize,
+) -> Result<(), Refused> {
+    if given == wanted { Ok(()) } else { Err(call.refuse(Refusal::StructSize { what, given, wanted })) }
 }
 
 /// Refuses a pointer that is NULL or misaligned.
@@ -198,32 +201,25 @@ pub(crate) fn check_size<T>(what: &'static str, given: usize) -> Result<(), Refu
 /// # Safety
 /// A pointer other than NULL is readable, and nobody writes it while the reference is used. What it points to is
 /// a value of its type.
-pub(crate) unsafe fn input<'a, T>(what: &'static str, pointer: *const T) -> Result<&'a T, Refusal> {
-    if pointer.is_null() {
-        return Err(Refusal::Null(what));
-    }
-    if !pointer.is_aligned() {
-        return Err(Refusal::Misaligned(what));
-    }
+pub(crate) unsafe fn input<'a, T>(
+    call: &Call,
+    what: &'static str,
+    given: *const T,
+) -> Result<&'a T, Refused> {
+    let given = pointer(call, what, given.cast_mut().cast(), align_of::<T>())?;
     // SAFETY: neither NULL nor misaligned; the caller vouches for the rest.
-    Ok(unsafe { &*pointer })
+    Ok(unsafe { given.cast().as_ref() })
 }
 
 /// Where a result goes when the call has succeeded.
 #[derive(Clone, Copy)]
-pub(crate) struct Output<T>(*mut T);
+pub(crate) struct Output<T>(NonNull<T>);
 
 impl<T> Output<T> {
     /// # Safety
     /// A pointer other than NULL is writable until the call returns.
-    pub unsafe fn new(what: &'static str, pointer: *mut T) -> Result<Output<T>, Refusal> {
-        if pointer.is_null() {
-            Err(Refusal::Null(what))
-        } else if !pointer.is_aligned() {
-            Err(Refusal::Misaligned(what))
-        } else {
-            Ok(Output(pointer))
-        }
+    pub unsafe fn new(call: &Call, what: &'static str, place: *mut T) -> Result<Output<T>, Refused> {
+        Ok(Output(pointer(call, what, place.cast(), align_of::<T>())?.cast()))
     }
 
     pub fn write(self, value: T) {
@@ -236,12 +232,19 @@ impl<T> Output<T> {
 ///
 /// # Safety
 /// A pointer other than NULL is readable up to the terminating zero, and stays so while the text is used.
-pub(crate) unsafe fn string<'a>(what: &'static str, text: *const c_char) -> Result<&'a str, Refusal> {
-    if text.is_null() {
-        return Err(Refusal::Null(what));
-    }
+pub(crate) unsafe fn string<'a>(
+    call: &Call,
+    what: &'static str,
+    text: *const c_char,
+) -> Result<&'a str, Refused> {
+    let text = pointer(call, what, text.cast_mut().cast(), 1)?;
     // SAFETY: the caller vouches for it.
-    unsafe { CStr::from_ptr(text) }.to_str().map_err(|_| Refusal::NotUtf8(what))
+    let text = unsafe { CStr::from_ptr(text.cast().as_ptr()) }.to_bytes();
+    if !utf8::is_valid(text) {
+        return Err(call.refuse(Refusal::NotUtf8(what)));
+    }
+    // SAFETY: it is valid.
+    Ok(unsafe { core::str::from_utf8_unchecked(text) })
 }
 
 /// The text, cut off where it and a terminating zero don't fit.
@@ -258,13 +261,18 @@ pub(crate) fn fixed_string<const N: usize>(text: &str) -> [c_char; N] {
 pub(crate) trait Handle {
     /// What it holds.
     type Value: Copy;
-    /// Its name in errors.
-    const NAME: &'static str;
-    /// Tells an initialised handle of this kind from other memory.
-    const MARK: u64;
+    /// What tells it from others.
+    const KIND: &'static Kind;
+}
 
+/// What tells handles apart.
+pub(crate) struct Kind {
+    /// Its name in errors.
+    pub name: &'static str,
+    /// Tells an initialised handle of this kind from other memory.
+    pub mark: u64,
     /// Where in the handle the opaque part begins.
-    const OPAQUE: usize;
+    pub opaque: usize,
 }
 
 /// The mark, then the value: what the opaque part of a handle holds.
@@ -275,29 +283,41 @@ struct Sealed<T> {
 }
 
 /// Where a handle's opaque part lies.
-fn sealed<H: Handle>(handle: *const H) -> *const Sealed<H::Value> {
+fn sealed<H: Handle>(handle: NonNull<H>) -> NonNull<Sealed<H::Value>> {
     const {
-        let end = H::OPAQUE + mem::size_of::<Sealed<H::Value>>();
-        assert!(end <= mem::size_of::<H>(), "the handle is too small");
-        assert!(mem::align_of::<Sealed<H::Value>>() <= mem::align_of::<H>());
-        assert!(H::OPAQUE.is_multiple_of(mem::align_of::<Sealed<H::Value>>()));
+        let end = H::KIND.opaque + size_of::<Sealed<H::Value>>();
+        assert!(end <= size_of::<H>(), "the handle is too small");
+        assert!(align_of::<Sealed<H::Value>>() <= ALIGN && align_of::<H>() == ALIGN);
+        assert!(H::KIND.opaque.is_multiple_of(ALIGN) && size_of::<H>().is_multiple_of(ALIGN));
     }
-    handle.wrapping_byte_add(H::OPAQUE).cast()
+    // SAFETY: within the handle.
+    unsafe { handle.byte_add(H::KIND.opaque).cast() }
 }
 
-/// The value that [`seal`] put into a handle, where it lies.
+/// The alignment of handles: of the mark.
+const ALIGN: usize = align_of::<u64>();
+
+/// The value that [`Output::seal`] put into a handle, where it lies.
 ///
 /// # Safety
 /// A pointer other than NULL is readable, and nobody writes there while the reference is used.
+pub(crate) unsafe fn open<'a, H: Handle>(call: &Call, handle: *const H) -> Result<&'a H::Value, Refused> {
+    // SAFETY: the caller's promise.
+    let handle = unsafe { opened(call, H::KIND, handle.cast_mut().cast())? };
+    // SAFETY: `Output::seal` has written the value behind the mark.
+    Ok(unsafe { &sealed::<H>(handle.cast()).as_ref().value })
+}
+
+/// A handle that holds what its kind's do.
+///
+/// # Safety
+/// A pointer other than NULL is readable for as many bytes as handles of that kind have.
 #[inline(never)]
-pub(crate) unsafe fn open<'a, H: Handle>(handle: *const H) -> Result<&'a H::Value, Refusal> {
-    // SAFETY: the caller's promise; a handle is numbers alone.
-    unsafe { input(H::NAME, handle)? };
-    let sealed = sealed(handle);
-    // SAFETY: the mark lies within the handle, and says that `seal` has written the value behind it.
-    unsafe {
-        if (*sealed).mark == H::MARK { Ok(&(*sealed).value) } else { Err(Refusal::NotInitialized(H::NAME)) }
-    }
+unsafe fn opened(call: &Call, kind: &Kind, handle: *mut u8) -> Result<NonNull<u8>, Refused> {
+    let handle = pointer(call, kind.name, handle, ALIGN)?;
+    // SAFETY: the mark lies within the handle, which is aligned and numbers alone.
+    let mark = unsafe { handle.byte_add(kind.opaque).cast::<u64>().read() };
+    if mark == kind.mark { Ok(handle) } else { Err(call.refuse(Refusal::NotInitialized(kind.name))) }
 }
 
 /// [`open`], to be changed: the handle counts among the buffers that the call writes.
@@ -306,19 +326,20 @@ pub(crate) unsafe fn open<'a, H: Handle>(handle: *const H) -> Result<&'a H::Valu
 /// A pointer other than NULL is readable and writable, and nobody else uses it while the reference is.
 pub(crate) unsafe fn open_mut<'a, H: Handle>(
     handle: *mut H,
-    buffers: &mut Buffers,
-) -> Result<&'a mut H::Value, Refusal> {
+    buffers: &mut Buffers<'_>,
+) -> Result<&'a mut H::Value, Refused> {
+    let (kind, size) = (H::KIND, size_of::<H>());
     // SAFETY: the caller's promise.
-    unsafe { open(handle)? };
-    buffers.check(H::NAME, handle, mem::size_of::<H>(), 1, true)?;
+    let handle = unsafe { opened(buffers.call, kind, handle.cast())? };
+    buffers.check(kind.name, handle.as_ptr(), size, size / ALIGN, ALIGN, true)?;
     // SAFETY: just opened; the caller vouches for writing, and no buffer of this call shares a byte.
-    Ok(unsafe { &mut (*sealed(handle).cast_mut()).value })
+    Ok(unsafe { &mut sealed::<H>(handle.cast()).as_mut().value })
 }
 
 impl<H: Handle> Output<H> {
     /// Makes the handle's opaque part hold `value`.
-    pub fn seal(self, value: H::Value) {
+    pub fn seal(self, value: &H::Value) {
         // SAFETY: neither NULL nor misaligned, and writable; a handle has room for what is sealed.
-        unsafe { sealed(self.0).cast_mut().write(Sealed { mark: H::MARK, value }) };
+        unsafe { sealed(self.0).write(Sealed { mark: H::KIND.mark, value: *value }) };
     }
 }

@@ -8,7 +8,7 @@ use jostle::{Error, Plan};
 use crate::border::{self, Buffers, Output, input, open};
 use crate::config::{flag, jostle_config};
 use crate::plan::jostle_plan;
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
 /// How far training has come.
 #[repr(C)]
@@ -43,16 +43,23 @@ pub(crate) struct Pairs<'a> {
 impl<'a> Pairs<'a> {
     /// # Safety
     /// `metadata` is readable for `count` entries, and their strings are.
-    pub unsafe fn new(metadata: *const jostle_metadata, count: usize) -> Result<Pairs<'a>, Refusal> {
+    pub unsafe fn new(
+        call: &Call,
+        metadata: *const jostle_metadata,
+        count: usize,
+    ) -> Result<Pairs<'a>, Refused> {
         let mut pairs = [("", ""); JOSTLE_METADATA_MOST];
         for index in 0..count {
-            let place = pairs.get_mut(index).ok_or(Error::TooLarge { what: "metadata" })?;
+            let place = pairs.get_mut(index).ok_or(Error::TooLarge { what: "metadata" }).or_refuse(call)?;
             // SAFETY: the caller's promise.
             *place = unsafe {
                 // Before `metadata` moves on: NULL must not.
-                input("metadata", metadata)?;
-                let entry = input("metadata", metadata.add(index))?;
-                (border::string("metadata key", entry.key)?, border::string("metadata value", entry.value)?)
+                input(call, "metadata", metadata)?;
+                let entry = input(call, "metadata", metadata.add(index))?;
+                (
+                    border::string(call, "metadata key", entry.key)?,
+                    border::string(call, "metadata value", entry.value)?,
+                )
             };
         }
         Ok(Pairs { pairs, count })
@@ -79,12 +86,12 @@ impl Given {
         self,
         plan: &Plan,
         pairs: &'a Pairs<'_>,
-        buffers: &mut Buffers,
-    ) -> Result<Contents<'a>, Refusal> {
+        buffers: &mut Buffers<'_>,
+    ) -> Result<Contents<'a>, Refused> {
         let Given { parameters, frozen, optimizer, progress } = self;
         // SAFETY: the caller's promise.
         unsafe {
-            let &jostle_progress { step, seed } = input("progress", progress)?;
+            let &jostle_progress { step, seed } = input(buffers.call, "progress", progress)?;
             let parameters = buffers.read("parameters", parameters.0, parameters.1, plan.parameters)?;
             let frozen = buffers.read("frozen", frozen.0, frozen.1, plan.frozen)?;
             let state = buffers.read_optional("optimizer", optimizer.0, optimizer.1, plan.optimizer)?;
@@ -110,12 +117,13 @@ pub unsafe extern "C" fn jostle_checkpoint_size(
     size: *mut usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
-        let (size, plan, pairs) =
-            unsafe { (Output::new("size", size)?, open(plan)?, Pairs::new(metadata, metadata_count)?) };
-        let optimizer = flag("optimizer", optimizer)?;
-        size.write(checkpoint::size(plan, optimizer, pairs.get())?);
+        let (size, plan, pairs) = unsafe {
+            (Output::new(call, "size", size)?, open(call, plan)?, Pairs::new(call, metadata, metadata_count)?)
+        };
+        let optimizer = flag(call, "optimizer", optimizer)?;
+        size.write(checkpoint::size(plan, optimizer, pairs.get()).or_refuse(call)?);
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -153,17 +161,18 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
         optimizer: (optimizer, optimizer_size),
         progress,
     };
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let output = Output::new("written", written)?;
-            let plan = open(plan)?;
-            let pairs = Pairs::new(metadata, metadata_count)?;
+            let output = Output::new(call, "written", written)?;
+            let plan = open(call, plan)?;
+            let pairs = Pairs::new(call, metadata, metadata_count)?;
             let contents = given.contents(plan, &pairs, &mut buffers)?;
-            let wanted = checkpoint::size(plan, contents.optimizer.is_some(), contents.metadata)?;
+            let wanted =
+                checkpoint::size(plan, contents.optimizer.is_some(), contents.metadata).or_refuse(call)?;
             let bytes = buffers.write("bytes", bytes, bytes_size, wanted)?;
-            output.write(checkpoint::write(bytes, plan, &contents)?);
+            output.write(checkpoint::write(bytes, plan, &contents).or_refuse(call)?);
         }
         Ok(())
     };
@@ -176,15 +185,16 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
 /// # Safety
 /// `bytes` is readable for `bytes_size` bytes.
 unsafe fn examine<'a>(
-    buffers: &mut Buffers,
+    buffers: &mut Buffers<'_>,
     bytes: *const u8,
     bytes_size: usize,
-) -> Result<Checkpoint<'a>, Refusal> {
+) -> Result<Checkpoint<'a>, Refused> {
     if bytes.is_null() {
-        return Err(Refusal::Null("bytes"));
+        return Err(buffers.call.refuse(Refusal::Null("bytes")));
     }
     // SAFETY: the caller's promise.
-    Ok(Checkpoint::new(unsafe { buffers.read("bytes", bytes, bytes_size, bytes_size)? })?)
+    let bytes = unsafe { buffers.read("bytes", bytes, bytes_size, bytes_size)? };
+    Checkpoint::new(bytes).or_refuse(buffers.call)
 }
 
 /// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes.
@@ -200,13 +210,13 @@ pub unsafe extern "C" fn jostle_checkpoint_config(
     struct_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let config = Output::new("config", config)?;
-            border::check_size::<jostle_config>("config", struct_size)?;
-            let file = examine(&mut Buffers::new(), bytes, bytes_size)?;
-            config.write(jostle_config::from_core(&file.config()?));
+            let config = Output::new(call, "config", config)?;
+            border::check_size(call, "config", struct_size, size_of::<jostle_config>())?;
+            let file = examine(&mut Buffers::new(call), bytes, bytes_size)?;
+            config.write(jostle_config::from_core(&file.config().or_refuse(call)?));
         }
         Ok(())
     };
@@ -233,17 +243,17 @@ pub unsafe extern "C" fn jostle_checkpoint_read(
     progress: *mut jostle_progress,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let output = Output::new("progress", progress)?;
-            let plan = open(plan)?;
+            let output = Output::new(call, "progress", progress)?;
+            let plan = open(call, plan)?;
             let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
             let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
             let state = (!optimizer.is_null()).then_some(state);
             let file = examine(&mut buffers, bytes, bytes_size)?;
-            let Progress { step, seed } = file.read(plan, parameters, state)?;
+            let Progress { step, seed } = file.read(plan, parameters, state).or_refuse(call)?;
             output.write(jostle_progress { step, seed });
         }
         Ok(())
@@ -267,13 +277,13 @@ pub unsafe extern "C" fn jostle_checkpoint_read_parameters(
     parameters_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let plan = open(plan)?;
+            let plan = open(call, plan)?;
             let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
-            examine(&mut buffers, bytes, bytes_size)?.read_parameters(plan, parameters)?;
+            examine(&mut buffers, bytes, bytes_size)?.read_parameters(plan, parameters).or_refuse(call)?;
         }
         Ok(())
     };
@@ -297,18 +307,19 @@ pub unsafe extern "C" fn jostle_checkpoint_metadata(
     length: *mut usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let output = Output::new("length", length)?;
-            let key = border::string("key", key)?;
+            let output = Output::new(call, "length", length)?;
+            let key = border::string(call, "key", key)?;
             let file = examine(&mut buffers, bytes, bytes_size)?;
-            let value = file.metadata(key).ok_or(Refusal::NotFound { what: "metadata", index: 0 })?;
+            let value = file.metadata(key).ok_or(Refusal::NotFound { what: "metadata", index: 0 });
+            let value = value.or_refuse(call)?;
             let length = value.len();
             let text = buffers.write("text", text.cast::<u8>(), text_size, length.saturating_add(1))?;
             if let Some((end, text)) = text.split_last_mut() {
-                value.copy_to(text)?;
+                value.copy_to(text).or_refuse(call)?;
                 *end = 0;
             }
             output.write(length);

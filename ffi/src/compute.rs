@@ -5,7 +5,7 @@ use core::ffi::c_void;
 use jostle::{Compute, Error, InstructionSet, Parallel, Serial};
 
 use crate::border::{self, Structure};
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
 /// Which vector instructions to use. All give the same bits.
 #[repr(u32)]
@@ -85,19 +85,19 @@ pub unsafe extern "C" fn jostle_instruction_set_check(
     error: *mut jostle_error,
 ) -> jostle_status {
     // SAFETY: the caller's promise.
-    unsafe { call(error, || self::instruction_set(instruction_set).map(|_| ())) }
+    unsafe { call(error, |call| self::instruction_set(call, instruction_set).map(|_| ())) }
 }
 
-fn instruction_set(given: u32) -> Result<InstructionSet, Refusal> {
+fn instruction_set(call: &Call, given: u32) -> Result<InstructionSet, Refused> {
     use jostle_instruction_set::*;
-    let named = |name| InstructionSet::named(name).map_err(Refusal::Core);
+    let named = |name| InstructionSet::named(name).or_refuse(call);
     match given {
         given if given == JOSTLE_FASTEST as u32 => Ok(InstructionSet::detect()),
         given if given == JOSTLE_PORTABLE as u32 => Ok(InstructionSet::PORTABLE),
         given if given == JOSTLE_AVX2 as u32 => named("avx2"),
         given if given == JOSTLE_AVX512 as u32 => named("avx512"),
         given if given == JOSTLE_NEON as u32 => named("neon"),
-        given => Err(Refusal::Choice { what: "instruction_set", given }),
+        given => Err(call.refuse(Refusal::Choice { what: "instruction_set", given })),
     }
 }
 
@@ -119,17 +119,17 @@ struct Lent {
 impl Workers {
     /// # Safety
     /// A pointer other than NULL is readable for as many bytes as its `struct_size` says.
-    pub unsafe fn new(compute: *const jostle_compute) -> Result<Workers, Refusal> {
+    pub unsafe fn new(call: &Call, compute: *const jostle_compute) -> Result<Workers, Refused> {
         if compute.is_null() {
             return Ok(Workers { simd: InstructionSet::detect(), lent: None });
         }
         // SAFETY: the caller's promise.
-        let compute = unsafe { border::structure("compute", compute)? };
-        let simd = instruction_set(compute.instruction_set)?;
+        let compute = unsafe { border::structure(call, "compute", compute)? };
+        let simd = instruction_set(call, compute.instruction_set)?;
         let lent = match (compute.threads, compute.run) {
-            (0, _) => return Err(Error::Zero { what: "threads" }.into()),
+            (0, _) => return Err(call.refuse_as_core(&Error::Zero { what: "threads" })),
             (1, _) => None,
-            (_, None) => return Err(Refusal::Null("run")),
+            (_, None) => return Err(call.refuse(Refusal::Null("run"))),
             (threads, Some(run)) => Some(Lent { threads: threads as usize, run, context: compute.context }),
         };
         Ok(Workers { simd, lent })

@@ -9,7 +9,7 @@ use jostle::{
 use core::ffi::c_char;
 
 use crate::border::{self, Output, Structure};
-use crate::status::{Refusal, call, jostle_status};
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_status};
 
 /// The activation between the two products of the MLP.
 #[repr(u32)]
@@ -181,24 +181,24 @@ unsafe impl Structure for jostle_recipe {}
 // SAFETY: as above.
 unsafe impl Structure for jostle_sampling {}
 
-pub(crate) fn flag(what: &'static str, given: u32) -> Result<bool, Refusal> {
+pub(crate) fn flag(call: &Call, what: &'static str, given: u32) -> Result<bool, Refused> {
     match given {
         0 => Ok(false),
         1 => Ok(true),
-        given => Err(Refusal::Choice { what, given }),
+        given => Err(call.refuse(Refusal::Choice { what, given })),
     }
 }
 
-pub(crate) fn activation(given: u32) -> Result<Activation, Refusal> {
+pub(crate) fn activation(call: &Call, given: u32) -> Result<Activation, Refused> {
     match given {
         given if given == jostle_activation::JOSTLE_GELU as u32 => Ok(Activation::Gelu),
         given if given == jostle_activation::JOSTLE_GELU_TANH as u32 => Ok(Activation::GeluTanh),
-        given => Err(Refusal::Choice { what: "activation", given }),
+        given => Err(call.refuse(Refusal::Choice { what: "activation", given })),
     }
 }
 
 impl jostle_config {
-    pub(crate) fn to_core(self) -> Result<Config, Refusal> {
+    pub(crate) fn core(&self, call: &Call) -> Result<Config, Refused> {
         Ok(Config {
             vocab: self.vocab as usize,
             context: self.context as usize,
@@ -212,9 +212,9 @@ impl jostle_config {
                 attention_projection: self.attention_projection_dropout,
                 mlp_projection: self.mlp_projection_dropout,
             },
-            activation: activation(self.activation)?,
-            bias: flag("bias", self.bias)?,
-            tied: flag("tied", self.tied)?,
+            activation: activation(call, self.activation)?,
+            bias: flag(call, "bias", self.bias)?,
+            tied: flag(call, "tied", self.tied)?,
             norm_epsilon: self.norm_epsilon,
         })
     }
@@ -247,51 +247,51 @@ impl jostle_config {
 impl jostle_options {
     /// # Safety
     /// `frozen` is NULL or holds so many zero-terminated strings.
-    pub(crate) unsafe fn to_core(self, config: &Config) -> Result<Options, Refusal> {
+    pub(crate) unsafe fn core(&self, call: &Call, config: &Config) -> Result<Options, Refused> {
         let optimizer = match self.optimizer {
             given if given == jostle_optimizer_state::JOSTLE_STATE_NONE as u32 => OptimizerState::None,
             given if given == jostle_optimizer_state::JOSTLE_STATE_MOMENTUM as u32 => {
                 OptimizerState::Momentum
             }
             given if given == jostle_optimizer_state::JOSTLE_STATE_ADAMW as u32 => OptimizerState::AdamW,
-            given => return Err(Refusal::Choice { what: "optimizer", given }),
+            given => return Err(call.refuse(Refusal::Choice { what: "optimizer", given })),
         };
         Ok(Options {
             batch: self.batch as usize,
             threads: self.threads as usize,
             optimizer,
-            recompute: flag("recompute", self.recompute)?,
-            fused: flag("fused", self.fused)?,
+            recompute: flag(call, "recompute", self.recompute)?,
+            fused: flag(call, "fused", self.fused)?,
             // SAFETY: the caller's promise.
-            frozen: unsafe { self.frozen(config)? },
+            frozen: unsafe { self.frozen(call, config)? },
         })
     }
 }
 
 impl jostle_options {
     /// # Safety
-    /// As for [`jostle_options::to_core`].
-    unsafe fn frozen(&self, config: &Config) -> Result<Frozen, Refusal> {
+    /// As for [`jostle_options::core`].
+    unsafe fn frozen(&self, call: &Call, config: &Config) -> Result<Frozen, Refused> {
         let mut frozen = Frozen::NONE;
         if self.frozen_count == 0 {
             return Ok(frozen);
         }
         // Names are those of a model: what cannot be one is told first.
-        config.validate()?;
+        config.validate().or_refuse(call)?;
         // SAFETY: the caller's promise.
-        unsafe { border::input("frozen", self.frozen)? };
+        unsafe { border::input(call, "frozen", self.frozen)? };
         for index in 0..self.frozen_count {
             // SAFETY: the caller's promise.
-            let name = unsafe { border::string("frozen", *self.frozen.add(index))? };
-            let number = Frozen::number(config, name).ok_or(Refusal::NotFound { what: "frozen", index })?;
-            frozen = frozen.with(number)?;
+            let name = unsafe { border::string(call, "frozen", *self.frozen.add(index))? };
+            let number = Frozen::number(config, name).ok_or(Refusal::NotFound { what: "frozen", index });
+            frozen = frozen.with(number.or_refuse(call)?).or_refuse(call)?;
         }
         Ok(frozen)
     }
 }
 
 impl jostle_recipe {
-    pub(crate) fn optimizer(&self) -> Result<Optimizer, Refusal> {
+    pub(crate) fn optimizer(&self, call: &Call) -> Result<Optimizer, Refused> {
         match self.optimizer {
             given if given == jostle_optimizer::JOSTLE_SGD as u32 => {
                 Ok(Optimizer::Sgd { momentum: self.momentum })
@@ -302,11 +302,11 @@ impl jostle_recipe {
                 epsilon: self.epsilon,
                 weight_decay: self.weight_decay,
             }),
-            given => Err(Refusal::Choice { what: "optimizer", given }),
+            given => Err(call.refuse(Refusal::Choice { what: "optimizer", given })),
         }
     }
 
-    pub(crate) fn to_core(self) -> Result<Recipe, Refusal> {
+    pub(crate) fn core(&self, call: &Call) -> Result<Recipe, Refused> {
         let last = self.final_learning_rate;
         let decay = match self.decay {
             given if given == jostle_decay::JOSTLE_CONSTANT as u32 => Decay::Constant,
@@ -315,10 +315,10 @@ impl jostle_recipe {
             given if given == jostle_decay::JOSTLE_WARMUP_STABLE_DECAY as u32 => {
                 Decay::WarmupStableDecay { decay_steps: self.decay_steps, last }
             }
-            given => return Err(Refusal::Choice { what: "decay", given }),
+            given => return Err(call.refuse(Refusal::Choice { what: "decay", given })),
         };
         Ok(Recipe {
-            optimizer: self.optimizer()?,
+            optimizer: self.optimizer(call)?,
             schedule: Schedule { peak: self.learning_rate, warmup: self.warmup, steps: self.steps, decay },
             clip: (self.clip != 0.0).then_some(self.clip),
             accumulate: self.accumulate as usize,
@@ -328,7 +328,7 @@ impl jostle_recipe {
 }
 
 impl jostle_sampling {
-    pub(crate) fn to_core(self) -> Sampling {
+    pub(crate) fn core(&self) -> Sampling {
         Sampling {
             temperature: self.temperature,
             top_k: (self.top_k != 0).then_some(self.top_k as usize),
@@ -343,10 +343,10 @@ impl jostle_sampling {
 /// # Safety
 /// A pointer other than NULL is writable for `size` bytes.
 pub(crate) unsafe fn fill<T>(what: &'static str, place: *mut T, size: usize, value: T) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
-        let place = unsafe { Output::new(what, place)? };
-        border::check_size::<T>(what, size)?;
+        let place = unsafe { Output::new(call, what, place)? };
+        border::check_size(call, what, size, size_of::<T>())?;
         place.write(value);
         Ok(())
     };

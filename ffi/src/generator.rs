@@ -4,11 +4,11 @@ use core::mem::offset_of;
 
 use jostle::{Error, Generator, InstructionSet, Plan};
 
-use crate::border::{self, Buffers, Handle, Output, open, open_mut};
+use crate::border::{self, Buffers, Handle, Kind, Output, open, open_mut};
 use crate::compute::{Workers, jostle_compute};
 use crate::config::jostle_sampling;
 use crate::plan::jostle_plan;
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
 /// A model in use. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
 #[repr(C)]
@@ -32,10 +32,11 @@ pub struct State {
 
 impl Handle for jostle_generator {
     type Value = State;
-    const NAME: &'static str = "generator";
-    const MARK: u64 = u64::from_le_bytes(*b"jost.gen");
-
-    const OPAQUE: usize = offset_of!(jostle_generator, opaque);
+    const KIND: &'static Kind = &Kind {
+        name: "generator",
+        mark: u64::from_le_bytes(*b"jost.gen"),
+        opaque: offset_of!(jostle_generator, opaque),
+    };
 }
 
 impl State {
@@ -43,7 +44,7 @@ impl State {
     ///
     /// # Safety
     /// The buffers are the caller's, and nobody else writes them meanwhile.
-    unsafe fn working(&mut self, buffers: &mut Buffers) -> Result<(Generator<'_>, &mut usize), Refusal> {
+    unsafe fn working(&mut self, buffers: &mut Buffers<'_>) -> Result<(Generator<'_>, &mut usize), Refused> {
         let State { plan, simd, parameters, frozen, memory, window, filled } = self;
         // SAFETY: the caller's promise.
         let (parameters, frozen, memory, window) = unsafe {
@@ -54,7 +55,8 @@ impl State {
                 buffers.write("window", window.0, window.1, plan.config.context)?,
             )
         };
-        let mut generator = Generator::new(plan, *simd, parameters, frozen, memory, window)?;
+        let mut generator =
+            Generator::new(plan, *simd, parameters, frozen, memory, window).or_refuse(buffers.call)?;
         generator.resume(*filled);
         Ok((generator, filled))
     }
@@ -67,10 +69,11 @@ impl State {
 /// The pointers are what the functions of this module say.
 #[inline(never)]
 unsafe fn opened<'a, I>(
+    call: &Call,
     generator: *mut jostle_generator,
-    given: impl FnOnce(&mut Buffers, &Plan) -> Result<I, Refusal>,
-) -> Result<(Generator<'a>, &'a mut usize, I), Refusal> {
-    let mut buffers = Buffers::new();
+    given: impl FnOnce(&mut Buffers<'_>, &Plan) -> Result<I, Refused>,
+) -> Result<(Generator<'a>, &'a mut usize, I), Refused> {
+    let mut buffers = Buffers::new(call);
     // SAFETY: the caller's promise.
     unsafe {
         let state: &mut State = open_mut(generator, &mut buffers)?;
@@ -85,15 +88,17 @@ unsafe fn opened<'a, I>(
 /// # Safety
 /// The pointers are what the functions of this module say.
 unsafe fn with_generator<I, T>(
+    call: &Call,
     generator: *mut jostle_generator,
-    given: impl FnOnce(&mut Buffers, &Plan) -> Result<I, Refusal>,
-    body: impl FnOnce(&mut Generator<'_>, I) -> Result<T, Error>,
-) -> Result<T, Refusal> {
+    given: impl FnOnce(&mut Buffers<'_>, &Plan) -> Result<I, Refused>,
+    body: impl FnOnce(&mut Generator<'_>, &mut I) -> Result<T, Error>,
+) -> Result<T, Refused> {
     // SAFETY: the caller's promise.
-    let (mut generator, filled, given) = unsafe { opened(generator, given)? };
-    let result = body(&mut generator, given);
-    *filled = generator.filled();
-    Ok(result?)
+    let mut opened = unsafe { opened(call, generator, given) };
+    let (generator, filled, given) = opened.as_mut().map_err(|refused| *refused)?;
+    let result = body(generator, given);
+    **filled = generator.filled();
+    result.or_refuse(call)
 }
 
 /// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used.
@@ -118,21 +123,21 @@ pub unsafe extern "C" fn jostle_generator_init(
     window_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let generator = Output::new("generator", generator)?;
+            let generator = Output::new(call, "generator", generator)?;
             let mut state = State {
-                plan: *open(plan)?,
-                simd: Workers::new(compute)?.simd(),
+                plan: *open(call, plan)?,
+                simd: Workers::new(call, compute)?.simd(),
                 parameters: (parameters, parameters_size),
                 frozen: (frozen, frozen_size),
                 memory: (memory, memory_size),
                 window: (window, window_size),
                 filled: 0,
             };
-            state.working(&mut Buffers::new())?;
-            generator.seal(state);
+            state.working(&mut Buffers::new(call))?;
+            generator.seal(&state);
         }
         Ok(())
     };
@@ -156,18 +161,18 @@ pub unsafe extern "C" fn jostle_generator_feed(
     logits: *mut *mut f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let logits = Output::new("logits", logits)?;
-            let given = |buffers: &mut Buffers, _: &Plan| {
+            let logits = Output::new(call, "logits", logits)?;
+            let given = |buffers: &mut Buffers<'_>, _: &Plan| {
                 if tokens.is_null() {
-                    return Err(Refusal::Null("tokens"));
+                    return Err(call.refuse(Refusal::Null("tokens")));
                 }
                 let count = tokens_size.checked_div(size_of::<i32>()).unwrap_or(0);
                 buffers.read("tokens", tokens, tokens_size, count)
             };
-            let found = with_generator(generator, given, |generator, tokens| {
+            let found = with_generator(call, generator, given, |generator, tokens| {
                 generator.feed(tokens).map(<[f32]>::as_mut_ptr)
             })?;
             logits.write(found);
@@ -195,16 +200,16 @@ pub unsafe extern "C" fn jostle_generator_draw(
     token: *mut i32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let token = Output::new("token", token)?;
-            let given = |buffers: &mut Buffers, plan: &Plan| {
-                let sampling = border::structure("sampling", sampling)?.to_core();
+            let token = Output::new(call, "token", token)?;
+            let given = |buffers: &mut Buffers<'_>, plan: &Plan| {
+                let sampling = border::structure(call, "sampling", sampling)?.core();
                 Ok((sampling, buffers.write("order", order, order_size, plan.config.vocab)?))
             };
-            let drawn = with_generator(generator, given, |generator, (sampling, order)| {
-                generator.draw(&sampling, order, seed, number)
+            let drawn = with_generator(call, generator, given, |generator, (sampling, order)| {
+                generator.draw(sampling, order, seed, number)
             })?;
             token.write(drawn);
         }
@@ -224,11 +229,12 @@ pub unsafe extern "C" fn jostle_generator_clear(
     error: *mut jostle_error,
 ) -> jostle_status {
     // SAFETY: the caller's promise.
-    let body = || unsafe {
+    let body = |call: &Call| unsafe {
         with_generator(
+            call,
             generator,
             |_, _| Ok(()),
-            |generator, ()| {
+            |generator, &mut ()| {
                 generator.clear();
                 Ok(())
             },

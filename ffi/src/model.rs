@@ -6,7 +6,7 @@ use crate::border::{Buffers, Output, input, open};
 use crate::compute::{Workers, jostle_compute};
 use crate::config::flag;
 use crate::plan::jostle_plan;
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refused, call, jostle_error, jostle_status};
 
 /// The loss of a pass, or of several.
 #[repr(C)]
@@ -23,7 +23,7 @@ impl jostle_loss {
         jostle_loss { sum: loss.sum, counted: loss.counted as u64 }
     }
 
-    pub(crate) fn to_core(self) -> Loss {
+    pub(crate) fn core(self) -> Loss {
         Loss { sum: self.sum, counted: usize::try_from(self.counted).unwrap_or(usize::MAX) }
     }
 }
@@ -66,14 +66,14 @@ impl jostle_batch {
 
     /// # Safety
     /// The tokens are readable.
-    pub(crate) unsafe fn tokens<'a>(&self, buffers: &mut Buffers) -> Result<&'a [i32], Refusal> {
+    pub(crate) unsafe fn tokens<'a>(&self, buffers: &mut Buffers<'_>) -> Result<&'a [i32], Refused> {
         // SAFETY: the caller's promise.
         unsafe { buffers.read("tokens", self.tokens, self.tokens_size, self.shape().rows()) }
     }
 
     /// # Safety
     /// The targets are readable.
-    pub(crate) unsafe fn targets<'a>(&self, buffers: &mut Buffers) -> Result<&'a [i32], Refusal> {
+    pub(crate) unsafe fn targets<'a>(&self, buffers: &mut Buffers<'_>) -> Result<&'a [i32], Refused> {
         // SAFETY: the caller's promise.
         unsafe { buffers.read("targets", self.targets, self.targets_size, self.shape().rows()) }
     }
@@ -88,26 +88,27 @@ struct Given<'a> {
     workspace: &'a mut [f32],
     batch: jostle_batch,
     tokens: &'a [i32],
-    buffers: Buffers,
+    buffers: Buffers<'a>,
 }
 
 impl<'a> Given<'a> {
     /// # Safety
     /// The pointers are what the functions of this module say.
     unsafe fn new(
+        call: &'a Call,
         plan: *const jostle_plan,
         compute: *const jostle_compute,
         (parameters, parameters_size): (*const f32, usize),
         (frozen, frozen_size): (*const f32, usize),
         (workspace, workspace_size): (*mut f32, usize),
         batch: *const jostle_batch,
-    ) -> Result<Given<'a>, Refusal> {
-        let mut buffers = Buffers::new();
+    ) -> Result<Given<'a>, Refused> {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let plan = open(plan)?;
-            let workers = Workers::new(compute)?;
-            let batch = *input("batch", batch)?;
+            let plan = open(call, plan)?;
+            let workers = Workers::new(call, compute)?;
+            let batch = *input(call, "batch", batch)?;
             let parameters = buffers.read("parameters", parameters, parameters_size, plan.parameters)?;
             let frozen = buffers.read("frozen", frozen, frozen_size, plan.frozen)?;
             let workspace = buffers.write("workspace", workspace, workspace_size, plan.workspace())?;
@@ -150,17 +151,22 @@ pub unsafe extern "C" fn jostle_model_logits(
     logits: *mut *const f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         let (output, given) = unsafe {
             let parameters = (parameters, parameters_size);
             let frozen = (frozen, frozen_size);
             let workspace = (workspace, workspace_size);
-            (Output::new("logits", logits)?, Given::new(plan, compute, parameters, frozen, workspace, batch)?)
+            (
+                Output::new(call, "logits", logits)?,
+                Given::new(call, plan, compute, parameters, frozen, workspace, batch)?,
+            )
         };
         let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
-        pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), None).forward(workspace)?;
-        output.write(model::logits(plan, workspace, batch.shape())?.as_ptr());
+        pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), None)
+            .forward(workspace)
+            .or_refuse(call)?;
+        output.write(model::logits(plan, workspace, batch.shape()).or_refuse(call)?.as_ptr());
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -185,19 +191,22 @@ pub unsafe extern "C" fn jostle_model_loss(
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         let (output, mut given) = unsafe {
             let parameters = (parameters, parameters_size);
             let frozen = (frozen, frozen_size);
             let workspace = (workspace, workspace_size);
-            (Output::new("loss", loss)?, Given::new(plan, compute, parameters, frozen, workspace, batch)?)
+            (
+                Output::new(call, "loss", loss)?,
+                Given::new(call, plan, compute, parameters, frozen, workspace, batch)?,
+            )
         };
         // SAFETY: the caller's promise.
         let targets = unsafe { given.batch.targets(&mut given.buffers)? };
         let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
         let pass = pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), None);
-        output.write(jostle_loss::from_core(pass.loss(workspace, targets)?));
+        output.write(jostle_loss::from_core(pass.loss(workspace, targets).or_refuse(call)?));
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -232,20 +241,24 @@ pub unsafe extern "C" fn jostle_model_backward(
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         let (output, mut given) = unsafe {
             let parameters = (parameters, parameters_size);
             let frozen = (frozen, frozen_size);
             let workspace = (workspace, workspace_size);
-            (Output::new("loss", loss)?, Given::new(plan, compute, parameters, frozen, workspace, batch)?)
+            (
+                Output::new(call, "loss", loss)?,
+                Given::new(call, plan, compute, parameters, frozen, workspace, batch)?,
+            )
         };
-        let mode = if flag("add", add)? { Gradients::Add } else { Gradients::Overwrite };
+        let mode = if flag(call, "add", add)? { Gradients::Add } else { Gradients::Overwrite };
         let training = if training.is_null() {
             None
         } else {
             // SAFETY: the caller's promise.
-            let &jostle_training { seed, step, first_sequence } = unsafe { input("training", training)? };
+            let &jostle_training { seed, step, first_sequence } =
+                unsafe { input(call, "training", training)? };
             Some(Training { seed, step, first_sequence })
         };
         // SAFETY: the caller's promise.
@@ -256,7 +269,7 @@ pub unsafe extern "C" fn jostle_model_backward(
         };
         let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
         let pass = pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), training);
-        let loss = pass.backward(gradients, mode, workspace, targets, counted)?;
+        let loss = pass.backward(gradients, mode, workspace, targets, counted).or_refuse(call)?;
         output.write(jostle_loss::from_core(loss));
         Ok(())
     };

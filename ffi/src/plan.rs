@@ -1,15 +1,15 @@
 //! Sizes: how long every buffer must be, where each tensor lies in them, and initial values.
 
 use core::ffi::c_char;
-use core::fmt::Write;
 use core::mem::offset_of;
 
+use jostle::decimal::{Sink, Written};
 use jostle::layout::Tensor;
 use jostle::{InstructionSet, Plan, initialization};
 
-use crate::border::{self, Buffers, Handle, Output, open};
+use crate::border::{self, Buffers, Handle, Kind, Output, open};
 use crate::config::{jostle_config, jostle_options};
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
 /// How many bytes each buffer must have at least, for one configuration and one set of options. All buffers are
 /// aligned to JOSTLE_ALIGNMENT. A plan is a value: it may be copied, and used by several threads at once.
@@ -68,17 +68,19 @@ const _: () = assert!(JOSTLE_ALIGNMENT == align_of::<f32>() && JOSTLE_ALIGNMENT 
 
 impl Handle for jostle_plan {
     type Value = Plan;
-    const NAME: &'static str = "plan";
-    const MARK: u64 = u64::from_le_bytes(*b"jost.pln");
-
-    const OPAQUE: usize = offset_of!(jostle_plan, opaque);
+    const KIND: &'static Kind = &Kind {
+        name: "plan",
+        mark: u64::from_le_bytes(*b"jost.pln"),
+        opaque: offset_of!(jostle_plan, opaque),
+    };
 }
 
 impl Output<jostle_plan> {
     #[inline(never)]
     fn plan(self, plan: &Plan) {
-        // The core has checked that each is at most isize::MAX bytes.
-        let bytes = |elements: usize| elements.saturating_mul(4);
+        let (recomputed, tensor_count) = (plan.recomputed(), plan.tensors().count());
+        // The core has checked that each of these is at most isize::MAX bytes.
+        let bytes = |elements: usize| elements.wrapping_mul(4);
         self.write(jostle_plan {
             parameters_size: bytes(plan.parameters),
             frozen_size: bytes(plan.frozen),
@@ -86,23 +88,24 @@ impl Output<jostle_plan> {
             optimizer_size: bytes(plan.optimizer),
             activations_size: bytes(plan.activations),
             scratch_size: bytes(plan.scratch),
-            workspace_size: bytes(plan.workspace()),
+            workspace_size: plan.workspace().saturating_mul(4),
             batch_size: bytes(plan.batch),
             training_size: plan.bytes(),
             generation_size: bytes(plan.generation),
+            // No longer than a batch, and no larger than a generator's logits.
             window_size: bytes(plan.config.context),
             order_size: bytes(plan.config.vocab),
             batch: plan.options.batch,
             threads: plan.options.threads,
             recompute: plan.options.recompute.into(),
-            recomputed: plan.recomputed(),
+            recomputed,
             fused: plan.options.fused.into(),
             parameter_count: plan.parameters,
-            tensor_count: plan.tensors().count(),
+            tensor_count,
             opaque: [0; _],
             more: [0; _],
         });
-        self.seal(*plan);
+        self.seal(plan);
     }
 }
 
@@ -117,19 +120,19 @@ pub unsafe extern "C" fn jostle_plan_init(
     options: *const jostle_options,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         let (plan, config, options) = unsafe {
             (
-                Output::new("plan", plan)?,
-                border::structure("config", config)?,
-                border::structure("options", options)?,
+                Output::new(call, "plan", plan)?,
+                border::structure(call, "config", config)?,
+                border::structure(call, "options", options)?,
             )
         };
-        let config = config.to_core()?;
+        let config = config.core(call)?;
         // SAFETY: the caller's promise.
-        let options = unsafe { options.to_core(&config)? };
-        plan.plan(&Plan::new(&config, &options)?);
+        let options = unsafe { options.core(call, &config)? };
+        plan.plan(&Plan::new(&config, &options).or_refuse(call)?);
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -153,19 +156,19 @@ pub unsafe extern "C" fn jostle_plan_fit(
     budget: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         let (plan, config, options) = unsafe {
             (
-                Output::new("plan", plan)?,
-                border::structure("config", config)?,
-                border::structure("options", options)?,
+                Output::new(call, "plan", plan)?,
+                border::structure(call, "config", config)?,
+                border::structure(call, "options", options)?,
             )
         };
-        let config = config.to_core()?;
+        let config = config.core(call)?;
         // SAFETY: the caller's promise.
-        let options = unsafe { options.to_core(&config)? };
-        plan.plan(&Plan::fit(&config, &options, budget)?);
+        let options = unsafe { options.core(call, &config)? };
+        plan.plan(&Plan::fit(&config, &options, budget).or_refuse(call)?);
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -198,22 +201,19 @@ struct Name {
     length: usize,
 }
 
-impl Write for Name {
-    fn write_str(&mut self, text: &str) -> core::fmt::Result {
-        for byte in text.bytes() {
-            // The last place stays zero.
-            let room = self.text.split_last_mut().ok_or(core::fmt::Error)?.1;
-            *room.get_mut(self.length).ok_or(core::fmt::Error)? = byte as c_char;
-            self.length = self.length.saturating_add(1);
+impl Sink for Name {
+    fn put(&mut self, text: &[u8]) {
+        // The longest name has 31 characters, and the last place stays zero.
+        for (place, byte) in self.text.iter_mut().skip(self.length).zip(text) {
+            *place = *byte as c_char;
         }
-        Ok(())
+        self.length = self.length.saturating_add(text.len());
     }
 }
 
 fn describe(tensor: &Tensor, values: &mut [f32]) -> jostle_tensor {
     let mut name = Name { text: [0; 48], length: 0 };
-    // The longest name has 31 characters.
-    let _ = write!(name, "{}", tensor.name);
+    tensor.name.write(&mut name);
     let trained = if tensor.frozen { None } else { values.get_mut(tensor.offset..) };
     let data = trained.map_or(core::ptr::null_mut(), <[f32]>::as_mut_ptr);
     jostle_tensor {
@@ -245,8 +245,8 @@ pub unsafe extern "C" fn jostle_plan_tensor(
 ) -> jostle_status {
     // SAFETY: the caller's promise.
     unsafe {
-        find_tensor(plan, values, values_size, tensor, error, |plan| {
-            plan.tensors().nth(index).ok_or(Refusal::NotFound { what: "tensor", index })
+        find_tensor(plan, values, values_size, tensor, error, |call, plan| {
+            plan.tensors().nth(index).ok_or(Refusal::NotFound { what: "tensor", index }).or_refuse(call)
         })
     }
 }
@@ -266,9 +266,9 @@ pub unsafe extern "C" fn jostle_plan_tensor_named(
 ) -> jostle_status {
     // SAFETY: the caller's promise.
     unsafe {
-        find_tensor(plan, values, values_size, tensor, error, |plan| {
-            let name = border::string("name", name)?;
-            plan.tensor(name).ok_or(Refusal::NotFound { what: "tensor", index: 0 })
+        find_tensor(plan, values, values_size, tensor, error, |call, plan| {
+            let name = border::string(call, "name", name)?;
+            plan.tensor(name).ok_or(Refusal::NotFound { what: "tensor", index: 0 }).or_refuse(call)
         })
     }
 }
@@ -281,15 +281,15 @@ unsafe fn find_tensor(
     values_size: usize,
     tensor: *mut jostle_tensor,
     error: *mut jostle_error,
-    find: impl FnOnce(&Plan) -> Result<Tensor, Refusal>,
+    find: impl FnOnce(&Call, &Plan) -> Result<Tensor, Refused>,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
-        let (plan, tensor) = unsafe { (open(plan)?, Output::new("tensor", tensor)?) };
+        let (plan, tensor) = unsafe { (open(call, plan)?, Output::new(call, "tensor", tensor)?) };
         // SAFETY: the caller's promise. Nobody but the caller touches the elements.
         let values =
-            unsafe { Buffers::new().write_optional("values", values, values_size, plan.parameters)? };
-        tensor.write(describe(&find(plan)?, values));
+            unsafe { Buffers::new(call).write_optional("values", values, values_size, plan.parameters)? };
+        tensor.write(describe(&find(call, plan)?, values));
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -310,13 +310,13 @@ pub unsafe extern "C" fn jostle_initialize(
     seed: u64,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
-        let plan = unsafe { open(plan)? };
+        let plan = unsafe { open(call, plan)? };
         // SAFETY: the caller's promise.
         let parameters =
-            unsafe { Buffers::new().write("parameters", parameters, parameters_size, plan.parameters)? };
-        initialization::initialize(InstructionSet::detect(), plan, parameters, seed)?;
+            unsafe { Buffers::new(call).write("parameters", parameters, parameters_size, plan.parameters)? };
+        initialization::initialize(InstructionSet::detect(), plan, parameters, seed).or_refuse(call)?;
         Ok(())
     };
     // SAFETY: the caller's promise.

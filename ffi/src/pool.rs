@@ -11,7 +11,7 @@ use jostle::Parallel;
 
 use crate::border::Output;
 use crate::compute::jostle_task;
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, Refusal, call, jostle_error, jostle_status};
 
 /// Threads that wait for work. Only in the hosted library.
 pub struct jostle_pool(Pool);
@@ -27,14 +27,14 @@ pub unsafe extern "C" fn jostle_pool_start(
     pool: *mut *mut jostle_pool,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
-        let output = unsafe { Output::new("pool", pool)? };
+        let output = unsafe { Output::new(call, "pool", pool)? };
         if threads == 0 {
-            return Err(jostle::Error::Zero { what: "threads" }.into());
+            return Err(call.refuse_as_core(&jostle::Error::Zero { what: "threads" }));
         }
         let threads = threads as usize;
-        let pool = Pool::new(threads).map_err(|_| Refusal::Threads { given: threads })?;
+        let pool = Pool::new(threads).map_err(|_| call.refuse(Refusal::Threads { given: threads }))?;
         output.write(Box::into_raw(Box::new(jostle_pool(pool))));
         Ok(())
     };

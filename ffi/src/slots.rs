@@ -8,7 +8,7 @@ use jostle::checkpoint::slots::{self, Flash, Slot, Slots};
 use crate::border::{self, Buffers, Output, Structure, open};
 use crate::checkpoint::{Given, Pairs, jostle_metadata, jostle_progress};
 use crate::plan::jostle_plan;
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
 /// Erases a whole slot, 0 or 1. Returns 0, or an error of its own, which a jostle_error passes on as `given`.
 pub type jostle_flash_erase = Option<unsafe extern "C" fn(context: *mut c_void, slot: usize) -> i32>;
@@ -79,15 +79,15 @@ impl Driver {
     /// # Safety
     /// A pointer other than NULL is readable for as many bytes as its `struct_size` says; its functions do what their
     /// types' comments say.
-    unsafe fn new(flash: *const jostle_flash) -> Result<Driver, Refusal> {
+    unsafe fn new(call: &Call, flash: *const jostle_flash) -> Result<Driver, Refused> {
         // SAFETY: the caller's promise.
-        let flash = unsafe { border::structure("flash", flash)? };
+        let flash = unsafe { border::structure(call, "flash", flash)? };
         Ok(Driver {
             write_size: flash.write_size as usize,
             slot_size: flash.slot_size,
-            erase: flash.erase.ok_or(Refusal::Null("erase"))?,
-            program: flash.program.ok_or(Refusal::Null("program"))?,
-            read: flash.read.ok_or(Refusal::Null("read"))?,
+            erase: flash.erase.ok_or(Refusal::Null("erase")).or_refuse(call)?,
+            program: flash.program.ok_or(Refusal::Null("program")).or_refuse(call)?,
+            read: flash.read.ok_or(Refusal::Null("read")).or_refuse(call)?,
             context: flash.context,
         })
     }
@@ -134,10 +134,10 @@ pub unsafe extern "C" fn jostle_slots_size(
     size: *mut usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
-        let output = unsafe { Output::new("size", size)? };
-        output.write(slots::size(checkpoint_size, write_size as usize)?);
+        let output = unsafe { Output::new(call, "size", size)? };
+        output.write(slots::size(checkpoint_size, write_size as usize).or_refuse(call)?);
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -158,15 +158,15 @@ pub unsafe extern "C" fn jostle_slots_newest(
     slot: *mut jostle_slot,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let output = Output::new("slot", slot)?;
-            let mut driver = Driver::new(flash)?;
-            let block = Buffers::new().write("block", block, block_size, block_size)?;
-            let newest = Slots::new(&mut driver, block)?.newest()?;
+            let output = Output::new(call, "slot", slot)?;
+            let mut driver = Driver::new(call, flash)?;
+            let block = Buffers::new(call).write("block", block, block_size, block_size)?;
+            let newest = Slots::new(&mut driver, block).or_refuse(call)?.newest().or_refuse(call)?;
             let Slot { index, sequence, offset, length } =
-                newest.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 })?;
+                newest.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 }).or_refuse(call)?;
             output.write(jostle_slot { sequence, index, offset, size: length });
         }
         Ok(())
@@ -206,16 +206,16 @@ pub unsafe extern "C" fn jostle_slots_save(
         optimizer: (optimizer, optimizer_size),
         progress,
     };
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let mut driver = Driver::new(flash)?;
-            let plan = open(plan)?;
-            let pairs = Pairs::new(metadata, metadata_count)?;
+            let mut driver = Driver::new(call, flash)?;
+            let plan = open(call, plan)?;
+            let pairs = Pairs::new(call, metadata, metadata_count)?;
             let contents = given.contents(plan, &pairs, &mut buffers)?;
             let block = buffers.write("block", block, block_size, block_size)?;
-            Slots::new(&mut driver, block)?.save(plan, &contents)?;
+            Slots::new(&mut driver, block).or_refuse(call)?.save(plan, &contents).or_refuse(call)?;
         }
         Ok(())
     };
@@ -244,19 +244,23 @@ pub unsafe extern "C" fn jostle_slots_load(
     progress: *mut jostle_progress,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let output = Output::new("progress", progress)?;
-            let mut driver = Driver::new(flash)?;
-            let plan = open(plan)?;
+            let output = Output::new(call, "progress", progress)?;
+            let mut driver = Driver::new(call, flash)?;
+            let plan = open(call, plan)?;
             let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
             let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
             let state = (!optimizer.is_null()).then_some(state);
             let block = buffers.write("block", block, block_size, block_size)?;
-            let loaded = Slots::new(&mut driver, block)?.load(plan, parameters, state)?;
-            let Progress { step, seed } = loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 })?;
+            let loaded = Slots::new(&mut driver, block)
+                .or_refuse(call)?
+                .load(plan, parameters, state)
+                .or_refuse(call)?;
+            let Progress { step, seed } =
+                loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 }).or_refuse(call)?;
             output.write(jostle_progress { step, seed });
         }
         Ok(())

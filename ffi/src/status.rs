@@ -1,9 +1,10 @@
 //! What a call returns: a status, and on request the numbers behind it. Knows the core's errors, nothing of
 //! what calls do.
 
+use core::cell::Cell;
 use core::ffi::{CStr, c_char};
-use core::fmt::{self, Write};
 
+use jostle::decimal::{Hex, Number, Rounded, Sink, Written};
 use jostle::{CheckpointError, Error};
 
 use crate::border;
@@ -99,7 +100,7 @@ pub enum jostle_status {
 
 use jostle_status::*;
 
-/// Each status and what it says: numbers have gaps, so that a table by number would be twice as large.
+/// Each status and what it says.
 const TEXTS: [(jostle_status, &CStr); 41] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
@@ -146,9 +147,44 @@ const TEXTS: [(jostle_status, &CStr); 41] = [
 
 const UNKNOWN: &CStr = c"unknown status";
 
-/// The status of a number, and what it says.
-fn known(number: i32) -> Option<(jostle_status, &'static CStr)> {
-    TEXTS.iter().find(|(status, _)| *status as i32 == number).copied()
+/// [`TEXTS`] one behind the other, each behind its status: numbers have gaps, and a table of references takes twelve bytes for each.
+static PACKED: [c_char; packed_len()] = {
+    let (mut packed, mut end, mut index) = ([0; packed_len()], 0, 0);
+    while index < TEXTS.len() {
+        let (status, text) = (TEXTS[index].0, TEXTS[index].1.to_bytes_with_nul());
+        packed[end] = status as c_char;
+        end += 1;
+        let mut place = 0;
+        while place < text.len() {
+            packed[end] = text[place] as c_char;
+            (place, end) = (place + 1, end + 1);
+        }
+        index += 1;
+    }
+    packed
+};
+
+const fn packed_len() -> usize {
+    let (mut len, mut index) = (0, 0);
+    while index < TEXTS.len() {
+        len += 2 + TEXTS[index].1.count_bytes();
+        index += 1;
+    }
+    len
+}
+
+/// What the status of a number says.
+fn text(number: i32) -> &'static CStr {
+    let mut rest = PACKED.as_slice();
+    while let Some((status, texts)) = rest.split_first() {
+        if i32::from(*status) == number {
+            // SAFETY: each text of PACKED ends with a zero.
+            return unsafe { CStr::from_ptr(texts.as_ptr()) };
+        }
+        let len = texts.iter().take_while(|c| **c != 0).count();
+        rest = texts.get(len.saturating_add(1)..).unwrap_or_default();
+    }
+    UNKNOWN
 }
 
 /// What was given and what was wanted: the numbers behind a status other than JOSTLE_OK. Never grows.
@@ -172,10 +208,9 @@ pub struct jostle_error {
     pub wanted: i64,
 }
 
-/// Why the border or the core refuses.
+/// Why the border refuses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
-    Core(Error),
     Null(&'static str),
     Misaligned(&'static str),
     Short {
@@ -205,9 +240,62 @@ pub(crate) enum Refusal {
     },
 }
 
-impl From<Error> for Refusal {
-    fn from(error: Error) -> Refusal {
-        Refusal::Core(error)
+/// That a call was refused. Its caller has been told why: only [`Call`] makes one.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Refused(());
+
+/// One call of C's: how it ended, and where to tell more about it. What goes wrong is told at once, where the numbers
+/// are, so that results have no room for it.
+pub(crate) struct Call {
+    status: Cell<jostle_status>,
+    error: *mut jostle_error,
+}
+
+impl Call {
+    #[cold]
+    #[inline(never)]
+    pub fn refuse(&self, refusal: Refusal) -> Refused {
+        self.tell(refusal.status(), &refusal.details())
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub fn refuse_as_core(&self, error: &Error) -> Refused {
+        self.tell(status_of(error), &error.into())
+    }
+
+    #[inline(never)]
+    fn tell(&self, status: jostle_status, details: &Details) -> Refused {
+        self.status.set(status);
+        if !self.error.is_null() && self.error.is_aligned() {
+            let Details { what, range, value, index, given, wanted } = *details;
+            let (what, range) = (border::fixed_string(in_c(what)), border::fixed_string(range));
+            let (status, index) = (status as i32, integer(index));
+            // SAFETY: whoever made the call vouches that a pointer other than NULL is writable; it is aligned.
+            unsafe { self.error.write(jostle_error { status, value, what, range, index, given, wanted }) };
+        }
+        Refused(())
+    }
+}
+
+/// What the core returns, as a call's own result.
+pub(crate) trait OrRefuse<T> {
+    fn or_refuse(self, call: &Call) -> Result<T, Refused>;
+}
+
+impl<T> OrRefuse<T> for Result<T, Error> {
+    #[inline(always)]
+    fn or_refuse(self, call: &Call) -> Result<T, Refused> {
+        match self {
+            Ok(value) => Ok(value),
+            Err(ref error) => Err(call.refuse_as_core(error)),
+        }
+    }
+}
+
+impl<T> OrRefuse<T> for Result<T, Refusal> {
+    fn or_refuse(self, call: &Call) -> Result<T, Refused> {
+        self.map_err(|refusal| call.refuse(refusal))
     }
 }
 
@@ -226,127 +314,153 @@ fn integer(n: usize) -> i64 {
     i64::try_from(n).unwrap_or(i64::MAX)
 }
 
-impl Details {
-    fn named(&mut self, what: &'static str, status: jostle_status) -> jostle_status {
-        self.what = what;
-        status
-    }
-
-    #[inline(never)]
-    fn sizes(
-        &mut self,
-        what: &'static str,
-        given: usize,
-        wanted: usize,
-        status: jostle_status,
-    ) -> jostle_status {
-        (self.given, self.wanted) = (integer(given), integer(wanted));
-        self.named(what, status)
-    }
-
-    fn at(&mut self, what: &'static str, index: usize, status: jostle_status) -> jostle_status {
-        self.index = index;
-        self.named(what, status)
-    }
-
-    /// Fills in what a refusal tells, and returns its status.
-    fn fill(&mut self, refusal: &Refusal) -> jostle_status {
-        match *refusal {
-            Refusal::Core(Error::Checkpoint(error)) => self.fill_from_checkpoint(error),
-            Refusal::Core(error) => self.fill_from_core(error),
-            Refusal::Null(what) => self.named(what, JOSTLE_NULL_POINTER),
-            Refusal::Misaligned(what) => self.named(what, JOSTLE_MISALIGNED),
-            Refusal::Short { what, given, wanted } => {
-                self.sizes(what, given, wanted, JOSTLE_BUFFER_TOO_SHORT)
-            }
-            Refusal::Overlap(what) => self.named(what, JOSTLE_OVERLAP),
-            Refusal::StructSize { what, given, wanted } => {
-                let small = given < wanted;
-                let status = if small { JOSTLE_STRUCT_TOO_SMALL } else { JOSTLE_STRUCT_TOO_LARGE };
-                self.sizes(what, given, wanted, status)
-            }
-            Refusal::NotInitialized(what) => self.named(what, JOSTLE_NOT_INITIALIZED),
-            Refusal::Choice { what, given } => {
-                self.given = i64::from(given);
-                self.named(what, JOSTLE_UNKNOWN_CHOICE)
-            }
-            Refusal::NotFound { what, index } => self.at(what, index, JOSTLE_NOT_FOUND),
-            Refusal::NotUtf8(what) => self.named(what, JOSTLE_NOT_UTF8),
+impl Refusal {
+    fn status(&self) -> jostle_status {
+        match *self {
+            Refusal::Null(_) => JOSTLE_NULL_POINTER,
+            Refusal::Misaligned(_) => JOSTLE_MISALIGNED,
+            Refusal::Short { .. } => JOSTLE_BUFFER_TOO_SHORT,
+            Refusal::Overlap(_) => JOSTLE_OVERLAP,
+            Refusal::StructSize { given, wanted, .. } if given < wanted => JOSTLE_STRUCT_TOO_SMALL,
+            Refusal::StructSize { .. } => JOSTLE_STRUCT_TOO_LARGE,
+            Refusal::NotInitialized(_) => JOSTLE_NOT_INITIALIZED,
+            Refusal::Choice { .. } => JOSTLE_UNKNOWN_CHOICE,
+            Refusal::NotFound { .. } => JOSTLE_NOT_FOUND,
+            Refusal::NotUtf8(_) => JOSTLE_NOT_UTF8,
             #[cfg(feature = "hosted")]
-            Refusal::Threads { given } => self.sizes("threads", given, 0, JOSTLE_THREADS),
+            Refusal::Threads { .. } => JOSTLE_THREADS,
         }
     }
 
-    fn fill_from_core(&mut self, error: Error) -> jostle_status {
-        match error {
-            Error::Zero { what } => {
-                self.wanted = 1;
-                self.named(what, JOSTLE_ZERO)
+    fn details(&self) -> Details {
+        let none = Details::default();
+        match *self {
+            Refusal::Null(what)
+            | Refusal::Misaligned(what)
+            | Refusal::Overlap(what)
+            | Refusal::NotInitialized(what)
+            | Refusal::NotUtf8(what) => Details { what, ..none },
+            Refusal::Short { what, given, wanted } | Refusal::StructSize { what, given, wanted } => {
+                Details { what, given: integer(given), wanted: integer(wanted), ..none }
             }
-            Error::TooLarge { what } => self.named(what, JOSTLE_TOO_LARGE),
-            Error::Heads { width, heads } => self.sizes("heads", heads, width, JOSTLE_HEADS),
-            Error::Range { what, given, wanted } => {
-                (self.value, self.range) = (given, wanted);
-                self.named(what, JOSTLE_OUT_OF_RANGE)
-            }
-            Error::Length { what, given, wanted } => self.sizes(what, given, wanted, JOSTLE_LENGTH),
-            Error::Token { index, token, vocab } => {
-                (self.given, self.wanted) = (token, integer(vocab));
-                self.at("token", index, JOSTLE_TOKEN)
-            }
-            Error::Context { length, context } => self.sizes("length", length, context, JOSTLE_CONTEXT),
-            Error::Data { given, wanted } => self.sizes("tokens", given, wanted, JOSTLE_TOO_FEW_TOKENS),
-            Error::NotFinite { what, value } => {
-                self.value = value;
-                self.named(what, JOSTLE_NOT_FINITE)
-            }
-            Error::InstructionSet => self.named("instruction_set", JOSTLE_INSTRUCTION_SET),
-            Error::Plan { what } => self.named(what, JOSTLE_PLAN),
-            Error::Buffer { what, given, wanted } => self.sizes(what, given, wanted, JOSTLE_BUFFER_TOO_SHORT),
-            Error::Unfinished => JOSTLE_UNFINISHED,
-            Error::Name { index } => self.at("name", index, JOSTLE_NOT_FOUND),
-            Error::Fused { what } => self.named(what, JOSTLE_FUSED),
-            Error::PartlyUpdated { tensor } => self.at("tensor", tensor, JOSTLE_PARTLY_UPDATED),
-            Error::Budget { given, wanted } => self.sizes("budget", given, wanted, JOSTLE_BUDGET),
-            Error::Steps { what, given, most } => {
-                let [given, most] = [given, most].map(|steps| i64::try_from(steps).unwrap_or(i64::MAX));
-                (self.given, self.wanted) = (given, most);
-                self.named(what, JOSTLE_STEPS)
-            }
-            Error::Flash { operation, slot, code } => {
-                self.given = i64::from(code);
-                self.at(operation, slot, JOSTLE_FLASH)
-            }
-            Error::FlashContents { slot } => self.at("slot", slot, JOSTLE_FLASH_CONTENTS),
+            Refusal::Choice { what, given } => Details { what, given: given.into(), ..none },
+            Refusal::NotFound { what, index } => Details { what, index, ..none },
+            #[cfg(feature = "hosted")]
+            Refusal::Threads { given } => Details { what: "threads", given: integer(given), ..none },
+        }
+    }
+}
+
+/// The status of what the core refuses.
+#[inline(never)]
+fn status_of(error: &Error) -> jostle_status {
+    match error {
+        Error::Zero { .. } => JOSTLE_ZERO,
+        Error::TooLarge { .. } => JOSTLE_TOO_LARGE,
+        Error::Heads { .. } => JOSTLE_HEADS,
+        Error::Range { .. } => JOSTLE_OUT_OF_RANGE,
+        Error::Length { .. } => JOSTLE_LENGTH,
+        Error::Token { .. } => JOSTLE_TOKEN,
+        Error::Context { .. } => JOSTLE_CONTEXT,
+        Error::Data { .. } => JOSTLE_TOO_FEW_TOKENS,
+        Error::NotFinite { .. } => JOSTLE_NOT_FINITE,
+        Error::InstructionSet => JOSTLE_INSTRUCTION_SET,
+        Error::Plan { .. } => JOSTLE_PLAN,
+        Error::Buffer { .. } => JOSTLE_BUFFER_TOO_SHORT,
+        Error::Unfinished => JOSTLE_UNFINISHED,
+        Error::Name { .. } => JOSTLE_NOT_FOUND,
+        Error::Fused { .. } => JOSTLE_FUSED,
+        Error::PartlyUpdated { .. } => JOSTLE_PARTLY_UPDATED,
+        Error::Budget { .. } => JOSTLE_BUDGET,
+        Error::Steps { .. } => JOSTLE_STEPS,
+        Error::Flash { .. } => JOSTLE_FLASH,
+        Error::FlashContents { .. } => JOSTLE_FLASH_CONTENTS,
+        Error::Checkpoint(error) => match error {
+            CheckpointError::Truncated { .. } => JOSTLE_CHECKPOINT_TRUNCATED,
+            CheckpointError::Header { .. } => JOSTLE_CHECKPOINT_HEADER,
+            CheckpointError::Duplicate { .. } => JOSTLE_CHECKPOINT_DUPLICATE,
+            CheckpointError::Offsets { .. } => JOSTLE_CHECKPOINT_OFFSETS,
+            CheckpointError::Missing { .. } => JOSTLE_CHECKPOINT_MISSING,
+            CheckpointError::Shape { .. } => JOSTLE_CHECKPOINT_SHAPE,
+            CheckpointError::Checksum { .. } => JOSTLE_CHECKPOINT_CHECKSUM,
+            CheckpointError::Metadata { .. } => JOSTLE_CHECKPOINT_METADATA,
+            CheckpointError::Configuration { .. } => JOSTLE_CHECKPOINT_CONFIGURATION,
+            CheckpointError::Key { .. } => JOSTLE_CHECKPOINT_KEY,
+            CheckpointError::Buffer { .. } => JOSTLE_BUFFER_TOO_SHORT,
             _ => JOSTLE_OTHER,
-        }
+        },
+        _ => JOSTLE_OTHER,
     }
+}
 
-    fn fill_from_checkpoint(&mut self, error: CheckpointError) -> jostle_status {
-        const WHAT: &str = "checkpoint";
-        match error {
-            CheckpointError::Truncated { given, wanted } => {
-                self.sizes(WHAT, given, wanted, JOSTLE_CHECKPOINT_TRUNCATED)
-            }
-            CheckpointError::Header { at } => self.at(WHAT, at, JOSTLE_CHECKPOINT_HEADER),
-            CheckpointError::Duplicate { at } => self.at(WHAT, at, JOSTLE_CHECKPOINT_DUPLICATE),
-            CheckpointError::Offsets { given, wanted } => {
-                self.sizes(WHAT, given, wanted, JOSTLE_CHECKPOINT_OFFSETS)
-            }
-            CheckpointError::Missing { tensor } => self.at(WHAT, tensor, JOSTLE_CHECKPOINT_MISSING),
-            CheckpointError::Shape { tensor } => self.at(WHAT, tensor, JOSTLE_CHECKPOINT_SHAPE),
-            CheckpointError::Checksum { stated, computed } => {
-                (self.given, self.wanted) = (i64::from(computed), i64::from(stated));
-                self.named(WHAT, JOSTLE_CHECKPOINT_CHECKSUM)
-            }
-            CheckpointError::Metadata { key } => self.named(key, JOSTLE_CHECKPOINT_METADATA),
-            CheckpointError::Configuration { key } => self.named(key, JOSTLE_CHECKPOINT_CONFIGURATION),
-            CheckpointError::Key { index } => self.at("metadata", index, JOSTLE_CHECKPOINT_KEY),
-            CheckpointError::Buffer { given, wanted } => {
-                self.sizes(WHAT, given, wanted, JOSTLE_BUFFER_TOO_SHORT)
-            }
-            _ => self.named(WHAT, JOSTLE_OTHER),
+/// What the core refuses by name, and what sizes were given and wanted, where these tell something.
+#[inline(never)]
+fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
+    match *error {
+        Error::TooLarge { what }
+        | Error::Range { what, .. }
+        | Error::NotFinite { what, .. }
+        | Error::Plan { what }
+        | Error::Fused { what }
+        | Error::Steps { what, .. }
+        | Error::Flash { operation: what, .. }
+        | Error::Checkpoint(
+            CheckpointError::Metadata { key: what } | CheckpointError::Configuration { key: what },
+        ) => (what, 0, 0),
+        Error::Zero { what } => (what, 0, 1),
+        Error::Length { what, given, wanted } | Error::Buffer { what, given, wanted } => {
+            (what, given, wanted)
         }
+        Error::Heads { width, heads } => ("heads", heads, width),
+        Error::Token { vocab, .. } => ("token", 0, vocab),
+        Error::Context { length, context } => ("length", length, context),
+        Error::Data { given, wanted } => ("tokens", given, wanted),
+        Error::InstructionSet => ("instruction_set", 0, 0),
+        Error::Budget { given, wanted } => ("budget", given, wanted),
+        Error::Name { .. } => ("name", 0, 0),
+        Error::PartlyUpdated { .. } => ("tensor", 0, 0),
+        Error::FlashContents { .. } => ("slot", 0, 0),
+        Error::Checkpoint(
+            CheckpointError::Truncated { given, wanted }
+            | CheckpointError::Offsets { given, wanted }
+            | CheckpointError::Buffer { given, wanted },
+        ) => ("checkpoint", given, wanted),
+        Error::Checkpoint(CheckpointError::Key { .. }) => ("metadata", 0, 0),
+        Error::Checkpoint(_) => ("checkpoint", 0, 0),
+        _ => ("", 0, 0),
+    }
+}
+
+impl From<&Error> for Details {
+    fn from(error: &Error) -> Details {
+        let (what, given, wanted) = name_and_sizes(error);
+        let mut details =
+            Details { what, given: integer(given), wanted: integer(wanted), ..Details::default() };
+        match *error {
+            Error::Range { given, wanted, .. } => (details.value, details.range) = (given, wanted),
+            Error::NotFinite { value, .. } => details.value = value,
+            Error::Token { index, token, .. } => (details.index, details.given) = (index, token),
+            Error::Steps { given, most, .. } => {
+                let integer = |steps| i64::try_from(steps).unwrap_or(i64::MAX);
+                (details.given, details.wanted) = (integer(given), integer(most));
+            }
+            Error::Flash { slot, code, .. } => (details.index, details.given) = (slot, code.into()),
+            Error::Checkpoint(CheckpointError::Checksum { stated, computed }) => {
+                (details.given, details.wanted) = (computed.into(), stated.into());
+            }
+            Error::Name { index }
+            | Error::PartlyUpdated { tensor: index }
+            | Error::FlashContents { slot: index }
+            | Error::Checkpoint(
+                CheckpointError::Header { at: index }
+                | CheckpointError::Duplicate { at: index }
+                | CheckpointError::Missing { tensor: index }
+                | CheckpointError::Shape { tensor: index }
+                | CheckpointError::Key { index },
+            ) => details.index = index,
+            _ => {}
+        }
+        details
     }
 }
 
@@ -373,40 +487,19 @@ fn in_c(what: &'static str) -> &'static str {
 /// `error` is NULL or writable.
 pub(crate) unsafe fn call(
     error: *mut jostle_error,
-    body: impl FnOnce() -> Result<(), Refusal>,
+    body: impl FnOnce(&Call) -> Result<(), Refused>,
 ) -> jostle_status {
-    match body() {
-        Ok(()) => JOSTLE_OK,
-        // SAFETY: the caller's promise.
-        Err(refusal) => unsafe { tell(error, refusal) },
-    }
-}
-
-/// Apart, so that no stack is taken by what has not gone wrong.
-///
-/// # Safety
-/// As for [`call`].
-#[inline(never)]
-unsafe fn tell(error: *mut jostle_error, refusal: Refusal) -> jostle_status {
-    let mut details = Details::default();
-    let status = details.fill(&refusal);
-    if !error.is_null() && error.is_aligned() {
-        let Details { what, range, value, index, given, wanted } = details;
-        let (what, range) = (border::fixed_string(in_c(what)), border::fixed_string(range));
-        let index = integer(index);
-        // SAFETY: the caller vouches that a pointer other than NULL is writable; it is aligned.
-        unsafe {
-            error.write(jostle_error { status: status as i32, value, what, range, index, given, wanted })
-        };
-    }
-    status
+    let call = Call { status: Cell::new(JOSTLE_OK), error };
+    // Who refuses sets the status.
+    let _ = body(&call);
+    call.status.get()
 }
 
 /// A sentence without a full stop for a status, static and zero-terminated; "unknown status" for a number that
 /// is none.
 #[unsafe(no_mangle)]
 pub extern "C" fn jostle_status_string(status: i32) -> *const c_char {
-    known(status).map_or(UNKNOWN, |(_, text)| text).as_ptr()
+    text(status).as_ptr()
 }
 
 /// Writes what `error` tells as a sentence into `text`, zero-terminated and cut off where it doesn't fit.
@@ -419,24 +512,17 @@ pub unsafe extern "C" fn jostle_error_message(
     text: *mut c_char,
     text_size: usize,
 ) -> jostle_status {
-    let body = || {
-        if error.is_null() {
-            return Err(Refusal::Null("error"));
-        }
-        if !error.is_aligned() {
-            return Err(Refusal::Misaligned("error"));
-        }
+    let body = |call: &Call| {
+        // SAFETY: the caller's promise.
+        let error = unsafe { border::input(call, "error", error)? };
         if text.is_null() {
-            return Err(Refusal::Null("text"));
+            return Err(call.refuse(Refusal::Null("text")));
         }
         let Some(room) = text_size.checked_sub(1) else {
-            return Err(Refusal::Short { what: "text", given: 0, wanted: 1 });
+            return Err(call.refuse(Refusal::Short { what: "text", given: 0, wanted: 1 }));
         };
-        // SAFETY: neither NULL nor misaligned; the caller vouches for the rest.
-        let error = unsafe { &*error };
-        let mut sink = Sink { text: text.cast(), room };
-        // What doesn't fit is cut off.
-        let _ = error.write(&mut sink);
+        let mut sink = Room { text: text.cast(), room };
+        error.write(&mut sink);
         // SAFETY: `sink` has moved on by at most `room` bytes, one less than there are.
         unsafe { sink.text.write(0) };
         Ok(())
@@ -446,106 +532,81 @@ pub unsafe extern "C" fn jostle_error_message(
 }
 
 impl jostle_error {
-    fn write(&self, sink: &mut Sink) -> fmt::Result {
-        let (status, text) =
-            known(self.status).map_or((None, UNKNOWN), |(status, text)| (Some(status), text));
-        sink.write_str(text.to_str().unwrap_or_default())?;
+    fn write(&self, out: &mut dyn Sink) {
+        out.put(text(self.status).to_bytes());
         if self.what.first().is_some_and(|c| *c != 0) {
-            sink.write_str(": ")?;
-            sink.write_fixed(&self.what)?;
+            out.put(b": ");
+            put_fixed(out, &self.what);
         }
-        match status {
-            Some(JOSTLE_OUT_OF_RANGE) => {
-                sink.write_str(" is ")?;
-                sink.write_float(self.value)?;
-                sink.write_str("; wanted: ")?;
-                sink.write_fixed(&self.range)
+        match self.status {
+            status if status == JOSTLE_OUT_OF_RANGE as i32 => {
+                out.put(b" is ");
+                Rounded(self.value).write(out);
+                out.put(b"; wanted: ");
+                put_fixed(out, &self.range);
             }
-            Some(JOSTLE_NOT_FINITE) => {
-                sink.write_str(" is ")?;
-                sink.write_float(self.value)
+            status if status == JOSTLE_NOT_FINITE as i32 => {
+                out.put(b" is ");
+                Rounded(self.value).write(out);
             }
-            Some(JOSTLE_TOKEN) => {
-                write!(sink, " {} at index {}; wanted: below {}", self.given, self.index, self.wanted)
+            status if status == JOSTLE_TOKEN as i32 => {
+                put_numbered(out, b" ", self.given);
+                put_numbered(out, b" at index ", self.index);
+                put_numbered(out, b"; wanted: below ", self.wanted);
             }
-            Some(JOSTLE_CHECKPOINT_CHECKSUM) => {
-                write!(sink, ": its checksum is {:08x}; it states {:08x}", self.given, self.wanted)
+            status if status == JOSTLE_CHECKPOINT_CHECKSUM as i32 => {
+                out.put(b": its checksum is ");
+                Hex(self.given as u32, 8).write(out);
+                out.put(b"; it states ");
+                Hex(self.wanted as u32, 8).write(out);
             }
-            Some(JOSTLE_FLASH) => write!(sink, " of slot {}: error {}", self.index, self.given),
-            Some(JOSTLE_UNKNOWN_CHOICE) => write!(sink, " is {}", self.given),
-            Some(JOSTLE_ZERO) => Ok(()),
-            _ if self.wanted != 0 => write!(sink, ": given {}, wanted {}", self.given, self.wanted),
-            _ if self.index != 0 => write!(sink, ": number {}", self.index),
-            _ => Ok(()),
+            status if status == JOSTLE_FLASH as i32 => {
+                put_numbered(out, b" of slot ", self.index);
+                put_numbered(out, b": error ", self.given);
+            }
+            status if status == JOSTLE_UNKNOWN_CHOICE as i32 => put_numbered(out, b" is ", self.given),
+            status if status == JOSTLE_ZERO as i32 => {}
+            _ if self.wanted != 0 => {
+                put_numbered(out, b": given ", self.given);
+                put_numbered(out, b", wanted ", self.wanted);
+            }
+            _ if self.index != 0 => put_numbered(out, b": number ", self.index),
+            _ => {}
         }
     }
 }
 
-/// Where text goes: memory of the caller's with so many bytes left.
-struct Sink {
+/// Text up to its terminating zero.
+fn put_fixed(out: &mut dyn Sink, text: &[c_char]) {
+    for c in text.iter().take_while(|c| **c != 0) {
+        out.put(&[*c as u8]);
+    }
+}
+
+/// A number after what it is.
+fn put_numbered(out: &mut dyn Sink, what: &[u8], number: i64) {
+    out.put(what);
+    if number < 0 {
+        out.put(b"-");
+    }
+    Number(number.unsigned_abs()).write(out);
+}
+
+/// Memory of the caller's with so many bytes left. What doesn't fit is cut off.
+struct Room {
     text: *mut u8,
     room: usize,
 }
 
-impl Sink {
-    fn write_fixed(&mut self, text: &[c_char]) -> fmt::Result {
-        text.iter().take_while(|c| **c != 0).try_for_each(|c| self.write_char(char::from(*c as u8)))
-    }
-
-    /// A number to seven digits. Not by `core::fmt`, whose way with floats is large and can panic.
-    fn write_float(&mut self, x: f32) -> fmt::Result {
-        const DIGITS: i32 = 7;
-        if x.is_nan() {
-            return self.write_str("NaN");
-        }
-        if x.is_sign_negative() {
-            self.write_str("-")?;
-        }
-        if x.is_infinite() {
-            return self.write_str("infinity");
-        }
-        // As d.dddddd times a power of ten.
-        let (mut x, mut exponent) = (f64::from(x.abs()), 0);
-        while x >= 10.0 {
-            (x, exponent) = (x / 10.0, exponent + 1);
-        }
-        while x != 0.0 && x < 1.0 {
-            (x, exponent) = (x * 10.0, exponent - 1);
-        }
-        let mut number = (x * 1e6 + 0.5) as u32;
-        if number >= 10_000_000 {
-            (number, exponent) = (number / 10, exponent + 1);
-        }
-        let mut digits = [0; DIGITS as usize];
-        for digit in digits.iter_mut().rev() {
-            (*digit, number) = ((number % 10) as u8, number / 10);
-        }
-        let zeros = digits.iter().rev().take_while(|digit| **digit == 0).count() as i32;
-
-        let plain = (-5..DIGITS).contains(&exponent);
-        let first = if plain { exponent } else { 0 };
-        let last = (first + 1 - DIGITS + zeros).min(0);
-        for place in (last..=first.max(0)).rev() {
-            if place == -1 {
-                self.write_str(".")?;
-            }
-            let digit = usize::try_from(first - place).ok().and_then(|index| digits.get(index));
-            self.write_char(char::from(b'0' + digit.unwrap_or(&0)))?;
-        }
-        if plain { Ok(()) } else { write!(self, "e{exponent}") }
-    }
-}
-
-impl fmt::Write for Sink {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            self.room = self.room.checked_sub(1).ok_or(fmt::Error)?;
-            // SAFETY: there was room for this byte; whoever made the sink vouches for that many.
+impl Sink for Room {
+    fn put(&mut self, text: &[u8]) {
+        for byte in text.iter().take(self.room) {
+            // SAFETY: there was room for this byte; whoever made this vouches for that many.
             unsafe {
-                self.text.write(byte);
+                self.text.write(*byte);
                 self.text = self.text.add(1);
             }
         }
-        Ok(())
+        self.room = self.room.saturating_sub(text.len());
     }
 }

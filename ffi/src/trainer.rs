@@ -6,12 +6,12 @@ use core::task::Poll;
 
 use jostle::{self as core_, Loss, Pieces, Plan, Recipe, Report, Tokens, Trainer};
 
-use crate::border::{self, Buffers, Handle, Output, Structure, input, open, open_mut};
+use crate::border::{self, Buffers, Handle, Kind, Output, Structure, input, open, open_mut};
 use crate::compute::{Workers, jostle_compute};
 use crate::config::jostle_recipe;
 use crate::model::{jostle_batch, jostle_loss};
 use crate::plan::jostle_plan;
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
 /// The integers that a text of tokens is made of.
 #[repr(u32)]
@@ -85,10 +85,11 @@ pub struct State {
 
 impl Handle for jostle_trainer {
     type Value = State;
-    const NAME: &'static str = "trainer";
-    const MARK: u64 = u64::from_le_bytes(*b"jost.trn");
-
-    const OPAQUE: usize = offset_of!(jostle_trainer, opaque);
+    const KIND: &'static Kind = &Kind {
+        name: "trainer",
+        mark: u64::from_le_bytes(*b"jost.trn"),
+        opaque: offset_of!(jostle_trainer, opaque),
+    };
 }
 
 /// What one step did.
@@ -127,7 +128,7 @@ impl State {
     ///
     /// # Safety
     /// The buffers are the caller's, and nobody else uses them meanwhile.
-    unsafe fn working(&mut self, buffers: &mut Buffers) -> Result<(Trainer<'_>, &mut Position), Refusal> {
+    unsafe fn working(&mut self, buffers: &mut Buffers<'_>) -> Result<(Trainer<'_>, &mut Position), Refused> {
         let State { plan, recipe, workers, position, buffers: given } = self;
         // SAFETY: the caller's promise.
         let memory = unsafe {
@@ -146,7 +147,7 @@ impl State {
                 batch: buffers.write("batch", batch, given.batch_size, plan.batch)?,
             }
         };
-        let mut trainer = Trainer::new(plan, recipe, memory, workers.compute())?;
+        let mut trainer = Trainer::new(plan, recipe, memory, workers.compute()).or_refuse(buffers.call)?;
         trainer.resume_at(position.step, position.accumulated);
         trainer.resume_pieces(position.pieces);
         Ok((trainer, position))
@@ -160,10 +161,11 @@ impl State {
 /// The pointers are what the functions of this module say.
 #[inline(never)]
 unsafe fn opened<'a, I>(
+    call: &Call,
     trainer: *mut jostle_trainer,
-    given: impl FnOnce(&mut Buffers) -> Result<I, Refusal>,
-) -> Result<(Trainer<'a>, &'a mut Position, I), Refusal> {
-    let mut buffers = Buffers::new();
+    given: impl FnOnce(&mut Buffers<'_>) -> Result<I, Refused>,
+) -> Result<(Trainer<'a>, &'a mut Position, I), Refused> {
+    let mut buffers = Buffers::new(call);
     // SAFETY: the caller's promise.
     unsafe {
         let state: &mut State = open_mut(trainer, &mut buffers)?;
@@ -178,16 +180,18 @@ unsafe fn opened<'a, I>(
 /// # Safety
 /// The pointers are what the functions of this module say.
 unsafe fn with_trainer<I, T>(
+    call: &Call,
     trainer: *mut jostle_trainer,
-    given: impl FnOnce(&mut Buffers) -> Result<I, Refusal>,
-    body: impl FnOnce(&mut Trainer<'_>, I) -> Result<T, core_::Error>,
-) -> Result<T, Refusal> {
+    given: impl FnOnce(&mut Buffers<'_>) -> Result<I, Refused>,
+    body: impl FnOnce(&mut Trainer<'_>, &I) -> Result<T, core_::Error>,
+) -> Result<T, Refused> {
     // SAFETY: the caller's promise.
-    let (mut trainer, position, given) = unsafe { opened(trainer, given)? };
-    let result = body(&mut trainer, given);
+    let mut opened = unsafe { opened(call, trainer, given) };
+    let (trainer, position, given) = opened.as_mut().map_err(|refused| *refused)?;
+    let result = body(trainer, given);
     let (step, accumulated, pieces) = (trainer.steps(), trainer.accumulated(), trainer.pieces());
-    *position = Position { step, accumulated, pieces };
-    Ok(result?)
+    **position = Position { step, accumulated, pieces };
+    result.or_refuse(call)
 }
 
 /// What reads a text of tokens: the same for all calls that take one, so that these share what opens their trainer.
@@ -198,7 +202,7 @@ unsafe fn reading<'a>(
     text: *const c_void,
     text_size: usize,
     token_type: u32,
-) -> impl FnOnce(&mut Buffers) -> Result<Tokens<'a>, Refusal> {
+) -> impl FnOnce(&mut Buffers<'_>) -> Result<Tokens<'a>, Refused> {
     // SAFETY: the caller's promise.
     move |buffers| unsafe { tokens(buffers, text, text_size, token_type) }
 }
@@ -208,16 +212,16 @@ unsafe fn reading<'a>(
 /// # Safety
 /// `text` is readable for `text_size` bytes.
 unsafe fn tokens<'a>(
-    buffers: &mut Buffers,
+    buffers: &mut Buffers<'_>,
     text: *const c_void,
     text_size: usize,
     token_type: u32,
-) -> Result<Tokens<'a>, Refusal> {
+) -> Result<Tokens<'a>, Refused> {
     use jostle_token_type::*;
     // Whole tokens only; too few of them are the core's to refuse.
     let count = |size: usize| text_size.checked_div(size).unwrap_or(0);
     if text.is_null() {
-        return Err(Refusal::Null("text"));
+        return Err(buffers.call.refuse(Refusal::Null("text")));
     }
     // SAFETY: the caller's promise.
     unsafe {
@@ -231,7 +235,7 @@ unsafe fn tokens<'a>(
             given if given == JOSTLE_I32 as u32 => {
                 Ok(Tokens::I32(buffers.read("text", text.cast(), text_size, count(4))?))
             }
-            given => Err(Refusal::Choice { what: "token_type", given }),
+            given => Err(buffers.call.refuse(Refusal::Choice { what: "token_type", given })),
         }
     }
 }
@@ -251,17 +255,17 @@ pub unsafe extern "C" fn jostle_trainer_init(
     compute: *const jostle_compute,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let trainer = Output::new("trainer", trainer)?;
-            let plan = *open(plan)?;
-            let recipe = border::structure("recipe", recipe)?.to_core()?;
-            let buffers = border::structure("buffers", buffers)?;
-            let workers = Workers::new(compute)?;
+            let trainer = Output::new(call, "trainer", trainer)?;
+            let plan = *open(call, plan)?;
+            let recipe = border::structure(call, "recipe", recipe)?.core(call)?;
+            let buffers = *border::structure(call, "buffers", buffers)?;
+            let workers = Workers::new(call, compute)?;
             let mut state = State { plan, recipe, buffers, workers, position: Position::default() };
-            state.working(&mut Buffers::new())?;
-            trainer.seal(state);
+            state.working(&mut Buffers::new(call))?;
+            trainer.seal(&state);
         }
         Ok(())
     };
@@ -286,12 +290,12 @@ pub unsafe extern "C" fn jostle_trainer_step(
     report: *mut jostle_report,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let report = Output::new("report", report)?;
+            let report = Output::new(call, "report", report)?;
             let given = reading(text, text_size, token_type);
-            let done = with_trainer(trainer, given, |trainer, text| trainer.step(text))?;
+            let done = with_trainer(call, trainer, given, |trainer, text| trainer.step(*text))?;
             report.write(jostle_report::from_core(done));
         }
         Ok(())
@@ -324,12 +328,12 @@ pub unsafe extern "C" fn jostle_trainer_poll(
     report: *mut jostle_report,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let (done, report) = (Output::new("done", done)?, Output::new("report", report)?);
+            let (done, report) = (Output::new(call, "done", done)?, Output::new(call, "report", report)?);
             let given = reading(text, text_size, token_type);
-            match with_trainer(trainer, given, |trainer, text| trainer.poll(text))? {
+            match with_trainer(call, trainer, given, |trainer, text| trainer.poll(*text))? {
                 Poll::Pending => done.write(0),
                 Poll::Ready(found) => {
                     done.write(1);
@@ -356,15 +360,15 @@ pub unsafe extern "C" fn jostle_trainer_accumulate(
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let loss = Output::new("loss", loss)?;
-            let given = |buffers: &mut Buffers| {
-                let batch = *input("batch", batch)?;
+            let loss = Output::new(call, "loss", loss)?;
+            let given = |buffers: &mut Buffers<'_>| {
+                let batch = *input(call, "batch", batch)?;
                 Ok((batch.tokens(buffers)?, batch.targets(buffers)?, batch.shape()))
             };
-            let done = with_trainer(trainer, given, |trainer, (tokens, targets, shape)| {
+            let done = with_trainer(call, trainer, given, |trainer, &(tokens, targets, shape)| {
                 trainer.accumulate(tokens, targets, shape, counted)
             })?;
             loss.write(jostle_loss::from_core(done));
@@ -388,12 +392,12 @@ pub unsafe extern "C" fn jostle_trainer_update(
     report: *mut jostle_report,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let report = Output::new("report", report)?;
-            let loss: Loss = input("loss", loss)?.to_core();
-            let done = with_trainer(trainer, |_| Ok(()), |trainer, ()| trainer.update(loss))?;
+            let report = Output::new(call, "report", report)?;
+            let loss: Loss = input(call, "loss", loss)?.core();
+            let done = with_trainer(call, trainer, |_| Ok(()), |trainer, &()| trainer.update(loss))?;
             report.write(jostle_report::from_core(done));
         }
         Ok(())
@@ -416,12 +420,12 @@ pub unsafe extern "C" fn jostle_trainer_evaluate(
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let loss = Output::new("loss", loss)?;
+            let loss = Output::new(call, "loss", loss)?;
             let given = reading(text, text_size, token_type);
-            let done = with_trainer(trainer, given, |trainer, text| trainer.evaluate(text))?;
+            let done = with_trainer(call, trainer, given, |trainer, text| trainer.evaluate(*text))?;
             loss.write(jostle_loss::from_core(done));
         }
         Ok(())
@@ -440,9 +444,9 @@ pub unsafe extern "C" fn jostle_trainer_steps(
     steps: *mut u64,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
-        unsafe { Output::new("steps", steps)?.write(open(trainer)?.position.step) };
+        unsafe { Output::new(call, "steps", steps)?.write(open(call, trainer)?.position.step) };
         Ok(())
     };
     // SAFETY: the caller's promise.
@@ -460,10 +464,10 @@ pub unsafe extern "C" fn jostle_trainer_resume(
     step: u64,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let state: &mut State = open_mut(trainer, &mut Buffers::new())?;
+            let state: &mut State = open_mut(trainer, &mut Buffers::new(call))?;
             state.position = Position { step, ..Position::default() };
         }
         Ok(())

@@ -5,6 +5,7 @@ use core::fmt::{self, Write};
 
 use crate::decimal::{self, Written};
 use crate::error::{CheckpointError, Error};
+use crate::utf8;
 
 /// The text is no such JSON. Where it is not, the cursor tells that was reading.
 #[derive(Debug)]
@@ -219,7 +220,7 @@ impl Iterator for Chars<'_> {
         let c = match *rest.split_off_first()? {
             b'"' | 0..=0x1f => return None,
             b'\\' => escaped(&mut rest)?,
-            first => utf8(first, &mut rest)?,
+            first => utf8::character(first, &mut rest)?,
         };
         self.0 = rest;
         Some(c)
@@ -253,19 +254,6 @@ fn utf16_unit(rest: &mut &[u8]) -> Option<u32> {
     super::hexadecimal(rest.split_off(..4)?)
 }
 
-/// The character of UTF-8 that begins with this byte.
-#[inline(never)]
-fn utf8(first: u8, rest: &mut &[u8]) -> Option<char> {
-    let ones = first.leading_ones();
-    let mut code = u32::from(first) & 0x7F >> ones;
-    for _ in 1..ones {
-        let byte = u32::from(*rest.split_off_first()?) ^ 0x80;
-        code = if byte < 0x40 { code << 6 | byte } else { return None };
-    }
-    let length = if ones == 0 { 1 } else { ones as usize };
-    char::from_u32(code).filter(|c| ones != 1 && c.len_utf8() == length)
-}
-
 /// What is left of characters after what was written, if that is how they begin.
 struct Same<'a>(Option<Chars<'a>>);
 
@@ -273,7 +261,7 @@ impl decimal::Sink for Same<'_> {
     #[inline(never)]
     fn put(&mut self, mut text: &[u8]) {
         while let (Some(chars), Some(first)) = (&mut self.0, text.split_off_first()) {
-            if chars.next() != utf8(*first, &mut text) {
+            if chars.next() != utf8::character(*first, &mut text) {
                 self.0 = None;
             }
         }
@@ -282,7 +270,7 @@ impl decimal::Sink for Same<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Cursor, utf8};
+    use super::Cursor;
     use std::string::ToString;
 
     fn string(json: &str) -> Option<std::string::String> {
@@ -297,24 +285,6 @@ mod tests {
         assert_eq!(string(r#" "" "#).as_deref(), Some(""));
         assert_eq!(string(r#""\"\\\/\b\f\n\r\t""#).as_deref(), Some("\"\\/\x08\x0c\n\r\t"));
         assert_eq!(string(r#""\u00e9\u20AC\ud83d\ude00é😀""#).as_deref(), Some("é€😀é😀"));
-    }
-
-    #[test]
-    fn utf8_is_what_the_language_takes_for_it() {
-        const BYTES: [u8; 18] = [
-            0x20, 0x7F, 0x80, 0x8F, 0x90, 0x9F, 0xA0, 0xBF, 0xC0, 0xC1, 0xC2, 0xE0, 0xED, 0xEF, 0xF0, 0xF4,
-            0xF5, 0xFF,
-        ];
-        for number in 0..BYTES.len().pow(4) {
-            let bytes = [0, 1, 2, 3].map(|place| BYTES[number / BYTES.len().pow(place) % BYTES.len()]);
-            let valid = match std::str::from_utf8(&bytes) {
-                Ok(text) => text,
-                Err(error) => std::str::from_utf8(&bytes[..error.valid_up_to()]).unwrap(),
-            };
-            let (wanted, mut rest) = (valid.chars().next(), &bytes[1..]);
-            assert_eq!(utf8(bytes[0], &mut rest), wanted, "{bytes:x?}");
-            assert!(wanted.is_none_or(|c| rest.len() + c.len_utf8() == 4), "{bytes:x?}");
-        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::dropout::{jostle_mask, mask as dropout_mask};
 use super::{area, bytes};
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refused, call, jostle_error, jostle_status};
 
 /// Bytes of scratch that the attention functions need.
 #[unsafe(no_mangle)]
@@ -42,19 +42,20 @@ pub unsafe extern "C" fn jostle_attention_forward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let attention = self::attention(heads, width, mask)?;
-            let elements = area(length, width)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let attention = self::attention(call, heads, width, mask)?;
+            let elements = area(call, length, width)?;
             let out = buffers.write("out", out, out_size, elements)?;
-            let stats = buffers.write("stats", stats, stats_size, area(heads, area(length, 2)?)?)?;
-            let qkv = buffers.read("qkv", qkv, qkv_size, area(elements, 3)?)?;
+            let stats =
+                buffers.write("stats", stats, stats_size, area(call, heads, area(call, length, 2)?)?)?;
+            let qkv = buffers.read("qkv", qkv, qkv_size, area(call, elements, 3)?)?;
             let wanted = attention::scratch(length, width);
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
-            attention::forward(simd, out, stats, qkv, attention, scratch)?;
+            attention::forward(simd, out, stats, qkv, attention, scratch).or_refuse(call)?;
         }
         Ok(())
     };
@@ -65,12 +66,13 @@ pub unsafe extern "C" fn jostle_attention_forward(
 /// # Safety
 /// `mask` is NULL or readable.
 unsafe fn attention(
+    call: &Call,
     heads: usize,
     width: usize,
     mask: *const jostle_mask,
-) -> Result<attention::Attention, Refusal> {
+) -> Result<attention::Attention, Refused> {
     // SAFETY: the caller's promise.
-    let (mask, sequence) = unsafe { dropout_mask(mask)? };
+    let (mask, sequence) = unsafe { dropout_mask(call, mask)? };
     Ok(attention::Attention { heads, width, mask, sequence })
 }
 
@@ -100,21 +102,22 @@ pub unsafe extern "C" fn jostle_attention_backward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let attention = self::attention(heads, width, mask)?;
-            let elements = area(length, width)?;
-            let d_qkv = buffers.write("d_qkv", d_qkv, d_qkv_size, area(elements, 3)?)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let attention = self::attention(call, heads, width, mask)?;
+            let elements = area(call, length, width)?;
+            let d_qkv = buffers.write("d_qkv", d_qkv, d_qkv_size, area(call, elements, 3)?)?;
             let d_out = buffers.read("d_out", d_out, d_out_size, elements)?;
-            let qkv = buffers.read("qkv", qkv, qkv_size, area(elements, 3)?)?;
+            let qkv = buffers.read("qkv", qkv, qkv_size, area(call, elements, 3)?)?;
             let out = buffers.read("out", out, out_size, elements)?;
-            let stats = buffers.read("stats", stats, stats_size, area(heads, area(length, 2)?)?)?;
+            let stats =
+                buffers.read("stats", stats, stats_size, area(call, heads, area(call, length, 2)?)?)?;
             let wanted = attention::scratch(length, width);
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
-            attention::backward(simd, d_qkv, d_out, qkv, out, stats, attention, scratch)?;
+            attention::backward(simd, d_qkv, d_out, qkv, out, stats, attention, scratch).or_refuse(call)?;
         }
         Ok(())
     };
@@ -140,18 +143,18 @@ pub unsafe extern "C" fn jostle_attention_weights(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let attention = self::attention(heads, width, core::ptr::null())?;
-            let wanted = area(heads, area(length, length)?)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let attention = self::attention(call, heads, width, core::ptr::null())?;
+            let wanted = area(call, heads, area(call, length, length)?)?;
             let weights = buffers.write("weights", weights, weights_size, wanted)?;
-            let qkv = buffers.read("qkv", qkv, qkv_size, area(area(length, width)?, 3)?)?;
+            let qkv = buffers.read("qkv", qkv, qkv_size, area(call, area(call, length, width)?, 3)?)?;
             let wanted = attention::scratch(length, width);
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
-            attention::weights(simd, weights, qkv, attention, scratch)?;
+            attention::weights(simd, weights, qkv, attention, scratch).or_refuse(call)?;
         }
         Ok(())
     };

@@ -5,7 +5,7 @@ use jostle::ops::cross_entropy;
 use super::area;
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
 
 /// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and
 /// `targets` [rows], each in 0..vocab or -1: ignored, loss 0.
@@ -26,15 +26,15 @@ pub unsafe extern "C" fn jostle_cross_entropy_forward(
     targets_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
+            let simd = Workers::new(call, compute)?.simd();
             let losses = buffers.write("losses", losses, losses_size, rows)?;
-            let logits = buffers.read("logits", logits, logits_size, area(rows, vocab)?)?;
+            let logits = buffers.read("logits", logits, logits_size, area(call, rows, vocab)?)?;
             let targets = buffers.read("targets", targets, targets_size, rows)?;
-            cross_entropy::forward(simd, losses, logits, targets, vocab)?;
+            cross_entropy::forward(simd, losses, logits, targets, vocab).or_refuse(call)?;
         }
         Ok(())
     };
@@ -61,15 +61,15 @@ pub unsafe extern "C" fn jostle_cross_entropy_backward(
     targets_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
+            let simd = Workers::new(call, compute)?.simd();
             let losses = buffers.write("losses", losses, losses_size, rows)?;
-            let logits = buffers.write("logits", logits, logits_size, area(rows, vocab)?)?;
+            let logits = buffers.write("logits", logits, logits_size, area(call, rows, vocab)?)?;
             let targets = buffers.read("targets", targets, targets_size, rows)?;
-            cross_entropy::backward(simd, losses, logits, targets, vocab, counted)?;
+            cross_entropy::backward(simd, losses, logits, targets, vocab, counted).or_refuse(call)?;
         }
         Ok(())
     };

@@ -7,7 +7,7 @@ use jostle::rng::Stream;
 use super::area;
 use crate::border::{self, Buffers, Structure};
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
 /// Which dropout masks: streams with the same seed share nothing.
 #[repr(u32)]
@@ -51,21 +51,22 @@ unsafe impl Structure for jostle_mask {}
 
 /// # Safety
 /// `mask` is NULL or readable for as many bytes as its `struct_size` says.
-pub(super) unsafe fn mask(mask: *const jostle_mask) -> Result<(Option<Mask>, u64), Refusal> {
+pub(super) unsafe fn mask(call: &Call, mask: *const jostle_mask) -> Result<(Option<Mask>, u64), Refused> {
     use jostle_stream::*;
     if mask.is_null() {
         return Ok((None, 0));
     }
     // SAFETY: the caller's promise.
-    let mask = unsafe { border::structure("mask", mask)? };
+    let mask = unsafe { border::structure(call, "mask", mask)? };
     let stream = match mask.stream {
         given if given == JOSTLE_EMBEDDING_DROPOUT as u32 => Stream::EmbeddingDropout,
         given if given == JOSTLE_ATTENTION_DROPOUT as u32 => Stream::AttentionDropout,
         given if given == JOSTLE_ATTENTION_PROJECTION_DROPOUT as u32 => Stream::AttentionProjectionDropout,
         given if given == JOSTLE_MLP_PROJECTION_DROPOUT as u32 => Stream::MlpProjectionDropout,
-        given => return Err(Refusal::Choice { what: "stream", given }),
+        given => return Err(call.refuse(Refusal::Choice { what: "stream", given })),
     };
-    Ok((Mask::new(mask.rate, mask.seed, stream, mask.step, mask.layer)?, mask.sequence))
+    let made = Mask::new(mask.rate, mask.seed, stream, mask.step, mask.layer).or_refuse(call)?;
+    Ok((made, mask.sequence))
 }
 
 /// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). Its own backward: d_x = dropout(d_y) with
@@ -86,16 +87,16 @@ pub unsafe extern "C" fn jostle_dropout(
     x_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let (mask, sequence) = self::mask(mask)?;
-            let elements = area(rows, width)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let (mask, sequence) = self::mask(call, mask)?;
+            let elements = area(call, rows, width)?;
             let y = buffers.write("y", y, y_size, elements)?;
             let x = buffers.read("x", x, x_size, elements)?;
-            dropout::forward(simd, y, x, width, mask, sequence)?;
+            dropout::forward(simd, y, x, width, mask, sequence).or_refuse(call)?;
         }
         Ok(())
     };

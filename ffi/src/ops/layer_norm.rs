@@ -5,7 +5,7 @@ use jostle::ops::layer_norm;
 use super::area;
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
 
 /// Layer normalisation (Ba, Kiros & Hinton 2016): y = (x - mean) / sqrt(variance + epsilon) * weight + bias, row by
 /// row. Writes `y` [rows, width], `mean` [rows] and `rstd` [rows] (one over the standard deviation) from `x`,
@@ -34,19 +34,19 @@ pub unsafe extern "C" fn jostle_layer_norm_forward(
     bias_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let elements = area(rows, width)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let elements = area(call, rows, width)?;
             let y = buffers.write("y", y, y_size, elements)?;
             let mean = buffers.write("mean", mean, mean_size, rows)?;
             let rstd = buffers.write("rstd", rstd, rstd_size, rows)?;
             let x = buffers.read("x", x, x_size, elements)?;
             let weight = buffers.read("weight", weight, weight_size, width)?;
             let bias = buffers.read_optional("bias", bias, bias_size, width)?;
-            layer_norm::forward(simd, y, mean, rstd, x, weight, bias, epsilon)?;
+            layer_norm::forward(simd, y, mean, rstd, x, weight, bias, epsilon).or_refuse(call)?;
         }
         Ok(())
     };
@@ -77,19 +77,19 @@ pub unsafe extern "C" fn jostle_layer_norm_backward(
     weight_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let elements = area(rows, width)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let elements = area(call, rows, width)?;
             let d_x = buffers.write("d_x", d_x, d_x_size, elements)?;
             let d_y = buffers.read("d_y", d_y, d_y_size, elements)?;
             let x = buffers.read("x", x, x_size, elements)?;
             let mean = buffers.read("mean", mean, mean_size, rows)?;
             let rstd = buffers.read("rstd", rstd, rstd_size, rows)?;
             let weight = buffers.read("weight", weight, weight_size, width)?;
-            layer_norm::backward(simd, d_x, d_y, x, mean, rstd, weight)?;
+            layer_norm::backward(simd, d_x, d_y, x, mean, rstd, weight).or_refuse(call)?;
         }
         Ok(())
     };
@@ -120,19 +120,19 @@ pub unsafe extern "C" fn jostle_layer_norm_backward_parameters(
     rstd_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let elements = area(rows, width)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let elements = area(call, rows, width)?;
             let d_weight = buffers.write("d_weight", d_weight, d_weight_size, width)?;
             let d_bias = buffers.write_optional("d_bias", d_bias, d_bias_size, width)?;
             let d_y = buffers.read("d_y", d_y, d_y_size, elements)?;
             let x = buffers.read("x", x, x_size, elements)?;
             let mean = buffers.read("mean", mean, mean_size, rows)?;
             let rstd = buffers.read("rstd", rstd, rstd_size, rows)?;
-            layer_norm::backward_parameters(simd, d_weight, d_bias, d_y, x, mean, rstd)?;
+            layer_norm::backward_parameters(simd, d_weight, d_bias, d_y, x, mean, rstd).or_refuse(call)?;
         }
         Ok(())
     };

@@ -6,7 +6,7 @@ use jostle::ops::linear;
 use super::area;
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
 
 /// y = x W + b, with y [rows, out], x [rows, in], W [in, out] and b [out] or NULL.
 ///
@@ -33,18 +33,18 @@ pub unsafe extern "C" fn jostle_linear_forward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let y = buffers.write("y", y, y_size, area(rows, outputs)?)?;
-            let x = buffers.read("x", x, x_size, area(rows, inputs)?)?;
-            let weight = buffers.read("weight", weight, weight_size, area(inputs, outputs)?)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let y = buffers.write("y", y, y_size, area(call, rows, outputs)?)?;
+            let x = buffers.read("x", x, x_size, area(call, rows, inputs)?)?;
+            let weight = buffers.read("weight", weight, weight_size, area(call, inputs, outputs)?)?;
             let bias = buffers.read_optional("bias", bias, bias_size, outputs)?;
             let wanted = matmul::scratch(Size { m: rows, n: outputs, k: inputs });
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
-            linear::forward(simd, y, x, weight, bias, inputs, scratch)?;
+            linear::forward(simd, y, x, weight, bias, inputs, scratch).or_refuse(call)?;
         }
         Ok(())
     };
@@ -74,17 +74,17 @@ pub unsafe extern "C" fn jostle_linear_backward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let d_x = buffers.write("d_x", d_x, d_x_size, area(rows, inputs)?)?;
-            let d_y = buffers.read("d_y", d_y, d_y_size, area(rows, outputs)?)?;
-            let weight = buffers.read("weight", weight, weight_size, area(inputs, outputs)?)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let d_x = buffers.write("d_x", d_x, d_x_size, area(call, rows, inputs)?)?;
+            let d_y = buffers.read("d_y", d_y, d_y_size, area(call, rows, outputs)?)?;
+            let weight = buffers.read("weight", weight, weight_size, area(call, inputs, outputs)?)?;
             let wanted = matmul::scratch(Size { m: rows, n: inputs, k: outputs });
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
-            linear::backward(simd, d_x, d_y, weight, inputs, scratch)?;
+            linear::backward(simd, d_x, d_y, weight, inputs, scratch).or_refuse(call)?;
         }
         Ok(())
     };
@@ -117,18 +117,19 @@ pub unsafe extern "C" fn jostle_linear_backward_parameters(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let simd = Workers::new(compute)?.simd();
-            let d_weight = buffers.write("d_weight", d_weight, d_weight_size, area(inputs, outputs)?)?;
+            let simd = Workers::new(call, compute)?.simd();
+            let d_weight =
+                buffers.write("d_weight", d_weight, d_weight_size, area(call, inputs, outputs)?)?;
             let d_bias = buffers.write_optional("d_bias", d_bias, d_bias_size, outputs)?;
-            let x = buffers.read("x", x, x_size, area(rows, inputs)?)?;
-            let d_y = buffers.read("d_y", d_y, d_y_size, area(rows, outputs)?)?;
+            let x = buffers.read("x", x, x_size, area(call, rows, inputs)?)?;
+            let d_y = buffers.read("d_y", d_y, d_y_size, area(call, rows, outputs)?)?;
             let wanted = matmul::scratch(Size { m: inputs, n: outputs, k: rows });
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
-            linear::backward_parameters(simd, d_weight, d_bias, x, d_y, inputs, scratch)?;
+            linear::backward_parameters(simd, d_weight, d_bias, x, d_y, inputs, scratch).or_refuse(call)?;
         }
         Ok(())
     };

@@ -6,7 +6,7 @@ use jostle::matmul::{self, Matrix, Size, Start};
 use super::bytes;
 use crate::border::{Buffers, input};
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{Refusal, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
 /// A matrix to be read.
 #[repr(C)]
@@ -36,16 +36,17 @@ pub enum jostle_start {
 
 /// Elements that rows and columns with these strides reach over.
 fn reach(
+    call: &Call,
     what: &'static str,
     rows: usize,
     columns: usize,
     row_stride: usize,
     column_stride: usize,
-) -> Result<usize, Refusal> {
+) -> Result<usize, Refused> {
     let (Some(row), Some(column)) = (rows.checked_sub(1), columns.checked_sub(1)) else { return Ok(0) };
     let last = row.checked_mul(row_stride).zip(column.checked_mul(column_stride));
     let count = last.and_then(|(row, column)| row.checked_add(column)?.checked_add(1));
-    count.ok_or(Refusal::Core(Error::TooLarge { what }))
+    count.ok_or_else(|| call.refuse_as_core(&Error::TooLarge { what }))
 }
 
 /// Bytes of scratch that a product of an [m, k] by a [k, n] matrix needs on one thread; a smaller product needs no
@@ -83,18 +84,18 @@ pub unsafe extern "C" fn jostle_matmul(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let workers = Workers::new(compute)?;
-            let (a, b) = (input("a", a)?, input("b", b)?);
-            let c = buffers.write("c", c, c_size, reach("c", m, n, c_stride, 1)?)?;
+            let workers = Workers::new(call, compute)?;
+            let (a, b) = (input(call, "a", a)?, input(call, "b", b)?);
+            let c = buffers.write("c", c, c_size, reach(call, "c", m, n, c_stride, 1)?)?;
             let mut matrix = |what, given: &jostle_matrix, rows, columns| {
                 let jostle_matrix { data, size, row_stride, column_stride } = *given;
-                let wanted = reach(what, rows, columns, row_stride, column_stride)?;
+                let wanted = reach(call, what, rows, columns, row_stride, column_stride)?;
                 let data = buffers.read(what, data, size, wanted)?;
-                Ok::<_, Refusal>(Matrix { data, row_stride, column_stride })
+                Ok::<_, Refused>(Matrix { data, row_stride, column_stride })
             };
             let (a, b) = (matrix("a", a, m, k)?, matrix("b", b, k, n)?);
             let start = match start {
@@ -103,7 +104,7 @@ pub unsafe extern "C" fn jostle_matmul(
                     Start::Bias(buffers.read("bias", bias, bias_size, n)?)
                 }
                 given if given == jostle_start::JOSTLE_START_ACCUMULATE as u32 => Start::Accumulate,
-                given => return Err(Refusal::Choice { what: "start", given }),
+                given => return Err(call.refuse(Refusal::Choice { what: "start", given })),
             };
             let size = Size { m, n, k };
             let one = matmul::scratch(size);
@@ -111,7 +112,8 @@ pub unsafe extern "C" fn jostle_matmul(
             let room = scratch_size.checked_div(bytes(one)).unwrap_or(0);
             let parts = room.min(compute.parallel.threads()).max(1);
             let scratch = buffers.write("scratch", scratch, scratch_size, one.saturating_mul(parts))?;
-            matmul::matmul_parallel(compute, size, (c, c_stride), start, a, b, (scratch, one))?;
+            matmul::matmul_parallel(compute, size, (c, c_stride), start, a, b, (scratch, one))
+                .or_refuse(call)?;
         }
         Ok(())
     };

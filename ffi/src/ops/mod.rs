@@ -14,11 +14,12 @@ pub mod softmax;
 
 use jostle::Error;
 
-use crate::status::Refusal;
+use crate::status::{Call, Refused};
 
 /// The product of two sizes, which must be one that can exist.
-fn area(rows: usize, columns: usize) -> Result<usize, Refusal> {
-    rows.checked_mul(columns).ok_or(Refusal::Core(Error::TooLarge { what: "rows and width" }))
+fn area(call: &Call, rows: usize, columns: usize) -> Result<usize, Refused> {
+    let area = rows.checked_mul(columns);
+    area.ok_or_else(|| call.refuse_as_core(&Error::TooLarge { what: "rows and width" }))
 }
 
 fn bytes(elements: usize) -> usize {

@@ -6,7 +6,7 @@ use super::area;
 use crate::border::{self, Buffers, Output};
 use crate::compute::{Workers, jostle_compute};
 use crate::config::{self, jostle_recipe};
-use crate::status::{call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
 
 /// The global norm of `count` gradients, in an order of summation that no number of threads changes.
 ///
@@ -21,12 +21,12 @@ pub unsafe extern "C" fn jostle_gradient_norm(
     norm: *mut f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
+    let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let norm = Output::new("norm", norm)?;
-            let workers = Workers::new(compute)?;
-            let gradients = Buffers::new().read("gradients", gradients, gradients_size, count)?;
+            let norm = Output::new(call, "norm", norm)?;
+            let workers = Workers::new(call, compute)?;
+            let gradients = Buffers::new(call).read("gradients", gradients, gradients_size, count)?;
             norm.write(gradient_norm(workers.compute(), gradients));
         }
         Ok(())
@@ -68,19 +68,21 @@ pub unsafe extern "C" fn jostle_optimizer_update(
     factor: f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = || {
-        let mut buffers = Buffers::new();
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
         // SAFETY: the caller's promise.
         unsafe {
-            let workers = Workers::new(compute)?;
-            let optimizer = border::structure("recipe", recipe)?.optimizer()?;
-            let decays = config::flag("decays", decays)?;
+            let workers = Workers::new(call, compute)?;
+            let optimizer = border::structure(call, "recipe", recipe)?.optimizer(call)?;
+            let decays = config::flag(call, "decays", decays)?;
             let x = buffers.write("x", x, x_size, count)?;
             let gradient = buffers.read("gradient", gradient, gradient_size, count)?;
-            let wanted = area(count, optimizer.state().per_parameter())?;
+            let wanted = area(call, count, optimizer.state().per_parameter())?;
             let state = buffers.write("state", state, state_size, wanted)?;
             let compute = workers.compute();
-            optimizer.update_tensor(compute, x, gradient, state, decays, step, learning_rate, factor)?;
+            optimizer
+                .update_tensor(compute, x, gradient, state, decays, step, learning_rate, factor)
+                .or_refuse(call)?;
         }
         Ok(())
     };
