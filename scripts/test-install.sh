@@ -140,6 +140,13 @@ refuse "width 32 is not divisible by heads 3" --heads 3
 refuse "batch is 0; at least 1 is wanted" --heads 2 --batch 0
 refuse "dropout.attention is 1; wanted: at least 0 and less than 1" --heads 2 --attention-dropout 1
 refuse "parameters is too large for this machine" --heads 2 --hidden 9999999 --device
+if [ -c /dev/full ]; then
+    status=0
+    # shellcheck disable=SC2086 # words
+    said=$("$prefix/bin/jostle-plan" ${models[0]} 2>&1 >/dev/full) || status=$?
+    [ $status -eq 1 ] && [[ $said == "jostle-plan: standard output: "* ]] ||
+        fail "jostle-plan on a full disk: status $status, $said"
+fi
 
 # Static arrays: on a Cortex-M4F, with the archive that needs no operating system.
 target=thumbv7em-none-eabihf

@@ -1,9 +1,10 @@
 //! Writes a C header of `#define`s for a model: what it is, and the bytes of every buffer that it needs, so that
 //! firmware can keep them in static arrays. The sizes are the core's; the library checks them again at run time.
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::{env, fs};
+use std::{env, fs, io};
 
 use clap::{Parser, ValueEnum};
 use jostle::matmul::Machine;
@@ -174,10 +175,7 @@ fn run(arguments: &Arguments) -> Result<(), String> {
         .map_err(|e| e.to_string())?;
     match &arguments.output {
         Some(path) => fs::write(path, text).map_err(|error| format!("{}: {error}", path.display())),
-        None => {
-            print!("{text}");
-            Ok(())
-        }
+        None => io::stdout().write_all(text.as_bytes()).map_err(|error| format!("standard output: {error}")),
     }
 }
 
