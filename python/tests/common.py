@@ -23,6 +23,19 @@ def random_tokens(config: jostle.Config, shape: tuple[int, ...], seed: int = 0) 
     return np.random.default_rng(seed).integers(0, config.vocab, shape)
 
 
+def batch(seed: int = 0, shape: tuple[int, int] = (3, 8)) -> tuple[Any, Any]:
+    """Tokens for a model of the configuration above, and what comes next."""
+    tokens = random_tokens(SMALL, shape, seed)
+    return tokens, np.roll(tokens, -1, axis=1)
+
+
+def go_on(model: jostle.Model, optimizer: Any) -> None:
+    """The rest of a step, which begins as it begins the next."""
+    model.backward(*batch())
+    optimizer.step()
+    model.zero_gradients()
+
+
 def text(vocab: int) -> npt.NDArray[np.uint8]:
     """A text with structure, that of core/tests/contract.rs: a stride that changes slowly."""
     i = np.arange(2000)

@@ -1,0 +1,88 @@
+"""Text to tokens and back."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import jostle
+
+
+@given(st.text(min_size=1))
+def test_tokenizers_lose_nothing(some):
+    tokenizers = [jostle.CharTokenizer.from_text(some), jostle.WordTokenizer.from_text(some)]
+    if not any("\ud800" <= character <= "\udfff" for character in some):
+        tokenizers.append(jostle.ByteTokenizer())
+    for tokenizer in tokenizers:
+        tokens = tokenizer.encode(some)
+        assert tokens.ndim == 1 and tokens.max() < tokenizer.vocab
+        for kind in (tokens.dtype, np.int32, np.int64):
+            assert tokenizer.decode(tokens.astype(kind)) == some
+        assert tokenizer.decode(iter(tokens.tolist())) == some
+        assert jostle.Tokenizer.from_state(tokenizer.state()) == tokenizer
+
+
+def test_tokens_are_as_narrow_as_training_takes_them():
+    characters = "".join(map(chr, range(0x4E00, 0x4E00 + 300)))
+    assert jostle.CharTokenizer.from_text(characters[:256]).encode(characters[:9]).dtype == np.uint8
+    assert jostle.CharTokenizer.from_text(characters).encode(characters).dtype == np.uint16
+
+
+def test_tokenizers_refuse_what_they_do_not_know():
+    tokenizer = jostle.CharTokenizer.from_text("abc")
+    with pytest.raises(ValueError, match="'d'"):
+        tokenizer.encode("bad")
+    for refused in ([3], [-1], [0, 1, 99]):
+        with pytest.raises(IndexError, match="vocabulary of 3"):
+            tokenizer.decode(refused)
+    for refused in ([256], [-1]):
+        with pytest.raises(IndexError, match="vocabulary of 256"):
+            jostle.ByteTokenizer().decode(refused)
+    assert jostle.ByteTokenizer().decode([0xFF]) == "\ufffd"
+    for refused in (["ab", "c"], ["", "c"]):
+        with pytest.raises(ValueError, match="wanted: single characters"):
+            jostle.CharTokenizer(refused)
+
+
+@pytest.mark.parametrize(
+    "tokenizer",
+    [jostle.CharTokenizer.from_text("né\n\"\\日\0\ud800"), jostle.WordTokenizer.from_text("né à, 日\n 12"),
+     jostle.ByteTokenizer()],
+    ids=repr,
+)  # fmt: skip
+def test_checkpoints_keep_the_tokenizer(tokenizer, tmp_path):
+    config = jostle.Config(vocab=tokenizer.vocab, context=4, layers=1, heads=1, width=4)
+    model = jostle.Model(config, tokenizer=tokenizer)
+    model.save(tmp_path / "model")
+    loaded = jostle.Model.load(tmp_path / "model")
+    assert loaded.tokenizer == tokenizer and type(loaded.tokenizer) is type(tokenizer)
+    jostle.Trainer(model, jostle.SGD(model, 0.1), train=np.zeros(9, int), steps=0).save(tmp_path / "trainer")
+    assert jostle.Trainer.resume(tmp_path / "trainer", train=np.zeros(9, int)).model.tokenizer == tokenizer
+
+
+class Digits(jostle.Tokenizer):
+    """A user's own tokenizer."""
+
+    vocab = 10
+
+    def encode(self, text):
+        return np.array([int(character) for character in text])
+
+    def decode(self, tokens):
+        return "".join(map(str, tokens))
+
+
+def test_a_tokenizer_of_ones_own(tmp_path):
+    path, tokenizer = tmp_path / "checkpoint", Digits()
+    config = jostle.Config(vocab=10, context=4, layers=1, heads=1, width=4)
+    model = jostle.Model(config, tokenizer=tokenizer)
+    train = tokenizer.encode("0123456789")
+    jostle.Trainer(model, jostle.SGD(model, 0.1), train=train, steps=1).save(path)
+    for load in (jostle.Model.load, lambda path: jostle.Trainer.resume(path, train=train)):
+        with pytest.raises(ValueError, match="'Digits' is not known; wanted: it, as tokenizer="):
+            load(path)
+    assert jostle.Model.load(path, tokenizer=tokenizer).tokenizer is tokenizer
+    resumed = jostle.Trainer.resume(path, train=train, tokenizer=tokenizer)
+    assert len(list(resumed)) == 1 and resumed.model.tokenizer is tokenizer
+    with pytest.raises(ValueError, match="the tokenizer has 256 tokens, the configuration 10"):
+        jostle.Model.load(path, tokenizer=jostle.ByteTokenizer())
