@@ -1,5 +1,5 @@
 /*
- * The training run of core/tests/contract.rs, whose bits core/tests/golden/fifty_steps.txt states: on every
+ * The training run of core/tests/contract, whose bits core/tests/golden/fifty_steps.txt states: on every
  * instruction set that there is, with threads of the library's and of this program's, in micro-batches, and
  * resumed from a checkpoint. Every way must end in the same bits. And the run with frozen tensors, whose checkpoint
  * frozen_checkpoint.txt states.

@@ -37,7 +37,7 @@ def go_on(model: jostle.Model, optimizer: Any) -> None:
 
 
 def text(vocab: int) -> npt.NDArray[np.uint8]:
-    """A text with structure, that of core/tests/contract.rs: a stride that changes slowly."""
+    """A text with structure, that of core/tests/contract: a stride that changes slowly."""
     i = np.arange(2000)
     return ((i * i // 97 + 5 * i) % vocab).astype(np.uint8)
 

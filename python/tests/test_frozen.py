@@ -1,5 +1,5 @@
 """Parameters that are not trained: they stay as they are, and the others get the bits of a training that puts these back
-after every step. What is written down is that of core/tests/contract.rs."""
+after every step. What is written down is that of core/tests/contract."""
 
 import copy
 import pickle

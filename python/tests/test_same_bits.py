@@ -1,5 +1,5 @@
 """The numerical contract through the package: bits that do not depend on threads, instruction sets, micro-batches,
-interruption, or on who takes the steps. The run is that of core/tests/contract.rs."""
+interruption, or on who takes the steps. The run is that of core/tests/contract."""
 
 import copy
 import gc
