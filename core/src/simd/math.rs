@@ -1,5 +1,5 @@
 //! exp, log and the normal distribution, the same bits on every processor: add, multiply and divide only,
-//! never contracted. exp and log are within 2 ulp of the exact value (the tests check all floats).
+//! never contracted. exp and log are within 1 ulp of the exact value (the tests check all floats).
 //! Knows nothing of what they are for.
 #![allow(clippy::excessive_precision, reason = "coefficients as their authors give them")]
 

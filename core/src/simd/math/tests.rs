@@ -46,6 +46,12 @@ impl Function {
         if self == Normal && x < 0.0 { ulps / (2.5 * (1.0 + f64::from(x * x))) } else { ulps }
     }
 
+    /// The most that it may be off, in ulps that count; what was measured over all floats is less: 0.998 (exp), 0.846
+    /// (log) and 1.884.
+    fn bound(self) -> f64 {
+        if self == Normal { 1.89 } else { 1.0 }
+    }
+
     fn one(self, simd: InstructionSet, x: f32) -> f32 {
         let mut y = [0.0];
         evaluate(simd, &mut y, &[x], self);
@@ -152,7 +158,7 @@ fn greatest_error(simd: InstructionSet, region: &Region, stride: u32) -> (f64, f
 }
 
 /// The fastest set is tested against the exact values, the others against its bits.
-fn assert_within_two_ulp(stride: u32) {
+fn assert_within_bounds(stride: u32) {
     let simd = *instruction_sets().last().unwrap();
     let mut results = Vec::new();
     for function in FUNCTIONS {
@@ -163,19 +169,19 @@ fn assert_within_two_ulp(stride: u32) {
         results.push((function, error, at));
     }
     for (function, error, at) in results {
-        assert!(error <= 2.0, "{function:?} is {error} ulp off at {at:e}");
+        assert!(error <= function.bound(), "{function:?} is {error} ulp off at {at:e}");
     }
 }
 
 #[test]
-fn functions_are_within_two_ulp_at_every_1021st_float() {
-    assert_within_two_ulp(1021);
+fn functions_are_within_their_bounds_at_every_1021st_float() {
+    assert_within_bounds(1021);
 }
 
 #[test]
 #[ignore = "exhaustive: about a minute on two cores"]
-fn functions_are_within_two_ulp_at_all_floats() {
-    assert_within_two_ulp(1);
+fn functions_are_within_their_bounds_at_all_floats() {
+    assert_within_bounds(1);
 }
 
 #[test]
@@ -207,7 +213,7 @@ fn special_values_are_what_the_standard_library_gives() {
         }
         for x in [least, denormal, f32::from_bits(0x007f_ffff)] {
             let error = ulps(Log.one(simd, x), Log.exact(f64::from(x)));
-            assert!(error <= 2.0, "log({x:e}) is {error} ulp off with {}", simd.name());
+            assert!(error <= Log.bound(), "log({x:e}) is {error} ulp off with {}", simd.name());
         }
         for (x, y) in [(0.0, 0.5), (inf, 1.0), (-inf, 0.0), (f32::MAX, 1.0), (f32::MIN, 0.0), (-13.25, 0.0)] {
             assert_eq!(Normal.one(simd, x).to_bits(), f32::to_bits(y), "normal({x:e}) with {}", simd.name());
