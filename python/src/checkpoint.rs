@@ -1,7 +1,10 @@
 //! Checkpoints as bytes objects.
 
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
-use jostle::{Error, OptimizerState};
+use jostle::error::CheckpointError;
+use jostle::layout::Tensor;
+use jostle::{Error, OptimizerState, Plan};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
@@ -55,7 +58,7 @@ pub fn read_checkpoint<'py>(
     };
     let plan = engine.get().plan(1, kind)?;
     let state = state.as_ref().map(|(_, buffer)| buffer.get());
-    engine.get().locked(py, &plan, |mut locked| {
+    let read = |mut locked: Locked<'_>| {
         let file = Checkpoint::new(bytes)?;
         // First what may be missing, so that nothing is changed then.
         if let Some(state) = state {
@@ -64,7 +67,7 @@ pub fn read_checkpoint<'py>(
         }
         locked.write_in_order(&plan, |plan, all| file.read_parameters(plan, all))?;
         if state.is_none() && file.progress().is_err() {
-            return Ok::<_, Error>(None);
+            return Ok(None);
         }
         let Progress { step, seed } = file.progress()?;
         *locked.position = Position { step, sequences: 0 };
@@ -72,7 +75,27 @@ pub fn read_checkpoint<'py>(
             state.set_steps(step);
         }
         Ok(Some(seed))
-    })
+    };
+    engine.get().locked(py, &plan, |locked| Ok(read(locked)))?.map_err(|error| by_name(&plan, error))
+}
+
+/// A refusal, with the name of the tensor where the core tells its number: those of the parameters come first, then
+/// theirs in each part of the state.
+fn by_name(plan: &Plan, error: Error) -> PyErr {
+    let (number, what) = match error {
+        Error::Checkpoint(CheckpointError::Missing { tensor }) => (tensor, "is missing"),
+        Error::Checkpoint(CheckpointError::Shape { tensor }) => (tensor, "has another type or shape"),
+        error => return exception(error),
+    };
+    let tensors = plan.tensors().count();
+    let whose = if number < tensors { "" } else { "the optimizer's state of " };
+    match plan.tensors().nth(number % tensors) {
+        Some(Tensor { name, shape, rank, .. }) => PyValueError::new_err(format!(
+            "checkpoint: {whose}{name} {what}; wanted: float32 {:?}",
+            &shape[..rank]
+        )),
+        None => exception(error),
+    }
 }
 
 /// The configuration that a checkpoint states, as keyword arguments of `jostle.Config`.

@@ -36,9 +36,13 @@ def test_files_of_others_need_their_configuration(model, tmp_path):
     with pytest.raises(ValueError, match="config="):
         jostle.Model.load(path)
     assert bits(jostle.Model.load(path, config=SMALL).parameters) == bits(model.parameters)
-    wider = jostle.Config(vocab=13, context=8, layers=2, heads=2, width=16)
-    with pytest.raises(ValueError, match="tensor"):
-        jostle.Model.load(path, config=wider)
+    for change, sentence in (
+        ({"width": 16}, r"wte.weight has another type or shape; wanted: float32 \[13, 16\]"),
+        ({"hidden": 9}, r"h.0.mlp.c_fc.weight has another type or shape; wanted: float32 \[8, 9\]"),
+        ({"layers": 3}, r"h.2.ln_1.weight is missing; wanted: float32 \[8\]"),
+    ):
+        with pytest.raises(ValueError, match=f"^checkpoint: {sentence}$"):
+            jostle.Model.load(path, config=dataclasses.replace(SMALL, **change))
     with pytest.raises(ValueError, match="a checkpoint of jostle's"):
         jostle.Trainer.resume(path, train=text(13))
 
@@ -142,6 +146,6 @@ def test_optimizers_load_what_names_no_trainer(frozen, tmp_path):
     other = jostle.Model(config, seed=1)
     for optimizer in (jostle.AdamW(other), jostle.SGD(other, 0.1, momentum=0.9)):
         before = bits(other.parameters)
-        with pytest.raises(ValueError):
+        with pytest.raises(ValueError, match="the optimizer's state of wte.weight is missing"):
             optimizer.load(path)
         assert bits(other.parameters) == before and optimizer.steps == 0
