@@ -1,6 +1,9 @@
 """What is saved, and what goes on from it."""
 
 import dataclasses
+import errno
+import os
+import unittest.mock
 
 import numpy as np
 import pytest
@@ -70,11 +73,14 @@ def test_saving_fails_whole(model, tmp_path):
     model.save(tmp_path / "model")
     before = (tmp_path / "model").read_bytes()
     (tmp_path / "folder").mkdir()
-    with pytest.raises(OSError):
+    with pytest.raises(IsADirectoryError, match="/folder'$"):
         model.save(tmp_path / "folder")
     assert {path.name for path in tmp_path.iterdir()} == {"model", "folder"}
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError, match="/absent/model'$"):
         model.save(tmp_path / "absent" / "model")
+    full = unittest.mock.patch("os.fsync", side_effect=OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    with full, pytest.raises(OSError, match="No space left on device: .*/model'$"):
+        model.save(tmp_path / "model")
     with pytest.raises(FileNotFoundError):
         jostle.Model.load(tmp_path / "absent")
     assert (tmp_path / "model").read_bytes() == before
