@@ -93,6 +93,15 @@ pub(crate) struct AdamW {
     pub epsilon: f32,
 }
 
+/// How many elements all have.
+#[allow(dead_code, reason = "as above")]
+#[inline(always)]
+pub(super) fn count<const N: usize>(slices: [&[f32]; N]) -> usize {
+    let first = slices.first().map_or(0, |slice| slice.len());
+    debug_assert!(slices.iter().all(|slice| slice.len() == first), "slices of different lengths");
+    slices.iter().fold(first, |least, slice| least.min(slice.len()))
+}
+
 /// Runs a loop, where there is one.
 #[allow(dead_code, reason = "as above")]
 #[inline(always)]

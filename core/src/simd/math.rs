@@ -36,7 +36,7 @@ fn polynomial<V: Vector, const N: usize>(x: V, highest: f32, coefficients: [f32;
 ///
 /// n = round(x / ln 2), then e^(x - n ln 2) by a polynomial. Estrin's scheme: half as long a chain as Horner's.
 #[inline(always)]
-pub(super) fn exp_parts<V: Vector>(x: V, bias: f32) -> (V, V::Bits) {
+fn exp_parts<V: Vector>(x: V, bias: f32) -> (V, V::Bits) {
     let round = V::splat(ROUND + bias);
     let shifted = x.mul(V::splat(core::f32::consts::LOG2_E)).add(round);
     let n = shifted.sub(round);

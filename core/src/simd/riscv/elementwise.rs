@@ -194,10 +194,7 @@ each! {
     { d_weight += d_y * ((x - row.mean) * row.rstd) }
 }
 
-/// Columns whose sums stay in registers.
-const ABREAST: usize = 4;
-
-/// Adds `rows` rows, `width` apart, to `count` sums.
+/// Adds `rows` rows, `width` apart, to `count` sums, four of which stay in registers through all rows.
 ///
 /// # Safety
 /// There must be so many sums, and elements from `x` on in each row.
@@ -211,37 +208,23 @@ pub(super) unsafe fn add_columns(
 ) {
     // SAFETY: the columns that are left.
     unsafe {
-        while count >= ABREAST {
-            stay_rolled();
-            columns::<ABREAST>(&mut *sums.cast(), x, rows, width);
-            (sums, x) = (sums.add(ABREAST), x.add(ABREAST));
-            count -= ABREAST;
+        while count >= 4 {
+            let (mut four, mut row): ([f32; 4], _) = (*sums.cast(), x);
+            for _ in 0..rows {
+                stay_rolled();
+                let [a, b, c, d]: [f32; 4] = *row.cast();
+                four = [four[0] + a, four[1] + b, four[2] + c, four[3] + d];
+                row = row.wrapping_add(width);
+            }
+            *sums.cast() = four;
+            (sums, x) = (sums.add(4), x.add(4));
+            count -= 4;
         }
-        while count > 0 {
-            stay_rolled();
-            columns::<1>(&mut *sums.cast(), x, rows, width);
-            (sums, x) = (sums.add(1), x.add(1));
-            count -= 1;
+        if count > 0 {
+            for row in 0..rows {
+                stay_rolled();
+                add(sums, x.add(row * width), count);
+            }
         }
     }
-}
-
-/// # Safety
-/// As above.
-#[inline(always)]
-unsafe fn columns<const COUNT: usize>(to: &mut [f32; COUNT], mut x: *const f32, rows: usize, width: usize) {
-    let mut sums = *to;
-    for _ in 0..rows {
-        stay_rolled();
-        // SAFETY: see above.
-        let row: [f32; COUNT] = unsafe { *x.cast() };
-        sums[0] += row[0];
-        if COUNT == ABREAST {
-            sums[1] += row[1];
-            sums[2] += row[2];
-            sums[3] += row[3];
-        }
-        x = x.wrapping_add(width);
-    }
-    *to = sums;
 }

@@ -1,6 +1,6 @@
 //! What a step does beside products.
 
-use super::super::loops::{Loop, Reduction, Row};
+use super::super::loops::{Loop, Reduction, Row, count};
 use super::super::math::exp_of;
 use super::elementwise;
 use super::exponential::{EXPONENTIAL, GELU};
@@ -21,14 +21,6 @@ unsafe extern "C" {
         mean: f32,
         rstd: f32,
     ) -> f32;
-}
-
-/// How many elements all have.
-#[inline(always)]
-fn count<const N: usize>(slices: [&[f32]; N]) -> usize {
-    let first = slices.first().map_or(0, |slice| slice.len());
-    debug_assert!(slices.iter().all(|slice| slice.len() == first), "slices of different lengths");
-    slices.iter().fold(first, |least, slice| least.min(slice.len()))
 }
 
 #[inline(always)]

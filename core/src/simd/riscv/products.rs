@@ -60,13 +60,22 @@ macro_rules! row {
     };
 }
 
-/// The registers of A, a pointer for each line or one and the distance between steps: how they come from the strips, to
-/// the first step, a step at some offset, and on to the next steps.
+/// The registers of A, a pointer for each line or one and the distance between steps: how they come from the strips, a step
+/// at some offset, and on to the next steps; and whether there are four steps at all, and four more, which the end of the
+/// first line tells or a number.
 macro_rules! a {
     (along lines) => {
-        "lw s5, {rows}(a0)\n lw t1, {distance}(a0)\n slli t1, t1, 2\n add s6, s5, t1\n add s7, s6, t1\n add s8, s7, t1"
+        concat!(
+            "lw s5, {rows}(a0)\n lw t1, {distance}(a0)\n slli t1, t1, 2\n",
+            "add s6, s5, t1\n add s7, s6, t1\n add s8, s7, t1\n",
+            "slli s10, s10, 2\n add s10, s10, s5"
+        )
     };
     (across lines) => { "lw s5, {rows}(a0)\n lw s6, {distance}(a0)\n slli s6, s6, 2" };
+    (along none $to:literal) => { concat!("beq a1, s10, ", $to) };
+    (across none $to:literal) => { concat!("mv t1, s10\n beqz t1, ", $to) };
+    (along more $to:literal) => { concat!("bne a1, s10, ", $to) };
+    (across more $to:literal) => { concat!("addi t1, t1, -4\n bnez t1, ", $to) };
     (along $p:literal) => {
         concat!("flw fs0, ", $p, "(a1)\n flw fs1, ", $p, "(a2)\n flw fs2, ", $p, "(a3)\n flw fs3, ", $p, "(a4)\n")
     };
@@ -121,15 +130,14 @@ macro_rules! strip {
             "lla s9, 5f\n",
             "j 2b\n",
             "5:\n",
-            "bltz t1, 7f\n",
+            a!($a none "7f"), "\n",
             "6:\n",
             step!($a $b "0"), step!($a $b "4"), step!($a $b "8"), step!($a $b "12"),
             a!($a next "16"), "\n", b!($b next "16"), "\n",
-            "addi t1, t1, -4\n",
-            "bgez t1, 6b\n",
+            a!($a more "6b"), "\n",
             "7:\n",
-            "addi t1, t1, 4\n",
-            "beqz t1, 9f\n",
+            "beqz s4, 9f\n",
+            "mv t1, s4\n",
             "8:\n",
             step!($a $b "0"),
             a!($a next "4"), "\n", b!($b next "4"), "\n",
@@ -171,25 +179,25 @@ macro_rules! next {
 // For each tile: sums from their starts, steps, sums to C. Sixteen sums in ft0 to ft7 and fa0 to fa7, A in fs0 to fs3 and B
 // in ft8 to ft11. `a0` is the strips; `a1` to `a4` go through A, `a5` to `t0` through B, `t2` through the starts and `t3`
 // through C; `t1` counts steps, `t4` tiles. In bytes, `s0` and `s1` are from one row of starts and one tile's to the next,
-// `s2` from one row of C to the next, `s3` to the next tile's B; `s4` is four less than the steps, `s5` to `s8` where A
-// begins, `s9` where a tile's steps do.
+// `s2` from one row of C to the next, `s3` to the next tile's B; `s4` is how many steps
+// are left behind the fours, `s5` to `s8` where A begins, `s9` where a tile's steps do, and `s10` where the fours end.
 function!(
     "jostle_strips",
     "addi sp, sp, -64",
     memory!("sw" "sp", "0" "s0", "4" "s1", "8" "s2", "12" "s3", "16" "s4", "20" "s5", "24" "s6", "28" "s7", "32" "s8"),
-    memory!("sw" "sp", "36" "s9"),
-    memory!("fsw" "sp", "40" "fs0", "44" "fs1", "48" "fs2", "52" "fs3"),
+    memory!("sw" "sp", "36" "s9", "40" "s10"),
+    memory!("fsw" "sp", "44" "fs0", "48" "fs1", "52" "fs2", "56" "fs3"),
     "1:",
     memory!("lw" "a0", "{start}" "t2", "{c}" "t3", "{tiles}" "t4", "{start_row}" "s0", "{start_next}" "s1", "{c_row}" "s2"),
     memory!("lw" "a0", "{b_next}" "s3", "{k}" "s4", "{code}" "t1"),
     "slli s0, s0, 2\n slli s1, s1, 2\n slli s2, s2, 2\n slli s3, s3, 2",
-    "addi s4, s4, -4",
+    "andi s10, s4, -4",
+    "andi s4, s4, 3",
     "jr t1",
     "2:",
     sums!("flw", "t2" "s0"),
     "add t2, t2, s1",
     "mv a1, s5\n mv a2, s6\n mv a3, s7\n mv a4, s8",
-    "mv t1, s4",
     "jr s9",
     "3:",
     sums!("fsw", "t3" "s2"),
@@ -216,8 +224,8 @@ function!(
     "j 1b",
     "4:",
     memory!("lw" "sp", "0" "s0", "4" "s1", "8" "s2", "12" "s3", "16" "s4", "20" "s5", "24" "s6", "28" "s7", "32" "s8"),
-    memory!("lw" "sp", "36" "s9"),
-    memory!("flw" "sp", "40" "fs0", "44" "fs1", "48" "fs2", "52" "fs3"),
+    memory!("lw" "sp", "36" "s9", "40" "s10"),
+    memory!("flw" "sp", "44" "fs0", "48" "fs1", "52" "fs2", "56" "fs3"),
     "addi sp, sp, 64",
     "ret",
     strip!("jostle_strip_along_along", along along),

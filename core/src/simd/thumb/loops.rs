@@ -1,6 +1,6 @@
 //! What a step does beside products, by loops of assembly. `vmla` and its like round the product as well as the sum.
 
-use super::super::loops::{AdamW, Loop, Reduction, Row};
+use super::super::loops::{AdamW, Loop, Reduction, Row, count};
 use super::super::math::exp_of;
 use super::exponential::{EXPONENTIAL, Exp, GELU, Gelu};
 
@@ -71,14 +71,6 @@ unsafe extern "C" {
         mean: f32,
         rstd: f32,
     ) -> f32;
-}
-
-/// How many elements all have.
-#[inline(always)]
-fn count<const N: usize>(slices: [&[f32]; N]) -> usize {
-    let first = slices.first().map_or(0, |slice| slice.len());
-    debug_assert!(slices.iter().all(|slice| slice.len() == first), "slices of different lengths");
-    slices.iter().fold(first, |least, slice| least.min(slice.len()))
 }
 
 #[inline(always)]
