@@ -7,7 +7,8 @@ fn main() {
     let target = std::env::var("TARGET").unwrap_or_default();
     let (processor, rest) = target.split_once('-').unwrap_or_default();
     let thumb = matches!(processor, "thumbv7em" | "thumbv8m.main") && rest.ends_with("eabihf");
-    let extensions = processor.strip_prefix("riscv32").or(processor.strip_prefix("riscv64"));
+    // The kernels' pointers have 32 bits.
+    let extensions = processor.strip_prefix("riscv32");
     let single = |extensions: &str| extensions.split('_').next().is_some_and(|e| e.contains(['f', 'g']));
     if thumb {
         println!("cargo::rustc-cfg=fused=\"thumb\"");
