@@ -244,7 +244,8 @@ class Model:
 
         Files hold all parameters: `frozen` is chosen anew. tokenizer: in place of the checkpoint's; where that is of a
         class of your own, it is needed. Raises ValueError where the file is not one, was altered, or is of another
-        model.
+        model. What another program writes anew counts as altered as long as it keeps jostle's metadata, which has a
+        checksum; without metadata it is read with `config`.
         """
         data = Path(path).read_bytes()
         metadata = dict(_native.checkpoint_metadata(data))
