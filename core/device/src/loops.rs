@@ -2,7 +2,8 @@
 
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::Mask;
-use jostle::ops::{gelu, layer_norm, softmax};
+use jostle::ops::{embedding, gelu, layer_norm, softmax};
+use jostle::optimizer::gradient_norm;
 use jostle::rng::Stream;
 use jostle::{Activation, Compute, InstructionSet, Optimizer};
 
@@ -47,6 +48,8 @@ pub fn compare() -> Result<usize, (&'static str, usize)> {
         same("SGD", sgd(&mut numbers, width))?;
         norm(&mut numbers, width).map_err(|what| (what, width))?;
         same("a sum of products", products(&mut numbers, width))?;
+        same("a sum of squares", squares(&mut numbers, width))?;
+        same("a sum of two", embeddings(&mut numbers, width))?;
         same("GELU", activation(&mut numbers, width))?;
         same("softmax", softmax_of_row(&mut numbers, width))?;
         same("attention", attention_of_rows(&mut numbers, width))?;
@@ -166,6 +169,21 @@ fn products(numbers: &mut Random, n: usize) -> bool {
     let done = softmax::backward(SIMD, &mut d_x[..n], &d_y[..n], &y[..n], n);
     let dot = sum(y.iter().zip(&d_y).take(n).map(|(y, d_y)| d_y * y));
     done.is_ok() && (0..n).all(|i| equal(&[d_x[i]], &[y[i] * (d_y[i] - dot)]))
+}
+
+fn squares(numbers: &mut Random, n: usize) -> bool {
+    let x: [f32; WIDEST] = random(numbers);
+    let sum = sum(x.iter().take(n).map(|x| x * x));
+    equal(&[gradient_norm(Compute::serial(), &x[..n])], &[libm::sqrt(f64::from(sum)) as f32])
+}
+
+fn embeddings(numbers: &mut Random, n: usize) -> bool {
+    let [wte, wpe, before]: [Rows; 3] = core::array::from_fn(|_| random(numbers));
+    let (all, mut x) = (ROWS * n, before);
+    let done = embedding::forward(SIMD, &mut x[..all], &[1, 0], &wte[..all], &wpe[..all], n, ROWS);
+    done.is_ok()
+        && equal(&x[all..], &before[all..])
+        && (0..n).all(|i| equal(&[x[i], x[n + i]], &[wte[n + i] + wpe[i], wte[i] + wpe[n + i]]))
 }
 
 fn activation(numbers: &mut Random, n: usize) -> bool {
