@@ -57,10 +57,10 @@ impl Optimizer {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 below_one("beta1", beta1)?;
                 below_one("beta2", beta2)?;
-                if !(epsilon > 0.0 && epsilon.is_finite()) {
+                if !(epsilon > 0.0 && epsilon <= f32::MAX) {
                     return Err(Error::Range { what: "epsilon", given: epsilon, wanted: "more than 0" });
                 }
-                if !(weight_decay >= 0.0 && weight_decay.is_finite()) {
+                if !(0.0..=f32::MAX).contains(&weight_decay) {
                     let (what, wanted) = ("weight_decay", "at least 0");
                     return Err(Error::Range { what, given: weight_decay, wanted });
                 }

@@ -177,12 +177,28 @@ pub(crate) unsafe fn structure<'a, T: Structure>(
     what: &'static str,
     given: *const T,
 ) -> Result<&'a T, Refused> {
-    let given = pointer(call, what, given.cast_mut().cast(), align_of::<T>())?.cast::<T>();
-    // SAFETY: the caller vouches for the first field.
-    let size = unsafe { given.cast::<u32>().read() } as usize;
-    check_size(call, what, size, size_of::<T>())?;
+    // SAFETY: the caller's promise.
+    let sized = unsafe { sized(call, what, given.cast_mut().cast(), align_of::<T>(), size_of::<T>())? };
     // SAFETY: the caller vouches for that many bytes, which may have any value.
-    Ok(unsafe { given.as_ref() })
+    Ok(unsafe { sized.cast().as_ref() })
+}
+
+/// Where a struct lies whose `struct_size` is this.
+///
+/// # Safety
+/// A pointer other than NULL is readable for four bytes.
+#[inline(never)]
+unsafe fn sized(
+    call: &Call,
+    what: &'static str,
+    given: *mut u8,
+    align: usize,
+    size: usize,
+) -> Result<NonNull<u8>, Refused> {
+    let given = pointer(call, what, given, align)?;
+    // SAFETY: the caller vouches for the first field.
+    check_size(call, what, unsafe { given.cast::<u32>().read() } as usize, size)?;
+    Ok(given)
 }
 
 /// Refuses a struct of another size than this version's.
@@ -328,12 +344,26 @@ pub(crate) unsafe fn open_mut<'a, H: Handle>(
     handle: *mut H,
     buffers: &mut Buffers<'_>,
 ) -> Result<&'a mut H::Value, Refused> {
-    let (kind, size) = (H::KIND, size_of::<H>());
     // SAFETY: the caller's promise.
-    let handle = unsafe { opened(buffers.call, kind, handle.cast())? };
-    buffers.check(kind.name, handle.as_ptr(), size, size / ALIGN, ALIGN, true)?;
+    let handle = unsafe { opened_mut(buffers, H::KIND, handle.cast(), size_of::<H>())? };
     // SAFETY: just opened; the caller vouches for writing, and no buffer of this call shares a byte.
     Ok(unsafe { &mut sealed::<H>(handle.cast()).as_mut().value })
+}
+
+/// [`opened`], to be changed: so many bytes.
+///
+/// # Safety
+/// As for [`opened`].
+#[inline(never)]
+unsafe fn opened_mut(
+    buffers: &mut Buffers<'_>,
+    kind: &Kind,
+    handle: *mut u8,
+    size: usize,
+) -> Result<NonNull<u8>, Refused> {
+    // SAFETY: the caller's promise.
+    let handle = unsafe { opened(buffers.call, kind, handle)? };
+    buffers.check(kind.name, handle.as_ptr(), size, size / ALIGN, ALIGN, true)
 }
 
 impl<H: Handle> Output<H> {

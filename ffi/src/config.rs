@@ -284,7 +284,7 @@ impl jostle_options {
             // SAFETY: the caller's promise.
             let name = unsafe { border::string(call, "frozen", *self.frozen.add(index))? };
             let number = Frozen::number(config, name).ok_or(Refusal::NotFound { what: "frozen", index });
-            frozen = frozen.with(number.or_refuse(call)?).or_refuse(call)?;
+            frozen.add(number.or_refuse(call)?).or_refuse(call)?;
         }
         Ok(frozen)
     }
@@ -306,6 +306,7 @@ impl jostle_recipe {
         }
     }
 
+    #[inline(never)]
     pub(crate) fn core(&self, call: &Call) -> Result<Recipe, Refused> {
         let last = self.final_learning_rate;
         let decay = match self.decay {

@@ -2,7 +2,7 @@
 
 use core::mem::offset_of;
 
-use jostle::{Error, Generator, InstructionSet, Plan};
+use jostle::{Generator, InstructionSet, Plan};
 
 use crate::border::{self, Buffers, Handle, Kind, Output, open, open_mut};
 use crate::compute::{Workers, jostle_compute};
@@ -60,45 +60,6 @@ impl State {
         generator.resume(*filled);
         Ok((generator, filled))
     }
-}
-
-/// Opens a generator, and what `given` makes of the call's other buffers. Apart, so that no stack is taken by what is
-/// only checked.
-///
-/// # Safety
-/// The pointers are what the functions of this module say.
-#[inline(never)]
-unsafe fn opened<'a, I>(
-    call: &Call,
-    generator: *mut jostle_generator,
-    given: impl FnOnce(&mut Buffers<'_>, &Plan) -> Result<I, Refused>,
-) -> Result<(Generator<'a>, &'a mut usize, I), Refused> {
-    let mut buffers = Buffers::new(call);
-    // SAFETY: the caller's promise.
-    unsafe {
-        let state: &mut State = open_mut(generator, &mut buffers)?;
-        let given = given(&mut buffers, &state.plan)?;
-        let (generator, filled) = state.working(&mut buffers)?;
-        Ok((generator, filled, given))
-    }
-}
-
-/// Runs `body` on a generator with what `given` makes of the call's other buffers, and keeps where it has come to.
-///
-/// # Safety
-/// The pointers are what the functions of this module say.
-unsafe fn with_generator<I, T>(
-    call: &Call,
-    generator: *mut jostle_generator,
-    given: impl FnOnce(&mut Buffers<'_>, &Plan) -> Result<I, Refused>,
-    body: impl FnOnce(&mut Generator<'_>, &mut I) -> Result<T, Error>,
-) -> Result<T, Refused> {
-    // SAFETY: the caller's promise.
-    let mut opened = unsafe { opened(call, generator, given) };
-    let (generator, filled, given) = opened.as_mut().map_err(|refused| *refused)?;
-    let result = body(generator, given);
-    **filled = generator.filled();
-    result.or_refuse(call)
 }
 
 /// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used.
@@ -165,17 +126,17 @@ pub unsafe extern "C" fn jostle_generator_feed(
         // SAFETY: the caller's promise.
         unsafe {
             let logits = Output::new(call, "logits", logits)?;
-            let given = |buffers: &mut Buffers<'_>, _: &Plan| {
-                if tokens.is_null() {
-                    return Err(call.refuse(Refusal::Null("tokens")));
-                }
-                let count = tokens_size.checked_div(size_of::<i32>()).unwrap_or(0);
-                buffers.read("tokens", tokens, tokens_size, count)
-            };
-            let found = with_generator(call, generator, given, |generator, tokens| {
-                generator.feed(tokens).map(<[f32]>::as_mut_ptr)
-            })?;
-            logits.write(found);
+            let mut buffers = Buffers::new(call);
+            let state = open_mut(generator, &mut buffers)?;
+            if tokens.is_null() {
+                return Err(call.refuse(Refusal::Null("tokens")));
+            }
+            let count = tokens_size.checked_div(size_of::<i32>()).unwrap_or(0);
+            let tokens = buffers.read("tokens", tokens, tokens_size, count)?;
+            let (mut generator, filled) = state.working(&mut buffers)?;
+            let found = generator.feed(tokens).map(<[f32]>::as_mut_ptr);
+            *filled = generator.filled();
+            logits.write(found.or_refuse(call)?);
         }
         Ok(())
     };
@@ -204,14 +165,12 @@ pub unsafe extern "C" fn jostle_generator_draw(
         // SAFETY: the caller's promise.
         unsafe {
             let token = Output::new(call, "token", token)?;
-            let given = |buffers: &mut Buffers<'_>, plan: &Plan| {
-                let sampling = border::structure(call, "sampling", sampling)?.core();
-                Ok((sampling, buffers.write("order", order, order_size, plan.config.vocab)?))
-            };
-            let drawn = with_generator(call, generator, given, |generator, (sampling, order)| {
-                generator.draw(sampling, order, seed, number)
-            })?;
-            token.write(drawn);
+            let mut buffers = Buffers::new(call);
+            let state = open_mut(generator, &mut buffers)?;
+            let sampling = border::structure(call, "sampling", sampling)?.core();
+            let order = buffers.write("order", order, order_size, state.plan.config.vocab)?;
+            let (mut generator, _) = state.working(&mut buffers)?;
+            token.write(generator.draw(&sampling, order, seed, number).or_refuse(call)?);
         }
         Ok(())
     };
@@ -228,17 +187,15 @@ pub unsafe extern "C" fn jostle_generator_clear(
     generator: *mut jostle_generator,
     error: *mut jostle_error,
 ) -> jostle_status {
-    // SAFETY: the caller's promise.
-    let body = |call: &Call| unsafe {
-        with_generator(
-            call,
-            generator,
-            |_, _| Ok(()),
-            |generator, &mut ()| {
-                generator.clear();
-                Ok(())
-            },
-        )
+    let body = |call: &Call| {
+        let mut buffers = Buffers::new(call);
+        // SAFETY: the caller's promise.
+        unsafe {
+            let state = open_mut(generator, &mut buffers)?;
+            state.working(&mut buffers)?;
+            state.filled = 0;
+        }
+        Ok(())
     };
     // SAFETY: the caller's promise.
     unsafe { call(error, body) }

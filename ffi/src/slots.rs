@@ -122,6 +122,21 @@ impl Flash for Driver {
     }
 }
 
+/// The slots, and the caller's memory to work in.
+///
+/// # Safety
+/// `block` is writable for so many bytes.
+#[inline(never)]
+unsafe fn slots<'a>(
+    buffers: &mut Buffers<'_>,
+    driver: &'a mut Driver,
+    (block, block_size): (*mut u8, usize),
+) -> Result<Slots<'a>, Refused> {
+    // SAFETY: the caller's promise.
+    let block = unsafe { buffers.write("block", block, block_size, block_size)? };
+    Slots::new(driver, block).or_refuse(buffers.call)
+}
+
 /// The bytes that a slot must have for a checkpoint of `checkpoint_size` bytes, where `write_size` bytes are programmed
 /// at once.
 ///
@@ -163,10 +178,9 @@ pub unsafe extern "C" fn jostle_slots_newest(
         unsafe {
             let output = Output::new(call, "slot", slot)?;
             let mut driver = Driver::new(call, flash)?;
-            let block = Buffers::new(call).write("block", block, block_size, block_size)?;
-            let newest = Slots::new(&mut driver, block).or_refuse(call)?.newest().or_refuse(call)?;
-            let Slot { index, sequence, offset, length } =
-                newest.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 }).or_refuse(call)?;
+            let newest = slots(&mut Buffers::new(call), &mut driver, (block, block_size))?.newest();
+            let newest = newest.or_refuse(call)?.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 });
+            let Slot { index, sequence, offset, length } = newest.or_refuse(call)?;
             output.write(jostle_slot { sequence, index, offset, size: length });
         }
         Ok(())
@@ -214,8 +228,8 @@ pub unsafe extern "C" fn jostle_slots_save(
             let plan = open(call, plan)?;
             let pairs = Pairs::new(call, metadata, metadata_count)?;
             let contents = given.contents(plan, &pairs, &mut buffers)?;
-            let block = buffers.write("block", block, block_size, block_size)?;
-            Slots::new(&mut driver, block).or_refuse(call)?.save(plan, &contents).or_refuse(call)?;
+            let mut slots = slots(&mut buffers, &mut driver, (block, block_size))?;
+            slots.save(plan, &contents).or_refuse(call)?;
         }
         Ok(())
     };
@@ -254,13 +268,10 @@ pub unsafe extern "C" fn jostle_slots_load(
             let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
             let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
             let state = (!optimizer.is_null()).then_some(state);
-            let block = buffers.write("block", block, block_size, block_size)?;
-            let loaded = Slots::new(&mut driver, block)
-                .or_refuse(call)?
-                .load(plan, parameters, state)
-                .or_refuse(call)?;
-            let Progress { step, seed } =
-                loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 }).or_refuse(call)?;
+            let mut slots = slots(&mut buffers, &mut driver, (block, block_size))?;
+            let loaded = slots.load(plan, parameters, state).or_refuse(call)?;
+            let loaded = loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 });
+            let Progress { step, seed } = loaded.or_refuse(call)?;
             output.write(jostle_progress { step, seed });
         }
         Ok(())

@@ -538,54 +538,49 @@ impl jostle_error {
             out.put(b": ");
             put_fixed(out, &self.what);
         }
+        let mut rest = self.numbers();
+        while let Some(byte) = rest.split_off_first() {
+            match byte {
+                b'V' => Rounded(self.value).write(out),
+                b'R' => put_fixed(out, &self.range),
+                b'I' => put_integer(out, self.index),
+                b'G' => put_integer(out, self.given),
+                b'W' => put_integer(out, self.wanted),
+                b'X' => Hex(self.given as u32, 8).write(out),
+                b'Y' => Hex(self.wanted as u32, 8).write(out),
+                _ => out.put(&[*byte]),
+            }
+        }
+    }
+
+    /// How the sentence goes on after the name: with capitals for value, range, index, what was given and wanted, and
+    /// these two in hexadecimal digits.
+    fn numbers(&self) -> &'static [u8] {
         match self.status {
-            status if status == JOSTLE_OUT_OF_RANGE as i32 => {
-                out.put(b" is ");
-                Rounded(self.value).write(out);
-                out.put(b"; wanted: ");
-                put_fixed(out, &self.range);
-            }
-            status if status == JOSTLE_NOT_FINITE as i32 => {
-                out.put(b" is ");
-                Rounded(self.value).write(out);
-            }
-            status if status == JOSTLE_TOKEN as i32 => {
-                put_numbered(out, b" ", self.given);
-                put_numbered(out, b" at index ", self.index);
-                put_numbered(out, b"; wanted: below ", self.wanted);
-            }
-            status if status == JOSTLE_CHECKPOINT_CHECKSUM as i32 => {
-                out.put(b": its checksum is ");
-                Hex(self.given as u32, 8).write(out);
-                out.put(b"; it states ");
-                Hex(self.wanted as u32, 8).write(out);
-            }
-            status if status == JOSTLE_FLASH as i32 => {
-                put_numbered(out, b" of slot ", self.index);
-                put_numbered(out, b": error ", self.given);
-            }
-            status if status == JOSTLE_UNKNOWN_CHOICE as i32 => put_numbered(out, b" is ", self.given),
-            status if status == JOSTLE_ZERO as i32 => {}
-            _ if self.wanted != 0 => {
-                put_numbered(out, b": given ", self.given);
-                put_numbered(out, b", wanted ", self.wanted);
-            }
-            _ if self.index != 0 => put_numbered(out, b": number ", self.index),
-            _ => {}
+            status if status == JOSTLE_OUT_OF_RANGE as i32 => b" is V; wanted: R",
+            status if status == JOSTLE_NOT_FINITE as i32 => b" is V",
+            status if status == JOSTLE_TOKEN as i32 => b" G at index I; wanted: below W",
+            status if status == JOSTLE_CHECKPOINT_CHECKSUM as i32 => b": its checksum is X; it states Y",
+            status if status == JOSTLE_FLASH as i32 => b" of slot I: error G",
+            status if status == JOSTLE_UNKNOWN_CHOICE as i32 => b" is G",
+            status if status == JOSTLE_ZERO as i32 => b"",
+            _ if self.wanted != 0 => b": given G, wanted W",
+            _ if self.index != 0 => b": number I",
+            _ => b"",
         }
     }
 }
 
 /// Text up to its terminating zero.
+#[inline(never)]
 fn put_fixed(out: &mut dyn Sink, text: &[c_char]) {
     for c in text.iter().take_while(|c| **c != 0) {
         out.put(&[*c as u8]);
     }
 }
 
-/// A number after what it is.
-fn put_numbered(out: &mut dyn Sink, what: &[u8], number: i64) {
-    out.put(what);
+#[inline(never)]
+fn put_integer(out: &mut dyn Sink, number: i64) {
     if number < 0 {
         out.put(b"-");
     }

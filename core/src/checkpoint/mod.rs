@@ -185,7 +185,7 @@ impl<'a> Checkpoint<'a> {
     }
 
     fn copy(&self, plan: &Plan, parameters: &mut [f32], optimizer: Option<&mut [f32]>) -> Result<(), Error> {
-        self.header.copy(plan, parameters, optimizer, &mut |begin, numbers| {
+        self.header.copy(plan, parameters, optimizer, &mut |begin: usize, numbers: &mut [f32]| {
             let bytes = self.data.get(begin..).unwrap_or_default();
             for (place, number) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
                 *place = f32::from_le_bytes(*number);

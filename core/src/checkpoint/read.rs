@@ -13,8 +13,16 @@ pub(super) fn header_length(length: [u8; 8]) -> Result<usize, Error> {
     if length > LONGEST_HEADER { Err(CheckpointError::Header { at: 0 }.into()) } else { Ok(length) }
 }
 
-/// Fills numbers with what begins at a byte of the data.
-type Fill<'a> = &'a mut dyn FnMut(usize, &mut [f32]) -> Result<(), Error>;
+/// Fills numbers with what begins at a byte of the data. A trait of its own, as [`crate::parallel`]'s tasks have.
+pub(super) trait Fill {
+    fn fill(&mut self, begin: usize, numbers: &mut [f32]) -> Result<(), Error>;
+}
+
+impl<F: FnMut(usize, &mut [f32]) -> Result<(), Error>> Fill for F {
+    fn fill(&mut self, begin: usize, numbers: &mut [f32]) -> Result<(), Error> {
+        self(begin, numbers)
+    }
+}
 
 /// The header of a safetensors file, whose structure has been found right.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +101,7 @@ impl<'a> Header<'a> {
         plan: &Plan,
         parameters: &mut [f32],
         optimizer: Option<&mut [f32]>,
-        fill: Fill,
+        fill: &mut dyn Fill,
     ) -> Result<(), Error> {
         exact_length("parameters", parameters.len(), plan.parameters)?;
         if let Some(state) = &optimizer {
@@ -123,7 +131,7 @@ impl<'a> Header<'a> {
                 }
             };
             let target = buffer.get_mut(offset..).unwrap_or_default();
-            fill(begin, target.get_mut(..tensor.len()).unwrap_or_default())
+            fill.fill(begin, target.get_mut(..tensor.len()).unwrap_or_default())
         })
     }
 

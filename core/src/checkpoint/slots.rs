@@ -96,6 +96,7 @@ impl<'a> Slots<'a> {
     /// # Errors
     /// [`Error::Zero`] where nothing is programmed at once, [`Error::Buffer`] where the block is too short,
     /// [`Error::TooLarge`].
+    #[inline(never)]
     pub fn new(flash: &'a mut dyn Flash, block: &'a mut [u8]) -> Result<Slots<'a>, Error> {
         let unit = unit(flash.write_size())?;
         let record = record(unit)?;
@@ -173,9 +174,10 @@ impl<'a> Slots<'a> {
 
         let record = block.get_mut(..self.record).unwrap_or_default();
         record.fill(0);
-        let fields = slot.fields();
-        let fields = fields.as_flattened().iter().copied().chain(slot.checksum(crc).to_le_bytes());
-        record.iter_mut().zip(fields).for_each(|(place, byte)| *place = byte);
+        let [sequence, length] = slot.fields();
+        // The checksum's four bytes, and four of padding.
+        let fields = [sequence, length, u64::from(slot.checksum(crc)).to_le_bytes()];
+        record.iter_mut().zip(fields.as_flattened()).for_each(|(place, byte)| *place = *byte);
         self.flash.program(index, 0, record).map_err(failed("program"))?;
         if self.whole(index)? == Some(slot) { Ok(slot) } else { Err(Error::FlashContents { slot: index }) }
     }
@@ -209,7 +211,7 @@ impl<'a> Slots<'a> {
         header.no_duplicates()?;
         let progress = header.progress()?;
         let data_at = slot.offset.saturating_add(data_at);
-        header.copy(plan, parameters, optimizer, &mut |begin, numbers| {
+        header.copy(plan, parameters, optimizer, &mut |begin, numbers: &mut [f32]| {
             let mut at = data_at.saturating_add(begin);
             let mut bytes = [[0; 4]; 64];
             for numbers in numbers.chunks_mut(bytes.len()) {

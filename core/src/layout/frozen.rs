@@ -25,7 +25,7 @@ impl Frozen {
     pub fn named<'n>(config: &Config, names: impl IntoIterator<Item = &'n str>) -> Result<Frozen, Error> {
         let mut frozen = Frozen::NONE;
         for (index, name) in names.into_iter().enumerate() {
-            frozen = frozen.with(Frozen::number(config, name).ok_or(Error::Name { index })?)?;
+            frozen.add(Frozen::number(config, name).ok_or(Error::Name { index })?)?;
         }
         Ok(frozen)
     }
@@ -39,13 +39,23 @@ impl Frozen {
     ///
     /// # Errors
     /// [`Error::TooLarge`] for a number that is not below [`Frozen::MOST`].
-    pub const fn with(self, number: usize) -> Result<Frozen, Error> {
-        let Frozen(mut words) = self;
+    pub const fn with(mut self, number: usize) -> Result<Frozen, Error> {
+        match self.add(number) {
+            Ok(()) => Ok(self),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Adds the tensor of that number.
+    ///
+    /// # Errors
+    /// As for [`Frozen::with`].
+    pub const fn add(&mut self, number: usize) -> Result<(), Error> {
         if number >= Frozen::MOST {
             return Err(Error::TooLarge { what: "number of a frozen tensor" });
         }
-        words[number / 64] |= 1 << (number % 64);
-        Ok(Frozen(words))
+        self.0[number / 64] |= 1 << (number % 64);
+        Ok(())
     }
 
     /// Whether the tensor of that number is among them.
