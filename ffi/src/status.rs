@@ -559,6 +559,7 @@ impl jostle_error {
         match self.status {
             status if status == JOSTLE_OUT_OF_RANGE as i32 => b" is V; wanted: R",
             status if status == JOSTLE_NOT_FINITE as i32 => b" is V",
+            status if status == JOSTLE_HEADS as i32 => b" is G; width is W",
             status if status == JOSTLE_TOKEN as i32 => b" G at index I; wanted: below W",
             status if status == JOSTLE_CHECKPOINT_CHECKSUM as i32 => b": its checksum is X; it states Y",
             status if status == JOSTLE_FLASH as i32 => b" of slot I: error G",

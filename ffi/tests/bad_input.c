@@ -1514,6 +1514,12 @@ static void test_messages(void)
     need(jostle_plan_init(&unused, &wrong, &options, &e) == JOSTLE_ZERO, "zero");
     message_is(&e, "a size is 0: layers");
 
+    wrong = config;
+    wrong.heads = 3;
+    wrong.width = 25;
+    need(jostle_plan_init(&unused, &wrong, &options, &e) == JOSTLE_HEADS, "heads");
+    message_is(&e, "the width is not divisible by the heads: heads is 3; width is 25");
+
     need(jostle_cross_entropy_forward(NULL, 2, 2, x, 8, (float[4]){0}, 16, targets, 8, &e) == JOSTLE_TOKEN, "a token");
     check(e.index == 1 && e.given == 7 && e.wanted == 2, "a token's numbers");
     message_is(&e, "a token is outside the vocabulary: token 7 at index 1; wanted: below 2");
