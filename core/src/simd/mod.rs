@@ -7,6 +7,8 @@
 
 use crate::error::Error;
 
+#[cfg(any(fused = "riscv", fused = "thumb"))]
+mod assembly;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]

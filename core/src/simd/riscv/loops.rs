@@ -1,7 +1,7 @@
 //! What a step does beside products.
 
-use super::super::loops::{Loop, Reduction, Row, count};
-use super::super::math::exp_of;
+use super::super::assembly::exponentials;
+use super::super::loops::{Loop, Row, count};
 use super::elementwise;
 use super::exponential::{EXPONENTIAL, GELU};
 
@@ -9,18 +9,6 @@ unsafe extern "C" {
     fn jostle_exp(x: *mut f32, count: usize, numbers: &[f32; 11], scale: f32, maximum: f32) -> usize;
     fn jostle_gelu(y: *mut f32, x: *const f32, count: usize, numbers: &[f32; 21]);
     fn jostle_gelu_exchange(x: *mut f32, d_y: *mut f32, count: usize, numbers: &[f32; 21]);
-    fn jostle_sum(x: *const f32, count: usize) -> f32;
-    fn jostle_squared_deviations(x: *const f32, count: usize, mean: f32) -> f32;
-    fn jostle_squares(x: *const f32, count: usize) -> f32;
-    fn jostle_dot(x: *const f32, y: *const f32, count: usize) -> f32;
-    fn jostle_norm_dot(
-        d_y: *const f32,
-        weight: *const f32,
-        x: *const f32,
-        count: usize,
-        mean: f32,
-        rstd: f32,
-    ) -> f32;
 }
 
 #[inline(always)]
@@ -49,16 +37,8 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
             }
             Loop::Clear { x } => elementwise::clear(x.as_mut_ptr(), x.len()),
             Loop::Exp { x, scale, maximum } => {
-                let (mut left, end) = (x.len(), x.as_mut_ptr().add(x.len()));
-                loop {
-                    left = jostle_exp(end.sub(left), left, &EXPONENTIAL, scale, maximum);
-                    if left == 0 {
-                        break;
-                    }
-                    let x = &mut *end.sub(left);
-                    *x = exp_of(*x * scale - maximum);
-                    left -= 1;
-                }
+                let kernel = |x, count| jostle_exp(x, count, &EXPONENTIAL, scale, maximum);
+                exponentials(x, scale, maximum, kernel);
             }
             Loop::Gelu { y, x } => jostle_gelu(y.as_mut_ptr(), x.as_ptr(), count([&*y, x]), &GELU),
             Loop::GeluExchange { x, d_y } => {
@@ -97,21 +77,4 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
         }
     }
     true
-}
-
-#[inline(always)]
-pub(crate) fn reduce(one: Reduction<'_>) -> Option<f32> {
-    // SAFETY: as above.
-    Some(unsafe {
-        match one {
-            Reduction::Sum { x } => jostle_sum(x.as_ptr(), x.len()),
-            Reduction::SquaredDeviations { x, mean } => jostle_squared_deviations(x.as_ptr(), x.len(), mean),
-            Reduction::Squares { x } => jostle_squares(x.as_ptr(), x.len()),
-            Reduction::Dot { x, y } => jostle_dot(x.as_ptr(), y.as_ptr(), count([x, y])),
-            Reduction::NormDot { d_y, weight, x, row: Row { mean, rstd } } => {
-                let count = count([d_y, weight, x]);
-                jostle_norm_dot(d_y.as_ptr(), weight.as_ptr(), x.as_ptr(), count, mean, rstd)
-            }
-        }
-    })
 }

@@ -2,7 +2,8 @@
 
 use core::arch::asm;
 
-pub(crate) use loops::{reduce, run};
+pub(crate) use super::assembly::reduce;
+pub(crate) use loops::run;
 pub(crate) use products::{BLOCK, Code, code, compute};
 
 /// A function, global because the crate may be compiled in several units, of which any may call it. Outside of functions,

@@ -5,9 +5,10 @@
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
 
+pub(crate) use super::assembly::reduce;
 pub(crate) use super::tile::PACKED as BLOCK;
 use super::tile::{Form, Next, Strips};
-pub(crate) use loops::{reduce, run};
+pub(crate) use loops::run;
 
 /// `a * b + c` with one rounding.
 #[inline(always)]
