@@ -1,10 +1,14 @@
 //! How a host lends threads, and how work and buffers are cut for them. Knows nothing of models; creates
 //! no thread.
 
+mod relay;
+
+use core::hint;
 use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::simd::InstructionSet;
+pub(crate) use relay::{Leg, MOST as MOST_IN_RELAY};
 
 /// A host's threads: fork, index, join.
 ///
@@ -17,8 +21,14 @@ pub unsafe trait Parallel: Sync {
     fn threads(&self) -> usize;
 
     /// Calls `task(i)` once for every `i` in `0..tasks`, in any order and on any threads, and returns when
-    /// all of them have.
+    /// all of them have. A call may wait for others that have begun before it, though for none that has not.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
+
+    /// Lets other threads run. Called by a task that has waited for another for long: there may be fewer processors than
+    /// threads.
+    fn give_way(&self) {
+        hint::spin_loop();
+    }
 }
 
 /// No other threads: the caller's own does everything.
@@ -111,8 +121,7 @@ impl Compute<'_> {
         });
     }
 
-    /// Runs a task for each worker, with its part of the scratch, unless a buffer is shorter than its units. The one
-    /// place that forks, whatever the task.
+    /// Runs a task for each worker that so much work is worth.
     #[inline(never)]
     fn run(
         &self,
@@ -121,20 +130,32 @@ impl Compute<'_> {
         (scratch, worker_scratch): PerUnit<'_>,
         task: &dyn Task,
     ) {
-        if buffers.iter().any(|buffer| buffer.len < buffer.units.saturating_mul(buffer.per)) {
-            debug_assert!(false, "a buffer is shorter than its units");
-            return;
-        }
         let units = buffers.iter().map(|buffer| buffer.units).max().unwrap_or(0);
         let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
-        let workers = self.workers(units, work, most);
-        if workers == 1 {
-            return task.run(Share { worker: 0, workers }, scratch);
+        self.run_on(self.workers(units, work, most), buffers, (scratch, worker_scratch), task);
+    }
+
+    /// Runs a task for each worker, with its part of the scratch, unless a buffer is shorter than its units, or the scratch
+    /// than theirs. The one place that forks, whatever the task.
+    fn run_on(
+        &self,
+        workers: usize,
+        buffers: &[Units<'_>],
+        (scratch, worker_scratch): PerUnit<'_>,
+        task: &dyn Task,
+    ) {
+        let short = |buffer: &Units<'_>| buffer.len < buffer.units.saturating_mul(buffer.per);
+        if buffers.iter().any(short) || workers > 1 && scratch.len() / workers < worker_scratch {
+            debug_assert!(false, "a buffer is shorter than its units, or the scratch than the workers'");
+            return;
+        }
+        if workers <= 1 {
+            return task.run(Share { worker: 0, workers: 1 }, scratch);
         }
         let scratch = Shared(scratch.as_mut_ptr());
         self.parallel.run(workers, &|worker| {
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
-            // SAFETY: the scratch holds `most >= workers` parts; `run` calls each index once and returns before the
+            // SAFETY: the scratch holds so many parts; `run` calls each index once and returns before the
             // borrow ends.
             let scratch = unsafe {
                 core::slice::from_raw_parts_mut(

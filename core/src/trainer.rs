@@ -195,24 +195,23 @@ impl<'a> Trainer<'a> {
         let training = Some(Training { seed: recipe.seed, step: *step, first_sequence });
         let pass = Pass { compute: *compute, plan, parameters: &[], frozen, tokens, shape, training };
         let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
-        let rules =
-            plan.options.fused.then(|| recipe.optimizer.rules(*step, recipe.schedule.rate(*step), 1.0));
+        if !plan.options.fused {
+            let pass = with_parameters(&pass, parameters);
+            return pass.stages(stages, gradients, mode, workspace, targets, counted);
+        }
+        let rules = recipe.optimizer.rules(*step, recipe.schedule.rate(*step), 1.0);
         if stages.start == 0 {
             pieces.squares = 0.0;
         }
         let mut loss = Loss { sum: 0.0, counted: pass.check_targets(targets)? };
         let mut workspace = with_parameters(&pass, parameters).check(workspace);
         let workspace = workspace.as_mut().map_err(|error| *error)?;
-        for number in stages {
-            let (stage, rules) = match (Stage::at(plan, number), &rules) {
-                (Some(Stage::Backward(stage)), Some(rules)) => (stage, rules),
-                (Some(stage), _) => {
-                    let pass = with_parameters(&pass, parameters);
-                    let sum = pass.stage(stage, gradients, mode, workspace, targets, counted)?;
-                    loss = loss.plus(Loss { sum, counted: 0 });
-                    continue;
-                }
-                (None, _) => break,
+        for stage in stages.map_while(|number| Stage::at(plan, number)) {
+            let Stage::Backward(stage) = stage else {
+                let pass = with_parameters(&pass, parameters);
+                let sum = pass.stage(stage, gradients, mode, workspace, targets, counted)?;
+                loss = loss.plus(Loss { sum, counted: 0 });
+                continue;
             };
             let mut next = Some(Part::first(plan, stage));
             while let Some(part) = next {

@@ -1,5 +1,8 @@
 //! What computes: the instruction set, and the threads that the caller lends.
 
+#[cfg(feature = "hosted")]
+extern crate std;
+
 use core::ffi::c_void;
 
 use jostle::{Compute, Error, InstructionSet, Parallel, Serial};
@@ -27,7 +30,8 @@ pub enum jostle_instruction_set {
 pub type jostle_task = unsafe extern "C" fn(argument: *mut c_void, index: usize);
 
 /// How the caller lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and
-/// on any threads, and returns when all calls have. jostle_pool_run is one.
+/// on any threads, and returns when all calls have. A call may wait for others that have begun before it, though for none
+/// that has not. jostle_pool_run is one.
 pub type jostle_run = Option<
     unsafe extern "C" fn(context: *mut c_void, count: usize, task: jostle_task, argument: *mut c_void),
 >;
@@ -166,5 +170,10 @@ unsafe impl Parallel for Lent {
         let mut task: Task<'_> = task;
         // SAFETY: the function and the argument that it wants; `run` returns before `task` ends.
         unsafe { (self.run)(self.context, tasks, one, (&raw mut task).cast()) };
+    }
+
+    #[cfg(feature = "hosted")]
+    fn give_way(&self) {
+        std::thread::yield_now();
     }
 }

@@ -18,7 +18,7 @@ const SPINS: usize = 5_000;
 /// The thread that calls [`Parallel::run`], and so many others that there are as many as asked for.
 ///
 /// Tasks are taken one by one by whichever thread is free, so a thread that the system holds up delays only
-/// the task it has. A `run` within a task, or while another thread's `run` is under way, does all its tasks
+/// the task it has, and those that wait for it. A `run` within a task, or while another thread's `run` is under way, does all its tasks
 /// itself. A panic in a task is resumed in the thread that called `run`, after the other tasks.
 ///
 /// A process that was forked off has the calling thread alone, which then does all tasks.
@@ -150,6 +150,10 @@ unsafe impl Parallel for Pool {
         if let Some(panic) = panic {
             resume_unwind(panic);
         }
+    }
+
+    fn give_way(&self) {
+        thread::yield_now();
     }
 }
 

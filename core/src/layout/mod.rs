@@ -15,7 +15,7 @@ pub use frozen::Frozen;
 pub(crate) use parameters::{Cut, Half, Norm, Parameters};
 pub(crate) use tensors::Group;
 pub use tensors::{Tensor, TensorName, Tensors};
-pub(crate) use workspace::{LayerActivations, Workspace, attention_scratch};
+pub(crate) use workspace::{LayerActivations, Regions, Workspace, attention_scratch};
 
 use crate::config::Config;
 use crate::error::Error;

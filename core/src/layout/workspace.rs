@@ -218,17 +218,54 @@ pub(crate) struct Workspace<'a> {
     pub workers: &'a mut [f32], // [threads, worker_scratch]
 }
 
-impl<'a> Workspace<'a> {
-    /// Cuts a slice of exactly [`Plan::workspace`] elements.
-    pub fn new(mut region: &'a mut [f32], plan: &Plan, shape: Shape) -> Result<Workspace<'a>, Error> {
+/// The parts of the workspace that belong to rows, and to workers. Rows' can be cut where a sequence begins.
+pub(crate) struct Regions<'a> {
+    pub losses: &'a mut [f32],  // [R]
+    pub rows: &'a mut [f32],    // at least [R, per_row]
+    pub scratch: &'a mut [f32], // [threads, worker_scratch]
+}
+
+impl<'a> Regions<'a> {
+    /// Of a slice of exactly [`Plan::workspace`] elements.
+    pub fn new(mut region: &'a mut [f32], plan: &Plan, shape: Shape) -> Result<Regions<'a>, Error> {
         exact_length("workspace", region.len(), plan.workspace())?;
         plan.check(shape)?;
+        let of_rows = plan.per_row().saturating_add(1).saturating_mul(plan.rows());
+        let losses = region.cut(shape.rows());
+        let rows = region.cut(of_rows.saturating_sub(losses.len()));
+        Ok(Regions { losses, rows, scratch: region })
+    }
+}
+
+impl Plan {
+    /// R of a full batch.
+    const fn rows(&self) -> usize {
+        Shape { sequences: self.options.batch, length: self.config.context }.rows()
+    }
+
+    /// Elements of the workspace that belong to a row, besides its loss.
+    pub(crate) const fn per_row(&self) -> usize {
+        let Plan { config, options, .. } = self;
+        let kept = layer_elements_per_row(config).times(kept_layers(config, options));
+        let activations = kept.add(residual_elements_per_row(config, options)).add(tail_elements_per_row(config));
+        activations.add(scratch_elements_per_row(config, options, self.hidden_columns())).0 - 1
+    }
+}
+
+impl<'a> Workspace<'a> {
+    /// The whole of [`Regions::new`].
+    pub fn new(region: &'a mut [f32], plan: &Plan, shape: Shape) -> Result<Workspace<'a>, Error> {
+        Ok(Workspace::cut(Regions::new(region, plan, shape)?, plan, shape))
+    }
+
+    /// Of rows of that shape, at least so many.
+    pub fn cut(regions: Regions<'a>, plan: &Plan, shape: Shape) -> Workspace<'a> {
+        let Regions { losses, rows: mut region, scratch } = regions;
         let config = &plan.config;
         let (rows, c) = (shape.rows(), config.width);
-        let all = Shape { sequences: plan.options.batch, length: config.context }.rows();
         let layer = layer_elements_per_row(config).times(rows).0;
         let kept = kept_layers(config, &plan.options);
-        Ok(Workspace {
+        Workspace {
             residual: Residual {
                 x: region.cut(config.layers * rows * c),
                 middle: region.cut(kept * rows * c),
@@ -239,18 +276,18 @@ impl<'a> Workspace<'a> {
             layers: Layers { region: region.cut(kept * layer), kept },
             final_mean: region.cut(rows),
             final_rstd: region.cut(rows),
-            losses: region.cut(rows),
+            losses,
             d_residual: region.cut(rows * c),
             d_normed: region.cut(if plan.options.fused { 0 } else { rows * c }),
             intermediate: Intermediate {
                 head: region.cut(if config.tied { rows * (c + config.vocab) } else { 0 }),
                 normed: region.cut(rows * c),
-                // All of it, however few rows the pass has: attention may be there.
-                activated: region.cut(all * activated(config, &plan.options, plan.hidden_columns())),
+                // All that is left, however few rows the pass has: attention may be there.
+                activated: region,
                 logits: rows * config.vocab,
             },
-            workers: region,
-        })
+            workers: scratch,
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use crate::layout::{Cut, Group, LayerActivations, Norm, Plan, Workspace, attenti
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, rows_mut};
-use crate::parallel::Units;
 use crate::rng::Stream;
 use crate::simd;
 
@@ -135,124 +134,94 @@ impl Pass<'_> {
         });
     }
 
-    /// Back through the MLP half of a block, by sequence.
     #[inline(never)]
     fn mlp_backward(&self, layer: usize, this: &Part, workspace: &mut Workspace<'_>) {
-        let config = &self.plan.config;
-        let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
+        let (config, simd, m) = (&self.plan.config, self.compute.simd, self.rows());
         let (c, f) = (config.width, config.hidden);
-        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
-        let mut activations = layers.of(layer, config, rows_all);
-        let (_, middle, d_branch) = residual.backward(layer);
-
+        let half = self.parameters().mlp(layer);
         let Part { columns, last } = this;
-        let (normed, d_normed, mut activated) = intermediate.backward(d_normed, *last);
-        let activated = activated.cut(rows_all * columns.len());
-        let statistics = (&*activations.ln_2_mean, &*activations.ln_2_rstd);
-        let mut buffers = [
-            Units::rows(d_residual, c),
-            Units::rows(d_branch, c),
-            Units::rows(normed, c),
-            Units::rows(d_normed, c),
-            Units::rows(activated, columns.len()),
-            Units::rows(activations.wide.cut(rows_all * f), f),
-        ];
-        let work = rows_all * c * if *last { f + columns.len() } else { columns.len() };
-        self.by_team(workers, &mut buffers, work, |team, buffers| {
-            let [d_residual, d_branch, normed, d_normed, activated, hidden] = buffers;
-            let half = self.parameters().mlp(layer);
-            let (range, m) = (team.sequences.clone(), team.rows());
-            let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
-            let middle = part(middle, &range, t * c);
-            if columns.start == 0 {
-                let mask = self.mask(Stream::MlpProjectionDropout, layer);
-                self.drop_gradient(team, d_branch, d_residual, mask);
-            }
-            if self.keeps_activated(layer) {
-                // As many columns at a time as what has this place afterwards.
-                for first in (0..f).step_by(c.max(1)) {
-                    let columns = first..f.min(first + c);
-                    let d_columns = d_normed.get_mut(..m * columns.len()).unwrap_or_default();
-                    let weight = part(half.second.weight, &columns, c);
-                    team.linear_backward(d_columns, d_branch, weight, [columns.len(), c]);
-                    let buffers = [(&mut *hidden, f), (d_columns, columns.len())];
-                    team.by_row(m * columns.len(), buffers, |_, [hidden, d_columns]| {
-                        with_columns(hidden, f, &columns, d_columns, |slope, d_columns| {
-                            simd::multiply(simd, slope, d_columns);
-                        });
-                    });
-                }
-            } else if !columns.is_empty() {
-                let weight = part(half.second.weight, columns, c);
-                team.linear_backward(activated, d_branch, weight, [columns.len(), c]);
-                let buffers = [(&mut *hidden, f), (activated, columns.len())];
-                team.by_row(m * columns.len(), buffers, |_, [hidden, activated]| {
-                    with_columns(hidden, f, columns, activated, |hidden, activated| {
-                        gelu::exchange(simd, hidden, activated, config.activation);
+        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
+        let LayerActivations { ln_2_mean, ln_2_rstd, mut wide, .. } = layers.of(layer, config, m);
+        let hidden = wide.cut(m * f);
+        let (_, middle, d_branch) = residual.backward(layer);
+        let (normed, d_normed, activated) = intermediate.backward(d_normed, *last);
+        let mut team = self.team(workers);
+
+        if columns.start == 0 {
+            let mask = self.mask(Stream::MlpProjectionDropout, layer);
+            self.drop_gradient(&mut team, d_branch, d_residual, mask);
+        }
+        if self.keeps_activated(layer) {
+            // As many columns at a time as what has this place afterwards.
+            for first in (0..f).step_by(c.max(1)) {
+                let columns = first..f.min(first + c);
+                let d_columns = d_normed.get_mut(..m * columns.len()).unwrap_or_default();
+                let weight = part(half.second.weight, &columns, c);
+                team.linear_backward(d_columns, d_branch, weight, [columns.len(), c]);
+                let buffers = [(&mut *hidden, f), (d_columns, columns.len())];
+                team.by_row(m * columns.len(), buffers, |_, [hidden, d_columns]| {
+                    with_columns(hidden, f, &columns, d_columns, |slope, d_columns| {
+                        simd::multiply(simd, slope, d_columns);
                     });
                 });
             }
-            if !last {
-                return;
-            }
-            team.linear_backward(d_normed, hidden, half.first.weight, [c, f]);
-            self.branch_backward(team, &half.norm, [normed, d_residual], d_normed, middle, statistics);
-        });
+        } else if !columns.is_empty() {
+            let weight = part(half.second.weight, columns, c);
+            let activated = activated.get_mut(..m * columns.len()).unwrap_or_default();
+            team.linear_backward(activated, d_branch, weight, [columns.len(), c]);
+            let buffers = [(&mut *hidden, f), (activated, columns.len())];
+            team.by_row(m * columns.len(), buffers, |_, [hidden, activated]| {
+                with_columns(hidden, f, columns, activated, |hidden, activated| {
+                    gelu::exchange(simd, hidden, activated, config.activation);
+                });
+            });
+        }
+        if !last {
+            return;
+        }
+        team.linear_backward(d_normed, hidden, half.first.weight, [c, f]);
+        let statistics = (&*ln_2_mean, &*ln_2_rstd);
+        self.branch_backward(&mut team, &half.norm, [normed, d_residual], d_normed, middle, statistics);
     }
 
-    /// Back through the attention half of a block, likewise.
     #[inline(never)]
     fn attention_backward(&self, layer: usize, workspace: &mut Workspace<'_>) {
-        let config = &self.plan.config;
-        let (simd, t, rows_all) = (self.compute.simd, self.shape.length, self.rows());
+        let (config, simd, t) = (&self.plan.config, self.compute.simd, self.shape.length);
         let (c, h) = (config.width, config.heads);
+        let half = self.parameters().attention(layer);
+        let mask = self.mask(Stream::AttentionDropout, layer);
         let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
-        let activations = layers.of(layer, config, rows_all);
-        let (x, _, d_branch) = residual.backward(layer);
-
-        let (normed, d_normed, _) = intermediate.backward(d_normed, true);
-        let statistics = (&*activations.ln_1_mean, &*activations.ln_1_rstd);
-        let LayerActivations { qkv, attention_stats, attended, mut wide, .. } = activations;
+        let LayerActivations { ln_1_mean, ln_1_rstd, qkv, attention_stats, attended, mut wide, .. } =
+            layers.of(layer, config, self.rows());
+        let d_qkv = wide.cut(self.rows() * 3 * c);
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
-        let mut buffers = [
-            Units::rows(d_residual, c),
-            Units::rows(d_branch, c),
-            Units::rows(normed, c),
-            Units::rows(d_normed, c),
-            Units::rows(wide.cut(rows_all * 3 * c), 3 * c),
-        ];
-        self.by_team(workers, &mut buffers, rows_all * 4 * c * c, |team, buffers| {
-            let [d_residual, d_branch, normed, d_normed, d_qkv] = buffers;
-            let half = self.parameters().attention(layer);
-            let mask = self.mask(Stream::AttentionDropout, layer);
-            let range = team.sequences.clone();
-            let statistics = (part(statistics.0, &range, t), part(statistics.1, &range, t));
-            let x = part(x, &range, t * c);
-            let projection_mask = self.mask(Stream::AttentionProjectionDropout, layer);
-            self.drop_gradient(team, d_branch, d_residual, projection_mask);
-            let d_attended = &mut *d_normed;
-            team.linear_backward(d_attended, d_branch, half.second.weight, [c, c]);
-            let d_attended = &*d_attended;
-            // Nothing is there yet.
-            let buffers = [(&mut *d_qkv, 3 * c), (&mut *normed, c)];
-            team.by_sequence(d_attended.len(), buffers, |sequences, [d_qkv, normed], scratch| {
-                let space = attention_scratch(scratch, normed);
-                for (sequence, d_qkv) in sequences.zip(rows_mut(d_qkv, 3 * t * c)) {
-                    let d_attended = part(d_attended, &(sequence..sequence + 1), t * c);
-                    let sequence = range.start + sequence;
-                    let this = sequence..sequence + 1;
-                    let qkv = part(qkv, &this, 3 * t * c);
-                    let attended = part(attended, &this, t * c);
-                    let stats = part(attention_stats, &this, 2 * t * h);
-                    let attention = self.attention(mask, sequence);
-                    attention::backward_sequence(
-                        simd, d_qkv, d_attended, qkv, attended, stats, attention, space,
-                    );
-                }
-            });
-            team.linear_backward(d_normed, d_qkv, half.first.weight, [c, 3 * c]);
-            self.branch_backward(team, &half.norm, [normed, d_residual], d_normed, x, statistics);
+        let (x, _, d_branch) = residual.backward(layer);
+        let (normed, d_normed, _) = intermediate.backward(d_normed, true);
+        let mut team = self.team(workers);
+
+        let projection_mask = self.mask(Stream::AttentionProjectionDropout, layer);
+        self.drop_gradient(&mut team, d_branch, d_residual, projection_mask);
+        let d_attended = &mut *d_normed;
+        team.linear_backward(d_attended, d_branch, half.second.weight, [c, c]);
+        let d_attended = &*d_attended;
+        // Nothing is there yet.
+        let buffers = [(&mut *d_qkv, 3 * c), (&mut *normed, c)];
+        team.by_sequence(x.len(), buffers, |sequences, [d_qkv, normed], scratch| {
+            let space = attention_scratch(scratch, normed);
+            for (sequence, d_qkv) in sequences.zip(rows_mut(d_qkv, 3 * t * c)) {
+                let this = sequence..sequence + 1;
+                let (qkv, d_attended) = (part(qkv, &this, 3 * t * c), part(d_attended, &this, t * c));
+                let attended = part(attended, &this, t * c);
+                let stats = part(attention_stats, &this, 2 * t * h);
+                let attention = self.attention(mask, sequence);
+                attention::backward_sequence(
+                    simd, d_qkv, d_attended, qkv, attended, stats, attention, space,
+                );
+            }
         });
+        team.linear_backward(d_normed, d_qkv, half.first.weight, [c, 3 * c]);
+        let statistics = (&*ln_1_mean, &*ln_1_rstd);
+        self.branch_backward(&mut team, &half.norm, [normed, d_residual], d_normed, x, statistics);
     }
 
     /// Back through the norm that a residual branch begins with, of x `[R, C]` with its means and reciprocal deviations:
@@ -297,10 +266,9 @@ impl Pass<'_> {
         mask: Option<Mask>,
     ) {
         let c = self.plan.config.width;
-        let first = team.first_row();
         team.by_row(d_branch.len(), [(d_branch, c)], |rows, [d_branch]| {
             let mut d_residual = part(d_residual, &rows, c);
-            self.each_masked(first + rows.start, d_branch, mask, &mut |d_branch, mask, _| {
+            self.each_masked(rows.start, d_branch, mask, &mut |d_branch, mask, _| {
                 let d_residual = d_residual.split_off(..d_branch.len()).unwrap_or_default();
                 dropout::write(self.compute.simd, d_branch, d_residual, c, mask);
             });

@@ -1,11 +1,10 @@
 //! From tokens to logits.
 
 use super::{Pass, Team, part, with_columns};
-use crate::layout::{Cut, Norm, Workspace, attention_scratch};
+use crate::layout::{Cut, LayerActivations, Norm, Workspace, attention_scratch};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, embedding, gelu, layer_norm, rows_mut};
-use crate::parallel::Units;
 use crate::rng::Stream;
 
 /// The stages of forward, in their order. Nothing but the workspace is carried from one to the next.
@@ -78,72 +77,56 @@ impl Pass<'_> {
     /// middle = x + dropout(projection(attention(norm(x)))), out = middle + dropout(mlp(norm(middle))).
     #[inline(never)]
     pub(super) fn block(&self, layer: usize, workspace: &mut Workspace<'_>, extent: Extent) {
-        let config = &self.plan.config;
-        let (c, f, h) = (config.width, config.hidden, config.heads);
-        let mut activations = workspace.layers.of(layer, config, self.rows());
-        let (x, middle, out) = workspace.residual.of(layer);
-        let at_once = self.plan.hidden_columns();
-        let (normed, activated) = workspace.intermediate.block();
-        let mut buffers = [
-            Units::rows(middle, c),
-            Units::rows(out, c),
-            Units::rows(normed, c),
-            Units::rows(activated, at_once),
-            Units::rows(activations.ln_1_mean, 1),
-            Units::rows(activations.ln_1_rstd, 1),
-            Units::rows(activations.qkv, 3 * c),
-            Units::rows(activations.attention_stats, 2 * h),
-            Units::rows(activations.attended, c),
-            Units::rows(activations.ln_2_mean, 1),
-            Units::rows(activations.ln_2_rstd, 1),
-            Units::rows(activations.wide.cut(self.rows() * f), f),
-        ];
-        let work = self.rows() * c * (4 * c + 2 * f);
-        self.by_team(workspace.workers, &mut buffers, work, |team, mut buffers| {
-            self.attention_half(layer, team, x, &mut buffers);
-            self.mlp_half(layer, team, extent, &mut buffers);
-        });
+        self.attention_half(layer, workspace);
+        self.mlp_half(layer, extent, workspace);
     }
 
-    /// The team's sequences of `middle`, with [`Pass::block`]'s buffers.
     #[inline(never)]
-    fn attention_half(&self, layer: usize, team: &mut Team<'_>, x: &[f32], buffers: &mut [&mut [f32]; 12]) {
-        let [middle, _, normed, activated, mean, rstd, qkv, stats, attended, ..] = buffers;
-        let (simd, t) = (self.compute.simd, self.shape.length);
-        let (c, h) = (self.plan.config.width, self.plan.config.heads);
+    fn attention_half(&self, layer: usize, workspace: &mut Workspace<'_>) {
+        let (config, simd, t) = (&self.plan.config, self.compute.simd, self.shape.length);
+        let (c, h) = (config.width, config.heads);
         let half = self.parameters().attention(layer);
         let mask = self.mask(Stream::AttentionDropout, layer);
-        let x = part(x, &team.sequences, t * c);
-        let elements = team.rows() * c;
-        team.by_row(elements, [(normed, c), (mean, 1), (rstd, 1)], |rows, [normed, mean, rstd]| {
+        let LayerActivations { ln_1_mean, ln_1_rstd, qkv, attention_stats, attended, .. } =
+            workspace.layers.of(layer, config, self.rows());
+        let (x, middle, _) = workspace.residual.of(layer);
+        let (normed, activated) = workspace.intermediate.block();
+        let mut team = self.team(workspace.workers);
+
+        let buffers = [(&mut *normed, c), (ln_1_mean, 1), (ln_1_rstd, 1)];
+        team.by_row(x.len(), buffers, |rows, [normed, mean, rstd]| {
             norm_forward(self, &half.norm, normed, mean, rstd, part(x, &rows, c));
         });
         team.linear(qkv, normed, half.first.parts(), [c, 3 * c]);
-        let (first, qkv) = (team.sequences.start, &**qkv);
-        let buffers = [(&mut **attended, c), (stats, 2 * h), (activated, self.plan.hidden_columns())];
-        team.by_sequence(elements, buffers, |range, [attended, stats, activated], scratch| {
+        let qkv = &*qkv;
+        let buffers = [(&mut *attended, c), (attention_stats, 2 * h), (activated, self.plan.hidden_columns())];
+        team.by_sequence(x.len(), buffers, |range, [attended, stats, activated], scratch| {
             let space = attention_scratch(scratch, activated);
             let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h));
             for (sequence, (attended, stats)) in range.zip(sequences) {
                 let qkv = part(qkv, &(sequence..sequence + 1), 3 * t * c);
-                let attention = self.attention(mask, first + sequence);
+                let attention = self.attention(mask, sequence);
                 attention::forward_sequence(simd, attended, stats, qkv, attention, space);
             }
         });
         team.linear(middle, attended, half.second.parts(), [c, c]);
-        self.add_residual(team, middle, x, self.mask(Stream::AttentionProjectionDropout, layer));
+        self.add_residual(&mut team, middle, x, self.mask(Stream::AttentionProjectionDropout, layer));
     }
 
-    /// The team's sequences of `out`, likewise.
     #[inline(never)]
-    fn mlp_half(&self, layer: usize, team: &mut Team<'_>, extent: Extent, buffers: &mut [&mut [f32]; 12]) {
-        let [middle, out, normed, activated, .., mean, rstd, hidden] = buffers;
-        let config = &self.plan.config;
-        let simd = self.compute.simd;
+    fn mlp_half(&self, layer: usize, extent: Extent, workspace: &mut Workspace<'_>) {
+        let (config, simd, m) = (&self.plan.config, self.compute.simd, self.rows());
         let (c, f) = (config.width, config.hidden);
         let half = self.parameters().mlp(layer);
-        let (m, middle) = (team.rows(), &**middle);
-        team.by_row(m * c, [(normed, c), (mean, 1), (rstd, 1)], |rows, [normed, mean, rstd]| {
+        let LayerActivations { ln_2_mean, ln_2_rstd, mut wide, .. } = workspace.layers.of(layer, config, m);
+        let hidden = wide.cut(m * f);
+        let (_, middle, out) = workspace.residual.of(layer);
+        let middle = &*middle;
+        let (normed, activated) = workspace.intermediate.block();
+        let mut team = self.team(workspace.workers);
+
+        let buffers = [(&mut *normed, c), (ln_2_mean, 1), (ln_2_rstd, 1)];
+        team.by_row(middle.len(), buffers, |rows, [normed, mean, rstd]| {
             norm_forward(self, &half.norm, normed, mean, rstd, part(middle, &rows, c));
         });
         team.linear(hidden, normed, half.first.parts(), [c, f]);
@@ -155,7 +138,7 @@ impl Pass<'_> {
         let mut first = 0;
         while first < f {
             let columns = first..f.min(first + self.plan.hidden_columns());
-            let buffers = [(&mut **hidden, f), (&mut **activated, columns.len())];
+            let buffers = [(&mut *hidden, f), (&mut *activated, columns.len())];
             team.by_row(m * columns.len(), buffers, |_, [hidden, activated]| {
                 with_columns(hidden, f, &columns, activated, |hidden, activated| {
                     if self.keeps_activated(layer) {
@@ -169,20 +152,19 @@ impl Pass<'_> {
             });
             let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
             let size = Size { m, n: c, k: columns.len() };
-            team.product((&mut **out, c), size, start, activated, weight.from(first, 0));
+            team.product((&mut *out, c), size, start, activated, weight.from(first, 0));
             (first, start) = (columns.end, Start::Accumulate);
         }
-        self.add_residual(team, out, middle, self.mask(Stream::MlpProjectionDropout, layer));
+        self.add_residual(&mut team, out, middle, self.mask(Stream::MlpProjectionDropout, layer));
     }
 
     /// `branch = x + dropout(branch)`: what leaves a residual branch.
     #[inline(never)]
     fn add_residual(&self, team: &mut Team<'_>, branch: &mut [f32], x: &[f32], mask: Option<Mask>) {
         let c = self.plan.config.width;
-        let first = team.first_row();
         team.by_row(branch.len(), [(branch, c)], |range, [branch]| {
             let mut x = part(x, &range, c);
-            self.each_masked(first + range.start, branch, mask, &mut |branch, mask, _| {
+            self.each_masked(range.start, branch, mask, &mut |branch, mask, _| {
                 let x = x.split_off(..branch.len()).unwrap_or_default();
                 dropout::add_residual(self.compute.simd, branch, x, c, mask);
             });

@@ -2,10 +2,10 @@
 //! Knows the order of things, not where they lie (`layout`), how they are computed (`ops`), or what happens to
 //! the gradients (`optimizer`).
 //!
-//! Forward and the backward of activations go by sequence, each worker taking a share of the batch through a
-//! whole layer, or by operation, which all workers share out (`team.rs`); gradients of parameters go by parts of the
-//! parameter.
+//! Workers go apart through a whole pass, each with some of its sequences (`apart.rs`), or share out every operation
+//! (`team.rs`).
 
+mod apart;
 mod backward;
 mod forward;
 mod gradients;
@@ -22,12 +22,12 @@ use team::Team;
 
 use crate::double::{self, Double};
 use crate::error::{Error, exact_length};
-use crate::layout::{Parameters, Plan, Shape, Workspace};
+use crate::layout::{Parameters, Plan, Regions, Shape, Workspace};
 use crate::matmul;
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
 use crate::ops::{cross_entropy, embedding, rows_mut};
-use crate::parallel::{Compute, PerUnit, Serial, Units};
+use crate::parallel::{Compute, PerUnit};
 use crate::rng::Stream;
 
 /// Which dropout masks a training pass uses. Evaluation and generation have none.
@@ -104,7 +104,7 @@ type OnRows<'f> = dyn FnMut(&mut [f32], Option<Mask>, usize) + 'f;
 
 /// The elements of `units`, of `per` elements each.
 #[inline(never)]
-fn part<'a>(x: &'a [f32], units: &Range<usize>, per: usize) -> &'a [f32] {
+fn part<'a, T>(x: &'a [T], units: &Range<usize>, per: usize) -> &'a [T] {
     x.get(units.start * per..units.end * per).unwrap_or_default()
 }
 
@@ -125,8 +125,8 @@ fn with_columns(
 }
 
 impl Plan {
-    /// Whether all threads take a layer together, one operation after the other: where too many would have no sequence to
-    /// take, or packing the same weights each would take more of the time than meeting more often.
+    /// Whether all threads go through a pass together, one operation after the other: where too many would have no sequence
+    /// to take, or packing the same weights each would take more of the time than meeting more often.
     #[doc(hidden)]
     pub fn together(&self, Shape { sequences, length }: Shape, threads: usize) -> bool {
         let threads = threads.min(self.options.threads).max(1);
@@ -157,10 +157,16 @@ impl Pass<'_> {
     /// The loss on `targets [R]`, each in `0..vocab` or -1 (ignored). Overwrites the workspace.
     pub fn loss(&self, workspace: &mut [f32], targets: &[i32]) -> Result<Loss, Error> {
         let counted = self.check_targets(targets)?;
-        let mut workspace = self.check(workspace);
-        let workspace = workspace.as_mut().map_err(|error| *error)?;
-        self.forward_trusted(workspace);
-        Ok(Loss { sum: self.losses(workspace, targets, counted), counted })
+        let sum = match self.workers_apart() {
+            1 => {
+                let mut workspace = self.check(workspace);
+                let workspace = workspace.as_mut().map_err(|error| *error)?;
+                self.forward_trusted(workspace);
+                self.losses(workspace, targets, counted)
+            }
+            workers => self.losses_apart(workers, &mut self.regions(workspace)?, targets, counted),
+        };
+        Ok(Loss { sum, counted })
     }
 
     /// Forward, loss and backward: the gradient of the sum of losses on `targets [R]` divided by `counted`
@@ -182,22 +188,21 @@ impl Pass<'_> {
             return Err(Error::Fused { what: "backward" });
         }
         exact_length("gradients", gradients.len(), self.plan.gradients)?;
-        let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
-        let workspace = &mut self.check(workspace)?;
-        for stage in Stage::all(self.plan) {
-            let sum = self.stage(stage, gradients, mode, workspace, targets, counted)?;
-            loss = loss.plus(Loss { sum, counted: 0 });
-        }
-        Ok(loss)
+        self.stages(0..usize::MAX, gradients, mode, workspace, targets, counted)
     }
 
     pub(crate) fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
+        Ok(Workspace::cut(self.regions(workspace)?, self.plan, self.shape))
+    }
+
+    /// Refuses what does not fit together.
+    fn regions<'w>(&self, workspace: &'w mut [f32]) -> Result<Regions<'w>, Error> {
         exact_length("parameters", self.parameters.len(), self.plan.parameters)?;
         exact_length("frozen parameters", self.frozen.len(), self.plan.frozen)?;
-        let workspace = Workspace::new(workspace, self.plan, self.shape)?;
+        let regions = Regions::new(workspace, self.plan, self.shape)?;
         exact_length("tokens", self.tokens.len(), self.rows())?;
         embedding::check_tokens(self.tokens, self.plan.config.vocab)?;
-        Ok(workspace)
+        Ok(regions)
     }
 
     pub(crate) fn check_targets(&self, targets: &[i32]) -> Result<usize, Error> {
@@ -218,31 +223,7 @@ impl Pass<'_> {
 
     /// All workers, with all sequences.
     fn team<'t>(&'t self, workers: &'t mut [f32]) -> Team<'t> {
-        let Shape { sequences, length } = self.shape;
-        Team { compute: self.compute, sequences: 0..sequences, length, scratch: self.scratch(workers) }
-    }
-
-    /// Takes a layer's rows through it: each worker some sequences, or all together all of them. Work in multiply-adds.
-    fn by_team<const N: usize>(
-        &self,
-        workers: &mut [f32],
-        rows: &mut [Units<'_>; N],
-        work: usize,
-        task: impl Fn(&mut Team<'_>, [&mut [f32]; N]) + Sync,
-    ) {
-        let Shape { sequences, length } = self.shape;
-        Units::cut_rows(rows, sequences, length);
-        let one = Compute { simd: self.compute.simd, parallel: &Serial };
-        let (cut, within) = if self.plan.together(self.shape, self.compute.parallel.threads()) {
-            (one, self.compute)
-        } else {
-            (self.compute, one)
-        };
-        let (workers, each) = self.scratch(workers);
-        cut.split(work, rows, (workers, each), |share, buffers, scratch| {
-            let sequences = share.of(sequences);
-            task(&mut Team { compute: within, sequences, length, scratch: (scratch, each) }, buffers);
-        });
+        Team { compute: self.compute, shape: self.shape, scratch: self.scratch(workers) }
     }
 
     fn parameters(&self) -> Parameters<'_> {

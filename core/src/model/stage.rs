@@ -1,7 +1,9 @@
 //! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
 //! so that a pass may stop after any of them and go on later.
 
-use super::{Backward, Forward, Gradients, Part, Pass};
+use core::ops::Range;
+
+use super::{Backward, Forward, Gradients, Loss, Part, Pass};
 use crate::config::Config;
 use crate::double::Double;
 use crate::error::Error;
@@ -104,6 +106,34 @@ const fn max(a: usize, b: usize) -> usize {
 }
 
 impl Pass<'_> {
+    /// Some stages of a training pass, after those before them, of a plan that is not fused.
+    pub(crate) fn stages(
+        &self,
+        stages: Range<usize>,
+        gradients: &mut [f32],
+        mode: Gradients,
+        workspace: &mut [f32],
+        targets: &[i32],
+        counted: usize,
+    ) -> Result<Loss, Error> {
+        let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
+        // Between two calls everything must lie where any number of workers finds it.
+        let workers = if stages == (0..usize::MAX) { self.workers_apart() } else { 1 };
+        if workers > 1 {
+            let regions = &mut self.regions(workspace)?;
+            loss.sum = finite(self.losses_apart(workers, regions, targets, counted))?;
+            self.backward_apart(workers, regions, gradients, mode);
+            return Ok(loss);
+        }
+        let mut workspace = self.check(workspace);
+        let workspace = workspace.as_mut().map_err(|error| *error)?;
+        for stage in stages.map_while(|number| Stage::at(self.plan, number)) {
+            let sum = self.stage(stage, gradients, mode, workspace, targets, counted)?;
+            loss = loss.plus(Loss { sum, counted: 0 });
+        }
+        Ok(loss)
+    }
+
     /// A stage, after those before it, of a plan that is not fused where it is one of backward: the sum of the losses
     /// where it is the loss, 0 otherwise.
     #[inline(never)]
@@ -118,26 +148,13 @@ impl Pass<'_> {
     ) -> Result<f64, Error> {
         match stage {
             Stage::Forward(stage) => self.forward_stage(stage, workspace),
-            Stage::Loss => return self.loss_gradient(workspace, targets, counted),
+            Stage::Loss => return finite(self.losses(workspace, targets, counted)),
             Stage::Backward(stage) => {
                 self.backward_stage(stage, &Part::whole(self.plan), workspace);
                 self.gradients(stage, gradients, mode, workspace);
             }
         }
         Ok(0.0)
-    }
-
-    fn loss_gradient(
-        &self,
-        workspace: &mut Workspace<'_>,
-        targets: &[i32],
-        counted: usize,
-    ) -> Result<f64, Error> {
-        let sum = self.losses(workspace, targets, counted);
-        if !sum.is_finite() {
-            return Err(Error::NotFinite { what: "loss", value: Double::new(sum).single() });
-        }
-        Ok(sum)
     }
 
     /// The sum of losses, in the order of the rows, so that nothing else shows. The logits become the gradient of their
@@ -153,4 +170,12 @@ impl Pass<'_> {
         });
         Double::sum_of(workspace.losses.iter().copied()).get()
     }
+}
+
+/// Refuses a sum of losses with which training can't go on.
+fn finite(sum: f64) -> Result<f64, Error> {
+    if !sum.is_finite() {
+        return Err(Error::NotFinite { what: "loss", value: Double::new(sum).single() });
+    }
+    Ok(sum)
 }

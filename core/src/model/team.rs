@@ -1,45 +1,34 @@
-//! Who takes rows through a layer. A layer is written once, for a worker alone as for all together.
+//! Who takes rows through an operation. The model is written once, for a worker alone as for all together.
 
 use core::ops::Range;
 
+use crate::layout::Shape;
 use crate::matmul::{Machine, Matrix, Size, Start, matmul_parallel, matmul_trusted};
 use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
 
-/// One worker with some sequences, or all workers with all of them, who meet at every operation: they share out its rows,
-/// or, in a product, its columns, so that each packs a part of a weight only.
+/// One worker, or all of them, who meet at every operation: they share out its rows, or, in a product, its columns, so that
+/// each packs a part of a weight only.
 pub(super) struct Team<'a> {
     pub compute: Compute<'a>,
-    pub sequences: Range<usize>,
-    /// T.
-    pub length: usize,
+    pub shape: Shape,
     /// Each worker's scratch.
     pub scratch: PerUnit<'a>,
 }
 
 impl Team<'_> {
-    /// All rows of the team.
-    pub fn rows(&self) -> usize {
-        self.sequences.len() * self.length
-    }
-
-    /// The first row, among those of the pass.
-    pub fn first_row(&self) -> usize {
-        self.sequences.start * self.length
-    }
-
     fn is_one(&self) -> bool {
         matches!(Machine::HERE, Machine::Small) || self.compute.parallel.threads() == 1
     }
 
-    /// An operation on so many elements, cut by row: `task` has rows of the team, counted from its first, and their part of
-    /// each buffer, which has so many columns.
+    /// An operation on so many elements, cut by row: `task` has some rows, and their part of each buffer, which has so many
+    /// columns.
     pub fn by_row<const N: usize>(
         &mut self,
         elements: usize,
         buffers: [(&mut [f32], usize); N],
         task: impl Fn(Range<usize>, [&mut [f32]; N]) + Sync,
     ) {
-        self.cut((self.rows(), 1), elements, buffers, |rows, buffers, _| task(rows, buffers));
+        self.cut((self.shape.rows(), 1), elements, buffers, |rows, buffers, _| task(rows, buffers));
     }
 
     /// An operation cut by sequence, likewise, with the worker's scratch.
@@ -49,7 +38,7 @@ impl Team<'_> {
         buffers: [(&mut [f32], usize); N],
         task: impl Fn(Range<usize>, [&mut [f32]; N], &mut [f32]) + Sync,
     ) {
-        self.cut((self.sequences.len(), self.length), elements, buffers, task);
+        self.cut((self.shape.sequences, self.shape.length), elements, buffers, task);
     }
 
     #[inline]
@@ -73,7 +62,7 @@ impl Team<'_> {
         });
     }
 
-    /// A product of the team's rows.
+    /// A product of all rows.
     pub fn product(&mut self, c: PerUnit<'_>, size: Size, start: Start<'_>, a: Matrix<'_>, b: Matrix<'_>) {
         let is_one = self.is_one();
         let (scratch, each) = &mut self.scratch;
@@ -87,13 +76,13 @@ impl Team<'_> {
     /// `y = x W + b`, with W `[k, n]`.
     pub fn linear(&mut self, y: &mut [f32], x: &[f32], (weight, bias): (&[f32], &[f32]), [k, n]: [usize; 2]) {
         let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
-        let size = Size { m: self.rows(), n, k };
+        let size = Size { m: self.shape.rows(), n, k };
         self.product((y, n), size, start, Matrix::new(x, k), Matrix::new(weight, n));
     }
 
     /// `d_x = d_y W^T`, likewise.
     pub fn linear_backward(&mut self, d_x: &mut [f32], d_y: &[f32], weight: &[f32], [k, n]: [usize; 2]) {
-        let size = Size { m: self.rows(), n: k, k: n };
+        let size = Size { m: self.shape.rows(), n: k, k: n };
         self.product((d_x, k), size, Start::Zero, Matrix::new(d_y, n), Matrix::new(weight, n).transposed());
     }
 }
