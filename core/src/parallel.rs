@@ -1,6 +1,7 @@
 //! How a host lends threads, and how work and buffers are cut for them. Knows nothing of models; creates
 //! no thread.
 
+#[cfg(not(target_os = "none"))]
 mod relay;
 
 use core::hint;
@@ -8,7 +9,8 @@ use core::marker::PhantomData;
 use core::ops::Range;
 
 use crate::simd::InstructionSet;
-pub(crate) use relay::{Leg, MOST as MOST_IN_RELAY};
+#[cfg(not(target_os = "none"))]
+pub(crate) use relay::{Leg, MOST_LEGS};
 
 /// A host's threads: fork, index, join.
 ///

@@ -2,47 +2,35 @@
 //! of its own, as if they were all. They meet at the loss, and add to the gradients one behind the other, as micro-batches
 //! do.
 
-use super::{Gradients, Part, Pass, Stage, Training, part};
+use super::{Backward, Gradients, Part, Pass, Stage, Training, part};
 use crate::double::Double;
+use crate::error::Error;
 use crate::layout::{Regions, Shape, Workspace};
-use crate::parallel::{Compute, Leg, MOST_IN_RELAY, Serial, Share, Units};
+use crate::parallel::{Compute, Leg, MOST_LEGS, Serial, Share, Units};
 
 impl Pass<'_> {
-    /// How many workers go apart; 1 where all that there are go together.
-    pub(super) fn workers_apart(&self) -> usize {
-        let threads = self.compute.parallel.threads();
-        if self.plan.options.fused || self.plan.together(self.shape, threads) {
-            return 1;
-        }
-        let work = self.rows().saturating_mul(self.plan.parameters);
-        self.compute.workers(self.shape.sequences, work, self.plan.options.threads.min(MOST_IN_RELAY))
-    }
-
-    /// Forward and [`Pass::losses`].
-    pub(super) fn losses_apart(
+    /// Forward, the sum of the losses, and backward where there are gradients to be made: unless all workers go together, and
+    /// nothing is done.
+    pub(super) fn apart(
         &self,
-        workers: usize,
-        regions: &mut Regions<'_>,
+        gradients: Option<(&mut [f32], Gradients)>,
+        workspace: &mut [f32],
         targets: &[i32],
         counted: usize,
-    ) -> f64 {
-        self.apart(workers, regions, &mut [], |pass, share, workspace, _| {
+    ) -> Result<Option<f64>, Error> {
+        let workers = self.workers_apart();
+        if workers == 1 {
+            return Ok(None);
+        }
+        let mut regions = self.regions(workspace)?;
+        self.each_apart(workers, &mut regions, &mut [], |pass, share, workspace, _| {
             pass.forward_trusted(workspace);
             let targets = part(targets, &share.of(self.shape.sequences), self.shape.length);
             pass.losses(workspace, targets, counted);
         });
-        Double::sum_of(regions.losses.iter().copied()).get()
-    }
-
-    /// The gradients of all parameters, after [`Pass::losses_apart`] with as many workers.
-    pub(super) fn backward_apart(
-        &self,
-        workers: usize,
-        regions: &mut Regions<'_>,
-        gradients: &mut [f32],
-        mode: Gradients,
-    ) {
-        self.apart(workers, regions, gradients, |pass, _, workspace, mut leg| {
+        let sum = Double::sum_of(regions.losses.iter().copied()).get();
+        let Some((gradients, mode)) = gradients.filter(|_| sum.is_finite()) else { return Ok(Some(sum)) };
+        self.each_apart(workers, &mut regions, gradients, |pass, _, workspace, mut leg| {
             let mode = if leg.is_first() { mode } else { Gradients::Add };
             for stage in Stage::all(self.plan) {
                 if let Stage::Backward(stage) = stage {
@@ -51,10 +39,20 @@ impl Pass<'_> {
                 }
             }
         });
+        Ok(Some(sum))
+    }
+
+    fn workers_apart(&self) -> usize {
+        let threads = self.compute.parallel.threads();
+        if self.plan.options.fused || self.plan.together(self.shape, threads) {
+            return 1;
+        }
+        let work = self.rows().saturating_mul(self.plan.parameters);
+        self.compute.workers(self.shape.sequences, work, self.plan.options.threads.min(MOST_LEGS))
     }
 
     /// Calls `task` for each worker, with a pass of its sequences and their workspace.
-    fn apart(
+    fn each_apart(
         &self,
         workers: usize,
         Regions { losses, rows, scratch }: &mut Regions<'_>,
@@ -64,18 +62,52 @@ impl Pass<'_> {
         let Shape { sequences, length } = self.shape;
         let per_row = self.plan.per_row();
         let buffers = [Units::new(losses, sequences, length), Units::new(rows, sequences, length * per_row)];
-        let (scratch, each) = self.scratch(scratch);
-        self.compute.relay(workers, &buffers, (scratch, each), gradients, |share, [losses, rows], scratch, leg| {
+        let scratch = self.scratch(scratch);
+        self.compute.relay(workers, &buffers, scratch, gradients, |share, [losses, rows], scratch, leg| {
             let own = share.of(sequences);
+            let first_sequence = self.sequence(own.start);
             let pass = Pass {
                 compute: Compute { simd: self.compute.simd, parallel: &Serial },
                 tokens: part(self.tokens, &own, length),
                 shape: Shape { sequences: own.len(), length },
-                training: self.training.map(|training| Training { first_sequence: self.sequence(own.start), ..training }),
+                training: self.training.map(|training| Training { first_sequence, ..training }),
                 ..*self
             };
-            let regions = Regions { losses, rows, scratch };
-            task(&pass, share, &mut Workspace::cut(regions, self.plan, pass.shape), leg);
+            let mut workspace = Workspace::cut(Regions { losses, rows, scratch }, self.plan, pass.shape);
+            task(&pass, share, &mut workspace, leg);
         });
+    }
+    /// As [`Pass::gradients`], for a worker that goes apart from others: added to what those before it have left, the last
+    /// tensors first. Weights go in so many pieces: the worker behind waits for one at most.
+    fn gradients_in_turn(
+        &self,
+        stage: Backward,
+        leg: &mut Leg<'_>,
+        mode: Gradients,
+        workspace: &mut Workspace<'_>,
+        pieces: usize,
+    ) {
+        let Some(group) = stage.group() else { return };
+        let tensors = self.plan.group(group).map(|tensor| tensor.filter(|tensor| !tensor.frozen));
+        let (sources, scratch) = self.sources(stage, &Part::whole(self.plan), workspace);
+        let shape = |place: usize| tensors.get(place).copied().flatten().map_or([0, 0], |tensor| tensor.shape);
+        for (source, place) in sources.iter().zip([0, 2, 4]).rev() {
+            let ([rows, columns], [of_second, per_second]) = (shape(place), shape(place + 1));
+            let most = if columns > 1 { rows.div_ceil(pieces.max(1)) } else { rows };
+            let mut end = rows;
+            loop {
+                let of_first = end.saturating_sub(most)..end;
+                let of_second = 0..if end == rows { of_second } else { 0 };
+                let first_len = of_first.len() * columns;
+                end = of_first.start;
+                leg.last(first_len + of_second.len() * per_second, |gradient| {
+                    let (first, second) = gradient.split_at_mut_checked(first_len).unwrap_or_default();
+                    self.gradient_rows(*source, [first, second], [of_first, of_second], mode, scratch);
+                });
+                if end == 0 {
+                    break;
+                }
+            }
+        }
     }
 }

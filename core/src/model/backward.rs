@@ -140,6 +140,7 @@ impl Pass<'_> {
         let (c, f) = (config.width, config.hidden);
         let half = self.parameters().mlp(layer);
         let Part { columns, last } = this;
+        let count = columns.len();
         let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
         let LayerActivations { ln_2_mean, ln_2_rstd, mut wide, .. } = layers.of(layer, config, m);
         let hidden = wide.cut(m * f);
@@ -153,7 +154,8 @@ impl Pass<'_> {
         }
         if self.keeps_activated(layer) {
             // As many columns at a time as what has this place afterwards.
-            for first in (0..f).step_by(c.max(1)) {
+            let mut first = 0;
+            while first < f {
                 let columns = first..f.min(first + c);
                 let d_columns = d_normed.get_mut(..m * columns.len()).unwrap_or_default();
                 let weight = part(half.second.weight, &columns, c);
@@ -164,13 +166,14 @@ impl Pass<'_> {
                         simd::multiply(simd, slope, d_columns);
                     });
                 });
+                first = columns.end;
             }
-        } else if !columns.is_empty() {
+        } else if count > 0 {
             let weight = part(half.second.weight, columns, c);
-            let activated = activated.get_mut(..m * columns.len()).unwrap_or_default();
-            team.linear_backward(activated, d_branch, weight, [columns.len(), c]);
-            let buffers = [(&mut *hidden, f), (activated, columns.len())];
-            team.by_row(m * columns.len(), buffers, |_, [hidden, activated]| {
+            let activated = activated.get_mut(..m * count).unwrap_or_default();
+            team.linear_backward(activated, d_branch, weight, [count, c]);
+            let buffers = [(&mut *hidden, f), (activated, count)];
+            team.by_row(m * count, buffers, |_, [hidden, activated]| {
                 with_columns(hidden, f, columns, activated, |hidden, activated| {
                     gelu::exchange(simd, hidden, activated, config.activation);
                 });

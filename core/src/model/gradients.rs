@@ -8,7 +8,7 @@ use crate::error::Error;
 use crate::layout::{Cut, Group, LayerActivations, Tensor, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear};
-use crate::parallel::{Leg, Units};
+use crate::parallel::Units;
 use crate::simd::tile::SIDE;
 
 impl Gradients {
@@ -34,7 +34,7 @@ const HEAD: usize = 2;
 
 /// What the gradients of two tensors are made of, in R rows. The tensors' own rows can be made apart from each other.
 #[derive(Clone, Copy)]
-enum Source<'a> {
+pub(super) enum Source<'a> {
     /// There are none.
     None,
     /// Of weight and bias: x^T d_y of x `[R, from]` and d_y `[R, to]`, and the column sums of d_y.
@@ -48,7 +48,7 @@ enum Source<'a> {
 
 /// The gradient of the logits `[R, V]` and what they were made of, `[R, C]`.
 #[derive(Clone, Copy)]
-struct Head<'a> {
+pub(super) struct Head<'a> {
     d_logits: &'a [f32],
     normed: &'a [f32],
 }
@@ -97,40 +97,6 @@ impl Pass<'_> {
             self.gradient_rows(second, [c, d], [of_c, of_d], mode, scratch);
             self.gradient_rows(third, [e, f], [of_e, of_f], mode, scratch);
         });
-    }
-
-    /// As [`Pass::gradients`], for a worker that goes apart from others: added to what those before it have left, the last
-    /// tensors first. Weights go in so many pieces: the worker behind waits for one at most.
-    pub(super) fn gradients_in_turn(
-        &self,
-        stage: Backward,
-        leg: &mut Leg<'_>,
-        mode: Gradients,
-        workspace: &mut Workspace<'_>,
-        pieces: usize,
-    ) {
-        let Some(group) = stage.group() else { return };
-        let tensors = self.plan.group(group).map(|tensor| tensor.filter(|tensor| !tensor.frozen));
-        let (sources, scratch) = self.sources(stage, &Part::whole(self.plan), workspace);
-        let shape = |tensor: Option<&Option<Tensor>>| tensor.copied().flatten().map_or([0, 0], |tensor| tensor.shape);
-        for (source, pair) in sources.into_iter().zip(tensors.chunks(2)).rev() {
-            let ([rows, columns], [of_second, per_second]) = (shape(pair.first()), shape(pair.get(1)));
-            let most = if columns > 1 { rows.div_ceil(pieces.max(1)) } else { rows };
-            let mut end = rows;
-            loop {
-                let of_first = end.saturating_sub(most)..end;
-                let of_second = 0..if end == rows { of_second } else { 0 };
-                let first_len = of_first.len() * columns;
-                end = of_first.start;
-                leg.last(first_len + of_second.len() * per_second, |gradient| {
-                    let (first, second) = gradient.split_at_mut_checked(first_len).unwrap_or_default();
-                    self.gradient_rows(source, [first, second], [of_first, of_second], mode, scratch);
-                });
-                if end == 0 {
-                    break;
-                }
-            }
-        }
     }
 
     /// The gradients of parameters that a part of a stage makes ready, as many rows of a tensor at a time as `tile` holds,
@@ -189,7 +155,7 @@ impl Pass<'_> {
 
     /// What the gradients of a stage's tensors are made of, for each two, and the workers' scratch; of the MLP's activated
     /// columns, those of the part are there.
-    fn sources<'w>(
+    pub(super) fn sources<'w>(
         &self,
         stage: Backward,
         part: &Part,
@@ -256,7 +222,7 @@ impl Pass<'_> {
 
     /// Some rows of two tensors' gradients, or of one's, where there are none of the other.
     #[inline(never)]
-    fn gradient_rows(
+    pub(super) fn gradient_rows(
         &self,
         source: Source<'_>,
         [first, second]: [&mut [f32]; 2],

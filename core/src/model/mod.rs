@@ -5,6 +5,10 @@
 //! Workers go apart through a whole pass, each with some of its sequences (`apart.rs`), or share out every operation
 //! (`team.rs`).
 
+#[cfg(not(target_os = "none"))]
+mod apart;
+#[cfg(target_os = "none")]
+#[path = "never_apart.rs"]
 mod apart;
 mod backward;
 mod forward;
@@ -157,14 +161,13 @@ impl Pass<'_> {
     /// The loss on `targets [R]`, each in `0..vocab` or -1 (ignored). Overwrites the workspace.
     pub fn loss(&self, workspace: &mut [f32], targets: &[i32]) -> Result<Loss, Error> {
         let counted = self.check_targets(targets)?;
-        let sum = match self.workers_apart() {
-            1 => {
-                let mut workspace = self.check(workspace);
-                let workspace = workspace.as_mut().map_err(|error| *error)?;
+        let sum = match self.apart(None, workspace, targets, counted)? {
+            Some(sum) => sum,
+            None => {
+                let workspace = &mut self.check(workspace)?;
                 self.forward_trusted(workspace);
                 self.losses(workspace, targets, counted)
             }
-            workers => self.losses_apart(workers, &mut self.regions(workspace)?, targets, counted),
         };
         Ok(Loss { sum, counted })
     }

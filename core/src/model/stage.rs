@@ -117,12 +117,11 @@ impl Pass<'_> {
         counted: usize,
     ) -> Result<Loss, Error> {
         let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
-        // Between two calls everything must lie where any number of workers finds it.
-        let workers = if stages == (0..usize::MAX) { self.workers_apart() } else { 1 };
-        if workers > 1 {
-            let regions = &mut self.regions(workspace)?;
-            loss.sum = finite(self.losses_apart(workers, regions, targets, counted))?;
-            self.backward_apart(workers, regions, gradients, mode);
+        // Between two calls everything lies where any number of workers finds it.
+        if stages == (0..usize::MAX)
+            && let Some(sum) = self.apart(Some((gradients, mode)), workspace, targets, counted)?
+        {
+            loss.sum = finite(sum)?;
             return Ok(loss);
         }
         let mut workspace = self.check(workspace);

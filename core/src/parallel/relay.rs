@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::{Compute, Parallel, PerUnit, Share, Shared, Units};
 
 /// How many workers can go one behind the other.
-pub(crate) const MOST: usize = 64;
+pub(crate) const MOST_LEGS: usize = 64;
 
 /// How often a worker looks whether it may go on before it lets other threads run: longer than a part takes.
 const SPINS: usize = 20_000;
@@ -70,7 +70,7 @@ impl Drop for Leg<'_> {
 }
 
 impl Compute<'_> {
-    /// As [`Compute::split`], on so many workers: each has a way through the whole of `buffer`, too. At most [`MOST`], and as
+    /// As [`Compute::split`], on so many workers: each has a way through the whole of `buffer`, too. At most [`MOST_LEGS`], and as
     /// many as have scratch.
     pub(crate) fn relay<const N: usize>(
         &self,
@@ -80,9 +80,9 @@ impl Compute<'_> {
         buffer: &mut [f32],
         task: impl Fn(Share, [&mut [f32]; N], &mut [f32], Leg<'_>) + Sync,
     ) {
-        let lefts: [Left; MOST] = array::from_fn(|_| Left(AtomicUsize::new(buffer.len())));
+        let lefts: [Left; MOST_LEGS] = array::from_fn(|_| Left(AtomicUsize::new(buffer.len())));
         let (begun, left, buffer) = (AtomicUsize::new(0), buffer.len(), Shared(buffer.as_mut_ptr()));
-        self.run_on(workers.min(MOST), buffers, scratch, &|share: Share, scratch: &mut [f32]| {
+        self.run_on(workers.min(MOST_LEGS), buffers, scratch, &|share: Share, scratch: &mut [f32]| {
             // In the order in which they begin, so that none waits for one that hasn't.
             let worker = begun.fetch_add(1, Ordering::Relaxed);
             let Some(own) = lefts.get(worker).filter(|_| worker < share.workers) else { return };
