@@ -33,7 +33,7 @@ OPERATIONS = {
     "gradients of biases": r"core/src/ops/linear",
     "norm of gradients": r"core/src/optimizer.rs .*(gradient_norm|squares)",
     "AdamW": r"core/src/optimizer.rs .*(adamw|apply|update)",
-    WAITING: r"core/pool/",
+    WAITING: r"core/pool/|core/src/parallel/relay.rs .*wait",
     ELSE: r"core/src/(model|trainer|parallel|data)|benches/",
 }
 

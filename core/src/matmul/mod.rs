@@ -23,6 +23,8 @@ mod small;
 use core::ops::Range;
 
 use crate::error::Error;
+#[cfg(not(target_os = "none"))]
+use crate::parallel::Leg;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
 
@@ -146,6 +148,16 @@ pub enum Start<'a> {
     Accumulate,
 }
 
+impl Start<'_> {
+    /// Of some columns.
+    fn from(self, columns: &Range<usize>) -> Self {
+        match self {
+            Start::Bias(bias) => Start::Bias(bias.get(columns.clone()).unwrap_or_default()),
+            other => other,
+        }
+    }
+}
+
 /// The sizes of a product: C is `[m, n]`, A is `[m, k]`, B is `[k, n]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size {
@@ -168,7 +180,7 @@ fn reach(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -
 
 fn check(
     size: Size,
-    c: &[f32],
+    c_length: usize,
     c_stride: usize,
     start: Start<'_>,
     a: Matrix<'_>,
@@ -188,7 +200,7 @@ fn check(
     if m > 1 && c_stride < n {
         return Err(Error::Length { what: "row of C", given: c_stride, wanted: n });
     }
-    long_enough("C", c.len(), reach(m, n, c_stride, 1))?;
+    long_enough("C", c_length, reach(m, n, c_stride, 1))?;
     long_enough("A", a.data.len(), reach(m, k, a.row_stride, a.column_stride))?;
     long_enough("B", b.data.len(), reach(k, n, b.row_stride, b.column_stride))?;
     long_enough("bias", bias, Some(n))?;
@@ -207,7 +219,7 @@ pub fn matmul(
     b: Matrix<'_>,
     scratch: &mut [f32],
 ) -> Result<(), Error> {
-    check(size, c, c_stride, start, a, b, scratch.len())?;
+    check(size, c.len(), c_stride, start, a, b, scratch.len())?;
     // SAFETY: just checked.
     unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, Causal::Whole, scratch) };
     Ok(())
@@ -240,7 +252,7 @@ pub(crate) fn causal_trusted(
     mask: Causal,
     scratch: &mut [f32],
 ) {
-    match check(size, c, c_stride, start, a, b, scratch.len()) {
+    match check(size, c.len(), c_stride, start, a, b, scratch.len()) {
         // SAFETY: just checked.
         Ok(()) => unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, mask, scratch) },
         Err(error) => debug_assert!(false, "{error}"),
@@ -259,7 +271,7 @@ pub fn matmul_parallel(
     b: Matrix<'_>,
     (scratch, worker_scratch): PerUnit<'_>,
 ) -> Result<(), Error> {
-    check(size, c, c_stride, start, a, b, scratch.len().min(worker_scratch))?;
+    check(size, c.len(), c_stride, start, a, b, scratch.len().min(worker_scratch))?;
     let Size { m, n, k } = size;
     let worker_scratch = worker_scratch.min(scratch.len());
     let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
@@ -276,11 +288,7 @@ pub fn matmul_parallel(
         } else {
             (range, 0..n)
         };
-        let (a, b) = (a.from(rows.start, 0), b.from(0, columns.start));
-        let start = match start {
-            Start::Bias(bias) => Start::Bias(bias.get(columns.clone()).unwrap_or_default()),
-            other => other,
-        };
+        let (start, a, b) = (start.from(&columns), a.from(rows.start, 0), b.from(0, columns.start));
         let size = Size { m: rows.end - rows.start, n: columns.end - columns.start, k };
         // SAFETY: all sizes were checked for the whole product; workers' parts of C and of the scratch are
         // disjoint, and `run` returns before the borrows end.
@@ -294,6 +302,33 @@ pub fn matmul_parallel(
     Ok(())
 }
 
+/// [`matmul_trusted`], where C is the last that is left of what workers go through one behind the other: by so many columns
+/// at a time.
+#[cfg(not(target_os = "none"))]
+#[allow(clippy::too_many_arguments)]
+pub(crate) fn matmul_in_turn(
+    simd: InstructionSet,
+    size: Size,
+    leg: &mut Leg<'_>,
+    at_once: usize,
+    start: Start<'_>,
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    scratch: &mut [f32],
+) {
+    let Size { m, n, k } = size;
+    if let Err(error) = check(size, m.saturating_mul(n), n, start, a, b, scratch.len()) {
+        debug_assert!(false, "{error}");
+        return;
+    }
+    leg.last_by_columns([m, n], at_once, |c, columns| {
+        let (start, b) = (start.from(&columns), b.from(0, columns.start));
+        let size = Size { m, n: columns.len(), k };
+        // SAFETY: all sizes were checked for the whole product, of which these columns of C are nobody else's meanwhile.
+        unsafe { product(simd, size, c.add(columns.start), n, start, a, b, Causal::Whole, scratch) };
+    });
+}
+
 /// The contract, to be read: the same bits as [`matmul`], element by element.
 pub fn reference(
     size: Size,
@@ -302,7 +337,7 @@ pub fn reference(
     a: Matrix<'_>,
     b: Matrix<'_>,
 ) -> Result<(), Error> {
-    check(size, c, c_stride, start, a, b, usize::MAX)?;
+    check(size, c.len(), c_stride, start, a, b, usize::MAX)?;
     for (i, row) in c.chunks_mut(c_stride.max(1)).take(size.m).enumerate() {
         for (j, element) in row.iter_mut().take(size.n).enumerate() {
             let mut sum = match start {

@@ -2,10 +2,12 @@
 //! of its own, as if they were all. They meet at the loss, and add to the gradients one behind the other, as micro-batches
 //! do.
 
+use super::gradients::Source;
 use super::{Backward, Gradients, Part, Pass, Stage, Training, part};
 use crate::double::Double;
 use crate::error::Error;
 use crate::layout::{Regions, Shape, Workspace};
+use crate::matmul::{Matrix, Size, matmul_in_turn};
 use crate::parallel::{Compute, Leg, MOST_LEGS, Serial, Share, Units};
 
 impl Pass<'_> {
@@ -78,14 +80,14 @@ impl Pass<'_> {
         });
     }
     /// As [`Pass::gradients`], for a worker that goes apart from others: added to what those before it have left, the last
-    /// tensors first. Weights go in so many pieces: the worker behind waits for one at most.
+    /// tensors first. Weights go in pieces, since the worker behind is late by the largest.
     fn gradients_in_turn(
         &self,
         stage: Backward,
         leg: &mut Leg<'_>,
         mode: Gradients,
         workspace: &mut Workspace<'_>,
-        pieces: usize,
+        workers: usize,
     ) {
         let Some(group) = stage.group() else { return };
         let tensors = self.plan.group(group).map(|tensor| tensor.filter(|tensor| !tensor.frozen));
@@ -93,21 +95,42 @@ impl Pass<'_> {
         let shape = |place: usize| tensors.get(place).copied().flatten().map_or([0, 0], |tensor| tensor.shape);
         for (source, place) in sources.iter().zip([0, 2, 4]).rev() {
             let ([rows, columns], [of_second, per_second]) = (shape(place), shape(place + 1));
-            let most = if columns > 1 { rows.div_ceil(pieces.max(1)) } else { rows };
-            let mut end = rows;
-            loop {
-                let of_first = end.saturating_sub(most)..end;
-                let of_second = 0..if end == rows { of_second } else { 0 };
-                let first_len = of_first.len() * columns;
-                end = of_first.start;
-                leg.last(first_len + of_second.len() * per_second, |gradient| {
-                    let (first, second) = gradient.split_at_mut_checked(first_len).unwrap_or_default();
-                    self.gradient_rows(*source, [first, second], [of_first, of_second], mode, scratch);
-                });
-                if end == 0 {
-                    break;
+            let work = self.rows().saturating_mul(rows).saturating_mul(columns);
+            let pieces = (work / LEAST_PIECE).clamp(1, 2 * workers);
+            match *source {
+                Source::Affine { x, from, d_y, to } if rows < columns => {
+                    leg.last(of_second * per_second, |bias| {
+                        self.gradient_rows(*source, [&mut [], bias], [0..0, 0..of_second], mode, scratch);
+                    });
+                    let (x, d_y) = (Matrix::new(x, from).transposed(), Matrix::new(d_y, to));
+                    let size = Size { m: rows, n: to, k: self.rows() };
+                    let at_once = to.div_ceil(pieces).next_multiple_of(ROUND_COLUMNS);
+                    matmul_in_turn(self.compute.simd, size, leg, at_once, mode.start(), x, d_y, scratch);
+                }
+                _ => {
+                    let most = rows.div_ceil(pieces).next_multiple_of(ROUND_ROWS);
+                    let mut end = rows;
+                    loop {
+                        let of_first = end.saturating_sub(most)..end;
+                        let of_second = 0..if end == rows { of_second } else { 0 };
+                        let first_len = of_first.len() * columns;
+                        end = of_first.start;
+                        leg.last(first_len + of_second.len() * per_second, |gradient| {
+                            let pair = gradient.split_at_mut_checked(first_len).unwrap_or_default();
+                            self.gradient_rows(*source, pair.into(), [of_first, of_second], mode, scratch);
+                        });
+                        if end == 0 {
+                            break;
+                        }
+                    }
                 }
             }
         }
     }
 }
+
+/// Multiply-adds of a piece of a gradient that are worth a turn of their own.
+const LEAST_PIECE: usize = 1 << 18;
+/// Pieces have whole tiles.
+const ROUND_ROWS: usize = 24;
+const ROUND_COLUMNS: usize = 32;

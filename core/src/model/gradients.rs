@@ -12,7 +12,7 @@ use crate::parallel::Units;
 use crate::simd::tile::SIDE;
 
 impl Gradients {
-    const fn start(self) -> Start<'static> {
+    pub(super) const fn start(self) -> Start<'static> {
         match self {
             Gradients::Add => Start::Accumulate,
             Gradients::Overwrite => Start::Zero,
