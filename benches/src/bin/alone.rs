@@ -1,6 +1,7 @@
 //! The products of a training step on request, without what is between them: each as often as a step has it, on operands
-//! that stay where they are, shared out among threads as the step's are. Attention comes with its softmax, since its
-//! products are parts of it. The protocol is that of the binary `step`:
+//! that stay where they are. Attention comes with its softmax, since its products are parts of it. Threads go together or
+//! apart as the step's do; apart, each adds to gradients of its own, and waits for no other. The protocol is that of the
+//! binary `step`:
 //!
 //!     echo 20 | alone --sizes 65,64,4,4,128,12
 //!
@@ -14,7 +15,7 @@ use std::sync::Mutex;
 use clap::Parser;
 use jostle::matmul::{Matrix, Size, Start, matmul, matmul_parallel, scratch};
 use jostle::ops::attention::{self, Attention};
-use jostle::{Compute, Config, InstructionSet, Options, Plan, Shape};
+use jostle::{Compute, Config, InstructionSet, Options, Parallel, Plan, Serial, Shape};
 use jostle_benches::floats::{Floats, random, zeros};
 use jostle_benches::{operations, turns};
 use jostle_pool::Pool;
@@ -35,13 +36,40 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = Plan::new(&config, &Options { threads, ..Options::new(batch) })?;
     let pool = Pool::new(threads)?;
     turns::ready()?;
-    let products = Products::new(plan, Compute { simd: InstructionSet::detect(), parallel: &pool });
+    let weight = random(width * vocab.max(config.hidden).max(3 * width));
+    let simd = InstructionSet::detect();
+    let teams: Vec<_> = if plan.together(Shape { sequences: batch, length: context }, threads) {
+        vec![Team::new(config, batch, &weight, Compute { simd, parallel: &pool })]
+    } else {
+        let workers = threads.min(batch);
+        let compute = Compute { simd, parallel: &Serial };
+        (0..workers).map(|i| Team::new(config, share(batch, workers, i).len(), &weight, compute)).collect()
+    };
     let multiply_adds = BTreeMap::from(operations::multiply_adds(&plan));
     let about = serde_json::json!({ "multiply_adds": multiply_adds });
     turns::serve(&about, || {
-        products.step();
+        pool.run(teams.len(), &|i| teams[i].step());
         Ok(())
     })
+}
+
+/// The part of `0..units` that falls to one of `workers`.
+fn share(units: usize, workers: usize, i: usize) -> Range<usize> {
+    i * units / workers..(i + 1) * units / workers
+}
+
+/// Those who take some sequences through the products: one worker, or all threads together.
+struct Team<'a> {
+    config: Config,
+    sequences: usize,
+    compute: Compute<'a>,
+    weight: &'a [f32],
+    /// The rows that enter a product, and the gradients of those that leave it.
+    x: Floats,
+    d_y: Floats,
+    d_logits: Floats,
+    workers: Vec<Mutex<Worker>>,
+    all: Mutex<All>,
 }
 
 /// What one worker writes.
@@ -51,19 +79,7 @@ struct Worker {
     scratch: Floats,
 }
 
-struct Products<'a> {
-    plan: Plan,
-    compute: Compute<'a>,
-    /// The rows that enter a product, the gradients of those that leave it, and a weight.
-    x: Floats,
-    d_y: Floats,
-    weight: Floats,
-    d_logits: Floats,
-    workers: Vec<Mutex<Worker>>,
-    all: Mutex<All>,
-}
-
-/// What all workers write together, and their scratch, so much for each.
+/// What the team's workers write together, and their scratch, so much for each.
 struct All {
     output: Floats,
     scratch: Floats,
@@ -72,28 +88,27 @@ struct All {
 
 const FITS: &str = "buffers of these sizes";
 
-impl<'a> Products<'a> {
-    fn new(plan: Plan, compute: Compute<'a>) -> Products<'a> {
-        let Config { vocab: v, context: t, heads: h, width: c, hidden: f, .. } = plan.config;
-        let rows = plan.options.batch * t;
+impl<'a> Team<'a> {
+    fn new(config: Config, sequences: usize, weight: &'a [f32], compute: Compute<'a>) -> Team<'a> {
+        let Config { vocab: v, context: t, heads: h, width: c, hidden: f, .. } = config;
+        let rows = sequences * t;
         let widest = f.max(3 * c);
-        let longest = [rows * widest, c * widest, v * c].into_iter().max().unwrap_or(0);
         let side = rows.max(widest).max(v);
         let most = scratch(Size { m: side, n: side, k: side }).max(attention::scratch(t, c));
         let worker = |_| {
-            let output = zeros(longest.max(4 * t * c));
+            let output = zeros(weight.len().max(4 * t * c));
             Mutex::new(Worker { output, stats: zeros(2 * h * t), scratch: zeros(most) })
         };
         let [x, d_y] = [rows * widest; 2].map(random);
-        let (weight, d_logits) = (random(longest), random(rows * v));
+        let d_logits = random(rows * v);
         let workers: Vec<_> = (0..compute.parallel.threads()).map(worker).collect();
         let (output, scratch) = (zeros(rows * v.max(widest)), zeros(workers.len() * most));
         let all = Mutex::new(All { output, scratch, each: most });
-        Products { plan, compute, x, d_y, weight, d_logits, workers, all }
+        Team { config, sequences, compute, weight, x, d_y, d_logits, workers, all }
     }
 
     fn step(&self) {
-        let Config { vocab, layers, width: c, hidden: f, .. } = self.plan.config;
+        let Config { vocab, layers, width: c, hidden: f, .. } = self.config;
         let weights = [(c, 3 * c), (c, c), (c, f), (f, c)].repeat(layers);
         for weight in &weights {
             self.forward(*weight);
@@ -105,14 +120,14 @@ impl<'a> Products<'a> {
             self.share(weight.0, |of_weight, worker| self.gradients(*weight, of_weight, worker));
         }
         for _ in 0..layers {
-            self.share(self.plan.options.batch, |sequences, worker| self.attention(sequences, worker));
+            self.share(self.sequences, |sequences, worker| self.attention(sequences, worker));
         }
         self.head();
         self.share(vocab, |of_weight, worker| self.head_gradients(of_weight, worker));
     }
 
     fn rows(&self) -> usize {
-        self.plan.options.batch * self.plan.config.context
+        self.sequences * self.config.context
     }
 
     /// The task on all threads, each with its worker's share of so many units.
@@ -120,49 +135,32 @@ impl<'a> Products<'a> {
         let workers = self.workers.len();
         self.compute.parallel.run(workers, &|i| {
             let worker = &mut self.workers[i].lock().expect("no panic");
-            task(i * units / workers..(i + 1) * units / workers, worker);
+            task(share(units, workers, i), worker);
         });
-    }
-
-    fn product(
-        &self,
-        size: Size,
-        c: &mut [f32],
-        start: Start<'_>,
-        [a, b]: [Matrix<'_>; 2],
-        scratch: &mut [f32],
-    ) {
-        matmul(self.compute.simd, size, (c, size.n), start, a, b, scratch).expect(FITS);
     }
 
     #[inline(never)]
     fn forward(&self, (k, n): (usize, usize)) {
         let size = Size { m: self.rows(), n, k };
-        self.linear(size, &self.x, Matrix::new(&self.weight, n));
+        self.product(size, [Matrix::new(&self.x, k), Matrix::new(self.weight, n)]);
     }
 
     #[inline(never)]
     fn backward(&self, (k, n): (usize, usize)) {
         let size = Size { m: self.rows(), n: k, k: n };
-        self.linear(size, &self.d_y, Matrix::new(&self.weight, n).transposed());
+        self.product(size, [Matrix::new(&self.d_y, n), Matrix::new(self.weight, n).transposed()]);
     }
 
-    /// A product of all rows of `a`, shared out by columns or by rows as the step's are.
-    fn linear(&self, size: Size, a: &[f32], b: Matrix<'_>) {
-        let shape = Shape { sequences: self.plan.options.batch, length: self.plan.config.context };
-        if self.plan.together(shape, self.workers.len()) {
-            return self.together(size, [Matrix::new(a, size.k), b]);
-        }
-        self.share(size.m, |rows, Worker { output, scratch, .. }| {
-            let a = Matrix::new(&a[rows.start * size.k..], size.k);
-            self.product(Size { m: rows.len(), ..size }, output, Start::Zero, [a, b], scratch);
-        });
-    }
-
-    fn together(&self, size: Size, [a, b]: [Matrix<'_>; 2]) {
+    /// A product of all rows, which the team's workers share out.
+    fn product(&self, size: Size, [a, b]: [Matrix<'_>; 2]) {
         let All { output, scratch, each } = &mut *self.all.lock().expect("no panic");
         let (c, scratch) = ((&mut **output, size.n), (&mut **scratch, *each));
         matmul_parallel(self.compute, size, c, Start::Zero, a, b, scratch).expect(FITS);
+    }
+
+    /// A product that is added to a worker's gradients.
+    fn add(&self, size: Size, c: &mut [f32], [a, b]: [Matrix<'_>; 2], scratch: &mut [f32]) {
+        matmul(self.compute.simd, size, (c, size.n), Start::Accumulate, a, b, scratch).expect(FITS);
     }
 
     #[inline(never)]
@@ -170,12 +168,12 @@ impl<'a> Products<'a> {
         let x = Matrix::new(&self.x[of_weight.start..], k).transposed();
         let size = Size { m: of_weight.len(), n, k: self.rows() };
         let Worker { output, scratch, .. } = worker;
-        self.product(size, output, Start::Accumulate, [x, Matrix::new(&self.d_y, n)], scratch);
+        self.add(size, output, [x, Matrix::new(&self.d_y, n)], scratch);
     }
 
     #[inline(never)]
     fn attention(&self, sequences: Range<usize>, Worker { output, stats, scratch }: &mut Worker) {
-        let Config { context: t, heads, width: c, .. } = self.plan.config;
+        let Config { context: t, heads, width: c, .. } = self.config;
         let simd = self.compute.simd;
         let (out, d_qkv) = output[..4 * t * c].split_at_mut(t * c);
         for sequence in sequences {
@@ -189,25 +187,25 @@ impl<'a> Products<'a> {
 
     #[inline(never)]
     fn head(&self) {
-        let Config { vocab: v, width: c, .. } = self.plan.config;
-        let (m, weight) = (self.rows(), Matrix::new(&self.weight, c));
-        self.together(Size { m, n: v, k: c }, [Matrix::new(&self.x, c), weight.transposed()]);
-        self.together(Size { m, n: c, k: v }, [Matrix::new(&self.d_logits, v), weight]);
+        let Config { vocab: v, width: c, .. } = self.config;
+        let (m, weight) = (self.rows(), Matrix::new(self.weight, c));
+        self.product(Size { m, n: v, k: c }, [Matrix::new(&self.x, c), weight.transposed()]);
+        self.product(Size { m, n: c, k: v }, [Matrix::new(&self.d_logits, v), weight]);
     }
 
     /// By blocks of the vocabulary, as the step has it: one sequence after the other where each has tokens of a block, all
     /// together where few have.
     #[inline(never)]
     fn head_gradients(&self, of_weight: Range<usize>, Worker { output, scratch, .. }: &mut Worker) {
-        const BLOCK: usize = 192;
-        let Config { vocab: v, context: t, width: c, .. } = self.plan.config;
+        const BLOCK: usize = Plan::VOCABULARY_BLOCK;
+        let Config { vocab: v, context: t, width: c, .. } = self.config;
         let k = if v > BLOCK { self.rows() } else { t };
         for (first, output) in of_weight.clone().step_by(BLOCK).zip(output.chunks_mut(BLOCK * c)) {
             let m = BLOCK.min(of_weight.end - first);
             for row in (0..self.rows()).step_by(k) {
                 let d_logits = Matrix::new(&self.d_logits[row * v + first..], v).transposed();
                 let operands = [d_logits, Matrix::new(&self.x[row * c..], c)];
-                self.product(Size { m, n: c, k }, output, Start::Accumulate, operands, scratch);
+                self.add(Size { m, n: c, k }, output, operands, scratch);
             }
         }
     }

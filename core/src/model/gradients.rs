@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use super::{Backward, Gradients, Part, Pass, part};
 use crate::error::Error;
-use crate::layout::{Cut, Group, LayerActivations, Tensor, Workspace};
+use crate::layout::{Cut, Group, LayerActivations, Plan, Tensor, Workspace};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear};
 use crate::parallel::Units;
@@ -51,6 +51,12 @@ pub(super) enum Source<'a> {
 pub(super) struct Head<'a> {
     d_logits: &'a [f32],
     normed: &'a [f32],
+}
+
+impl Plan {
+    /// Rows of a tied matrix whose gradient stays in cache while it is made.
+    #[doc(hidden)]
+    pub const VOCABULARY_BLOCK: usize = 192;
 }
 
 impl Backward {
@@ -280,7 +286,7 @@ impl Pass<'_> {
         head: Option<Head<'_>>,
         scratch: &mut [f32],
     ) {
-        const BLOCK: usize = 192;
+        const BLOCK: usize = Plan::VOCABULARY_BLOCK;
         let config = &self.plan.config;
         let (simd, t, c) = (self.compute.simd, self.shape.length, config.width);
         for (block, d_wte) in d_wte.chunks_mut((BLOCK * c).max(1)).enumerate() {
