@@ -247,7 +247,8 @@ impl Plan {
     pub(crate) const fn per_row(&self) -> usize {
         let Plan { config, options, .. } = self;
         let kept = layer_elements_per_row(config).times(kept_layers(config, options));
-        let activations = kept.add(residual_elements_per_row(config, options)).add(tail_elements_per_row(config));
+        let activations =
+            kept.add(residual_elements_per_row(config, options)).add(tail_elements_per_row(config));
         activations.add(scratch_elements_per_row(config, options, self.hidden_columns())).0 - 1
     }
 }

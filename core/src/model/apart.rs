@@ -92,7 +92,8 @@ impl Pass<'_> {
         let Some(group) = stage.group() else { return };
         let tensors = self.plan.group(group).map(|tensor| tensor.filter(|tensor| !tensor.frozen));
         let (sources, scratch) = self.sources(stage, &Part::whole(self.plan), workspace);
-        let shape = |place: usize| tensors.get(place).copied().flatten().map_or([0, 0], |tensor| tensor.shape);
+        let shape =
+            |place: usize| tensors.get(place).copied().flatten().map_or([0, 0], |tensor| tensor.shape);
         for (source, place) in sources.iter().zip([0, 2, 4]).rev() {
             let ([rows, columns], [of_second, per_second]) = (shape(place), shape(place + 1));
             let work = self.rows().saturating_mul(rows).saturating_mul(columns);

@@ -217,9 +217,7 @@ impl Pass<'_> {
                 let attended = part(attended, &this, t * c);
                 let stats = part(attention_stats, &this, 2 * t * h);
                 let attention = self.attention(mask, sequence);
-                attention::backward_sequence(
-                    simd, d_qkv, d_attended, qkv, attended, stats, attention, space,
-                );
+                attention::backward_sequence(simd, d_qkv, d_attended, qkv, attended, stats, attention, space);
             }
         });
         team.linear_backward(d_normed, d_qkv, half.first.weight, [c, 3 * c]);

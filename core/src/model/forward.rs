@@ -99,7 +99,8 @@ impl Pass<'_> {
         });
         team.linear(qkv, normed, half.first.parts(), [c, 3 * c]);
         let qkv = &*qkv;
-        let buffers = [(&mut *attended, c), (attention_stats, 2 * h), (activated, self.plan.hidden_columns())];
+        let buffers =
+            [(&mut *attended, c), (attention_stats, 2 * h), (activated, self.plan.hidden_columns())];
         team.by_sequence(x.len(), buffers, |range, [attended, stats, activated], scratch| {
             let space = attention_scratch(scratch, activated);
             let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h));

@@ -61,7 +61,9 @@ impl Leg<'_> {
         at_once: usize,
         mut task: impl FnMut(*mut f32, Range<usize>),
     ) {
-        let Some(first) = rows.checked_mul(columns).and_then(|len| self.left.checked_sub(len)) else { return };
+        let Some(first) = rows.checked_mul(columns).and_then(|len| self.left.checked_sub(len)) else {
+            return;
+        };
         self.own.columns.store(columns, Ordering::Relaxed);
         let mut done = 0;
         while done < columns {
