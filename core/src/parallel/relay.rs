@@ -18,9 +18,27 @@ const SPINS: usize = 20_000;
 struct Progress {
     /// Elements of the buffer that it has not done with.
     left: AtomicUsize,
-    /// Columns that it has done with of the matrix that these end with, and how many that has.
-    done: AtomicUsize,
+    /// Of the matrix that these end with: where it begins, its columns, and how many of them are done with.
+    first: AtomicUsize,
     columns: AtomicUsize,
+    done: AtomicUsize,
+}
+
+impl Progress {
+    fn of(left: usize) -> Progress {
+        let [left, first, columns, done] = [left, usize::MAX, 0, 0].map(AtomicUsize::new);
+        Progress { left, first, columns, done }
+    }
+
+    /// Whether it has done with that many columns of a matrix which begins at `first`.
+    fn has_done(&self, done: usize, columns: usize, first: usize) -> bool {
+        // In this order. Only one matrix begins at `first`, and none of its columns were done with before it: if some are, it
+        // is that one, or that one is done with. Where it ends doesn't matter: what is behind its end is done with.
+        self.left.load(Ordering::Acquire) <= first
+            || self.first.load(Ordering::Acquire) == first
+                && self.done.load(Ordering::Acquire) >= done
+                && self.columns.load(Ordering::Acquire) == columns
+    }
 }
 
 /// One worker's way through the buffer, from its end to its beginning.
@@ -54,27 +72,21 @@ impl Leg<'_> {
 
     /// Calls `task` with a matrix `[rows, columns]`, the last of what is left, and some columns, `at_once` at most, that are
     /// its own: with one range after the other, when the worker before has done with it. Nothing happens where so much isn't
-    /// left.
+    /// left, or the matrix is empty.
     pub fn last_by_columns(
         &mut self,
         [rows, columns]: [usize; 2],
         at_once: usize,
         mut task: impl FnMut(*mut f32, Range<usize>),
     ) {
-        let Some(first) = rows.checked_mul(columns).and_then(|len| self.left.checked_sub(len)) else {
-            return;
-        };
-        self.own.columns.store(columns, Ordering::Relaxed);
+        let len = rows.checked_mul(columns).filter(|len| *len > 0);
+        let Some(first) = len.and_then(|len| self.left.checked_sub(len)) else { return };
+        self.own.first.store(first, Ordering::Release);
+        self.own.columns.store(columns, Ordering::Release);
         let mut done = 0;
         while done < columns {
             let end = columns.min(done + at_once.max(1));
-            self.wait(|before| {
-                // In this order: a worker that begins with a matrix has done with none of its columns.
-                let left = before.left.load(Ordering::Acquire);
-                let done = before.done.load(Ordering::Acquire);
-                let same = left == self.left && before.columns.load(Ordering::Relaxed) == columns;
-                left <= first || same && done >= end
-            });
+            self.wait(|before| before.has_done(end, columns, first));
             task(self.buffer.pointer().wrapping_add(first), done..end);
             self.own.done.store(end, Ordering::Release);
             done = end;
@@ -122,12 +134,7 @@ impl Compute<'_> {
         buffer: &mut [f32],
         task: impl Fn(Share, [&mut [f32]; N], &mut [f32], Leg<'_>) + Sync,
     ) {
-        let progress = |_| Progress {
-            left: AtomicUsize::new(buffer.len()),
-            done: AtomicUsize::new(0),
-            columns: AtomicUsize::new(0),
-        };
-        let progress: [Progress; MOST_LEGS] = array::from_fn(progress);
+        let progress: [Progress; MOST_LEGS] = array::from_fn(|_| Progress::of(buffer.len()));
         let (begun, left, buffer) = (AtomicUsize::new(0), buffer.len(), Shared(buffer.as_mut_ptr()));
         self.run_on(workers.min(MOST_LEGS), buffers, scratch, &|share: Share, scratch: &mut [f32]| {
             // In the order in which they begin, so that none waits for one that hasn't.
@@ -142,3 +149,6 @@ impl Compute<'_> {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;
