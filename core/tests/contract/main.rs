@@ -1,6 +1,7 @@
 //! The numerical contract on whole training runs: equal bits for every instruction set, number of threads,
 //! cut into micro-batches, and interruption; and for generation against the full forward pass.
 
+mod apart;
 #[path = "../common/mod.rs"]
 mod common;
 mod pieces;
