@@ -3,9 +3,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use jostle::Parallel;
+use jostle::{
+    Compute, Config, Gradients, InstructionSet, Options, Parallel, Pass, Plan, Shape,
+    initialization::initialize,
+};
 use jostle_pool::Pool;
 
 /// Runs tasks that write to the caller's stack, and counts the calls of each.
@@ -111,4 +114,85 @@ fn a_pool_can_be_dropped_at_any_time() {
             thread::sleep(Duration::from_millis(5));
         }
     }
+}
+
+/// Each task goes as far as the one that began before it, as workers do that hand something on. Threads that waited without
+/// giving way would take forty times as long on two processors.
+#[test]
+fn tasks_may_wait_for_others_that_have_begun() {
+    const TASKS: usize = 64;
+    let pool = Pool::new(TASKS).unwrap();
+    let start = Instant::now();
+    for _ in 0..4 {
+        let begun = AtomicUsize::new(0);
+        let come = [(); TASKS].map(|()| AtomicUsize::new(0));
+        pool.run(TASKS, &|_| {
+            let place = begun.fetch_add(1, Ordering::Relaxed);
+            for step in 1..=20 {
+                while place > 0 && come[place - 1].load(Ordering::Acquire) < step {
+                    pool.give_way();
+                }
+                (0..1000).for_each(|_| std::hint::spin_loop());
+                come[place].store(step, Ordering::Release);
+            }
+        });
+        assert!(come.into_iter().all(|come| come.into_inner() == 20));
+    }
+    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+}
+
+/// Panics the first time that a worker has waited for long.
+struct Impatient {
+    pool: Pool,
+    patient: AtomicBool,
+}
+
+// SAFETY: as the pool.
+unsafe impl Parallel for Impatient {
+    fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
+        self.pool.run(tasks, task);
+    }
+
+    fn give_way(&self) {
+        assert!(self.patient.swap(true, Ordering::Relaxed), "impatient");
+        self.pool.give_way();
+    }
+}
+
+/// It reaches the caller, and the workers behind don't wait for ever; then all goes on as before.
+#[test]
+fn a_panic_within_a_pass_is_resumed() {
+    // The third worker takes one sequence, and waits for the second, who takes two.
+    let (shape, threads) = (Shape { sequences: 8, length: 320 }, 5);
+    let config = Config::new(64, shape.length, 1, 4, 128);
+    let host = Impatient { pool: Pool::new(threads).unwrap(), patient: AtomicBool::new(true) };
+    let tokens = vec![7; shape.rows()];
+    let gradients = |parallel: &dyn Parallel| {
+        let plan = Plan::new(&config, &Options { threads, ..Options::new(shape.sequences) }).unwrap();
+        assert!(!plan.together(shape, parallel.threads()));
+        let (mut parameters, mut workspace) = (vec![0.0; plan.parameters], vec![0.0; plan.workspace()]);
+        let simd = InstructionSet::detect();
+        initialize(simd, &plan, &mut parameters, 1).unwrap();
+        let mut gradients = vec![0.0; plan.gradients];
+        let compute = Compute { simd, parallel };
+        let (plan, parameters, tokens) = (&plan, &parameters[..], &tokens[..]);
+        let pass = Pass { compute, plan, parameters, frozen: &[], tokens, shape, training: None };
+        pass.backward(&mut gradients, Gradients::Overwrite, &mut workspace, tokens, shape.rows()).unwrap();
+        gradients
+    };
+    let expected = gradients(&jostle::Serial);
+    // Not always the same worker.
+    let panics = (0..20).filter_map(|_| {
+        host.patient.store(false, Ordering::Relaxed);
+        catch_unwind(AssertUnwindSafe(|| gradients(&host))).err()
+    });
+    let panics: Vec<_> = panics.collect();
+    assert!(!panics.is_empty(), "nobody waits");
+    assert!(panics.iter().all(|panic| panic.downcast_ref::<&str>() == Some(&"impatient")));
+    host.patient.store(true, Ordering::Relaxed);
+    assert!(gradients(&host) == expected);
 }
