@@ -451,7 +451,8 @@ typedef void (*jostle_task)(void *argument,
                             size_t index);
 
 // How the caller lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and
-// on any threads, and returns when all calls have. jostle_pool_run is one.
+// on any threads, and returns when all calls have. A call may wait for others that have begun before it, though for none
+// that has not. jostle_pool_run is one.
 typedef void (*jostle_run)(void *context,
                            size_t count,
                            jostle_task task,

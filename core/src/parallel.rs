@@ -27,7 +27,8 @@ pub unsafe trait Parallel: Sync {
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
 
     /// Lets other threads run. Called by a task that has waited for another for long: there may be fewer processors than
-    /// threads.
+    /// threads. Hosts whose threads don't take turns by themselves (fibers, unequal real-time priorities) must do more here
+    /// than nothing.
     fn give_way(&self) {
         hint::spin_loop();
     }

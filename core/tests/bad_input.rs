@@ -209,9 +209,17 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
 
 #[test]
 fn a_pass_refuses_wrong_slices_and_tokens_and_writes_nothing() {
-    let mut session = session();
+    for threads in [1, 2] {
+        refuses_wrong_slices_and_tokens(&Threads(threads));
+    }
+}
+
+fn refuses_wrong_slices_and_tokens(threads: &Threads) {
+    let mut session = Session::new(&config(), &recipe(), 2, threads.0);
+    session.initialize(1);
     let Session { plan, parameters, .. } = &mut session;
     let (plan, parameters) = (*plan, parameters.clone());
+    let compute = Compute { simd: InstructionSet::detect(), parallel: threads };
     let good = vec![1; 12];
     let shape = |sequences, length| Shape { sequences, length };
     let with = |at: usize, token| {
@@ -221,7 +229,7 @@ fn a_pass_refuses_wrong_slices_and_tokens_and_writes_nothing() {
     };
     let token = |index, token| Error::Token { index, token, vocab: 11 };
     let length = |what, given, wanted| Error::Length { what, given, wanted };
-    let cases: [(Vec<i32>, Vec<i32>, Shape, Error); 11] = [
+    let cases: [(Vec<i32>, Vec<i32>, Shape, Error); 12] = [
         (with(3, 11), good.clone(), shape(2, 6), token(3, 11)),
         (with(5, -1), good.clone(), shape(2, 6), token(5, -1)),
         (with(0, i32::MIN), good.clone(), shape(2, 6), token(0, i64::from(i32::MIN))),
@@ -233,11 +241,12 @@ fn a_pass_refuses_wrong_slices_and_tokens_and_writes_nothing() {
         (good.clone(), good.clone(), shape(3, 4), Error::Plan { what: "so many sequences in one pass" }),
         (vec![], vec![], shape(0, 6), Error::Zero { what: "sequences" }),
         (vec![], vec![], shape(2, 0), Error::Zero { what: "length" }),
+        (vec![], vec![], shape(usize::MAX, 0), Error::Zero { what: "length" }),
     ];
     for (tokens, targets, shape, error) in cases {
         let (mut gradients, mut workspace) = (vec![GUARD; plan.gradients], vec![GUARD; plan.workspace()]);
         let pass = Pass {
-            compute: Compute::serial(),
+            compute,
             plan: &plan,
             parameters: &parameters,
             frozen: &[],
@@ -256,7 +265,6 @@ fn a_pass_refuses_wrong_slices_and_tokens_and_writes_nothing() {
         let mut gradients = vec![GUARD; plan.gradients - gradients];
         let mut workspace = vec![GUARD; plan.workspace() - workspace];
         let (tokens, shape) = (&good, shape(2, 6));
-        let compute = Compute::serial();
         let pass = Pass {
             compute,
             plan: &plan,

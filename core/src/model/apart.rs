@@ -49,7 +49,7 @@ impl Pass<'_> {
         if self.plan.options.fused || self.plan.together(self.shape, threads) {
             return 1;
         }
-        let work = self.rows().saturating_mul(self.plan.parameters);
+        let work = self.rows().saturating_mul(self.plan.parameters + self.plan.frozen);
         self.compute.workers(self.shape.sequences, work, self.plan.options.threads.min(MOST_LEGS))
     }
 
@@ -79,6 +79,7 @@ impl Pass<'_> {
             task(&pass, share, &mut workspace, leg);
         });
     }
+
     /// As [`Pass::gradients`], for a worker that goes apart from others: added to what those before it have left, the last
     /// tensors first. Weights go in pieces, since the worker behind is late by the largest.
     fn gradients_in_turn(

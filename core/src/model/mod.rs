@@ -135,9 +135,11 @@ impl Plan {
     pub fn together(&self, Shape { sequences, length }: Shape, threads: usize) -> bool {
         let threads = threads.min(self.options.threads).max(1);
         let each = sequences.div_ceil(threads);
-        let idle = threads * each - sequences;
+        let places = threads.saturating_mul(each);
+        let idle = places.saturating_sub(sequences);
         let far = self.config.width * self.config.hidden > matmul::CLOSE;
-        threads > 1 && (far && each * length <= ROWS_WORTH_ONE_PACKING || 5 * idle > threads * each)
+        let few = each.saturating_mul(length) <= ROWS_WORTH_ONE_PACKING;
+        threads > 1 && (far && few || idle.saturating_mul(5) > places)
     }
 }
 

@@ -10,7 +10,7 @@ use super::{Compute, Parallel, PerUnit, Share, Shared, Units};
 /// How many workers can go one behind the other.
 pub(crate) const MOST_LEGS: usize = 64;
 
-/// How often a worker looks whether it may go on before it lets other threads run: longer than a part takes.
+/// How often a worker looks whether it may go on before it lets other threads run: some hundred microseconds.
 const SPINS: usize = 20_000;
 
 /// How far a worker has come. Alone in its cache lines, which some processors fetch in pairs.
