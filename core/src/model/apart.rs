@@ -95,10 +95,11 @@ impl Pass<'_> {
         let (sources, scratch) = self.sources(stage, &Part::whole(self.plan), workspace);
         let shape =
             |place: usize| tensors.get(place).copied().flatten().map_or([0, 0], |tensor| tensor.shape);
-        for (source, place) in sources.iter().zip([0, 2, 4]).rev() {
+        for place in [4, 2, 0] {
+            let Some(source) = sources.get(place / 2) else { continue };
             let ([rows, columns], [of_second, per_second]) = (shape(place), shape(place + 1));
             let work = self.rows().saturating_mul(rows).saturating_mul(columns);
-            let pieces = (work / LEAST_PIECE).clamp(1, 2 * workers);
+            let pieces = (work / LEAST_PIECE).min(2 * workers).max(1);
             match *source {
                 Source::Affine { x, from, d_y, to } if rows < columns => {
                     leg.last(of_second * per_second, |bias| {
