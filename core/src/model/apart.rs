@@ -2,6 +2,8 @@
 //! of its own, as if they were all. They meet at the loss, and add to the gradients one behind the other, as micro-batches
 //! do.
 
+use core::mem;
+
 use super::gradients::Source;
 use super::{Backward, Gradients, Part, Pass, Stage, Training, part};
 use crate::double::Double;
@@ -112,19 +114,16 @@ impl Pass<'_> {
                 }
                 _ => {
                     let most = rows.div_ceil(pieces).next_multiple_of(ROUND_ROWS);
-                    let mut end = rows;
-                    loop {
-                        let of_first = end.saturating_sub(most)..end;
-                        let of_second = 0..if end == rows { of_second } else { 0 };
+                    let (mut first, mut second) = (0..rows, 0..of_second);
+                    while !(first.is_empty() && second.is_empty()) {
+                        let of_first = first.end.saturating_sub(most)..first.end;
+                        let of_second = mem::take(&mut second);
+                        first.end = of_first.start;
                         let first_len = of_first.len() * columns;
-                        end = of_first.start;
                         leg.last(first_len + of_second.len() * per_second, |gradient| {
                             let pair = gradient.split_at_mut_checked(first_len).unwrap_or_default();
                             self.gradient_rows(*source, pair.into(), [of_first, of_second], mode, scratch);
                         });
-                        if end == 0 {
-                            break;
-                        }
                     }
                 }
             }
