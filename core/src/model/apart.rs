@@ -101,7 +101,8 @@ impl Pass<'_> {
             let Some(source) = sources.get(place / 2) else { continue };
             let ([rows, columns], [of_second, per_second]) = (shape(place), shape(place + 1));
             let work = self.rows().saturating_mul(rows).saturating_mul(columns);
-            let pieces = (work / LEAST_PIECE).min(2 * workers).max(1);
+            let most = if let Source::Norm { .. } = source { 1 } else { 2 * workers };
+            let pieces = (work / LEAST_PIECE).min(most).max(1);
             match *source {
                 Source::Affine { x, from, d_y, to } if rows < columns => {
                     leg.last(of_second * per_second, |bias| {

@@ -253,6 +253,7 @@ impl Pass<'_> {
                 linear::bias_gradient(simd, second, of_second.start, c, d_y);
             }
             Source::Norm { x, d_y, mean, rstd } => {
+                debug_assert!(second.is_empty() || of_first == of_second, "the same rows of both");
                 mode.clear(first);
                 mode.clear(second);
                 layer_norm::parameter_gradients(simd, first, second, of_first.start, c, d_y, x, mean, rstd);

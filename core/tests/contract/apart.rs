@@ -172,6 +172,14 @@ fn large_gradients_are_handed_on_in_pieces() {
     }
 }
 
+/// So many rows that a norm's gradients take as long as pieces of a weight: they go whole, weight and bias at once.
+#[test]
+fn norms_of_many_rows_have_the_bits_of_one_worker() {
+    let config = Config { hidden: 4, ..Config::new(27, 20, 1, 1, 128) };
+    let shape = Shape { sequences: 420, length: 20 };
+    check(&config, Options::new(420), shape, &[2], InstructionSet::detect());
+}
+
 #[test]
 fn passes_apart_leave_out_what_is_frozen() {
     // Enough of them that biases alone are worth the fork.
