@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::matmul::Machine;
 use tensors::{Kind, tensors_len};
 use workspace::{
-    attention_elsewhere, fused_gradient, generation, hidden_columns, kept_layers, layer_elements_per_row,
-    residual_elements_per_row, scratch_elements_per_row, tail_elements_per_row, worker_scratch,
+    activations_per_row, attention_elsewhere, fused_gradient, generation, hidden_columns,
+    scratch_elements_per_row, worker_scratch,
 };
 
 /// What the optimiser keeps for each parameter between steps.
@@ -165,11 +165,7 @@ impl Plan {
             .add(tensors_len(&Kind::BLOCK, config).times(config.layers))
             .add(tensors_len(&Kind::AFTER, config));
         let rows = checked(options.batch).times(config.context);
-        let per_row = layer_elements_per_row(config)
-            .times(kept_layers(config, options))
-            .add(residual_elements_per_row(config, options))
-            .add(tail_elements_per_row(config));
-        let activations = rows.times(per_row.0);
+        let activations = rows.times(activations_per_row(config, options).0);
         let fused = fused_gradient(config, machine);
         let columns = hidden_columns(config, options, fused);
         let elsewhere = attention_elsewhere(config, options, columns, machine);

@@ -21,7 +21,7 @@ pub(crate) struct LayerActivations<'a> {
     pub wide: &'a mut [f32], // [R, F], before the activation; after the MLP's backward [R, 3C], the gradient of qkv
 }
 
-pub(super) const fn layer_elements_per_row(config: &Config) -> Checked {
+const fn layer_elements_per_row(config: &Config) -> Checked {
     checked(config.width).times(4).add(checked(4)).add(checked(2 * config.heads)).add(checked(wide(config)))
 }
 
@@ -48,7 +48,7 @@ impl<'a> LayerActivations<'a> {
 
 /// For how many blocks activations are kept: for all that backward goes through, or for the one that forward or backward
 /// is at. They are the last ones; those before share the first's place.
-pub(super) const fn kept_layers(config: &Config, options: &Options) -> usize {
+const fn kept_layers(config: &Config, options: &Options) -> usize {
     let backward = options.frozen.backward_layers(config);
     if options.recompute || backward == 0 { 1 } else { backward }
 }
@@ -120,15 +120,21 @@ impl Residual<'_> {
     }
 }
 
-pub(super) const fn residual_elements_per_row(config: &Config, options: &Options) -> Checked {
+const fn residual_elements_per_row(config: &Config, options: &Options) -> Checked {
     checked(config.width).times(config.layers + kept_layers(config, options))
 }
 
 /// The last norm's output and the logits stay to the end where the head is tied, and have the place of a block's
 /// intermediate results where it is not.
-pub(super) const fn tail_elements_per_row(config: &Config) -> Checked {
+const fn tail_elements_per_row(config: &Config) -> Checked {
     let head = if config.tied { checked(config.width).add(checked(config.vocab)) } else { Checked::ZERO };
     checked(3).add(head)
+}
+
+/// All that forward leaves for backward of a row, its loss among it.
+pub(super) const fn activations_per_row(config: &Config, options: &Options) -> Checked {
+    let layers = layer_elements_per_row(config).times(kept_layers(config, options));
+    layers.add(residual_elements_per_row(config, options)).add(tail_elements_per_row(config))
 }
 
 pub(super) const fn scratch_elements_per_row(
@@ -246,10 +252,8 @@ impl Plan {
     /// Elements of the workspace that belong to a row, besides its loss.
     pub(crate) const fn per_row(&self) -> usize {
         let Plan { config, options, .. } = self;
-        let kept = layer_elements_per_row(config).times(kept_layers(config, options));
-        let activations =
-            kept.add(residual_elements_per_row(config, options)).add(tail_elements_per_row(config));
-        activations.add(scratch_elements_per_row(config, options, self.hidden_columns())).0 - 1
+        let scratch = scratch_elements_per_row(config, options, self.hidden_columns());
+        activations_per_row(config, options).add(scratch).0 - 1
     }
 }
 
