@@ -6,6 +6,7 @@ use jostle::ops::{embedding, gelu, layer_norm, softmax};
 use jostle::optimizer::gradient_norm;
 use jostle::rng::Stream;
 use jostle::{Activation, Compute, InstructionSet, Optimizer};
+use libm::fmaf;
 
 use super::products::Random;
 
@@ -194,23 +195,22 @@ fn activation(numbers: &mut Random, n: usize) -> bool {
     }
     let mut y = x;
     let done = gelu::forward(SIMD, &mut y[..n], &x[..n], Activation::Gelu);
-    let same = |y: f32, x: f32| y.to_bits() == (x * cumulative(x)).to_bits() || y.is_nan() && x.is_nan();
+    let same = |y: f32, x: f32| y.to_bits() == gelu_of(x).to_bits() || y.is_nan() && x.is_nan();
     done.is_ok() && (0..n).all(|i| same(y[i], x[i])) && equal(&y[n..], &x[n..])
 }
 
-/// The normal distribution's cumulative function, operation by operation.
-fn cumulative(x: f32) -> f32 {
+/// GELU, operation by operation.
+fn gelu_of(x: f32) -> f32 {
     let below = if x.abs() > 13.27 { -13.27 } else { -x.abs() };
-    let square = below * below * -0.5;
-    let (factor, bits) = exp_parts(square, 127.0);
+    let (factor, bits) = exp_parts(below * below * -0.5, 127.0);
     let bell = factor * f32::from_bits(bits << 23);
-    let t = 3.0 / (3.0 - below);
-    let s = t - 0.5;
-    let low = s * s * (s * 0.014_066_929 + 0.130_288_96) + (s * 0.229_444_97 + 0.252_324_04);
-    let high = s * s * 0.015_933_309 + (s * -0.011_538_892 - 0.037_161_24);
-    let p = s * s * (s * s) * high + low;
-    let tail = bell * (below * t * p + 0.5);
-    if x < 0.0 { tail } else { 1.0 - tail }
+    let w = below / (3.0 - below);
+    let square = w * w;
+    let low = fmaf(square, fmaf(w, -0.147_988_006, 0.288_450_3), fmaf(w, 1.053_252_7, 1.196_828_7));
+    let high = fmaf(square, 0.047_578_327, fmaf(w, 0.108_268_64, -0.019_222_023));
+    let p = fmaf(square * square, high, low);
+    let tail = bell * fmaf(w, p, 0.5);
+    fmaf(below, tail, if x > 0.0 { x } else { 0.0 })
 }
 
 /// Neighbours' exponentials are far from too small, on the border, denormal, and zero.
@@ -265,10 +265,10 @@ fn exp_of_negative(x: f32) -> f32 {
 /// A factor and a biased power of two, which multiplied make the exponential.
 fn exp_parts(x: f32, bias: f32) -> (f32, u32) {
     let round = 12_582_912.0 + bias;
-    let shifted = x * core::f32::consts::LOG2_E + round;
+    let shifted = fmaf(x, core::f32::consts::LOG2_E, round);
     let n = shifted - round;
-    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
-    let high = r * r * 0.001_382_076 + (r * 0.008_368_678 + 0.041_668_266);
-    let p = r * r * high + (r * 0.166_665_21 + 0.499_999_94);
-    (r * r * p + r + 1.0, shifted.to_bits())
+    let r = fmaf(n, 2.121_944_4e-4, fmaf(n, -0.693_359_4, x));
+    let high = fmaf(r * r, 0.001_382_076, fmaf(r, 0.008_368_678, 0.041_668_266));
+    let p = fmaf(r * r, high, fmaf(r, 0.166_665_21, 0.499_999_94));
+    (fmaf(r, fmaf(r, p, 1.0), 1.0), shifted.to_bits())
 }

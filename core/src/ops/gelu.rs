@@ -2,12 +2,12 @@
 
 use crate::config::Activation;
 use crate::error::{Error, exact_length};
-use crate::simd::math::{exp_of_negative, normal};
+use crate::simd::math::{below_zero, exp_of_negative, normal_tail};
 use crate::simd::{self, InstructionSet, Loop, vectorized};
 
-/// sqrt(2 / pi).
-const TANH_SCALE: f32 = 0.797_884_6;
-const TANH_CUBIC: f32 = 0.044_715;
+/// Twice sqrt(2 / pi).
+const TANH_SCALE: f32 = 2.0 * 0.797_884_6;
+const TANH_CUBIC: f32 = 0.044_715 * TANH_SCALE;
 /// Here the exponential's argument is -88: the least that [`exp_of_negative`] takes.
 const TANH_LEAST: f32 = -10.030;
 
@@ -32,11 +32,18 @@ pub fn backward(
     Ok(())
 }
 
-/// gelu and its derivative.
+/// gelu and its derivative, from what it multiplies -|x| with, and the derivative there.
+#[inline(always)]
+fn on_both_sides<V: simd::Vector>(x: V, below: V, tail: V, slope: V) -> (V, V) {
+    let y = below.mul_add(tail, x.max(V::zero()));
+    (y, V::select(x.lt(V::zero()), slope, V::splat(1.0).sub(slope)))
+}
+
+/// The exact form and its derivative.
 #[inline(always)]
 fn exact<V: simd::Vector>(x: V) -> (V, V) {
-    let (cumulative, scaled_density) = normal(x);
-    (x.mul(cumulative), cumulative.add(scaled_density))
+    let (below, tail, slope) = normal_tail(x);
+    on_both_sides(x, below, tail, slope)
 }
 
 /// The tanh form and its derivative.
@@ -45,19 +52,15 @@ fn exact<V: simd::Vector>(x: V) -> (V, V) {
 #[inline(always)]
 fn tanh_form<V: simd::Vector>(x: V) -> (V, V) {
     let one = V::splat(1.0);
-    let double_scale = V::splat(2.0 * TANH_SCALE);
     // -|x|, down to where the exponential is zero.
-    let below = V::splat(TANH_LEAST).max(V::zero().sub(x.abs()));
-    let cubic = below.mul(below).mul(V::splat(TANH_CUBIC));
-    let scaled = below.mul(double_scale);
-    let e = exp_of_negative(scaled.mul(cubic.add(one)));
+    let below = below_zero(x, TANH_LEAST);
+    let square = below.mul(below);
+    let e = exp_of_negative(below.mul(square.mul_add(V::splat(TANH_CUBIC), V::splat(TANH_SCALE))));
     let upper = one.div(e.add(one));
     let lower = e.mul(upper);
     // below * d(2u) / d(below)
-    let inner = cubic.mul(V::splat(3.0)).add(one).mul(scaled);
-    let slope = lower.add(lower.mul(upper).mul(inner));
-    let negative = x.lt(V::zero());
-    (x.mul(V::select(negative, lower, upper)), V::select(negative, slope, one.sub(slope)))
+    let inner = below.mul(square.mul_add(V::splat(3.0 * TANH_CUBIC), V::splat(TANH_SCALE)));
+    on_both_sides(x, below, lower, lower.mul(upper.mul_add(inner, one)))
 }
 
 vectorized! {

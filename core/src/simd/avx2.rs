@@ -78,6 +78,7 @@ impl Vector for Avx2 {
         sub(other) = _mm256_sub_ps;
         mul(other) = _mm256_mul_ps;
         div(other) = _mm256_div_ps;
+        mul_add(factor, summand) = _mm256_fmadd_ps;
         max(other) = _mm256_max_ps;
         sqrt() = _mm256_sqrt_ps;
     }
@@ -177,7 +178,6 @@ impl WideVector for Avx2 {
     const TILE_ROWS: usize = 6;
     const TILE_PANELS: usize = 1;
 
-    lanewise! { mul_add(factor, summand) = _mm256_fmadd_ps; }
     #[inline(always)]
     fn prefetch(address: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }

@@ -62,6 +62,7 @@ impl Vector for Avx512 {
         sub(other) = _mm512_sub_ps;
         mul(other) = _mm512_mul_ps;
         div(other) = _mm512_div_ps;
+        mul_add(factor, summand) = _mm512_fmadd_ps;
         max(other) = _mm512_max_ps;
         sqrt() = _mm512_sqrt_ps;
     }
@@ -146,7 +147,6 @@ impl WideVector for Avx512 {
     const TILE_ROWS: usize = 12;
     const TILE_PANELS: usize = 2;
 
-    lanewise! { mul_add(factor, summand) = _mm512_fmadd_ps; }
     #[inline(always)]
     fn prefetch(address: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }

@@ -3,7 +3,7 @@
 //!
 //! A vector is sixteen f32 lanes, whatever the registers' width, or one lane where there are no vectors. Sums always
 //! go through sixteen partial sums ([`Sum`]), so that they have the same order on every processor. Add, multiply,
-//! divide and square root are IEEE and never contracted; only [`WideVector::mul_add`] is fused.
+//! divide and square root are IEEE and never contracted; only [`Vector::mul_add`] is fused.
 
 use crate::error::Error;
 

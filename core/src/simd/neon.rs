@@ -62,6 +62,11 @@ impl Vector for Neon {
         unsafe { Neon(both(self.0, other.0, |a, b| vdivq_f32(a, b))) }
     }
     #[inline(always)]
+    fn mul_add(self, factor: Self, summand: Self) -> Self {
+        let factors = both(self.0, factor.0, |a, b| (a, b));
+        unsafe { Neon(both(factors, summand.0, |(a, b), c| vfmaq_f32(c, a, b))) }
+    }
+    #[inline(always)]
     fn sqrt(self) -> Self {
         unsafe { Neon(each(self.0, |a| vsqrtq_f32(a))) }
     }
@@ -151,10 +156,4 @@ impl Vector for Neon {
 impl WideVector for Neon {
     const TILE_ROWS: usize = 6;
     const TILE_PANELS: usize = 1;
-
-    #[inline(always)]
-    fn mul_add(self, factor: Self, summand: Self) -> Self {
-        let factors = both(self.0, factor.0, |a, b| (a, b));
-        unsafe { Neon(both(factors, summand.0, |(a, b), c| vfmaq_f32(c, a, b))) }
-    }
 }

@@ -42,6 +42,10 @@ impl Vector for Portable {
         Portable(self.0 / other.0)
     }
     #[inline(always)]
+    fn mul_add(self, factor: Self, summand: Self) -> Self {
+        Portable(scalar::mul_add(self.0, factor.0, summand.0))
+    }
+    #[inline(always)]
     fn sqrt(self) -> Self {
         Portable(scalar::sqrt(self.0))
     }

@@ -46,6 +46,8 @@ pub(crate) trait Vector: Copy {
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     fn div(self, other: Self) -> Self;
+    /// `self * factor + summand` with one rounding.
+    fn mul_add(self, factor: Self, summand: Self) -> Self;
     fn sqrt(self) -> Self;
     /// `if self > other { self } else { other }`, lane by lane.
     fn max(self, other: Self) -> Self;
@@ -149,9 +151,6 @@ pub(crate) trait WideVector: Vector<Array = [f32; LANES]> {
     /// Its panels of sixteen columns: two where one register holds sixteen lanes, so that an element of A serves two
     /// multiply-adds, which loads would otherwise hold up.
     const TILE_PANELS: usize;
-
-    /// `self * factor + summand` with one rounding.
-    fn mul_add(self, factor: Self, summand: Self) -> Self;
 
     /// `to[16 * p + j] = from[j * stride + p]` for `j` in `0..16` and `p` in `0..count`.
     ///

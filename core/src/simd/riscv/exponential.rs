@@ -1,5 +1,4 @@
-//! Exponentials, and GELU. `n ln 2` in the exponential's argument is exact but for its last term, so that subtracting it with
-//! one rounding is as good as with two.
+//! Exponentials, and GELU.
 
 use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
 
@@ -19,7 +18,7 @@ pub(super) static EXPONENTIAL: [f32; 11] = [
     -87.0,
 ];
 
-/// What GELU's loops read: in fs0 to fs11, then in ft5 to ft11, then in fa6 and fa7.
+/// What GELU's loops read: in fs0 to fs11, then in ft5 to ft11, then in fa6 and fa7. Signs are for |x| instead of minus it.
 pub(super) static GELU: [f32; 21] = [
     ROUND + 127.0,
     core::f32::consts::LOG2_E,
@@ -34,36 +33,33 @@ pub(super) static GELU: [f32; 21] = [
     0.5,
     NORMAL_SCALE,
     NORMAL[0],
-    NORMAL[1],
+    -NORMAL[1],
     NORMAL[2],
-    NORMAL[3],
+    -NORMAL[3],
     NORMAL[4],
-    NORMAL[5],
+    -NORMAL[5],
     NORMAL[6],
     -NORMAL_LEAST,
     DENSITY,
 ];
 
-/// From r to its exponential's polynomial, with registers for its square and three sums, and those of the coefficients and
-/// of 1.
+/// From r to its exponential's polynomial, with registers for its square and two sums, and those of the coefficients and of
+/// 1.
 macro_rules! polynomial {
     (
-        $r:literal $square:literal $low:literal $high:literal $highest:literal,
-        $e0:literal $e1:literal $e2:literal $e3:literal $e4:literal $one:literal
+        $r:literal $square:literal $low:literal $high:literal,
+        $p0:literal $p1:literal $p2:literal $p3:literal $p4:literal $one:literal
     ) => {
-        instructions!(
-            "fmul.s" $square $r $r,
-            "fmul.s" $low $r $e1,
-            "fmul.s" $high $r $e3,
-            "fadd.s" $low $low $e0,
-            "fmul.s" $highest $square $e4,
-            "fadd.s" $high $high $e2,
-            "fadd.s" $high $highest $high,
-            "fmul.s" $high $square $high,
-            "fadd.s" $low $high $low,
-            "fmul.s" $low $square $low,
-            "fadd.s" $r $low $r,
-            "fadd.s" $r $r $one
+        concat!(
+            instructions!("fmul.s" $square $r $r),
+            fused!(
+                "fmadd.s" $low $r $p1 $p0,
+                "fmadd.s" $high $r $p3 $p2,
+                "fmadd.s" $high $square $p4 $high,
+                "fmadd.s" $low $square $high $low,
+                "fmadd.s" $low $r $low $one,
+                "fmadd.s" $r $r $low $one
+            )
         )
     };
 }
@@ -72,6 +68,13 @@ macro_rules! polynomial {
 macro_rules! instructions {
     ($($op:literal $to:literal $a:literal $b:literal),*) => {
         concat!($($op, " ", $to, ", ", $a, ", ", $b, "\n"),*)
+    };
+}
+
+/// Instructions of four registers.
+macro_rules! fused {
+    ($($op:literal $to:literal $a:literal $b:literal $c:literal),*) => {
+        concat!($($op, " ", $to, ", ", $a, ", ", $b, ", ", $c, "\n"),*)
     };
 }
 
@@ -88,14 +91,10 @@ function!(
     instructions!("fmul.s" "ft5" "ft5" "fa0", "fsub.s" "ft5" "ft5" "fa1"),
     "fle.s t0, ft4, ft5",
     "beqz t0, 2f",
-    instructions!(
-        "fmul.s" "ft6" "ft5" "fa2",
-        "fadd.s" "ft6" "ft6" "fa3",
-        "fsub.s" "ft7" "ft6" "fa3"
-    ),
-    "fnmsub.s ft5, ft7, fa4, ft5",
-    instructions!("fmul.s" "ft7" "ft7" "fa5", "fsub.s" "ft5" "ft5" "ft7"),
-    polynomial!("ft5" "ft7" "ft8" "ft9" "ft10", "fa6" "fa7" "ft0" "ft1" "ft2" "ft3"),
+    fused!("fmadd.s" "ft6" "ft5" "fa2" "fa3"),
+    instructions!("fsub.s" "ft7" "ft6" "fa3"),
+    fused!("fnmsub.s" "ft5" "ft7" "fa4" "ft5", "fnmsub.s" "ft5" "ft7" "fa5" "ft5"),
+    polynomial!("ft5" "ft7" "ft8" "ft9", "fa6" "fa7" "ft0" "ft1" "ft2" "ft3"),
     "fmv.x.w t0, ft6",
     "fmv.x.w t1, ft5",
     "slli t0, t0, 23",
@@ -109,8 +108,8 @@ function!(
     "ret",
 );
 
-/// A function that goes through `a2` elements, with x at `$x`. `simd::math::normal`, with the same operations but for signs.
-/// At its end, x is in ft0, |x| in ft1, the exponential of minus half its square in ft2, and the cumulative function in ft3.
+/// A function that goes through `a2` elements, with x at `$x`. `simd::math::normal_tail`, with the same operations but for
+/// signs. At its end, x is in ft0, |x| in ft1, the bell in ft2, q in ft3, and zero in fa5.
 macro_rules! gelu {
     ($name:literal, x: $x:literal, end: [$($end:expr),* $(,)?]) => {
         function!(
@@ -121,6 +120,7 @@ macro_rules! gelu {
             memory!("flw" "a3", "0" "fs0", "4" "fs1", "8" "fs2", "12" "fs3", "16" "fs4", "20" "fs5", "24" "fs6"),
             memory!("flw" "a3", "28" "fs7", "32" "fs8", "36" "fs9", "40" "fs10", "44" "fs11", "48" "ft5", "52" "ft6"),
             memory!("flw" "a3", "56" "ft7", "60" "ft8", "64" "ft9", "68" "ft10", "72" "ft11", "76" "fa6", "80" "fa7"),
+            "fmv.w.x fa5, zero",
             "beqz a2, 5f",
             "1:",
             concat!("flw ft0, 0(", $x, ")"),
@@ -128,49 +128,30 @@ macro_rules! gelu {
             "flt.s t0, fa6, ft1",
             "bnez t0, 4f",
             "2:",
-            // t, and meanwhile the exponential.
+            // w, and meanwhile the bell.
             instructions!(
                 "fadd.s" "fa0" "fs11" "ft1",
-                "fdiv.s" "fa0" "fs11" "fa0",
+                "fdiv.s" "fa0" "ft1" "fa0",
                 "fmul.s" "ft2" "ft1" "ft1",
-                "fmul.s" "ft2" "ft2" "fs10",
-                "fmul.s" "ft3" "ft2" "fs1",
-                "fsub.s" "ft3" "fs0" "ft3",
-                "fsub.s" "ft4" "ft3" "fs0"
+                "fmul.s" "ft2" "ft2" "fs10"
             ),
-            "fnmadd.s ft2, ft4, fs2, ft2",
-            instructions!("fmul.s" "ft4" "ft4" "fs3", "fsub.s" "ft2" "ft2" "ft4"),
-            polynomial!("ft2" "ft4" "fa3" "fa4" "fa5", "fs4" "fs5" "fs6" "fs7" "fs8" "fs9"),
+            fused!("fnmsub.s" "ft3" "ft2" "fs1" "fs0"),
+            instructions!("fsub.s" "ft4" "ft3" "fs0"),
+            fused!("fnmadd.s" "ft2" "ft4" "fs2" "ft2", "fnmsub.s" "ft2" "ft4" "fs3" "ft2"),
+            polynomial!("ft2" "ft4" "fa3" "fa4", "fs4" "fs5" "fs6" "fs7" "fs8" "fs9"),
             "fmv.x.w t0, ft3",
             "slli t0, t0, 23",
             "fmv.w.x ft3, t0",
-            instructions!(
-                "fsub.s" "fa1" "fa0" "fs10",
-                "fmul.s" "ft2" "ft2" "ft3",
-                "fmul.s" "fa2" "fa1" "fa1",
-                "fmul.s" "ft3" "fa1" "ft6",
-                "fmul.s" "ft4" "fa1" "ft8",
-                "fmul.s" "fa3" "fa1" "ft10",
-                "fadd.s" "ft3" "ft3" "ft5",
-                "fadd.s" "ft4" "ft4" "ft7",
-                "fadd.s" "fa3" "fa3" "ft9",
-                "fmul.s" "fa4" "fa2" "ft11",
-                "fmul.s" "ft4" "fa2" "ft4",
-                "fmul.s" "fa2" "fa2" "fa2",
-                "fadd.s" "fa3" "fa4" "fa3",
-                "fadd.s" "ft3" "ft4" "ft3",
-                "fmul.s" "fa3" "fa2" "fa3",
-                "fmul.s" "fa0" "ft1" "fa0",
-                "fadd.s" "ft3" "fa3" "ft3",
-                "fmul.s" "ft3" "fa0" "ft3",
-                "fsub.s" "ft3" "fs10" "ft3",
-                "fmul.s" "ft3" "ft2" "ft3"
+            instructions!("fmul.s" "ft2" "ft2" "ft3", "fmul.s" "fa2" "fa0" "fa0"),
+            fused!(
+                "fmadd.s" "ft3" "fa0" "ft6" "ft5",
+                "fmadd.s" "ft4" "fa0" "ft8" "ft7",
+                "fmadd.s" "fa3" "fa0" "ft10" "ft9",
+                "fmadd.s" "ft3" "fa2" "ft4" "ft3",
+                "fmadd.s" "fa3" "fa2" "ft11" "fa3"
             ),
-            // Both sides are the same at zero.
-            "fmv.x.w t0, ft0",
-            "bltz t0, 3f",
-            "fsub.s ft3, fs9, ft3",
-            "3:",
+            instructions!("fmul.s" "fa2" "fa2" "fa2"),
+            fused!("fmadd.s" "ft3" "fa2" "fa3" "ft3", "fnmsub.s" "ft3" "fa0" "ft3" "fs10"),
             $($end,)*
             "addi a0, a0, 4",
             "addi a1, a1, 4",
@@ -189,23 +170,32 @@ macro_rules! gelu {
     };
 }
 
-gelu!("jostle_gelu", x: "a1", end: ["fmul.s ft0, ft0, ft3", "fsw ft0, 0(a0)"]);
+gelu!(
+    "jostle_gelu",
+    x: "a1",
+    end: [
+        instructions!("fmul.s" "ft3" "ft2" "ft3", "fmax.s" "ft0" "ft0" "fa5"),
+        fused!("fnmsub.s" "ft0" "ft1" "ft3" "ft0"),
+        "fsw ft0, 0(a0)",
+    ]
+);
 
 gelu!(
     "jostle_gelu_exchange",
     x: "a0",
     end: [
         "flw fa0, 0(a1)",
-        // x times the density.
-        instructions!(
-            "fmul.s" "fa1" "ft1" "fa7",
-            "fmul.s" "fa1" "fa1" "ft2",
-            "fsgnjx.s" "fa1" "fa1" "ft0",
-            "fmul.s" "ft0" "ft0" "ft3",
-            "fadd.s" "fa1" "ft3" "fa1",
-            "fmul.s" "fa1" "fa0" "fa1"
-        ),
-        "fsw fa1, 0(a0)",
+        instructions!("fmul.s" "ft4" "ft2" "ft3"),
+        fused!("fnmsub.s" "ft3" "ft1" "fa7" "ft3"),
+        // Both sides have the same slope at zero.
+        "fmv.x.w t0, ft0",
+        instructions!("fmul.s" "ft3" "ft2" "ft3", "fmax.s" "ft0" "ft0" "fa5"),
+        "bltz t0, 3f",
+        "fsub.s ft3, fs9, ft3",
+        "3:",
+        instructions!("fmul.s" "ft3" "fa0" "ft3"),
+        fused!("fnmsub.s" "ft0" "ft1" "ft4" "ft0"),
+        "fsw ft3, 0(a0)",
         "fsw ft0, 0(a1)",
     ]
 );

@@ -7,15 +7,15 @@ use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE,
 /// What the exponential's loop reads, in the order of its registers.
 #[repr(C)]
 pub(super) struct Exp {
-    /// In s12 to s19.
-    constant: [f32; 8],
+    /// In s14 to s20.
+    constant: [f32; 7],
     /// What sums begin with, once for each element of a pair.
-    start: [[f32; 2]; 3],
+    start: [[f32; 2]; 5],
 }
 
 pub(super) static EXPONENTIAL: Exp = Exp {
-    constant: [core::f32::consts::LOG2_E, ROUND, LN_2[0], LN_2[1], EXP[1], EXP[3], EXP[4], 1.0],
-    start: [[ROUND; 2], [EXP[0]; 2], [EXP[2]; 2]],
+    constant: [core::f32::consts::LOG2_E, ROUND, LN_2[0], LN_2[1], EXP[1], EXP[3], EXP[4]],
+    start: [[ROUND; 2], [EXP[0]; 2], [EXP[2]; 2], [1.0; 2], [1.0; 2]],
 };
 
 /// What GELU's loops read, in the order of their registers.
@@ -23,23 +23,35 @@ pub(super) static EXPONENTIAL: Exp = Exp {
 pub(super) struct Gelu {
     /// In s17 to s31.
     constant: [f32; 15],
-    /// What sums begin with, once for each element of a pair: in s4 to s9, then in s10 to s15.
-    exp: [[f32; 2]; 3],
-    normal: [[f32; 2]; 3],
+    /// What sums begin with, once for each element of a pair: in s4 to s13, then in s6 to s13.
+    exp: [[f32; 2]; 5],
+    normal: [[f32; 2]; 4],
     most: f32,
 }
 
+// The signs are for |x| instead of minus it.
 pub(super) static GELU: Gelu = {
     const BIASED: f32 = ROUND + 127.0;
-    const LOG2_E: f32 = core::f32::consts::LOG2_E;
-    const K: f32 = NORMAL_SCALE;
     Gelu {
         constant: [
-            BIASED, LOG2_E, LN_2[0], LN_2[1], EXP[1], EXP[3], EXP[4], 1.0, 0.5, K, NORMAL[1], NORMAL[3],
-            NORMAL[5], NORMAL[6], DENSITY,
+            BIASED,
+            core::f32::consts::LOG2_E,
+            LN_2[0],
+            LN_2[1],
+            EXP[1],
+            EXP[3],
+            EXP[4],
+            -0.5,
+            NORMAL_SCALE,
+            -NORMAL[1],
+            -NORMAL[3],
+            -NORMAL[5],
+            NORMAL[6],
+            DENSITY,
+            1.0,
         ],
-        exp: [[BIASED; 2], [EXP[0]; 2], [EXP[2]; 2]],
-        normal: [[NORMAL[0]; 2], [NORMAL[2]; 2], [NORMAL[4]; 2]],
+        exp: [[BIASED; 2], [EXP[0]; 2], [EXP[2]; 2], [1.0; 2], [1.0; 2]],
+        normal: [[NORMAL[0]; 2], [NORMAL[2]; 2], [NORMAL[4]; 2], [0.5; 2]],
         most: -NORMAL_LEAST,
     }
 };
@@ -54,34 +66,34 @@ macro_rules! pair {
     };
 }
 
-/// From r in s2 and s3 to its exponential's polynomial, with the registers of its coefficients and of 1. s6 to s9 hold
-/// what sums begin with, s10 and s11 become the square.
+/// From r in s2 and s3 to its exponential's polynomial in s12 and s13, with registers for the square and those of the
+/// coefficients. s6 to s13 hold what sums begin with.
 macro_rules! polynomial {
-    ($one:literal $three:literal $four:literal $unit:literal) => {
+    ($square0:literal $square1:literal, $one:literal $three:literal $four:literal) => {
         pair!(
-            "vmul.f32" "s10" "s11", "s2" "s3", "s2" "s3";
-            "vmla.f32" "s6" "s7", "s2" "s3", $one $one;
-            "vmla.f32" "s8" "s9", "s2" "s3", $three $three;
-            "vmla.f32" "s8" "s9", "s10" "s11", $four $four;
-            "vmla.f32" "s6" "s7", "s10" "s11", "s8" "s9";
-            "vmla.f32" "s2" "s3", "s10" "s11", "s6" "s7";
-            "vadd.f32" "s2" "s3", "s2" "s3", $unit $unit;
+            "vmul.f32" $square0 $square1, "s2" "s3", "s2" "s3";
+            "vfma.f32" "s6" "s7", "s2" "s3", $one $one;
+            "vfma.f32" "s8" "s9", "s2" "s3", $three $three;
+            "vfma.f32" "s8" "s9", $square0 $square1, $four $four;
+            "vfma.f32" "s6" "s7", $square0 $square1, "s8" "s9";
+            "vfma.f32" "s10" "s11", "s2" "s3", "s6" "s7";
+            "vfma.f32" "s12" "s13", "s2" "s3", "s10" "s11";
         )
     };
 }
 
 // Returns how many elements are left: none, or those from a pair on whose exponentials may be too small to take their
-// powers of two at once. `simd::math::exp`, with the same operations otherwise. s20 is the scale; `r2` points to what sums
+// powers of two at once. `simd::math::exp`, with the same operations otherwise. s21 is the scale; `r2` points to what sums
 // begin with; `r1` is how many elements follow the pair. The last one of an odd number goes through as a pair on the stack.
 function!(
     "jostle_exp",
     "push {{r4-r6, lr}}",
-    "vpush {{s16-s20}}",
-    "vmov.f32 s20, s0",
+    "vpush {{s16-s21}}",
+    "vmov.f32 s21, s0",
     "vmov.f32 s0, s1",
-    "vldmia r2!, {{s12-s19}}",
-    "vldmia r2, {{s2-s7}}",
-    "vpush {{s0-s7}}",
+    "vldmia r2!, {{s14-s20}}",
+    "vldmia r2, {{s2-s11}}",
+    "vpush {{s0-s11}}",
     "mov r2, sp",
     "movw r3, #0",
     "movt r3, #0xc2ac", // -86.0
@@ -90,22 +102,22 @@ function!(
     "1:",
     "vldmia r0, {{s0-s1}}",
     "2:",
-    "vldmia r2, {{s2-s9}}",
-    pair!("vnmls.f32" "s2" "s3", "s0" "s1", "s20" "s20";),
+    "vldmia r2, {{s2-s13}}",
+    pair!("vnmls.f32" "s2" "s3", "s0" "s1", "s21" "s21";),
     // Neither is above zero, so that none of two is below their sum.
     "vadd.f32 s0, s2, s3",
     "vmov r4, s0",
     "cmp r4, r3",
     "bhi 6f",
     pair!(
-        "vmla.f32" "s4" "s5", "s2" "s3", "s12" "s12";
-        "vsub.f32" "s10" "s11", "s4" "s5", "s13" "s13";
-        "vmls.f32" "s2" "s3", "s10" "s11", "s14" "s14";
-        "vmls.f32" "s2" "s3", "s10" "s11", "s15" "s15";
+        "vfma.f32" "s4" "s5", "s2" "s3", "s14" "s14";
+        "vsub.f32" "s0" "s1", "s4" "s5", "s15" "s15";
+        "vfms.f32" "s2" "s3", "s0" "s1", "s16" "s16";
+        "vfms.f32" "s2" "s3", "s0" "s1", "s17" "s17";
     ),
-    polynomial!("s16" "s17" "s18" "s19"),
+    polynomial!("s0" "s1", "s18" "s19" "s20"),
     // Onto the exponents.
-    "vmov r4, r5, s2, s3",
+    "vmov r4, r5, s12, s13",
     "vmov r6, r12, s4, s5",
     "add r4, r4, r6, lsl #23",
     "add r5, r5, r12, lsl #23",
@@ -128,8 +140,8 @@ function!(
     "movs r1, #0",
     "5:",
     "mov sp, r2",
-    "add sp, #32",
-    "vpop {{s16-s20}}",
+    "add sp, #48",
+    "vpop {{s16-s21}}",
     "mov r0, r1",
     "pop {{r4-r6, pc}}",
     "6:",
@@ -137,24 +149,17 @@ function!(
     "b 5b",
 );
 
-/// A function that goes through `r2` pairs, which `load` leaves in r4 and r5 and `end` consumes. `simd::math::normal`, with
-/// the same operations but for signs: s0 and s1 hold |x|, s2 and s3 become the cumulative function; where `r4` and `r5`
-/// are negative that is the tail.
+/// A function that goes through `r2` pairs, which `load` leaves in r4 and r5 and `end` consumes. `simd::math::normal_tail`,
+/// with the same operations but for signs: s0 and s1 hold |x|, s2 and s3 become the bell, s12 and s13 q.
 macro_rules! gelu {
-    (
-        $name:literal,
-        load: $load:literal,
-        density: [$($density:expr),*],
-        side: [$($side:literal),*],
-        end: [$($end:expr),* $(,)?]
-    ) => {
+    ($name:literal, load: $load:literal, end: [$($end:expr),* $(,)?]) => {
         function!(
             $name,
             "push {{r4-r8, lr}}",
             "vpush {{s16-s31}}",
             "vldmia r3!, {{s17-s31}}",
-            "add r12, r3, #24",
-            "ldr r7, [r3, #48]",
+            "add r12, r3, #40",
+            "ldr r7, [r3, #72]",
             "cmp r2, #0",
             "beq.w 3f",
             "1:",
@@ -168,49 +173,37 @@ macro_rules! gelu {
             "cmp r6, r7",
             "bhi 4f",
             "2:",
-            "vldmia r3, {{s4-s9}}",
-            // The exponential of minus half the square.
+            "vldmia r3, {{s4-s13}}",
             pair!(
                 "vmul.f32" "s2" "s3", "s0" "s1", "s0" "s1";
-                "vmul.f32" "s2" "s3", "s2" "s3", "s25" "s25";
-                "vmls.f32" "s4" "s5", "s2" "s3", "s18" "s18";
-                "vsub.f32" "s10" "s11", "s4" "s5", "s17" "s17";
-                "vnmla.f32" "s2" "s3", "s10" "s11", "s19" "s19";
-                "vmls.f32" "s2" "s3", "s10" "s11", "s20" "s20";
+                "vmul.f32" "s2" "s3", "s2" "s3", "s24" "s24";
+                "vfma.f32" "s4" "s5", "s2" "s3", "s18" "s18";
+                "vsub.f32" "s14" "s15", "s4" "s5", "s17" "s17";
+                "vfms.f32" "s2" "s3", "s14" "s15", "s19" "s19";
+                "vfms.f32" "s2" "s3", "s14" "s15", "s20" "s20";
             ),
-            polynomial!("s21" "s22" "s23" "s24"),
+            polynomial!("s14" "s15", "s21" "s22" "s23"),
             "vmov r6, r8, s4, s5",
             "lsl r6, r6, #23",
             "lsl r8, r8, #23",
             "vmov s4, s5, r6, r8",
-            // And q.
             pair!(
-                "vmul.f32" "s2" "s3", "s2" "s3", "s4" "s5";
-                "vadd.f32" "s4" "s5", "s0" "s1", "s26" "s26";
-                "vdiv.f32" "s4" "s5", "s26" "s26", "s4" "s5";
-                "vsub.f32" "s6" "s7", "s4" "s5", "s25" "s25";
-                "vmul.f32" "s4" "s5", "s4" "s5", "s0" "s1";
-                "vmul.f32" "s8" "s9", "s6" "s7", "s6" "s7";
+                "vmul.f32" "s2" "s3", "s12" "s13", "s4" "s5";
+                "vadd.f32" "s4" "s5", "s0" "s1", "s25" "s25";
+                "vdiv.f32" "s4" "s5", "s0" "s1", "s4" "s5";
+                "vmul.f32" "s14" "s15", "s4" "s5", "s4" "s5";
             ),
-            $($density,)*
-            "vldmia r12, {{s10-s15}}",
+            "vldmia r12, {{s6-s13}}",
             pair!(
-                "vmla.f32" "s10" "s11", "s6" "s7", "s27" "s27";
-                "vmla.f32" "s12" "s13", "s6" "s7", "s28" "s28";
-                "vmla.f32" "s14" "s15", "s6" "s7", "s29" "s29";
-                "vmla.f32" "s10" "s11", "s8" "s9", "s12" "s13";
-                "vmla.f32" "s14" "s15", "s8" "s9", "s30" "s30";
-                "vmul.f32" "s8" "s9", "s8" "s9", "s8" "s9";
-                "vmla.f32" "s10" "s11", "s8" "s9", "s14" "s15";
+                "vfma.f32" "s6" "s7", "s4" "s5", "s26" "s26";
+                "vfma.f32" "s8" "s9", "s4" "s5", "s27" "s27";
+                "vfma.f32" "s10" "s11", "s4" "s5", "s28" "s28";
+                "vfma.f32" "s6" "s7", "s14" "s15", "s8" "s9";
+                "vfma.f32" "s10" "s11", "s14" "s15", "s29" "s29";
+                "vmul.f32" "s14" "s15", "s14" "s15", "s14" "s15";
+                "vfma.f32" "s6" "s7", "s14" "s15", "s10" "s11";
+                "vfms.f32" "s12" "s13", "s4" "s5", "s6" "s7";
             ),
-            "vmov.f32 s6, s25",
-            "vmov.f32 s7, s25",
-            pair!(
-                "vmls.f32" "s6" "s7", "s4" "s5", "s10" "s11";
-                "vmul.f32" "s2" "s3", "s2" "s3", "s6" "s7";
-            ),
-            "vmov s4, s5, r4, r5",
-            $($side,)*
             $($end,)*
             "subs r2, #1",
             "bne 1b",
@@ -235,38 +228,42 @@ macro_rules! gelu {
 gelu! {
     "jostle_gelu",
     load: "ldmia r1!, {{r4, r5}}",
-    density: [],
-    side: [
-        "cmp r4, #0", "it pl", "vsubpl.f32 s2, s24, s2",
-        "cmp r5, #0", "it pl", "vsubpl.f32 s3, s24, s3"
-    ],
     end: [
-        pair!("vmul.f32" "s2" "s3", "s2" "s3", "s4" "s5";),
-        "vstmia r0!, {{s2-s3}}",
+        // What is below zero becomes zero.
+        "bic r4, r4, r4, asr #31",
+        "bic r5, r5, r5, asr #31",
+        "vmov s4, s5, r4, r5",
+        pair!(
+            "vmul.f32" "s2" "s3", "s2" "s3", "s12" "s13";
+            "vfms.f32" "s4" "s5", "s0" "s1", "s2" "s3";
+        ),
+        "vstmia r0!, {{s4-s5}}",
     ]
 }
 
 gelu! {
     "jostle_gelu_exchange",
     load: "ldmia r0, {{r4, r5}}",
-    density: [
-        pair!(
-            "vmul.f32" "s0" "s1", "s0" "s1", "s31" "s31";
-            "vmul.f32" "s0" "s1", "s0" "s1", "s2" "s3";
-        )
-    ],
-    side: [
-        "cmp r4, #0", "ite pl", "vsubpl.f32 s2, s24, s2", "vnegmi.f32 s0, s0",
-        "cmp r5, #0", "ite pl", "vsubpl.f32 s3, s24, s3", "vnegmi.f32 s1, s1"
-    ],
     end: [
-        "vldmia r1, {{s6-s7}}",
         pair!(
-            "vadd.f32" "s0" "s1", "s2" "s3", "s0" "s1";
-            "vmul.f32" "s0" "s1", "s0" "s1", "s6" "s7";
-            "vmul.f32" "s2" "s3", "s2" "s3", "s4" "s5";
+            "vmul.f32" "s4" "s5", "s2" "s3", "s12" "s13";
+            "vfms.f32" "s12" "s13", "s0" "s1", "s30" "s30";
+            "vmul.f32" "s2" "s3", "s2" "s3", "s12" "s13";
         ),
-        "vstmia r0!, {{s0-s1}}",
-        "vstmia r1!, {{s2-s3}}",
+        // As above; both sides have the same slope at zero.
+        "bics r4, r4, r4, asr #31",
+        "it ne",
+        "vsubne.f32 s2, s31, s2",
+        "bics r5, r5, r5, asr #31",
+        "it ne",
+        "vsubne.f32 s3, s31, s3",
+        "vmov s6, s7, r4, r5",
+        "vldmia r1, {{s8-s9}}",
+        pair!(
+            "vmul.f32" "s2" "s3", "s2" "s3", "s8" "s9";
+            "vfms.f32" "s6" "s7", "s0" "s1", "s4" "s5";
+        ),
+        "vstmia r0!, {{s2-s3}}",
+        "vstmia r1!, {{s6-s7}}",
     ]
 }

@@ -1,4 +1,5 @@
-//! What a step does beside products, by loops of assembly. `vmla` and its like round the product as well as the sum.
+//! What a step does beside products, by loops of assembly. `vmla` and its like round the product as well as the sum,
+//! `vfma` only the sum.
 
 use super::super::assembly::exponentials;
 use super::super::loops::{AdamW, Loop, Row, count};
