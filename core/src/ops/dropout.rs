@@ -17,7 +17,7 @@ use crate::simd::{LANES, WideVector};
 pub struct Mask {
     key: u64,
     first_row: usize,
-    threshold: u32,
+    bound: i32,
     scale: f32,
 }
 
@@ -40,7 +40,9 @@ impl Mask {
             return Ok(None);
         }
         let scale = double::quotient(u64::from(UNIT).into(), u64::from(UNIT - threshold).into()).single();
-        Ok(Some(Mask { key: rng::key(seed, stream, step, layer), first_row: 0, threshold, scale }))
+        // That share of all i32, the least ones.
+        let bound = (2 * threshold).wrapping_add(i32::MIN as u32) as i32;
+        Ok(Some(Mask { key: rng::key(seed, stream, step, layer), first_row: 0, bound, scale }))
     }
 
     /// The factor of survivors.
@@ -63,7 +65,7 @@ impl Mask {
     #[inline]
     pub(crate) fn row(self, row: usize) -> Row {
         let key = rng::mix(self.key, (self.first_row + row) as u64);
-        Row { low: key as u32, high: (key >> 32) as u32, threshold: self.threshold, scale: self.scale }
+        Row { low: key as u32, high: (key >> 32) as u32, bound: self.bound, scale: self.scale }
     }
 
     /// Sixteen rows, one for each lane.
@@ -76,7 +78,7 @@ impl Mask {
             (*low, *high) = (f32::from_bits(row.low), f32::from_bits(row.high));
         }
         let (low, high) = (V::load(&low).to_bits(), V::load(&high).to_bits());
-        Rows { low, high, threshold: self.threshold, scale: self.scale }
+        Rows { low, high, bound: self.bound, scale: self.scale }
     }
 }
 
@@ -85,7 +87,7 @@ impl Mask {
 pub(crate) struct Row {
     low: u32,
     high: u32,
-    threshold: u32,
+    bound: i32,
     scale: f32,
 }
 
@@ -109,7 +111,7 @@ impl Row {
         let first = V::splat_bits((block as u32).wrapping_mul(V::LANES as u32));
         let column = V::add_bits(V::lane_numbers(), first);
         let keys = [V::splat_bits(self.low), V::splat_bits(self.high)];
-        dropped::<V>(V::mul_bits(column, V::splat_bits(SPREAD)), keys, self.threshold)
+        dropped::<V>(V::mul_bits(column, V::splat_bits(SPREAD)), keys, self.bound)
     }
 }
 
@@ -119,7 +121,7 @@ impl Row {
 pub(crate) struct Rows<V: WideVector> {
     low: V::Bits,
     high: V::Bits,
-    threshold: u32,
+    bound: i32,
     scale: f32,
 }
 
@@ -141,23 +143,22 @@ impl<V: WideVector> Rows<V> {
     #[inline(always)]
     fn dropped(self, column: usize) -> V::Mask {
         let column = V::splat_bits((column as u32).wrapping_mul(SPREAD));
-        dropped::<V>(column, [self.low, self.high], self.threshold)
+        dropped::<V>(column, [self.low, self.high], self.bound)
     }
 }
 
 /// What spreads column numbers.
 const SPREAD: u32 = 0x9E37_79B9;
 
-/// Whether elements of spread columns are dropped, from their rows' keys: through Wellons' `lowbias32` mixer.
+/// Whether elements of spread columns are dropped, from their rows' keys: through Wellons' `lowbias32` mixer, but for its
+/// last step, which mends the lower half of the bits, where a comparison hardly looks.
 #[inline(always)]
-fn dropped<V: Vector>(spread: V::Bits, [low, high]: [V::Bits; 2], threshold: u32) -> V::Mask {
+fn dropped<V: Vector>(spread: V::Bits, [low, high]: [V::Bits; 2], bound: i32) -> V::Mask {
     let h = V::xor_bits(spread, low);
     let h = V::xor_bits(h, V::shift_right::<16>(h));
     let h = V::xor_bits(V::mul_bits(h, V::splat_bits(0x7FEB_352D)), high);
     let h = V::xor_bits(h, V::shift_right::<15>(h));
-    let h = V::mul_bits(h, V::splat_bits(0x846C_A68B));
-    let h = V::xor_bits(h, V::shift_right::<16>(h));
-    V::lt_bits(V::shift_right::<1>(h), V::splat_bits(threshold))
+    V::lt_bits(V::mul_bits(h, V::splat_bits(0x846C_A68B)), V::splat_bits(bound as u32))
 }
 
 /// Writes `y = dropout(x)`, both `[R, width]`. Backward is the same function on gradients.
