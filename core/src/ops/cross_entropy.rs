@@ -4,7 +4,7 @@
 use super::softmax::exp_of_scaled;
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::simd::math::{exp, log, log_of};
+use crate::simd::math::{exp_of_negative, log, log_of};
 use crate::simd::{self, InstructionSet, vectorized};
 
 /// The target that does not count.
@@ -77,7 +77,7 @@ vectorized! {
         for ((out, logits), target) in losses.iter_mut().zip(rows(logits, vocab)).zip(targets) {
             *out = target_logit(logits, *target).map_or(0.0, |logit| {
                 let maximum = simd::maximum::<V>(logits);
-                let sum = simd::sum([logits], |[x]: [V; 1]| exp(x.sub(V::splat(maximum))));
+                let sum = simd::sum([logits], |[x]: [V; 1]| exp_of_negative(x.sub(V::splat(maximum))));
                 loss(log_of(sum), maximum, logit)
             });
         }

@@ -2,13 +2,13 @@
 
 use crate::config::Activation;
 use crate::error::{Error, exact_length};
-use crate::simd::math::{below_zero, exp_of_negative, normal_tail};
+use crate::simd::math::{below_zero, exp_bounded, normal_tail};
 use crate::simd::{self, InstructionSet, Loop, vectorized};
 
 /// Twice sqrt(2 / pi).
 const TANH_SCALE: f32 = 2.0 * 0.797_884_6;
 const TANH_CUBIC: f32 = 0.044_715 * TANH_SCALE;
-/// Here the exponential's argument is -88: the least that [`exp_of_negative`] takes.
+/// Here the exponential's argument is -88: the least that [`exp_bounded`] takes.
 const TANH_LEAST: f32 = -10.030;
 
 /// Writes `y = gelu(x)`, element by element; both of any one length.
@@ -55,7 +55,7 @@ fn tanh_form<V: simd::Vector>(x: V) -> (V, V) {
     // -|x|, down to where the exponential is zero.
     let below = below_zero(x, TANH_LEAST);
     let square = below.mul(below);
-    let e = exp_of_negative(below.mul(square.mul_add(V::splat(TANH_CUBIC), V::splat(TANH_SCALE))));
+    let e = exp_bounded(below.mul(square.mul_add(V::splat(TANH_CUBIC), V::splat(TANH_SCALE))));
     let upper = one.div(e.add(one));
     let lower = e.mul(upper);
     // below * d(2u) / d(below)

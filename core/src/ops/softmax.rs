@@ -3,7 +3,7 @@
 
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::simd::math::exp;
+use crate::simd::math::exp_of_negative;
 use crate::simd::{self, InstructionSet, Loop, Sum, Vector, vectorized};
 
 /// Replaces each row of `x [R, width]` by its softmax.
@@ -64,7 +64,7 @@ pub(crate) fn exp_of_scaled<V: Vector>(x: &mut [f32], scale: f32, maximum: f32) 
         [],
         #[inline(always)]
         |block, x: V, []| {
-            let e = exp(x.mul(V::splat(scale)).sub(V::splat(maximum)));
+            let e = exp_of_negative(x.mul(V::splat(scale)).sub(V::splat(maximum)));
             let left = length.wrapping_sub(block * V::LANES);
             sum.add(block, V::select(V::first_lanes(left), e, V::zero()));
             e

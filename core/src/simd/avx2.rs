@@ -130,7 +130,6 @@ impl Vector for Avx2 {
     }
     bitwise! {
         add_bits = _mm256_add_epi32;
-        sub_bits = _mm256_sub_epi32;
         mul_bits = _mm256_mullo_epi32;
         and_bits = _mm256_and_si256;
         xor_bits = _mm256_xor_si256;

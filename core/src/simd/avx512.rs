@@ -110,7 +110,6 @@ impl Vector for Avx512 {
     }
     bitwise! {
         add_bits = _mm512_add_epi32;
-        sub_bits = _mm512_sub_epi32;
         mul_bits = _mm512_mullo_epi32;
         and_bits = _mm512_and_si512;
         xor_bits = _mm512_xor_si512;

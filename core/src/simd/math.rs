@@ -1,6 +1,6 @@
 //! exp, log and the normal distribution, the same bits on every processor: add, multiply, divide and fused multiply-add
-//! only, fused where `mul_add` is written and nowhere else. exp and log are within 1 ulp of the exact value (the tests check
-//! all floats). Knows nothing of what they are for.
+//! only, fused where `mul_add` is written and nowhere else. exp, of what isn't above zero, and log are within 1 ulp of the exact
+//! value (the tests check all floats). Knows nothing of what they are for.
 #![allow(clippy::excessive_precision, reason = "coefficients as their authors give them")]
 
 use super::{Portable, Vector};
@@ -39,13 +39,14 @@ fn polynomial<V: Vector, const N: usize>(x: V, highest: f32, coefficients: [f32;
     sum
 }
 
-/// e^x as a factor in [0.7, 1.5] and an n with e^x = factor 2^n, which comes as the low bits of n + `bias`.
+/// e^x for x from -88 to 0: zero below -87.68, where e^x is denormal.
 ///
-/// n = round(x / ln 2), then e^(x - n ln 2) by a polynomial. Estrin's scheme: half as long a chain as Horner's, but for its
-/// end, where Horner's has the smaller error.
+/// n = round(x / ln 2), then e^(x - n ln 2) by a polynomial, times 2^n. Estrin's scheme: half as long a chain as Horner's, but
+/// for its end, where Horner's has the smaller error.
 #[inline(always)]
-fn exp_parts<V: Vector>(x: V, bias: f32) -> (V, V::Bits) {
-    let (one, round) = (V::splat(1.0), V::splat(ROUND + bias));
+pub(crate) fn exp_bounded<V: Vector>(x: V) -> V {
+    // The exponent's bias: from n = -127 on, its field is zero, and so is the float.
+    let (one, round) = (V::splat(1.0), V::splat(ROUND + 127.0));
     let shifted = x.mul_add(V::splat(core::f32::consts::LOG2_E), round);
     let n = shifted.sub(round);
     let r = n.mul_add(V::splat(-LN_2[1]), n.mul_add(V::splat(-LN_2[0]), x));
@@ -54,37 +55,21 @@ fn exp_parts<V: Vector>(x: V, bias: f32) -> (V, V::Bits) {
     let high = r.mul_add(V::splat(EXP[3]), V::splat(EXP[2]));
     let high = square.mul_add(V::splat(EXP[4]), high);
     let p = square.mul_add(high, low);
-    (r.mul_add(r.mul_add(p, one), one), shifted.to_bits())
+    let factor = r.mul_add(r.mul_add(p, one), one);
+    factor.mul(V::from_bits(V::shift_left::<23>(shifted.to_bits())))
 }
 
-/// e^x. Zero below -104, infinity above 88.73; denormal results are rounded twice.
-///
-/// 2^n is multiplied in two factors, so that neither overflows before the result does.
+/// e^x for any x up to 0: [`exp_bounded`], and zero below.
 #[inline(always)]
-pub(crate) fn exp<V: Vector>(x: V) -> V {
-    // Twice the bias of the exponent, so that both halves have it; even halves stay exact.
-    let (factor, n) = exp_parts(V::splat(-104.0).max(x), 254.0);
-    let first = V::shift_right::<1>(n);
-    let second = V::sub_bits(n, first);
-    let power = V::from_bits(V::shift_left::<23>(first));
-    let result = factor.mul(power).mul(V::from_bits(V::shift_left::<23>(second)));
-    // The product is infinity, or NaN where x is.
-    V::select(x.lt(V::splat(89.0)), result, x.mul(V::splat(f32::INFINITY)))
+pub(crate) fn exp_of_negative<V: Vector>(x: V) -> V {
+    exp_bounded(V::splat(-88.0).max(x))
 }
 
-/// [`exp`] of one number.
+/// [`exp_of_negative`] of one number.
 #[allow(dead_code, reason = "for processors that take most exponentials by a loop of their own")]
 #[inline(never)]
 pub(super) fn exp_of(x: f32) -> f32 {
-    exp(Portable::splat(x)).first()
-}
-
-/// e^x for x from -88 to 0, cheaper than [`exp`]: it is zero below -87.68, where that has denormals.
-#[inline(always)]
-pub(crate) fn exp_of_negative<V: Vector>(x: V) -> V {
-    // From n = -127 on, the exponent's field is zero, and so is the float.
-    let (factor, n) = exp_parts(x, 127.0);
-    factor.mul(V::from_bits(V::shift_left::<23>(n)))
+    exp_of_negative(Portable::splat(x)).first()
 }
 
 /// The natural logarithm: minus infinity at zero, NaN below.
@@ -152,7 +137,7 @@ pub(crate) fn below_zero<V: Vector>(x: V, least: f32) -> V {
 #[inline(always)]
 pub(crate) fn normal_tail<V: Vector>(x: V) -> (V, V, V) {
     let below = below_zero(x, NORMAL_LEAST);
-    let bell = exp_of_negative(below.mul(below).mul(V::splat(-0.5)));
+    let bell = exp_bounded(below.mul(below).mul(V::splat(-0.5)));
     let w = below.div(V::splat(NORMAL_SCALE).sub(below));
     let square = w.mul(w);
     let low = w.mul_add(V::splat(NORMAL[1]), V::splat(NORMAL[0]));

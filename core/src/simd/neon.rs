@@ -120,10 +120,6 @@ impl Vector for Neon {
         unsafe { both(a, b, |a, b| vaddq_u32(a, b)) }
     }
     #[inline(always)]
-    fn sub_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits {
-        unsafe { both(a, b, |a, b| vsubq_u32(a, b)) }
-    }
-    #[inline(always)]
     fn mul_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits {
         unsafe { both(a, b, |a, b| vmulq_u32(a, b)) }
     }

@@ -108,10 +108,6 @@ impl Vector for Portable {
         a.wrapping_add(b)
     }
     #[inline(always)]
-    fn sub_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits {
-        a.wrapping_sub(b)
-    }
-    #[inline(always)]
     fn mul_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits {
         a.wrapping_mul(b)
     }

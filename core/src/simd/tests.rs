@@ -41,7 +41,6 @@ vectorized! {
         };
         of_bits("from_bits", &|a, _| a);
         of_bits("add_bits", &|a, b| V::add_bits(a, b));
-        of_bits("sub_bits", &|a, b| V::sub_bits(a, b));
         of_bits("mul_bits", &|a, b| V::mul_bits(a, b));
         of_bits("and_bits", &|a, b| V::and_bits(a, b));
         of_bits("xor_bits", &|a, b| V::xor_bits(a, b));
@@ -177,7 +176,6 @@ fn portable_means_what_its_names_say() {
             assert_eq!(exact("abs")[j], a.abs().to_bits());
             assert_eq!(exact("lane_numbers")[j], j as u32);
             assert_eq!(exact("add_bits")[j], x.wrapping_add(y));
-            assert_eq!(exact("sub_bits")[j], x.wrapping_sub(y));
             assert_eq!(exact("mul_bits")[j], x.wrapping_mul(y));
             assert_eq!(exact("and_bits")[j], x & y);
             assert_eq!(exact("xor_bits")[j], x ^ y);

@@ -88,7 +88,6 @@ pub(crate) trait Vector: Copy {
     /// 0, 1, ..., `LANES - 1`.
     fn lane_numbers() -> Self::Bits;
     fn add_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits;
-    fn sub_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits;
     fn mul_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits;
     fn and_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits;
     fn xor_bits(a: Self::Bits, b: Self::Bits) -> Self::Bits;

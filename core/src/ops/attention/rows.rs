@@ -6,7 +6,7 @@ use crate::matmul::{Causal, Machine, Matrix, Size, Start, causal_trusted, scratc
 use crate::ops::dropout::Mask;
 use crate::ops::softmax::exponentials;
 use crate::ops::{rows, rows_mut};
-use crate::simd::math::exp;
+use crate::simd::math::exp_of_negative;
 use crate::simd::tile::SIDE;
 use crate::simd::{self, InstructionSet, Loop, Portable, Vector, vectorized};
 
@@ -185,7 +185,8 @@ fn gradient(
         let splat = Portable::splat;
         let mask = mask.map(|mask| mask.row(last));
         simd::update_all([e, d_y], [], |column, [x, d_weight]: [Portable; 2], []| {
-            let e = if are_exponentials { x } else { exp(x.mul(splat(scale)).sub(splat(maximum))) };
+            let e =
+                if are_exponentials { x } else { exp_of_negative(x.mul(splat(scale)).sub(splat(maximum))) };
             let weight = e.mul(splat(reciprocal));
             let (dropped, d_weight) = match mask {
                 None => (weight, d_weight),

@@ -8,6 +8,7 @@ use super::{Attention, Queries, TILE, WORTH_GATHERING, head_scale, part};
 use crate::matmul::{Causal, Matrix, Size, Start, causal_trusted};
 use crate::ops::dropout::Mask;
 use crate::ops::{rows, rows_mut};
+use crate::simd::math::exp_of_negative;
 use crate::simd::{self, InstructionSet, LANES, vectorized};
 
 /// The rows of a matrix, copied together where there are many, and the rest of the space.
@@ -135,7 +136,7 @@ vectorized! {
                 maximum = V::select(before, V::splat(f32::NEG_INFINITY), score).max(maximum);
             }
             // The exponential of minus infinity, which is zero, takes processors long: it underflows on the way.
-            let exponential = |x: &[f32; LANES]| simd::math::exp(V::load(x).mul(scale).sub(maximum));
+            let exponential = |x: &[f32; LANES]| exp_of_negative(V::load(x).mul(scale).sub(maximum));
             let mut rows = seen.iter_mut();
             for row in rows.by_ref().take(first) {
                 let Some(x) = row.get_mut(half) else { return };
@@ -214,7 +215,7 @@ vectorized! {
             }
             let of_key = |key: usize, before: Option<<V as Vector>::Mask>, weight_out: &mut [f32; LANES], d_score: &mut [f32; LANES]| {
                 let visible = |x: V| before.map_or(x, |before| V::select(before, V::zero(), x));
-                let weight = simd::math::exp(V::load(weight_out).mul(scale).sub(maximum)).mul(reciprocal);
+                let weight = exp_of_negative(V::load(weight_out).mul(scale).sub(maximum)).mul(reciprocal);
                 let weight = visible(weight);
                 let d_weight = V::load(d_score);
                 let (dropped, d_weight) = match mask {

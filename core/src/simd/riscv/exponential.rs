@@ -79,8 +79,8 @@ macro_rules! fused {
 }
 
 // Returns how many elements are left: none, or those from one on whose exponential may be denormal, or is of no number.
-// `simd::math::exp`, with the same operations otherwise; fa0 is the scale, fa1 the maximum. A result is a factor with n
-// added to its exponent.
+// `simd::math::exp_of_negative`, with the same operations otherwise; fa0 is the scale, fa1 the maximum. A result is a factor
+// with n added to its exponent.
 function!(
     "jostle_exp",
     memory!("flw" "a2", "0" "fa2", "4" "fa3", "8" "fa4", "12" "fa5", "16" "fa6", "20" "fa7", "24" "ft0", "28" "ft1"),

@@ -82,9 +82,10 @@ macro_rules! polynomial {
     };
 }
 
-// Returns how many elements are left: none, or those from a pair on whose exponentials may be too small to take their
-// powers of two at once. `simd::math::exp`, with the same operations otherwise. s21 is the scale; `r2` points to what sums
-// begin with; `r1` is how many elements follow the pair. The last one of an odd number goes through as a pair on the stack.
+// Returns how many elements are left: none, or those from a pair on whose exponentials may be too small for their powers of
+// two to be added to the exponents. `simd::math::exp_of_negative`, with the same operations otherwise. s21 is the scale; `r2`
+// points to what sums begin with; `r1` is how many elements follow the pair. The last one of an odd number goes through as a
+// pair on the stack.
 function!(
     "jostle_exp",
     "push {{r4-r6, lr}}",
