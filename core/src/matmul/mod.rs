@@ -8,6 +8,11 @@
 //! a single bit. [`reference()`] is the contract in ten lines.
 
 #[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    allow(dead_code, unused_imports, reason = "without vectors")
+)]
+pub(crate) mod causal;
+#[cfg_attr(
     any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
     allow(dead_code, unused_imports, reason = "without vectors, or where that crate computes the products")
 )]
@@ -77,12 +82,6 @@ pub(crate) enum Causal {
     Whole,
     /// C holds scores: columns after `row + first` are not wanted.
     Columns { first: usize },
-    /// C holds scores, transposed: columns before `row - first` are not wanted.
-    #[cfg_attr(
-        not(any(target_arch = "x86_64", target_arch = "aarch64")),
-        allow(dead_code, reason = "without vectors")
-    )]
-    ColumnsTransposed { first: usize },
     /// A holds weights: they are zero after the inner index `row + first`.
     Inner { first: usize },
     /// A holds weights, transposed: they are zero before the inner index `row - first`.
@@ -99,23 +98,11 @@ impl Causal {
         }
     }
 
-    /// How many columns at the front are not wanted of rows that begin with `row`.
-    #[inline(always)]
-    fn columns_before(self, row: usize) -> usize {
-        match self {
-            Causal::ColumnsTransposed { first } => row.saturating_sub(first),
-            _ => 0,
-        }
-    }
-
     /// Of the rows from `row` on, as a product of their own.
     fn from(self, row: usize) -> Causal {
         match self {
             Causal::Whole => Causal::Whole,
             Causal::Columns { first } => Causal::Columns { first: first + row },
-            Causal::ColumnsTransposed { first } => {
-                Causal::ColumnsTransposed { first: first.saturating_sub(row) }
-            }
             Causal::Inner { first } => Causal::Inner { first: first + row },
             Causal::InnerTransposed { first } => Causal::InnerTransposed { first: first.saturating_sub(row) },
         }
@@ -127,7 +114,7 @@ impl Causal {
     fn steps(self, rows: Range<usize>, column: usize, inner: Range<usize>) -> Option<Range<usize>> {
         let length = inner.end - inner.start;
         match self {
-            Causal::Whole | Causal::ColumnsTransposed { .. } => Some(0..length),
+            Causal::Whole => Some(0..length),
             Causal::Columns { .. } => (column < self.columns(rows.end, usize::MAX)).then_some(0..length),
             Causal::Inner { first } => Some(0..length.min((rows.end + first).saturating_sub(inner.start))),
             Causal::InnerTransposed { first } => {
@@ -135,6 +122,17 @@ impl Causal {
             }
         }
     }
+}
+
+/// Queries `first..first + count` of one head, and the keys up to the last of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Queries {
+    pub first: usize,
+    pub count: usize,
+    /// `first + count`.
+    pub keys: usize,
+    /// C / H.
+    pub head_width: usize,
 }
 
 /// Where every element's chain of multiply-adds starts.

@@ -110,7 +110,7 @@ vectorized! {
 
 /// Where a tile's accumulators start.
 #[derive(Clone, Copy)]
-enum First {
+pub(super) enum First {
     Zero,
     Bias(*const f32),
     C,
@@ -118,20 +118,20 @@ enum First {
 
 /// A tile's operands: pointers to its first element, and distances between elements.
 #[derive(Clone, Copy)]
-struct Tile {
-    k: usize,
-    a: *const f32,
-    a_row: usize,
-    a_column: usize,
-    b: *const f32,
-    b_row: usize,
+pub(super) struct Tile {
+    pub k: usize,
+    pub a: *const f32,
+    pub a_row: usize,
+    pub a_column: usize,
+    pub b: *const f32,
+    pub b_row: usize,
     /// From the first panel of B to the second.
-    b_panel: usize,
-    c: *mut f32,
-    c_row: usize,
+    pub b_panel: usize,
+    pub c: *mut f32,
+    pub c_row: usize,
     /// Columns of C to write, of one panel or two; B has whole panels nevertheless.
-    columns: usize,
-    first: First,
+    pub columns: usize,
+    pub first: First,
 }
 
 /// The size of blocks that cut `total` into as few as `most` allows, of nearly equal size.
@@ -143,10 +143,10 @@ fn even(total: usize, most: usize, unit: usize) -> usize {
 
 /// The rows of the next tile: no tile is so low that its few chains of multiply-adds leave the units idle.
 #[inline(always)]
-fn tile_rows<V: WideVector>(rows: usize) -> usize {
-    if rows >= 2 * V::TILE_ROWS {
-        V::TILE_ROWS
-    } else if rows > V::TILE_ROWS {
+pub(super) fn tile_rows(rows: usize, most: usize) -> usize {
+    if rows >= 2 * most {
+        most
+    } else if rows > most {
         rows.div_ceil(2)
     } else {
         rows
@@ -295,7 +295,7 @@ unsafe fn tiles<V: WideVector>(
             let mut row = low;
             // The last tiles share what is left of all rows.
             while row < high {
-                let tile_rows = tile_rows::<V>(rows - row);
+                let tile_rows = tile_rows(rows - row, V::TILE_ROWS);
                 let tile_a = a.a.wrapping_add(row * a.row);
                 if a.far && rows - row > BLOCK_M {
                     // Each panel's tiles ask for a part of the rows that the next pass begins with.
@@ -304,12 +304,6 @@ unsafe fn tiles<V: WideVector>(
                 }
                 let rows_of_c = row..row + tile_rows;
                 let column_of_c = place.column + column;
-                let before = place.causal.columns_before(rows_of_c.start);
-                if before >= column_of_c + width {
-                    row += tile_rows;
-                    continue;
-                }
-                let skipped = if before >= column_of_c + COLUMNS { 1 } else { 0 };
                 let wanted = place.causal.columns(rows_of_c.end, place.all_columns) > column_of_c + COLUMNS;
                 let end = if wanted { width } else { min(width, COLUMNS) };
                 if let Some(steps) = place.causal.steps(rows_of_c, column_of_c, place.inner.clone()) {
@@ -318,12 +312,12 @@ unsafe fn tiles<V: WideVector>(
                         a: tile_a.wrapping_add(steps.start * a.column),
                         a_row: a.row,
                         a_column: a.column,
-                        b: tile_b.wrapping_add(steps.start * b_row + skipped * b.next_panel),
+                        b: tile_b.wrapping_add(steps.start * b_row),
                         b_row,
                         b_panel: b.next_panel,
-                        c: c.wrapping_add(row * c_row + column + skipped * COLUMNS),
+                        c: c.wrapping_add(row * c_row + column),
                         c_row,
-                        columns: end - skipped * COLUMNS,
+                        columns: end,
                         first,
                     };
                     // SAFETY: see above.
@@ -386,7 +380,7 @@ unsafe fn pack_panels<V: WideVector>(
 /// # Safety
 /// `from` readable at `inner` rows and `width` columns of B's strides, `to` writable for `16 * inner`.
 #[inline(always)]
-unsafe fn pack_panel<V: WideVector>(
+pub(super) unsafe fn pack_panel<V: WideVector>(
     to: *mut f32,
     from: *const f32,
     b: Matrix<'_>,
@@ -413,8 +407,8 @@ unsafe fn pack_panel<V: WideVector>(
 }
 
 /// How a tile reads A: which of its two distances is one, and so a constant of the code.
-const CONTIGUOUS_ROWS: u8 = 0;
-const CONTIGUOUS_COLUMNS: u8 = 1;
+pub(super) const CONTIGUOUS_ROWS: u8 = 0;
+pub(super) const CONTIGUOUS_COLUMNS: u8 = 1;
 const STRIDED: u8 = 2;
 
 /// One register tile, with its number of rows and its way of reading A made constant.
@@ -454,7 +448,7 @@ unsafe fn tile_of<V: WideVector>(rows: usize, t: Tile) {
 /// A readable for `M` rows and `k` columns, B for `k` rows of `P` panels, C readable where accumulated onto and
 /// writable for `M` rows of `columns`, a bias for `columns`.
 #[inline(always)]
-unsafe fn tile<V: WideVector, const FORM: u8, const M: usize, const P: usize>(t: Tile) {
+pub(super) unsafe fn tile<V: WideVector, const FORM: u8, const M: usize, const P: usize>(t: Tile) {
     let a_row = if FORM == CONTIGUOUS_COLUMNS { 1 } else { t.a_row };
     let a_column = if FORM == CONTIGUOUS_ROWS { 1 } else { t.a_column };
     let width = |panel: usize| min(COLUMNS, t.columns - panel * COLUMNS);

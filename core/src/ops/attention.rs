@@ -12,7 +12,7 @@ use super::dropout::Mask;
 use super::softmax::{exponentials, mask_after};
 use super::{count_rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::matmul::{Causal, Machine, Matrix, Size, Start, causal_trusted, scratch_on};
+use crate::matmul::{Causal, Machine, Matrix, Queries, Size, Start, causal, causal_trusted, scratch_on};
 use crate::simd::{self, InstructionSet, LANES, scalar, vectorized};
 
 pub(crate) use rows::attend;
@@ -22,7 +22,7 @@ const TILE: usize = tile_rows(Machine::HERE);
 
 const fn tile_rows(machine: Machine) -> usize {
     match machine {
-        Machine::Large => 32,
+        Machine::Large => causal::QUERIES,
         Machine::Small => 8,
     }
 }
@@ -49,7 +49,9 @@ pub(crate) const fn worker_scratch(machine: Machine, length: usize, head_width: 
             tile_stride(machine, length).saturating_mul(2 * rows)
         }
     };
-    heads.saturating_add(scratch_on(machine, longest, longest))
+    let products = scratch_on(machine, longest, longest);
+    let least = causal::scratch(length, head_width);
+    heads.saturating_add(if matches!(machine, Machine::Large) && products < least { least } else { products })
 }
 
 /// Elements that two tiles and the operands of their products take where there are vectors.
@@ -206,17 +208,6 @@ vectorized! {
 /// One over the square root of the head's width.
 pub(crate) fn head_scale(width: usize) -> f32 {
     1.0 / scalar::sqrt(width as f32)
-}
-
-/// Queries `first..first + count` of one head, and the keys up to the last of them.
-#[derive(Clone, Copy)]
-pub(crate) struct Queries {
-    pub first: usize,
-    pub count: usize,
-    /// `first + count`.
-    pub keys: usize,
-    /// C / H.
-    pub head_width: usize,
 }
 
 impl Queries {

@@ -1,8 +1,8 @@
 //! Attention query by query: lanes are keys, or there is one. On machines without vectors, and on all machines where few
 //! queries look at many keys, as when generating. Tiles of scores and weights are `[queries, keys]`.
 
-use super::{Attention, Head, Queries, TILE, head_scale, part, tile_stride};
-use crate::matmul::{Causal, Machine, Matrix, Size, Start, causal_trusted, scratch_on};
+use super::{Attention, Head, TILE, head_scale, part, tile_stride};
+use crate::matmul::{Causal, Machine, Matrix, Queries, Size, Start, causal_trusted, scratch_on};
 use crate::ops::dropout::Mask;
 use crate::ops::softmax::exponentials;
 use crate::ops::{rows, rows_mut};

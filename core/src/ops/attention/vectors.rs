@@ -4,8 +4,9 @@
 //! and no sum or maximum across lanes, and of the operands of products only queries and gradients of outputs are
 //! transposed; keys and values are read where they lie.
 
-use super::{Attention, Queries, TILE, WORTH_GATHERING, head_scale, part};
-use crate::matmul::{Causal, Matrix, Size, Start, causal_trusted};
+use super::{Attention, TILE, WORTH_GATHERING, head_scale, part};
+use crate::matmul::causal::{over_keys, over_queries, scores};
+use crate::matmul::{Matrix, Queries, Start};
 use crate::ops::dropout::Mask;
 use crate::ops::{rows, rows_mut};
 use crate::simd::math::exp_of_negative;
@@ -30,25 +31,6 @@ fn gather<'a>(
     (Matrix::new(to, columns), rest)
 }
 
-/// `tile[key, query] = a[key] . b[query]`, of queries not before the key.
-fn scores(
-    queries: Queries,
-    simd: InstructionSet,
-    tile: &mut [f32],
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    scratch: &mut [f32],
-) {
-    let size = Size { m: queries.keys, n: queries.count, k: queries.head_width };
-    let before = Causal::ColumnsTransposed { first: queries.first };
-    causal_trusted(simd, size, (tile, TILE), Start::Zero, a, b.transposed(), before, scratch);
-}
-
-/// A tile as `[queries, keys]`.
-fn by_query(tile: &[f32]) -> Matrix<'_> {
-    Matrix::new(tile, TILE).transposed()
-}
-
 pub(super) fn forward(
     simd: InstructionSet,
     out: &mut [f32],
@@ -67,11 +49,11 @@ pub(super) fn forward(
         for queries in Queries::tiles(length, TILE, head_width) {
             let Queries { first, keys, .. } = queries;
             let Some((tile, rest)) = rest.split_at_mut_checked(keys * TILE) else { return };
-            scores(queries, simd, tile, key, head.query.from(first, 0), rest);
+            scores(simd, queries, tile, key, head.query.from(first, 0), rest);
             let stats = stats.get_mut(2 * first..2 * keys).unwrap_or_default();
             softmax(simd, tile, stats, first, head_scale(head_width), mask);
             let out = (part(out, first * width + h * head_width), width);
-            queries.over_keys(simd, out, by_query(tile), value, rest);
+            over_keys(simd, queries, out, tile, value, rest);
         }
     }
 }
@@ -104,16 +86,23 @@ pub(super) fn backward(
             let (query, d_out, out) = (head.query.from(first, 0), of_tile(d_out), of_tile(out));
             let Some((weights, rest)) = rest.split_at_mut_checked(keys * TILE) else { return };
             let Some((d_scores, rest)) = rest.split_at_mut_checked(keys * TILE) else { return };
-            scores(queries, simd, weights, key, query, rest);
-            scores(queries, simd, d_scores, value, d_out, rest);
+            scores(simd, queries, weights, key, query, rest);
+            scores(simd, queries, d_scores, value, d_out, rest);
             let stats = stats.get(2 * first..2 * keys).unwrap_or_default();
             gradient(simd, weights, d_scores, stats, [d_out, out], head_width, first, mask);
 
             let (column, stride) = (h * head_width, 3 * width);
-            let (weights, d_scores) = (by_query(weights), by_query(d_scores));
-            queries.over_keys(simd, (part(d_qkv, first * stride + column), stride), d_scores, key, rest);
-            queries.over_queries(simd, (part(d_qkv, width + column), stride), onto, d_scores, query, rest);
-            queries.over_queries(simd, (part(d_qkv, 2 * width + column), stride), onto, weights, d_out, rest);
+            over_keys(simd, queries, (part(d_qkv, first * stride + column), stride), d_scores, key, rest);
+            over_queries(simd, queries, (part(d_qkv, width + column), stride), onto, d_scores, query, rest);
+            over_queries(
+                simd,
+                queries,
+                (part(d_qkv, 2 * width + column), stride),
+                onto,
+                weights,
+                d_out,
+                rest,
+            );
         }
     }
 }
@@ -127,7 +116,7 @@ vectorized! {
         let scale = V::splat(scale);
         for (half, stats) in stats.chunks_mut(LANES).enumerate() {
             let first = first + half * LANES;
-            let Some((seen, hidden)) = tile.split_at_mut_checked(first + stats.len()) else { return };
+            let Some(seen) = tile.get_mut(..first + stats.len()) else { return };
             let mut maximum = V::splat(f32::NEG_INFINITY);
             for (key, row) in seen.iter().enumerate() {
                 let Some(x) = row.get(half) else { return };
@@ -165,10 +154,6 @@ vectorized! {
                 let Some(x) = row.get_mut(half) else { return };
                 let weight = V::load(x).mul(reciprocal);
                 mask.map_or(weight, |mask| mask.apply(key, weight)).store(x);
-            }
-            for row in hidden {
-                let Some(x) = row.get_mut(half) else { return };
-                *x = [0.0; LANES];
             }
         }
     } portable {}
@@ -208,11 +193,6 @@ vectorized! {
             let (maximum, reciprocal, dot) = (V::load(&maxima), V::load(&reciprocals), V::load(&dots));
             let first = first + half * LANES;
             let mask = mask.map(|mask| mask.rows::<V>(first));
-            let seen = first + stats.len();
-            for row in weights.iter_mut().skip(seen).chain(d_scores.iter_mut().skip(seen)) {
-                let Some(x) = row.get_mut(half) else { return };
-                *x = [0.0; LANES];
-            }
             let of_key = |key: usize, before: Option<<V as Vector>::Mask>, weight_out: &mut [f32; LANES], d_score: &mut [f32; LANES]| {
                 let visible = |x: V| before.map_or(x, |before| V::select(before, V::zero(), x));
                 let weight = exp_of_negative(V::load(weight_out).mul(scale).sub(maximum)).mul(reciprocal);
