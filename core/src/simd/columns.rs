@@ -3,9 +3,6 @@
 use super::slices::load_each;
 use super::{Lanes, Vector};
 
-/// Vectors of columns whose sums stay in registers through all rows.
-const ABREAST: usize = 4;
-
 /// Adds to `sums[i]`, row after row, `f(row, in[row, column + i]...)`, of inputs with rows of `width`.
 ///
 /// Sums meet memory once, however many the rows: threads that add up neighbouring columns would otherwise wrest a
@@ -26,24 +23,19 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
     }
     let mut from = inputs.map(|input| input.as_ptr().wrapping_add(column));
     let (vectors, rest) = V::Array::cut_mut(sums);
-    let (blocks, vectors) = vectors.as_chunks_mut::<ABREAST>();
-    // SAFETY (of all three): the columns lie within rows of `width`, of which each input has `rows`.
-    for block in blocks {
-        // SAFETY: see above.
-        unsafe { add_vectors(block, from, rows, width, &mut f) };
-        from = from.map(|from| from.wrapping_add(ABREAST * V::LANES));
-    }
-    for vector in vectors.as_chunks_mut::<1>().0 {
-        // SAFETY: see above.
-        unsafe { add_vectors(vector, from, rows, width, &mut f) };
-        from = from.map(|from| from.wrapping_add(V::LANES));
+    // SAFETY: the columns lie within rows of `width`, of which each input has `rows`.
+    unsafe {
+        let vectors = add_vectors::<V, N, 8>(vectors, &mut from, rows, width, &mut f);
+        let vectors = add_vectors::<V, N, 4>(vectors, &mut from, rows, width, &mut f);
+        let vectors = add_vectors::<V, N, 2>(vectors, &mut from, rows, width, &mut f);
+        add_vectors::<V, N, 1>(vectors, &mut from, rows, width, &mut f);
     }
     if !rest.is_empty() {
         let mut partial = V::load_partial(rest);
         for row in 0..rows {
             let mut values = [V::zero(); N];
             for (value, from) in values.iter_mut().zip(from) {
-                // SAFETY: see above.
+                // SAFETY: as above.
                 let columns = unsafe { core::slice::from_raw_parts(from.add(row * width), rest.len()) };
                 *value = V::load_partial(columns);
             }
@@ -53,31 +45,37 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
     }
 }
 
-/// The sums of `COUNT` vectors of columns.
+/// The sums of as many columns as make `COUNT` vectors, again and again; returns those that are left. Sums of `COUNT`
+/// vectors stay in registers through all rows: each waits for the one before, and several do so at once.
 ///
 /// # Safety
 /// The inputs must be readable there in `rows` rows, `width` apart.
 #[inline(always)]
-unsafe fn add_vectors<V: Vector, const N: usize, const COUNT: usize>(
-    sums: &mut [V::Array; COUNT],
-    from: [*const f32; N],
+unsafe fn add_vectors<'a, V: Vector, const N: usize, const COUNT: usize>(
+    sums: &'a mut [V::Array],
+    inputs: &mut [*const f32; N],
     rows: usize,
     width: usize,
     f: &mut impl FnMut(usize, [V; N]) -> V,
-) {
-    let mut partial = [V::zero(); COUNT];
-    for (partial, sum) in partial.iter_mut().zip(&*sums) {
-        *partial = V::load(sum);
-    }
-    for row in 0..rows {
-        V::stay_rolled();
-        let from = from.map(|from| from.wrapping_add(row * width));
-        for (i, partial) in partial.iter_mut().enumerate() {
-            // SAFETY: see above.
-            *partial = partial.add(f(row, unsafe { load_each(from, i) }));
+) -> &'a mut [V::Array] {
+    let (blocks, rest) = sums.as_chunks_mut::<COUNT>();
+    for sums in blocks {
+        let mut partial = [V::zero(); COUNT];
+        for (partial, sum) in partial.iter_mut().zip(&*sums) {
+            *partial = V::load(sum);
         }
+        for row in 0..rows {
+            V::stay_rolled();
+            let from = inputs.map(|from| from.wrapping_add(row * width));
+            for (i, partial) in partial.iter_mut().enumerate() {
+                // SAFETY: the caller vouches for it.
+                *partial = partial.add(f(row, unsafe { load_each(from, i) }));
+            }
+        }
+        for (partial, sum) in partial.into_iter().zip(sums) {
+            partial.store(sum);
+        }
+        *inputs = inputs.map(|from| from.wrapping_add(COUNT * V::LANES));
     }
-    for (partial, sum) in partial.into_iter().zip(sums) {
-        partial.store(sum);
-    }
+    rest
 }
