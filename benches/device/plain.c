@@ -128,14 +128,13 @@ static uint64_t seed, now;
 /* What an element of a row is multiplied by: 0, or one over the probability to survive. */
 static float survives(uint64_t row, uint32_t column, float rate)
 {
-    const uint32_t threshold = (uint32_t)(rate * 2147483648.0f);
+    const int32_t bound = (int32_t)(2 * (int64_t)(rate * 2147483648.0f) + INT32_MIN);
     uint32_t h = column * 0x9E3779B9u ^ (uint32_t)row;
     h ^= h >> 16;
     h = h * 0x7FEB352Du ^ (uint32_t)(row >> 32);
     h ^= h >> 15;
     h *= 0x846CA68Bu;
-    h ^= h >> 16;
-    return h >> 1 < threshold ? 0 : 1 / (1 - rate);
+    return (int32_t)h < bound ? 0 : 1 / (1 - rate);
 }
 
 /* The key of a row of a sequence's (or of a sequence's head's) mask. */
