@@ -7,7 +7,9 @@
 
 use core::ops::Range;
 
-use super::packed::{COLUMNS, CONTIGUOUS_COLUMNS, CONTIGUOUS_ROWS, First, Tile, pack_panel, tile, tile_rows};
+use super::packed::{
+    COLUMNS, CONTIGUOUS_COLUMNS, CONTIGUOUS_ROWS, First, Tile, aligned, pack_panel, tile, tile_rows,
+};
 use super::{Matrix, PerUnit, Queries, Start};
 use crate::simd::{InstructionSet, WideVector, vectorized};
 
@@ -26,17 +28,20 @@ pub(crate) const fn scratch(length: usize, head_width: usize) -> usize {
     (if queries > rest { queries } else { rest }).saturating_add(15)
 }
 
-/// Whether the numbers of queries and keys are sound, and the scratch long enough.
-#[inline(always)]
-fn sound(queries: Queries, space: &[f32]) -> bool {
-    let Queries { first, count, keys, head_width } = queries;
-    count <= QUERIES && first.checked_add(count) == Some(keys) && space.len() >= scratch(keys, head_width)
-}
+/// Some rows of so many columns, and the distance from one to the next.
+struct Rows<'a>(&'a [f32], usize, usize, usize);
 
-/// Whether so many elements hold rows of some columns.
+/// Whether the numbers of queries and keys are sound, the scratch is long enough, and the elements hold their rows.
 #[inline(always)]
-fn hold(elements: &[f32], rows: usize, columns: usize, stride: usize) -> bool {
-    rows.saturating_sub(1).saturating_mul(stride).saturating_add(columns) <= elements.len()
+fn fit(queries: Queries, space: &[f32], operands: [Rows<'_>; 3]) -> bool {
+    let Queries { first, count, keys, head_width } = queries;
+    let sound = count <= QUERIES && first.checked_add(count) == Some(keys);
+    let hold = |Rows(elements, rows, columns, distance): Rows<'_>| {
+        rows.saturating_sub(1).saturating_mul(distance).saturating_add(columns) <= elements.len()
+    };
+    let fit = sound && space.len() >= scratch(keys, head_width) && operands.into_iter().all(hold);
+    debug_assert!(fit, "sizes that the layout guarantees");
+    fit
 }
 
 /// `scores[key, query] = a[key] . b[query]`, of queries not before the key. Rows of both are contiguous.
@@ -49,12 +54,9 @@ pub(crate) fn scores(
     space: &mut [f32],
 ) {
     let Queries { count, keys, head_width, .. } = queries;
-    let fit = sound(queries, space)
-        && hold(scores, keys, QUERIES, QUERIES)
-        && hold(a.data, keys, head_width, a.row_stride)
-        && hold(b.data, count, head_width, b.row_stride);
-    debug_assert!(fit, "sizes that the layout guarantees");
-    if fit {
+    let a_rows = Rows(a.data, keys, head_width, a.row_stride);
+    let b_rows = Rows(b.data, count, head_width, b.row_stride);
+    if fit(queries, space, [Rows(scores, keys, QUERIES, QUERIES), a_rows, b_rows]) {
         // SAFETY: just checked.
         unsafe { scores_trusted(simd, queries, scores.as_mut_ptr(), a, b, space.as_mut_ptr()) }
     }
@@ -70,12 +72,9 @@ pub(crate) fn over_keys(
     space: &mut [f32],
 ) {
     let Queries { count, keys, head_width, .. } = queries;
-    let fit = sound(queries, space)
-        && hold(out, count, head_width, stride)
-        && hold(weights, keys, QUERIES, QUERIES)
-        && hold(x.data, keys, head_width, x.row_stride);
-    debug_assert!(fit, "sizes that the layout guarantees");
-    if fit {
+    let out_rows = Rows(out, count, head_width, stride);
+    let x_rows = Rows(x.data, keys, head_width, x.row_stride);
+    if fit(queries, space, [out_rows, Rows(weights, keys, QUERIES, QUERIES), x_rows]) {
         // SAFETY: just checked.
         unsafe { over_keys_trusted(simd, queries, out.as_mut_ptr(), stride, weights, x, space.as_mut_ptr()) }
     }
@@ -92,23 +91,14 @@ pub(crate) fn over_queries(
     space: &mut [f32],
 ) {
     let Queries { count, keys, head_width, .. } = queries;
-    let fit = sound(queries, space)
-        && hold(out, keys, head_width, stride)
-        && hold(weights, keys, QUERIES, QUERIES)
-        && hold(x.data, count, head_width, x.row_stride);
-    debug_assert!(fit, "sizes that the layout guarantees");
-    if fit {
+    let out_rows = Rows(out, keys, head_width, stride);
+    let x_rows = Rows(x.data, count, head_width, x.row_stride);
+    if fit(queries, space, [out_rows, Rows(weights, keys, QUERIES, QUERIES), x_rows]) {
         let first = if let Start::Zero = start { First::Zero } else { First::C };
         let (out, space) = (out.as_mut_ptr(), space.as_mut_ptr());
         // SAFETY: just checked.
         unsafe { over_queries_trusted(simd, queries, out, stride, first, weights, x, space) }
     }
-}
-
-/// The first cache line of some space.
-#[inline(always)]
-fn aligned(space: *mut f32) -> *mut f32 {
-    space.wrapping_add((space as usize).wrapping_neg() / 4 % 16)
 }
 
 vectorized! {

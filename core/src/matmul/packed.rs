@@ -134,6 +134,12 @@ pub(super) struct Tile {
     pub first: First,
 }
 
+/// The first cache line of some space.
+#[inline(always)]
+pub(super) fn aligned(space: *mut f32) -> *mut f32 {
+    space.wrapping_add((space as usize).wrapping_neg() / 4 % 16)
+}
+
 /// The size of blocks that cut `total` into as few as `most` allows, of nearly equal size.
 #[inline(always)]
 fn even(total: usize, most: usize, unit: usize) -> usize {
@@ -181,7 +187,7 @@ unsafe fn blocks<V: WideVector>(
     };
     let block_k = even(k, if a.column_stride == 1 { BLOCK_K } else { TRANSPOSED_K }, 1);
     let space = space.as_mut_ptr();
-    let space_b = space.wrapping_add((space as usize).wrapping_neg() / 4 % 16);
+    let space_b = aligned(space);
     let far = a.column_stride == 1 && m.saturating_mul(k) > CLOSE;
     // SAFETY: all offsets below stay within what the caller vouches for: columns below `n`, inner indices below `k`; the
     // space holds a block of B, or one panel of it ([`scratch_on`]).

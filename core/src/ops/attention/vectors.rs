@@ -124,7 +124,6 @@ vectorized! {
                 let before = V::first_lanes(key.saturating_sub(first));
                 maximum = V::select(before, V::splat(f32::NEG_INFINITY), score).max(maximum);
             }
-            // The exponential of minus infinity, which is zero, takes processors long: it underflows on the way.
             let exponential = |x: &[f32; LANES]| exp_of_negative(V::load(x).mul(scale).sub(maximum));
             let mut rows = seen.iter_mut();
             for row in rows.by_ref().take(first) {
