@@ -14,7 +14,7 @@ A step is that of `results/steps.md`, of programs with frame pointers; its time 
 `perf` samples about every millisecond of a thread's time what it does; with two threads, times of operations are the
 threads' sums. Shares of the peak are of multiply-adds that no engine can do without (`benches/src/operations.rs`), beside
 the best of the peaks that were measured in turn. "Alone" are the same products, with the packing of their operands, in a
-program that does nothing else, on operands that stay where they are (`benches/src/bin/alone.rs`): what products of these
+program that does nothing else, on operands that stay where they are (`benches/src/bin/products.rs`): what products of these
 sizes reach at all. Threads share them as in the step, apart or together; apart, each adds to gradients of its own, whole
 weights at once. Attention's are its products without softmax, there and here; what it computes twice, and above the
 diagonal, counts not at all, so that their share is low. "Waiting" is the time of threads that have nothing to do: at the

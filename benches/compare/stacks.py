@@ -37,15 +37,15 @@ OPERATIONS = {
     ELSE: r"core/src/(model|trainer|parallel|data)|benches/",
 }
 
-# Whose a product or its packing is, likewise: in the binary `step`, then in `alone`. Named as in `operations.rs`.
+# Whose a product or its packing is, likewise: in the binary `step`, then in `products`. Named as in `operations.rs`.
 KINDS = {
     "attention": r"core/src/ops/attention",
     "head, gradients of the weight": r".*\b(token_gradient|head_gradients)\b",
     "head, forward and gradients of activations": r"core/src/model/\w+.rs .*\bhead(_backward)?\b"
-    r"|benches/src/bin/alone.rs .*\bhead\b",
-    "linear, gradients of weights": r".*\b(gradient_rows|gradients_in_turn)\b|benches/src/bin/alone.rs .*\bgradients\b",
-    "linear, gradients of activations": r".*\b(mlp|attention)_backward\b|benches/src/bin/alone.rs .*\bbackward\b",
-    "linear, forward": r".*\b(mlp|attention)_half\b|benches/src/bin/alone.rs .*\bforward\b",
+    r"|benches/src/bin/products.rs .*\bhead\b",
+    "linear, gradients of weights": r".*\b(gradient_rows|gradients_in_turn)\b|benches/src/bin/products.rs .*\bgradients\b",
+    "linear, gradients of activations": r".*\b(mlp|attention)_backward\b|benches/src/bin/products.rs .*\bbackward\b",
+    "linear, forward": r".*\b(mlp|attention)_half\b|benches/src/bin/products.rs .*\bforward\b",
 }
 
 # A product that all threads share. Only the calling one's stack tells its kind.

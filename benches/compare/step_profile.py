@@ -58,7 +58,7 @@ def measure(configuration: str, threads: int, options: argparse.Namespace, progr
             return contender
 
         yardsticks = {name: start(*command) for name, command in YARDSTICKS.items()}
-        alone = start("alone", *model)
+        alone = start("products", *model)
         steps = {rate: start("step", *model, "--dropout", str(rate)) for rate in options.dropout}
         contenders = [alone, *steps.values()]
         # The shortest turn's median: whatever else runs on the machine can only lengthen it.

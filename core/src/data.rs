@@ -3,7 +3,7 @@
 
 use crate::error::Error;
 use crate::rng::{self, Stream};
-use crate::simd::scalar;
+use crate::simd::processor;
 
 /// A text as tokens, in the narrowest integers that hold its vocabulary.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +67,7 @@ impl Tokens<'_> {
         }
         for (first, copies) in [(first, inputs), (first + 1, targets)] {
             for (place, copy) in (first..).zip(copies) {
-                scalar::stay_rolled();
+                processor::stay_rolled();
                 *copy = self.get(place).unwrap_or_default();
             }
         }

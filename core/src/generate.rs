@@ -6,22 +6,23 @@ use core::cell::Cell;
 use crate::config::Config;
 use crate::error::{Error, exact_length};
 use crate::layout::{Cut, Half, Norm, Parameters, Plan};
-use crate::matmul::{Machine, Matrix, Queries, Size, Start, matmul_trusted};
+use crate::matmul::{Matrix, Queries, Size, Start, matmul_trusted};
 use crate::ops::attention::{self, Head};
 use crate::ops::{self, dropout, embedding, gelu, layer_norm, linear};
 use crate::rng::{self, Stream};
 use crate::sampling::{Sampling, sample};
 use crate::simd::InstructionSet;
+use crate::target::Target;
 
 /// Positions that a prompt is taken in at once: few where memory is dear.
-pub(crate) const fn chunk(machine: Machine) -> usize {
-    match machine {
-        Machine::Large => 16,
-        Machine::Small => 4,
+pub(crate) const fn chunk(target: Target) -> usize {
+    match target {
+        Target::Vectors => 16,
+        Target::Portable => 4,
     }
 }
 
-const CHUNK: usize = chunk(Machine::HERE);
+const CHUNK: usize = chunk(Target::HERE);
 
 /// A model in use, on the caller's memory.
 ///

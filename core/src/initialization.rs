@@ -4,7 +4,7 @@ use crate::error::{Error, exact_length};
 use crate::layout::Plan;
 use crate::rng::{self, Stream};
 use crate::simd::math::log;
-use crate::simd::{self, InstructionSet, scalar, vectorized};
+use crate::simd::{self, InstructionSet, processor, vectorized};
 
 /// The standard deviation of matrices.
 const DEVIATION: f32 = 0.02;
@@ -15,7 +15,7 @@ const DEVIATION: f32 = 0.02;
 /// Each tensor has a random stream of its own: which of them are frozen, and so left out, does not show.
 pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], seed: u64) -> Result<(), Error> {
     exact_length("parameters", parameters.len(), plan.parameters)?;
-    let residual = DEVIATION / scalar::sqrt(2.0 * plan.config.layers as f32);
+    let residual = DEVIATION / processor::sqrt(2.0 * plan.config.layers as f32);
     let mut rest = parameters;
     for (number, tensor) in plan.tensors().enumerate().filter(|(_, tensor)| !tensor.frozen) {
         let Some(values) = rest.split_off_mut(..tensor.len()) else { break };

@@ -37,11 +37,10 @@ extern crate self as jostle;
 extern crate std;
 
 pub mod checkpoint;
+#[doc(hidden)]
+pub mod compact;
 pub mod config;
 pub mod data;
-#[doc(hidden)]
-pub mod decimal;
-mod double;
 pub mod error;
 pub mod generate;
 pub mod initialization;
@@ -58,25 +57,25 @@ pub mod schedule;
 #[allow(unsafe_code)]
 #[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "products use some of it"))]
 mod simd;
+mod target;
 #[cfg(test)]
 #[path = "../tests/common/mod.rs"]
 #[allow(unsafe_code)]
 mod test_common;
 pub mod tokenizer;
 pub mod trainer;
-#[doc(hidden)]
-pub mod utf8;
 
 pub use config::{Activation, Config, Dropout};
 pub use data::Tokens;
 pub use error::{CheckpointError, Error};
 pub use generate::Generator;
 pub use layout::{Frozen, OptimizerState, Options, Plan, Shape};
-pub use model::{Gradients, Loss, Pass, Training};
+pub use model::{DropoutKey, Gradients, Loss, Pass};
 pub use optimizer::Optimizer;
 pub use parallel::{Compute, Parallel, Serial};
 pub use sampling::Sampling;
 pub use schedule::{Decay, Schedule};
 pub use simd::InstructionSet;
+pub use target::Target;
 pub use tokenizer::{ByteTokenizer, CharTable};
 pub use trainer::{Buffers, Pieces, Recipe, Report, Trainer};

@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use crate::double::{self, Double};
+use crate::compact::soft_f64::{self, SoftF64};
 use crate::error::{Error, exact_length};
 use crate::layout::{OptimizerState, Plan, Tensor};
 use crate::parallel::{Compute, ELEMENTWISE, Units, share};
@@ -103,7 +103,7 @@ impl Optimizer {
         let (plain, decaying) = match *self {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 let rule = adamw_numbers(beta1, beta2, epsilon, step, learning_rate, factor);
-                let keep = Double::ONE - Double::from(learning_rate) * Double::from(weight_decay);
+                let keep = SoftF64::ONE - SoftF64::from(learning_rate) * SoftF64::from(weight_decay);
                 let keep = keep.single();
                 (Rule::AdamW(rule), Rule::AdamW(AdamW { keep, ..rule }))
             }
@@ -238,7 +238,7 @@ impl Rule {
 
 /// AdamW's numbers at one step, for what does not decay.
 fn adamw_numbers(beta1: f32, beta2: f32, epsilon: f32, step: u64, learning_rate: f32, factor: f32) -> AdamW {
-    let correction = |beta: f32| Double::ONE - double::power(beta.into(), step.saturating_add(1));
+    let correction = |beta: f32| SoftF64::ONE - soft_f64::power(beta.into(), step.saturating_add(1));
     AdamW {
         keep: 1.0,
         factor,
@@ -246,8 +246,8 @@ fn adamw_numbers(beta1: f32, beta2: f32, epsilon: f32, step: u64, learning_rate:
         fresh1: 1.0 - beta1,
         beta2,
         fresh2: 1.0 - beta2,
-        step_size: double::quotient(learning_rate.into(), correction(beta1)).single(),
-        second_scale: double::quotient(Double::ONE, double::sqrt(correction(beta2))).single(),
+        step_size: soft_f64::quotient(learning_rate.into(), correction(beta1)).single(),
+        second_scale: soft_f64::quotient(SoftF64::ONE, soft_f64::sqrt(correction(beta2))).single(),
         epsilon,
     }
 }
@@ -311,7 +311,7 @@ pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
             *sum = squares_of_part(compute, gradients, part);
         }
     });
-    double::sqrt(Double::sum_of(sums.iter().take(parts).copied())).single()
+    soft_f64::sqrt(SoftF64::sum_of(sums.iter().take(parts).copied())).single()
 }
 
 const PARTS: usize = 64;
@@ -335,8 +335,8 @@ pub(crate) fn squares_of_part(compute: Compute<'_>, gradients: &[f32], part: usi
 }
 
 /// The sum of squares of rows of so many elements, row by row.
-pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> Double {
-    Double::sum_of(x.chunks(width.max(1)).map(|row| sum_of_squares(simd, row)))
+pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> SoftF64 {
+    SoftF64::sum_of(x.chunks(width.max(1)).map(|row| sum_of_squares(simd, row)))
 }
 
 vectorized! {

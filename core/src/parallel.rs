@@ -10,7 +10,7 @@ use core::ops::Range;
 
 use crate::simd::InstructionSet;
 #[cfg(not(target_os = "none"))]
-pub(crate) use relay::{Leg, MOST_LEGS};
+pub(crate) use relay::{MOST_TURNS, Turn};
 
 /// A host's threads: fork, index, join.
 ///

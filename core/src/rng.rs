@@ -6,7 +6,7 @@ use core::convert::Infallible;
 use rand_core::{Rng, SeedableRng, TryRng};
 use rand_xoshiro::Xoshiro256PlusPlus;
 
-use crate::simd::scalar;
+use crate::simd::processor;
 
 /// What random numbers are for: streams with the same seed share nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +77,7 @@ impl TryRng for Random {
 pub fn generator(seed: u64, stream: Stream, step: u64, place: u64) -> Random {
     let (mut state, mut words) = (key(seed, stream, step, place), [0; 32]);
     for word in words.as_chunks_mut().0 {
-        scalar::stay_rolled();
+        processor::stay_rolled();
         *word = mix(state, 0).to_le_bytes();
         state = state.wrapping_add(SPLIT_MIX);
     }

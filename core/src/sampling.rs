@@ -14,11 +14,11 @@
 
 use rand_core::Rng;
 
+use crate::compact::soft_f64::SoftF64;
 use crate::config::LARGEST;
-use crate::double::Double;
 use crate::error::{Error, exact_length};
 use crate::ops::softmax;
-use crate::simd::{InstructionSet, scalar};
+use crate::simd::{InstructionSet, processor};
 
 #[cfg(test)]
 mod tests;
@@ -148,9 +148,9 @@ fn weigh(
     if let Some(p) = sampling.top_p
         && p < 1.0
     {
-        let mut sum = Double::ZERO;
+        let mut sum = SoftF64::ZERO;
         keep_greatest(logits, order, 0.0, &mut |probability| {
-            let more = Double::from(p).exceeds(sum);
+            let more = SoftF64::from(p).exceeds(sum);
             sum = sum + probability.into();
             more
         });
@@ -200,7 +200,7 @@ fn sift_down(heap: &mut [u32], mut place: usize, values: &[f32]) {
     loop {
         let (mut first, mut from) = (token, place);
         for place in [2 * place + 1, 2 * place + 2] {
-            scalar::stay_rolled();
+            processor::stay_rolled();
             if let Some(&child) = heap.get(place)
                 && comes_before(values, child, first)
             {
@@ -231,11 +231,11 @@ fn value(values: &[f32], token: u32) -> f32 {
 ///
 /// 53 random bits: the 24 of an f32 would never draw the rare tokens of a large vocabulary.
 fn draw(weights: &[f32], rng: &mut impl Rng) -> usize {
-    let total = Double::sum_of(weights.iter().copied());
-    let uniform = Double::from(rng.next_u64() >> 11) * Double::new(1.0 / 9_007_199_254_740_992.0);
+    let total = SoftF64::sum_of(weights.iter().copied());
+    let uniform = SoftF64::from(rng.next_u64() >> 11) * SoftF64::new(1.0 / 9_007_199_254_740_992.0);
     // Less than the total, even rounded; so the loop returns before its end.
     let target = uniform * total;
-    let (mut sum, mut token) = (Double::ZERO, 0);
+    let (mut sum, mut token) = (SoftF64::ZERO, 0);
     for (i, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {
         token = i;
         sum = sum + weight.into();

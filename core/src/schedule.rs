@@ -3,7 +3,7 @@
 //! Computed in f64, with a cosine of the crate's own, and rounded once to f32, so that the rate has the same bits on
 //! every processor.
 
-use crate::double::{Double, cos_of_half_turn, quotient};
+use crate::compact::soft_f64::{SoftF64, cos_of_half_turn, quotient};
 use crate::error::Error;
 
 /// How the learning rate falls after warm-up. `last` is the rate from [`Schedule::steps`] on: at least 0 and
@@ -97,9 +97,9 @@ impl Schedule {
     /// lost to a rate of 0; after it, with `ratio` running from 0 at step `warmup` to 1 at step `steps`, the
     /// cosine is `last + (1 + cos(pi * ratio)) / 2 * (peak - last)`; from `steps` on the rate is `last`.
     pub fn rate(&self, step: u64) -> f32 {
-        let peak = Double::from(self.peak);
+        let peak = SoftF64::from(self.peak);
         if step < self.warmup {
-            let number = |step: u64| Double::from(step.saturating_add(1));
+            let number = |step: u64| SoftF64::from(step.saturating_add(1));
             return quotient(peak * number(step), number(self.warmup)).single();
         }
         let (last, begin) = match self.decay {
@@ -117,12 +117,12 @@ impl Schedule {
         let ratio = quotient((step - begin).into(), (self.steps - begin).into());
         let share = match self.decay {
             Decay::Cosine { .. } => {
-                let cosine = cos_of_half_turn(Double::new(core::f64::consts::PI) * ratio);
-                Double::new(0.5) * (Double::ONE + cosine)
+                let cosine = cos_of_half_turn(SoftF64::new(core::f64::consts::PI) * ratio);
+                SoftF64::new(0.5) * (SoftF64::ONE + cosine)
             }
-            _ => Double::ONE - ratio,
+            _ => SoftF64::ONE - ratio,
         };
-        let last = Double::from(last);
+        let last = SoftF64::from(last);
         (last + share * (peak - last)).single()
     }
 }

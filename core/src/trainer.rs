@@ -7,11 +7,11 @@ pub use poll::Pieces;
 
 use core::ops::Range;
 
+use crate::compact::soft_f64::SoftF64;
 use crate::data::Tokens;
-use crate::double::Double;
 use crate::error::{Error, exact_length};
 use crate::layout::{Plan, Shape};
-use crate::model::{Gradients, Loss, Part, Pass, Stage, Training};
+use crate::model::{DropoutKey, Gradients, Loss, Part, Pass, Stage};
 use crate::ops::rows_mut;
 use crate::optimizer::{Optimizer, clip_factor, gradient_norm, squares_of_rows};
 use crate::parallel::Compute;
@@ -192,8 +192,8 @@ impl<'a> Trainer<'a> {
     ) -> Result<Loss, Error> {
         let Trainer { plan, recipe, buffers, compute, step, pieces, .. } = self;
         let Buffers { parameters, frozen, gradients, optimizer, workspace, .. } = buffers;
-        let training = Some(Training { seed: recipe.seed, step: *step, first_sequence });
-        let pass = Pass { compute: *compute, plan, parameters: &[], frozen, tokens, shape, training };
+        let dropout = Some(DropoutKey { seed: recipe.seed, step: *step, first_sequence });
+        let pass = Pass { compute: *compute, plan, parameters: &[], frozen, tokens, shape, dropout };
         let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
         if !plan.options.fused {
             let pass = with_parameters(&pass, parameters);
@@ -219,7 +219,7 @@ impl<'a> Trainer<'a> {
                 // Parameters are free: gradients are made of activations alone.
                 pass.gradients_by_rows(stage, &part, gradients, workspace, |tensor, place, gradient| {
                     let squares = squares_of_rows(compute.simd, gradient, tensor.row_len());
-                    pieces.squares = (Double::new(pieces.squares) + squares).get();
+                    pieces.squares = (SoftF64::new(pieces.squares) + squares).get();
                     if !pieces.squares.is_finite() {
                         *pieces = Pieces::default();
                         let tensor = plan.tensors().position(|other| other.name == tensor.name).unwrap_or(0);
@@ -317,7 +317,7 @@ impl<'a> Trainer<'a> {
                 frozen: self.buffers.frozen,
                 tokens,
                 shape,
-                training: None,
+                dropout: None,
             };
             let loss = pass.loss(self.buffers.workspace, targets)?;
             total = total.plus(loss);

@@ -252,7 +252,7 @@ fn refuses_wrong_slices_and_tokens(threads: &Threads) {
             frozen: &[],
             tokens: &tokens,
             shape,
-            training: None,
+            dropout: None,
         };
         let result = pass.backward(&mut gradients, Gradients::Add, &mut workspace, &targets, 12);
         assert_eq!(result, Err(error));
@@ -265,15 +265,8 @@ fn refuses_wrong_slices_and_tokens(threads: &Threads) {
         let mut gradients = vec![GUARD; plan.gradients - gradients];
         let mut workspace = vec![GUARD; plan.workspace() - workspace];
         let (tokens, shape) = (&good, shape(2, 6));
-        let pass = Pass {
-            compute,
-            plan: &plan,
-            parameters: &parameters,
-            frozen: &[],
-            tokens,
-            shape,
-            training: None,
-        };
+        let pass =
+            Pass { compute, plan: &plan, parameters: &parameters, frozen: &[], tokens, shape, dropout: None };
         let result = pass.backward(&mut gradients, Gradients::Add, &mut workspace, &good, 12);
         assert!(matches!(result, Err(Error::Length { given, wanted, .. }) if given + 1 == wanted), "{short}");
         assert!(gradients.iter().chain(&workspace).all(|x| *x == GUARD));
@@ -332,7 +325,7 @@ fn what_needs_all_gradients_at_once_is_refused_where_the_update_is_fused() {
     let Session { plan, parameters, gradients, workspace, .. } = &mut session;
     let shape = Shape { sequences: 1, length: 6 };
     let compute = Compute::serial();
-    let pass = Pass { compute, plan, parameters, frozen: &[], tokens: &[1; 6], shape, training: None };
+    let pass = Pass { compute, plan, parameters, frozen: &[], tokens: &[1; 6], shape, dropout: None };
     let result = pass.backward(gradients, Gradients::Add, workspace, &[2; 6], 6);
     assert_eq!(result, Err(Error::Fused { what: "backward" }));
     assert!(gradients.iter().chain(workspace.iter()).all(|x| x.is_nan()));

@@ -148,7 +148,7 @@ fn every_gradient_agrees_with_a_finite_difference() {
         let Session { plan, parameters, frozen, gradients, workspace, .. } = &mut session;
         let shape = Shape { sequences: 1, length: 6 };
         let (compute, tokens) = (Compute::serial(), &tokens);
-        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, training: None };
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, dropout: None };
         let loss = pass.backward(gradients, Gradients::Overwrite, workspace, &targets, 5).unwrap();
         assert_eq!(loss.counted, 5);
 

@@ -10,8 +10,8 @@ use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
 use jostle::layout::Tensor;
 use jostle::model::{Backward, Forward, Stage};
 use jostle::{
-    Compute, Config, Dropout, Error, Frozen, Generator, Gradients, InstructionSet, Optimizer, Options, Pass,
-    Plan, Recipe, Schedule, Shape, Training,
+    Compute, Config, Dropout, DropoutKey, Error, Frozen, Generator, Gradients, InstructionSet, Optimizer,
+    Options, Pass, Plan, Recipe, Schedule, Shape,
 };
 use session::{Session, part, places};
 
@@ -161,8 +161,8 @@ fn gradients(session: &mut Session, compute: Compute<'_>) -> Vec<f32> {
     for (first, mode) in [(0, Gradients::Overwrite), (2, Gradients::Add)] {
         let (tokens, targets) = (&tokens[50 * first..][..18], &tokens[50 * first + 1..][..18]);
         let Session { plan, parameters, frozen, gradients, workspace, .. } = &mut *session;
-        let training = Some(Training { seed: 7, step: 3, first_sequence: first as u64 });
-        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, training };
+        let dropout = Some(DropoutKey { seed: 7, step: 3, first_sequence: first as u64 });
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, dropout };
         pass.backward(gradients, mode, workspace, targets, 36).unwrap();
     }
     session.gradients.clone()
@@ -355,7 +355,7 @@ fn what_cannot_be_frozen_is_refused() {
         frozen,
         tokens: &[1],
         shape: Shape { sequences: 1, length: 1 },
-        training: None,
+        dropout: None,
     };
     assert_eq!(pass.forward(workspace), Err(error));
     let memory = jostle::Buffers { parameters, frozen, gradients, optimizer, workspace, batch };

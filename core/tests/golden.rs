@@ -67,7 +67,7 @@ impl Engine {
     }
 
     fn pass<'a>(plan: &'a Plan, shape: Shape, parameters: &'a [f32], tokens: &'a [i32]) -> Pass<'a> {
-        Pass { compute: Compute::serial(), plan, parameters, frozen: &[], tokens, shape, training: None }
+        Pass { compute: Compute::serial(), plan, parameters, frozen: &[], tokens, shape, dropout: None }
     }
 
     fn logits(&mut self, parameters: &[f32], tokens: &[i32]) -> Vec<f32> {

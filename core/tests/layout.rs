@@ -1,7 +1,6 @@
 //! Where parameters lie, what they are called, and which configurations are refused.
 
-use jostle::matmul::Machine;
-use jostle::{Config, Dropout, Error, OptimizerState, Options, Plan};
+use jostle::{Config, Dropout, Error, OptimizerState, Options, Plan, Target};
 
 fn plan(config: &Config) -> Plan {
     Plan::new(config, &Options::new(1)).unwrap()
@@ -208,8 +207,8 @@ fn recomputing_keeps_one_block() {
 /// small machines tiles of attention find room there as well, and scratch is that of products alone.
 #[test]
 fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
-    let sizes = |config, machine, spared| {
-        let plan = |fused| Plan::on(machine, &config, &Options { fused, ..Options::new(3) }).unwrap();
+    let sizes = |config, target, spared| {
+        let plan = |fused| Plan::on(target, &config, &Options { fused, ..Options::new(3) }).unwrap();
         let (whole, fused) = (plan(false), plan(true));
         let columns = config.hidden.min(fused.gradients / config.width).max(config.width);
         let of_rows = 3 * config.context * (config.width + config.hidden - columns);
@@ -225,12 +224,12 @@ fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
     let config = Config::new(27, 16, 2, 4, 16);
     // Two of 8 rows, and four rows of a product; less those of the longest product, whose steps are copied 48 at a time.
     let tiles = 2 * 8 * 16 + 4 * 16 - 4 * 48;
-    assert_eq!(sizes(config, Machine::Large, 0), 16 * 64);
-    assert_eq!(sizes(config, Machine::Small, tiles), 4 * 64);
-    assert_eq!(sizes(Config { vocab: 500, ..config }, Machine::Large, 0), 500 * 16);
-    assert_eq!(sizes(Config { vocab: 5000, ..config }, Machine::Large, 0), 128 * 64);
-    assert_eq!(sizes(Config { hidden: 8, ..config }, Machine::Small, tiles), 4 * 48);
-    assert_eq!(sizes(Config::new(2, 1, 1, 1, 1), Machine::Small, 0), 4);
+    assert_eq!(sizes(config, Target::Vectors, 0), 16 * 64);
+    assert_eq!(sizes(config, Target::Portable, tiles), 4 * 64);
+    assert_eq!(sizes(Config { vocab: 500, ..config }, Target::Vectors, 0), 500 * 16);
+    assert_eq!(sizes(Config { vocab: 5000, ..config }, Target::Vectors, 0), 128 * 64);
+    assert_eq!(sizes(Config { hidden: 8, ..config }, Target::Portable, tiles), 4 * 48);
+    assert_eq!(sizes(Config::new(2, 1, 1, 1, 1), Target::Portable, 0), 4);
 }
 
 type Set = fn(&mut Config, usize);

@@ -3,7 +3,8 @@
 use core::ffi::{CStr, c_char};
 use core::ptr::NonNull;
 
-use jostle::{Error, utf8};
+use jostle::Error;
+use jostle::compact::utf8;
 
 use crate::status::{Call, Refusal, Refused};
 

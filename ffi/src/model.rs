@@ -1,6 +1,6 @@
 //! One pass of a model: logits, loss, gradients.
 
-use jostle::{Compute, Gradients, Loss, Pass, Plan, Shape, Training, model};
+use jostle::{Compute, DropoutKey, Gradients, Loss, Pass, Plan, Shape, model};
 
 use crate::border::{Buffers, Output, input, open};
 use crate::compute::{Workers, jostle_compute};
@@ -125,9 +125,9 @@ fn pass<'a>(
     frozen: &'a [f32],
     tokens: &'a [i32],
     shape: Shape,
-    training: Option<Training>,
+    dropout: Option<DropoutKey>,
 ) -> Pass<'a> {
-    Pass { compute, plan, parameters, frozen, tokens, shape, training }
+    Pass { compute, plan, parameters, frozen, tokens, shape, dropout }
 }
 
 /// Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them
@@ -253,13 +253,13 @@ pub unsafe extern "C" fn jostle_model_backward(
             )
         };
         let mode = if flag(call, "add", add)? { Gradients::Add } else { Gradients::Overwrite };
-        let training = if training.is_null() {
+        let dropout = if training.is_null() {
             None
         } else {
             // SAFETY: the caller's promise.
             let &jostle_training { seed, step, first_sequence } =
                 unsafe { input(call, "training", training)? };
-            Some(Training { seed, step, first_sequence })
+            Some(DropoutKey { seed, step, first_sequence })
         };
         // SAFETY: the caller's promise.
         let (targets, gradients) = unsafe {
@@ -268,7 +268,7 @@ pub unsafe extern "C" fn jostle_model_backward(
             (targets, given.buffers.write("gradients", gradients, gradients_size, wanted)?)
         };
         let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
-        let pass = pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), training);
+        let pass = pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), dropout);
         let loss = pass.backward(gradients, mode, workspace, targets, counted).or_refuse(call)?;
         output.write(jostle_loss::from_core(loss));
         Ok(())

@@ -3,7 +3,7 @@
 use core::ffi::c_char;
 use core::mem::offset_of;
 
-use jostle::decimal::{Sink, Written};
+use jostle::compact::format::{Sink, Written};
 use jostle::layout::Tensor;
 use jostle::{InstructionSet, Plan, initialization};
 

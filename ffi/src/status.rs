@@ -4,7 +4,7 @@
 use core::cell::Cell;
 use core::ffi::{CStr, c_char};
 
-use jostle::decimal::{Hex, Number, Rounded, Sink, Written};
+use jostle::compact::format::{Hex, Number, Rounded, Sink, Written};
 use jostle::{CheckpointError, Error};
 
 use crate::border;

@@ -1,7 +1,8 @@
 //! From the Python package's configurations to the core's, and the sizes that follow from them.
 
-use jostle::matmul::Machine;
-use jostle::{Activation, Config, Dropout, Error, Frozen, InstructionSet, OptimizerState, Options, Plan};
+use jostle::{
+    Activation, Config, Dropout, Error, Frozen, InstructionSet, OptimizerState, Options, Plan, Target,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -180,8 +181,8 @@ pub fn defines(
     let frozen = frozen_tensors(&config, &frozen)?;
     let options =
         Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused, frozen };
-    let machine = if device { Machine::Small } else { Machine::HERE };
-    let plan = Plan::on(machine, &config, &options).map_err(exception)?;
+    let target = if device { Target::Portable } else { Target::HERE };
+    let plan = Plan::on(target, &config, &options).map_err(exception)?;
     jostle_plan::header(command, prefix, device, &plan).map_err(exception)
 }
 

@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 use jostle::ops::attention::{self, Attention};
 use jostle::optimizer::{clip_factor, gradient_norm};
 use jostle::{
-    Compute, Config, Error, Frozen, Gradients, InstructionSet, Loss, Optimizer, OptimizerState, Options,
-    Pass, Plan, Shape, Training, initialization, model,
+    Compute, Config, DropoutKey, Error, Frozen, Gradients, InstructionSet, Loss, Optimizer, OptimizerState,
+    Options, Pass, Plan, Shape, initialization, model,
 };
 use jostle_pool::Pool;
 use numpy::{
@@ -157,7 +157,7 @@ impl Engine {
         self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, frozen, workspace, .. } = locked;
             let parameters = &in_order(&own, parameters, frozen)?;
-            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, training: None }
+            Pass { compute, plan: &plan, parameters, frozen: &[], tokens, shape, dropout: None }
                 .forward(workspace)?;
             body(&plan, workspace)
         })
@@ -318,7 +318,7 @@ impl Engine {
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let logits = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, frozen, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, frozen, tokens, shape, training: None }
+            Pass { compute, plan: &plan, parameters, frozen, tokens, shape, dropout: None }
                 .forward(workspace)?;
             let found = model::logits(&plan, workspace, shape)?;
             let mut logits = zeros("logits", found.len())?;
@@ -340,7 +340,7 @@ impl Engine {
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let loss = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, frozen, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, frozen, tokens, shape, training: None }
+            Pass { compute, plan: &plan, parameters, frozen, tokens, shape, dropout: None }
                 .loss(workspace, targets)
         })?;
         Ok((loss.sum, loss.counted))
@@ -363,8 +363,8 @@ impl Engine {
         let loss: Loss = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, frozen, gradients, workspace, position } = locked;
             let Position { step, sequences } = *position;
-            let training = Some(Training { seed, step, first_sequence: sequences });
-            let pass = Pass { compute, plan: &plan, parameters, frozen, tokens, shape, training };
+            let dropout = Some(DropoutKey { seed, step, first_sequence: sequences });
+            let pass = Pass { compute, plan: &plan, parameters, frozen, tokens, shape, dropout };
             let loss = pass.backward(gradients, Gradients::Add, workspace, targets, counted)?;
             position.sequences = sequences.saturating_add(shape.sequences as u64);
             Ok(loss)

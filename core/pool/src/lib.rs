@@ -36,10 +36,10 @@ type Task = dyn Fn(usize) + Sync;
 /// Each part has cache lines of its own: with all in one, which waiting threads keep asking for, a round of a fork and a
 /// join took twice as long.
 struct Shared {
-    round: Apart<Round>,
+    round: CacheAligned<Round>,
     /// Tasks that workers have done in all rounds, modulo its range.
-    done: Apart<AtomicUsize>,
-    caller: Apart<Caller>,
+    done: CacheAligned<AtomicUsize>,
+    caller: CacheAligned<Caller>,
     /// The pool is being dropped.
     ended: AtomicBool,
 }
@@ -68,7 +68,7 @@ struct Caller {
 
 /// Alone in its cache lines, which some processors fetch in pairs.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CacheAligned<T>(T);
 
 // SAFETY: `task` is written and read by turns only, as its comment says, and may be called from any
 // thread.
@@ -80,9 +80,9 @@ impl Pool {
     /// So many threads, of which the caller's is one; 0 is taken as 1. An error where the system refuses one.
     pub fn new(threads: usize) -> io::Result<Pool> {
         let shared = Arc::new(Shared {
-            round: Apart(Round { task: UnsafeCell::new(None), unclaimed: AtomicUsize::new(0) }),
-            done: Apart(AtomicUsize::new(0)),
-            caller: Apart(Caller {
+            round: CacheAligned(Round { task: UnsafeCell::new(None), unclaimed: AtomicUsize::new(0) }),
+            done: CacheAligned(AtomicUsize::new(0)),
+            caller: CacheAligned(Caller {
                 busy: AtomicBool::new(false),
                 sleeps: AtomicBool::new(false),
                 falls_asleep: Mutex::new(()),
@@ -124,7 +124,7 @@ unsafe impl Parallel for Pool {
 
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
         let shared = &*self.shared;
-        let Apart(caller) = &shared.caller;
+        let CacheAligned(caller) = &shared.caller;
         if tasks < 2 || self.workers.is_empty() || caller.busy.swap(true, Ordering::Acquire) {
             return (0..tasks).for_each(task);
         }
@@ -166,7 +166,7 @@ impl Shared {
                 self.done.0.fetch_add(1, Ordering::SeqCst);
                 // Waking costs a call of the system, which a caller that spins doesn't need. One that is about to sleep
                 // looks at `done` after it has said so, in the one order that all threads see.
-                let Apart(caller) = &self.caller;
+                let CacheAligned(caller) = &self.caller;
                 if caller.sleeps.load(Ordering::SeqCst) {
                     drop(caller.falls_asleep.lock());
                     caller.wake.notify_one();
@@ -187,7 +187,7 @@ impl Shared {
         if spin(finished) {
             return;
         }
-        let Apart(caller) = &self.caller;
+        let CacheAligned(caller) = &self.caller;
         let mut asleep = caller.falls_asleep.lock().unwrap_or_else(PoisonError::into_inner);
         caller.sleeps.store(true, Ordering::SeqCst);
         while !finished() {

@@ -1,6 +1,6 @@
 //! CRC-32 as in IEEE 802.3, zip and PNG (polynomial 0xEDB88320, reflected). Knows nothing of files.
 
-use crate::matmul::Machine;
+use crate::target::Target;
 
 /// `TABLES[k][b]` is what byte b contributes once k more bytes have followed it.
 static TABLES: [[u32; 256]; 8] = tables();
@@ -45,9 +45,9 @@ impl Crc {
     #[must_use]
     #[inline(never)]
     pub fn update(self, bytes: &[u8]) -> Crc {
-        match Machine::HERE {
-            Machine::Large => self.by_eight(bytes),
-            Machine::Small => self.by_halves(bytes),
+        match Target::HERE {
+            Target::Vectors => self.by_eight(bytes),
+            Target::Portable => self.by_halves(bytes),
         }
     }
 

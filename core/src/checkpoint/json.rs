@@ -3,9 +3,9 @@
 
 use core::fmt::{self, Write};
 
-use crate::decimal::{self, Written};
+use crate::compact::format::{self, Written};
+use crate::compact::utf8;
 use crate::error::{CheckpointError, Error};
-use crate::utf8;
 
 /// The text is no such JSON. Where it is not, the cursor tells that was reading.
 #[derive(Debug)]
@@ -101,7 +101,7 @@ impl<'a> Cursor<'a> {
         if digits.len() > 1 && digits.starts_with(b"0") {
             return Err(Malformed);
         }
-        let number = decimal::whole(digits).and_then(|number| usize::try_from(number).ok());
+        let number = format::whole(digits).and_then(|number| usize::try_from(number).ok());
         let number = number.ok_or(Malformed)?;
         self.rest = after;
         Ok(number)
@@ -198,7 +198,7 @@ impl<'a> Chars<'a> {
     /// What follows `prefix`, if the text begins with it.
     pub(super) fn after(self, prefix: &str) -> Option<Chars<'a>> {
         let mut same = Same(Some(self));
-        decimal::Sink::put(&mut same, prefix.as_bytes());
+        format::Sink::put(&mut same, prefix.as_bytes());
         same.0
     }
 
@@ -257,7 +257,7 @@ fn utf16_unit(rest: &mut &[u8]) -> Option<u32> {
 /// What is left of characters after what was written, if that is how they begin.
 struct Same<'a>(Option<Chars<'a>>);
 
-impl decimal::Sink for Same<'_> {
+impl format::Sink for Same<'_> {
     #[inline(never)]
     fn put(&mut self, mut text: &[u8]) {
         while let (Some(chars), Some(first)) = (&mut self.0, text.split_off_first()) {

@@ -2,8 +2,8 @@
 //! Numbers stand as Rust displays them, floats as the shortest decimal that reads back to the same bits.
 
 use super::read::Header;
+use crate::compact::format::{self, Float, Number, Sink, Written};
 use crate::config::{Activation, Config};
-use crate::decimal::{self, Float, Number, Sink, Written};
 use crate::error::{CheckpointError, Error};
 
 /// Keys that begin so are the engine's own.
@@ -75,8 +75,8 @@ impl Written for Value<'_> {
 impl Value<'_> {
     fn read(&mut self, text: &[u8]) -> Option<()> {
         match self {
-            Value::Whole(number) => **number = usize::try_from(decimal::whole(text)?).ok()?,
-            Value::Real(number) => **number = decimal::parse(text)?,
+            Value::Whole(number) => **number = usize::try_from(format::whole(text)?).ok()?,
+            Value::Real(number) => **number = format::parse(text)?,
             Value::Truth(truth) => **truth = meaning(&TRUTHS, text)?,
             Value::Activation(activation) => **activation = meaning(&ACTIVATIONS, text)?,
         }
@@ -92,7 +92,7 @@ fn get<'a>(header: &Header<'a>, key: &'static str) -> Result<&'a [u8], Error> {
 }
 
 pub(super) fn number(header: &Header, key: &'static str) -> Result<u64, Error> {
-    decimal::whole(get(header, key)?).ok_or(CheckpointError::Metadata { key }.into())
+    format::whole(get(header, key)?).ok_or(CheckpointError::Metadata { key }.into())
 }
 
 /// The configuration that a header states, validated.

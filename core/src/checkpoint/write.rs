@@ -2,7 +2,7 @@
 //! and to be kept.
 
 use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
-use crate::decimal::{Hex, Number, Sink, Written};
+use crate::compact::format::{Hex, Number, Sink, Written};
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::Plan;
 

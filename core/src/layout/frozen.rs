@@ -1,6 +1,6 @@
 //! Which tensors are not trained.
 
-use super::{Checked, Tensors, checked};
+use super::{Count, Tensors, checked};
 use crate::config::Config;
 use crate::error::Error;
 use crate::layout::tensors::Kind;
@@ -76,8 +76,8 @@ impl Frozen {
 
     /// The elements of all of them, and the layer of the first tensor that is trained: 0 for the embeddings, the number
     /// of layers for what comes after the blocks.
-    pub(super) const fn elements_and_first_trained(&self, config: &Config) -> (Checked, usize) {
-        let (mut sum, mut first) = (Checked::ZERO, None);
+    pub(super) const fn elements_and_first_trained(&self, config: &Config) -> (Count, usize) {
+        let (mut sum, mut first) = (Count::ZERO, None);
         let (mut number, mut place) = (0, 0);
         // Only the first MOST can be frozen.
         while number < Frozen::MOST && !self.is_none() {

@@ -19,7 +19,7 @@ pub(crate) use workspace::{LayerActivations, Regions, Workspace, attention_scrat
 
 use crate::config::Config;
 use crate::error::Error;
-use crate::matmul::Machine;
+use crate::target::Target;
 use tensors::{Kind, tensors_len};
 use workspace::{
     activations_per_row, attention_elsewhere, fused_gradient, generation, hidden_columns,
@@ -112,18 +112,18 @@ pub struct Plan {
 
 /// A sum of products, or the greatest number where it exceeds that.
 #[derive(Clone, Copy)]
-struct Checked(usize);
+struct Count(usize);
 
-impl Checked {
-    const ZERO: Checked = Checked(0);
+impl Count {
+    const ZERO: Count = Count(0);
 
-    const fn add(self, other: Checked) -> Checked {
-        Checked(self.0.saturating_add(other.0))
+    const fn add(self, other: Count) -> Count {
+        Count(self.0.saturating_add(other.0))
     }
 
     #[inline(never)]
-    const fn times(self, factor: usize) -> Checked {
-        Checked(self.0.saturating_mul(factor))
+    const fn times(self, factor: usize) -> Count {
+        Count(self.0.saturating_mul(factor))
     }
 
     /// The sum, if that many elements of four bytes can exist.
@@ -132,8 +132,8 @@ impl Checked {
     }
 }
 
-const fn checked(n: usize) -> Checked {
-    Checked(n)
+const fn checked(n: usize) -> Count {
+    Count(n)
 }
 
 /// `?` for constant functions.
@@ -149,11 +149,11 @@ macro_rules! get {
 impl Plan {
     /// Sizes every buffer, or names what is wrong with the configuration or options.
     pub const fn new(config: &Config, options: &Options) -> Result<Plan, Error> {
-        Plan::on(Machine::HERE, config, options)
+        Plan::on(Target::HERE, config, options)
     }
 
-    /// The plan that another machine makes: to write down, on a host, the sizes of a device's buffers.
-    pub const fn on(machine: Machine, config: &Config, options: &Options) -> Result<Plan, Error> {
+    /// The plan for another target: a host sizes a device's buffers with it.
+    pub const fn on(target: Target, config: &Config, options: &Options) -> Result<Plan, Error> {
         get!(config.validate());
         if options.batch == 0 {
             return Err(Error::Zero { what: "batch" });
@@ -166,12 +166,12 @@ impl Plan {
             .add(tensors_len(&Kind::AFTER, config));
         let rows = checked(options.batch).times(config.context);
         let activations = rows.times(activations_per_row(config, options).0);
-        let fused = fused_gradient(config, machine);
+        let fused = fused_gradient(config, target);
         let columns = hidden_columns(config, options, fused);
-        let elsewhere = attention_elsewhere(config, options, columns, machine);
+        let elsewhere = attention_elsewhere(config, options, columns, target);
         let scratch = scratch_elements_per_row(config, options, columns)
             .times(rows.0)
-            .add(checked(worker_scratch(config, rows.0, elsewhere, machine)).times(options.threads));
+            .add(checked(worker_scratch(config, rows.0, elsewhere, target)).times(options.threads));
         let all = get!(parameters.elements("parameters"));
         let (frozen, _) = options.frozen.elements_and_first_trained(config);
         let frozen = get!(frozen.elements("frozen parameters"));
@@ -190,7 +190,7 @@ impl Plan {
             ),
             activations: get!(activations.elements("activations")),
             scratch: get!(scratch.elements("scratch")),
-            generation: get!(generation(config, machine).elements("generation")),
+            generation: get!(generation(config, target).elements("generation")),
             batch: get!(rows.times(2).elements("batch")),
         })
     }

@@ -2,9 +2,9 @@
 
 use core::{fmt, iter};
 
-use super::{Checked, Frozen, Plan, checked};
+use super::{Count, Frozen, Plan, checked};
+use crate::compact::format::{self, Number, Sink, Written};
 use crate::config::Config;
-use crate::decimal::{self, Number, Sink, Written};
 
 /// One parameter tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -268,12 +268,12 @@ impl Written for TensorName {
 
 impl fmt::Display for TensorName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        decimal::display(self, f)
+        format::display(self, f)
     }
 }
 
-pub(super) const fn tensors_len(kinds: &[Kind], config: &Config) -> Checked {
-    let mut sum = Checked::ZERO;
+pub(super) const fn tensors_len(kinds: &[Kind], config: &Config) -> Count {
+    let mut sum = Count::ZERO;
     let mut i = 0;
     while i < kinds.len() {
         let (rank, shape) = kinds[i].shape(config);

@@ -2,12 +2,13 @@
 //! together, since they must agree.
 
 use super::parameters::Cut;
-use super::{Checked, Options, Plan, Shape, checked};
+use super::{Count, Options, Plan, Shape, checked};
 use crate::config::Config;
 use crate::error::{Error, exact_length};
 use crate::generate;
-use crate::matmul::{self, Machine};
+use crate::matmul;
 use crate::ops::attention;
+use crate::target::Target;
 
 /// What one block's forward leaves for its backward, besides the residual stream. R rows.
 pub(crate) struct LayerActivations<'a> {
@@ -21,7 +22,7 @@ pub(crate) struct LayerActivations<'a> {
     pub wide: &'a mut [f32], // [R, F], before the activation; after the MLP's backward [R, 3C], the gradient of qkv
 }
 
-const fn layer_elements_per_row(config: &Config) -> Checked {
+const fn layer_elements_per_row(config: &Config) -> Count {
     checked(config.width).times(4).add(checked(4)).add(checked(2 * config.heads)).add(checked(wide(config)))
 }
 
@@ -120,19 +121,19 @@ impl Residual<'_> {
     }
 }
 
-const fn residual_elements_per_row(config: &Config, options: &Options) -> Checked {
+const fn residual_elements_per_row(config: &Config, options: &Options) -> Count {
     checked(config.width).times(config.layers + kept_layers(config, options))
 }
 
 /// The last norm's output and the logits stay to the end where the head is tied, and have the place of a block's
 /// intermediate results where it is not.
-const fn tail_elements_per_row(config: &Config) -> Checked {
-    let head = if config.tied { checked(config.width).add(checked(config.vocab)) } else { Checked::ZERO };
+const fn tail_elements_per_row(config: &Config) -> Count {
+    let head = if config.tied { checked(config.width).add(checked(config.vocab)) } else { Count::ZERO };
     checked(3).add(head)
 }
 
 /// All that forward leaves for backward of a row, its loss among it.
-pub(super) const fn activations_per_row(config: &Config, options: &Options) -> Checked {
+pub(super) const fn activations_per_row(config: &Config, options: &Options) -> Count {
     let layers = layer_elements_per_row(config).times(kept_layers(config, options));
     layers.add(residual_elements_per_row(config, options)).add(tail_elements_per_row(config))
 }
@@ -141,7 +142,7 @@ pub(super) const fn scratch_elements_per_row(
     config: &Config,
     options: &Options,
     hidden_columns: usize,
-) -> Checked {
+) -> Count {
     let of_width = if options.fused { 3 } else { 4 };
     checked(config.width).times(of_width).add(checked(activated(config, options, hidden_columns)))
 }
@@ -297,17 +298,12 @@ impl<'a> Workspace<'a> {
 }
 
 /// The scratch of one worker's products and of its tiles of attention, unless these find `elsewhere` elements.
-pub(super) const fn worker_scratch(
-    config: &Config,
-    rows: usize,
-    elsewhere: usize,
-    machine: Machine,
-) -> usize {
+pub(super) const fn worker_scratch(config: &Config, rows: usize, elsewhere: usize, target: Target) -> usize {
     let (c, f, v) = (config.width, config.hidden, config.vocab);
     // Each side of each product is one of these; rows are the inner index of the gradients of weights.
     let longest = max(max(max(3 * c, f), v), max(rows, config.context));
-    let products = matmul::scratch_on(machine, longest, longest);
-    let attention = attention::worker_scratch(machine, config.context, config.head_width());
+    let products = matmul::scratch_on(target, longest, longest);
+    let attention = attention::worker_scratch(target, config.context, config.head_width());
     // A row of the residual stream, too.
     max(max(products, c), if attention <= elsewhere { 0 } else { attention })
 }
@@ -315,7 +311,7 @@ pub(super) const fn worker_scratch(
 /// The scratch of attention: that of the worker, or the place of what the MLP activates. Where only one of them is long
 /// enough, it is the longer.
 pub(crate) fn attention_scratch<'a>(scratch: &'a mut [f32], activated: &'a mut [f32]) -> &'a mut [f32] {
-    let elsewhere = matches!(Machine::HERE, Machine::Small) && activated.len() > scratch.len();
+    let elsewhere = matches!(Target::HERE, Target::Portable) && activated.len() > scratch.len();
     if elsewhere { activated } else { scratch }
 }
 
@@ -325,30 +321,30 @@ pub(super) const fn attention_elsewhere(
     config: &Config,
     options: &Options,
     hidden_columns: usize,
-    machine: Machine,
+    target: Target,
 ) -> usize {
-    if !options.fused || options.threads > 1 || matches!(machine, Machine::Large) {
+    if !options.fused || options.threads > 1 || matches!(target, Target::Vectors) {
         return 0;
     }
     activated(config, options, hidden_columns).saturating_mul(options.batch).saturating_mul(config.context)
 }
 
 /// What a fused update makes of a gradient at a time: so many rows of the widest weight, or all of the largest.
-pub(super) const fn fused_gradient(config: &Config, machine: Machine) -> usize {
+pub(super) const fn fused_gradient(config: &Config, target: Target) -> usize {
     let (c, f) = (config.width, config.hidden);
     let widest = max(c.saturating_mul(3), f);
     let largest = max(max(config.vocab, config.context), widest).saturating_mul(c);
-    let rows = widest.saturating_mul(matmul::rows_enough(machine));
+    let rows = widest.saturating_mul(matmul::rows_enough(target));
     if rows < largest { rows } else { largest }
 }
 
 /// Keys and values of the whole context, a chunk of rows, the logits, and a worker's scratch.
-pub(super) const fn generation(config: &Config, machine: Machine) -> Checked {
+pub(super) const fn generation(config: &Config, target: Target) -> Count {
     let cache = checked(2).times(config.layers).times(config.context).times(config.width);
     let per_row = checked(config.width).times(7).add(checked(config.hidden).times(2)).add(checked(4));
-    let chunk = generate::chunk(machine);
+    let chunk = generate::chunk(target);
     let rows = per_row.times(chunk);
-    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, chunk, 0, machine)))
+    cache.add(rows).add(checked(config.vocab)).add(checked(worker_scratch(config, chunk, 0, target)))
 }
 
 const fn max(a: usize, b: usize) -> usize {
@@ -369,14 +365,14 @@ mod tests {
             for (vocab, fused, batch) in [(18, true, 1), (18, false, 2), (27, true, 1), (5, true, 2)] {
                 let config = Config { hidden, tied: false, ..Config::new(vocab, context, 1, 1, width) };
                 let options = Options { fused, ..Options::new(batch) };
-                let plan = Plan::on(Machine::Small, &config, &options).unwrap();
+                let plan = Plan::on(Target::Portable, &config, &options).unwrap();
                 let mut memory = vec![0.0; plan.workspace()];
                 for length in 1..=context {
                     let shape = Shape { sequences: 1, length };
                     let Workspace { workers, mut intermediate, .. } =
                         Workspace::new(&mut memory, &plan, shape).unwrap();
                     let (_, activated) = intermediate.block();
-                    let wanted = attention::worker_scratch(Machine::Small, length, width);
+                    let wanted = attention::worker_scratch(Target::Portable, length, width);
                     assert!(workers.len().max(activated.len()) >= wanted, "{config:?} {length}");
                     *if activated.len() > workers.len() { &mut among_activated } else { &mut apart } += 1;
                 }

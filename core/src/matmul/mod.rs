@@ -17,25 +17,26 @@ pub(crate) mod causal;
     allow(dead_code, unused_imports, reason = "without vectors, or where that crate computes the products")
 )]
 mod packed;
+#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
+mod portable;
 #[cfg_attr(
     any(feature = "matrixmultiply", not(any(target_arch = "x86_64", target_arch = "aarch64"))),
     allow(dead_code, reason = "without vectors, or where that crate computes the products")
 )]
 mod row;
-#[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "that crate computes the products"))]
-mod small;
 
 use core::ops::Range;
 
 use crate::error::Error;
 #[cfg(not(target_os = "none"))]
-use crate::parallel::Leg;
+use crate::parallel::Turn;
 use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
+use crate::target::Target;
 
 pub(crate) use packed::CLOSE;
+pub use packed::scratch;
 pub(crate) use packed::scratch_on;
-pub use packed::{Machine, scratch};
 
 /// A matrix that is read: element `[i, j]` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
@@ -67,10 +68,10 @@ impl<'a> Matrix<'a> {
 }
 
 /// How many rows of a product are enough that making it in parts takes hardly longer.
-pub(crate) const fn rows_enough(machine: Machine) -> usize {
-    match machine {
-        Machine::Large => 128,
-        Machine::Small => 4,
+pub(crate) const fn rows_enough(target: Target) -> usize {
+    match target {
+        Target::Vectors => 128,
+        Target::Portable => 4,
     }
 }
 
@@ -307,7 +308,7 @@ pub fn matmul_parallel(
 pub(crate) fn matmul_in_turn(
     simd: InstructionSet,
     size: Size,
-    leg: &mut Leg<'_>,
+    turn: &mut Turn<'_>,
     at_once: usize,
     start: Start<'_>,
     a: Matrix<'_>,
@@ -319,7 +320,7 @@ pub(crate) fn matmul_in_turn(
         debug_assert!(false, "{error}");
         return;
     }
-    leg.last_by_columns([m, n], at_once, |c, columns| {
+    turn.last_by_columns([m, n], at_once, |c, columns| {
         let (start, b) = (start.from(&columns), b.from(0, columns.start));
         let size = Size { m, n: columns.len(), k };
         // SAFETY: all sizes were checked for the whole product, of which these columns of C are nobody else's meanwhile.
@@ -378,7 +379,7 @@ unsafe fn product(
         if simd.has_vectors() {
             packed::product(simd, size, c, c_stride, start, a, b, causal, space);
         } else {
-            small::product(size, c, c_stride, start, a, b, causal, space);
+            portable::product(size, c, c_stride, start, a, b, causal, space);
         }
     }
 }

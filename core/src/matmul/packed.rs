@@ -8,27 +8,10 @@ use core::ops::Range;
 
 use super::{Causal, Matrix, Size, Start, row};
 use crate::simd::{LANES, WideVector, vectorized};
+use crate::target::Target;
 
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = LANES;
-
-/// The kinds of machines that products are blocked for, which shows in the scratch they need and in nothing else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Machine {
-    /// x86-64 and AArch64: caches and vector units that packing pays for.
-    Large,
-    /// All others.
-    Small,
-}
-
-impl Machine {
-    /// What this build is for.
-    pub const HERE: Machine = if cfg!(any(target_arch = "x86_64", target_arch = "aarch64")) {
-        Machine::Large
-    } else {
-        Machine::Small
-    };
-}
 
 /// The longest block of the inner index. A panel of B (48 KiB) comes from the second-level cache, at half the rate that it
 /// gives; the longer the block, the fewer passes over C.
@@ -67,14 +50,14 @@ const fn min(a: usize, b: usize) -> usize {
 
 /// The elements of scratch that a product of this size, or smaller in every direction, needs at most.
 pub const fn scratch(size: Size) -> usize {
-    scratch_on(Machine::HERE, size.n, size.k)
+    scratch_on(Target::HERE, size.n, size.k)
 }
 
-/// [`scratch`] on any machine: as much for any number of rows, since no more than a block of B is copied, or some rows of
+/// [`scratch`] on any target: as much for any number of rows, since no more than a block of B is copied, or some rows of
 /// A.
-pub(crate) const fn scratch_on(machine: Machine, n: usize, k: usize) -> usize {
-    if matches!(machine, Machine::Small) {
-        return super::small::scratch(k);
+pub(crate) const fn scratch_on(target: Target, n: usize, k: usize) -> usize {
+    if matches!(target, Target::Portable) {
+        return super::portable::scratch(k);
     }
     let k = min(k, BLOCK_K);
     let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), BLOCK_N) * k;

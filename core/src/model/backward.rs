@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::forward::Extent;
-use super::{Pass, Team, part, with_columns};
+use super::{Pass, Workers, part, with_columns};
 use crate::layout::{Cut, Group, LayerActivations, Norm, Plan, Workspace, attention_scratch};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
@@ -230,7 +230,7 @@ impl Pass<'_> {
     #[inline(never)]
     fn branch_backward(
         &self,
-        team: &mut Team<'_>,
+        team: &mut Workers<'_>,
         norm: &Norm<'_>,
         [normed, d_x]: [&mut [f32]; 2],
         d_normed: &[f32],
@@ -261,7 +261,7 @@ impl Pass<'_> {
     #[inline(never)]
     fn drop_gradient(
         &self,
-        team: &mut Team<'_>,
+        team: &mut Workers<'_>,
         d_branch: &mut [f32],
         d_residual: &[f32],
         mask: Option<Mask>,

@@ -1,6 +1,6 @@
 //! From tokens to logits.
 
-use super::{Pass, Team, part, with_columns};
+use super::{Pass, Workers, part, with_columns};
 use crate::layout::{Cut, LayerActivations, Norm, Workspace, attention_scratch};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
@@ -161,7 +161,7 @@ impl Pass<'_> {
 
     /// `branch = x + dropout(branch)`: what leaves a residual branch.
     #[inline(never)]
-    fn add_residual(&self, team: &mut Team<'_>, branch: &mut [f32], x: &[f32], mask: Option<Mask>) {
+    fn add_residual(&self, team: &mut Workers<'_>, branch: &mut [f32], x: &[f32], mask: Option<Mask>) {
         let c = self.plan.config.width;
         team.by_row(branch.len(), [(branch, c)], |range, [branch]| {
             let mut x = part(x, &range, c);

@@ -2,19 +2,19 @@
 //! Knows the order of things, not where they lie (`layout`), how they are computed (`ops`), or what happens to
 //! the gradients (`optimizer`).
 //!
-//! Workers go apart through a whole pass, each with some of its sequences (`apart.rs`), or share out every operation
-//! (`team.rs`).
+//! Workers go apart through a whole pass, each with some of its sequences (`data_parallel.rs`), or share out every operation
+//! (`work_sharing.rs`).
 
-#[cfg(not(target_os = "none"))]
-mod apart;
-#[cfg(target_os = "none")]
-#[path = "never_apart.rs"]
-mod apart;
 mod backward;
+#[cfg(not(target_os = "none"))]
+mod data_parallel;
+#[cfg(target_os = "none")]
+#[path = "never_data_parallel.rs"]
+mod data_parallel;
 mod forward;
 mod gradients;
 mod stage;
-mod team;
+mod work_sharing;
 
 use core::ops::Range;
 
@@ -22,9 +22,9 @@ pub use backward::Backward;
 pub(crate) use backward::Part;
 pub use forward::Forward;
 pub use stage::Stage;
-use team::Team;
+use work_sharing::Workers;
 
-use crate::double::{self, Double};
+use crate::compact::soft_f64::{self, SoftF64};
 use crate::error::{Error, exact_length};
 use crate::layout::{Parameters, Plan, Regions, Shape, Workspace};
 use crate::matmul;
@@ -36,7 +36,7 @@ use crate::rng::Stream;
 
 /// Which dropout masks a training pass uses. Evaluation and generation have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Training {
+pub struct DropoutKey {
     /// The run's seed.
     pub seed: u64,
     /// The step, counted from 0.
@@ -61,13 +61,13 @@ impl Loss {
         if self.counted == 0 {
             0.0
         } else {
-            double::quotient(Double::new(self.sum), (self.counted as u64).into()).single()
+            soft_f64::quotient(SoftF64::new(self.sum), (self.counted as u64).into()).single()
         }
     }
 
     /// Of both together.
     pub(crate) fn plus(self, other: Loss) -> Loss {
-        let sum = (Double::new(self.sum) + Double::new(other.sum)).get();
+        let sum = (SoftF64::new(self.sum) + SoftF64::new(other.sum)).get();
         Loss { sum, counted: self.counted + other.counted }
     }
 }
@@ -96,8 +96,8 @@ pub struct Pass<'a> {
     pub tokens: &'a [i32],
     /// B and T; at most the plan's batch and the context.
     pub shape: Shape,
-    /// Dropout masks, in training; `None` in use.
-    pub training: Option<Training>,
+    /// Which dropout masks apply, in training; `None` in use.
+    pub dropout: Option<DropoutKey>,
 }
 
 /// With more rows than this, it hardly matters that each worker packs far weights for its own.
@@ -132,7 +132,7 @@ impl Plan {
     /// Whether all threads go through a pass together, one operation after the other: where too many would have no sequence
     /// to take, or packing the same weights each would take more of the time than meeting more often.
     #[doc(hidden)]
-    pub fn together(&self, Shape { sequences, length }: Shape, threads: usize) -> bool {
+    pub fn shares_work(&self, Shape { sequences, length }: Shape, threads: usize) -> bool {
         let threads = threads.min(self.options.threads).max(1);
         let each = sequences.div_ceil(threads);
         let places = threads.saturating_mul(each);
@@ -163,7 +163,7 @@ impl Pass<'_> {
     /// The loss on `targets [R]`, each in `0..vocab` or -1 (ignored). Overwrites the workspace.
     pub fn loss(&self, workspace: &mut [f32], targets: &[i32]) -> Result<Loss, Error> {
         let counted = self.check_targets(targets)?;
-        let sum = match self.apart(None, workspace, targets, counted)? {
+        let sum = match self.data_parallel(None, workspace, targets, counted)? {
             Some(sum) => sum,
             None => {
                 let workspace = &mut self.check(workspace)?;
@@ -227,8 +227,8 @@ impl Pass<'_> {
     }
 
     /// All workers, with all sequences.
-    fn team<'t>(&'t self, workers: &'t mut [f32]) -> Team<'t> {
-        Team { compute: self.compute, shape: self.shape, scratch: self.scratch(workers) }
+    fn team<'t>(&'t self, workers: &'t mut [f32]) -> Workers<'t> {
+        Workers { compute: self.compute, shape: self.shape, scratch: self.scratch(workers) }
     }
 
     fn parameters(&self) -> Parameters<'_> {
@@ -238,7 +238,7 @@ impl Pass<'_> {
     /// A layer's dropout of that stream, if it has any.
     #[inline(never)]
     fn mask(&self, stream: Stream, layer: usize) -> Option<Mask> {
-        let Training { seed, step, .. } = self.training?;
+        let DropoutKey { seed, step, .. } = self.dropout?;
         let rates = &self.plan.config.dropout;
         let rate = match stream {
             Stream::EmbeddingDropout => rates.embedding,
@@ -252,7 +252,7 @@ impl Pass<'_> {
 
     /// A sequence's number in the step.
     fn sequence(&self, in_pass: usize) -> u64 {
-        self.training.map_or(0, |training| training.first_sequence).wrapping_add(in_pass as u64)
+        self.dropout.map_or(0, |key| key.first_sequence).wrapping_add(in_pass as u64)
     }
 
     fn attention(&self, mask: Option<Mask>, sequence: usize) -> Attention {

@@ -4,8 +4,8 @@
 use core::ops::Range;
 
 use super::{Backward, Forward, Gradients, Loss, Part, Pass};
+use crate::compact::soft_f64::SoftF64;
 use crate::config::Config;
-use crate::double::Double;
 use crate::error::Error;
 use crate::layout::{Frozen, Group, Plan, Workspace};
 use crate::ops::cross_entropy;
@@ -119,7 +119,7 @@ impl Pass<'_> {
         let mut loss = Loss { sum: 0.0, counted: self.check_targets(targets)? };
         // Between two calls everything lies where any number of workers finds it.
         if stages == (0..usize::MAX)
-            && let Some(sum) = self.apart(Some((gradients, mode)), workspace, targets, counted)?
+            && let Some(sum) = self.data_parallel(Some((gradients, mode)), workspace, targets, counted)?
         {
             loss.sum = finite(sum)?;
             return Ok(loss);
@@ -167,14 +167,14 @@ impl Pass<'_> {
             let targets = targets.get(rows).unwrap_or_default();
             cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
         });
-        Double::sum_of(workspace.losses.iter().copied()).get()
+        SoftF64::sum_of(workspace.losses.iter().copied()).get()
     }
 }
 
 /// Refuses a sum of losses with which training can't go on.
 fn finite(sum: f64) -> Result<f64, Error> {
     if !sum.is_finite() {
-        return Err(Error::NotFinite { what: "loss", value: Double::new(sum).single() });
+        return Err(Error::NotFinite { what: "loss", value: SoftF64::new(sum).single() });
     }
     Ok(sum)
 }

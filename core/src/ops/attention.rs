@@ -12,51 +12,52 @@ use super::dropout::Mask;
 use super::softmax::{exponentials, mask_after};
 use super::{count_rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::matmul::{Causal, Machine, Matrix, Queries, Size, Start, causal, causal_trusted, scratch_on};
-use crate::simd::{self, InstructionSet, LANES, scalar, vectorized};
+use crate::matmul::{Causal, Matrix, Queries, Size, Start, causal, causal_trusted, scratch_on};
+use crate::simd::{self, InstructionSet, LANES, processor, vectorized};
+use crate::target::Target;
 
 pub(crate) use rows::attend;
 
 /// Query rows of a tile. Their number shows in memory only: the next tile goes on from the same sums.
-const TILE: usize = tile_rows(Machine::HERE);
+const TILE: usize = tile_rows(Target::HERE);
 
-const fn tile_rows(machine: Machine) -> usize {
-    match machine {
-        Machine::Large => causal::QUERIES,
-        Machine::Small => 8,
+const fn tile_rows(target: Target) -> usize {
+    match target {
+        Target::Vectors => causal::QUERIES,
+        Target::Portable => 8,
     }
 }
 
 /// Elements from one row of a tile to the next: whole vectors.
-const fn tile_stride(machine: Machine, columns: usize) -> usize {
-    match machine {
-        Machine::Large => columns.div_ceil(LANES).saturating_mul(LANES),
-        Machine::Small => columns,
+const fn tile_stride(target: Target, columns: usize) -> usize {
+    match target {
+        Target::Vectors => columns.div_ceil(LANES).saturating_mul(LANES),
+        Target::Portable => columns,
     }
 }
 
 /// Elements that the work on one head takes: two tiles, what operands are copied to where there are vectors, and what a
 /// product takes besides.
-pub(crate) const fn worker_scratch(machine: Machine, length: usize, head_width: usize) -> usize {
+pub(crate) const fn worker_scratch(target: Target, length: usize, head_width: usize) -> usize {
     let longest = if length > head_width { length } else { head_width };
-    let heads = match machine {
-        Machine::Large => vector_scratch(length, head_width),
-        Machine::Small => {
-            let (most, mut rows) = (tile_rows(machine), length);
+    let heads = match target {
+        Target::Vectors => vector_scratch(length, head_width),
+        Target::Portable => {
+            let (most, mut rows) = (tile_rows(target), length);
             if rows > most {
                 rows = most;
             }
-            tile_stride(machine, length).saturating_mul(2 * rows)
+            tile_stride(target, length).saturating_mul(2 * rows)
         }
     };
-    let products = scratch_on(machine, longest, longest);
+    let products = scratch_on(target, longest, longest);
     let least = causal::scratch(length, head_width);
-    heads.saturating_add(if matches!(machine, Machine::Large) && products < least { least } else { products })
+    heads.saturating_add(if matches!(target, Target::Vectors) && products < least { least } else { products })
 }
 
 /// Elements that two tiles and the operands of their products take where there are vectors.
 const fn vector_scratch(length: usize, head_width: usize) -> usize {
-    let tile = tile_rows(Machine::Large);
+    let tile = tile_rows(Target::Vectors);
     let keys = length.div_ceil(LANES).saturating_mul(LANES);
     let gathered = if length < WORTH_GATHERING { 0 } else { length.saturating_mul(head_width) };
     keys.saturating_mul(tile).saturating_add(gathered).saturating_mul(2)
@@ -68,7 +69,7 @@ const WORTH_GATHERING: usize = 96;
 
 /// The scratch that [`forward`] and [`backward`] need, in elements.
 pub const fn scratch(length: usize, width: usize) -> usize {
-    worker_scratch(Machine::HERE, length, width)
+    worker_scratch(Target::HERE, length, width)
 }
 
 /// One sequence's sizes, and its dropout.
@@ -207,7 +208,7 @@ vectorized! {
 
 /// One over the square root of the head's width.
 pub(crate) fn head_scale(width: usize) -> f32 {
-    1.0 / scalar::sqrt(width as f32)
+    1.0 / processor::sqrt(width as f32)
 }
 
 impl Queries {

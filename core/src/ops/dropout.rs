@@ -5,7 +5,7 @@
 //! and backward ask for the same mask again instead of storing it.
 
 use super::{count_rows, rows, rows_mut};
-use crate::double;
+use crate::compact::soft_f64;
 use crate::error::{Error, exact_length};
 use crate::rng::{self, Stream};
 use crate::simd::{self, InstructionSet, Loop, Vector, vectorized};
@@ -39,7 +39,7 @@ impl Mask {
         if threshold == 0 {
             return Ok(None);
         }
-        let scale = double::quotient(u64::from(UNIT).into(), u64::from(UNIT - threshold).into()).single();
+        let scale = soft_f64::quotient(u64::from(UNIT).into(), u64::from(UNIT - threshold).into()).single();
         // That share of all i32, the least ones.
         let bound = (2 * threshold).wrapping_add(i32::MIN as u32) as i32;
         Ok(Some(Mask { key: rng::key(seed, stream, step, layer), first_row: 0, bound, scale }))

@@ -8,7 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use super::{Compute, Parallel, PerUnit, Share, Shared, Units};
 
 /// How many workers can go one behind the other.
-pub(crate) const MOST_LEGS: usize = 64;
+pub(crate) const MOST_TURNS: usize = 64;
 
 /// How often a worker looks whether it may go on before it lets other threads run: some hundred microseconds.
 const SPINS: usize = 20_000;
@@ -42,7 +42,7 @@ impl Progress {
 }
 
 /// One worker's way through the buffer, from its end to its beginning.
-pub(crate) struct Leg<'a> {
+pub(crate) struct Turn<'a> {
     buffer: Shared,
     left: usize,
     own: &'a Progress,
@@ -51,7 +51,7 @@ pub(crate) struct Leg<'a> {
     parallel: &'a dyn Parallel,
 }
 
-impl Leg<'_> {
+impl Turn<'_> {
     /// Whether no worker goes before.
     pub fn is_first(&self) -> bool {
         self.before.is_none()
@@ -63,7 +63,7 @@ impl Leg<'_> {
         let first = self.left.saturating_sub(len);
         self.wait(|before| before.left.load(Ordering::Acquire) <= first);
         #[expect(unsafe_code, reason = "workers touch parts of one buffer by turns")]
-        // SAFETY: of the buffer, borrowed for as long as all legs, whose length `left` began with. Workers before have done
+        // SAFETY: of the buffer, borrowed for as long as all turns, whose length `left` began with. Workers before have done
         // with what is behind `first`, since each says so after the one before it, and never comes back; those behind wait
         // for this one.
         task(unsafe { core::slice::from_raw_parts_mut(self.buffer.pointer().add(first), self.left - first) });
@@ -115,7 +115,7 @@ impl Leg<'_> {
     }
 }
 
-impl Drop for Leg<'_> {
+impl Drop for Turn<'_> {
     /// Leaves the rest as it is.
     fn drop(&mut self) {
         self.wait(|before| before.left.load(Ordering::Acquire) == 0);
@@ -124,7 +124,7 @@ impl Drop for Leg<'_> {
 }
 
 impl Compute<'_> {
-    /// As [`Compute::split`], on so many workers: each has a way through the whole of `buffer`, too. At most [`MOST_LEGS`], and as
+    /// As [`Compute::split`], on so many workers: each has a way through the whole of `buffer`, too. At most [`MOST_TURNS`], and as
     /// many as have scratch.
     pub(crate) fn relay<const N: usize>(
         &self,
@@ -132,20 +132,20 @@ impl Compute<'_> {
         buffers: &[Units<'_>; N],
         scratch: PerUnit<'_>,
         buffer: &mut [f32],
-        task: impl Fn(Share, [&mut [f32]; N], &mut [f32], Leg<'_>) + Sync,
+        task: impl Fn(Share, [&mut [f32]; N], &mut [f32], Turn<'_>) + Sync,
     ) {
-        let progress: [Progress; MOST_LEGS] = array::from_fn(|_| Progress::of(buffer.len()));
+        let progress: [Progress; MOST_TURNS] = array::from_fn(|_| Progress::of(buffer.len()));
         let (begun, left, buffer) = (AtomicUsize::new(0), buffer.len(), Shared(buffer.as_mut_ptr()));
-        self.run_on(workers.min(MOST_LEGS), buffers, scratch, &|share: Share, scratch: &mut [f32]| {
+        self.run_on(workers.min(MOST_TURNS), buffers, scratch, &|share: Share, scratch: &mut [f32]| {
             // In the order in which they begin, so that none waits for one that hasn't.
             let worker = begun.fetch_add(1, Ordering::Relaxed);
             let Some(own) = progress.get(worker).filter(|_| worker < share.workers) else { return };
             let before = worker.checked_sub(1).and_then(|before| progress.get(before));
-            let leg = Leg { buffer, left, own, before, parallel: self.parallel };
+            let turn = Turn { buffer, left, own, before, parallel: self.parallel };
             let share = Share { worker, ..share };
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
             // SAFETY: no two have the same `worker`; the buffers are borrowed, and `run` has checked their lengths.
-            task(share, buffers.each_ref().map(|buffer| unsafe { buffer.part(share) }), scratch, leg);
+            task(share, buffers.each_ref().map(|buffer| unsafe { buffer.part(share) }), scratch, turn);
         });
     }
 }

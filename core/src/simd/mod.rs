@@ -7,27 +7,18 @@
 
 use crate::error::Error;
 
-#[cfg(any(fused = "riscv", fused = "thumb"))]
-mod assembly;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 mod columns;
-mod loops;
 pub(crate) mod math;
 #[cfg(target_arch = "aarch64")]
 mod neon;
 mod portable;
-/// What processors without vectors compute products with.
-#[cfg_attr(not(any(fused = "riscv", fused = "thumb")), path = "emulated.rs")]
-#[cfg_attr(fused = "riscv", path = "riscv/mod.rs")]
-#[cfg_attr(fused = "thumb", path = "thumb/mod.rs")]
-pub(crate) mod scalar;
 mod slices;
 #[cfg(test)]
 mod tests;
-pub(crate) mod tile;
 mod vector;
 
 #[cfg(target_arch = "x86_64")]
@@ -35,10 +26,9 @@ pub(crate) use avx2::Avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) use avx512::Avx512;
 pub(crate) use columns::add_columns;
-pub(crate) use loops::{AdamW, Loop, Reduction, Row};
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
-pub(crate) use portable::Portable;
+pub(crate) use portable::{AdamW, Loop, Portable, Reduction, Row, processor, tile};
 pub(crate) use slices::{
     Sum, add, add_rows, clear, dot, map, maximum, multiply, sum, sum_of_two, total, tree, update, update_all,
 };

@@ -2,7 +2,7 @@ use std::vec;
 use std::vec::Vec;
 use std::{format, string::String};
 
-use super::{InstructionSet, LANES, scalar, vectorized};
+use super::{InstructionSet, LANES, processor, vectorized};
 use crate::test_common::{Random, assert_same_bits, bits, instruction_sets};
 
 type Lanes = [f32; LANES];
@@ -77,7 +77,7 @@ vectorized! {
         V::load(a).mul_add(V::load(b), V::load(c)).store(out);
     } portable {
         for (i, out) in out.iter_mut().enumerate() {
-            *out = scalar::mul_add(a[i], b[i], c[i]);
+            *out = processor::mul_add(a[i], b[i], c[i]);
         }
     }
 }

@@ -4,8 +4,8 @@
 use core::task::Poll;
 
 use super::{Report, Trainer};
+use crate::compact::soft_f64::{self, SoftF64};
 use crate::data::Tokens;
-use crate::double::{self, Double};
 use crate::error::Error;
 use crate::model::{Loss, Stage};
 use crate::optimizer::{part_of, parts, squares_of_part};
@@ -79,7 +79,7 @@ impl Trainer<'_> {
                 let stage = done.saturating_sub(micro_batch * stages);
                 self.accumulated = 0;
                 let loss = self.micro_batch(text, micro_batch, stage..stage.saturating_add(1))?;
-                self.pieces.loss = (Double::new(self.pieces.loss) + Double::new(loss.sum)).get();
+                self.pieces.loss = (SoftF64::new(self.pieces.loss) + SoftF64::new(loss.sum)).get();
             }
             Some(part) if part < parts => self.norm_piece(part, part + 1 == parts)?,
             Some(part) => {
@@ -96,7 +96,7 @@ impl Trainer<'_> {
 
     fn norm_piece(&mut self, part: usize, last: bool) -> Result<(), Error> {
         let squares = squares_of_part(self.compute, self.buffers.gradients, part);
-        self.pieces.squares = (Double::new(self.pieces.squares) + squares.into()).get();
+        self.pieces.squares = (SoftF64::new(self.pieces.squares) + squares.into()).get();
         let norm = self.norm();
         if last && !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", value: norm });
@@ -105,6 +105,6 @@ impl Trainer<'_> {
     }
 
     pub(super) fn norm(&self) -> f32 {
-        double::sqrt(Double::new(self.pieces.squares)).single()
+        soft_f64::sqrt(SoftF64::new(self.pieces.squares)).single()
     }
 }

@@ -102,7 +102,7 @@ impl Session {
     pub fn logits(&mut self, simd: InstructionSet, tokens: &[i32], shape: Shape) -> Vec<f32> {
         let compute = Compute { simd, ..Compute::serial() };
         let Session { plan, parameters, frozen, workspace, .. } = self;
-        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, training: None };
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, dropout: None };
         pass.forward(workspace).unwrap();
         model::logits(plan, workspace, shape).unwrap().to_vec()
     }
@@ -112,7 +112,7 @@ impl Session {
         let compute = Compute { simd, ..Compute::serial() };
         let Session { plan, parameters, frozen, workspace, .. } = self;
         let shape = Shape { sequences: 1, length: tokens.len() };
-        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, training: None };
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, dropout: None };
         pass.loss(workspace, targets).unwrap()
     }
 }

@@ -1,9 +1,9 @@
 //! The numerical contract on whole training runs: equal bits for every instruction set, number of threads,
 //! cut into micro-batches, and interruption; and for generation against the full forward pass.
 
-mod apart;
 #[path = "../common/mod.rs"]
 mod common;
+mod data_parallel;
 mod pieces;
 #[path = "../common/session.rs"]
 mod session;
@@ -498,7 +498,7 @@ fn pass_without_training_has_no_masks() {
         frozen: &[],
         tokens: &tokens,
         shape,
-        training: Some(jostle::Training { seed: 1, step: 0, first_sequence: 0 }),
+        dropout: Some(jostle::DropoutKey { seed: 1, step: 0, first_sequence: 0 }),
     };
     pass.forward(&mut session.workspace).unwrap();
     let training = jostle::model::logits(&plan, &mut session.workspace, shape).unwrap();

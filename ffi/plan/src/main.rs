@@ -7,8 +7,7 @@ use std::process::ExitCode;
 use std::{env, fs, io};
 
 use clap::{Parser, ValueEnum};
-use jostle::matmul::Machine;
-use jostle::{Activation, Config, Dropout, Error, Frozen, OptimizerState, Options, Plan};
+use jostle::{Activation, Config, Dropout, Error, Frozen, OptimizerState, Options, Plan, Target};
 
 /// Writes a C header with the sizes of a model's buffers, for static arrays.
 #[derive(Parser)]
@@ -169,8 +168,8 @@ fn command() -> String {
 }
 
 fn run(arguments: &Arguments) -> Result<(), String> {
-    let machine = if arguments.device { Machine::Small } else { Machine::HERE };
-    let plan = Plan::on(machine, &arguments.config(), &arguments.options()?).map_err(|e| e.to_string())?;
+    let target = if arguments.device { Target::Portable } else { Target::HERE };
+    let plan = Plan::on(target, &arguments.config(), &arguments.options()?).map_err(|e| e.to_string())?;
     let text = jostle_plan::header(&command(), &arguments.prefix, arguments.device, &plan)
         .map_err(|e| e.to_string())?;
     match &arguments.output {

@@ -2,20 +2,21 @@
 //! queries look at many keys, as when generating. Tiles of scores and weights are `[queries, keys]`.
 
 use super::{Attention, Head, TILE, head_scale, part, tile_stride};
-use crate::matmul::{Causal, Machine, Matrix, Queries, Size, Start, causal_trusted, scratch_on};
+use crate::matmul::{Causal, Matrix, Queries, Size, Start, causal_trusted, scratch_on};
 use crate::ops::dropout::Mask;
 use crate::ops::softmax::exponentials;
 use crate::ops::{rows, rows_mut};
 use crate::simd::math::exp_of_negative;
 use crate::simd::tile::SIDE;
 use crate::simd::{self, InstructionSet, Loop, Portable, Vector, vectorized};
+use crate::target::Target;
 
 /// How many queries go through at a time: more than [`TILE`] where one tile is little work and the scratch has room.
 fn queries_at_once(scratch: &[f32], length: usize, head_width: usize) -> usize {
-    let Machine::Small = Machine::HERE else { return TILE };
-    let products = scratch_on(Machine::HERE, length, length.max(head_width));
+    let Target::Portable = Target::HERE else { return TILE };
+    let products = scratch_on(Target::HERE, length, length.max(head_width));
     let room = scratch.len().saturating_sub(products);
-    let rows = room.checked_div(2 * tile_stride(Machine::HERE, length)).unwrap_or(TILE);
+    let rows = room.checked_div(2 * tile_stride(Target::HERE, length)).unwrap_or(TILE);
     TILE.max(rows - rows % SIDE)
 }
 
@@ -67,7 +68,7 @@ pub(crate) fn attend(
     mask: Option<Mask>,
     scratch: &mut [f32],
 ) {
-    let stride = tile_stride(Machine::HERE, queries.keys);
+    let stride = tile_stride(Target::HERE, queries.keys);
     let Some((tile, scratch)) = scratch.split_at_mut_checked(queries.count * stride) else { return };
     scores(queries, simd, (&mut *tile, stride), head.query, head.key, scratch);
     softmax(simd, tile, stats, stride, queries.first, head_scale(queries.head_width), mask);
@@ -99,7 +100,7 @@ pub(super) fn backward(
             let Queries { first, count, keys, .. } = queries;
             let of_tile = |x| Matrix::new(x, width).from(first, h * head_width);
             let (query, d_out, out) = (head.query.from(first, 0), of_tile(d_out), of_tile(out));
-            let stride = tile_stride(Machine::HERE, keys);
+            let stride = tile_stride(Target::HERE, keys);
             let Some((weights, rest)) = scratch.split_at_mut_checked(count * stride) else { return };
             let Some((d_scores, rest)) = rest.split_at_mut_checked(count * stride) else { return };
             scores(queries, simd, (&mut *weights, stride), query, head.key, rest);

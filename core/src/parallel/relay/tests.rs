@@ -98,7 +98,7 @@ unsafe impl Parallel for OneProcessor {
     }
 }
 
-/// What a worker does with its leg, before it drops it.
+/// What a worker does with its turn, before it drops it.
 #[derive(Clone, Debug)]
 enum Call {
     Last(usize),
@@ -107,8 +107,8 @@ enum Call {
     Panic(Option<usize>),
 }
 
-/// The worker's turn at an element: not commutative, and exact.
-fn turn(x: f32, worker: usize) -> f32 {
+/// An element after the worker has been there: not commutative, and exact.
+fn after(x: f32, worker: usize) -> f32 {
     ((x as u32 * 7 + worker as u32 + 1) % 8191) as f32
 }
 
@@ -123,12 +123,12 @@ fn one_by_one(buffer: &mut [f32], calls: &[Vec<Call>]) {
                 Call::Panic(None) => break,
                 Call::Panic(Some(done)) => {
                     for row in buffer[..left].chunks_mut(COLUMNS) {
-                        row[..done].iter_mut().for_each(|x| *x = turn(*x, worker));
+                        row[..done].iter_mut().for_each(|x| *x = after(*x, worker));
                     }
                     break;
                 }
             };
-            buffer[first..left].iter_mut().for_each(|x| *x = turn(*x, worker));
+            buffer[first..left].iter_mut().for_each(|x| *x = after(*x, worker));
             left = first;
         }
     }
@@ -143,10 +143,10 @@ fn relayed(host: &dyn Parallel, buffer: &mut [f32], calls: &[Vec<Call>], seed: u
     let (mut units, mut scratch) = (vec![0.0; 3 * workers], vec![0.0; workers]);
     let compute = Compute { simd: InstructionSet::PORTABLE, parallel: host };
     let buffers = [Units::new(&mut units, workers, 3)];
-    compute.relay(workers, &buffers, (&mut scratch, 1), buffer, |share, [unit], scratch, mut leg| {
+    compute.relay(workers, &buffers, (&mut scratch, 1), buffer, |share, [unit], scratch, mut turn| {
         let worker = share.worker;
         unit.iter_mut().chain(scratch).for_each(|x| *x += 1.0);
-        assert_eq!(leg.is_first(), worker == 0);
+        assert_eq!(turn.is_first(), worker == 0);
         let random = Mutex::new(Random::new(seed + 1000 * worker as u64));
         let dawdle = || {
             let pauses = random.lock().unwrap().size(0, 5).saturating_sub(3);
@@ -155,7 +155,7 @@ fn relayed(host: &dyn Parallel, buffer: &mut [f32], calls: &[Vec<Call>], seed: u
         let all = |part: &mut [f32]| {
             for part in part.chunks_mut(part.len().div_ceil(2).max(1)) {
                 dawdle();
-                part.iter_mut().for_each(|x| *x = turn(*x, worker));
+                part.iter_mut().for_each(|x| *x = after(*x, worker));
             }
         };
         // Of some columns, where the matrix ends.
@@ -168,7 +168,7 @@ fn relayed(host: &dyn Parallel, buffer: &mut [f32], calls: &[Vec<Call>], seed: u
                 #[expect(unsafe_code)]
                 // SAFETY: of the matrix, and nobody else's meanwhile: which is what is tested.
                 let row = unsafe { core::slice::from_raw_parts_mut(first.add(start), columns.len()) };
-                row.iter_mut().for_each(|x| *x = turn(*x, worker));
+                row.iter_mut().for_each(|x| *x = after(*x, worker));
             }
         };
         let mut left = len;
@@ -176,12 +176,12 @@ fn relayed(host: &dyn Parallel, buffer: &mut [f32], calls: &[Vec<Call>], seed: u
             dawdle();
             match *call {
                 Call::Last(len) => {
-                    leg.last(len, all);
+                    turn.last(len, all);
                     left = left.saturating_sub(len);
                 }
                 Call::ByColumns([rows, width], at_once) => {
                     let mut next = 0;
-                    leg.last_by_columns([rows, width], at_once, |first, columns| {
+                    turn.last_by_columns([rows, width], at_once, |first, columns| {
                         assert!(columns.start == next && columns.len() <= at_once.max(1));
                         next = columns.end;
                         some(first, rows, width, columns);
@@ -190,10 +190,10 @@ fn relayed(host: &dyn Parallel, buffer: &mut [f32], calls: &[Vec<Call>], seed: u
                     assert_eq!(next, if fits { width } else { 0 });
                     left -= if fits { rows * width } else { 0 };
                 }
-                Call::Panic(None) => leg.last(left, |_| panic!("within a part")),
+                Call::Panic(None) => turn.last(left, |_| panic!("within a part")),
                 Call::Panic(Some(done)) => {
                     let rows = left / COLUMNS;
-                    leg.last_by_columns([rows, COLUMNS], 1, |first, columns| {
+                    turn.last_by_columns([rows, COLUMNS], 1, |first, columns| {
                         assert!(columns.start < done, "within a matrix");
                         some(first, rows, COLUMNS, columns);
                     });
@@ -311,10 +311,10 @@ fn more_calls_than_workers_have_no_effect() {
             &[Units::new(&mut units, 3, 1)],
             (&mut [], 0),
             &mut buffer,
-            |share, [unit], _, mut leg| {
+            |share, [unit], _, mut turn| {
                 seen.lock().unwrap().push(share.worker);
                 unit.iter_mut().for_each(|x| *x += 1.0);
-                leg.last(8, |buffer| buffer.iter_mut().for_each(|x| *x += 1.0));
+                turn.last(8, |buffer| buffer.iter_mut().for_each(|x| *x += 1.0));
             },
         );
         assert_eq!((seen.into_inner().unwrap(), units, buffer), (vec![0, 1, 2], [1.0; 3], [3.0; 8]));
@@ -336,8 +336,8 @@ fn a_leg_may_be_dropped_early() {
                 let compute = Compute { simd: InstructionSet::PORTABLE, parallel: &Hurried(3) };
                 let mut units = [0.0; 3];
                 let buffers = [Units::new(&mut units, 3, 1)];
-                compute.relay(3, &buffers, (&mut [], 0), &mut found, |share, _, _, mut leg| {
-                    if leg.is_first() && slow.swap(false, Ordering::Relaxed) {
+                compute.relay(3, &buffers, (&mut [], 0), &mut found, |share, _, _, mut turn| {
+                    if turn.is_first() && slow.swap(false, Ordering::Relaxed) {
                         thread::sleep(Duration::from_millis(2 * round));
                     }
                     for call in &calls[share.worker] {
@@ -346,7 +346,7 @@ fn a_leg_may_be_dropped_early() {
                             Call::Last(len) => len,
                             Call::Panic(_) => 0,
                         };
-                        leg.last(len, |part| part.iter_mut().for_each(|x| *x = turn(*x, share.worker)));
+                        turn.last(len, |part| part.iter_mut().for_each(|x| *x = after(*x, share.worker)));
                     }
                 });
                 assert_eq!(found, expected);
@@ -402,7 +402,7 @@ fn many_more_threads_than_processors_come_to_an_end() {
             check(&Hurried(16), 400, &calls, round);
         }
         // No more than there is room for.
-        let calls = vec![vec![Call::Last(5); 3]; MOST_LEGS];
-        check(&Hurried(MOST_LEGS), 10, &calls, 0);
+        let calls = vec![vec![Call::Last(5); 3]; MOST_TURNS];
+        check(&Hurried(MOST_TURNS), 10, &calls, 0);
     });
 }

@@ -4,7 +4,7 @@ use super::{Gradients, Pass};
 use crate::error::Error;
 
 impl Pass<'_> {
-    pub(super) fn apart(
+    pub(super) fn data_parallel(
         &self,
         _: Option<(&mut [f32], Gradients)>,
         _: &mut [f32],

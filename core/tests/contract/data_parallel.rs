@@ -1,10 +1,10 @@
-//! Passes that workers go through apart from each other: gradients, losses and what they leave untouched.
+//! Data-parallel passes: gradients, losses and what they leave untouched.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jostle::{
-    Activation, Compute, Config, Dropout, Error, Frozen, Gradients, InstructionSet, Options, Parallel, Pass,
-    Plan, Recipe, Shape, Training,
+    Activation, Compute, Config, Dropout, DropoutKey, Error, Frozen, Gradients, InstructionSet, Options,
+    Parallel, Pass, Plan, Recipe, Shape,
 };
 
 use crate::common::{Random, Threads, assert_same_bits, bits, instruction_sets};
@@ -72,8 +72,8 @@ fn gradients(session: &mut Session, compute: Compute<'_>, shape: Shape, batches:
     for (batch, (tokens, targets)) in batched {
         let Session { plan, parameters, frozen, gradients, workspace, .. } = &mut *session;
         let first_sequence = (batch * shape.sequences) as u64;
-        let training = Some(Training { seed: 7, step: 3, first_sequence });
-        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, training };
+        let dropout = Some(DropoutKey { seed: 7, step: 3, first_sequence });
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, dropout };
         let mode = if batch == 0 { Gradients::Overwrite } else { Gradients::Add };
         sum += pass.backward(gradients, mode, workspace, targets, 100).unwrap().sum;
     }
@@ -99,7 +99,7 @@ fn check(config: &Config, options: Options, shape: Shape, threads: &[usize], sim
             assert_eq!(found.0, loss, "{what}");
         }
         // Forward and backward, twice: they meet at the loss only.
-        assert_eq!(counted.1.into_inner(), 4, "not apart: {threads} threads, {shape:?} {config:?}");
+        assert_eq!(counted.1.into_inner(), 4, "not data-parallel: {threads} threads, {shape:?} {config:?}");
     }
 }
 
@@ -108,7 +108,7 @@ const CASES: [(usize, &[usize]); 6] =
     [(4, &[2]), (5, &[2, 5]), (6, &[2, 3]), (10, &[5]), (8, &[8]), (16, &[8])];
 
 #[test]
-fn passes_apart_have_the_bits_of_one_worker() {
+fn data_parallel_passes_have_the_bits_of_one_worker() {
     let simd = InstructionSet::detect();
     for (tied, bias) in [(true, true), (true, false), (false, true), (false, false)] {
         let config = Config { tied, bias, ..config() };
@@ -122,7 +122,7 @@ fn passes_apart_have_the_bits_of_one_worker() {
 }
 
 #[test]
-fn passes_apart_have_the_same_bits_on_every_instruction_set() {
+fn data_parallel_passes_have_the_same_bits_on_every_instruction_set() {
     let shape = Shape { sequences: 6, length: 19 };
     for simd in instruction_sets() {
         check(&config(), Options::new(6), shape, &[2, 3], simd);
@@ -130,7 +130,7 @@ fn passes_apart_have_the_same_bits_on_every_instruction_set() {
 }
 
 #[test]
-fn passes_apart_drop_what_one_worker_does() {
+fn data_parallel_passes_drop_what_one_worker_does() {
     let none = Dropout::NONE;
     for dropout in [
         none,
@@ -147,7 +147,7 @@ fn passes_apart_drop_what_one_worker_does() {
 
 /// Fewer sequences than there is room for, and shorter ones.
 #[test]
-fn passes_apart_of_less_than_a_batch_have_the_bits_of_one_worker() {
+fn data_parallel_passes_of_less_than_a_batch_have_the_bits_of_one_worker() {
     for (sequences, length) in [(4, 19), (6, 7), (7, 12)] {
         let options = Options::new(9);
         check(&config(), options, Shape { sequences, length }, &[2], InstructionSet::detect());
@@ -181,7 +181,7 @@ fn norms_of_many_rows_have_the_bits_of_one_worker() {
 }
 
 #[test]
-fn passes_apart_leave_out_what_is_frozen() {
+fn data_parallel_passes_leave_out_what_is_frozen() {
     // Enough of them that biases alone are worth the fork.
     let shape = Shape { sequences: 10, length: 19 };
     let is = |name: &str, begins: &[&str]| begins.iter().any(|begin| name.starts_with(begin));
@@ -213,7 +213,7 @@ fn passes_apart_leave_out_what_is_frozen() {
                 let found = gradients(&mut session, Compute { simd, parallel: &parallel }, shape, 2);
                 assert_same_bits(&found.1, &part(&session.plan, &all, false), format!("{options:?}"));
                 assert_eq!(found.0, loss);
-                assert_eq!(parallel.1.into_inner(), 4, "not apart: {options:?}");
+                assert_eq!(parallel.1.into_inner(), 4, "not data-parallel: {options:?}");
             }
         }
     }
@@ -221,7 +221,7 @@ fn passes_apart_leave_out_what_is_frozen() {
 
 /// To the last bit of an f64, whatever the number of threads.
 #[test]
-fn evaluation_apart_has_the_loss_of_one_worker() {
+fn data_parallel_evaluation_has_the_loss_of_one_worker() {
     let text = text(27);
     let losses = [1, 2, 3, 4, 8].map(|threads| {
         let options = Options { threads, optimizer: PLAIN.state(), ..Options::new(8) };
@@ -258,7 +258,7 @@ fn a_loss_that_is_not_finite_leaves_gradients_and_parameters_as_they_are() {
     }
 }
 
-/// A step in pieces is never apart, and leaves off where a whole one would.
+/// A step in pieces is never data-parallel, and leaves off where a whole one would.
 #[test]
 fn steps_and_pieces_by_turns_have_the_bits_of_steps_by_one_worker() {
     let text = text(27);

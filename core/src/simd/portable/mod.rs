@@ -1,8 +1,21 @@
-//! One lane in plain Rust, for processors without vector instructions, and the reference for the others.
+//! One lane, for processors without vector instructions, and the reference for the others.
+//!
+//! `processor` is the one module of three that fits the processor: its fused multiply-add, square root, register tiles, and
+//! loops, where it has its own (`loops.rs` lists them).
+
+#[cfg(any(processor = "riscv", processor = "thumb"))]
+mod assembly;
+mod loops;
+#[cfg_attr(not(any(processor = "riscv", processor = "thumb")), path = "generic.rs")]
+#[cfg_attr(processor = "riscv", path = "riscv/mod.rs")]
+#[cfg_attr(processor = "thumb", path = "thumb/mod.rs")]
+pub(crate) mod processor;
+pub(crate) mod tile;
 
 use core::hint::black_box;
 
-use super::{LANES, Loop, Reduction, Vector, scalar, tree};
+use super::{LANES, Vector, tree};
+pub(crate) use loops::{AdamW, Loop, Reduction, Row};
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -43,11 +56,11 @@ impl Vector for Portable {
     }
     #[inline(always)]
     fn mul_add(self, factor: Self, summand: Self) -> Self {
-        Portable(scalar::mul_add(self.0, factor.0, summand.0))
+        Portable(processor::mul_add(self.0, factor.0, summand.0))
     }
     #[inline(always)]
     fn sqrt(self) -> Self {
-        Portable(scalar::sqrt(self.0))
+        Portable(processor::sqrt(self.0))
     }
     #[inline(always)]
     fn max(self, other: Self) -> Self {
@@ -77,15 +90,15 @@ impl Vector for Portable {
     }
     #[inline(always)]
     fn stay_rolled() {
-        scalar::stay_rolled();
+        processor::stay_rolled();
     }
     #[inline(always)]
     fn run(one: Loop<'_>) -> bool {
-        scalar::run(one)
+        processor::run(one)
     }
     #[inline(always)]
     fn reduce(one: Reduction<'_>) -> Option<f32> {
-        scalar::reduce(one)
+        processor::reduce(one)
     }
     #[inline(always)]
     fn to_bits(self) -> Self::Bits {

@@ -1,7 +1,7 @@
 //! What a product is made of on machines without vectors: tiles of four rows by four columns, sixteen chains of
 //! multiply-adds in as many registers.
 
-use super::scalar::Code;
+use super::processor::Code;
 
 /// Rows and columns of a tile.
 pub(crate) const SIDE: usize = 4;

@@ -3,7 +3,7 @@
 //! apart as the step's do; apart, each adds to gradients of its own, and waits for no other. The protocol is that of the
 //! binary `step`:
 //!
-//!     echo 20 | alone --sizes 65,64,4,4,128,12
+//!     echo 20 | products --sizes 65,64,4,4,128,12
 //!
 //! A profile tells the kinds apart by the functions' names.
 
@@ -38,7 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     turns::ready()?;
     let weight = random(width * vocab.max(config.hidden).max(3 * width));
     let simd = InstructionSet::detect();
-    let teams: Vec<_> = if plan.together(Shape { sequences: batch, length: context }, threads) {
+    let teams: Vec<_> = if plan.shares_work(Shape { sequences: batch, length: context }, threads) {
         vec![Team::new(config, batch, &weight, Compute { simd, parallel: &pool })]
     } else {
         let workers = threads.min(batch);

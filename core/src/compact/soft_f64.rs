@@ -9,12 +9,12 @@
 
 use core::ops::{Add, Mul, Neg, Sub};
 
-use crate::matmul::Machine;
-use crate::simd::scalar;
+use crate::simd::processor;
+use crate::target::Target;
 
 /// A number of f64, as its bits: where f64 is emulated, registers of whole numbers are where it is calculated.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) struct Double(u64);
+pub(crate) struct SoftF64(u64);
 
 /// The mantissa of 1.
 const MANTISSA: u64 = 1 << 52;
@@ -22,12 +22,12 @@ const SIGN: u64 = 1 << 63;
 /// The exponent, as it is stored, of what is no finite number.
 const NOT_FINITE: u32 = 0x7FF;
 
-impl Double {
-    pub const ZERO: Double = Double::new(0.0);
-    pub const ONE: Double = Double::new(1.0);
+impl SoftF64 {
+    pub const ZERO: SoftF64 = SoftF64::new(0.0);
+    pub const ONE: SoftF64 = SoftF64::new(1.0);
 
-    pub const fn new(x: f64) -> Double {
-        Double(x.to_bits())
+    pub const fn new(x: f64) -> SoftF64 {
+        SoftF64(x.to_bits())
     }
 
     pub const fn get(self) -> f64 {
@@ -35,21 +35,21 @@ impl Double {
     }
 
     /// Whether it is more than another. Neither is negative, nor NaN.
-    pub fn exceeds(self, other: Double) -> bool {
+    pub fn exceeds(self, other: SoftF64) -> bool {
         self.0 > other.0
     }
 
     /// The nearest f32, ties to even.
     pub fn single(self) -> f32 {
-        match Machine::HERE {
-            Machine::Large => self.get() as f32,
-            Machine::Small => to_single(self),
+        match Target::HERE {
+            Target::Vectors => self.get() as f32,
+            Target::Portable => to_single(self),
         }
     }
 
     /// The sum of some numbers, in their order.
-    pub fn sum_of(numbers: impl Iterator<Item = f32>) -> Double {
-        numbers.fold(Double::ZERO, |sum, x| sum + x.into())
+    pub fn sum_of(numbers: impl Iterator<Item = f32>) -> SoftF64 {
+        numbers.fold(SoftF64::ZERO, |sum, x| sum + x.into())
     }
 
     fn stored_exponent(self) -> u32 {
@@ -64,56 +64,56 @@ impl Double {
     }
 }
 
-impl From<f32> for Double {
-    fn from(x: f32) -> Double {
-        match Machine::HERE {
-            Machine::Large => Double::new(x.into()),
-            Machine::Small => of_single(x),
+impl From<f32> for SoftF64 {
+    fn from(x: f32) -> SoftF64 {
+        match Target::HERE {
+            Target::Vectors => SoftF64::new(x.into()),
+            Target::Portable => of_single(x),
         }
     }
 }
 
-impl From<u64> for Double {
+impl From<u64> for SoftF64 {
     #[inline(never)]
-    fn from(number: u64) -> Double {
+    fn from(number: u64) -> SoftF64 {
         nearest(0, number, 0)
     }
 }
 
-impl Add for Double {
-    type Output = Double;
+impl Add for SoftF64 {
+    type Output = SoftF64;
 
-    fn add(self, other: Double) -> Double {
-        match Machine::HERE {
-            Machine::Large => Double::new(self.get() + other.get()),
-            Machine::Small => sum(self, other),
+    fn add(self, other: SoftF64) -> SoftF64 {
+        match Target::HERE {
+            Target::Vectors => SoftF64::new(self.get() + other.get()),
+            Target::Portable => sum(self, other),
         }
     }
 }
 
-impl Sub for Double {
-    type Output = Double;
+impl Sub for SoftF64 {
+    type Output = SoftF64;
 
-    fn sub(self, other: Double) -> Double {
+    fn sub(self, other: SoftF64) -> SoftF64 {
         self + -other
     }
 }
 
-impl Neg for Double {
-    type Output = Double;
+impl Neg for SoftF64 {
+    type Output = SoftF64;
 
-    fn neg(self) -> Double {
-        Double(self.0 ^ SIGN)
+    fn neg(self) -> SoftF64 {
+        SoftF64(self.0 ^ SIGN)
     }
 }
 
-impl Mul for Double {
-    type Output = Double;
+impl Mul for SoftF64 {
+    type Output = SoftF64;
 
-    fn mul(self, other: Double) -> Double {
-        match Machine::HERE {
-            Machine::Large => Double::new(self.get() * other.get()),
-            Machine::Small => product(self, other),
+    fn mul(self, other: SoftF64) -> SoftF64 {
+        match Target::HERE {
+            Target::Vectors => SoftF64::new(self.get() * other.get()),
+            Target::Portable => product(self, other),
         }
     }
 }
@@ -121,29 +121,29 @@ impl Mul for Double {
 /// The number nearest to `mantissa * 2^exponent`, ties to even. Of a mantissa with more than 54 bits, the last may stand for
 /// all that comes after it.
 #[inline(never)]
-fn nearest(sign: u64, mut mantissa: u64, exponent: i32) -> Double {
+fn nearest(sign: u64, mut mantissa: u64, exponent: i32) -> SoftF64 {
     // The exponent of the first bit, as it is stored, less the bit, which is not. Callers come near, so that shifting bit by
     // bit is the quickest.
     let mut stored = exponent + 1085;
     while mantissa < 1 << 63 {
-        scalar::stay_rolled();
+        processor::stay_rolled();
         if mantissa == 0 {
-            return Double::ZERO;
+            return SoftF64::ZERO;
         }
         mantissa <<= 1;
         stored -= 1;
     }
     if stored < 0 {
-        return Double::ZERO;
+        return SoftF64::ZERO;
     }
     let (kept, rest) = (mantissa >> 11, mantissa & 0x7FF);
     let up = u64::from(rest + (kept & 1) > 0x400);
-    Double((sign | (stored as u64) << 52) + kept + up)
+    SoftF64((sign | (stored as u64) << 52) + kept + up)
 }
 
 /// Of numbers that are not both infinite.
 #[inline(never)]
-fn sum(x: Double, y: Double) -> Double {
+fn sum(x: SoftF64, y: SoftF64) -> SoftF64 {
     let (x, y) = if x.0 << 1 < y.0 << 1 { (y, x) } else { (x, y) };
     if x.stored_exponent() == NOT_FINITE {
         return x;
@@ -162,7 +162,7 @@ fn sum(x: Double, y: Double) -> Double {
 
 /// Of finite numbers.
 #[inline(never)]
-fn product(x: Double, y: Double) -> Double {
+fn product(x: SoftF64, y: SoftF64) -> SoftF64 {
     let ((a, i), (b, j)) = (x.parts(), y.parts());
     let times = |a: u64, b: u64| u64::from(a as u32) * u64::from(b as u32);
     let low = times(a, b);
@@ -174,11 +174,11 @@ fn product(x: Double, y: Double) -> Double {
 }
 
 #[inline(never)]
-fn of_single(x: f32) -> Double {
+fn of_single(x: f32) -> SoftF64 {
     let bits = x.to_bits();
     let (sign, stored, mantissa) = (u64::from(bits >> 31) << 63, bits >> 23 & 0xFF, bits & 0x7F_FFFF);
     let (mantissa, exponent) = match stored {
-        0xFF => return Double(sign | u64::from(NOT_FINITE) << 52 | u64::from(mantissa) << 29),
+        0xFF => return SoftF64(sign | u64::from(NOT_FINITE) << 52 | u64::from(mantissa) << 29),
         0 => (mantissa, -149),
         _ => (mantissa | 1 << 23, stored as i32 - 150),
     };
@@ -187,15 +187,15 @@ fn of_single(x: f32) -> Double {
 }
 
 #[inline(never)]
-fn to_single(x: Double) -> f32 {
-    let magnitude = Double(x.0 & !SIGN);
+fn to_single(x: SoftF64) -> f32 {
+    let magnitude = SoftF64(x.0 & !SIGN);
     let bits = match x.stored_exponent() {
         NOT_FINITE if magnitude.0 << 12 != 0 => f32::NAN.to_bits(),
         1151.. => f32::INFINITY.to_bits(),
         stored => {
             // The f32's last bit is the last of a sum with what has no other.
             let least = stored.max(897) + 29;
-            let rounded = sum(Double(u64::from(least) << 52), magnitude).0 as u32;
+            let rounded = sum(SoftF64(u64::from(least) << 52), magnitude).0 as u32;
             ((least - 926) << 23) + rounded
         }
     };
@@ -206,7 +206,7 @@ fn to_single(x: Double) -> f32 {
 ///
 /// In whole numbers, nine digits at a time, estimated from below by a quotient of 32 bits.
 #[inline(never)]
-pub(crate) fn quotient(x: Double, divisor: Double) -> Double {
+pub(crate) fn quotient(x: SoftF64, divisor: SoftF64) -> SoftF64 {
     if !x.get().is_normal() {
         return x;
     }
@@ -217,12 +217,12 @@ pub(crate) fn quotient(x: Double, divisor: Double) -> Double {
     }
     // To two digits more than the quotient has, to round it.
     while digits < 4 * MANTISSA {
-        scalar::stay_rolled();
+        processor::stay_rolled();
         rest <<= 9;
         let mut nine = (rest >> 32) as u32 / ((divisor >> 32) as u32).saturating_add(1);
         rest -= u64::from(nine) * divisor;
         while rest >= divisor {
-            scalar::stay_rolled();
+            processor::stay_rolled();
             rest -= divisor;
             nine += 1;
         }
@@ -236,7 +236,7 @@ pub(crate) fn quotient(x: Double, divisor: Double) -> Double {
 ///
 /// Digit by digit, in whole numbers: x is m 4^n, and its root sqrt(m) 2^n.
 #[inline(never)]
-pub(crate) fn sqrt(x: Double) -> Double {
+pub(crate) fn sqrt(x: SoftF64) -> SoftF64 {
     if !(MANTISSA..f64::INFINITY.to_bits()).contains(&x.0) {
         return x;
     }
@@ -245,7 +245,7 @@ pub(crate) fn sqrt(x: Double) -> Double {
     // Twice the rest, which stays below 2^56, and a digit more than the root has, to round it: no root ends with it.
     let (mut rest, mut root, mut digit) = (2 * (mantissa << odd), 0, 2 * MANTISSA);
     while digit > 0 {
-        scalar::stay_rolled();
+        processor::stay_rolled();
         let next = 2 * root + digit;
         if rest >= next {
             rest -= next;
@@ -259,8 +259,8 @@ pub(crate) fn sqrt(x: Double) -> Double {
 
 /// `x` to a whole power, by squaring.
 #[inline(never)]
-pub(crate) fn power(mut x: Double, mut exponent: u64) -> Double {
-    let mut power = Double::ONE;
+pub(crate) fn power(mut x: SoftF64, mut exponent: u64) -> SoftF64 {
+    let mut power = SoftF64::ONE;
     while exponent > 0 {
         if exponent & 1 == 1 {
             power = power * x;
@@ -272,11 +272,11 @@ pub(crate) fn power(mut x: Double, mut exponent: u64) -> Double {
 }
 
 /// The cosine of an angle from 0 to pi.
-pub(crate) fn cos_of_half_turn(angle: Double) -> Double {
+pub(crate) fn cos_of_half_turn(angle: SoftF64) -> SoftF64 {
     /// What is lost of pi as an f64.
-    const REST_OF_PI: Double = Double::new(1.224_646_799_147_353_2e-16);
-    if angle.exceeds(Double::new(core::f64::consts::FRAC_PI_2)) {
-        -cosine(Double::new(core::f64::consts::PI) - angle + REST_OF_PI)
+    const REST_OF_PI: SoftF64 = SoftF64::new(1.224_646_799_147_353_2e-16);
+    if angle.exceeds(SoftF64::new(core::f64::consts::FRAC_PI_2)) {
+        -cosine(SoftF64::new(core::f64::consts::PI) - angle + REST_OF_PI)
     } else {
         cosine(angle)
     }
@@ -284,7 +284,7 @@ pub(crate) fn cos_of_half_turn(angle: Double) -> Double {
 
 /// The cosine of an angle up to a right one, by its series.
 #[inline(never)]
-fn cosine(angle: Double) -> Double {
+fn cosine(angle: SoftF64) -> SoftF64 {
     /// One over the products of neighbouring numbers, 2n (2n - 1), the greatest first: the factors of the series' terms.
     const FACTORS: [f64; 11] = {
         let (mut factors, mut i) = ([0.0; 11], 0);
@@ -296,9 +296,9 @@ fn cosine(angle: Double) -> Double {
         factors
     };
     let square = angle * angle;
-    FACTORS.iter().fold(Double::ONE, |sum, factor| {
-        scalar::stay_rolled();
-        Double::ONE - sum * (square * Double::new(*factor))
+    FACTORS.iter().fold(SoftF64::ONE, |sum, factor| {
+        processor::stay_rolled();
+        SoftF64::ONE - sum * (square * SoftF64::new(*factor))
     })
 }
 
@@ -329,22 +329,22 @@ mod tests {
         let edges = edges.into_iter().flat_map(|x| edges.map(|y| [x, y]));
         for [x, y] in pairs().chain(edges) {
             let wanted = x + y;
-            let found = sum(Double::new(x), Double::new(y)).get();
+            let found = sum(SoftF64::new(x), SoftF64::new(y)).get();
             assert!(
                 found.to_bits() == wanted.to_bits() || found.is_nan() && wanted.is_nan(),
                 "{x:e} + {y:e}"
             );
             if (x * y).is_normal() && x.is_finite() && y.is_finite() {
                 assert_eq!(
-                    product(Double::new(x), Double::new(y)).get().to_bits(),
+                    product(SoftF64::new(x), SoftF64::new(y)).get().to_bits(),
                     (x * y).to_bits(),
                     "{x:e} * {y:e}"
                 );
             }
         }
-        let [three, tiny] = [3.0, 1e-200].map(Double::new);
-        let zeros = [product(Double::ZERO, three), product(tiny, tiny), sum(three, -three)];
-        assert_eq!(zeros, [Double::ZERO; 3]);
+        let [three, tiny] = [3.0, 1e-200].map(SoftF64::new);
+        let zeros = [product(SoftF64::ZERO, three), product(tiny, tiny), sum(three, -three)];
+        assert_eq!(zeros, [SoftF64::ZERO; 3]);
     }
 
     #[test]
@@ -355,7 +355,7 @@ mod tests {
             let (found, wanted) = (of_single(x).get(), f64::from(x));
             assert!(found.to_bits() == wanted.to_bits() || x.is_nan() && found.is_nan() || x == 0.0, "{x:e}");
             for whole in [bits, bits >> 9, bits >> 12, bits >> 40] {
-                assert_eq!(Double::from(whole).get(), whole as f64, "{whole}");
+                assert_eq!(SoftF64::from(whole).get(), whole as f64, "{whole}");
             }
         }
         let mut random = Random::new(76);
@@ -366,7 +366,7 @@ mod tests {
         let wide = [0.0, 1e-46, 1e-45, 3.4e38, 3.5e38, 1e300, f64::INFINITY, f64::NAN, f32::MAX.into()];
         for x in ties.chain(any).chain(pairs().flatten()).chain(wide) {
             for x in [x, -x] {
-                let (found, wanted) = (to_single(Double::new(x)), x as f32);
+                let (found, wanted) = (to_single(SoftF64::new(x)), x as f32);
                 assert!(
                     found.to_bits() == wanted.to_bits() || x.is_nan() && found.is_nan(),
                     "{x:e}: {found:e}"
@@ -389,19 +389,19 @@ mod tests {
             let wanted = x / divisor;
             if !wanted.is_infinite() {
                 let wanted = if wanted.is_normal() { wanted } else { 0.0 };
-                let found = quotient(Double::new(x), Double::new(divisor)).get();
+                let found = quotient(SoftF64::new(x), SoftF64::new(divisor)).get();
                 assert_eq!(found.to_bits(), wanted.to_bits(), "{x:e} / {divisor:e}");
                 assert_eq!(
-                    quotient(-Double::new(x), Double::new(divisor)).get(),
+                    quotient(-SoftF64::new(x), SoftF64::new(divisor)).get(),
                     -wanted,
                     "-{x:e} / {divisor:e}"
                 );
             }
         }
         for x in [0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY] {
-            assert_eq!(quotient(Double::new(x), Double::new(3.0)).get().to_bits(), x.to_bits());
+            assert_eq!(quotient(SoftF64::new(x), SoftF64::new(3.0)).get().to_bits(), x.to_bits());
         }
-        assert!(quotient(Double::new(f64::NAN), Double::new(3.0)).get().is_nan());
+        assert!(quotient(SoftF64::new(f64::NAN), SoftF64::new(3.0)).get().is_nan());
     }
 
     #[test]
@@ -411,9 +411,9 @@ mod tests {
         let near_one = (0..200_000).map(|i| f64::from_bits(1.0_f64.to_bits() - 100_000 + i));
         let edges = [0.0, 1.0, 2.0, 3.0, 4.0, f64::MIN_POSITIVE, f64::MAX, f64::INFINITY];
         for x in normal.chain(near_one).chain(edges) {
-            assert_eq!(sqrt(Double::new(x)).get().to_bits(), x.sqrt().to_bits(), "{x:e}");
+            assert_eq!(sqrt(SoftF64::new(x)).get().to_bits(), x.sqrt().to_bits(), "{x:e}");
         }
-        assert!(sqrt(Double::new(f64::NAN)).get().is_nan());
+        assert!(sqrt(SoftF64::new(f64::NAN)).get().is_nan());
     }
 
     #[test]
@@ -421,7 +421,7 @@ mod tests {
         for beta in [0.0_f32, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9999] {
             for step in (1..3000).chain((3000..300_000).step_by(97)).chain([1 << 40, u64::MAX]) {
                 let (beta, rate) = (f64::from(beta), f64::from(1e-3_f32));
-                let [found, wanted] = [power(Double::new(beta), step).get(), libm::pow(beta, step as f64)]
+                let [found, wanted] = [power(SoftF64::new(beta), step).get(), libm::pow(beta, step as f64)]
                     .map(|power| {
                         let correction = 1.0 - power;
                         [rate / correction, 1.0 / correction.sqrt()].map(|x| x as f32)
@@ -436,7 +436,7 @@ mod tests {
         for steps in [1, 2, 10, 200, 5000, 99_991] {
             for step in 0..steps {
                 let angle = core::f64::consts::PI * (f64::from(step) / f64::from(steps));
-                let (found, wanted) = (cos_of_half_turn(Double::new(angle)).get(), libm::cos(angle));
+                let (found, wanted) = (cos_of_half_turn(SoftF64::new(angle)).get(), libm::cos(angle));
                 assert!((found - wanted).abs() < 4e-16, "{step} of {steps}: {found} {wanted}");
                 for last in [0.0_f32, 1e-4] {
                     let rate =
@@ -445,6 +445,6 @@ mod tests {
                 }
             }
         }
-        assert_eq!(cos_of_half_turn(Double::new(core::f64::consts::PI)), Double::new(-1.0));
+        assert_eq!(cos_of_half_turn(SoftF64::new(core::f64::consts::PI)), SoftF64::new(-1.0));
     }
 }

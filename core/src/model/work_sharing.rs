@@ -3,21 +3,22 @@
 use core::ops::Range;
 
 use crate::layout::Shape;
-use crate::matmul::{Machine, Matrix, Size, Start, matmul_parallel, matmul_trusted};
+use crate::matmul::{Matrix, Size, Start, matmul_parallel, matmul_trusted};
 use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
+use crate::target::Target;
 
 /// One worker, or all of them, who meet at every operation: they share out its rows, or, in a product, its columns, so that
 /// each packs a part of a weight only.
-pub(super) struct Team<'a> {
+pub(super) struct Workers<'a> {
     pub compute: Compute<'a>,
     pub shape: Shape,
     /// Each worker's scratch.
     pub scratch: PerUnit<'a>,
 }
 
-impl Team<'_> {
+impl Workers<'_> {
     fn is_one(&self) -> bool {
-        matches!(Machine::HERE, Machine::Small) || self.compute.parallel.threads() == 1
+        matches!(Target::HERE, Target::Portable) || self.compute.parallel.threads() == 1
     }
 
     /// An operation on so many elements, cut by row: `task` has some rows, and their part of each buffer, which has so many

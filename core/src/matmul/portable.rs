@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use super::{Causal, Matrix, Size, Start};
-use crate::simd::scalar::{BLOCK, code, compute, mul_add, stay_rolled};
+use crate::simd::processor::{BLOCK, code, compute, mul_add, stay_rolled};
 use crate::simd::tile::{Form, Next, PACKED, SIDE, Strips};
 
 /// The scratch of a product: four rows of A.

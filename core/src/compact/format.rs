@@ -5,7 +5,7 @@
 use core::cmp::Ordering;
 use core::fmt::{self, Write};
 
-use crate::simd::scalar;
+use crate::simd::processor;
 
 /// Where text goes, a piece at a time. One that takes no more keeps the reason, and passes the rest over.
 pub trait Sink {
@@ -58,7 +58,7 @@ fn digits(number: u64) -> ([u8; 20], usize) {
     for (place, digit) in digits.iter_mut().enumerate().rev() {
         let mut rest = 0;
         for limb in &mut limbs {
-            scalar::stay_rolled();
+            processor::stay_rolled();
             let part = rest << 16 | *limb;
             (*limb, rest) = (part / 10, part % 10);
         }
@@ -196,7 +196,7 @@ pub(crate) fn parse(text: &[u8]) -> Option<f32> {
 fn nearest(decimal: (u32, i32), (mut below, mut above): (u32, u32)) -> u32 {
     // To the greatest float that is not above the decimal.
     while above - below > 1 {
-        scalar::stay_rolled();
+        processor::stay_rolled();
         let middle = below + (above - below) / 2;
         if compare(decimal, binary(middle)) == Ordering::Less { above = middle } else { below = middle }
     }
@@ -218,7 +218,7 @@ fn leading(bits: u32) -> (u32, i32) {
     }
     let (mut digits, mut above) = (0, 10_u32.pow(DIGITS));
     while above - digits > 1 {
-        scalar::stay_rolled();
+        processor::stay_rolled();
         let middle = digits + (above - digits) / 2;
         if compare((middle, place), float) == Ordering::Greater { above = middle } else { digits = middle }
     }
@@ -282,7 +282,7 @@ impl Whole {
         for _ in 0..count {
             let mut carry = 0;
             for limb in &mut self.0 {
-                scalar::stay_rolled();
+                processor::stay_rolled();
                 let product = u64::from(*limb) * u64::from(factor) + carry;
                 (*limb, carry) = (product as u32, product >> 32);
             }
