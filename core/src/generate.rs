@@ -5,24 +5,16 @@ use core::cell::Cell;
 
 use crate::config::Config;
 use crate::error::{Error, exact_length};
-use crate::layout::{Cut, Half, Norm, Parameters, Plan};
-use crate::matmul::{Matrix, Queries, Size, Start, matmul_trusted};
+use crate::layout::{ChunkRows, Generation, Parameters, Plan, Shape};
+use crate::matmul::{Matrix, Queries};
+use crate::model::branch::{AttentionForward, MlpForward};
+use crate::model::{Pass, Workers};
 use crate::ops::attention::{self, Head};
-use crate::ops::{self, dropout, embedding, gelu, layer_norm, linear};
+use crate::ops::{self, embedding, rows_mut};
+use crate::parallel::{Compute, Serial};
 use crate::rng::{self, Stream};
 use crate::sampling::{Sampling, sample};
 use crate::simd::InstructionSet;
-use crate::target::Target;
-
-/// Positions that a prompt is taken in at once: few where memory is dear.
-pub(crate) const fn chunk(target: Target) -> usize {
-    match target {
-        Target::Vectors => 16,
-        Target::Portable => 4,
-    }
-}
-
-const CHUNK: usize = chunk(Target::HERE);
 
 /// A model in use, on the caller's memory.
 ///
@@ -32,50 +24,12 @@ const CHUNK: usize = chunk(Target::HERE);
 pub struct Generator<'a> {
     plan: &'a Plan,
     simd: InstructionSet,
-    parameters: Parameters<'a>,
-    /// For each layer and position, its key and its value: `[L, context, 2C]`.
-    cache: &'a mut [f32],
-    logits: &'a mut [f32], // [V]
-    /// For [`Rows`], of up to [`CHUNK`] positions.
-    rest: &'a mut [f32],
+    parameters: &'a [f32],
+    frozen: &'a [f32],
+    memory: Generation<'a>,
     /// The tokens that the model looks at; the first `filled` are there.
     window: &'a mut [i32],
     filled: usize,
-}
-
-/// Intermediate results of R positions.
-struct Rows<'a> {
-    x: &'a mut [f32],        // [R, C]
-    normed: &'a mut [f32],   // [R, C]
-    qkv: &'a mut [f32],      // [R, 3C]
-    attended: &'a mut [f32], // [R, C]
-    branch: &'a mut [f32],   // [R, C]
-    hidden: &'a mut [f32],   // [R, F]
-    active: &'a mut [f32],   // [R, F]
-    mean: &'a mut [f32],     // [R]
-    rstd: &'a mut [f32],     // [R]
-    stats: &'a mut [f32],    // [R, 2]
-    scratch: &'a mut [f32],
-}
-
-impl<'a> Rows<'a> {
-    fn new(count: usize, config: &Config, memory: &'a mut [f32]) -> Rows<'a> {
-        let (c, f, mut scratch) = (config.width, config.hidden, memory);
-        let mut rows = |width: usize| scratch.cut(count * width);
-        Rows {
-            x: rows(c),
-            normed: rows(c),
-            qkv: rows(3 * c),
-            attended: rows(c),
-            branch: rows(c),
-            hidden: rows(f),
-            active: rows(f),
-            mean: rows(1),
-            rstd: rows(1),
-            stats: rows(2),
-            scratch,
-        }
-    }
 }
 
 impl<'a> Generator<'a> {
@@ -96,11 +50,9 @@ impl<'a> Generator<'a> {
         exact_length("frozen parameters", frozen.len(), plan.frozen)?;
         exact_length("generation memory", memory.len(), plan.generation)?;
         exact_length("window", window.len(), config.context)?;
-        let mut rest = memory;
-        let cache = rest.cut(config.layers * config.context * 2 * config.width);
-        let logits = rest.cut(config.vocab);
-        let parameters = Parameters::new(parameters, frozen, plan);
-        Ok(Generator { plan, simd, parameters, cache, logits, rest, window, filled: 0 })
+        let mut memory = memory;
+        let memory = Generation::cut(&mut memory, &plan.sizes(), 1);
+        Ok(Generator { plan, simd, parameters, frozen, memory, window, filled: 0 })
     }
 
     /// Appends tokens to the text and returns the logits `[V]` of the next; the caller may change them.
@@ -129,12 +81,13 @@ impl<'a> Generator<'a> {
             *place = *token;
         }
         self.filled = kept + fresh;
+        let most = self.plan.sizes().chunk;
         while computed < self.filled {
-            let count = CHUNK.min(self.filled - computed);
+            let count = most.min(self.filled - computed);
             self.positions(computed, count);
             computed += count;
         }
-        Ok(self.logits)
+        Ok(self.memory.logits)
     }
 
     /// Draws the next token by the last [`Generator::feed`]'s logits, which it overwrites. Doesn't feed it.
@@ -152,7 +105,7 @@ impl<'a> Generator<'a> {
             return Err(Error::Zero { what: "number of tokens" });
         }
         let mut rng = rng::generator(seed, Stream::Sampling, number, 0);
-        sample(self.simd, sampling, self.logits, order, &mut rng).map(|token| token as i32)
+        sample(self.simd, sampling, self.memory.logits, order, &mut rng).map(|token| token as i32)
     }
 
     /// Forgets the text.
@@ -173,78 +126,62 @@ impl<'a> Generator<'a> {
 
     /// Computes positions `start..start + count` of the window, and the logits after the last.
     fn positions(&mut self, start: usize, count: usize) {
-        let (plan, simd) = (self.plan, self.simd);
-        let Config { width: c, vocab, context, .. } = plan.config;
-        let mut rows = Rows::new(count, &plan.config, self.rest);
+        let Generator { plan, simd, parameters, frozen, .. } = *self;
+        let Config { width: c, hidden: f, context, heads, .. } = plan.config;
+        let Generation { cache, logits, chunk } = &mut self.memory;
+        let mut chunk = &mut **chunk;
+        let rows = ChunkRows::cut(&mut chunk, &plan.sizes(), count);
+        let ChunkRows { x, normed, qkv, attended, middle, hidden, activated, mean, rstd, attention_stats } =
+            rows;
         let tokens = self.window.get(start..start + count).unwrap_or_default();
-        let (of_tokens, positions) = self.parameters.embeddings();
-        let positions = positions.get(start * c..).unwrap_or_default();
-        embedding::add_embeddings(simd, rows.x, tokens, of_tokens, positions, c);
-        for (layer, cache) in ops::rows_mut(self.cache, context * 2 * c).enumerate() {
-            let halves = (self.parameters.attention(layer), self.parameters.mlp(layer));
-            block(plan, simd, halves, &mut rows, cache, start);
+        let compute = Compute { simd, parallel: &Serial };
+        let shape = Shape { sequences: 1, length: count };
+        let pass = Pass { compute, plan, parameters, frozen, tokens, shape, dropout: None };
+        let each = chunk.len();
+        let mut workers = Workers { compute, shape, scratch: (chunk, each) };
+
+        let [wte, wpe] = Parameters::new(parameters, frozen, plan).embeddings();
+        embedding::add_embeddings(simd, x, tokens, wte, wpe.get(start * c..).unwrap_or_default(), c);
+        let head_width = plan.config.head_width();
+        let queries = Queries { first: start, count, keys: start + count, head_width };
+        for (layer, cache) in rows_mut(cache, context * 2 * c).enumerate() {
+            let memory = AttentionForward {
+                normed: &mut *normed,
+                mean: &mut *mean,
+                rstd: &mut *rstd,
+                qkv: &mut *qkv,
+                attended: &mut *attended,
+            };
+            pass.attention_branch(layer, x, middle, memory, &mut workers, &mut |workers, qkv, attended| {
+                let places = rows_mut(cache.get_mut(start * 2 * c..).unwrap_or_default(), 2 * c);
+                for (place, qkv) in places.zip(ops::rows(qkv, 3 * c)) {
+                    for (place, value) in place.iter_mut().zip(qkv.iter().skip(c)) {
+                        *place = *value;
+                    }
+                }
+                let (scratch, _) = &mut workers.scratch;
+                for column in (0..heads).map(|head| head * head_width) {
+                    let query = Matrix::new(qkv, 3 * c).from(0, column);
+                    let key = Matrix::new(cache, 2 * c).from(0, column);
+                    let head = Head { query, key, value: key.from(0, c) };
+                    let out = (attended.get_mut(column..).unwrap_or_default(), c);
+                    attention::attend(simd, out, attention_stats, queries, head, None, scratch);
+                }
+            });
+            let hidden = hidden.get_mut(..count * f).unwrap_or_default();
+            let memory = MlpForward {
+                normed: &mut *normed,
+                mean: &mut *mean,
+                rstd: &mut *rstd,
+                hidden,
+                activated: &mut *activated,
+            };
+            pass.mlp_branch(layer, middle, Some(&mut *x), memory, &mut workers);
         }
-        // All rows but the last are of no more use.
-        let (last_norm, head) = self.parameters.head();
-        norm(plan, simd, &last_norm, rows.normed, rows.mean, rows.rstd, rows.x);
-        let normed = Matrix::new(rows.normed, c).from(count - 1, 0);
-        let (size, logits) = (Size { m: 1, n: vocab, k: c }, (&mut *self.logits, vocab));
-        let head = Matrix::new(head, c).transposed();
-        matmul_trusted(simd, size, logits, Start::Zero, normed, head, rows.scratch);
+        // Only the last row has a next token.
+        let last = x.get((count - 1) * c..).unwrap_or_default();
+        let memory = [normed, mean, rstd].map(|region| region);
+        workers.shape.length = 1;
+        pass.logits(last, memory, logits, &mut workers);
     }
-}
-
-fn norm(
-    plan: &Plan,
-    simd: InstructionSet,
-    norm: &Norm<'_>,
-    y: &mut [f32],
-    mean: &mut [f32],
-    rstd: &mut [f32],
-    x: &[f32],
-) {
-    layer_norm::statistics(simd, mean, rstd, x, plan.config.width, plan.config.norm_epsilon);
-    layer_norm::apply(simd, y, x, mean, rstd, norm.weight, norm.bias);
-}
-
-/// One block for positions from `start` on: the forward pass of `model`, with keys and values of earlier positions from
-/// the cache `[context, 2C]`.
-fn block(
-    plan: &Plan,
-    simd: InstructionSet,
-    (of_attention, of_mlp): (Half<'_>, Half<'_>),
-    rows: &mut Rows<'_>,
-    cache: &mut [f32],
-    start: usize,
-) {
-    let Config { width: c, hidden: f, heads, activation, .. } = plan.config;
-    let Rows { x, normed, qkv, attended, branch, hidden, active, mean, rstd, stats, scratch } = rows;
-    let count = mean.len();
-    let product = |n, k| Size { m: count, n, k };
-
-    norm(plan, simd, &of_attention.norm, normed, mean, rstd, x);
-    linear::forward_trusted(simd, qkv, normed, of_attention.first.parts(), product(3 * c, c), scratch);
-    let places = ops::rows_mut(cache.get_mut(start * 2 * c..).unwrap_or_default(), 2 * c);
-    for (place, qkv) in places.zip(ops::rows(qkv, 3 * c)) {
-        for (place, value) in place.iter_mut().zip(qkv.iter().skip(c)) {
-            *place = *value;
-        }
-    }
-    let head_width = plan.config.head_width();
-    let queries = Queries { first: start, count, keys: start + count, head_width };
-    for column in (0..heads).map(|head| head * head_width) {
-        let query = Matrix::new(qkv, 3 * c).from(0, column);
-        let key = Matrix::new(cache, 2 * c).from(0, column);
-        let value = key.from(0, c);
-        let out = (attended.get_mut(column..).unwrap_or_default(), c);
-        attention::attend(simd, out, stats, queries, Head { query, key, value }, None, scratch);
-    }
-    linear::forward_trusted(simd, branch, attended, of_attention.second.parts(), product(c, c), scratch);
-    dropout::add_residual(simd, branch, x, c, None);
-
-    norm(plan, simd, &of_mlp.norm, normed, mean, rstd, branch);
-    linear::forward_trusted(simd, hidden, normed, of_mlp.first.parts(), product(f, c), scratch);
-    gelu::activate(simd, active, hidden, activation);
-    linear::forward_trusted(simd, x, active, of_mlp.second.parts(), product(c, f), scratch);
-    dropout::add_residual(simd, x, branch, c, None);
 }

@@ -1,7 +1,7 @@
 //! Random initial values of the parameters, by GPT-2's scheme. Knows the tensors' names, nothing of training.
 
 use crate::error::{Error, exact_length};
-use crate::layout::Plan;
+use crate::layout::{Initial, Plan};
 use crate::rng::{self, Stream};
 use crate::simd::math::log;
 use crate::simd::{self, InstructionSet, processor, vectorized};
@@ -15,16 +15,19 @@ const DEVIATION: f32 = 0.02;
 /// Each tensor has a random stream of its own: which of them are frozen, and so left out, does not show.
 pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], seed: u64) -> Result<(), Error> {
     exact_length("parameters", parameters.len(), plan.parameters)?;
-    let residual = DEVIATION / processor::sqrt(2.0 * plan.config.layers as f32);
+    let scaled = DEVIATION / processor::sqrt(2.0 * plan.config.layers as f32);
     let mut rest = parameters;
     for (number, tensor) in plan.tensors().enumerate().filter(|(_, tensor)| !tensor.frozen) {
         let Some(values) = rest.split_off_mut(..tensor.len()) else { break };
-        if tensor.rank == 2 {
-            let deviation = if tensor.name.is_residual_projection() { residual } else { DEVIATION };
-            normal(simd, values, deviation, rng::generator(seed, Stream::Initialization, 0, number as u64));
-        } else {
-            values.fill(if tensor.name.is_norm_weight() { 1.0 } else { 0.0 });
-        }
+        let deviation = match tensor.initial() {
+            Initial::Normal => DEVIATION,
+            Initial::ScaledNormal => scaled,
+            Initial::Zeros | Initial::Ones => {
+                values.fill(if tensor.initial() == Initial::Ones { 1.0 } else { 0.0 });
+                continue;
+            }
+        };
+        normal(simd, values, deviation, rng::generator(seed, Stream::Initialization, 0, number as u64));
     }
     Ok(())
 }

@@ -124,6 +124,25 @@ impl Compute<'_> {
         });
     }
 
+    /// As [`Compute::split`], for buffers in pairs.
+    pub(crate) fn split_pairs<const N: usize>(
+        &self,
+        work: usize,
+        buffers: &[[Units<'_>; 2]; N],
+        (scratch, worker_scratch): PerUnit<'_>,
+        task: impl Fn(Share, [[&mut [f32]; 2]; N], &mut [f32]) + Sync,
+    ) {
+        let all = buffers.as_flattened();
+        self.run(work, all, (scratch, worker_scratch), &|share: Share, scratch: &mut [f32]| {
+            let parts = buffers.each_ref().map(|pair| {
+                #[expect(unsafe_code, reason = "workers touch disjoint parts")]
+                // SAFETY: each share is handed out once, while the buffers are borrowed, whose lengths were checked.
+                pair.each_ref().map(|buffer| unsafe { buffer.part(share) })
+            });
+            task(share, parts, scratch);
+        });
+    }
+
     /// Runs a task for each worker that so much work is worth.
     #[inline(never)]
     fn run(

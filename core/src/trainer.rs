@@ -7,13 +7,12 @@ pub use poll::Pieces;
 
 use core::ops::Range;
 
-use crate::compact::soft_f64::SoftF64;
 use crate::data::Tokens;
 use crate::error::{Error, exact_length};
-use crate::layout::{Plan, Shape};
-use crate::model::{DropoutKey, Gradients, Loss, Part, Pass, Stage};
+use crate::layout::{Plan, Shape, Workspace};
+use crate::model::{DropoutKey, FusedPass, Gradients, Inputs, Loss, Pass, Stage};
 use crate::ops::rows_mut;
-use crate::optimizer::{Optimizer, clip_factor, gradient_norm, squares_of_rows};
+use crate::optimizer::{Optimizer, clip_factor, gradient_norm};
 use crate::parallel::Compute;
 use crate::schedule::Schedule;
 
@@ -136,25 +135,25 @@ impl<'a> Trainer<'a> {
         self.accumulated = 0;
         let mut total = Loss::default();
         for number in 0..self.recipe.accumulate {
-            let loss = self.micro_batch(text, number, 0..usize::MAX)?;
-            total = total.plus(loss);
+            self.draw_windows(text, number)?;
+            let (work, batch) = self.work_and_batch(number);
+            total = total.plus(work.whole(&batch)?);
         }
         self.update(total)
     }
 
-    /// Some stages of one of the step's micro-batches, of random windows of a text that the first of them draws.
-    fn micro_batch(&mut self, text: Tokens<'_>, number: usize, stages: Range<usize>) -> Result<Loss, Error> {
-        let (shape, counted) = self.shape_and_counted();
-        let first_sequence = (number as u64).wrapping_mul(shape.sequences as u64);
-        let batch = core::mem::take(&mut self.buffers.batch);
-        let drawn = match stages.start {
-            0 => self.random_windows(text, shape, first_sequence, batch),
-            _ => Ok(()),
-        };
-        let (tokens, targets) = batch_parts(batch);
-        let loss = drawn.and_then(|()| self.pass(tokens, targets, shape, counted, first_sequence, stages));
-        self.buffers.batch = batch;
-        loss
+    /// Fills the batch with the random windows of one of the step's micro-batches.
+    fn draw_windows(&mut self, text: Tokens<'_>, number: usize) -> Result<(), Error> {
+        let (recipe, step) = (self.recipe, self.step);
+        let (shape, _) = self.shape_and_counted();
+        let first_sequence = first_sequence(number, shape);
+        let (tokens, targets) = batch_parts(self.buffers.batch);
+        let windows = rows_mut(tokens, shape.length).zip(rows_mut(targets, shape.length));
+        for (sequence, (tokens, targets)) in (first_sequence..).zip(windows) {
+            let first = text.random_window(shape.length, recipe.seed, step, sequence)?;
+            text.window(first, tokens, targets)?;
+        }
+        Ok(())
     }
 
     /// The shape of a micro-batch of [`Trainer::step`], and the targets that count in the whole step.
@@ -163,75 +162,34 @@ impl<'a> Trainer<'a> {
         (shape, shape.rows().saturating_mul(self.recipe.accumulate))
     }
 
-    /// Fills a micro-batch of the current step.
-    fn random_windows(
-        &self,
-        text: Tokens<'_>,
-        shape: Shape,
-        first_sequence: u64,
-        batch: &mut [i32],
-    ) -> Result<(), Error> {
+    /// The means of a pass, and one of the step's micro-batches, which lies in the trainer's batch.
+    fn work_and_batch(&mut self, number: usize) -> (Work<'_>, MicroBatch<'_>) {
+        let (shape, counted) = self.shape_and_counted();
+        let (work, batch) = self.split();
         let (tokens, targets) = batch_parts(batch);
-        let windows = rows_mut(tokens, shape.length).zip(rows_mut(targets, shape.length));
-        for (sequence, (tokens, targets)) in (first_sequence..).zip(windows) {
-            let first = text.random_window(shape.length, self.recipe.seed, self.step, sequence)?;
-            text.window(first, tokens, targets)?;
-        }
-        Ok(())
+        let first_sequence = first_sequence(number, shape);
+        (work, MicroBatch { tokens, targets, shape, counted, first_sequence })
     }
 
-    /// Some stages of a pass on a micro-batch of the current step, after those before them.
-    fn pass(
-        &mut self,
-        tokens: &[i32],
-        targets: &[i32],
-        shape: Shape,
-        counted: usize,
-        first_sequence: u64,
-        stages: Range<usize>,
-    ) -> Result<Loss, Error> {
+    /// The means of a pass, and the trainer's batch.
+    fn split(&mut self) -> (Work<'_>, &mut [i32]) {
         let Trainer { plan, recipe, buffers, compute, step, pieces, .. } = self;
-        let Buffers { parameters, frozen, gradients, optimizer, workspace, .. } = buffers;
-        let dropout = Some(DropoutKey { seed: recipe.seed, step: *step, first_sequence });
-        let pass = Pass { compute: *compute, plan, parameters: &[], frozen, tokens, shape, dropout };
-        let mode = if first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add };
-        if !plan.options.fused {
-            let pass = with_parameters(&pass, parameters);
-            return pass.stages(stages, gradients, mode, workspace, targets, counted);
-        }
-        let rules = recipe.optimizer.rules(*step, recipe.schedule.rate(*step), 1.0);
-        if stages.start == 0 {
-            pieces.squares = 0.0;
-        }
-        let mut loss = Loss { sum: 0.0, counted: pass.check_targets(targets)? };
-        let mut workspace = with_parameters(&pass, parameters).check(workspace);
-        let workspace = workspace.as_mut().map_err(|error| *error)?;
-        for stage in stages.map_while(|number| Stage::at(plan, number)) {
-            let Stage::Backward(stage) = stage else {
-                let pass = with_parameters(&pass, parameters);
-                let sum = pass.stage(stage, gradients, mode, workspace, targets, counted)?;
-                loss = loss.plus(Loss { sum, counted: 0 });
-                continue;
-            };
-            let mut next = Some(Part::first(plan, stage));
-            while let Some(part) = next {
-                with_parameters(&pass, parameters).backward_stage(stage, &part, workspace);
-                // Parameters are free: gradients are made of activations alone.
-                pass.gradients_by_rows(stage, &part, gradients, workspace, |tensor, place, gradient| {
-                    let squares = squares_of_rows(compute.simd, gradient, tensor.row_len());
-                    pieces.squares = (SoftF64::new(pieces.squares) + squares).get();
-                    if !pieces.squares.is_finite() {
-                        *pieces = Pieces::default();
-                        let tensor = plan.tensors().position(|other| other.name == tensor.name).unwrap_or(0);
-                        return Err(Error::PartlyUpdated { tensor });
-                    }
-                    rules.update(*compute, plan, Some(tensor), parameters, gradient, optimizer, place);
-                    Ok(())
-                })?;
-                next = part.next(plan);
-            }
-        }
-        Ok(loss)
+        let Buffers { parameters, frozen, gradients, optimizer, workspace, batch } = buffers;
+        let squares = &mut pieces.squares;
+        let (compute, step) = (*compute, *step);
+        let work = Work {
+            plan,
+            recipe,
+            compute,
+            step,
+            parameters,
+            frozen,
+            gradients,
+            optimizer,
+            workspace,
+            squares,
+        };
+        (work, batch)
     }
 
     /// Forward and backward on tokens and targets of the caller's, `[B, T]` each: a micro-batch of the current
@@ -250,7 +208,8 @@ impl<'a> Trainer<'a> {
         if self.plan.options.fused && self.accumulated > 0 {
             return Err(Error::Fused { what: "accumulate" });
         }
-        let loss = self.pass(tokens, targets, shape, counted, self.accumulated, 0..usize::MAX)?;
+        let batch = MicroBatch { tokens, targets, shape, counted, first_sequence: self.accumulated };
+        let loss = self.split().0.whole(&batch)?;
         self.accumulated = self.accumulated.saturating_add(shape.sequences as u64);
         Ok(loss)
     }
@@ -362,10 +321,88 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// A pass on parameters that may change after it.
-#[inline(never)]
-fn with_parameters<'a>(pass: &Pass<'a>, parameters: &'a [f32]) -> Pass<'a> {
-    Pass { parameters, ..*pass }
+/// The tokens and targets of one pass, `[B, T]` each.
+struct MicroBatch<'b> {
+    tokens: &'b [i32],
+    targets: &'b [i32],
+    shape: Shape,
+    /// Targets that count in all micro-batches of the step.
+    counted: usize,
+    /// The number of the first sequence among all of the step.
+    first_sequence: u64,
+}
+
+impl MicroBatch<'_> {
+    fn mode(&self) -> Gradients {
+        if self.first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add }
+    }
+}
+
+/// The number of a micro-batch's first sequence among all of the step.
+fn first_sequence(number: usize, shape: Shape) -> u64 {
+    (number as u64).wrapping_mul(shape.sequences as u64)
+}
+
+/// All that a pass reads and writes besides its batch.
+struct Work<'t> {
+    plan: &'t Plan,
+    recipe: &'t Recipe,
+    compute: Compute<'t>,
+    step: u64,
+    parameters: &'t mut [f32],
+    frozen: &'t [f32],
+    gradients: &'t mut [f32],
+    optimizer: &'t mut [f32],
+    workspace: &'t mut [f32],
+    /// The sum of the gradients' squares so far, of a fused update.
+    squares: &'t mut f64,
+}
+
+impl<'t> Work<'t> {
+    /// A whole pass: makes the loss and the gradients or, in a fused step, changes the parameters.
+    fn whole(self, batch: &MicroBatch<'t>) -> Result<Loss, Error> {
+        if !self.plan.options.fused {
+            let pass = self.inputs(batch).pass(self.parameters);
+            return pass.backward(self.gradients, batch.mode(), self.workspace, batch.targets, batch.counted);
+        }
+        let (mut pass, mut workspace) = self.fused(batch)?;
+        *pass.squares = 0.0;
+        let mut loss = Loss { sum: 0.0, counted: pass.pass().check_targets(batch.targets)? };
+        for stage in Stage::all(pass.inputs.plan) {
+            let sum = pass.stage(stage, &mut workspace, batch.targets, batch.counted);
+            let sum = sum.inspect_err(|_| *pass.squares = 0.0)?;
+            loss = loss.plus(Loss { sum, counted: 0 });
+        }
+        Ok(loss)
+    }
+
+    /// One stage of a pass, after those before it: the sum of the losses where it is the loss, 0 otherwise.
+    fn stage(self, batch: &MicroBatch<'t>, stage: Stage) -> Result<f64, Error> {
+        if self.plan.options.fused {
+            let (mut pass, mut workspace) = self.fused(batch)?;
+            pass.pass().check_targets(batch.targets)?;
+            return pass.stage(stage, &mut workspace, batch.targets, batch.counted);
+        }
+        let pass = self.inputs(batch).pass(self.parameters);
+        pass.check_targets(batch.targets)?;
+        let mut workspace = pass.check(self.workspace)?;
+        pass.stage(stage, self.gradients, batch.mode(), &mut workspace, batch.targets, batch.counted)
+    }
+
+    fn inputs(&self, batch: &MicroBatch<'t>) -> Inputs<'t> {
+        let Work { plan, recipe, compute, step, frozen, .. } = *self;
+        let MicroBatch { tokens, shape, first_sequence, .. } = *batch;
+        let dropout = DropoutKey { seed: recipe.seed, step, first_sequence };
+        Inputs { compute, plan, frozen, tokens, shape, dropout }
+    }
+
+    fn fused(self, batch: &MicroBatch<'t>) -> Result<(FusedPass<'t>, Workspace<'t>), Error> {
+        let inputs = self.inputs(batch);
+        let Work { recipe, step, parameters, gradients: tile, optimizer, workspace, squares, .. } = self;
+        let workspace = inputs.pass(parameters).check(workspace)?;
+        let rules = recipe.optimizer.rules(step, recipe.schedule.rate(step), 1.0);
+        Ok((FusedPass { inputs, parameters, tile, optimizer, rules, squares }, workspace))
+    }
 }
 
 /// The tokens' half of a batch, and the targets'.

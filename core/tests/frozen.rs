@@ -94,7 +94,7 @@ fn backward_goes_no_further_than_the_first_tensor_that_is_trained() {
     let [blocks, _, biases, head, tokens] = &choices[..] else { unreachable!() };
     assert_eq!(last(&plan(blocks, false)), Stage::Backward(Backward::Attention { layer: 2 }));
     assert_eq!(last(&plan(biases, false)), Stage::Backward(Backward::Attention { layer: 0 }));
-    assert_eq!(last(&plan(head, false)), Stage::Backward(Backward::Head));
+    assert_eq!(last(&plan(head, false)), Stage::Backward(Backward::Logits));
     assert_eq!(last(&plan(tokens, false)), Stage::Backward(Backward::Embedding));
     let half = names(&config, |name| name < "h.1.ln_2" || name.starts_with('w'));
     assert_eq!(last(&plan(&half, true)), Stage::Backward(Backward::Mlp { layer: 1 }));
@@ -125,7 +125,7 @@ fn multiply_adds_are_those_of_the_stages_and_of_the_trained_weights() {
             let plan = Plan::new(&config, &options).unwrap();
             let stages = Stage::all(&plan).map(|stage| match stage {
                 Stage::Forward(Forward::Block { .. }) => 4 * c * c + 2 * c * f + 2 * t * c,
-                Stage::Forward(Forward::Head) | Stage::Backward(Backward::Head) => v * c,
+                Stage::Forward(Forward::Logits) | Stage::Backward(Backward::Logits) => v * c,
                 Stage::Backward(Backward::Recompute { .. }) => 4 * c * c + c * f + 2 * t * c,
                 Stage::Backward(Backward::Mlp { .. }) => 2 * c * f,
                 Stage::Backward(Backward::Attention { .. }) => 4 * c * c + 5 * t * c,

@@ -1,5 +1,6 @@
 //! Where parameters lie, what they are called, and which configurations are refused.
 
+use jostle::layout::Role;
 use jostle::{Config, Dropout, Error, OptimizerState, Options, Plan, Target};
 
 fn plan(config: &Config) -> Plan {
@@ -113,20 +114,20 @@ fn gpt2_has_as_many_parameters_as_published() {
 }
 
 #[test]
-fn the_kinds_of_tensors_are_told_apart() {
-    let plan = plan(&Config::new(5, 4, 2, 1, 3));
-    let names = |is: &dyn Fn(&jostle::layout::Tensor) -> bool| -> Vec<String> {
-        plan.tensors().filter(is).map(|tensor| tensor.name.to_string()).collect()
+fn each_tensor_has_its_role() {
+    let plan = plan(&Config { tied: false, ..Config::new(5, 4, 2, 1, 3) });
+    let names = |role| -> Vec<String> {
+        let tensors = plan.tensors().filter(|tensor| tensor.role() == role);
+        tensors.map(|tensor| tensor.name.to_string()).collect()
     };
-    let projections = [
-        "h.0.attn.c_proj.weight",
-        "h.0.mlp.c_proj.weight",
-        "h.1.attn.c_proj.weight",
-        "h.1.mlp.c_proj.weight",
-    ];
-    assert_eq!(names(&|tensor| tensor.name.is_residual_projection()), projections);
+    assert_eq!(names(Role::Embedding), ["wte.weight", "wpe.weight"]);
     let norms = ["h.0.ln_1.weight", "h.0.ln_2.weight", "h.1.ln_1.weight", "h.1.ln_2.weight", "ln_f.weight"];
-    assert_eq!(names(&|tensor| tensor.name.is_norm_weight()), norms);
+    assert_eq!(names(Role::NormWeight), norms);
+    let weights = ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"];
+    let of_blocks = (0..2).flat_map(|layer| weights.map(|weight| format!("h.{layer}.{weight}.weight")));
+    let weights: Vec<_> = of_blocks.chain(["lm_head.weight".to_owned()]).collect();
+    assert_eq!(names(Role::Weight), weights);
+    assert!(names(Role::Bias).iter().all(|name| name.ends_with(".bias")) && names(Role::Bias).len() == 13);
 }
 
 #[test]

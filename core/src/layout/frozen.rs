@@ -1,9 +1,8 @@
 //! Which tensors are not trained.
 
-use super::{Count, Tensors, checked};
+use super::{Count, Tensors, family};
 use crate::config::Config;
 use crate::error::Error;
-use crate::layout::tensors::Kind;
 
 const WORDS: usize = 10;
 
@@ -81,17 +80,18 @@ impl Frozen {
         let (mut number, mut place) = (0, 0);
         // Only the first MOST can be frozen.
         while number < Frozen::MOST && !self.is_none() {
-            let Some((kind, layer)) = Kind::at(place, config.layers) else { break };
-            let (rank, shape) = kind.shape(config);
-            if rank > 0 && self.has(number) {
-                sum = sum.add(checked(shape[0]).times(shape[1]));
-            } else if rank > 0 && first.is_none() {
+            let Some((row, layer)) = family::at(place, config.layers) else { break };
+            place += 1;
+            let Some(slot) = family::slot(row) else { break };
+            if !slot.exists(config) {
+                continue;
+            }
+            if self.has(number) {
+                sum = sum.add(slot.elements(config));
+            } else if first.is_none() {
                 first = Some(layer);
             }
-            if rank > 0 {
-                number += 1;
-            }
-            place += 1;
+            number += 1;
         }
         match first {
             Some(layer) => (sum, layer),

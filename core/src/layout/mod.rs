@@ -4,26 +4,36 @@
 //! All buffers are the caller's. [`Plan::new`] says how long each must be ([`Tensor`] tells of the parameters
 //! one by one); the model and the workspace cut them into named pieces, without copying.
 
+mod cost;
+mod count;
+mod family;
 mod frozen;
 mod parameters;
+mod regions;
 mod tensors;
 mod workspace;
 
 use core::fmt;
 
+pub(crate) use count::Count;
+pub use family::Role;
+pub(crate) use family::{Group, Initial, Order, Site};
 pub use frozen::Frozen;
-pub(crate) use parameters::{Cut, Half, Norm, Parameters};
-pub(crate) use tensors::Group;
+pub(crate) use parameters::{Cut, Linear, Norm, Parameters};
+pub(crate) use regions::{BlockActivations, ChunkRows, Generation};
+pub(crate) use tensors::SiteTensors;
 pub use tensors::{Tensor, TensorName, Tensors};
-pub(crate) use workspace::{LayerActivations, Regions, Workspace, attention_scratch};
+pub(crate) use workspace::{
+    BlockBackward, BlockForward, FinalNormBackward, Head, HeadGradients, InUse, RowRegions, Workspace,
+    WorkspaceParts, attention_scratch,
+};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::target::Target;
-use tensors::{Kind, tensors_len};
+use regions::Sizes;
 use workspace::{
-    activations_per_row, attention_elsewhere, fused_gradient, generation, hidden_columns,
-    scratch_elements_per_row, worker_scratch,
+    attention_in_activated, fused_gradient, generation, hidden_columns, per_row, worker_scratch,
 };
 
 /// What the optimiser keeps for each parameter between steps.
@@ -110,32 +120,6 @@ pub struct Plan {
     pub batch: usize,
 }
 
-/// A sum of products, or the greatest number where it exceeds that.
-#[derive(Clone, Copy)]
-struct Count(usize);
-
-impl Count {
-    const ZERO: Count = Count(0);
-
-    const fn add(self, other: Count) -> Count {
-        Count(self.0.saturating_add(other.0))
-    }
-
-    #[inline(never)]
-    const fn times(self, factor: usize) -> Count {
-        Count(self.0.saturating_mul(factor))
-    }
-
-    /// The sum, if that many elements of four bytes can exist.
-    const fn elements(self, what: &'static str) -> Result<usize, Error> {
-        if self.0 <= isize::MAX as usize / 4 { Ok(self.0) } else { Err(Error::TooLarge { what }) }
-    }
-}
-
-const fn checked(n: usize) -> Count {
-    Count(n)
-}
-
 /// `?` for constant functions.
 macro_rules! get {
     ($result:expr) => {
@@ -161,17 +145,15 @@ impl Plan {
         if options.threads == 0 {
             return Err(Error::Zero { what: "threads" });
         }
-        let parameters = tensors_len(&Kind::BEFORE, config)
-            .add(tensors_len(&Kind::BLOCK, config).times(config.layers))
-            .add(tensors_len(&Kind::AFTER, config));
-        let rows = checked(options.batch).times(config.context);
-        let activations = rows.times(activations_per_row(config, options).0);
+        let parameters = family::all_elements(config);
+        let rows = Count::of(options.batch).times(config.context);
         let fused = fused_gradient(config, target);
-        let columns = hidden_columns(config, options, fused);
-        let elsewhere = attention_elsewhere(config, options, columns, target);
-        let scratch = scratch_elements_per_row(config, options, columns)
-            .times(rows.0)
-            .add(checked(worker_scratch(config, rows.0, elsewhere, target)).times(options.threads));
+        let sizes = Sizes::new(config, options, hidden_columns(config, options, fused), target);
+        let [activations_per_row, scratch_per_row] = per_row(&sizes);
+        let activated = attention_in_activated(&sizes, options, rows.get(), target);
+        let worker_scratch = worker_scratch(config, rows.get(), activated, target);
+        let scratch = scratch_per_row.times(rows.get()).add(Count::of(worker_scratch).times(options.threads));
+        let activations = activations_per_row.times(rows.get());
         let all = get!(parameters.elements("parameters"));
         let (frozen, _) = options.frozen.elements_and_first_trained(config);
         let frozen = get!(frozen.elements("frozen parameters"));
@@ -186,11 +168,11 @@ impl Plan {
             frozen,
             gradients: if options.fused { fused } else { parameters },
             optimizer: get!(
-                checked(parameters).times(options.optimizer.per_parameter()).elements("optimizer state")
+                Count::of(parameters).times(options.optimizer.per_parameter()).elements("optimizer state")
             ),
             activations: get!(activations.elements("activations")),
             scratch: get!(scratch.elements("scratch")),
-            generation: get!(generation(config, target).elements("generation")),
+            generation: get!(generation(config, &sizes, target).elements("generation")),
             batch: get!(rows.times(2).elements("batch")),
         })
     }
@@ -270,12 +252,6 @@ impl Plan {
     /// The tensor of that name.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         self.tensors().find(|tensor| tensor.name.is(name))
-    }
-
-    /// How many columns of the activated hidden width there are at a time.
-    #[inline(never)]
-    pub(crate) const fn hidden_columns(&self) -> usize {
-        hidden_columns(&self.config, &self.options, self.gradients)
     }
 
     /// How many blocks backward goes through.

@@ -1,6 +1,6 @@
 //! The parameters by name, those that are trained and those that are not.
 
-use super::{Group, Plan};
+use super::{Group, Order, Plan, Site, SiteTensors, Tensor};
 
 /// A slice from whose front pieces are taken.
 pub(crate) trait Cut: Sized {
@@ -30,33 +30,47 @@ pub(crate) struct Norm<'a> {
     pub bias: &'a [f32],
 }
 
-/// A product's parameters: weight `[in, out]` as in Hugging Face GPT-2's `Conv1D`, bias `[out]` or empty.
+/// A product's parameters: the matrix, which lies as `order` says, and the bias `[out]` or none.
+#[derive(Clone, Copy)]
 pub(crate) struct Linear<'a> {
     pub weight: &'a [f32],
     pub bias: &'a [f32],
+    pub order: Order,
 }
 
-impl<'a> Linear<'a> {
-    pub fn parts(&self) -> (&'a [f32], &'a [f32]) {
-        (self.weight, self.bias)
-    }
-}
-
-/// The parameters of half a block, by name.
-pub(crate) struct Half<'a> {
+/// The parameters of one residual branch of a block.
+pub(crate) struct Branch<'a> {
     pub norm: Norm<'a>,
-    /// Query, key and value at once, `[C, 3C]`; or into the hidden width, `[C, F]`.
-    pub first: Linear<'a>,
-    /// Back to the residual stream: `[C, C]` or `[F, C]`.
-    pub second: Linear<'a>,
+    /// From the residual stream: to queries, keys and values, or to the hidden width.
+    pub input: Linear<'a>,
+    /// Back to the residual stream.
+    pub output: Linear<'a>,
 }
 
-/// All parameters of a model, by name.
+/// All parameters of a model, by site.
 #[derive(Clone, Copy)]
 pub(crate) struct Parameters<'a> {
     plan: &'a Plan,
     trained: &'a [f32],
     frozen: &'a [f32],
+}
+
+/// The parameters of one site; a tensor that the model lacks is empty.
+#[derive(Clone, Copy)]
+struct Values<'a> {
+    site: Site,
+    weight: &'a [f32],
+    bias: &'a [f32],
+}
+
+impl<'a> Values<'a> {
+    fn norm(self) -> Norm<'a> {
+        Norm { weight: self.weight, bias: self.bias }
+    }
+
+    fn linear(self) -> Linear<'a> {
+        Linear { weight: self.weight, bias: self.bias, order: self.site.order() }
+    }
 }
 
 impl<'a> Parameters<'a> {
@@ -65,45 +79,46 @@ impl<'a> Parameters<'a> {
         Parameters { plan, trained, frozen }
     }
 
-    /// Those of tokens `[V, C]`, `wte`, and of positions `[context, C]`, `wpe`.
-    pub fn embeddings(&self) -> (&'a [f32], &'a [f32]) {
-        let [tokens, positions, ..] = self.group(Group::Embedding);
-        (tokens, positions)
+    /// The embeddings of tokens `[V, C]` and of positions `[context, C]`.
+    pub fn embeddings(&self) -> [&'a [f32]; 2] {
+        let [tokens, positions, _] = self.group(Group::Embedding);
+        [tokens.weight, positions.weight]
     }
 
-    /// The norm before the head, and the head's matrix, tied or not: `[V, C]`.
-    pub fn head(&self) -> (Norm<'a>, &'a [f32]) {
-        let [weight, bias, head, ..] = self.group(Group::Head);
-        (Norm { weight, bias }, if self.plan.config.tied { self.embeddings().0 } else { head })
-    }
-
-    /// A block's first half.
-    pub fn attention(&self, layer: usize) -> Half<'a> {
-        self.half(Group::Attention { layer })
-    }
-
-    /// A block's second half.
-    pub fn mlp(&self, layer: usize) -> Half<'a> {
-        self.half(Group::Mlp { layer })
-    }
-
-    #[inline(never)]
-    fn half(&self, group: Group) -> Half<'a> {
-        let [norm, norm_bias, first, first_bias, second, second_bias] = self.group(group);
-        Half {
-            norm: Norm { weight: norm, bias: norm_bias },
-            first: Linear { weight: first, bias: first_bias },
-            second: Linear { weight: second, bias: second_bias },
+    /// The final norm, and the head's product, whose matrix may be the embedding of tokens.
+    pub fn head(&self) -> (Norm<'a>, Linear<'a>) {
+        let [norm, mut head, _] = self.group(Group::Logits);
+        if self.plan.config.tied {
+            [head.weight, _] = self.embeddings();
         }
+        (norm.norm(), head.linear())
     }
 
-    /// The values of a group's tensors, wherever they lie; none of those that the model has not.
+    pub fn attention(&self, layer: usize) -> Branch<'a> {
+        self.branch(Group::Attention { layer })
+    }
+
+    pub fn mlp(&self, layer: usize) -> Branch<'a> {
+        self.branch(Group::Mlp { layer })
+    }
+
     #[inline(never)]
-    fn group(&self, group: Group) -> [&'a [f32]; Group::MOST] {
-        self.plan.group(group).map(|tensor| {
+    fn branch(&self, group: Group) -> Branch<'a> {
+        let [norm, input, output] = self.group(group);
+        Branch { norm: norm.norm(), input: input.linear(), output: output.linear() }
+    }
+
+    #[inline(never)]
+    fn group(&self, group: Group) -> [Values<'a>; Group::MOST_SITES] {
+        let values = |tensor: Option<Tensor>| {
             let Some(tensor) = tensor else { return &[][..] };
             let all = if tensor.frozen { self.frozen } else { self.trained };
             all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
+        };
+        self.plan.group(group).map(|SiteTensors { site, weight, bias }| Values {
+            site,
+            weight: values(weight),
+            bias: values(bias),
         })
     }
 }

@@ -1,8 +1,9 @@
-//! The parameter tensors by name, shape and offset: Hugging Face GPT-2's.
+//! The parameter tensors of one model, by name, shape and offset, from the family's table.
 
 use core::{fmt, iter};
 
-use super::{Count, Frozen, Plan, checked};
+use super::family::{self, BLOCK, BLOCK_PREFIX, Group, Initial, Role, Site, Slot};
+use super::{Frozen, Plan};
 use crate::compact::format::{self, Number, Sink, Written};
 use crate::config::Config;
 
@@ -27,205 +28,42 @@ impl Tensor {
         self.shape[0].saturating_mul(self.shape[1])
     }
 
+    /// Always false: a validated configuration has no empty tensor.
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What the tensor is to the model.
+    pub fn role(&self) -> Role {
+        self.name.slot().map_or(Role::Weight, |slot| slot.role)
+    }
+
+    pub(crate) fn initial(&self) -> Initial {
+        self.name.slot().map_or(Initial::Zeros, |slot| slot.initial)
+    }
+
     /// The elements of a row; a vector is one.
     pub(crate) const fn row_len(&self) -> usize {
         if self.rank == 1 { self.shape[0] } else { self.shape[1] }
     }
 
     /// Whether it is a factor of a product, as the token embedding is where the head is tied.
-    pub(crate) fn is_weight(&self, tied: bool) -> bool {
-        match self.name.kind {
-            Kind::TokenEmbedding => tied,
-            Kind::PositionEmbedding => false,
-            _ => self.rank == 2,
-        }
-    }
-
-    /// Never: a validated configuration has no empty tensor.
-    pub const fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub(crate) fn is_factor(&self, tied: bool) -> bool {
+        self.role() == Role::Weight || tied && self.name.slot().is_some_and(|slot| slot.site == Site::Tokens)
     }
 }
 
 /// A tensor's name without a heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TensorName {
-    kind: Kind,
+    /// The row of the family's table.
+    row: usize,
     layer: usize,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    TokenEmbedding,
-    PositionEmbedding,
-    Ln1Weight,
-    Ln1Bias,
-    AttentionWeight,
-    AttentionBias,
-    AttentionProjectionWeight,
-    AttentionProjectionBias,
-    Ln2Weight,
-    Ln2Bias,
-    FullyConnectedWeight,
-    FullyConnectedBias,
-    MlpProjectionWeight,
-    MlpProjectionBias,
-    FinalNormWeight,
-    FinalNormBias,
-    Head,
-}
-
-impl Kind {
-    pub(super) const BEFORE: [Kind; 2] = [Kind::TokenEmbedding, Kind::PositionEmbedding];
-    pub(super) const BLOCK: [Kind; 12] = [
-        Kind::Ln1Weight,
-        Kind::Ln1Bias,
-        Kind::AttentionWeight,
-        Kind::AttentionBias,
-        Kind::AttentionProjectionWeight,
-        Kind::AttentionProjectionBias,
-        Kind::Ln2Weight,
-        Kind::Ln2Bias,
-        Kind::FullyConnectedWeight,
-        Kind::FullyConnectedBias,
-        Kind::MlpProjectionWeight,
-        Kind::MlpProjectionBias,
-    ];
-    pub(super) const AFTER: [Kind; 3] = [Kind::FinalNormWeight, Kind::FinalNormBias, Kind::Head];
-
-    /// The kind and the layer of the tensor at a place of a model that has all kinds; of those before and after the
-    /// blocks, the layers are 0 and the number of layers.
-    pub(super) const fn at(place: usize, layers: usize) -> Option<(Kind, usize)> {
-        let (before, per_block) = (Kind::BEFORE.len(), Kind::BLOCK.len());
-        let after = before + per_block * layers;
-        if place < before {
-            Some((Kind::BEFORE[place], 0))
-        } else if place < after {
-            let i = place - before;
-            Some((Kind::BLOCK[i % per_block], i / per_block))
-        } else if place - after < Kind::AFTER.len() {
-            Some((Kind::AFTER[place - after], layers))
-        } else {
-            None
-        }
-    }
-
-    /// Rank and shape; rank 0 where the configuration has no such tensor.
-    pub(super) const fn shape(self, config: &Config) -> (usize, [usize; 2]) {
-        let (v, c, f) = (config.vocab, config.width, config.hidden);
-        let bias_rank = config.bias as usize;
-        match self {
-            Kind::TokenEmbedding => (2, [v, c]),
-            Kind::PositionEmbedding => (2, [config.context, c]),
-            Kind::Ln1Weight | Kind::Ln2Weight | Kind::FinalNormWeight => (1, [c, 1]),
-            Kind::Ln1Bias
-            | Kind::Ln2Bias
-            | Kind::FinalNormBias
-            | Kind::AttentionProjectionBias
-            | Kind::MlpProjectionBias => (bias_rank, [c, 1]),
-            Kind::AttentionWeight => (2, [c, 3 * c]),
-            Kind::AttentionBias => (bias_rank, [3 * c, 1]),
-            Kind::AttentionProjectionWeight => (2, [c, c]),
-            Kind::FullyConnectedWeight => (2, [c, f]),
-            Kind::FullyConnectedBias => (bias_rank, [f, 1]),
-            Kind::MlpProjectionWeight => (2, [f, c]),
-            Kind::Head => (if config.tied { 0 } else { 2 }, [v, c]),
-        }
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Kind::TokenEmbedding => "wte.weight",
-            Kind::PositionEmbedding => "wpe.weight",
-            Kind::Ln1Weight => "ln_1.weight",
-            Kind::Ln1Bias => "ln_1.bias",
-            Kind::AttentionWeight => "attn.c_attn.weight",
-            Kind::AttentionBias => "attn.c_attn.bias",
-            Kind::AttentionProjectionWeight => "attn.c_proj.weight",
-            Kind::AttentionProjectionBias => "attn.c_proj.bias",
-            Kind::Ln2Weight => "ln_2.weight",
-            Kind::Ln2Bias => "ln_2.bias",
-            Kind::FullyConnectedWeight => "mlp.c_fc.weight",
-            Kind::FullyConnectedBias => "mlp.c_fc.bias",
-            Kind::MlpProjectionWeight => "mlp.c_proj.weight",
-            Kind::MlpProjectionBias => "mlp.c_proj.bias",
-            Kind::FinalNormWeight => "ln_f.weight",
-            Kind::FinalNormBias => "ln_f.bias",
-            Kind::Head => "lm_head.weight",
-        }
-    }
-}
-
-/// Tensors whose gradients one stage of backward makes ready.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Group {
-    Embedding,
-    Attention { layer: usize },
-    Mlp { layer: usize },
-    Head,
-}
-
-impl Group {
-    /// The most tensors of a group.
-    pub const MOST: usize = 6;
-
-    /// The place of its first tensor in a model that has all kinds, and the layer as [`Kind::at`] has it.
-    const fn first_place(self, layers: usize) -> (usize, usize) {
-        let (layer, rest) = match self {
-            Group::Embedding => return (0, 0),
-            Group::Attention { layer } => (layer, 0),
-            Group::Mlp { layer } => (layer, Group::MOST),
-            Group::Head => (layers, 0),
-        };
-        (Kind::BEFORE.len() + layer * Kind::BLOCK.len() + rest, layer)
-    }
-
-    /// The kinds of the group's tensors, in the order in which they lie.
-    const fn kinds(self) -> &'static [Kind] {
-        let (attention, mlp) = Kind::BLOCK.split_at(Group::MOST);
-        match self {
-            Group::Embedding => &Kind::BEFORE,
-            Group::Attention { .. } => attention,
-            Group::Mlp { .. } => mlp,
-            Group::Head => &Kind::AFTER,
-        }
-    }
-}
-
-impl Plan {
-    /// The tensors of a group, each in its place whether the model has those before it or not.
-    pub(crate) fn group(&self, group: Group) -> [Option<Tensor>; Group::MOST] {
-        let config = &self.config;
-        let (first, layer) = group.first_place(config.layers);
-        let mut tensors = Tensors::at(config, &self.options.frozen, first);
-        let mut found = [None; Group::MOST];
-        for (place, kind) in found.iter_mut().zip(group.kinds()) {
-            let (rank, shape) = kind.shape(config);
-            if rank > 0 {
-                *place = Some(tensors.next_is(TensorName { kind: *kind, layer }, rank, shape));
-            }
-        }
-        found
-    }
-
-    /// Whether backward comes to a group: whether it has a tensor that is trained, or one before it has.
-    pub(crate) fn reaches(&self, group: Group) -> bool {
-        let (first, _) = group.first_place(self.config.layers);
-        let (mut tensors, end) = (self.tensors(), first + group.kinds().len());
-        iter::from_fn(|| tensors.next_before(end)).any(|tensor| !tensor.frozen)
-    }
-
-    /// The group of the first tensor that is trained: backward goes no further.
-    pub(crate) fn first_trained(&self) -> Option<Group> {
-        let TensorName { kind, layer } = self.tensors().find(|tensor| !tensor.frozen)?.name;
-        let groups = [Group::Embedding, Group::Attention { layer }, Group::Mlp { layer }, Group::Head];
-        groups.into_iter().find(|group| group.kinds().contains(&kind))
-    }
-}
-
 impl TensorName {
-    fn is_in_block(self) -> bool {
-        Kind::BLOCK.contains(&self.kind)
+    fn slot(&self) -> Option<&'static Slot> {
+        family::slot(self.row)
     }
 
     /// Whether `name` is this tensor's, e.g. `h.0.attn.c_attn.weight`.
@@ -234,19 +72,9 @@ impl TensorName {
         self.write(&mut rest);
         rest.0 == Some(&[])
     }
-
-    /// Whether the tensor is the last product of a residual branch, whose initial values GPT-2 scales down.
-    pub fn is_residual_projection(self) -> bool {
-        matches!(self.kind, Kind::AttentionProjectionWeight | Kind::MlpProjectionWeight)
-    }
-
-    /// Whether the tensor is the weight of a norm, whose initial value is 1.
-    pub fn is_norm_weight(self) -> bool {
-        matches!(self.kind, Kind::Ln1Weight | Kind::Ln2Weight | Kind::FinalNormWeight)
-    }
 }
 
-/// What is left of a text after what was written, if that is how it begins.
+/// The rest of a text after what was written, if the text begins with that.
 struct Rest<'a>(Option<&'a [u8]>);
 
 impl Sink for Rest<'_> {
@@ -257,12 +85,13 @@ impl Sink for Rest<'_> {
 
 impl Written for TensorName {
     fn write(&self, out: &mut dyn Sink) {
-        if self.is_in_block() {
-            out.put(b"h.");
+        let Some(slot) = self.slot() else { return };
+        if (BLOCK[0]..BLOCK[1]).contains(&self.row) {
+            out.put(BLOCK_PREFIX.as_bytes());
             Number(self.layer as u64).write(out);
             out.put(b".");
         }
-        out.put(self.kind.name().as_bytes());
+        out.put(slot.name.as_bytes());
     }
 }
 
@@ -272,17 +101,56 @@ impl fmt::Display for TensorName {
     }
 }
 
-pub(super) const fn tensors_len(kinds: &[Kind], config: &Config) -> Count {
-    let mut sum = Count::ZERO;
-    let mut i = 0;
-    while i < kinds.len() {
-        let (rank, shape) = kinds[i].shape(config);
-        if rank > 0 {
-            sum = sum.add(checked(shape[0]).times(shape[1]));
+/// The tensors of one site; `None` where the configuration has no such tensor.
+#[derive(Clone, Copy)]
+pub(crate) struct SiteTensors {
+    pub site: Site,
+    pub weight: Option<Tensor>,
+    pub bias: Option<Tensor>,
+}
+
+impl Plan {
+    /// The tensors of a group's sites. A group with fewer sites than the largest repeats its last, without tensors.
+    #[inline(never)]
+    pub(crate) fn group(&self, group: Group) -> [SiteTensors; Group::MOST_SITES] {
+        let [_, end] = group.places(self.config.layers);
+        let mut tensors = Tensors::of_group(&self.config, &self.options.frozen, group);
+        let mut found = group.sites().map(|site| SiteTensors { site, weight: None, bias: None });
+        while let Some(tensor) = tensors.next_before(end) {
+            let Some(slot) = tensor.name.slot() else { break };
+            let Some(here) = found.iter_mut().find(|found| found.site == slot.site) else { break };
+            *if slot.is_bias() { &mut here.bias } else { &mut here.weight } = Some(tensor);
         }
-        i += 1;
+        found
     }
-    sum
+
+    /// Whether backward comes to a group: whether it, or one before it, has a tensor that is trained.
+    pub(crate) fn reaches(&self, group: Group) -> bool {
+        let [_, end] = group.places(self.config.layers);
+        let mut tensors = self.tensors();
+        iter::from_fn(|| tensors.next_before(end)).any(|tensor| !tensor.frozen)
+    }
+
+    /// The group of the first tensor that is trained: backward goes no further.
+    pub(crate) fn first_trained(&self) -> Option<Group> {
+        let TensorName { row, layer } = self.tensors().find(|tensor| !tensor.frozen)?.name;
+        let groups = [Group::Embedding, Group::Attention { layer }, Group::Mlp { layer }, Group::Logits];
+        groups.into_iter().find(|group| (group.slots()[0]..group.slots()[1]).contains(&row))
+    }
+}
+
+impl Group {
+    /// The place of the group's first tensor, and the first after the group, in a model that has all tensors.
+    const fn places(self, layers: usize) -> [usize; 2] {
+        let blocks = match self {
+            Group::Embedding => 0,
+            Group::Attention { layer } | Group::Mlp { layer } => layer,
+            // The table has one block already.
+            Group::Logits => layers.wrapping_sub(1),
+        };
+        let (before, [first, end]) = (blocks.wrapping_mul(BLOCK[1] - BLOCK[0]), self.slots());
+        [first.wrapping_add(before), end.wrapping_add(before)]
+    }
 }
 
 /// Iterator over the parameter tensors; see [`super::Plan::tensors`].
@@ -290,7 +158,7 @@ pub(super) const fn tensors_len(kinds: &[Kind], config: &Config) -> Count {
 pub struct Tensors<'a> {
     config: &'a Config,
     frozen: &'a Frozen,
-    /// The place of the next in a model that has all kinds.
+    /// The place of the next in a model that has all tensors.
     place: usize,
     number: usize,
     /// Where the next begins, if it is trained, and if it is not.
@@ -302,19 +170,19 @@ impl<'a> Tensors<'a> {
         Tensors { config, frozen, place: 0, number: 0, offsets: [0; 2] }
     }
 
-    /// From a place on: that of a group's first tensor.
-    fn at(config: &'a Config, frozen: &'a Frozen, place: usize) -> Tensors<'a> {
+    /// From a group's first tensor on.
+    fn of_group(config: &'a Config, frozen: &'a Frozen, group: Group) -> Tensors<'a> {
         let mut tensors = Tensors::new(config, frozen);
+        let [place, _] = group.places(config.layers);
         if frozen.is_none() {
             // Quickly: nothing depends on which tensors come before.
-            let len = |kinds: &[Kind]| tensors_len(kinds, config).0;
-            let blocks = place.saturating_sub(Kind::BEFORE.len());
-            let (whole, rest) = (blocks / Kind::BLOCK.len(), blocks % Kind::BLOCK.len());
-            if place > 0 {
-                let blocks = if whole > 0 { whole * len(&Kind::BLOCK) } else { 0 };
-                let part = Kind::BLOCK.get(..rest).unwrap_or_default();
-                tensors.offsets[0] = len(&Kind::BEFORE) + blocks + len(part);
-            }
+            let [first, _] = group.slots();
+            let whole_blocks = (place - first) / (BLOCK[1] - BLOCK[0]);
+            let blocks = match whole_blocks {
+                0 => 0,
+                blocks => blocks * family::elements(BLOCK, config).get(),
+            };
+            tensors.offsets[0] = blocks + family::elements([0, first], config).get();
             tensors.place = place;
         } else {
             while tensors.next_before(place).is_some() {}
@@ -326,27 +194,19 @@ impl<'a> Tensors<'a> {
     #[inline(never)]
     fn next_before(&mut self, end: usize) -> Option<Tensor> {
         while self.place < end {
-            let (kind, layer) = Kind::at(self.place, self.config.layers)?;
+            let (row, layer) = family::at(self.place, self.config.layers)?;
             self.place += 1;
-            let (rank, shape) = kind.shape(self.config);
-            if rank == 0 {
-                continue;
-            }
-            return Some(self.next_is(TensorName { kind, layer }, rank, shape));
+            let Some(slot) = family::slot(row).filter(|slot| slot.exists(self.config)) else { continue };
+            let frozen = self.frozen.has(self.number);
+            self.number += 1;
+            let [trained, not] = &mut self.offsets;
+            let end = if frozen { not } else { trained };
+            let (name, shape) = (TensorName { row, layer }, slot.shape(self.config));
+            let tensor = Tensor { name, rank: slot.rank(), shape, offset: *end, frozen };
+            *end = end.wrapping_add(tensor.len());
+            return Some(tensor);
         }
         None
-    }
-
-    /// The next, which is this one.
-    #[inline(always)]
-    fn next_is(&mut self, name: TensorName, rank: usize, shape: [usize; 2]) -> Tensor {
-        let frozen = self.frozen.has(self.number);
-        self.number += 1;
-        let [trained, not] = &mut self.offsets;
-        let end = if frozen { not } else { trained };
-        let tensor = Tensor { name, rank, shape, offset: *end, frozen };
-        *end = end.wrapping_add(tensor.len());
-        tensor
     }
 }
 

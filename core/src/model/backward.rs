@@ -1,33 +1,35 @@
-//! From the logits' gradient to those of all activations; `gradients.rs` makes the parameters' from them.
+//! From the logits' gradient to the gradients of all activations; `gradients.rs` makes those of parameters from them.
 
 use core::ops::Range;
 
 use super::forward::Extent;
-use super::{Pass, Workers, part, with_columns};
-use crate::layout::{Cut, Group, LayerActivations, Norm, Plan, Workspace, attention_scratch};
-use crate::matmul::{Matrix, Size, Start};
+use super::{Pass, Workers, rows_of, with_columns};
+use crate::layout::{
+    BlockActivations, BlockBackward, FinalNormBackward, Group, InUse, Linear, Norm, Plan, Workspace,
+    attention_scratch,
+};
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, rows_mut};
 use crate::rng::Stream;
 use crate::simd;
 
-/// The stages of backward, in their order. Nothing but the workspace and the gradients is carried from one to the
-/// next; the loss has left the logits' gradient where the logits were.
+/// The stages of backward, in their order. Only the workspace and the gradients are carried from one to the next; the
+/// loss has left the logits' gradient where the logits were.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backward {
-    /// The head, unless it is tied, and the last norm.
-    Head,
-    /// A block's activations again, where the plan recomputes and they are not there still.
+    /// The head, unless it is tied, and the final norm.
+    Logits,
+    /// A block's activations again, where the plan recomputes them and forward has not left them.
     Recompute {
         /// The block's number, from 0.
         layer: usize,
     },
-    /// The MLP half of a block.
+    /// The MLP branch of a block.
     Mlp {
         /// The block's number, from 0.
         layer: usize,
     },
-    /// The attention half of a block.
+    /// The attention branch of a block.
     Attention {
         /// The block's number, from 0.
         layer: usize,
@@ -37,9 +39,9 @@ pub enum Backward {
 }
 
 impl Backward {
-    /// The stage of that number in a whole backward pass, as the plan has it: to the first tensor that is trained.
+    /// The stage of that number in a whole backward pass, which ends with the first tensor that is trained.
     pub(super) fn at(number: usize, plan: &Plan) -> Option<Backward> {
-        let Some(number) = number.checked_sub(1) else { return Some(Backward::Head) };
+        let Some(number) = number.checked_sub(1) else { return Some(Backward::Logits) };
         // Forward has left the last block's activations.
         let (per_block, number) = if plan.options.recompute { (3, number + 1) } else { (2, number) };
         let (block, to_come) = (number / per_block, per_block - number % per_block);
@@ -54,193 +56,177 @@ impl Backward {
     }
 }
 
-/// A part of a stage of backward of a plan that is fused, after those before it: gradients that are made after each part
-/// leave their place to the next. The MLP half of a block goes by columns of the hidden width, of which there are no others
-/// activated, and the head comes before its norm.
-#[derive(Clone)]
-pub(crate) struct Part {
-    pub columns: Range<usize>,
-    /// Whether it is the last, which does all else.
-    pub last: bool,
-}
-
-impl Part {
-    /// All of a stage.
-    pub fn whole(plan: &Plan) -> Part {
-        Part { columns: 0..plan.config.hidden, last: true }
-    }
-
-    /// The first part of a stage.
-    pub fn first(plan: &Plan, stage: Backward) -> Part {
-        let whole = Part::whole(plan);
-        match stage {
-            Backward::Mlp { .. } => Part { columns: 0..plan.hidden_columns(), last: false },
-            Backward::Head => Part { last: false, ..whole },
-            _ => whole,
-        }
-    }
-
-    /// The part after this one.
-    pub fn next(self, plan: &Plan) -> Option<Part> {
-        let (hidden, first) = (plan.config.hidden, self.columns.end);
-        let end = hidden.min(first + self.columns.len());
-        (!self.last).then_some(Part { columns: first..end, last: first == hidden })
-    }
-}
-
 impl Pass<'_> {
-    /// The gradients of activations, and all else that those of the stage's parameters are made of: of those of a part, where
-    /// the plan is fused and [`Pass::gradients_by_rows`] comes next.
+    /// The gradients of a stage's activations, from which those of its parameters are made.
     #[inline(never)]
-    pub(crate) fn backward_stage(&self, stage: Backward, part: &Part, workspace: &mut Workspace<'_>) {
+    pub(super) fn backward_stage(&self, stage: Backward, workspace: &mut Workspace<'_>) {
         match stage {
-            Backward::Head => self.head_backward(part, workspace),
+            Backward::Logits => {
+                self.logits_backward(workspace);
+                self.final_norm_backward(workspace);
+            }
             Backward::Recompute { layer } => self.block(layer, workspace, Extent::Activations),
-            Backward::Mlp { layer } => self.mlp_backward(layer, part, workspace),
+            Backward::Mlp { layer } => {
+                self.mlp_backward_residual(layer, workspace);
+                self.mlp_backward_columns(layer, &(0..self.plan.config.hidden), workspace);
+                self.mlp_backward_input(layer, workspace);
+            }
             Backward::Attention { layer } => self.attention_backward(layer, workspace),
             Backward::Embedding => self.embedding_backward(workspace),
         }
     }
 
+    /// Back through the head's product.
     #[inline(never)]
-    fn head_backward(&self, this: &Part, workspace: &mut Workspace<'_>) {
+    pub(super) fn logits_backward(&self, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
-        let (simd, rows, c, v) = (self.compute.simd, self.rows(), config.width, config.vocab);
-        let Workspace { residual, d_residual, d_normed, intermediate, workers, .. } = workspace;
-        let (norm, head) = self.parameters().head();
-        let fused = d_normed.is_empty();
-        if !fused || !this.last {
-            let (_, d_logits) = intermediate.head();
-            let (d_logits, head) = (Matrix::new(d_logits, v), Matrix::new(head, c));
-            // The head's gradient is made of the norm's output, which has the place of its gradient.
-            let to = if fused { &mut **d_residual } else { &mut **d_normed };
-            self.team(workers).product((to, c), Size { m: rows, n: c, k: v }, Start::Zero, d_logits, head);
-        }
-        if !this.last {
-            return;
-        }
-        let (_, d_normed, _) = intermediate.backward(d_normed, true);
-        if let Some(d_normed) = d_normed.get_mut(..d_residual.len()).filter(|_| fused) {
-            d_normed.copy_from_slice(d_residual);
-        }
-        let x = residual.last();
-        let statistics = (&*workspace.final_mean, &*workspace.final_rstd);
+        let (d_logits, d_input) = workspace.regions.head_backward();
+        let (_, head) = self.parameters().head();
+        self.workers(workspace.worker_scratch).linear_backward(
+            d_input,
+            d_logits,
+            head,
+            [config.width, config.vocab],
+        );
+    }
+
+    /// Back through the final norm.
+    #[inline(never)]
+    pub(super) fn final_norm_backward(&self, workspace: &mut Workspace<'_>) {
+        let (simd, c) = (self.compute.simd, self.plan.config.width);
+        let FinalNormBackward { x, mean, rstd, d_normed, d_residual } =
+            workspace.regions.final_norm_backward();
+        let (norm, _) = self.parameters().head();
         simd::clear(simd, d_residual);
         let d_normed = &*d_normed;
-        self.team(workers).by_row(rows * c, [(d_residual, c)], |rows, [d_residual]| {
-            let (mean, rstd) = (part(statistics.0, &rows, 1), part(statistics.1, &rows, 1));
-            let (x, d_normed) = (part(x, &rows, c), part(d_normed, &rows, c));
+        self.workers(workspace.worker_scratch).by_row(x.len(), [(d_residual, c)], |rows, [d_residual]| {
+            let (mean, rstd) = (rows_of(mean, &rows, 1), rows_of(rstd, &rows, 1));
+            let (x, d_normed) = (rows_of(x, &rows, c), rows_of(d_normed, &rows, c));
             layer_norm::backward_input(simd, d_residual, d_normed, x, mean, rstd, norm.weight);
         });
     }
 
+    /// The gradient that enters the MLP branch.
+    pub(super) fn mlp_backward_residual(&self, layer: usize, workspace: &mut Workspace<'_>) {
+        let BlockBackward { d_branch, d_residual, .. } =
+            workspace.regions.block_backward(layer, InUse::Activated);
+        let mask = self.mask(Stream::MlpProjectionDropout, layer);
+        self.drop_gradient(&mut self.workers(workspace.worker_scratch), d_branch, d_residual, mask);
+    }
+
+    /// Back through the MLP's second product and its activation function, for some columns of the hidden width: `hidden`
+    /// becomes its gradient, and `activated` the activation function's output again.
     #[inline(never)]
-    fn mlp_backward(&self, layer: usize, this: &Part, workspace: &mut Workspace<'_>) {
+    pub(super) fn mlp_backward_columns(
+        &self,
+        layer: usize,
+        columns: &Range<usize>,
+        workspace: &mut Workspace<'_>,
+    ) {
         let (config, simd, m) = (&self.plan.config, self.compute.simd, self.rows());
         let (c, f) = (config.width, config.hidden);
-        let half = self.parameters().mlp(layer);
-        let Part { columns, last } = this;
-        let count = columns.len();
-        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
-        let LayerActivations { ln_2_mean, ln_2_rstd, mut wide, .. } = layers.of(layer, config, m);
-        let hidden = wide.cut(m * f);
-        let (_, middle, d_branch) = residual.backward(layer);
-        let (normed, d_normed, activated) = intermediate.backward(d_normed, *last);
-        let mut team = self.team(workers);
+        let BlockBackward { kept, d_branch, d_normed, activated, .. } =
+            workspace.regions.block_backward(layer, InUse::Activated);
+        let hidden = kept.hidden.get_mut(..m * f).unwrap_or_default();
+        let output = self.parameters().mlp(layer).output;
+        let weight = |columns: &Range<usize>| Linear { weight: rows_of(output.weight, columns, c), ..output };
+        let mut workers = self.workers(workspace.worker_scratch);
 
-        if columns.start == 0 {
-            let mask = self.mask(Stream::MlpProjectionDropout, layer);
-            self.drop_gradient(&mut team, d_branch, d_residual, mask);
-        }
         if self.keeps_activated(layer) {
-            // As many columns at a time as what has this place afterwards.
+            // As many columns at a time as the gradient of the norm's output has, whose memory is still unused.
             let mut first = 0;
             while first < f {
                 let columns = first..f.min(first + c);
                 let d_columns = d_normed.get_mut(..m * columns.len()).unwrap_or_default();
-                let weight = part(half.second.weight, &columns, c);
-                team.linear_backward(d_columns, d_branch, weight, [columns.len(), c]);
+                workers.linear_backward(d_columns, d_branch, weight(&columns), [columns.len(), c]);
                 let buffers = [(&mut *hidden, f), (d_columns, columns.len())];
-                team.by_row(m * columns.len(), buffers, |_, [hidden, d_columns]| {
+                workers.by_row(m * columns.len(), buffers, |_, [hidden, d_columns]| {
                     with_columns(hidden, f, &columns, d_columns, |slope, d_columns| {
                         simd::multiply(simd, slope, d_columns);
                     });
                 });
                 first = columns.end;
             }
-        } else if count > 0 {
-            let weight = part(half.second.weight, columns, c);
-            let activated = activated.get_mut(..m * count).unwrap_or_default();
-            team.linear_backward(activated, d_branch, weight, [count, c]);
-            let buffers = [(&mut *hidden, f), (activated, count)];
-            team.by_row(m * count, buffers, |_, [hidden, activated]| {
-                with_columns(hidden, f, columns, activated, |hidden, activated| {
-                    gelu::exchange(simd, hidden, activated, config.activation);
-                });
-            });
-        }
-        if !last {
             return;
         }
-        team.linear_backward(d_normed, hidden, half.first.weight, [c, f]);
-        let statistics = (&*ln_2_mean, &*ln_2_rstd);
-        self.branch_backward(&mut team, &half.norm, [normed, d_residual], d_normed, middle, statistics);
+        let count = columns.len();
+        let activated = activated.get_mut(..m * count).unwrap_or_default();
+        workers.linear_backward(activated, d_branch, weight(columns), [count, c]);
+        workers.by_row(m * count, [(hidden, f), (activated, count)], |_, [hidden, activated]| {
+            with_columns(hidden, f, columns, activated, |hidden, activated| {
+                gelu::exchange(simd, hidden, activated, config.activation);
+            });
+        });
+    }
+
+    /// Back through the MLP's first product and its norm.
+    #[inline(never)]
+    pub(super) fn mlp_backward_input(&self, layer: usize, workspace: &mut Workspace<'_>) {
+        let (c, f) = (self.plan.config.width, self.plan.config.hidden);
+        let BlockBackward { middle, kept, d_residual, d_normed, normed, .. } =
+            workspace.regions.block_backward(layer, InUse::Normed);
+        let BlockActivations { mlp_mean, mlp_rstd, hidden, .. } = kept;
+        let d_hidden = hidden.get(..self.rows() * f).unwrap_or_default();
+        let branch = self.parameters().mlp(layer);
+        let mut workers = self.workers(workspace.worker_scratch);
+        workers.linear_backward(d_normed, d_hidden, branch.input, [c, f]);
+        let statistics = [&*mlp_mean, &*mlp_rstd];
+        self.norm_backward(&mut workers, &branch.norm, [normed, d_residual], d_normed, middle, statistics);
     }
 
     #[inline(never)]
     fn attention_backward(&self, layer: usize, workspace: &mut Workspace<'_>) {
         let (config, simd, t) = (&self.plan.config, self.compute.simd, self.shape.length);
         let (c, h) = (config.width, config.heads);
-        let half = self.parameters().attention(layer);
+        let branch = self.parameters().attention(layer);
         let mask = self.mask(Stream::AttentionDropout, layer);
-        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
-        let LayerActivations { ln_1_mean, ln_1_rstd, qkv, attention_stats, attended, mut wide, .. } =
-            layers.of(layer, config, self.rows());
-        let d_qkv = wide.cut(self.rows() * 3 * c);
+        let BlockBackward { x, kept, d_branch, d_residual, d_normed, normed, .. } =
+            workspace.regions.block_backward(layer, InUse::Normed);
+        let BlockActivations {
+            attention_mean, attention_rstd, qkv, attention_stats, attended, hidden, ..
+        } = kept;
         let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
-        let (x, _, d_branch) = residual.backward(layer);
-        let (normed, d_normed, _) = intermediate.backward(d_normed, true);
-        let mut team = self.team(workers);
+        let d_qkv = BlockActivations::d_qkv(hidden, qkv);
+        let mut workers = self.workers(workspace.worker_scratch);
 
         let projection_mask = self.mask(Stream::AttentionProjectionDropout, layer);
-        self.drop_gradient(&mut team, d_branch, d_residual, projection_mask);
+        self.drop_gradient(&mut workers, d_branch, d_residual, projection_mask);
         let d_attended = &mut *d_normed;
-        team.linear_backward(d_attended, d_branch, half.second.weight, [c, c]);
+        workers.linear_backward(d_attended, d_branch, branch.output, [c, c]);
         let d_attended = &*d_attended;
-        // Nothing is there yet.
         let buffers = [(&mut *d_qkv, 3 * c), (&mut *normed, c)];
-        team.by_sequence(x.len(), buffers, |sequences, [d_qkv, normed], scratch| {
+        workers.by_sequence(x.len(), buffers, |sequences, [d_qkv, normed], scratch| {
+            // The norm's output is made again only after this.
             let space = attention_scratch(scratch, normed);
             for (sequence, d_qkv) in sequences.zip(rows_mut(d_qkv, 3 * t * c)) {
                 let this = sequence..sequence + 1;
-                let (qkv, d_attended) = (part(qkv, &this, 3 * t * c), part(d_attended, &this, t * c));
-                let attended = part(attended, &this, t * c);
-                let stats = part(attention_stats, &this, 2 * t * h);
+                let (qkv, d_attended) = (rows_of(qkv, &this, 3 * t * c), rows_of(d_attended, &this, t * c));
+                let attended = rows_of(attended, &this, t * c);
+                let stats = rows_of(attention_stats, &this, 2 * t * h);
                 let attention = self.attention(mask, sequence);
                 attention::backward_sequence(simd, d_qkv, d_attended, qkv, attended, stats, attention, space);
             }
         });
-        team.linear_backward(d_normed, d_qkv, half.first.weight, [c, 3 * c]);
-        let statistics = (&*ln_1_mean, &*ln_1_rstd);
-        self.branch_backward(&mut team, &half.norm, [normed, d_residual], d_normed, x, statistics);
+        workers.linear_backward(d_normed, d_qkv, branch.input, [c, 3 * c]);
+        let statistics = [&*attention_mean, &*attention_rstd];
+        self.norm_backward(&mut workers, &branch.norm, [normed, d_residual], d_normed, x, statistics);
     }
 
-    /// Back through the norm that a residual branch begins with, of x `[R, C]` with its means and reciprocal deviations:
-    /// its output again, and `d_x` with what comes through it.
+    /// Back through a branch's norm of x `[R, C]`: makes its output again, and adds the gradient of x to `d_x`.
     #[inline(never)]
-    fn branch_backward(
+    fn norm_backward(
         &self,
-        team: &mut Workers<'_>,
+        workers: &mut Workers<'_>,
         norm: &Norm<'_>,
         [normed, d_x]: [&mut [f32]; 2],
         d_normed: &[f32],
         x: &[f32],
-        (mean, rstd): (&[f32], &[f32]),
+        [mean, rstd]: [&[f32]; 2],
     ) {
         let (simd, c) = (self.compute.simd, self.plan.config.width);
-        team.by_row(x.len(), [(normed, c), (d_x, c)], |rows, [normed, d_x]| {
-            let (x, d_normed) = (part(x, &rows, c), part(d_normed, &rows, c));
-            let (mean, rstd) = (part(mean, &rows, 1), part(rstd, &rows, 1));
+        workers.by_row(x.len(), [(normed, c), (d_x, c)], |rows, [normed, d_x]| {
+            let (x, d_normed) = (rows_of(x, &rows, c), rows_of(d_normed, &rows, c));
+            let (mean, rstd) = (rows_of(mean, &rows, 1), rows_of(rstd, &rows, 1));
             layer_norm::apply(simd, normed, x, mean, rstd, norm.weight, norm.bias);
             layer_norm::backward_input(simd, d_x, d_normed, x, mean, rstd, norm.weight);
         });
@@ -249,8 +235,8 @@ impl Pass<'_> {
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, c) = (self.compute.simd, self.plan.config.width);
         let mask = self.mask(Stream::EmbeddingDropout, 0);
-        let d_x = &mut *workspace.d_residual;
-        self.team(workspace.workers).by_row(self.rows() * c, [(d_x, c)], |rows, [d_x]| {
+        let d_x = workspace.regions.d_residual();
+        self.workers(workspace.worker_scratch).by_row(self.rows() * c, [(d_x, c)], |rows, [d_x]| {
             self.each_masked(rows.start, d_x, mask, &mut |d_x, mask, _| {
                 dropout::in_place(simd, d_x, c, mask);
             });
@@ -261,14 +247,14 @@ impl Pass<'_> {
     #[inline(never)]
     fn drop_gradient(
         &self,
-        team: &mut Workers<'_>,
+        workers: &mut Workers<'_>,
         d_branch: &mut [f32],
         d_residual: &[f32],
         mask: Option<Mask>,
     ) {
         let c = self.plan.config.width;
-        team.by_row(d_branch.len(), [(d_branch, c)], |rows, [d_branch]| {
-            let mut d_residual = part(d_residual, &rows, c);
+        workers.by_row(d_branch.len(), [(d_branch, c)], |rows, [d_branch]| {
+            let mut d_residual = rows_of(d_residual, &rows, c);
             self.each_masked(rows.start, d_branch, mask, &mut |d_branch, mask, _| {
                 let d_residual = d_residual.split_off(..d_branch.len()).unwrap_or_default();
                 dropout::write(self.compute.simd, d_branch, d_residual, c, mask);

@@ -1,15 +1,14 @@
-//! From the gradients of activations to those of parameters: of all the tensors that a stage of backward has come to
-//! at once, or, where the update is fused into backward, of some rows of one of them at a time.
+//! The gradients of a stage's parameters, from the activations and their gradients that the stage has left.
 
 use core::ops::Range;
 
-use super::{Backward, Gradients, Part, Pass, part};
-use crate::error::Error;
-use crate::layout::{Cut, Group, LayerActivations, Plan, Tensor, Workspace};
+use super::{Backward, Gradients, Pass, rows_of};
+use crate::layout::{
+    BlockActivations, BlockBackward, Group, HeadGradients, InUse, Order, Plan, RowRegions, Tensor, Workspace,
+};
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear};
 use crate::parallel::Units;
-use crate::simd::tile::SIDE;
 
 impl Gradients {
     pub(super) const fn start(self) -> Start<'static> {
@@ -26,31 +25,51 @@ impl Gradients {
     }
 }
 
-/// The place, among the MLP's tensors, of the weight whose gradient is made of activated columns.
-const ACTIVATED: usize = 4;
-
-/// The place of the head among its norm's tensors.
-const HEAD: usize = 2;
-
-/// What the gradients of two tensors are made of, in R rows. The tensors' own rows can be made apart from each other.
+/// What the gradients of a site's parameters are made of, in R rows. Rows of a gradient can be made in any order.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
-    /// There are none.
     None,
-    /// Of weight and bias: x^T d_y of x `[R, from]` and d_y `[R, to]`, and the column sums of d_y.
-    Affine { x: &'a [f32], from: usize, d_y: &'a [f32], to: usize },
-    /// Of a norm's weight and bias: the column sums of d_y times the normed x, each `[R, C]`, and those of d_y. Mean and
-    /// rstd are those of x's rows.
-    Norm { x: &'a [f32], d_y: &'a [f32], mean: &'a [f32], rstd: &'a [f32] },
-    /// Of tokens, after the product that a head leaves which is tied, and of positions: the rows of d_x `[R, C]`.
-    Embeddings { d_x: &'a [f32], head: Option<Head<'a>> },
+    /// A product of x `[R, from]` and d_y `[R, to]`: the weight's gradient is x^T d_y or its transpose, as the weight lies,
+    /// and the bias's the column sums of d_y.
+    Product {
+        x: &'a [f32],
+        from: usize,
+        d_y: &'a [f32],
+        to: usize,
+        order: Order,
+    },
+    /// A norm: the column sums of d_y times the normed x, each `[R, C]`, and those of d_y. Mean and rstd are those of x's
+    /// rows.
+    Norm {
+        x: &'a [f32],
+        d_y: &'a [f32],
+        mean: &'a [f32],
+        rstd: &'a [f32],
+    },
+    /// The embedding of tokens: the rows of d_x `[R, C]`, after the product of a head that is tied.
+    Tokens {
+        d_x: &'a [f32],
+        head: Option<TiedHead<'a>>,
+    },
+    /// The embedding of positions: the rows of d_x `[R, C]`.
+    Positions {
+        d_x: &'a [f32],
+    },
 }
 
-/// The gradient of the logits `[R, V]` and what they were made of, `[R, C]`.
+/// The gradient of the logits `[R, V]`, and the input `[R, C]` that they were made of.
 #[derive(Clone, Copy)]
-pub(super) struct Head<'a> {
+pub(super) struct TiedHead<'a> {
     d_logits: &'a [f32],
-    normed: &'a [f32],
+    input: &'a [f32],
+}
+
+/// Some rows of the gradient of a site's weight, and of its bias.
+pub(super) struct Rows<'g> {
+    pub weight: &'g mut [f32],
+    pub of_weight: Range<usize>,
+    pub bias: &'g mut [f32],
+    pub of_bias: Range<usize>,
 }
 
 impl Plan {
@@ -60,10 +79,10 @@ impl Plan {
 }
 
 impl Backward {
-    /// The tensors whose gradients the stage makes ready.
+    /// The sites whose gradients the stage makes ready.
     pub(super) fn group(self) -> Option<Group> {
         match self {
-            Backward::Head => Some(Group::Head),
+            Backward::Logits => Some(Group::Logits),
             Backward::Recompute { .. } => None,
             Backward::Mlp { layer } => Some(Group::Mlp { layer }),
             Backward::Attention { layer } => Some(Group::Attention { layer }),
@@ -72,8 +91,18 @@ impl Backward {
     }
 }
 
+/// A tensor whose gradient is wanted, as rows and columns.
+pub(super) fn trained(tensor: Option<Tensor>) -> Option<Tensor> {
+    tensor.filter(|tensor| !tensor.frozen)
+}
+
+/// The shape of a gradient; without rows where none is wanted.
+pub(super) fn shape(tensor: Option<Tensor>) -> [usize; 2] {
+    trained(tensor).map_or([0, 0], |tensor| tensor.shape)
+}
+
 impl Pass<'_> {
-    /// The gradients of all the stage's parameters, after [`Pass::backward_stage`]. All workers meet once, each with
+    /// The gradients of all parameters of a stage, after [`Pass::backward_stage`]. All workers meet once, each with
     /// its share of every tensor.
     #[inline(never)]
     pub(super) fn gradients(
@@ -84,188 +113,139 @@ impl Pass<'_> {
         workspace: &mut Workspace<'_>,
     ) {
         let Some(group) = stage.group() else { return };
-        let tensors = self.plan.group(group).map(|tensor| tensor.filter(|tensor| !tensor.frozen));
-        let (sources, workers) = self.sources(stage, &Part::whole(self.plan), workspace);
-        let first = tensors.iter().flatten().next().map_or(0, |tensor| tensor.offset);
+        let tensors = self.plan.group(group).map(|site| [trained(site.weight), trained(site.bias)]);
+        let sources = self.sources(stage, InUse::Activated, self.plan.config.hidden, &mut workspace.regions);
+        let first = tensors.as_flattened().iter().flatten().next().map_or(0, |tensor| tensor.offset);
         let mut rest = gradients.get_mut(first..).unwrap_or_default();
-        let buffers = tensors.map(|tensor| {
-            let [rows, columns] = tensor.map_or([0, 0], |tensor| tensor.shape);
-            Units::new(rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
-        });
-        let units = tensors.map(|tensor| tensor.map_or(0, |tensor| tensor.shape[0]));
-        let work =
-            units.chunks(2).zip(&sources).map(|(units, source)| self.work(source, units.iter().sum())).sum();
-        let scratch = self.scratch(workers);
-        self.compute.split(work, &buffers, scratch, |share, [a, b, c, d, e, f], scratch| {
-            let [of_a, of_b, of_c, of_d, of_e, of_f] = units.map(|rows| share.of(rows));
-            let [first, second, third] = sources;
-            self.gradient_rows(first, [a, b], [of_a, of_b], mode, scratch);
-            self.gradient_rows(second, [c, d], [of_c, of_d], mode, scratch);
-            self.gradient_rows(third, [e, f], [of_e, of_f], mode, scratch);
-        });
-    }
-
-    /// The gradients of parameters that a part of a stage makes ready, as many rows of a tensor at a time as `tile` holds,
-    /// each handed to `update` with the tensor and the place among all parameters.
-    #[inline(never)]
-    pub(crate) fn gradients_by_rows(
-        &self,
-        stage: Backward,
-        part: &Part,
-        tile: &mut [f32],
-        workspace: &mut Workspace<'_>,
-        mut update: impl FnMut(&Tensor, Range<usize>, &[f32]) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        let Some(group) = stage.group() else { return Ok(()) };
-        let (sources, workers) = self.sources(stage, part, workspace);
-        for (place, tensor) in self.plan.group(group).iter().enumerate() {
-            let (Some(tensor), Some(source)) = (tensor, sources.get(place / 2)) else { continue };
-            if tensor.frozen {
-                continue;
-            }
-            let is_second = place % 2 == 1;
-            let [rows, columns] = tensor.shape;
-            let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
-            // Whole tiles of products on machines without vectors, where alone parts are as small.
-            let whole = most - most % SIDE;
-            let most = if whole > 0 { whole } else { most };
-            let wanted = match (stage, place) {
-                (Backward::Mlp { .. }, ACTIVATED) => part.columns.clone(),
-                _ if part.last != matches!((stage, place), (Backward::Head, HEAD)) => 0..rows,
-                _ => continue,
-            };
-            let mut first = wanted.start;
-            while first < wanted.end {
-                let count = most.min(wanted.end - first);
-                let gradient = tile.get_mut(..count * columns).unwrap_or_default();
-                let scratch = self.scratch(workers);
-                let (work, buffer) = (self.work(source, count), Units::new(gradient, count, columns));
-                self.compute.split(work, &[buffer], scratch, |share, [gradient], scratch| {
-                    let range = share.of(count);
-                    let before = first - wanted.start;
-                    let range = before + range.start..before + range.end;
-                    let (mut pair, mut ranges) = ([gradient, &mut []], [range, 0..0]);
-                    if is_second {
-                        pair.reverse();
-                        ranges.reverse();
-                    }
-                    self.gradient_rows(*source, pair, ranges, Gradients::Overwrite, scratch);
-                });
-                let place = tensor.offset + first * columns;
-                update(tensor, place..place + count * columns, gradient)?;
-                first += count;
-            }
+        let mut units = [[0; 2]; Group::MOST_SITES];
+        let mut work = 0_usize;
+        for ((units, tensors), source) in units.iter_mut().zip(&tensors).zip(&sources) {
+            *units = tensors.map(|tensor| shape(tensor)[0]);
+            work = work.saturating_add(self.work(source, units.iter().sum()));
         }
-        Ok(())
+        let buffers = tensors.map(|tensors| {
+            tensors.map(|tensor| {
+                let [rows, columns] = shape(tensor);
+                Units::new(rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
+            })
+        });
+        let scratch = self.scratch(workspace.worker_scratch);
+        self.compute.split_pairs(work, &buffers, scratch, |share, buffers, scratch| {
+            for ((source, [weight, bias]), units) in sources.into_iter().zip(buffers).zip(units) {
+                let [of_weight, of_bias] = units.map(|rows| share.of(rows));
+                self.gradient_rows(source, Rows { weight, of_weight, bias, of_bias }, mode, scratch);
+            }
+        });
     }
 
-    /// What the gradients of a stage's tensors are made of, for each two, and the workers' scratch; of the MLP's activated
-    /// columns, those of the part are there.
+    /// What the gradients of each site of a stage are made of. In a fused step some regions share memory: the sources of the
+    /// one in use are valid. Of the MLP's activated hidden width there are so many columns.
     pub(super) fn sources<'w>(
         &self,
         stage: Backward,
-        part: &Part,
-        workspace: &'w mut Workspace<'_>,
-    ) -> ([Source<'w>; Group::MOST / 2], &'w mut [f32]) {
+        in_use: InUse,
+        columns: usize,
+        regions: &'w mut RowRegions<'_>,
+    ) -> [Source<'w>; Group::MOST_SITES] {
         let config = &self.plan.config;
-        let (c, f, v, all) = (config.width, config.hidden, config.vocab, self.rows());
-        let Workspace { residual, layers, d_residual, d_normed, intermediate, workers, .. } = workspace;
-        let Workspace { final_mean, final_rstd, .. } = workspace;
+        let (c, f, v) = (config.width, config.hidden, config.vocab);
         let norm = |x, d_y, mean, rstd| Source::Norm { x, d_y, mean, rstd };
-        let affine = |x, from, d_y, to| Source::Affine { x, from, d_y, to };
-        let none = Source::None;
-        let sources = match stage {
-            Backward::Head if part.last && d_normed.is_empty() => {
-                let (_, d_normed, _) = intermediate.backward(d_normed, true);
-                [norm(residual.last(), d_normed, final_mean, final_rstd), none, none]
-            }
-            Backward::Head => {
-                let (final_normed, logits) = intermediate.head();
-                let norm = norm(residual.last(), d_normed, final_mean, final_rstd);
-                [norm, affine(logits, v, final_normed, c), none]
+        let product = |x, from, d_y, to| Source::Product { x, from, d_y, to, order: Order::InOut };
+        match stage {
+            Backward::Logits => {
+                let HeadGradients { x, mean, rstd, d_normed, input, d_logits } = regions.head_gradients();
+                let head = Source::Product { x: input, from: c, d_y: d_logits, to: v, order: Order::OutIn };
+                [norm(x, d_normed, mean, rstd), head, Source::None]
             }
             Backward::Mlp { layer } => {
-                let LayerActivations { ln_2_mean, ln_2_rstd, mut wide, .. } = layers.of(layer, config, all);
-                let (_, middle, d_branch) = residual.backward(layer);
-                let (normed, d_normed, activated) = intermediate.backward(d_normed, part.last);
-                let ln_2 = norm(middle, d_normed, ln_2_mean, ln_2_rstd);
-                let activated = affine(activated, part.columns.len(), d_branch, c);
-                [ln_2, affine(normed, c, wide.cut(all * f), f), activated]
+                let BlockBackward { middle, kept, d_branch, d_normed, normed, activated, .. } =
+                    regions.block_backward(layer, in_use);
+                let BlockActivations { mlp_mean, mlp_rstd, hidden: d_hidden, .. } = kept;
+                let d_hidden = d_hidden.get(..self.rows() * f).unwrap_or_default();
+                [
+                    norm(middle, d_normed, mlp_mean, mlp_rstd),
+                    product(normed, c, d_hidden, f),
+                    product(activated, columns, d_branch, c),
+                ]
             }
             Backward::Attention { layer } => {
-                let LayerActivations { ln_1_mean, ln_1_rstd, attended, mut wide, .. } =
-                    layers.of(layer, config, all);
-                let (x, _, d_branch) = residual.backward(layer);
-                let (normed, d_normed, _) = intermediate.backward(d_normed, true);
-                let ln_1 = norm(x, d_normed, ln_1_mean, ln_1_rstd);
-                [ln_1, affine(normed, c, wide.cut(all * 3 * c), 3 * c), affine(attended, c, d_branch, c)]
+                let BlockBackward { x, kept, d_branch, d_normed, normed, .. } =
+                    regions.block_backward(layer, InUse::Normed);
+                let BlockActivations { attention_mean, attention_rstd, qkv, attended, hidden, .. } = kept;
+                let d_qkv = BlockActivations::d_qkv(hidden, qkv);
+                [
+                    norm(x, d_normed, attention_mean, attention_rstd),
+                    product(normed, c, d_qkv, 3 * c),
+                    product(attended, c, d_branch, c),
+                ]
             }
             Backward::Embedding => {
-                let head = config.tied.then(|| {
-                    let (normed, d_logits) = intermediate.head();
-                    Head { d_logits, normed }
-                });
-                [Source::Embeddings { d_x: d_residual, head }, none, none]
+                let (d_x, HeadGradients { input, d_logits, .. }) = regions.embedding_gradients();
+                let head = config.tied.then_some(TiedHead { d_logits, input });
+                [Source::Tokens { d_x, head }, Source::Positions { d_x }, Source::None]
             }
-            Backward::Recompute { .. } => [none; 3],
-        };
-        (sources, workers)
+            Backward::Recompute { .. } => [Source::None; Group::MOST_SITES],
+        }
     }
 
     /// The multiply-adds of so many rows of gradients, at most.
-    fn work(&self, source: &Source<'_>, rows: usize) -> usize {
+    pub(super) fn work(&self, source: &Source<'_>, rows: usize) -> usize {
         let c = self.plan.config.width;
-        let per_row = match source {
+        let per_row = match *source {
             Source::None => 0,
-            Source::Affine { to, .. } => *to,
+            Source::Product { to, order: Order::InOut, .. } => to,
+            Source::Product { from, order: Order::OutIn, .. } => from,
             Source::Norm { .. } => 1,
-            Source::Embeddings { head: Some(_), .. } => c,
+            Source::Tokens { head: Some(_), .. } => c,
             // All rows together take each row of d_x once.
-            Source::Embeddings { head: None, .. } => return self.rows() * c,
+            Source::Tokens { head: None, .. } | Source::Positions { .. } => return self.rows() * c,
         };
         self.rows().saturating_mul(per_row).saturating_mul(rows)
     }
 
-    /// Some rows of two tensors' gradients, or of one's, where there are none of the other.
+    /// Some rows of the gradients of a site's weight and bias, or of one of them.
     #[inline(never)]
     pub(super) fn gradient_rows(
         &self,
         source: Source<'_>,
-        [first, second]: [&mut [f32]; 2],
-        [of_first, of_second]: [Range<usize>; 2],
+        rows: Rows<'_>,
         mode: Gradients,
         scratch: &mut [f32],
     ) {
+        let Rows { weight, of_weight, bias, of_bias } = rows;
         let (simd, c) = (self.compute.simd, self.plan.config.width);
         match source {
             Source::None => {}
-            Source::Affine { x, from, d_y, to } => {
-                if !first.is_empty() {
-                    let x = Matrix::new(x, from).transposed().from(of_first.start, 0);
-                    let (size, start) = (Size { m: of_first.len(), n: to, k: self.rows() }, mode.start());
-                    matmul_trusted(simd, size, (first, to), start, x, Matrix::new(d_y, to), scratch);
+            Source::Product { x, from, d_y, to, order } => {
+                if !weight.is_empty() {
+                    let (x, d_y) = (Matrix::new(x, from), Matrix::new(d_y, to));
+                    let (left, right, n) = match order {
+                        Order::InOut => (x, d_y, to),
+                        Order::OutIn => (d_y, x, from),
+                    };
+                    let (size, left) = (Size { m: of_weight.len(), n, k: self.rows() }, left.transposed());
+                    let left = left.from(of_weight.start, 0);
+                    matmul_trusted(simd, size, (weight, n), mode.start(), left, right, scratch);
                 }
-                mode.clear(second);
-                linear::bias_gradient(simd, second, of_second.start, to, d_y);
+                mode.clear(bias);
+                linear::bias_gradient(simd, bias, of_bias.start, to, d_y);
             }
-            Source::Norm { d_y, .. } if first.is_empty() => {
-                mode.clear(second);
-                linear::bias_gradient(simd, second, of_second.start, c, d_y);
+            Source::Norm { d_y, .. } if weight.is_empty() => {
+                mode.clear(bias);
+                linear::bias_gradient(simd, bias, of_bias.start, c, d_y);
             }
             Source::Norm { x, d_y, mean, rstd } => {
-                debug_assert!(second.is_empty() || of_first == of_second, "the same rows of both");
-                mode.clear(first);
-                mode.clear(second);
-                layer_norm::parameter_gradients(simd, first, second, of_first.start, c, d_y, x, mean, rstd);
+                debug_assert!(bias.is_empty() || of_weight == of_bias, "the same rows of both");
+                mode.clear(weight);
+                mode.clear(bias);
+                layer_norm::parameter_gradients(simd, weight, bias, of_weight.start, c, d_y, x, mean, rstd);
             }
-            Source::Embeddings { d_x, head } => {
-                if !first.is_empty() {
-                    self.token_gradient(first, of_first, mode, d_x, head, scratch);
-                }
-                if !second.is_empty() {
-                    mode.clear(second);
+            Source::Tokens { d_x, head } => self.token_gradient(weight, of_weight, mode, d_x, head, scratch),
+            Source::Positions { d_x } => {
+                if !weight.is_empty() {
+                    mode.clear(weight);
                     let length = self.shape.length;
-                    embedding::position_gradients(simd, second, of_second.start, d_x, c, length);
+                    embedding::position_gradients(simd, weight, of_weight.start, d_x, c, length);
                 }
             }
         }
@@ -284,7 +264,7 @@ impl Pass<'_> {
         range: Range<usize>,
         mode: Gradients,
         d_x: &[f32],
-        head: Option<Head<'_>>,
+        head: Option<TiedHead<'_>>,
         scratch: &mut [f32],
     ) {
         const BLOCK: usize = Plan::VOCABULARY_BLOCK;
@@ -305,14 +285,21 @@ impl Pass<'_> {
                 let before = tokens.iter().position(is_here).unwrap_or(tokens.len()) / t.max(1) * t;
                 let tokens = tokens.get(..before + t).unwrap_or(tokens);
                 let rows = done..done + tokens.len();
-                if let Some(Head { d_logits, normed }) = head {
+                if let Some(TiedHead { d_logits, input }) = head {
                     let size = Size { m: vocabulary.len(), n: c, k: rows.len() };
                     let start = if done == 0 { mode.start() } else { Start::Accumulate };
                     let d_logits = Matrix::new(d_logits, config.vocab).from(done, first).transposed();
-                    let normed = Matrix::new(part(normed, &rows, c), c);
-                    matmul_trusted(simd, size, (&mut *d_wte, c), start, d_logits, normed, scratch);
+                    let input = Matrix::new(rows_of(input, &rows, c), c);
+                    matmul_trusted(simd, size, (&mut *d_wte, c), start, d_logits, input, scratch);
                 }
-                embedding::token_gradients(simd, d_wte, vocabulary.clone(), part(d_x, &rows, c), tokens, c);
+                embedding::token_gradients(
+                    simd,
+                    d_wte,
+                    vocabulary.clone(),
+                    rows_of(d_x, &rows, c),
+                    tokens,
+                    c,
+                );
                 done = rows.end;
             }
         }

@@ -1,17 +1,24 @@
 //! The whole model, forward and backward: a listing of operations that reads like the figure of GPT-2.
-//! Knows the order of things, not where they lie (`layout`), how they are computed (`ops`), or what happens to
-//! the gradients (`optimizer`).
+//! It knows the order of operations, but neither where numbers lie (`layout`), nor how they are computed (`ops`), nor what
+//! happens to the gradients (`optimizer`).
 //!
-//! Workers go apart through a whole pass, each with some of its sequences (`data_parallel.rs`), or share out every operation
-//! (`work_sharing.rs`).
+//! | file | what it holds |
+//! |---|---|
+//! | `branch.rs` | the forward pass of a block's branches and of the head, for training, recomputing and generating |
+//! | `forward.rs`, `backward.rs` | the stages of a training pass |
+//! | `gradients.rs` | the parameters' gradients, from what a stage of backward leaves |
+//! | `fused.rs` | backward that updates parameters on its way |
+//! | `stage.rs` | the order of the stages, and the loss |
+//! | `data_parallel.rs` | each worker runs the pass on its own sequences |
+//! | `work_sharing.rs` | all workers share the work of each operation |
 
 mod backward;
+pub(crate) mod branch;
+// Bare metal has no data-parallel passes: it needs the flash and the stack for the model.
 #[cfg(not(target_os = "none"))]
 mod data_parallel;
-#[cfg(target_os = "none")]
-#[path = "never_data_parallel.rs"]
-mod data_parallel;
 mod forward;
+mod fused;
 mod gradients;
 mod stage;
 mod work_sharing;
@@ -19,15 +26,14 @@ mod work_sharing;
 use core::ops::Range;
 
 pub use backward::Backward;
-pub(crate) use backward::Part;
 pub use forward::Forward;
+pub(crate) use fused::{FusedPass, Inputs};
 pub use stage::Stage;
-use work_sharing::Workers;
+pub(crate) use work_sharing::Workers;
 
 use crate::compact::soft_f64::{self, SoftF64};
 use crate::error::{Error, exact_length};
-use crate::layout::{Parameters, Plan, Regions, Shape, Workspace};
-use crate::matmul;
+use crate::layout::{Parameters, Plan, Shape, Workspace, WorkspaceParts};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
 use crate::ops::{cross_entropy, embedding, rows_mut};
@@ -100,16 +106,13 @@ pub struct Pass<'a> {
     pub dropout: Option<DropoutKey>,
 }
 
-/// With more rows than this, it hardly matters that each worker packs far weights for its own.
-const ROWS_WORTH_ONE_PACKING: usize = 512;
-
 /// What [`Pass::each_masked`] calls with rows, their mask, and the position of the first.
 type OnRows<'f> = dyn FnMut(&mut [f32], Option<Mask>, usize) + 'f;
 
-/// The elements of `units`, of `per` elements each.
+/// Some rows of a matrix with so many columns.
 #[inline(never)]
-fn part<'a, T>(x: &'a [T], units: &Range<usize>, per: usize) -> &'a [T] {
-    x.get(units.start * per..units.end * per).unwrap_or_default()
+fn rows_of<'a, T>(x: &'a [T], rows: &Range<usize>, columns: usize) -> &'a [T] {
+    x.get(rows.start * columns..rows.end * columns).unwrap_or_default()
 }
 
 /// Calls `f` with some columns of the rows of `x`, which has `width` of them, and with the rows of `y`, which has no
@@ -128,24 +131,9 @@ fn with_columns(
     }
 }
 
-impl Plan {
-    /// Whether all threads go through a pass together, one operation after the other: where too many would have no sequence
-    /// to take, or packing the same weights each would take more of the time than meeting more often.
-    #[doc(hidden)]
-    pub fn shares_work(&self, Shape { sequences, length }: Shape, threads: usize) -> bool {
-        let threads = threads.min(self.options.threads).max(1);
-        let each = sequences.div_ceil(threads);
-        let places = threads.saturating_mul(each);
-        let idle = places.saturating_sub(sequences);
-        let far = self.config.width * self.config.hidden > matmul::CLOSE;
-        let few = each.saturating_mul(length) <= ROWS_WORTH_ONE_PACKING;
-        threads > 1 && (far && few || idle.saturating_mul(5) > places)
-    }
-}
-
 impl Pass<'_> {
-    /// Whether a block's forward leaves the slope of the activation, and what it activates: the last block's, where nothing
-    /// else has the place of that before its backward. Others make both again from what enters the activation.
+    /// Whether a block's forward leaves the output and the slope of the activation function. The last block's does, where
+    /// their memory is not used for anything else before its backward; other blocks make both again.
     fn keeps_activated(&self, layer: usize) -> bool {
         let crate::Config { layers, tied, .. } = self.plan.config;
         tied && layer + 1 == layers && !self.plan.options.fused
@@ -163,15 +151,14 @@ impl Pass<'_> {
     /// The loss on `targets [R]`, each in `0..vocab` or -1 (ignored). Overwrites the workspace.
     pub fn loss(&self, workspace: &mut [f32], targets: &[i32]) -> Result<Loss, Error> {
         let counted = self.check_targets(targets)?;
-        let sum = match self.data_parallel(None, workspace, targets, counted)? {
-            Some(sum) => sum,
-            None => {
-                let workspace = &mut self.check(workspace)?;
-                self.forward_trusted(workspace);
-                self.losses(workspace, targets, counted)
-            }
-        };
-        Ok(Loss { sum, counted })
+        #[cfg(not(target_os = "none"))]
+        if let Some(workers) = self.data_parallel_workers() {
+            let sum = self.data_parallel(workers, None, workspace, targets, counted)?;
+            return Ok(Loss { sum, counted });
+        }
+        let workspace = &mut self.check(workspace)?;
+        self.forward_trusted(workspace);
+        Ok(Loss { sum: self.losses(workspace, targets, counted), counted })
     }
 
     /// Forward, loss and backward: the gradient of the sum of losses on `targets [R]` divided by `counted`
@@ -193,21 +180,23 @@ impl Pass<'_> {
             return Err(Error::Fused { what: "backward" });
         }
         exact_length("gradients", gradients.len(), self.plan.gradients)?;
-        self.stages(0..usize::MAX, gradients, mode, workspace, targets, counted)
+        let on_targets = self.check_targets(targets)?;
+        let sum = self.whole(gradients, mode, workspace, targets, counted)?;
+        Ok(Loss { sum, counted: on_targets })
     }
 
     pub(crate) fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
-        Ok(Workspace::cut(self.regions(workspace)?, self.plan, self.shape))
+        Ok(Workspace::cut(self.parts(workspace)?, self.plan, self.shape))
     }
 
     /// Refuses what does not fit together.
-    fn regions<'w>(&self, workspace: &'w mut [f32]) -> Result<Regions<'w>, Error> {
+    fn parts<'w>(&self, workspace: &'w mut [f32]) -> Result<WorkspaceParts<'w>, Error> {
         exact_length("parameters", self.parameters.len(), self.plan.parameters)?;
         exact_length("frozen parameters", self.frozen.len(), self.plan.frozen)?;
-        let regions = Regions::new(workspace, self.plan, self.shape)?;
+        let parts = WorkspaceParts::new(workspace, self.plan, self.shape)?;
         exact_length("tokens", self.tokens.len(), self.rows())?;
         embedding::check_tokens(self.tokens, self.plan.config.vocab)?;
-        Ok(regions)
+        Ok(parts)
     }
 
     pub(crate) fn check_targets(&self, targets: &[i32]) -> Result<usize, Error> {
@@ -221,14 +210,13 @@ impl Pass<'_> {
     }
 
     /// The workers' scratch, with the length of each one's.
-    fn scratch<'w>(&self, workers: &'w mut [f32]) -> PerUnit<'w> {
-        let each = workers.len().checked_div(self.plan.options.threads).unwrap_or(0);
-        (workers, each)
+    fn scratch<'w>(&self, worker_scratch: &'w mut [f32]) -> PerUnit<'w> {
+        let each = worker_scratch.len().checked_div(self.plan.options.threads).unwrap_or(0);
+        (worker_scratch, each)
     }
 
-    /// All workers, with all sequences.
-    fn team<'t>(&'t self, workers: &'t mut [f32]) -> Workers<'t> {
-        Workers { compute: self.compute, shape: self.shape, scratch: self.scratch(workers) }
+    fn workers<'t>(&'t self, worker_scratch: &'t mut [f32]) -> Workers<'t> {
+        Workers { compute: self.compute, shape: self.shape, scratch: self.scratch(worker_scratch) }
     }
 
     fn parameters(&self) -> Parameters<'_> {
@@ -281,18 +269,17 @@ impl Pass<'_> {
 
 /// The logits `[R, V]` that [`Pass::forward`] left in the workspace.
 pub fn logits<'w>(plan: &Plan, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
-    Ok(Workspace::new(workspace, plan, shape)?.intermediate.into_logits())
+    Ok(Workspace::new(workspace, plan, shape)?.regions.into_logits())
 }
 
 /// The queries, keys and values `[R, 3C]` of one block that [`Pass::forward`] left in the workspace: for each
-/// sequence, what [`crate::ops::attention`] takes. A plan that recomputes has those of the last block only.
+/// sequence, the input of [`crate::ops::attention`]. A plan that recomputes has those of the last block only.
 pub fn qkv<'w>(
     plan: &Plan,
     workspace: &'w mut [f32],
     shape: Shape,
     layer: usize,
 ) -> Result<&'w [f32], Error> {
-    let Workspace { layers, .. } = Workspace::new(workspace, plan, shape)?;
-    let activations = layers.into_kept(layer, &plan.config, shape.rows());
-    Ok(activations.ok_or(Error::Plan { what: "that block's activations" })?.qkv)
+    let kept = Workspace::new(workspace, plan, shape)?.regions.into_kept(layer);
+    Ok(kept.ok_or(Error::Plan { what: "that block's activations" })?.qkv)
 }

@@ -1,15 +1,16 @@
-//! Who takes rows through an operation. The model is written once, for a worker alone as for all together.
+//! Work-sharing passes: all workers meet at every operation and share out its rows, or the columns of a product. The model
+//! is written once, for one worker and for several.
 
 use core::ops::Range;
 
-use crate::layout::Shape;
+use crate::layout::{Linear, Order, Shape};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel, matmul_trusted};
 use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
 use crate::target::Target;
 
-/// One worker, or all of them, who meet at every operation: they share out its rows, or, in a product, its columns, so that
-/// each packs a part of a weight only.
-pub(super) struct Workers<'a> {
+/// The workers of a pass over rows of that shape. In a product each takes some columns, so that it packs a part of a weight
+/// only.
+pub(crate) struct Workers<'a> {
     pub compute: Compute<'a>,
     pub shape: Shape,
     /// Each worker's scratch.
@@ -74,16 +75,26 @@ impl Workers<'_> {
         debug_assert_eq!(result, Ok(()));
     }
 
-    /// `y = x W + b`, with W `[k, n]`.
-    pub fn linear(&mut self, y: &mut [f32], x: &[f32], (weight, bias): (&[f32], &[f32]), [k, n]: [usize; 2]) {
+    /// `y = x W + b` of `x [R, k]` and `y [R, n]`.
+    pub fn linear(&mut self, y: &mut [f32], x: &[f32], linear: Linear<'_>, [k, n]: [usize; 2]) {
+        let Linear { bias, .. } = linear;
         let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
         let size = Size { m: self.shape.rows(), n, k };
-        self.product((y, n), size, start, Matrix::new(x, k), Matrix::new(weight, n));
+        self.product((y, n), size, start, Matrix::new(x, k), matrix(linear, [k, n]));
     }
 
-    /// `d_x = d_y W^T`, likewise.
-    pub fn linear_backward(&mut self, d_x: &mut [f32], d_y: &[f32], weight: &[f32], [k, n]: [usize; 2]) {
+    /// `d_x = d_y W^T` of `d_y [R, n]` and `d_x [R, k]`.
+    pub fn linear_backward(&mut self, d_x: &mut [f32], d_y: &[f32], linear: Linear<'_>, [k, n]: [usize; 2]) {
         let size = Size { m: self.shape.rows(), n: k, k: n };
-        self.product((d_x, k), size, Start::Zero, Matrix::new(d_y, n), Matrix::new(weight, n).transposed());
+        let transposed = matrix(linear, [k, n]).transposed();
+        self.product((d_x, k), size, Start::Zero, Matrix::new(d_y, n), transposed);
+    }
+}
+
+/// W `[k, n]`, as it lies.
+fn matrix(linear: Linear<'_>, [k, n]: [usize; 2]) -> Matrix<'_> {
+    match linear.order {
+        Order::InOut => Matrix::new(linear.weight, n),
+        Order::OutIn => Matrix::new(linear.weight, k).transposed(),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::{count_rows, optional_length};
 use crate::error::{Error, exact_length};
-use crate::matmul::{Matrix, Size, Start, matmul, matmul_trusted};
+use crate::matmul::{Matrix, Size, Start, matmul};
 use crate::simd::{self, InstructionSet, vectorized};
 
 /// Writes `y [R, out]` from `x [R, in]`, `weight [in, out]` and `bias [out]` (or an empty one).
@@ -80,20 +80,6 @@ fn sizes(y: Named<'_>, x: Named<'_>, weight: Named<'_>, width: usize) -> Result<
     let columns = count_rows(weight.0, weight.1, width)?;
     exact_length(y.0, y.1.len(), count.saturating_mul(columns))?;
     Ok(Size { m: count, n: columns, k: width })
-}
-
-/// `y = x W + b` for sizes that the layout guarantees.
-pub(crate) fn forward_trusted(
-    simd: InstructionSet,
-    y: &mut [f32],
-    x: &[f32],
-    (weight, bias): (&[f32], &[f32]),
-    Size { m, n, k }: Size,
-    scratch: &mut [f32],
-) {
-    let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
-    let (x, weight) = (Matrix::new(x, k), Matrix::new(weight, n));
-    matmul_trusted(simd, Size { m, n, k }, (y, n), start, x, weight, scratch);
 }
 
 vectorized! {

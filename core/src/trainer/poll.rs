@@ -78,8 +78,15 @@ impl Trainer<'_> {
                 let micro_batch = done.checked_div(stages).unwrap_or(0);
                 let stage = done.saturating_sub(micro_batch * stages);
                 self.accumulated = 0;
-                let loss = self.micro_batch(text, micro_batch, stage..stage.saturating_add(1))?;
-                self.pieces.loss = (SoftF64::new(self.pieces.loss) + SoftF64::new(loss.sum)).get();
+                if stage == 0 {
+                    self.pieces.squares = 0.0;
+                    self.draw_windows(text, micro_batch)?;
+                }
+                let (work, batch) = self.work_and_batch(micro_batch);
+                if let Some(stage) = Stage::at(work.plan, stage) {
+                    let sum = work.stage(&batch, stage)?;
+                    self.pieces.loss = (SoftF64::new(self.pieces.loss) + SoftF64::new(sum)).get();
+                }
             }
             Some(part) if part < parts => self.norm_piece(part, part + 1 == parts)?,
             Some(part) => {

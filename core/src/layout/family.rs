@@ -1,0 +1,304 @@
+//! The table of a model's tensors: their names, shapes, order, roles and initial values. The only file that knows them.
+//! Layout, initialisation, gradients, costs and checkpoints read the table; `model` computes with its sites.
+//!
+//! Today's one family is GPT-2 (Radford et al. 2019), with the names and shapes of Hugging Face's files.
+
+use super::Count;
+use crate::config::Config;
+
+/// A side of a tensor, in the configuration's terms.
+#[derive(Clone, Copy)]
+pub(super) enum Dim {
+    Vocab,
+    Context,
+    Width,
+    Hidden,
+    /// Queries, keys and values, one behind the other.
+    Qkv,
+}
+
+impl Dim {
+    pub const fn of(self, config: &Config) -> usize {
+        match self {
+            Dim::Vocab => config.vocab,
+            Dim::Context => config.context,
+            Dim::Width => config.width,
+            Dim::Hidden => config.hidden,
+            Dim::Qkv => config.width.saturating_mul(3),
+        }
+    }
+}
+
+/// A computation that has parameters: a weight, and perhaps a bias.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Site {
+    Tokens,
+    Positions,
+    AttentionNorm,
+    Qkv,
+    AttentionOut,
+    MlpNorm,
+    MlpIn,
+    MlpOut,
+    FinalNorm,
+    Logits,
+}
+
+/// What a tensor is to the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A table, of which each token or position takes a row.
+    Embedding,
+    /// The matrix of a product.
+    Weight,
+    /// The factors of a norm's columns.
+    NormWeight,
+    /// Added to each row of a product or a norm.
+    Bias,
+}
+
+/// How a product's matrix lies: with a row for each column of the input, or of the output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// `[in, out]`, as Hugging Face's `Conv1D`.
+    InOut,
+    /// `[out, in]`, as PyTorch's `Linear`.
+    OutIn,
+}
+
+/// A tensor's values before training.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Initial {
+    Normal,
+    /// Normal, scaled by 1 / sqrt(2 L), as GPT-2 does with the last product of a residual branch.
+    ScaledNormal,
+    Zeros,
+    Ones,
+}
+
+/// Which configurations have a tensor.
+#[derive(Clone, Copy)]
+enum When {
+    Always,
+    Biased,
+    Untied,
+}
+
+/// One row of the table.
+pub(super) struct Slot {
+    /// The name, after the prefix of a block.
+    pub name: &'static str,
+    pub site: Site,
+    pub role: Role,
+    rows: Dim,
+    /// `None` for a vector.
+    columns: Option<Dim>,
+    pub initial: Initial,
+    when: When,
+}
+
+impl Slot {
+    pub const fn exists(&self, config: &Config) -> bool {
+        match self.when {
+            When::Always => true,
+            When::Biased => config.bias,
+            When::Untied => !config.tied,
+        }
+    }
+
+    pub const fn rank(&self) -> usize {
+        if self.columns.is_some() { 2 } else { 1 }
+    }
+
+    /// Rows and columns; a vector has its length and 1.
+    pub const fn shape(&self, config: &Config) -> [usize; 2] {
+        let columns = match self.columns {
+            Some(columns) => columns.of(config),
+            None => 1,
+        };
+        [self.rows.of(config), columns]
+    }
+
+    /// The elements, however many that is.
+    pub const fn elements(&self, config: &Config) -> Count {
+        let [rows, columns] = self.shape(config);
+        Count::of(rows).times(columns)
+    }
+
+    pub const fn is_bias(&self) -> bool {
+        matches!(self.role, Role::Bias)
+    }
+}
+
+const fn matrix(name: &'static str, site: Site, role: Role, [rows, columns]: [Dim; 2]) -> Slot {
+    let (initial, when) = match site {
+        Site::AttentionOut | Site::MlpOut => (Initial::ScaledNormal, When::Always),
+        Site::Logits => (Initial::Normal, When::Untied),
+        _ => (Initial::Normal, When::Always),
+    };
+    Slot { name, site, role, rows, columns: Some(columns), initial, when }
+}
+
+const fn weight(name: &'static str, site: Site, shape: [Dim; 2]) -> Slot {
+    matrix(name, site, Role::Weight, shape)
+}
+
+const fn norm(name: &'static str, site: Site) -> Slot {
+    let (role, initial) = (Role::NormWeight, Initial::Ones);
+    Slot { name, site, role, rows: Dim::Width, columns: None, initial, when: When::Always }
+}
+
+const fn bias(name: &'static str, site: Site, rows: Dim) -> Slot {
+    let (role, initial) = (Role::Bias, Initial::Zeros);
+    Slot { name, site, role, rows, columns: None, initial, when: When::Biased }
+}
+
+/// The prefix of the names of a block's tensors, before its number and a dot.
+pub(super) const BLOCK_PREFIX: &str = "h.";
+
+/// All tensors, in the order in which they lie; those of a block once.
+pub(super) static TABLE: [Slot; 17] = {
+    use Dim::*;
+    [
+        matrix("wte.weight", Site::Tokens, Role::Embedding, [Vocab, Width]),
+        matrix("wpe.weight", Site::Positions, Role::Embedding, [Context, Width]),
+        norm("ln_1.weight", Site::AttentionNorm),
+        bias("ln_1.bias", Site::AttentionNorm, Width),
+        weight("attn.c_attn.weight", Site::Qkv, [Width, Qkv]),
+        bias("attn.c_attn.bias", Site::Qkv, Qkv),
+        weight("attn.c_proj.weight", Site::AttentionOut, [Width, Width]),
+        bias("attn.c_proj.bias", Site::AttentionOut, Width),
+        norm("ln_2.weight", Site::MlpNorm),
+        bias("ln_2.bias", Site::MlpNorm, Width),
+        weight("mlp.c_fc.weight", Site::MlpIn, [Width, Hidden]),
+        bias("mlp.c_fc.bias", Site::MlpIn, Hidden),
+        weight("mlp.c_proj.weight", Site::MlpOut, [Hidden, Width]),
+        bias("mlp.c_proj.bias", Site::MlpOut, Width),
+        norm("ln_f.weight", Site::FinalNorm),
+        bias("ln_f.bias", Site::FinalNorm, Width),
+        weight("lm_head.weight", Site::Logits, [Vocab, Width]),
+    ]
+};
+
+impl Site {
+    /// How the matrix of the site's product lies.
+    pub const fn order(self) -> Order {
+        match self {
+            Site::Logits => Order::OutIn,
+            _ => Order::InOut,
+        }
+    }
+}
+
+/// Sites whose gradients one stage of backward makes ready. They follow each other in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Group {
+    Embedding,
+    Attention { layer: usize },
+    Mlp { layer: usize },
+    Logits,
+}
+
+impl Group {
+    /// The most sites of a group.
+    pub const MOST_SITES: usize = 3;
+
+    /// Its sites, in the order in which their tensors lie. A group with fewer sites repeats its last.
+    pub const fn sites(self) -> [Site; Group::MOST_SITES] {
+        match self {
+            Group::Embedding => [Site::Tokens, Site::Positions, Site::Positions],
+            Group::Attention { .. } => [Site::AttentionNorm, Site::Qkv, Site::AttentionOut],
+            Group::Mlp { .. } => [Site::MlpNorm, Site::MlpIn, Site::MlpOut],
+            Group::Logits => [Site::FinalNorm, Site::Logits, Site::Logits],
+        }
+    }
+
+    /// The first row of the table that is the group's, and the first after it.
+    pub(super) const fn slots(self) -> [usize; 2] {
+        const EMBEDDING: [usize; 2] = slots(&Group::Embedding);
+        const ATTENTION: [usize; 2] = slots(&Group::Attention { layer: 0 });
+        const MLP: [usize; 2] = slots(&Group::Mlp { layer: 0 });
+        const LOGITS: [usize; 2] = slots(&Group::Logits);
+        match self {
+            Group::Embedding => EMBEDDING,
+            Group::Attention { .. } => ATTENTION,
+            Group::Mlp { .. } => MLP,
+            Group::Logits => LOGITS,
+        }
+    }
+
+    /// The multiply-adds of the group's products for one row, forward: those of the head too where its matrix is tied.
+    pub const fn products(self, config: &Config) -> Count {
+        let ([mut i, end], mut sum) = (self.slots(), Count::ZERO);
+        while let Some(slot) = slot(i)
+            && i < end
+        {
+            if matches!(slot.role, Role::Weight) {
+                sum = sum.add(slot.elements(config));
+            }
+            i += 1;
+        }
+        sum
+    }
+}
+
+/// A row of the table.
+pub(super) const fn slot(row: usize) -> Option<&'static Slot> {
+    if row < TABLE.len() { Some(&TABLE[row]) } else { None }
+}
+
+/// [`Group::slots`], found in the table.
+const fn slots(group: &Group) -> [usize; 2] {
+    let (sites, mut first) = (group.sites(), 0);
+    while TABLE[first].site as usize != sites[0] as usize {
+        first += 1;
+    }
+    let (mut end, last) = (first, sites[Group::MOST_SITES - 1]);
+    while end < TABLE.len() && TABLE[end].site as usize <= last as usize {
+        end += 1;
+    }
+    [first, end]
+}
+
+/// The rows of the table that each block repeats, likewise.
+pub(super) const BLOCK: [usize; 2] =
+    [Group::Attention { layer: 0 }.slots()[0], Group::Mlp { layer: 0 }.slots()[1]];
+
+/// The row of the table and the layer of the tensor at a place of a model that has all tensors; those before and after the
+/// blocks have layers 0 and `layers`.
+pub(super) const fn at(place: usize, layers: usize) -> Option<(usize, usize)> {
+    let [before, end] = BLOCK;
+    let per_block = end - before;
+    let after = before + per_block * layers;
+    if place < before {
+        Some((place, 0))
+    } else if place < after {
+        let i = place - before;
+        Some((before + i % per_block, i / per_block))
+    } else if place - after < TABLE.len() - end {
+        Some((end + place - after, layers))
+    } else {
+        None
+    }
+}
+
+/// The elements of some rows of the table.
+pub(super) const fn elements([mut i, end]: [usize; 2], config: &Config) -> Count {
+    let mut sum = Count::ZERO;
+    while let Some(slot) = slot(i)
+        && i < end
+    {
+        if slot.exists(config) {
+            sum = sum.add(slot.elements(config));
+        }
+        i += 1;
+    }
+    sum
+}
+
+/// The elements of all tensors.
+pub(super) const fn all_elements(config: &Config) -> Count {
+    let [before, end] = BLOCK;
+    let blocks = elements(BLOCK, config).times(config.layers);
+    elements([0, before], config).add(blocks).add(elements([end, TABLE.len()], config))
+}

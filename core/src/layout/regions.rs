@@ -1,0 +1,229 @@
+//! The regions of memory that training and generation use besides parameters. Each list below makes a struct, its size
+//! and its cut, so that they agree. Where uses of one region follow each other, the list names each and says why the
+//! memory may be shared.
+
+use super::parameters::Cut;
+use super::{Count, Options};
+use crate::config::Config;
+use crate::target::Target;
+
+/// The numbers that the lengths of regions are made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    /// C.
+    pub width: Count,
+    /// 3 C: queries, keys and values.
+    pub qkv: Count,
+    /// F.
+    pub hidden: Count,
+    /// V.
+    pub vocab: Count,
+    pub context: usize,
+    /// Rows that generation computes at a time.
+    pub chunk: usize,
+    pub heads: usize,
+    pub layers: usize,
+    /// Blocks whose activations forward keeps for backward.
+    pub kept: usize,
+    /// Columns of the MLP's hidden activations that exist at a time after the activation function.
+    pub columns: usize,
+    pub tied: bool,
+    pub fused: bool,
+}
+
+impl Sizes {
+    pub const fn new(config: &Config, options: &Options, columns: usize, target: Target) -> Sizes {
+        let width = Count::of(config.width);
+        let backward_layers = options.frozen.backward_layers(config);
+        Sizes {
+            width,
+            qkv: width.times(3),
+            hidden: Count::of(config.hidden),
+            vocab: Count::of(config.vocab),
+            context: config.context,
+            chunk: chunk(target),
+            heads: config.heads,
+            layers: config.layers,
+            kept: if options.recompute || backward_layers == 0 { 1 } else { backward_layers },
+            columns,
+            tied: config.tied,
+            fused: options.fused,
+        }
+    }
+}
+
+/// A row of a list, for tests.
+#[cfg(test)]
+pub(crate) struct Region {
+    pub uses: &'static [&'static str],
+    pub elements: usize,
+    pub because: Option<&'static str>,
+}
+
+/// Rows of a prompt that a generator computes at a time: few where memory is short.
+const fn chunk(target: Target) -> usize {
+    match target {
+        Target::Vectors => 16,
+        Target::Portable => 4,
+    }
+}
+
+const ONE: Count = Count::of(1);
+
+/// `regions! { struct Name<'a>(s) { region: elements, or later_use: elements, because "…"; … } }` makes the struct, with a
+/// slice for each region, `per_row`, the elements of all regions for one row, and `cut`. A region is as long as the longest
+/// of its uses; a last one after `..` gets the rest of the memory, which may be longer.
+macro_rules! regions {
+    ($(
+        $(#[$meta:meta])*
+        struct $name:ident<'a>($s:ident) {$(
+            $(#[$of_region:meta])*
+            $region:ident: $elements:expr
+                $(, or $use:ident: $of_use:expr)*
+                $(, because $why:literal)?;
+        )* $(
+            .. $(#[$of_last:meta])*
+            $last:ident: $last_elements:expr
+                $(, or $last_use:ident: $of_last_use:expr)*
+                $(, because $last_why:literal)?;
+        )?}
+    )*) => {$(
+        $(#[$meta])*
+        pub(crate) struct $name<'a> {$(
+            $(#[$of_region])*
+            pub $region: &'a mut [f32],
+        )* $(
+            $(#[$of_last])*
+            pub $last: &'a mut [f32],
+        )?}
+
+        impl<'a> $name<'a> {
+            /// The elements of all regions, for one row.
+            pub const fn per_row($s: &Sizes) -> Count {
+                Count::ZERO$(.add($elements$(.max($of_use))*))*$(.add($last_elements$(.max($of_last_use))*))?
+            }
+
+            $(#[allow(dead_code, reason = "one list needs it")]
+            /// The elements of the last region, for one row.
+            pub const fn last_per_row($s: &Sizes) -> Count {
+                $last_elements$(.max($of_last_use))*
+            })?
+
+            /// Cuts the regions of so many rows off the front of some memory, in their order.
+            pub fn cut(memory: &mut &'a mut [f32], $s: &Sizes, rows: usize) -> $name<'a> {
+                $name {
+                    $($region: memory.cut($elements$(.max($of_use))*.get() * rows),)*
+                    $($last: core::mem::take(memory),)?
+                }
+            }
+
+            /// Each region: its uses, its elements for one row, and why uses share it.
+            #[cfg(test)]
+            pub fn table($s: &Sizes) -> std::vec::Vec<Region> {
+                std::vec![
+                    $(Region {
+                        uses: &[stringify!($region) $(, stringify!($use))*],
+                        elements: $elements$(.max($of_use))*.get(),
+                        because: [$($why)?].first().copied(),
+                    },)*
+                    $(Region {
+                        uses: &[stringify!($last) $(, stringify!($last_use))*],
+                        elements: $last_elements$(.max($of_last_use))*.get(),
+                        because: [$($last_why)?].first().copied(),
+                    },)?
+                ]
+            }
+
+            /// Its regions, in their order.
+            #[cfg(test)]
+            pub fn each(&mut self) -> std::vec::Vec<&mut [f32]> {
+                std::vec![$(&mut *self.$region,)* $(&mut *self.$last,)?]
+            }
+        }
+    )*};
+}
+
+regions! {
+    /// What forward leaves for backward. Each block's backward needs `x` before it, and what its own forward left.
+    struct Activations<'a>(s) {
+        /// `[L][R, C]`: the residual stream before each block.
+        x: s.width.times(s.layers);
+        /// `[kept][R, C]`: the residual stream between the branches of the blocks that are kept.
+        middle: s.width.times(s.kept);
+        /// `[kept]` times [`BlockActivations`].
+        blocks: BlockActivations::per_row(s).times(s.kept);
+        final_mean: ONE;
+        final_rstd: ONE;
+        /// `[R, C]`: the input of the head, where backward ends with the gradient of a tied matrix.
+        tied_head_input: s.width.only_if(s.tied);
+        /// `[R, V]`: the logits, then their gradient, likewise.
+        tied_logits: s.vocab.only_if(s.tied);
+    }
+
+    /// What one block's forward leaves for its backward besides the residual stream.
+    struct BlockActivations<'a>(s) {
+        attention_mean: ONE;
+        attention_rstd: ONE;
+        /// `[R, 3C]`.
+        qkv: s.qkv;
+        /// `[B, H, T, 2]`: the maximum of each row of scores, and one over the sum of its exponentials.
+        attention_stats: Count::of(s.heads).times(2);
+        /// `[R, C]`.
+        attended: s.width;
+        mlp_mean: ONE;
+        mlp_rstd: ONE;
+        /// `[R, F]`: the input of the activation function, then its gradient.
+        hidden: s.hidden, or d_qkv: s.qkv,
+            because "the gradients of the MLP's weights are made before attention's backward writes d_qkv";
+    }
+
+    /// Intermediate results that each block uses again.
+    struct Scratch<'a>(s) {
+        /// `[R, C]`.
+        last_x: s.width, or d_branch: s.width,
+            because "only the final norm reads the last x, and its backward comes before that of any branch";
+        /// `[R, C]`: the gradient of the residual stream.
+        d_residual: s.width;
+        /// `[R, C]`: the gradient of a norm's output.
+        d_normed: s.width.only_if(!s.fused);
+        /// `[R, C]`: the output of a norm.
+        normed: s.width, or head_input: s.width.only_if(!s.tied), or fused_d_normed: s.width.only_if(s.fused),
+            because "the gradient of an untied head is made before that of any block, and a fused step \
+                makes a norm's output again only after the gradient of that output";
+        .. /// `[R, columns]`: the output of the activation function.
+        activated: Count::of(s.columns), or logits: s.vocab.only_if(!s.tied), or fused_normed: s.width.only_if(s.fused),
+            because "the gradient of an untied head is made before that of any block, and a fused step \
+                updates the MLP's second weight before it makes the norm's output again";
+    }
+
+    /// A generator's memory; the rows of a chunk are [`ChunkRows`], and the worker's scratch lies behind them.
+    struct Generation<'a>(s) {
+        /// `[L, context, 2C]`: the keys and values of each block.
+        cache: s.width.times(2).times(s.layers).times(s.context);
+        /// `[V]`.
+        logits: s.vocab;
+        .. chunk: ChunkRows::per_row(s).times(s.chunk);
+    }
+
+    /// Intermediate results of the rows that generation computes at a time.
+    struct ChunkRows<'a>(s) {
+        x: s.width;
+        normed: s.width;
+        qkv: s.qkv;
+        attended: s.width;
+        middle: s.width;
+        hidden: s.hidden;
+        activated: s.hidden;
+        mean: ONE;
+        rstd: ONE;
+        /// `[R, 2]`, of one head at a time.
+        attention_stats: ONE.times(2);
+    }
+}
+
+impl BlockActivations<'_> {
+    /// The gradient of qkv, in the memory of [`BlockActivations::hidden`].
+    pub fn d_qkv<'a>(hidden: &'a mut [f32], qkv: &[f32]) -> &'a mut [f32] {
+        hidden.get_mut(..qkv.len()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,200 @@
+//! The fused optimizer step: backward updates parameters as soon as their gradients are made, which then need memory for
+//! some rows of one tensor only. Everything that a fused step does otherwise is in this file and in the list of regions.
+//!
+//! A stage of backward first makes the gradients of activations, which needs the stage's parameters, and then those of the
+//! parameters, some rows at a time. These are made of activations alone, so that each may change its tensor at once.
+//! The MLP's branch iterates over columns of the hidden width, since only some of them exist at a time, and each
+//! part updates its rows of the second weight. The head updates its matrix before the final norm's backward.
+
+use core::ops::Range;
+
+use super::gradients::{Rows, Source, trained};
+use super::{Backward, DropoutKey, Gradients, Pass, Stage};
+use crate::compact::soft_f64::SoftF64;
+use crate::error::Error;
+use crate::layout::{InUse, Plan, Shape, Site, Tensor, Workspace};
+use crate::optimizer::{Rules, squares_of_rows};
+use crate::parallel::{Compute, Units};
+use crate::simd::tile::SIDE;
+
+/// A pass but for its parameters, which change on the way.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub compute: Compute<'a>,
+    pub plan: &'a Plan,
+    pub frozen: &'a [f32],
+    pub tokens: &'a [i32],
+    pub shape: Shape,
+    pub dropout: DropoutKey,
+}
+
+impl<'a> Inputs<'a> {
+    /// The pass, with the parameters as they are now.
+    #[inline(never)]
+    pub fn pass(&self, parameters: &'a [f32]) -> Pass<'a> {
+        let Inputs { compute, plan, frozen, tokens, shape, dropout } = *self;
+        Pass { compute, plan, parameters, frozen, tokens, shape, dropout: Some(dropout) }
+    }
+}
+
+/// A pass over the only micro-batch of a step, each of whose stages of backward changes its parameters.
+pub(crate) struct FusedPass<'a> {
+    pub inputs: Inputs<'a>,
+    pub parameters: &'a mut [f32],
+    /// Gradients of some rows of a tensor: exactly [`Plan::gradients`] elements.
+    pub tile: &'a mut [f32],
+    pub optimizer: &'a mut [f32],
+    pub rules: Rules,
+    /// The sum of the gradients' squares so far.
+    pub squares: &'a mut f64,
+}
+
+impl FusedPass<'_> {
+    pub fn pass(&self) -> Pass<'_> {
+        self.inputs.pass(self.parameters)
+    }
+
+    /// A stage, after those before it: the sum of the losses where it is the loss, 0 otherwise.
+    #[inline(never)]
+    pub fn stage(
+        &mut self,
+        stage: Stage,
+        workspace: &mut Workspace<'_>,
+        targets: &[i32],
+        counted: usize,
+    ) -> Result<f64, Error> {
+        let stage = match stage {
+            Stage::Forward(stage) => {
+                self.pass().forward_stage(stage, workspace);
+                return Ok(0.0);
+            }
+            Stage::Loss => return self.pass().finite_loss(workspace, targets, counted),
+            Stage::Backward(stage) => stage,
+        };
+        match stage {
+            Backward::Logits => {
+                self.pass().logits_backward(workspace);
+                self.update(stage, InUse::Activated, 0..self.inputs.plan.config.vocab, workspace)?;
+                // The norm's output is used up: the gradient of that output may now take its memory.
+                let view = workspace.regions.final_norm_backward();
+                if let Some(d_normed) = view.d_normed.get_mut(..view.d_residual.len()) {
+                    d_normed.copy_from_slice(view.d_residual);
+                }
+                self.pass().final_norm_backward(workspace);
+            }
+            Backward::Mlp { layer } => {
+                self.pass().mlp_backward_residual(layer, workspace);
+                let (hidden, at_once) =
+                    (self.inputs.plan.config.hidden, self.inputs.plan.hidden_columns().max(1));
+                let mut first = 0;
+                while first < hidden {
+                    let columns = first..hidden.min(first + at_once);
+                    first = columns.end;
+                    self.pass().mlp_backward_columns(layer, &columns, workspace);
+                    self.update(stage, InUse::Activated, columns, workspace)?;
+                }
+                self.pass().mlp_backward_input(layer, workspace);
+            }
+            _ => self.pass().backward_stage(stage, workspace),
+        }
+        self.update(stage, InUse::Normed, 0..0, workspace)?;
+        Ok(0.0)
+    }
+
+    /// Updates the stage's parameters whose gradients are made of the region in use: of the MLP's second weight or of the
+    /// head the rows `early`, and else all parameters but these two.
+    #[inline(never)]
+    fn update(
+        &mut self,
+        stage: Backward,
+        in_use: InUse,
+        early: Range<usize>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<(), Error> {
+        let plan = self.inputs.plan;
+        let Some(group) = stage.group() else { return Ok(()) };
+        let sources = self.pass().sources(stage, in_use, early.len(), &mut workspace.regions);
+        for (tensors, source) in plan.group(group).iter().zip(sources) {
+            for (tensor, is_bias) in [(tensors.weight, false), (tensors.bias, true)] {
+                let Some(tensor) = trained(tensor) else { continue };
+                let is_early = !is_bias && matches!(tensors.site, Site::MlpOut | Site::Logits);
+                let rows = match in_use {
+                    InUse::Activated if is_early => early.clone(),
+                    InUse::Normed if !is_early => 0..tensor.shape[0],
+                    _ => continue,
+                };
+                self.update_tensor(&tensor, is_bias, rows, source, workspace.worker_scratch)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes some rows of a tensor's gradient, the first of which is the first of the source, as many at a time as the tile
+    /// holds, and updates them.
+    #[inline(never)]
+    fn update_tensor(
+        &mut self,
+        tensor: &Tensor,
+        is_bias: bool,
+        rows: Range<usize>,
+        source: Source<'_>,
+        worker_scratch: &mut [f32],
+    ) -> Result<(), Error> {
+        let FusedPass { inputs, parameters, tile, optimizer, rules, squares } = self;
+        let Inputs { compute, plan, .. } = *inputs;
+        let columns = tensor.shape[1];
+        let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
+        // Whole register tiles of processors without vectors, whose parts are as small as that.
+        let whole = most - most % SIDE;
+        let most = if whole > 0 { whole } else { most };
+        let mut first = rows.start;
+        while first < rows.end {
+            let count = most.min(rows.end - first);
+            let gradient = tile.get_mut(..count * columns).unwrap_or_default();
+            let before = first - rows.start;
+            inputs.pass(parameters).gradient_tile(
+                source,
+                gradient,
+                is_bias,
+                before..before + count,
+                worker_scratch,
+            );
+            let of_tile = squares_of_rows(compute.simd, gradient, tensor.row_len());
+            **squares = (SoftF64::new(**squares) + of_tile).get();
+            if !squares.is_finite() {
+                let number = plan.tensors().position(|other| other.name == tensor.name).unwrap_or(0);
+                return Err(Error::PartlyUpdated { tensor: number });
+            }
+            let place = tensor.offset + first * columns;
+            let elements = place..place + count * columns;
+            rules.update(compute, plan, Some(tensor), parameters, gradient, optimizer, elements);
+            first += count;
+        }
+        Ok(())
+    }
+}
+
+impl Pass<'_> {
+    /// Some rows of the gradient of a site's weight or bias, shared out among the workers.
+    fn gradient_tile(
+        &self,
+        source: Source<'_>,
+        gradient: &mut [f32],
+        is_bias: bool,
+        rows: Range<usize>,
+        worker_scratch: &mut [f32],
+    ) {
+        let count = rows.len();
+        let columns = gradient.len().checked_div(count).unwrap_or(0);
+        let (work, buffer) = (self.work(&source, count), Units::new(gradient, count, columns));
+        self.compute.split(work, &[buffer], self.scratch(worker_scratch), |share, [gradient], scratch| {
+            let share = share.of(count);
+            let range = rows.start + share.start..rows.start + share.end;
+            let rows = match is_bias {
+                false => Rows { weight: gradient, of_weight: range, bias: &mut [], of_bias: 0..0 },
+                true => Rows { weight: &mut [], of_weight: 0..0, bias: gradient, of_bias: range },
+            };
+            self.gradient_rows(source, rows, Gradients::Overwrite, scratch);
+        });
+    }
+}
