@@ -5,9 +5,8 @@ use core::cell::Cell;
 
 use crate::config::Config;
 use crate::error::{Error, exact_length};
-use crate::layout::{ChunkRows, Generation, Parameters, Plan, Shape};
+use crate::layout::{AttentionActivations, ChunkRows, Generation, MlpActivations, Parameters, Plan, Shape};
 use crate::matmul::{Matrix, Queries};
-use crate::model::branch::{AttentionForward, MlpForward};
 use crate::model::{Pass, Workers};
 use crate::ops::attention::{self, Head};
 use crate::ops::{self, embedding, rows_mut};
@@ -127,7 +126,7 @@ impl<'a> Generator<'a> {
     /// Computes positions `start..start + count` of the window, and the logits after the last.
     fn positions(&mut self, start: usize, count: usize) {
         let Generator { plan, simd, parameters, frozen, .. } = *self;
-        let Config { width: c, hidden: f, context, heads, .. } = plan.config;
+        let Config { width: c, context, heads, .. } = plan.config;
         let Generation { cache, logits, chunk } = &mut self.memory;
         let mut chunk = &mut **chunk;
         let rows = ChunkRows::cut(&mut chunk, &plan.sizes(), count);
@@ -145,14 +144,14 @@ impl<'a> Generator<'a> {
         let head_width = plan.config.head_width();
         let queries = Queries { first: start, count, keys: start + count, head_width };
         for (layer, cache) in rows_mut(cache, context * 2 * c).enumerate() {
-            let memory = AttentionForward {
-                normed: &mut *normed,
+            let mut kept = AttentionActivations {
                 mean: &mut *mean,
                 rstd: &mut *rstd,
                 qkv: &mut *qkv,
+                stats: &mut *attention_stats,
                 attended: &mut *attended,
             };
-            pass.attention_branch(layer, x, middle, memory, &mut workers, &mut |workers, qkv, attended| {
+            let mut attend = |workers: &mut Workers<'_>, qkv: &[f32], [attended, stats]: [&mut [f32]; 2]| {
                 let places = rows_mut(cache.get_mut(start * 2 * c..).unwrap_or_default(), 2 * c);
                 for (place, qkv) in places.zip(ops::rows(qkv, 3 * c)) {
                     for (place, value) in place.iter_mut().zip(qkv.iter().skip(c)) {
@@ -165,23 +164,16 @@ impl<'a> Generator<'a> {
                     let key = Matrix::new(cache, 2 * c).from(0, column);
                     let head = Head { query, key, value: key.from(0, c) };
                     let out = (attended.get_mut(column..).unwrap_or_default(), c);
-                    attention::attend(simd, out, attention_stats, queries, head, None, scratch);
+                    attention::attend(simd, out, stats, queries, head, None, scratch);
                 }
-            });
-            let hidden = hidden.get_mut(..count * f).unwrap_or_default();
-            let memory = MlpForward {
-                normed: &mut *normed,
-                mean: &mut *mean,
-                rstd: &mut *rstd,
-                hidden,
-                activated: &mut *activated,
             };
-            pass.mlp_branch(layer, middle, Some(&mut *x), memory, &mut workers);
+            pass.attention_branch(layer, x, middle, &mut kept, normed, &mut workers, &mut attend);
+            let mut kept = MlpActivations { mean: &mut *mean, rstd: &mut *rstd, hidden: &mut *hidden };
+            pass.mlp_branch(layer, middle, Some(&mut *x), &mut kept, [normed, activated], &mut workers);
         }
         // Only the last row has a next token.
         let last = x.get((count - 1) * c..).unwrap_or_default();
-        let memory = [normed, mean, rstd].map(|region| region);
         workers.shape.length = 1;
-        pass.logits(last, memory, logits, &mut workers);
+        pass.logits(last, [normed, mean, rstd], logits, &mut workers);
     }
 }

@@ -9,8 +9,8 @@ use core::ops::Range;
 
 use crate::data::Tokens;
 use crate::error::{Error, exact_length};
-use crate::layout::{Plan, Shape, Workspace};
-use crate::model::{DropoutKey, FusedPass, Gradients, Inputs, Loss, Pass, Stage};
+use crate::layout::{Plan, Shape};
+use crate::model::{DropoutKey, Inputs, Loss, Pass, TrainingPass};
 use crate::ops::rows_mut;
 use crate::optimizer::{Optimizer, clip_factor, gradient_norm};
 use crate::parallel::Compute;
@@ -136,8 +136,8 @@ impl<'a> Trainer<'a> {
         let mut total = Loss::default();
         for number in 0..self.recipe.accumulate {
             self.draw_windows(text, number)?;
-            let (work, batch) = self.work_and_batch(number);
-            total = total.plus(work.whole(&batch)?);
+            let (mut pass, workspace) = self.own_pass(number);
+            total = total.plus(pass.whole(workspace)?);
         }
         self.update(total)
     }
@@ -162,34 +162,35 @@ impl<'a> Trainer<'a> {
         (shape, shape.rows().saturating_mul(self.recipe.accumulate))
     }
 
-    /// The means of a pass, and one of the step's micro-batches, which lies in the trainer's batch.
-    fn work_and_batch(&mut self, number: usize) -> (Work<'_>, MicroBatch<'_>) {
+    /// A pass over one of the step's micro-batches, which lies in the trainer's batch.
+    fn own_pass(&mut self, number: usize) -> (TrainingPass<'_>, &mut [f32]) {
         let (shape, counted) = self.shape_and_counted();
-        let (work, batch) = self.split();
-        let (tokens, targets) = batch_parts(batch);
-        let first_sequence = first_sequence(number, shape);
-        (work, MicroBatch { tokens, targets, shape, counted, first_sequence })
+        self.pass(None, shape, counted, first_sequence(number, shape))
     }
 
-    /// The means of a pass, and the trainer's batch.
-    fn split(&mut self) -> (Work<'_>, &mut [i32]) {
+    /// A pass over tokens and targets of the caller's, or else over the trainer's batch; and the workspace.
+    #[inline(never)]
+    fn pass<'t>(
+        &'t mut self,
+        given: Option<[&'t [i32]; 2]>,
+        shape: Shape,
+        counted: usize,
+        first_sequence: u64,
+    ) -> (TrainingPass<'t>, &'t mut [f32]) {
         let Trainer { plan, recipe, buffers, compute, step, pieces, .. } = self;
         let Buffers { parameters, frozen, gradients, optimizer, workspace, batch } = buffers;
+        let [tokens, targets] = given.unwrap_or_else(|| {
+            let (tokens, targets) = batch_parts(batch);
+            [tokens, targets]
+        });
+        let dropout = DropoutKey { seed: recipe.seed, step: *step, first_sequence };
+        let inputs = Inputs { compute: *compute, plan, frozen, tokens, shape, dropout };
+        let rate = || recipe.schedule.rate(*step);
+        let rules = plan.options.fused.then(|| recipe.optimizer.rules(*step, rate(), 1.0));
         let squares = &mut pieces.squares;
-        let (compute, step) = (*compute, *step);
-        let work = Work {
-            plan,
-            recipe,
-            compute,
-            step,
-            parameters,
-            frozen,
-            gradients,
-            optimizer,
-            workspace,
-            squares,
-        };
-        (work, batch)
+        let pass =
+            TrainingPass { inputs, targets, counted, parameters, gradients, optimizer, rules, squares };
+        (pass, workspace)
     }
 
     /// Forward and backward on tokens and targets of the caller's, `[B, T]` each: a micro-batch of the current
@@ -208,8 +209,8 @@ impl<'a> Trainer<'a> {
         if self.plan.options.fused && self.accumulated > 0 {
             return Err(Error::Fused { what: "accumulate" });
         }
-        let batch = MicroBatch { tokens, targets, shape, counted, first_sequence: self.accumulated };
-        let loss = self.split().0.whole(&batch)?;
+        let (mut pass, workspace) = self.pass(Some([tokens, targets]), shape, counted, self.accumulated);
+        let loss = pass.whole(workspace)?;
         self.accumulated = self.accumulated.saturating_add(shape.sequences as u64);
         Ok(loss)
     }
@@ -321,88 +322,9 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The tokens and targets of one pass, `[B, T]` each.
-struct MicroBatch<'b> {
-    tokens: &'b [i32],
-    targets: &'b [i32],
-    shape: Shape,
-    /// Targets that count in all micro-batches of the step.
-    counted: usize,
-    /// The number of the first sequence among all of the step.
-    first_sequence: u64,
-}
-
-impl MicroBatch<'_> {
-    fn mode(&self) -> Gradients {
-        if self.first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add }
-    }
-}
-
 /// The number of a micro-batch's first sequence among all of the step.
 fn first_sequence(number: usize, shape: Shape) -> u64 {
     (number as u64).wrapping_mul(shape.sequences as u64)
-}
-
-/// All that a pass reads and writes besides its batch.
-struct Work<'t> {
-    plan: &'t Plan,
-    recipe: &'t Recipe,
-    compute: Compute<'t>,
-    step: u64,
-    parameters: &'t mut [f32],
-    frozen: &'t [f32],
-    gradients: &'t mut [f32],
-    optimizer: &'t mut [f32],
-    workspace: &'t mut [f32],
-    /// The sum of the gradients' squares so far, of a fused update.
-    squares: &'t mut f64,
-}
-
-impl<'t> Work<'t> {
-    /// A whole pass: makes the loss and the gradients or, in a fused step, changes the parameters.
-    fn whole(self, batch: &MicroBatch<'t>) -> Result<Loss, Error> {
-        if !self.plan.options.fused {
-            let pass = self.inputs(batch).pass(self.parameters);
-            return pass.backward(self.gradients, batch.mode(), self.workspace, batch.targets, batch.counted);
-        }
-        let (mut pass, mut workspace) = self.fused(batch)?;
-        *pass.squares = 0.0;
-        let mut loss = Loss { sum: 0.0, counted: pass.pass().check_targets(batch.targets)? };
-        for stage in Stage::all(pass.inputs.plan) {
-            let sum = pass.stage(stage, &mut workspace, batch.targets, batch.counted);
-            let sum = sum.inspect_err(|_| *pass.squares = 0.0)?;
-            loss = loss.plus(Loss { sum, counted: 0 });
-        }
-        Ok(loss)
-    }
-
-    /// One stage of a pass, after those before it: the sum of the losses where it is the loss, 0 otherwise.
-    fn stage(self, batch: &MicroBatch<'t>, stage: Stage) -> Result<f64, Error> {
-        if self.plan.options.fused {
-            let (mut pass, mut workspace) = self.fused(batch)?;
-            pass.pass().check_targets(batch.targets)?;
-            return pass.stage(stage, &mut workspace, batch.targets, batch.counted);
-        }
-        let pass = self.inputs(batch).pass(self.parameters);
-        pass.check_targets(batch.targets)?;
-        let mut workspace = pass.check(self.workspace)?;
-        pass.stage(stage, self.gradients, batch.mode(), &mut workspace, batch.targets, batch.counted)
-    }
-
-    fn inputs(&self, batch: &MicroBatch<'t>) -> Inputs<'t> {
-        let Work { plan, recipe, compute, step, frozen, .. } = *self;
-        let MicroBatch { tokens, shape, first_sequence, .. } = *batch;
-        let dropout = DropoutKey { seed: recipe.seed, step, first_sequence };
-        Inputs { compute, plan, frozen, tokens, shape, dropout }
-    }
-
-    fn fused(self, batch: &MicroBatch<'t>) -> Result<(FusedPass<'t>, Workspace<'t>), Error> {
-        let inputs = self.inputs(batch);
-        let Work { recipe, step, parameters, gradients: tile, optimizer, workspace, squares, .. } = self;
-        let workspace = inputs.pass(parameters).check(workspace)?;
-        let rules = recipe.optimizer.rules(step, recipe.schedule.rate(step), 1.0);
-        Ok((FusedPass { inputs, parameters, tile, optimizer, rules, squares }, workspace))
-    }
 }
 
 /// The tokens' half of a batch, and the targets'.

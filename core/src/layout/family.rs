@@ -282,6 +282,20 @@ pub(super) const fn at(place: usize, layers: usize) -> Option<(usize, usize)> {
     }
 }
 
+/// The next tensor that the configuration has, from a place on: its place, its row of the table and its layer.
+#[inline(never)]
+pub(super) const fn next(mut place: usize, config: &Config) -> Option<(usize, usize, usize)> {
+    while let Some((row, layer)) = at(place, config.layers)
+        && let Some(slot) = slot(row)
+    {
+        if slot.exists(config) {
+            return Some((place, row, layer));
+        }
+        place += 1;
+    }
+    None
+}
+
 /// The elements of some rows of the table.
 pub(super) const fn elements([mut i, end]: [usize; 2], config: &Config) -> Count {
     let mut sum = Count::ZERO;

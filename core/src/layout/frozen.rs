@@ -79,18 +79,17 @@ impl Frozen {
         let (mut sum, mut first) = (Count::ZERO, None);
         let (mut number, mut place) = (0, 0);
         // Only the first MOST can be frozen.
-        while number < Frozen::MOST && !self.is_none() {
-            let Some((row, layer)) = family::at(place, config.layers) else { break };
-            place += 1;
-            let Some(slot) = family::slot(row) else { break };
-            if !slot.exists(config) {
-                continue;
-            }
+        while number < Frozen::MOST
+            && !self.is_none()
+            && let Some((at, row, layer)) = family::next(place, config)
+            && let Some(slot) = family::slot(row)
+        {
             if self.has(number) {
                 sum = sum.add(slot.elements(config));
             } else if first.is_none() {
                 first = Some(layer);
             }
+            place = at + 1;
             number += 1;
         }
         match first {

@@ -19,13 +19,13 @@ pub(crate) use count::Count;
 pub use family::Role;
 pub(crate) use family::{Group, Initial, Order, Site};
 pub use frozen::Frozen;
-pub(crate) use parameters::{Cut, Linear, Norm, Parameters};
-pub(crate) use regions::{BlockActivations, ChunkRows, Generation};
+pub(crate) use parameters::{Affine, Cut, Parameters};
+pub(crate) use regions::{AttentionActivations, ChunkRows, Generation, MlpActivations};
 pub(crate) use tensors::SiteTensors;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{
-    BlockBackward, BlockForward, FinalNormBackward, Head, HeadGradients, InUse, RowRegions, Workspace,
-    WorkspaceParts, attention_scratch,
+    BlockActivations, BlockBackward, BlockForward, FinalNormBackward, Head, HeadGradients, InUse, RowRegions,
+    Workspace, WorkspaceParts, attention_scratch,
 };
 
 use crate::config::Config;

@@ -150,8 +150,8 @@ regions! {
         x: s.width.times(s.layers);
         /// `[kept][R, C]`: the residual stream between the branches of the blocks that are kept.
         middle: s.width.times(s.kept);
-        /// `[kept]` times [`BlockActivations`].
-        blocks: BlockActivations::per_row(s).times(s.kept);
+        /// `[kept]` times [`AttentionActivations`] and [`MlpActivations`].
+        blocks: AttentionActivations::per_row(s).add(MlpActivations::per_row(s)).times(s.kept);
         final_mean: ONE;
         final_rstd: ONE;
         /// `[R, C]`: the input of the head, where backward ends with the gradient of a tied matrix.
@@ -160,18 +160,22 @@ regions! {
         tied_logits: s.vocab.only_if(s.tied);
     }
 
-    /// What one block's forward leaves for its backward besides the residual stream.
-    struct BlockActivations<'a>(s) {
-        attention_mean: ONE;
-        attention_rstd: ONE;
+    /// What the attention branch of a block leaves for its backward besides the residual stream.
+    struct AttentionActivations<'a>(s) {
+        mean: ONE;
+        rstd: ONE;
         /// `[R, 3C]`.
         qkv: s.qkv;
         /// `[B, H, T, 2]`: the maximum of each row of scores, and one over the sum of its exponentials.
-        attention_stats: Count::of(s.heads).times(2);
+        stats: Count::of(s.heads).times(2);
         /// `[R, C]`.
         attended: s.width;
-        mlp_mean: ONE;
-        mlp_rstd: ONE;
+    }
+
+    /// What the MLP branch of a block leaves, likewise.
+    struct MlpActivations<'a>(s) {
+        mean: ONE;
+        rstd: ONE;
         /// `[R, F]`: the input of the activation function, then its gradient.
         hidden: s.hidden, or d_qkv: s.qkv,
             because "the gradients of the MLP's weights are made before attention's backward writes d_qkv";
@@ -218,12 +222,5 @@ regions! {
         rstd: ONE;
         /// `[R, 2]`, of one head at a time.
         attention_stats: ONE.times(2);
-    }
-}
-
-impl BlockActivations<'_> {
-    /// The gradient of qkv, in the memory of [`BlockActivations::hidden`].
-    pub fn d_qkv<'a>(hidden: &'a mut [f32], qkv: &[f32]) -> &'a mut [f32] {
-        hidden.get_mut(..qkv.len()).unwrap_or_default()
     }
 }

@@ -193,20 +193,20 @@ impl<'a> Tensors<'a> {
     /// The next, if its place is before `end`.
     #[inline(never)]
     fn next_before(&mut self, end: usize) -> Option<Tensor> {
-        while self.place < end {
-            let (row, layer) = family::at(self.place, self.config.layers)?;
-            self.place += 1;
-            let Some(slot) = family::slot(row).filter(|slot| slot.exists(self.config)) else { continue };
-            let frozen = self.frozen.has(self.number);
-            self.number += 1;
-            let [trained, not] = &mut self.offsets;
-            let end = if frozen { not } else { trained };
-            let (name, shape) = (TensorName { row, layer }, slot.shape(self.config));
-            let tensor = Tensor { name, rank: slot.rank(), shape, offset: *end, frozen };
-            *end = end.wrapping_add(tensor.len());
-            return Some(tensor);
+        let (place, row, layer) = family::next(self.place, self.config)?;
+        if place >= end {
+            return None;
         }
-        None
+        self.place = place + 1;
+        let slot = family::slot(row)?;
+        let frozen = self.frozen.has(self.number);
+        self.number += 1;
+        let [trained, not] = &mut self.offsets;
+        let end = if frozen { not } else { trained };
+        let (name, shape) = (TensorName { row, layer }, slot.shape(self.config));
+        let tensor = Tensor { name, rank: slot.rank(), shape, offset: *end, frozen };
+        *end = end.wrapping_add(tensor.len());
+        Some(tensor)
     }
 }
 

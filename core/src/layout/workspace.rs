@@ -1,6 +1,6 @@
 //! The workspace of a pass: its regions cut for some rows, and the views that each step of the pass has of them.
 
-use super::regions::{Activations, BlockActivations, Generation, Scratch, Sizes};
+use super::regions::{Activations, AttentionActivations, Generation, MlpActivations, Scratch, Sizes};
 use super::{Count, Cut, Options, Plan, Shape};
 use crate::config::Config;
 use crate::error::{Error, exact_length};
@@ -264,12 +264,21 @@ impl Sizes {
     }
 }
 
+/// What one block's forward leaves for its backward besides the residual stream.
+pub(crate) struct BlockActivations<'a> {
+    pub attention: AttentionActivations<'a>,
+    pub mlp: MlpActivations<'a>,
+}
+
 impl<'a> BlockActivations<'a> {
     /// The activations at a place among those that are kept.
     fn at(blocks: &'a mut [f32], place: usize, sizes: &Sizes, rows: usize) -> BlockActivations<'a> {
-        let len = BlockActivations::per_row(sizes).get() * rows;
-        let mut memory = blocks.get_mut(place * len..).unwrap_or_default();
-        BlockActivations::cut(&mut memory, sizes, rows)
+        let per_row = AttentionActivations::per_row(sizes).add(MlpActivations::per_row(sizes));
+        let mut memory = blocks.get_mut(place * per_row.get() * rows..).unwrap_or_default();
+        BlockActivations {
+            attention: AttentionActivations::cut(&mut memory, sizes, rows),
+            mlp: MlpActivations::cut(&mut memory, sizes, rows),
+        }
     }
 }
 

@@ -34,6 +34,7 @@ use crate::parallel::{Compute, PerUnit, Shared, share};
 use crate::simd::InstructionSet;
 use crate::target::Target;
 
+#[cfg(not(target_os = "none"))]
 pub(crate) use packed::CLOSE;
 pub use packed::scratch;
 pub(crate) use packed::scratch_on;

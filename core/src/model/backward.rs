@@ -5,8 +5,8 @@ use core::ops::Range;
 use super::forward::Extent;
 use super::{Pass, Workers, rows_of, with_columns};
 use crate::layout::{
-    BlockActivations, BlockBackward, FinalNormBackward, Group, InUse, Linear, Norm, Plan, Workspace,
-    attention_scratch,
+    Affine, AttentionActivations, BlockActivations, BlockBackward, FinalNormBackward, Group, InUse,
+    MlpActivations, Plan, Workspace, attention_scratch,
 };
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, rows_mut};
@@ -81,7 +81,7 @@ impl Pass<'_> {
     pub(super) fn logits_backward(&self, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let (d_logits, d_input) = workspace.regions.head_backward();
-        let (_, head) = self.parameters().head();
+        let [_, head] = self.parameters().head();
         self.workers(workspace.worker_scratch).linear_backward(
             d_input,
             d_logits,
@@ -96,7 +96,7 @@ impl Pass<'_> {
         let (simd, c) = (self.compute.simd, self.plan.config.width);
         let FinalNormBackward { x, mean, rstd, d_normed, d_residual } =
             workspace.regions.final_norm_backward();
-        let (norm, _) = self.parameters().head();
+        let [norm, _] = self.parameters().head();
         simd::clear(simd, d_residual);
         let d_normed = &*d_normed;
         self.workers(workspace.worker_scratch).by_row(x.len(), [(d_residual, c)], |rows, [d_residual]| {
@@ -127,36 +127,29 @@ impl Pass<'_> {
         let (c, f) = (config.width, config.hidden);
         let BlockBackward { kept, d_branch, d_normed, activated, .. } =
             workspace.regions.block_backward(layer, InUse::Activated);
-        let hidden = kept.hidden.get_mut(..m * f).unwrap_or_default();
-        let output = self.parameters().mlp(layer).output;
-        let weight = |columns: &Range<usize>| Linear { weight: rows_of(output.weight, columns, c), ..output };
+        let hidden = kept.mlp.hidden.get_mut(..m * f).unwrap_or_default();
+        let [.., output] = self.parameters().of(Group::Mlp { layer });
         let mut workers = self.workers(workspace.worker_scratch);
-
-        if self.keeps_activated(layer) {
-            // As many columns at a time as the gradient of the norm's output has, whose memory is still unused.
-            let mut first = 0;
-            while first < f {
-                let columns = first..f.min(first + c);
-                let d_columns = d_normed.get_mut(..m * columns.len()).unwrap_or_default();
-                workers.linear_backward(d_columns, d_branch, weight(&columns), [columns.len(), c]);
-                let buffers = [(&mut *hidden, f), (d_columns, columns.len())];
-                workers.by_row(m * columns.len(), buffers, |_, [hidden, d_columns]| {
-                    with_columns(hidden, f, &columns, d_columns, |slope, d_columns| {
-                        simd::multiply(simd, slope, d_columns);
-                    });
+        // Where forward has kept the output and left the slope in `hidden`, only the product remains: as many columns at a
+        // time as there are in the gradient of the norm's output, whose memory is not in use yet.
+        let keeps = self.keeps_activated(layer);
+        let (d_activated, most) = if keeps { (d_normed, c) } else { (activated, columns.len()) };
+        let mut first = columns.start;
+        while first < columns.end {
+            let columns = first..columns.end.min(first + most);
+            first = columns.end;
+            let count = columns.len();
+            let d_activated = d_activated.get_mut(..m * count).unwrap_or_default();
+            let weight = Affine { weight: rows_of(output.weight, &columns, c), ..output };
+            workers.linear_backward(d_activated, d_branch, weight, [count, c]);
+            let buffers = [(&mut *hidden, f), (d_activated, count)];
+            workers.by_row(m * count, buffers, |_, [hidden, d_activated]| {
+                with_columns(hidden, f, &columns, d_activated, |hidden, d_activated| match keeps {
+                    true => simd::multiply(simd, hidden, d_activated),
+                    false => gelu::exchange(simd, hidden, d_activated, config.activation),
                 });
-                first = columns.end;
-            }
-            return;
-        }
-        let count = columns.len();
-        let activated = activated.get_mut(..m * count).unwrap_or_default();
-        workers.linear_backward(activated, d_branch, weight(columns), [count, c]);
-        workers.by_row(m * count, [(hidden, f), (activated, count)], |_, [hidden, activated]| {
-            with_columns(hidden, f, columns, activated, |hidden, activated| {
-                gelu::exchange(simd, hidden, activated, config.activation);
             });
-        });
+        }
     }
 
     /// Back through the MLP's first product and its norm.
@@ -165,34 +158,33 @@ impl Pass<'_> {
         let (c, f) = (self.plan.config.width, self.plan.config.hidden);
         let BlockBackward { middle, kept, d_residual, d_normed, normed, .. } =
             workspace.regions.block_backward(layer, InUse::Normed);
-        let BlockActivations { mlp_mean, mlp_rstd, hidden, .. } = kept;
+        let MlpActivations { mean, rstd, hidden } = kept.mlp;
         let d_hidden = hidden.get(..self.rows() * f).unwrap_or_default();
-        let branch = self.parameters().mlp(layer);
+        let [norm, input, _] = self.parameters().of(Group::Mlp { layer });
         let mut workers = self.workers(workspace.worker_scratch);
-        workers.linear_backward(d_normed, d_hidden, branch.input, [c, f]);
-        let statistics = [&*mlp_mean, &*mlp_rstd];
-        self.norm_backward(&mut workers, &branch.norm, [normed, d_residual], d_normed, middle, statistics);
+        workers.linear_backward(d_normed, d_hidden, input, [c, f]);
+        let statistics = [&*mean, &*rstd];
+        self.norm_backward(&mut workers, &norm, [normed, d_residual], d_normed, middle, statistics);
     }
 
     #[inline(never)]
     fn attention_backward(&self, layer: usize, workspace: &mut Workspace<'_>) {
         let (config, simd, t) = (&self.plan.config, self.compute.simd, self.shape.length);
         let (c, h) = (config.width, config.heads);
-        let branch = self.parameters().attention(layer);
+        let [norm, input, output] = self.parameters().of(Group::Attention { layer });
         let mask = self.mask(Stream::AttentionDropout, layer);
         let BlockBackward { x, kept, d_branch, d_residual, d_normed, normed, .. } =
             workspace.regions.block_backward(layer, InUse::Normed);
-        let BlockActivations {
-            attention_mean, attention_rstd, qkv, attention_stats, attended, hidden, ..
-        } = kept;
-        let (qkv, attention_stats, attended) = (&*qkv, &*attention_stats, &*attended);
-        let d_qkv = BlockActivations::d_qkv(hidden, qkv);
+        let BlockActivations { attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
+        let AttentionActivations { mean, rstd, qkv, stats, attended } = attention;
+        let (qkv, stats, attended) = (&*qkv, &*stats, &*attended);
+        let d_qkv = d_qkv.get_mut(..qkv.len()).unwrap_or_default();
         let mut workers = self.workers(workspace.worker_scratch);
 
         let projection_mask = self.mask(Stream::AttentionProjectionDropout, layer);
         self.drop_gradient(&mut workers, d_branch, d_residual, projection_mask);
         let d_attended = &mut *d_normed;
-        workers.linear_backward(d_attended, d_branch, branch.output, [c, c]);
+        workers.linear_backward(d_attended, d_branch, output, [c, c]);
         let d_attended = &*d_attended;
         let buffers = [(&mut *d_qkv, 3 * c), (&mut *normed, c)];
         workers.by_sequence(x.len(), buffers, |sequences, [d_qkv, normed], scratch| {
@@ -202,14 +194,14 @@ impl Pass<'_> {
                 let this = sequence..sequence + 1;
                 let (qkv, d_attended) = (rows_of(qkv, &this, 3 * t * c), rows_of(d_attended, &this, t * c));
                 let attended = rows_of(attended, &this, t * c);
-                let stats = rows_of(attention_stats, &this, 2 * t * h);
+                let stats = rows_of(stats, &this, 2 * t * h);
                 let attention = self.attention(mask, sequence);
                 attention::backward_sequence(simd, d_qkv, d_attended, qkv, attended, stats, attention, space);
             }
         });
-        workers.linear_backward(d_normed, d_qkv, branch.input, [c, 3 * c]);
-        let statistics = [&*attention_mean, &*attention_rstd];
-        self.norm_backward(&mut workers, &branch.norm, [normed, d_residual], d_normed, x, statistics);
+        workers.linear_backward(d_normed, d_qkv, input, [c, 3 * c]);
+        let statistics = [&*mean, &*rstd];
+        self.norm_backward(&mut workers, &norm, [normed, d_residual], d_normed, x, statistics);
     }
 
     /// Back through a branch's norm of x `[R, C]`: makes its output again, and adds the gradient of x to `d_x`.
@@ -217,7 +209,7 @@ impl Pass<'_> {
     fn norm_backward(
         &self,
         workers: &mut Workers<'_>,
-        norm: &Norm<'_>,
+        norm: &Affine<'_>,
         [normed, d_x]: [&mut [f32]; 2],
         d_normed: &[f32],
         x: &[f32],

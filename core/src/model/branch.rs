@@ -1,53 +1,37 @@
 //! The forward pass of a block's two residual branches and of the head, for training, recomputing and generating alike.
 
 use super::{Pass, Workers, rows_of, with_columns};
-use crate::layout::{Linear, Norm};
+use crate::layout::{Affine, AttentionActivations, Group, MlpActivations};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::{self, Mask};
 use crate::ops::{gelu, layer_norm};
 use crate::rng::Stream;
 
-/// Where the attention branch of R rows writes.
-pub(crate) struct AttentionForward<'a> {
-    pub normed: &'a mut [f32],   // [R, C]
-    pub mean: &'a mut [f32],     // [R]
-    pub rstd: &'a mut [f32],     // [R]
-    pub qkv: &'a mut [f32],      // [R, 3C]
-    pub attended: &'a mut [f32], // [R, C]
-}
-
-/// Where the MLP branch of R rows writes.
-pub(crate) struct MlpForward<'a> {
-    pub normed: &'a mut [f32],    // [R, C]
-    pub mean: &'a mut [f32],      // [R]
-    pub rstd: &'a mut [f32],      // [R]
-    pub hidden: &'a mut [f32],    // [R, F]
-    pub activated: &'a mut [f32], // [R, columns]
-}
-
-/// Attention itself: reads qkv `[R, 3C]` and writes the attended values `[R, C]`. In training each sequence attends to
-/// itself, in generation to the KV cache.
-pub(crate) type Attend<'f> = dyn FnMut(&mut Workers<'_>, &mut [f32], &mut [f32]) + 'f;
+/// Attention itself: reads qkv `[R, 3C]` and writes the attended values `[R, C]` and the statistics of scores. In training
+/// each sequence attends to itself, in generation to the KV cache.
+pub(crate) type Attend<'f> = dyn FnMut(&mut Workers<'_>, &[f32], [&mut [f32]; 2]) + 'f;
 
 impl Pass<'_> {
-    /// `out = x + dropout(project(attend(norm(x) W)))`, all `[R, C]`.
+    /// `out = x + dropout(project(attend(norm(x) W)))`, all `[R, C]`, as `normed` is, the scratch of the norm's output.
+    #[allow(clippy::too_many_arguments)]
     #[inline(never)]
     pub(crate) fn attention_branch(
         &self,
         layer: usize,
         x: &[f32],
         out: &mut [f32],
-        memory: AttentionForward<'_>,
+        kept: &mut AttentionActivations<'_>,
+        normed: &mut [f32],
         workers: &mut Workers<'_>,
         attend: &mut Attend<'_>,
     ) {
-        let AttentionForward { normed, mean, rstd, qkv, attended } = memory;
-        let branch = self.parameters().attention(layer);
+        let AttentionActivations { mean, rstd, qkv, stats, attended } = kept;
+        let [norm, input, output] = self.parameters().of(Group::Attention { layer });
         let c = self.plan.config.width;
-        self.norm(workers, &branch.norm, [normed, mean, rstd], x);
-        workers.linear(qkv, normed, branch.input, [c, 3 * c]);
-        attend(workers, qkv, attended);
-        workers.linear(out, attended, branch.output, [c, c]);
+        self.norm(workers, &norm, [normed, mean, rstd], x);
+        workers.linear(qkv, normed, input, [c, 3 * c]);
+        attend(workers, qkv, [attended, stats]);
+        workers.linear(out, attended, output, [c, c]);
         self.add_residual(workers, out, x, self.mask(Stream::AttentionProjectionDropout, layer));
     }
 
@@ -59,18 +43,21 @@ impl Pass<'_> {
         layer: usize,
         x: &[f32],
         out: Option<&mut [f32]>,
-        memory: MlpForward<'_>,
+        kept: &mut MlpActivations<'_>,
+        [normed, activated]: [&mut [f32]; 2],
         workers: &mut Workers<'_>,
     ) {
-        let MlpForward { normed, mean, rstd, hidden, activated } = memory;
-        let branch = self.parameters().mlp(layer);
+        let MlpActivations { mean, rstd, hidden } = kept;
+        let [norm, input, output] = self.parameters().of(Group::Mlp { layer });
         let (c, f) = (self.plan.config.width, self.plan.config.hidden);
-        self.norm(workers, &branch.norm, [normed, mean, rstd], x);
-        workers.linear(hidden, normed, branch.input, [c, f]);
+        let rows = workers.shape.rows();
+        let hidden = hidden.get_mut(..rows * f).unwrap_or_default();
+        self.norm(workers, &norm, [normed, mean, rstd], x);
+        workers.linear(hidden, normed, input, [c, f]);
         let Some(out) = out else { return };
-        let Linear { weight, bias, .. } = branch.output;
+        let Affine { weight, bias, .. } = output;
         let mut start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
-        let (rows, mut first) = (workers.shape.rows(), 0);
+        let mut first = 0;
         while first < f {
             let columns = first..f.min(first + self.plan.hidden_columns());
             let buffers = [(&mut *hidden, f), (&mut *activated, columns.len())];
@@ -108,7 +95,7 @@ impl Pass<'_> {
         logits: &mut [f32],
         workers: &mut Workers<'_>,
     ) {
-        let (norm, head) = self.parameters().head();
+        let [norm, head] = self.parameters().head();
         self.norm(workers, &norm, [&mut *input, mean, rstd], x);
         workers.linear(logits, input, head, [self.plan.config.width, self.plan.config.vocab]);
     }
@@ -117,7 +104,7 @@ impl Pass<'_> {
     fn norm(
         &self,
         workers: &mut Workers<'_>,
-        norm: &Norm<'_>,
+        norm: &Affine<'_>,
         [normed, mean, rstd]: [&mut [f32]; 3],
         x: &[f32],
     ) {

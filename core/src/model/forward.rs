@@ -1,8 +1,7 @@
 //! The stages of forward: from tokens to logits.
 
-use super::branch::{AttentionForward, MlpForward};
-use super::{Pass, rows_of};
-use crate::layout::{BlockActivations, BlockForward, Head, Workspace, attention_scratch};
+use super::{Pass, Workers, rows_of};
+use crate::layout::{BlockForward, Head, Workspace, attention_scratch};
 use crate::ops::{attention, dropout, embedding, rows_mut};
 use crate::rng::Stream;
 
@@ -81,26 +80,13 @@ impl Pass<'_> {
     pub(super) fn block(&self, layer: usize, workspace: &mut Workspace<'_>, extent: Extent) {
         let config = &self.plan.config;
         let (simd, t, c, h) = (self.compute.simd, self.shape.length, config.width, config.heads);
-        let BlockForward { x, middle, after, kept, normed, activated } =
+        let BlockForward { x, middle, after, mut kept, normed, activated } =
             workspace.regions.block_forward(layer);
-        let BlockActivations {
-            attention_mean: mean,
-            attention_rstd: rstd,
-            qkv,
-            attention_stats: stats,
-            attended,
-            mlp_mean,
-            mlp_rstd,
-            hidden,
-        } = kept;
         let workers = &mut self.workers(workspace.worker_scratch);
         let mask = self.mask(Stream::AttentionDropout, layer);
-
-        let memory = AttentionForward { normed: &mut *normed, mean, rstd, qkv, attended };
-        self.attention_branch(layer, x, middle, memory, workers, &mut |workers, qkv, attended| {
-            let qkv = &*qkv;
+        let mut attend = |workers: &mut Workers<'_>, qkv: &[f32], [attended, stats]: [&mut [f32]; 2]| {
             let columns = self.plan.hidden_columns();
-            let buffers = [(attended, c), (&mut *stats, 2 * h), (&mut *activated, columns)];
+            let buffers = [(attended, c), (stats, 2 * h), (&mut *activated, columns)];
             workers.by_sequence(x.len(), buffers, |range, [attended, stats, activated], scratch| {
                 let space = attention_scratch(scratch, activated);
                 let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h));
@@ -110,10 +96,9 @@ impl Pass<'_> {
                     attention::forward_sequence(simd, attended, stats, qkv, attention, space);
                 }
             });
-        });
-        let hidden = hidden.get_mut(..self.rows() * config.hidden).unwrap_or_default();
-        let memory = MlpForward { normed, mean: mlp_mean, rstd: mlp_rstd, hidden, activated };
+        };
+        self.attention_branch(layer, x, middle, &mut kept.attention, normed, workers, &mut attend);
         let out = (extent == Extent::Whole).then_some(after);
-        self.mlp_branch(layer, middle, out, memory, workers);
+        self.mlp_branch(layer, middle, out, &mut kept.mlp, [normed, activated], workers);
     }
 }

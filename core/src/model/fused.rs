@@ -9,68 +9,22 @@
 use core::ops::Range;
 
 use super::gradients::{Rows, Source, trained};
-use super::{Backward, DropoutKey, Gradients, Pass, Stage};
+use super::{Backward, Gradients, Inputs, Pass, TrainingPass};
 use crate::compact::soft_f64::SoftF64;
 use crate::error::Error;
-use crate::layout::{InUse, Plan, Shape, Site, Tensor, Workspace};
-use crate::optimizer::{Rules, squares_of_rows};
-use crate::parallel::{Compute, Units};
+use crate::layout::{InUse, Site, Tensor, Workspace};
+use crate::optimizer::squares_of_rows;
+use crate::parallel::Units;
 use crate::simd::tile::SIDE;
 
-/// A pass but for its parameters, which change on the way.
-#[derive(Clone, Copy)]
-pub(crate) struct Inputs<'a> {
-    pub compute: Compute<'a>,
-    pub plan: &'a Plan,
-    pub frozen: &'a [f32],
-    pub tokens: &'a [i32],
-    pub shape: Shape,
-    pub dropout: DropoutKey,
-}
-
-impl<'a> Inputs<'a> {
-    /// The pass, with the parameters as they are now.
+impl TrainingPass<'_> {
+    /// A stage of backward, after those before it, with the update of its parameters.
     #[inline(never)]
-    pub fn pass(&self, parameters: &'a [f32]) -> Pass<'a> {
-        let Inputs { compute, plan, frozen, tokens, shape, dropout } = *self;
-        Pass { compute, plan, parameters, frozen, tokens, shape, dropout: Some(dropout) }
-    }
-}
-
-/// A pass over the only micro-batch of a step, each of whose stages of backward changes its parameters.
-pub(crate) struct FusedPass<'a> {
-    pub inputs: Inputs<'a>,
-    pub parameters: &'a mut [f32],
-    /// Gradients of some rows of a tensor: exactly [`Plan::gradients`] elements.
-    pub tile: &'a mut [f32],
-    pub optimizer: &'a mut [f32],
-    pub rules: Rules,
-    /// The sum of the gradients' squares so far.
-    pub squares: &'a mut f64,
-}
-
-impl FusedPass<'_> {
-    pub fn pass(&self) -> Pass<'_> {
-        self.inputs.pass(self.parameters)
-    }
-
-    /// A stage, after those before it: the sum of the losses where it is the loss, 0 otherwise.
-    #[inline(never)]
-    pub fn stage(
+    pub(super) fn backward_and_update(
         &mut self,
-        stage: Stage,
+        stage: Backward,
         workspace: &mut Workspace<'_>,
-        targets: &[i32],
-        counted: usize,
-    ) -> Result<f64, Error> {
-        let stage = match stage {
-            Stage::Forward(stage) => {
-                self.pass().forward_stage(stage, workspace);
-                return Ok(0.0);
-            }
-            Stage::Loss => return self.pass().finite_loss(workspace, targets, counted),
-            Stage::Backward(stage) => stage,
-        };
+    ) -> Result<(), Error> {
         match stage {
             Backward::Logits => {
                 self.pass().logits_backward(workspace);
@@ -97,8 +51,7 @@ impl FusedPass<'_> {
             }
             _ => self.pass().backward_stage(stage, workspace),
         }
-        self.update(stage, InUse::Normed, 0..0, workspace)?;
-        Ok(0.0)
+        self.update(stage, InUse::Normed, 0..0, workspace)
     }
 
     /// Updates the stage's parameters whose gradients are made of the region in use: of the MLP's second weight or of the
@@ -114,8 +67,8 @@ impl FusedPass<'_> {
         let plan = self.inputs.plan;
         let Some(group) = stage.group() else { return Ok(()) };
         let sources = self.pass().sources(stage, in_use, early.len(), &mut workspace.regions);
-        for (tensors, source) in plan.group(group).iter().zip(sources) {
-            for (tensor, is_bias) in [(tensors.weight, false), (tensors.bias, true)] {
+        for (tensors, source) in plan.group(group).iter().zip(&sources) {
+            for (tensor, is_bias) in [(&tensors.weight, false), (&tensors.bias, true)] {
                 let Some(tensor) = trained(tensor) else { continue };
                 let is_early = !is_bias && matches!(tensors.site, Site::MlpOut | Site::Logits);
                 let rows = match in_use {
@@ -123,7 +76,7 @@ impl FusedPass<'_> {
                     InUse::Normed if !is_early => 0..tensor.shape[0],
                     _ => continue,
                 };
-                self.update_tensor(&tensor, is_bias, rows, source, workspace.worker_scratch)?;
+                self.update_tensor(tensor, is_bias, rows, source, workspace.worker_scratch)?;
             }
         }
         Ok(())
@@ -137,10 +90,11 @@ impl FusedPass<'_> {
         tensor: &Tensor,
         is_bias: bool,
         rows: Range<usize>,
-        source: Source<'_>,
+        source: &Source<'_>,
         worker_scratch: &mut [f32],
     ) -> Result<(), Error> {
-        let FusedPass { inputs, parameters, tile, optimizer, rules, squares } = self;
+        let TrainingPass { inputs, parameters, gradients: tile, optimizer, rules, squares, .. } = self;
+        let Some(rules) = rules else { return Ok(()) };
         let Inputs { compute, plan, .. } = *inputs;
         let columns = tensor.shape[1];
         let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
@@ -178,7 +132,7 @@ impl Pass<'_> {
     /// Some rows of the gradient of a site's weight or bias, shared out among the workers.
     fn gradient_tile(
         &self,
-        source: Source<'_>,
+        source: &Source<'_>,
         gradient: &mut [f32],
         is_bias: bool,
         rows: Range<usize>,
@@ -186,7 +140,7 @@ impl Pass<'_> {
     ) {
         let count = rows.len();
         let columns = gradient.len().checked_div(count).unwrap_or(0);
-        let (work, buffer) = (self.work(&source, count), Units::new(gradient, count, columns));
+        let (work, buffer) = (self.work(source, count), Units::new(gradient, count, columns));
         self.compute.split(work, &[buffer], self.scratch(worker_scratch), |share, [gradient], scratch| {
             let share = share.of(count);
             let range = rows.start + share.start..rows.start + share.end;

@@ -4,7 +4,8 @@ use core::ops::Range;
 
 use super::{Backward, Gradients, Pass, rows_of};
 use crate::layout::{
-    BlockActivations, BlockBackward, Group, HeadGradients, InUse, Order, Plan, RowRegions, Tensor, Workspace,
+    AttentionActivations, BlockActivations, BlockBackward, Group, HeadGradients, InUse, MlpActivations,
+    Order, Plan, RowRegions, Tensor, Workspace,
 };
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear};
@@ -91,13 +92,14 @@ impl Backward {
     }
 }
 
-/// A tensor whose gradient is wanted, as rows and columns.
-pub(super) fn trained(tensor: Option<Tensor>) -> Option<Tensor> {
-    tensor.filter(|tensor| !tensor.frozen)
+/// A tensor, if its gradient is wanted.
+pub(super) fn trained(tensor: &Option<Tensor>) -> Option<&Tensor> {
+    tensor.as_ref().filter(|tensor| !tensor.frozen)
 }
 
 /// The shape of a gradient; without rows where none is wanted.
-pub(super) fn shape(tensor: Option<Tensor>) -> [usize; 2] {
+#[inline(never)]
+pub(super) fn shape(tensor: &Option<Tensor>) -> [usize; 2] {
     trained(tensor).map_or([0, 0], |tensor| tensor.shape)
 }
 
@@ -113,25 +115,22 @@ impl Pass<'_> {
         workspace: &mut Workspace<'_>,
     ) {
         let Some(group) = stage.group() else { return };
-        let tensors = self.plan.group(group).map(|site| [trained(site.weight), trained(site.bias)]);
+        let sites = self.plan.group(group);
         let sources = self.sources(stage, InUse::Activated, self.plan.config.hidden, &mut workspace.regions);
-        let first = tensors.as_flattened().iter().flatten().next().map_or(0, |tensor| tensor.offset);
-        let mut rest = gradients.get_mut(first..).unwrap_or_default();
-        let mut units = [[0; 2]; Group::MOST_SITES];
-        let mut work = 0_usize;
-        for ((units, tensors), source) in units.iter_mut().zip(&tensors).zip(&sources) {
-            *units = tensors.map(|tensor| shape(tensor)[0]);
-            work = work.saturating_add(self.work(source, units.iter().sum()));
-        }
-        let buffers = tensors.map(|tensors| {
-            tensors.map(|tensor| {
-                let [rows, columns] = shape(tensor);
+        let first = sites.iter().flat_map(|site| [&site.weight, &site.bias]).find_map(trained);
+        let mut rest = gradients.get_mut(first.map_or(0, |tensor| tensor.offset)..).unwrap_or_default();
+        let shapes = sites.each_ref().map(|site| [shape(&site.weight), shape(&site.bias)]);
+        let units = shapes.map(|pair| pair.map(|[rows, _]| rows));
+        let work =
+            units.iter().zip(&sources).map(|(units, source)| self.work(source, units.iter().sum())).sum();
+        let buffers = shapes.map(|pair| {
+            pair.map(|[rows, columns]| {
                 Units::new(rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
             })
         });
         let scratch = self.scratch(workspace.worker_scratch);
         self.compute.split_pairs(work, &buffers, scratch, |share, buffers, scratch| {
-            for ((source, [weight, bias]), units) in sources.into_iter().zip(buffers).zip(units) {
+            for ((source, [weight, bias]), units) in sources.iter().zip(buffers).zip(units) {
                 let [of_weight, of_bias] = units.map(|rows| share.of(rows));
                 self.gradient_rows(source, Rows { weight, of_weight, bias, of_bias }, mode, scratch);
             }
@@ -160,10 +159,10 @@ impl Pass<'_> {
             Backward::Mlp { layer } => {
                 let BlockBackward { middle, kept, d_branch, d_normed, normed, activated, .. } =
                     regions.block_backward(layer, in_use);
-                let BlockActivations { mlp_mean, mlp_rstd, hidden: d_hidden, .. } = kept;
+                let MlpActivations { mean, rstd, hidden: d_hidden } = kept.mlp;
                 let d_hidden = d_hidden.get(..self.rows() * f).unwrap_or_default();
                 [
-                    norm(middle, d_normed, mlp_mean, mlp_rstd),
+                    norm(middle, d_normed, mean, rstd),
                     product(normed, c, d_hidden, f),
                     product(activated, columns, d_branch, c),
                 ]
@@ -171,10 +170,11 @@ impl Pass<'_> {
             Backward::Attention { layer } => {
                 let BlockBackward { x, kept, d_branch, d_normed, normed, .. } =
                     regions.block_backward(layer, InUse::Normed);
-                let BlockActivations { attention_mean, attention_rstd, qkv, attended, hidden, .. } = kept;
-                let d_qkv = BlockActivations::d_qkv(hidden, qkv);
+                let BlockActivations { attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
+                let AttentionActivations { mean, rstd, qkv, attended, .. } = attention;
+                let d_qkv = d_qkv.get(..qkv.len()).unwrap_or_default();
                 [
-                    norm(x, d_normed, attention_mean, attention_rstd),
+                    norm(x, d_normed, mean, rstd),
                     product(normed, c, d_qkv, 3 * c),
                     product(attended, c, d_branch, c),
                 ]
@@ -207,14 +207,14 @@ impl Pass<'_> {
     #[inline(never)]
     pub(super) fn gradient_rows(
         &self,
-        source: Source<'_>,
+        source: &Source<'_>,
         rows: Rows<'_>,
         mode: Gradients,
         scratch: &mut [f32],
     ) {
         let Rows { weight, of_weight, bias, of_bias } = rows;
         let (simd, c) = (self.compute.simd, self.plan.config.width);
-        match source {
+        match *source {
             Source::None => {}
             Source::Product { x, from, d_y, to, order } => {
                 if !weight.is_empty() {

@@ -27,8 +27,8 @@ use core::ops::Range;
 
 pub use backward::Backward;
 pub use forward::Forward;
-pub(crate) use fused::{FusedPass, Inputs};
 pub use stage::Stage;
+pub(crate) use stage::{Inputs, TrainingPass};
 pub(crate) use work_sharing::Workers;
 
 use crate::compact::soft_f64::{self, SoftF64};
@@ -281,5 +281,5 @@ pub fn qkv<'w>(
     layer: usize,
 ) -> Result<&'w [f32], Error> {
     let kept = Workspace::new(workspace, plan, shape)?.regions.into_kept(layer);
-    Ok(kept.ok_or(Error::Plan { what: "that block's activations" })?.qkv)
+    Ok(kept.ok_or(Error::Plan { what: "that block's activations" })?.attention.qkv)
 }

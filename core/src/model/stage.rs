@@ -1,11 +1,13 @@
 //! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
 //! so that a pass may stop after any of them and go on later.
 
-use super::{Backward, Forward, Gradients, Pass};
+use super::{Backward, DropoutKey, Forward, Gradients, Loss, Pass};
 use crate::compact::soft_f64::SoftF64;
 use crate::error::Error;
-use crate::layout::{Head, Plan, Workspace};
+use crate::layout::{Head, Plan, Shape, Workspace};
 use crate::ops::cross_entropy;
+use crate::optimizer::Rules;
+use crate::parallel::Compute;
 
 /// A part of a training pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +42,96 @@ impl Stage {
     /// How many stages a training pass has.
     pub fn count(plan: &Plan) -> usize {
         Stage::all(plan).count()
+    }
+}
+
+/// A pass but for its parameters, which a fused step changes on the way.
+#[derive(Clone, Copy)]
+pub(crate) struct Inputs<'a> {
+    pub compute: Compute<'a>,
+    pub plan: &'a Plan,
+    pub frozen: &'a [f32],
+    pub tokens: &'a [i32],
+    pub shape: Shape,
+    pub dropout: DropoutKey,
+}
+
+impl<'a> Inputs<'a> {
+    /// The pass, with the parameters as they are now.
+    #[inline(never)]
+    pub fn pass(&self, parameters: &'a [f32]) -> Pass<'a> {
+        let Inputs { compute, plan, frozen, tokens, shape, dropout } = *self;
+        Pass { compute, plan, parameters, frozen, tokens, shape, dropout: Some(dropout) }
+    }
+}
+
+/// A training pass with all that it changes besides the workspace.
+pub(crate) struct TrainingPass<'a> {
+    pub inputs: Inputs<'a>,
+    pub targets: &'a [i32],
+    /// Targets that count in all micro-batches of the step.
+    pub counted: usize,
+    pub parameters: &'a mut [f32],
+    /// Exactly [`Plan::gradients`] elements.
+    pub gradients: &'a mut [f32],
+    pub optimizer: &'a mut [f32],
+    /// The update that a fused step makes on its way.
+    pub rules: Option<Rules>,
+    /// The sum of the gradients' squares so far, in a fused step.
+    pub squares: &'a mut f64,
+}
+
+impl TrainingPass<'_> {
+    pub(super) fn pass(&self) -> Pass<'_> {
+        self.inputs.pass(self.parameters)
+    }
+
+    /// The whole pass: makes the loss and the gradients or, in a fused step, changes the parameters.
+    pub fn whole(&mut self, workspace: &mut [f32]) -> Result<Loss, Error> {
+        if !self.is_fused() {
+            let pass = self.inputs.pass(self.parameters);
+            return pass.backward(self.gradients, self.mode(), workspace, self.targets, self.counted);
+        }
+        *self.squares = 0.0;
+        let mut loss = Loss { sum: 0.0, counted: self.pass().check_targets(self.targets)? };
+        let mut workspace = self.pass().check(workspace);
+        let workspace = workspace.as_mut().map_err(|error| *error)?;
+        for stage in Stage::all(self.inputs.plan) {
+            let sum = self.one(stage, workspace).inspect_err(|_| *self.squares = 0.0)?;
+            loss = loss.plus(Loss { sum, counted: 0 });
+        }
+        Ok(loss)
+    }
+
+    /// The stage of that number, after those before it: the sum of the losses where it is the loss, 0 otherwise.
+    pub fn stage(&mut self, number: usize, workspace: &mut [f32]) -> Result<f64, Error> {
+        self.pass().check_targets(self.targets)?;
+        let mut workspace = self.pass().check(workspace);
+        let workspace = workspace.as_mut().map_err(|error| *error)?;
+        let Some(stage) = Stage::at(self.inputs.plan, number) else { return Ok(0.0) };
+        self.one(stage, workspace)
+    }
+
+    #[inline(never)]
+    fn one(&mut self, stage: Stage, workspace: &mut Workspace<'_>) -> Result<f64, Error> {
+        match stage {
+            Stage::Backward(stage) if self.is_fused() => {
+                self.backward_and_update(stage, workspace).map(|()| 0.0)
+            }
+            _ => {
+                let (pass, mode) = (self.inputs.pass(self.parameters), self.mode());
+                pass.stage(stage, self.gradients, mode, workspace, self.targets, self.counted)
+            }
+        }
+    }
+
+    fn is_fused(&self) -> bool {
+        self.inputs.plan.options.fused
+    }
+
+    /// The first micro-batch of a step overwrites the gradients.
+    fn mode(&self) -> Gradients {
+        if self.inputs.dropout.first_sequence == 0 { Gradients::Overwrite } else { Gradients::Add }
     }
 }
 

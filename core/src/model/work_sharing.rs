@@ -3,7 +3,7 @@
 
 use core::ops::Range;
 
-use crate::layout::{Linear, Order, Shape};
+use crate::layout::{Affine, Order, Shape};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel, matmul_trusted};
 use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
 use crate::target::Target;
@@ -76,25 +76,25 @@ impl Workers<'_> {
     }
 
     /// `y = x W + b` of `x [R, k]` and `y [R, n]`.
-    pub fn linear(&mut self, y: &mut [f32], x: &[f32], linear: Linear<'_>, [k, n]: [usize; 2]) {
-        let Linear { bias, .. } = linear;
+    pub fn linear(&mut self, y: &mut [f32], x: &[f32], affine: Affine<'_>, [k, n]: [usize; 2]) {
+        let Affine { bias, .. } = affine;
         let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
         let size = Size { m: self.shape.rows(), n, k };
-        self.product((y, n), size, start, Matrix::new(x, k), matrix(linear, [k, n]));
+        self.product((y, n), size, start, Matrix::new(x, k), matrix(affine, [k, n]));
     }
 
     /// `d_x = d_y W^T` of `d_y [R, n]` and `d_x [R, k]`.
-    pub fn linear_backward(&mut self, d_x: &mut [f32], d_y: &[f32], linear: Linear<'_>, [k, n]: [usize; 2]) {
+    pub fn linear_backward(&mut self, d_x: &mut [f32], d_y: &[f32], affine: Affine<'_>, [k, n]: [usize; 2]) {
         let size = Size { m: self.shape.rows(), n: k, k: n };
-        let transposed = matrix(linear, [k, n]).transposed();
+        let transposed = matrix(affine, [k, n]).transposed();
         self.product((d_x, k), size, Start::Zero, Matrix::new(d_y, n), transposed);
     }
 }
 
 /// W `[k, n]`, as it lies.
-fn matrix(linear: Linear<'_>, [k, n]: [usize; 2]) -> Matrix<'_> {
-    match linear.order {
-        Order::InOut => Matrix::new(linear.weight, n),
-        Order::OutIn => Matrix::new(linear.weight, k).transposed(),
+fn matrix(affine: Affine<'_>, [k, n]: [usize; 2]) -> Matrix<'_> {
+    match affine.order {
+        Order::InOut => Matrix::new(affine.weight, n),
+        Order::OutIn => Matrix::new(affine.weight, k).transposed(),
     }
 }

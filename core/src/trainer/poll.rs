@@ -82,11 +82,9 @@ impl Trainer<'_> {
                     self.pieces.squares = 0.0;
                     self.draw_windows(text, micro_batch)?;
                 }
-                let (work, batch) = self.work_and_batch(micro_batch);
-                if let Some(stage) = Stage::at(work.plan, stage) {
-                    let sum = work.stage(&batch, stage)?;
-                    self.pieces.loss = (SoftF64::new(self.pieces.loss) + SoftF64::new(sum)).get();
-                }
+                let (mut pass, workspace) = self.own_pass(micro_batch);
+                let sum = pass.stage(stage, workspace)?;
+                self.pieces.loss = (SoftF64::new(self.pieces.loss) + SoftF64::new(sum)).get();
             }
             Some(part) if part < parts => self.norm_piece(part, part + 1 == parts)?,
             Some(part) => {

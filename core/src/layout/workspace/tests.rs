@@ -68,12 +68,15 @@ fn regions_are_disjoint_and_add_up_to_the_plan() {
             let kept = Activations::per_row(&sizes).get();
             check(&Activations::table(&sizes), regions.activations.each(), rows, kept);
             check(&Scratch::table(&sizes), regions.scratch.each(), rows, scratch.get());
-            let per_block = BlockActivations::per_row(&sizes).get();
+            let tables = [AttentionActivations::table(&sizes), MlpActivations::table(&sizes)];
+            let per_row = [AttentionActivations::per_row(&sizes), MlpActivations::per_row(&sizes)];
             let mut ends = Vec::new();
             for layer in 0..plan.config.layers {
-                let mut block = regions.block_forward(layer).kept;
-                ends.push(block.each().first().unwrap().as_ptr());
-                check(&BlockActivations::table(&sizes), block.each(), rows, per_block);
+                let BlockActivations { mut attention, mut mlp } = regions.block_forward(layer).kept;
+                ends.push(attention.mean.as_ptr());
+                assert_eq!(attention.attended.as_ptr_range().end, mlp.mean.as_ptr());
+                check(&tables[0], attention.each(), rows, per_row[0].get());
+                check(&tables[1], mlp.each(), rows, per_row[1].get());
             }
             // Each kept block has activations of its own, and those before them share one place.
             ends.dedup();
@@ -100,7 +103,8 @@ fn regions_share_memory_only_where_the_list_says_so() {
         let sizes = Plan::new(&config, &Options { fused: true, ..Options::new(1) }).unwrap().sizes();
         let tables = [
             Activations::table(&sizes),
-            BlockActivations::table(&sizes),
+            AttentionActivations::table(&sizes),
+            MlpActivations::table(&sizes),
             Scratch::table(&sizes),
             Generation::table(&sizes),
             ChunkRows::table(&sizes),
@@ -127,11 +131,11 @@ fn regions_share_memory_only_where_the_list_says_so() {
         let layer = plan.config.layers - 1;
         let first = |x: &[f32]| x.as_ptr() as usize;
         let BlockForward { after, normed, activated, kept, .. } = regions.block_forward(layer);
-        let [last_x, normed, activated, hidden] = [&*after, normed, activated, kept.hidden].map(first);
+        let [last_x, normed, activated, hidden] = [&*after, normed, activated, kept.mlp.hidden].map(first);
         let view = regions.block_backward(layer, InUse::Normed);
         let (d_branch, d_normed, again) = (first(view.d_branch), first(view.d_normed), first(view.normed));
         assert_eq!(d_branch, last_x);
-        assert_eq!(first(BlockActivations::d_qkv(view.kept.hidden, view.kept.qkv)), hidden);
+        assert_eq!(first(view.kept.mlp.hidden), hidden);
         assert_eq!((d_normed == normed, again == activated), (plan.options.fused, plan.options.fused));
         let Head { input, logits, .. } = regions.head();
         let (input, logits) = (first(input), first(logits));

@@ -1,7 +1,7 @@
 //! What processors with loops of assembly have in common.
 
 use super::loops::{Reduction, Row, count};
-use super::math::exp_of;
+use crate::simd::math::exp_of;
 
 unsafe extern "C" {
     fn jostle_sum(x: *const f32, count: usize) -> f32;

@@ -1,6 +1,6 @@
 //! Exponentials, and GELU.
 
-use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
+use crate::simd::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
 
 /// What the exponential's loop reads: in fa2 to fa7, then in ft0 to ft4.
 pub(super) static EXPONENTIAL: [f32; 11] = [

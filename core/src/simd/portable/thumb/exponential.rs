@@ -2,7 +2,7 @@
 
 use core::arch::global_asm;
 
-use super::super::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
+use crate::simd::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
 
 /// What the exponential's loop reads, in the order of its registers.
 #[repr(C)]
