@@ -185,11 +185,10 @@ impl<'a> Trainer<'a> {
         });
         let dropout = DropoutKey { seed: recipe.seed, step: *step, first_sequence };
         let inputs = Inputs { compute: *compute, plan, frozen, tokens, shape, dropout };
-        let rate = || recipe.schedule.rate(*step);
-        let rules = plan.options.fused.then(|| recipe.optimizer.rules(*step, rate(), 1.0));
+        let update = plan.options.fused.then(|| (&recipe.optimizer, recipe.schedule.rate(*step)));
         let squares = &mut pieces.squares;
         let pass =
-            TrainingPass { inputs, targets, counted, parameters, gradients, optimizer, rules, squares };
+            TrainingPass { inputs, targets, counted, parameters, gradients, optimizer, update, squares };
         (pass, workspace)
     }
 

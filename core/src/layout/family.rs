@@ -15,6 +15,8 @@ pub(super) enum Dim {
     Hidden,
     /// Queries, keys and values, one behind the other.
     Qkv,
+    /// The columns of a vector.
+    One,
 }
 
 impl Dim {
@@ -25,6 +27,7 @@ impl Dim {
             Dim::Width => config.width,
             Dim::Hidden => config.hidden,
             Dim::Qkv => config.width.saturating_mul(3),
+            Dim::One => 1,
         }
     }
 }
@@ -86,13 +89,10 @@ enum When {
 
 /// One row of the table.
 pub(super) struct Slot {
-    /// The name, after the prefix of a block.
-    pub name: &'static str,
     pub site: Site,
     pub role: Role,
     rows: Dim,
-    /// `None` for a vector.
-    columns: Option<Dim>,
+    columns: Dim,
     pub initial: Initial,
     when: When,
 }
@@ -107,16 +107,12 @@ impl Slot {
     }
 
     pub const fn rank(&self) -> usize {
-        if self.columns.is_some() { 2 } else { 1 }
+        if let Dim::One = self.columns { 1 } else { 2 }
     }
 
     /// Rows and columns; a vector has its length and 1.
     pub const fn shape(&self, config: &Config) -> [usize; 2] {
-        let columns = match self.columns {
-            Some(columns) => columns.of(config),
-            None => 1,
-        };
-        [self.rows.of(config), columns]
+        [self.rows.of(config), self.columns.of(config)]
     }
 
     /// The elements, however many that is.
@@ -130,55 +126,62 @@ impl Slot {
     }
 }
 
-const fn matrix(name: &'static str, site: Site, role: Role, [rows, columns]: [Dim; 2]) -> Slot {
+const fn matrix(site: Site, role: Role, [rows, columns]: [Dim; 2]) -> Slot {
     let (initial, when) = match site {
         Site::AttentionOut | Site::MlpOut => (Initial::ScaledNormal, When::Always),
         Site::Logits => (Initial::Normal, When::Untied),
         _ => (Initial::Normal, When::Always),
     };
-    Slot { name, site, role, rows, columns: Some(columns), initial, when }
+    Slot { site, role, rows, columns, initial, when }
 }
 
-const fn weight(name: &'static str, site: Site, shape: [Dim; 2]) -> Slot {
-    matrix(name, site, Role::Weight, shape)
+const fn weight(site: Site, shape: [Dim; 2]) -> Slot {
+    matrix(site, Role::Weight, shape)
 }
 
-const fn norm(name: &'static str, site: Site) -> Slot {
+const fn norm(site: Site) -> Slot {
     let (role, initial) = (Role::NormWeight, Initial::Ones);
-    Slot { name, site, role, rows: Dim::Width, columns: None, initial, when: When::Always }
+    Slot { site, role, rows: Dim::Width, columns: Dim::One, initial, when: When::Always }
 }
 
-const fn bias(name: &'static str, site: Site, rows: Dim) -> Slot {
+const fn bias(site: Site, rows: Dim) -> Slot {
     let (role, initial) = (Role::Bias, Initial::Zeros);
-    Slot { name, site, role, rows, columns: None, initial, when: When::Biased }
+    Slot { site, role, rows, columns: Dim::One, initial, when: When::Biased }
 }
 
 /// The prefix of the names of a block's tensors, before its number and a dot.
 pub(super) const BLOCK_PREFIX: &str = "h.";
 
-/// All tensors, in the order in which they lie; those of a block once.
-pub(super) static TABLE: [Slot; 17] = {
-    use Dim::*;
-    [
-        matrix("wte.weight", Site::Tokens, Role::Embedding, [Vocab, Width]),
-        matrix("wpe.weight", Site::Positions, Role::Embedding, [Context, Width]),
-        norm("ln_1.weight", Site::AttentionNorm),
-        bias("ln_1.bias", Site::AttentionNorm, Width),
-        weight("attn.c_attn.weight", Site::Qkv, [Width, Qkv]),
-        bias("attn.c_attn.bias", Site::Qkv, Qkv),
-        weight("attn.c_proj.weight", Site::AttentionOut, [Width, Width]),
-        bias("attn.c_proj.bias", Site::AttentionOut, Width),
-        norm("ln_2.weight", Site::MlpNorm),
-        bias("ln_2.bias", Site::MlpNorm, Width),
-        weight("mlp.c_fc.weight", Site::MlpIn, [Width, Hidden]),
-        bias("mlp.c_fc.bias", Site::MlpIn, Hidden),
-        weight("mlp.c_proj.weight", Site::MlpOut, [Hidden, Width]),
-        bias("mlp.c_proj.bias", Site::MlpOut, Width),
-        norm("ln_f.weight", Site::FinalNorm),
-        bias("ln_f.bias", Site::FinalNorm, Width),
-        weight("lm_head.weight", Site::Logits, [Vocab, Width]),
-    ]
-};
+/// Makes [`TABLE`] and [`NAMES`], apart from it so that firmware without checkpoints links no names.
+macro_rules! tensors {
+    ($($name:literal: $slot:expr;)*) => {
+        /// All tensors, in the order in which they lie; those of a block once.
+        pub(super) static TABLE: [Slot; [$($name),*].len()] = [$($slot),*];
+
+        /// Their names, after the prefix of a block.
+        pub(super) static NAMES: [&str; TABLE.len()] = [$($name),*];
+    };
+}
+
+tensors! {
+    "wte.weight": matrix(Site::Tokens, Role::Embedding, [Dim::Vocab, Dim::Width]);
+    "wpe.weight": matrix(Site::Positions, Role::Embedding, [Dim::Context, Dim::Width]);
+    "ln_1.weight": norm(Site::AttentionNorm);
+    "ln_1.bias": bias(Site::AttentionNorm, Dim::Width);
+    "attn.c_attn.weight": weight(Site::Qkv, [Dim::Width, Dim::Qkv]);
+    "attn.c_attn.bias": bias(Site::Qkv, Dim::Qkv);
+    "attn.c_proj.weight": weight(Site::AttentionOut, [Dim::Width, Dim::Width]);
+    "attn.c_proj.bias": bias(Site::AttentionOut, Dim::Width);
+    "ln_2.weight": norm(Site::MlpNorm);
+    "ln_2.bias": bias(Site::MlpNorm, Dim::Width);
+    "mlp.c_fc.weight": weight(Site::MlpIn, [Dim::Width, Dim::Hidden]);
+    "mlp.c_fc.bias": bias(Site::MlpIn, Dim::Hidden);
+    "mlp.c_proj.weight": weight(Site::MlpOut, [Dim::Hidden, Dim::Width]);
+    "mlp.c_proj.bias": bias(Site::MlpOut, Dim::Width);
+    "ln_f.weight": norm(Site::FinalNorm);
+    "ln_f.bias": bias(Site::FinalNorm, Dim::Width);
+    "lm_head.weight": weight(Site::Logits, [Dim::Vocab, Dim::Width]);
+}
 
 impl Site {
     /// How the matrix of the site's product lies.

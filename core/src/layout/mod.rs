@@ -24,8 +24,8 @@ pub(crate) use regions::{AttentionActivations, ChunkRows, Generation, MlpActivat
 pub(crate) use tensors::SiteTensors;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{
-    BlockActivations, BlockBackward, BlockForward, FinalNormBackward, Head, HeadGradients, InUse, RowRegions,
-    Workspace, WorkspaceParts, attention_scratch,
+    BlockActivations, BlockBackward, BlockForward, Head, InUse, RowRegions, Workspace, WorkspaceParts,
+    attention_scratch,
 };
 
 use crate::config::Config;

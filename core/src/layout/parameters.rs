@@ -66,15 +66,18 @@ impl<'a> Parameters<'a> {
     /// stream.
     #[inline(never)]
     pub fn of(&self, group: Group) -> [Affine<'a>; Group::MOST_SITES] {
-        let values = |tensor: &Option<Tensor>| {
-            let Some(tensor) = tensor else { return &[][..] };
-            let all = if tensor.frozen { self.frozen } else { self.trained };
-            all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
-        };
         self.plan.group(group).each_ref().map(|SiteTensors { site, weight, bias }| Affine {
-            weight: values(weight),
-            bias: values(bias),
+            weight: self.values(weight),
+            bias: self.values(bias),
             order: site.order(),
         })
+    }
+
+    /// A tensor's values, wherever they lie.
+    #[inline(never)]
+    fn values(&self, tensor: &Option<Tensor>) -> &'a [f32] {
+        let Some(tensor) = tensor else { return &[] };
+        let all = if tensor.frozen { self.frozen } else { self.trained };
+        all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
     }
 }

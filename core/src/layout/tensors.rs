@@ -2,7 +2,7 @@
 
 use core::{fmt, iter};
 
-use super::family::{self, BLOCK, BLOCK_PREFIX, Group, Initial, Role, Site, Slot};
+use super::family::{self, BLOCK, BLOCK_PREFIX, Group, Initial, NAMES, Role, Site, Slot};
 use super::{Frozen, Plan};
 use crate::compact::format::{self, Number, Sink, Written};
 use crate::config::Config;
@@ -85,13 +85,13 @@ impl Sink for Rest<'_> {
 
 impl Written for TensorName {
     fn write(&self, out: &mut dyn Sink) {
-        let Some(slot) = self.slot() else { return };
+        let Some(name) = NAMES.get(self.row) else { return };
         if (BLOCK[0]..BLOCK[1]).contains(&self.row) {
             out.put(BLOCK_PREFIX.as_bytes());
             Number(self.layer as u64).write(out);
             out.put(b".");
         }
-        out.put(slot.name.as_bytes());
+        out.put(name.as_bytes());
     }
 }
 

@@ -40,7 +40,8 @@ impl<'a> WorkspaceParts<'a> {
     pub fn new(mut memory: &'a mut [f32], plan: &Plan, shape: Shape) -> Result<WorkspaceParts<'a>, Error> {
         exact_length("workspace", memory.len(), plan.workspace())?;
         plan.check(shape)?;
-        let of_rows = plan.per_row().saturating_add(1).saturating_mul(plan.rows());
+        let scratch = Scratch::per_row(&plan.sizes()).times(plan.rows()).get();
+        let of_rows = plan.activations.saturating_add(scratch);
         let losses = memory.cut(shape.rows());
         let rows = memory.cut(of_rows.saturating_sub(losses.len()));
         Ok(WorkspaceParts { losses, rows, worker_scratch: memory })
@@ -70,14 +71,16 @@ pub(crate) struct BlockBackward<'w> {
     pub activated: &'w mut [f32],
 }
 
-/// Two regions of [`BlockBackward`] share memory in a fused step: the one in use has elements, the other has none.
+/// In a fused step some regions of a view share memory: those in use have elements, the others have none.
 #[derive(Clone, Copy)]
 pub(crate) enum InUse {
+    /// The activation function's output; the head's input.
     Activated,
+    /// A norm's output again, and the gradient of that output.
     Normed,
 }
 
-/// The view of the head's forward pass, and of its loss.
+/// The view of the head and the final norm, forward and backward, and of the loss.
 pub(crate) struct Head<'w> {
     /// The residual stream after the last block.
     pub x: &'w [f32],
@@ -88,25 +91,8 @@ pub(crate) struct Head<'w> {
     /// `[R, V]`; their gradient after the loss.
     pub logits: &'w mut [f32],
     pub losses: &'w mut [f32],
-}
-
-/// The view of the final norm's backward pass.
-pub(crate) struct FinalNormBackward<'w> {
-    pub x: &'w [f32],
-    pub mean: &'w [f32],
-    pub rstd: &'w [f32],
-    pub d_normed: &'w mut [f32],
     pub d_residual: &'w mut [f32],
-}
-
-/// What the gradients of the head's matrix and of the final norm are made of.
-pub(crate) struct HeadGradients<'w> {
-    pub x: &'w [f32],
-    pub mean: &'w [f32],
-    pub rstd: &'w [f32],
-    pub d_normed: &'w [f32],
-    pub input: &'w [f32],
-    pub d_logits: &'w [f32],
+    pub d_normed: &'w mut [f32],
 }
 
 impl<'a> Workspace<'a> {
@@ -175,64 +161,23 @@ impl<'a> RowRegions<'a> {
         }
     }
 
-    pub fn head(&mut self) -> Head<'_> {
+    #[inline(never)]
+    pub fn head(&mut self, in_use: InUse) -> Head<'_> {
+        let Sizes { tied, fused, .. } = self.sizes;
         let logits_len = self.rows * self.sizes.vocab.get();
         let Activations { final_mean: mean, final_rstd: rstd, tied_head_input, tied_logits, .. } =
             &mut self.activations;
-        let Scratch { last_x: x, normed, activated, .. } = &mut self.scratch;
-        let (input, logits): (&mut [f32], &mut [f32]) = match self.sizes.tied {
+        let Scratch { last_x: x, d_residual, d_normed, normed, activated } = &mut self.scratch;
+        let (normed, d_normed): (&mut [f32], &mut [f32]) = match (fused, in_use) {
+            (false, _) => (normed, d_normed),
+            (true, InUse::Activated) => (normed, &mut []),
+            (true, InUse::Normed) => (&mut [], normed),
+        };
+        let (input, logits): (&mut [f32], &mut [f32]) = match tied {
             true => (tied_head_input, tied_logits),
             false => (normed, activated.get_mut(..logits_len).unwrap_or_default()),
         };
-        Head { x, mean, rstd, input, logits, losses: self.losses }
-    }
-
-    /// The logits' gradient, and room for that of the head's input: in a fused step the gradient of the residual stream,
-    /// since the norm's output is still needed.
-    pub fn head_backward(&mut self) -> (&[f32], &mut [f32]) {
-        let logits_len = self.rows * self.sizes.vocab.get();
-        let Scratch { d_residual, d_normed, activated, .. } = &mut self.scratch;
-        let d_logits: &[f32] = match self.sizes.tied {
-            true => self.activations.tied_logits,
-            false => activated.get(..logits_len).unwrap_or_default(),
-        };
-        (d_logits, if self.sizes.fused { d_residual } else { d_normed })
-    }
-
-    pub fn final_norm_backward(&mut self) -> FinalNormBackward<'_> {
-        let Activations { final_mean: mean, final_rstd: rstd, .. } = &self.activations;
-        let Scratch { last_x: x, d_residual, d_normed, normed, .. } = &mut self.scratch;
-        FinalNormBackward {
-            x,
-            mean,
-            rstd,
-            d_normed: if self.sizes.fused { normed } else { d_normed },
-            d_residual,
-        }
-    }
-
-    pub fn head_gradients(&self) -> HeadGradients<'_> {
-        let logits_len = self.rows * self.sizes.vocab.get();
-        let Activations { final_mean: mean, final_rstd: rstd, tied_head_input, tied_logits, .. } =
-            &self.activations;
-        let Scratch { last_x: x, d_normed, normed, activated, .. } = &self.scratch;
-        let (input, d_logits): (&[f32], &[f32]) = match self.sizes.tied {
-            true => (tied_head_input, tied_logits),
-            false => (normed, activated.get(..logits_len).unwrap_or_default()),
-        };
-        HeadGradients {
-            x,
-            mean,
-            rstd,
-            d_normed: if self.sizes.fused { normed } else { d_normed },
-            input,
-            d_logits,
-        }
-    }
-
-    /// What the gradients of the embeddings are made of: the gradient of the residual stream, and a tied head's.
-    pub fn embedding_gradients(&self) -> (&[f32], HeadGradients<'_>) {
-        (self.scratch.d_residual, self.head_gradients())
+        Head { x, mean, rstd, input, logits, losses: self.losses, d_residual, d_normed }
     }
 
     /// A block's activations, if forward has not reused their memory for another block.
@@ -293,6 +238,7 @@ impl Plan {
     }
 
     /// Elements of the workspace that belong to a row, besides its loss.
+    #[cfg(not(target_os = "none"))]
     pub(crate) const fn per_row(&self) -> usize {
         let sizes = self.sizes();
         Activations::per_row(&sizes).add(Scratch::per_row(&sizes)).get()

@@ -5,8 +5,8 @@ use core::ops::Range;
 use super::forward::Extent;
 use super::{Pass, Workers, rows_of, with_columns};
 use crate::layout::{
-    Affine, AttentionActivations, BlockActivations, BlockBackward, FinalNormBackward, Group, InUse,
-    MlpActivations, Plan, Workspace, attention_scratch,
+    Affine, AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, Plan,
+    Workspace, attention_scratch,
 };
 use crate::ops::dropout::Mask;
 use crate::ops::{attention, dropout, gelu, layer_norm, rows_mut};
@@ -80,7 +80,9 @@ impl Pass<'_> {
     #[inline(never)]
     pub(super) fn logits_backward(&self, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
-        let (d_logits, d_input) = workspace.regions.head_backward();
+        let Head { logits: d_logits, d_residual, d_normed, .. } = workspace.regions.head(InUse::Activated);
+        // A fused step still needs the head's input, whose memory may be the one for this gradient.
+        let d_input = if self.plan.options.fused { d_residual } else { d_normed };
         let [_, head] = self.parameters().head();
         self.workers(workspace.worker_scratch).linear_backward(
             d_input,
@@ -94,11 +96,10 @@ impl Pass<'_> {
     #[inline(never)]
     pub(super) fn final_norm_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, c) = (self.compute.simd, self.plan.config.width);
-        let FinalNormBackward { x, mean, rstd, d_normed, d_residual } =
-            workspace.regions.final_norm_backward();
+        let Head { x, mean, rstd, d_normed, d_residual, .. } = workspace.regions.head(InUse::Normed);
         let [norm, _] = self.parameters().head();
         simd::clear(simd, d_residual);
-        let d_normed = &*d_normed;
+        let (mean, rstd, d_normed) = (&*mean, &*rstd, &*d_normed);
         self.workers(workspace.worker_scratch).by_row(x.len(), [(d_residual, c)], |rows, [d_residual]| {
             let (mean, rstd) = (rows_of(mean, &rows, 1), rows_of(rstd, &rows, 1));
             let (x, d_normed) = (rows_of(x, &rows, c), rows_of(d_normed, &rows, c));

@@ -1,7 +1,7 @@
 //! The stages of forward: from tokens to logits.
 
 use super::{Pass, Workers, rows_of};
-use crate::layout::{BlockForward, Head, Workspace, attention_scratch};
+use crate::layout::{BlockForward, Head, InUse, Workspace, attention_scratch};
 use crate::ops::{attention, dropout, embedding, rows_mut};
 use crate::rng::Stream;
 
@@ -51,7 +51,7 @@ impl Pass<'_> {
             Forward::Embedding => self.embedding(workspace),
             Forward::Block { layer } => self.block(layer, workspace, Extent::Whole),
             Forward::Logits => {
-                let Head { x, mean, rstd, input, logits, .. } = workspace.regions.head();
+                let Head { x, mean, rstd, input, logits, .. } = workspace.regions.head(InUse::Activated);
                 self.logits(x, [input, mean, rstd], logits, &mut self.workers(workspace.worker_scratch));
             }
         }

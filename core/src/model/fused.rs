@@ -11,11 +11,15 @@ use core::ops::Range;
 use super::gradients::{Rows, Source, trained};
 use super::{Backward, Gradients, Inputs, Pass, TrainingPass};
 use crate::compact::soft_f64::SoftF64;
-use crate::error::Error;
 use crate::layout::{InUse, Site, Tensor, Workspace};
-use crate::optimizer::squares_of_rows;
+use crate::optimizer::{Rules, squares_of_rows};
 use crate::parallel::Units;
 use crate::simd::tile::SIDE;
+
+/// A tensor, by its number, whose gradient is not finite.
+pub(super) struct NotFinite {
+    pub tensor: usize,
+}
 
 impl TrainingPass<'_> {
     /// A stage of backward, after those before it, with the update of its parameters.
@@ -23,14 +27,15 @@ impl TrainingPass<'_> {
     pub(super) fn backward_and_update(
         &mut self,
         stage: Backward,
+        rules: &Rules,
         workspace: &mut Workspace<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), NotFinite> {
         match stage {
             Backward::Logits => {
                 self.pass().logits_backward(workspace);
-                self.update(stage, InUse::Activated, 0..self.inputs.plan.config.vocab, workspace)?;
+                self.update(stage, InUse::Activated, 0..self.inputs.plan.config.vocab, rules, workspace)?;
                 // The norm's output is used up: the gradient of that output may now take its memory.
-                let view = workspace.regions.final_norm_backward();
+                let view = workspace.regions.head(InUse::Normed);
                 if let Some(d_normed) = view.d_normed.get_mut(..view.d_residual.len()) {
                     d_normed.copy_from_slice(view.d_residual);
                 }
@@ -45,13 +50,13 @@ impl TrainingPass<'_> {
                     let columns = first..hidden.min(first + at_once);
                     first = columns.end;
                     self.pass().mlp_backward_columns(layer, &columns, workspace);
-                    self.update(stage, InUse::Activated, columns, workspace)?;
+                    self.update(stage, InUse::Activated, columns, rules, workspace)?;
                 }
                 self.pass().mlp_backward_input(layer, workspace);
             }
             _ => self.pass().backward_stage(stage, workspace),
         }
-        self.update(stage, InUse::Normed, 0..0, workspace)
+        self.update(stage, InUse::Normed, 0..0, rules, workspace)
     }
 
     /// Updates the stage's parameters whose gradients are made of the region in use: of the MLP's second weight or of the
@@ -62,40 +67,48 @@ impl TrainingPass<'_> {
         stage: Backward,
         in_use: InUse,
         early: Range<usize>,
+        rules: &Rules,
         workspace: &mut Workspace<'_>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), NotFinite> {
         let plan = self.inputs.plan;
         let Some(group) = stage.group() else { return Ok(()) };
         let sources = self.pass().sources(stage, in_use, early.len(), &mut workspace.regions);
+        let scratch = &mut *workspace.worker_scratch;
         for (tensors, source) in plan.group(group).iter().zip(&sources) {
-            for (tensor, is_bias) in [(&tensors.weight, false), (&tensors.bias, true)] {
-                let Some(tensor) = trained(tensor) else { continue };
-                let is_early = !is_bias && matches!(tensors.site, Site::MlpOut | Site::Logits);
-                let rows = match in_use {
-                    InUse::Activated if is_early => early.clone(),
-                    InUse::Normed if !is_early => 0..tensor.shape[0],
-                    _ => continue,
-                };
-                self.update_tensor(tensor, is_bias, rows, source, workspace.worker_scratch)?;
+            let (weight, bias) = (&tensors.weight, &tensors.bias);
+            match (in_use, tensors.site) {
+                (InUse::Activated, Site::MlpOut | Site::Logits) => {
+                    self.update_tensor(weight, false, Some(&early), source, rules, scratch)?;
+                }
+                (InUse::Activated, _) => {}
+                (InUse::Normed, Site::MlpOut | Site::Logits) => {
+                    self.update_tensor(bias, true, None, source, rules, scratch)?;
+                }
+                (InUse::Normed, _) => {
+                    self.update_tensor(weight, false, None, source, rules, scratch)?;
+                    self.update_tensor(bias, true, None, source, rules, scratch)?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Makes some rows of a tensor's gradient, the first of which is the first of the source, as many at a time as the tile
-    /// holds, and updates them.
+    /// Makes a tensor's gradient and updates it, as many rows at a time as the tile holds: all of them, or those that the source
+    /// is for.
     #[inline(never)]
     fn update_tensor(
         &mut self,
-        tensor: &Tensor,
+        tensor: &Option<Tensor>,
         is_bias: bool,
-        rows: Range<usize>,
+        rows: Option<&Range<usize>>,
         source: &Source<'_>,
+        rules: &Rules,
         worker_scratch: &mut [f32],
-    ) -> Result<(), Error> {
-        let TrainingPass { inputs, parameters, gradients: tile, optimizer, rules, squares, .. } = self;
-        let Some(rules) = rules else { return Ok(()) };
+    ) -> Result<(), NotFinite> {
+        let TrainingPass { inputs, parameters, gradients: tile, optimizer, squares, .. } = self;
         let Inputs { compute, plan, .. } = *inputs;
+        let Some(tensor) = trained(tensor) else { return Ok(()) };
+        let rows = rows.cloned().unwrap_or(0..tensor.shape[0]);
         let columns = tensor.shape[1];
         let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
         // Whole register tiles of processors without vectors, whose parts are as small as that.
@@ -117,7 +130,7 @@ impl TrainingPass<'_> {
             **squares = (SoftF64::new(**squares) + of_tile).get();
             if !squares.is_finite() {
                 let number = plan.tensors().position(|other| other.name == tensor.name).unwrap_or(0);
-                return Err(Error::PartlyUpdated { tensor: number });
+                return Err(NotFinite { tensor: number });
             }
             let place = tensor.offset + first * columns;
             let elements = place..place + count * columns;

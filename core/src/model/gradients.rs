@@ -4,8 +4,8 @@ use core::ops::Range;
 
 use super::{Backward, Gradients, Pass, rows_of};
 use crate::layout::{
-    AttentionActivations, BlockActivations, BlockBackward, Group, HeadGradients, InUse, MlpActivations,
-    Order, Plan, RowRegions, Tensor, Workspace,
+    AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, Order, Plan,
+    RowRegions, Tensor, Workspace,
 };
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear};
@@ -152,7 +152,7 @@ impl Pass<'_> {
         let product = |x, from, d_y, to| Source::Product { x, from, d_y, to, order: Order::InOut };
         match stage {
             Backward::Logits => {
-                let HeadGradients { x, mean, rstd, d_normed, input, d_logits } = regions.head_gradients();
+                let Head { x, mean, rstd, d_normed, input, logits: d_logits, .. } = regions.head(in_use);
                 let head = Source::Product { x: input, from: c, d_y: d_logits, to: v, order: Order::OutIn };
                 [norm(x, d_normed, mean, rstd), head, Source::None]
             }
@@ -180,7 +180,7 @@ impl Pass<'_> {
                 ]
             }
             Backward::Embedding => {
-                let (d_x, HeadGradients { input, d_logits, .. }) = regions.embedding_gradients();
+                let Head { d_residual: d_x, input, logits: d_logits, .. } = regions.head(InUse::Activated);
                 let head = config.tied.then_some(TiedHead { d_logits, input });
                 [Source::Tokens { d_x, head }, Source::Positions { d_x }, Source::None]
             }

@@ -1,12 +1,13 @@
 //! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
 //! so that a pass may stop after any of them and go on later.
 
+use super::fused::NotFinite;
 use super::{Backward, DropoutKey, Forward, Gradients, Loss, Pass};
 use crate::compact::soft_f64::SoftF64;
 use crate::error::Error;
-use crate::layout::{Head, Plan, Shape, Workspace};
+use crate::layout::{Head, InUse, Plan, Shape, Workspace};
 use crate::ops::cross_entropy;
-use crate::optimizer::Rules;
+use crate::optimizer::{Optimizer, Rules};
 use crate::parallel::Compute;
 
 /// A part of a training pass.
@@ -75,8 +76,8 @@ pub(crate) struct TrainingPass<'a> {
     /// Exactly [`Plan::gradients`] elements.
     pub gradients: &'a mut [f32],
     pub optimizer: &'a mut [f32],
-    /// The update that a fused step makes on its way.
-    pub rules: Option<Rules>,
+    /// In a fused step, how it updates parameters, and its learning rate.
+    pub update: Option<(&'a Optimizer, f32)>,
     /// The sum of the gradients' squares so far, in a fused step.
     pub squares: &'a mut f64,
 }
@@ -88,7 +89,8 @@ impl TrainingPass<'_> {
 
     /// The whole pass: makes the loss and the gradients or, in a fused step, changes the parameters.
     pub fn whole(&mut self, workspace: &mut [f32]) -> Result<Loss, Error> {
-        if !self.is_fused() {
+        let rules = self.rules();
+        if rules.is_none() {
             let pass = self.inputs.pass(self.parameters);
             return pass.backward(self.gradients, self.mode(), workspace, self.targets, self.counted);
         }
@@ -97,7 +99,7 @@ impl TrainingPass<'_> {
         let mut workspace = self.pass().check(workspace);
         let workspace = workspace.as_mut().map_err(|error| *error)?;
         for stage in Stage::all(self.inputs.plan) {
-            let sum = self.one(stage, workspace).inspect_err(|_| *self.squares = 0.0)?;
+            let sum = self.one(stage, rules.as_ref(), workspace).inspect_err(|_| *self.squares = 0.0)?;
             loss = loss.plus(Loss { sum, counted: 0 });
         }
         Ok(loss)
@@ -109,14 +111,20 @@ impl TrainingPass<'_> {
         let mut workspace = self.pass().check(workspace);
         let workspace = workspace.as_mut().map_err(|error| *error)?;
         let Some(stage) = Stage::at(self.inputs.plan, number) else { return Ok(0.0) };
-        self.one(stage, workspace)
+        self.one(stage, self.rules().as_ref(), workspace)
     }
 
     #[inline(never)]
-    fn one(&mut self, stage: Stage, workspace: &mut Workspace<'_>) -> Result<f64, Error> {
-        match stage {
-            Stage::Backward(stage) if self.is_fused() => {
-                self.backward_and_update(stage, workspace).map(|()| 0.0)
+    fn one(
+        &mut self,
+        stage: Stage,
+        rules: Option<&Rules>,
+        workspace: &mut Workspace<'_>,
+    ) -> Result<f64, Error> {
+        match (stage, rules) {
+            (Stage::Backward(stage), Some(rules)) => {
+                let done = self.backward_and_update(stage, rules, workspace);
+                done.map(|()| 0.0).map_err(|NotFinite { tensor }| Error::PartlyUpdated { tensor })
             }
             _ => {
                 let (pass, mode) = (self.inputs.pass(self.parameters), self.mode());
@@ -125,8 +133,8 @@ impl TrainingPass<'_> {
         }
     }
 
-    fn is_fused(&self) -> bool {
-        self.inputs.plan.options.fused
+    fn rules(&self) -> Option<Rules> {
+        self.update.map(|(optimizer, rate)| optimizer.rules(self.inputs.dropout.step, rate, 1.0))
     }
 
     /// The first micro-batch of a step overwrites the gradients.
@@ -197,7 +205,7 @@ impl Pass<'_> {
     #[inline(never)]
     pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
         let vocab = self.plan.config.vocab;
-        let Head { logits, losses, .. } = workspace.regions.head();
+        let Head { logits, losses, .. } = workspace.regions.head(InUse::Activated);
         let buffers = [(&mut *losses, 1), (logits, vocab)];
         self.workers(workspace.worker_scratch).by_row(
             self.rows() * vocab,

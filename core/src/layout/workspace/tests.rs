@@ -137,7 +137,7 @@ fn regions_share_memory_only_where_the_list_says_so() {
         assert_eq!(d_branch, last_x);
         assert_eq!(first(view.kept.mlp.hidden), hidden);
         assert_eq!((d_normed == normed, again == activated), (plan.options.fused, plan.options.fused));
-        let Head { input, logits, .. } = regions.head();
+        let Head { input, logits, .. } = regions.head(InUse::Activated);
         let (input, logits) = (first(input), first(logits));
         assert_eq!((input == normed, logits == activated), (!plan.config.tied, !plan.config.tied));
     }
