@@ -13,7 +13,7 @@ rm -rf "$work"
 mkdir -p "$work"/{native,clang,small,sanitized,checked}
 
 make --silent library
-cargo build --locked --quiet --release -p jostle --example train
+cargo build --locked --quiet --release -p jostle-pool --example train
 rust_train=$CARGO_TARGET_DIR/release/examples/train
 
 build() {
