@@ -1,4 +1,4 @@
-"""From what users hand over to arrays of the one type and layout that the native module takes."""
+"""Converts the arrays that users pass to the one type and layout that the native module accepts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def tokens(name: str, given: Any, dimensions: int) -> Int:
 
 
 def text(name: str, given: Any) -> npt.NDArray[Any]:
-    """A text of tokens, looked at where it lies if its integers are uint8, uint16 or int32."""
+    """A text of tokens. uint8, uint16 and int32 are used in place, without a copy."""
     array = _integers(name, given)
     if array.ndim != 1:
         raise ValueError(f"{name} has the shape {array.shape}; wanted: (length,)")
@@ -43,7 +43,7 @@ def targets_like(given: Any, like: npt.NDArray[Any], name: str = "targets") -> I
 def floats(
     name: str, given: Any, dimensions: int | None = None, shape: tuple[int, ...] | None = None
 ) -> Float:
-    """An array that is float32 and contiguous already: nothing is copied behind the caller's back."""
+    """An array that must already be float32 and contiguous: nothing is copied behind the caller's back."""
     if not isinstance(given, np.ndarray):
         raise TypeError(f"{name} is {type(given).__name__}; wanted: a NumPy array of float32")
     if given.dtype != np.float32:
@@ -76,7 +76,7 @@ def _as_int32(name: str, array: npt.NDArray[Any]) -> Int:
     if array.dtype == _INT32 and array.flags.c_contiguous and array.flags.aligned:
         return array
     narrow = array.astype(_INT32, "C")
-    # Bytes are searched several times as fast as NumPy reduces them, which counts for a batch.
+    # Searching bytes is several times as fast as a NumPy reduction, which matters for every batch.
     index = (narrow == array).tobytes().find(0)
     if index >= 0:
         raise IndexError(f"{name} holds {array.flat[index]} at index {index}: outside every vocabulary")

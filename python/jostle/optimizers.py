@@ -12,7 +12,7 @@ from jostle.model import Model
 
 
 class Optimizer:
-    """What AdamW and SGD share."""
+    """The base class of AdamW and SGD."""
 
     _name: str
     _kind: str
@@ -28,8 +28,8 @@ class Optimizer:
     def step(self, clip: float | None = 1.0) -> float:
         """Changes the parameters along the gradients; returns the gradients' global norm.
 
-        clip: a larger norm is scaled down to it; None for no clipping. Raises FloatingPointError, and changes
-        nothing, where the norm is not finite.
+        clip: the largest norm; gradients are scaled down to it. None for no clipping. Raises FloatingPointError, and
+        changes nothing, if the norm is not finite.
         """
         return self.model._engine.update(
             self._name, list(self._numbers.values()), self._state, self._learning_rate, _arguments.clip(clip)
@@ -37,7 +37,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """How far a step goes: finite, at least 0. A trainer's schedule begins with what it is at first."""
+        """The learning rate: finite, at least 0. The peak of a trainer's schedule is its value when the trainer is made."""
         return self._learning_rate
 
     @learning_rate.setter
@@ -46,21 +46,21 @@ class Optimizer:
 
     @property
     def steps(self) -> int:
-        """Steps done."""
+        """The number of steps done."""
         return self._state.steps
 
     @property
     def state(self) -> Float:
-        """What is kept between steps for the parameters that are trained, a writable view: AdamW's first moments, then
-        its second moments."""
+        """The state of the trained parameters, as a writable view: for AdamW all first moments, then all second
+        moments."""
         return self._state.numbers.array()
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Reads parameters, state and steps done from a checkpoint of this model and kind of optimizer.
+        """Reads parameters, state and the number of steps from a checkpoint of this model and kind of optimizer.
 
-        For those that C and Rust write, which don't say how training goes on: with the same settings, and `Model.seed`
-        as `Model.load` finds it, a `Trainer` goes on with the same bits. Raises ValueError, and changes nothing, for
-        other files.
+        For checkpoints that C and Rust programs write, which do not hold the trainer's settings. With the same
+        settings, and the `Model.seed` that `Model.load` finds, a `Trainer` continues with the same bits. Raises
+        ValueError, and changes nothing, for other files.
         """
         state = (self._kind, self._state)
         _native.read_checkpoint(Path(path).read_bytes(), self.model._engine, state)
@@ -90,7 +90,7 @@ class Optimizer:
 
 
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as PyTorch's; decays matrices only."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as PyTorch's. Only matrices decay."""
 
     _name = "adamw"
     _kind = "adamw"
@@ -112,7 +112,7 @@ class AdamW(Optimizer):
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, as PyTorch's, with momentum where that is not 0."""
+    """Stochastic gradient descent, as PyTorch's, with momentum unless that is 0."""
 
     _name = "sgd"
 

@@ -1,4 +1,4 @@
-//! Memory that arrays are views on: it lives as long as any of them.
+//! The memory behind arrays. It lives as long as any array that views it.
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use numpy::ndarray::ArrayView1;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
-/// So many zeros, or an error where the system has no memory for them.
+/// `length` zeros, or an error if the system has no memory for them.
 pub fn zeros<T: Clone + Default>(what: &'static str, length: usize) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
     all.try_reserve_exact(length).map_err(|_| Error::TooLarge { what })?;
@@ -18,20 +18,20 @@ pub fn zeros<T: Clone + Default>(what: &'static str, length: usize) -> Result<Ve
     Ok(all)
 }
 
-/// Bytes from one cache line to the next.
+/// The bytes of a cache line.
 const LINE: usize = 64;
 
-/// So many float32 numbers, zero at first. They begin with a cache line: vectors that straddle two take processors twice
-/// as long, which is 3 % of a training step.
+/// A number of float32 values, zero at first. They begin at a cache line, because a vector that straddles two takes twice
+/// as long (`docs/performance.md`).
 #[pyclass(frozen, module = "jostle._native")]
 pub struct Buffer {
     memory: UnsafeCell<Box<[f32]>>,
-    /// Where in memory they are.
+    /// Their address.
     range: Range<usize>,
 }
 
-// SAFETY: the numbers are written by Rust only while an engine's lock is held (`Buffer::slice`), and by Python
-// through arrays, which promise no more about threads than NumPy's own.
+// SAFETY: Rust writes the numbers only while an engine's lock is held (`Buffer::slice`). Python writes them through
+// arrays, which promise as little about threads as any NumPy array.
 unsafe impl Sync for Buffer {}
 
 #[pymethods]
@@ -41,7 +41,7 @@ impl Buffer {
     pub fn new(length: usize) -> PyResult<Buffer> {
         let bytes = length.saturating_mul(4);
         let memory: Vec<f32> = zeros("buffer", length.saturating_add(LINE / size_of::<f32>()))
-            .map_err(|_| PyMemoryError::new_err(format!("{bytes} bytes of memory can't be had")))?;
+            .map_err(|_| PyMemoryError::new_err(format!("{bytes} bytes of memory are not available")))?;
         let memory = memory.into_boxed_slice();
         let first = memory.as_ptr().align_offset(LINE);
         Ok(Buffer { memory: UnsafeCell::new(memory), range: first..first + length })
@@ -53,7 +53,7 @@ impl Buffer {
 
     /// A writable array of all numbers, without a copy.
     fn array<'py>(slf: &Bound<'py, Self>) -> Bound<'py, PyArray1<f32>> {
-        // SAFETY: the array keeps the buffer alive, whose memory neither moves nor shrinks.
+        // SAFETY: the array keeps the buffer alive, and its memory neither moves nor shrinks.
         unsafe {
             let Buffer { memory, range } = slf.get();
             let numbers = &(&*memory.get())[range.clone()];
@@ -66,17 +66,17 @@ impl Buffer {
     /// The numbers, to be written.
     ///
     /// # Safety
-    /// The lock of the engine that the buffer belongs to is held as long as the slice is used.
+    /// The caller holds the lock of the buffer's engine as long as it uses the slice.
     #[expect(clippy::mut_from_ref, reason = "the engine's lock makes it exclusive")]
     pub unsafe fn slice(&self) -> &mut [f32] {
-        // SAFETY: the caller holds the lock. Arrays that Python reads or writes meanwhile may see or leave
-        // numbers of either moment, as with any array that two threads use.
+        // SAFETY: the caller holds the lock. An array that Python uses meanwhile may see old or new numbers, as any
+        // array that two threads use.
         unsafe { &mut (&mut *self.memory.get())[self.range.clone()] }
     }
 }
 
-/// What an optimiser keeps from step to step: its numbers, and how many steps it has taken. They change together,
-/// whenever Ctrl-C comes.
+/// An optimiser's state: its numbers, and the number of steps it has taken. They change together, even when Ctrl-C
+/// interrupts.
 #[pyclass(frozen, module = "jostle._native")]
 pub struct State {
     numbers: Py<Buffer>,
@@ -85,7 +85,7 @@ pub struct State {
 
 #[pymethods]
 impl State {
-    /// So many zeros, before the first step.
+    /// The state before the first step: zeros.
     #[new]
     fn new(py: Python<'_>, length: usize) -> PyResult<State> {
         Ok(State { numbers: Py::new(py, Buffer::new(length)?)?, steps: AtomicU64::new(0) })
@@ -96,7 +96,7 @@ impl State {
         self.numbers.clone_ref(py)
     }
 
-    /// Steps taken.
+    /// The number of steps taken.
     #[getter]
     pub fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)

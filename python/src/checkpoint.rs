@@ -13,8 +13,8 @@ use crate::config::{optimizer_state, to_python};
 use crate::engine::{Engine, Locked, Position};
 use crate::error::exception;
 
-/// A checkpoint of the engine's parameters and, unless that is None, an optimiser's state, by its kind; with the
-/// steps of the state, or else of the engine.
+/// A checkpoint of the engine's parameters and optionally of an optimiser's state, given with its kind. The step is the
+/// state's, or without one the engine's.
 #[pyfunction]
 pub fn write_checkpoint<'py>(
     py: Python<'py>,
@@ -43,8 +43,8 @@ pub fn write_checkpoint<'py>(
     Ok(PyBytes::new(py, &bytes))
 }
 
-/// Reads parameters, steps and, unless that is None, an optimiser's state into the engine's memory; returns the seed,
-/// or None where the file is not a checkpoint of ours but holds the parameters.
+/// Reads parameters, steps and optionally an optimiser's state into the engine's memory. Returns the seed, or None if the
+/// file holds the parameters but is not a checkpoint of jostle.
 #[pyfunction]
 pub fn read_checkpoint<'py>(
     py: Python<'py>,
@@ -60,7 +60,7 @@ pub fn read_checkpoint<'py>(
     let state = state.as_ref().map(|(_, buffer)| buffer.get());
     let read = |mut locked: Locked<'_>| {
         let file = Checkpoint::new(bytes)?;
-        // First what may be missing, so that nothing is changed then.
+        // The state first: if it is missing, nothing has changed.
         if let Some(state) = state {
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             file.read(&plan, locked.parameters, Some(unsafe { state.slice() }))?;
@@ -79,8 +79,8 @@ pub fn read_checkpoint<'py>(
     engine.get().locked(py, &plan, |locked| Ok(read(locked)))?.map_err(|error| by_name(&plan, error))
 }
 
-/// A refusal, with the name of the tensor where the core tells its number: those of the parameters come first, then
-/// theirs in each part of the state.
+/// An error with the name of a tensor if the core gives its number. Numbers count the parameters first, then the
+/// parameters again in each part of the state.
 fn by_name(plan: &Plan, error: Error) -> PyErr {
     let (number, what) = match error {
         Error::Checkpoint(CheckpointError::Missing { tensor }) => (tensor, "is missing"),

@@ -1,4 +1,4 @@
-//! From the Python package's configurations to the core's, and the sizes that follow from them.
+//! Converts the Python package's configurations to the core's, and computes the sizes that follow from them.
 
 use jostle::{
     Activation, Config, Dropout, Error, Frozen, InstructionSet, OptimizerState, Options, Plan, Target,
@@ -65,7 +65,7 @@ fn wrong_choice(what: &str, given: &str, wanted: &str) -> PyErr {
     pyo3::exceptions::PyValueError::new_err(format!("{what} is {given:?}; wanted: {wanted}"))
 }
 
-/// What an optimiser keeps, by name.
+/// The kind of optimiser state, by name.
 pub fn optimizer_state(name: &str) -> PyResult<OptimizerState> {
     match name {
         "none" => Ok(OptimizerState::None),
@@ -75,7 +75,7 @@ pub fn optimizer_state(name: &str) -> PyResult<OptimizerState> {
     }
 }
 
-/// The tensors of these names, which are not to be trained.
+/// The frozen tensors, by name.
 pub fn frozen_tensors(config: &Config, names: &[String]) -> PyResult<Frozen> {
     Frozen::named(config, names.iter().map(String::as_str)).map_err(exception)
 }
@@ -104,7 +104,7 @@ pub fn to_python<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, P
     Ok(fields)
 }
 
-/// Raises `ValueError` where the configuration cannot be a model.
+/// Raises `ValueError` if the configuration does not describe a model.
 #[pyfunction]
 pub fn validate(config: PyConfig) -> PyResult<()> {
     config.to_core().map(|_| ())
@@ -117,9 +117,11 @@ pub fn tensor_names(config: PyConfig) -> PyResult<Vec<String>> {
     Ok(plan.tensors().map(|tensor| tensor.name.to_string()).collect())
 }
 
-/// What the plan settles (batch, threads, whether it recomputes and how many multiply-adds that adds to a pass, whether
-/// the update is fused), and bytes of each region that training needs, in the order in which a plan prints them; with a budget, the plan that
-/// fits it.
+/// A plan's choices and the bytes of each region, in the order in which a plan prints them. With a budget, it is the
+/// plan that fits the budget.
+///
+/// The choices are: batch, threads, whether it recomputes, how many multiply-adds that adds to a pass, and whether the
+/// update is fused.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 pub fn plan<'py>(
@@ -161,8 +163,8 @@ pub fn plan<'py>(
     Ok((batch, threads, recompute, plan.recomputed(), fused, bytes))
 }
 
-/// The C header of `#define`s for a model on this machine or, where `device` is true, on a microcontroller. `command`
-/// is told in it as what made it.
+/// The C header of `#define`s for a model on this machine or, if `device` is true, on a microcontroller. The header
+/// names `command` as its origin.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 pub fn defines(
@@ -186,14 +188,14 @@ pub fn defines(
     jostle_plan::header(command, prefix, device, &plan).map_err(exception)
 }
 
-/// The names of the instruction sets that this processor has; the fastest first.
+/// The names of the instruction sets that this processor has, the fastest first.
 #[pyfunction]
 pub fn instruction_sets() -> Vec<&'static str> {
     let has = |name: &&str| InstructionSet::named(name).is_ok();
     InstructionSet::NAMES.into_iter().rev().filter(has).collect()
 }
 
-/// The instruction set of a name, or the fastest.
+/// The instruction set with this name, or the fastest.
 pub fn instruction_set(name: Option<&str>) -> PyResult<InstructionSet> {
     let Some(name) = name else { return Ok(InstructionSet::detect()) };
     InstructionSet::named(name).map_err(|error: Error| {

@@ -1,4 +1,4 @@
-//! A model: its parameters and gradients, its threads, and one lock for all that computes with them.
+//! A model: its parameters and gradients, its threads, and one lock for every computation with them.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
@@ -28,30 +28,30 @@ pub struct Engine {
     pub simd: InstructionSet,
     frozen: Frozen,
     pool: Pool,
-    /// Those that are trained, then those that are frozen.
+    /// The trained parameters, then the frozen ones.
     pub parameters: Py<Buffer>,
-    /// Of those that are trained.
+    /// The gradients of the trained parameters.
     pub gradients: Py<Buffer>,
-    /// Its lock is the engine's: whoever holds it may use the parameters, the gradients and the states that belong
-    /// to them.
+    /// Its lock is the engine's lock: its holder may use the parameters, the gradients and the optimiser states of
+    /// this engine.
     kept: Mutex<Kept>,
 }
 
 struct Kept {
-    /// Activations and scratch, as long as the largest pass so far wanted.
+    /// Activations and scratch, as long as the largest pass so far needed.
     workspace: Vec<f32>,
     position: Position,
 }
 
-/// Where training stands: what the masks of `backward` depend on besides the seed.
+/// The position in training, which the masks of `backward` depend on besides the seed.
 #[derive(Clone, Copy, Default)]
 pub struct Position {
     pub step: u64,
-    /// Sequences that the gradients hold of this step.
+    /// The sequences of this step that the gradients contain.
     pub sequences: u64,
 }
 
-/// What a call may use while it holds the lock.
+/// The memory that a call may use while it holds the lock.
 pub struct Locked<'a> {
     pub compute: Compute<'a>,
     pub parameters: &'a mut [f32],
@@ -82,7 +82,7 @@ fn whole(plan: &Plan) -> Result<Plan, Error> {
 }
 
 impl Locked<'_> {
-    /// Has `write` write all parameters, in the order of the plan that it is given, which freezes none.
+    /// Lets `write` write all parameters in the order of the plan that it gets, which freezes none.
     pub fn write_in_order(
         &mut self,
         plan: &Plan,
@@ -105,7 +105,7 @@ impl Locked<'_> {
 }
 
 impl Engine {
-    /// Waits for the lock without holding up other Python threads, and computes with all of the plan's memory.
+    /// Waits for the lock without blocking other Python threads, then computes with the plan's memory.
     pub fn locked<T: Send>(
         &self,
         py: Python<'_>,
@@ -118,7 +118,7 @@ impl Engine {
             let Kept { workspace, position } = &mut *kept;
             let wanted = plan.workspace();
             if workspace.len() < wanted {
-                // A new one: nothing is to be kept of what is there.
+                // A new one instead of a longer one: the old contents are not needed.
                 *workspace = Vec::new();
                 *workspace = zeros("workspace", wanted)?;
             }
@@ -132,19 +132,19 @@ impl Engine {
         .map_err(exception)
     }
 
-    /// The plan for passes of so many sequences, at least one.
+    /// The plan for passes of that many sequences, at least one.
     pub fn plan(&self, batch: usize, optimizer: OptimizerState) -> PyResult<Plan> {
         self.plan_with(Options { optimizer, ..Options::new(batch.max(1)) })
     }
 
-    /// The plan for these options, but with the engine's threads and frozen tensors.
+    /// The plan for these options, with the engine's threads and frozen tensors.
     pub fn plan_with(&self, options: Options) -> PyResult<Plan> {
         let options = Options { threads: self.threads, frozen: self.frozen, ..options };
         Plan::new(&self.config, &options).map_err(exception)
     }
 
-    /// Has `body` look at what forward without dropout leaves of every block, also of those that backward does not
-    /// reach: for once as if nothing were frozen.
+    /// Runs a forward pass without dropout and gives `body` the activations of every block. The plan of this pass freezes
+    /// nothing, because a plan with frozen blocks does not keep their activations.
     fn look<T: Send>(
         &self,
         py: Python<'_>,
@@ -182,7 +182,7 @@ fn targets<'a>(targets: &'a PyReadonlyArray2<'_, i32>, shape: Shape) -> PyResult
     Ok(targets)
 }
 
-/// An optimiser by its name and its numbers.
+/// An optimiser, by its name and its numbers.
 pub fn optimizer(name: &str, numbers: Vec<f32>) -> PyResult<Optimizer> {
     let optimizer = match (name, &numbers[..]) {
         ("adamw", &[beta1, beta2, epsilon, weight_decay]) => {
@@ -200,7 +200,7 @@ pub fn optimizer(name: &str, numbers: Vec<f32>) -> PyResult<Optimizer> {
     Ok(optimizer)
 }
 
-/// Raises `ValueError` where the optimiser's numbers are out of range.
+/// Raises `ValueError` if the optimiser's numbers are out of range.
 #[pyfunction]
 pub fn check_optimizer(name: &str, numbers: Vec<f32>) -> PyResult<()> {
     optimizer(name, numbers).map(|_| ())
@@ -225,7 +225,7 @@ impl Engine {
         let options = Options { threads, frozen, ..Options::new(1) };
         let plan = Plan::new(&config, &options).map_err(exception)?;
         let pool = Pool::new(threads)
-            .map_err(|error| PyOSError::new_err(format!("{threads} threads can't be had: {error}")))?;
+            .map_err(|error| PyOSError::new_err(format!("{threads} threads are not available: {error}")))?;
         Ok(Engine {
             config,
             threads,
@@ -271,7 +271,7 @@ impl Engine {
         Ok(plan.tensors().map(describe).collect())
     }
 
-    /// The step and the sequence at which the masks of the next `backward` are.
+    /// The step and the sequence whose masks the next `backward` uses.
     #[getter]
     fn position(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
         let plan = self.plan(1, OptimizerState::None)?;
@@ -289,7 +289,7 @@ impl Engine {
         })
     }
 
-    /// All gradients become zero: a step begins.
+    /// Sets all gradients to zero, at the beginning of a step.
     fn zero_gradients(&self, py: Python<'_>) -> PyResult<()> {
         let plan = self.plan(1, OptimizerState::None)?;
         self.locked(py, &plan, |locked| {
@@ -418,7 +418,7 @@ impl Engine {
         PyArray1::from_vec(py, weights).reshape([layers, sequences, heads, length, length])
     }
 
-    /// Changes the parameters along the gradients; returns the gradients' norm before clipping.
+    /// Changes the parameters along the gradients. Returns the gradients' norm before clipping.
     fn update(
         &self,
         py: Python<'_>,

@@ -1,4 +1,4 @@
-//! The core's refusals as Python's exceptions.
+//! Converts the core's errors to Python's exceptions.
 
 use jostle::Error;
 use pyo3::PyErr;

@@ -1,4 +1,4 @@
-//! The model in use: the core's generator, made anew for each call from what is kept here.
+//! Generation: the core's generator, which each call builds anew from the memory kept here.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -71,8 +71,8 @@ impl Generator {
         Ok(PyArray1::from_vec(py, logits))
     }
 
-    /// Draws so many tokens, feeding each; `number` counts those drawn before with this seed. Ctrl-C is seen after
-    /// each token.
+    /// Draws `count` tokens and feeds each. `number` is how many were drawn before with this seed. Ctrl-C takes effect
+    /// after each token.
     #[expect(clippy::too_many_arguments)]
     fn draw(
         &self,

@@ -1,4 +1,4 @@
-//! Steps and evaluation on a text: the core's trainer, made anew for each call from what is kept here.
+//! Steps and evaluation on a text: the core's trainer, which each call builds anew from the memory kept here.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use crate::buffer::{State, zeros};
 use crate::engine::{Engine, Locked, Position, optimizer};
 use crate::error::exception;
 
-/// A text of tokens: an array that is looked at where it lies.
+/// A text of tokens: an array, used without a copy.
 enum Text<'py> {
     U8(PyReadonlyArray1<'py, u8>),
     U16(PyReadonlyArray1<'py, u16>),
@@ -19,8 +19,8 @@ enum Text<'py> {
 }
 
 impl<'py> Text<'py> {
-    /// Tries no type in vain: the text of the error that no one sees would be Python's work, and Ctrl-C during that
-    /// be lost.
+    /// Looks at the array's type instead of trying each one. A failed attempt makes Python format an error that nobody
+    /// sees, and a Ctrl-C meanwhile would be lost.
     fn new(array: &Bound<'py, PyUntypedArray>) -> PyResult<Text<'py>> {
         let (py, kind) = (array.py(), array.dtype());
         if kind.is_equiv_to(&dtype::<u8>(py)) {
@@ -41,7 +41,7 @@ impl<'py> Text<'py> {
     }
 }
 
-/// The part of a text from `first` on, at most so many tokens.
+/// The part of a text from `first` on, of at most `count` tokens.
 fn part<'a>(tokens: Tokens<'a>, first: usize, count: usize) -> Tokens<'a> {
     fn cut<T>(tokens: &[T], first: usize, count: usize) -> &[T] {
         let rest = tokens.get(first..).unwrap_or_default();
@@ -66,7 +66,7 @@ pub struct Training {
 }
 
 impl Training {
-    /// Runs `body` on a trainer that has done the steps that the state says, and keeps how many it has done then.
+    /// Runs `body` on a trainer at the state's step, and stores the step that it reaches.
     fn run<T: Send>(
         &self,
         py: Python<'_>,
@@ -78,7 +78,7 @@ impl Training {
             let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             let (optimizer, before) = (unsafe { state.slice() }, state.steps());
-            // A fused update has room for some of them only.
+            // A fused update needs only some of them.
             let gradients = gradients.get_mut(..self.plan.gradients).unwrap_or_default();
             let buffers = Buffers { parameters, frozen, gradients, optimizer, workspace, batch: &mut batch };
             let compute: Compute<'_> = compute;
@@ -95,7 +95,7 @@ impl Training {
     }
 }
 
-/// A schedule by its name: how the rate falls after warm-up.
+/// The decay of a schedule, by its name.
 fn decay(name: &str, decay_steps: u64, last: f32) -> PyResult<Decay> {
     match name {
         "constant" => Ok(Decay::Constant),
@@ -108,7 +108,7 @@ fn decay(name: &str, decay_steps: u64, last: f32) -> PyResult<Decay> {
 
 #[pymethods]
 impl Training {
-    /// `batch`: sequences, whether backward recomputes, whether it updates. `schedule`: name, peak, warmup, steps,
+    /// `batch`: sequences, whether backward recomputes, whether the update is fused. `schedule`: name, peak, warmup, steps,
     /// decay_steps, last.
     #[new]
     #[expect(clippy::too_many_arguments)]
@@ -135,7 +135,7 @@ impl Training {
         Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch })
     }
 
-    /// The next step; returns loss, learning rate and gradient norm.
+    /// Takes the next step. Returns loss, learning rate and gradient norm.
     fn step<'py>(&self, py: Python<'py>, text: &Bound<'py, PyUntypedArray>) -> PyResult<(f32, f32, f32)> {
         let text = Text::new(text)?;
         let text = text.tokens()?;
@@ -143,7 +143,7 @@ impl Training {
         Ok((report.loss, report.learning_rate, report.gradient_norm))
     }
 
-    /// The mean loss on a whole text, without dropout. Ctrl-C is seen after each pass.
+    /// The mean loss on a whole text, without dropout. Ctrl-C takes effect after each pass.
     fn evaluate<'py>(&self, py: Python<'py>, text: &Bound<'py, PyUntypedArray>) -> PyResult<f32> {
         let text = Text::new(text)?;
         let text = text.tokens()?;

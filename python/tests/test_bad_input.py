@@ -1,4 +1,4 @@
-"""What is wrong is told by an exception that names it; nothing else happens, and no panic comes out."""
+"""Bad input raises an exception that names the problem. It changes no state and causes no panic."""
 
 import contextlib
 import math
@@ -20,11 +20,11 @@ MODEL = jostle.Model(SMALL, seed=1, threads=2)
 
 @contextlib.contextmanager
 def refused_or_fine():
-    """Whatever comes out is a refusal with a reason, or nothing; pyo3's PanicException is no Exception at all."""
+    """Accepts success, or an exception with a reason. pyo3's PanicException is not an Exception, so it fails the test."""
     try:
         yield
     except REFUSALS as error:
-        # hypothesis' own: an assumption that fails.
+        # hypothesis' own exception for an assumption that does not hold.
         assert str(error)
 
 
@@ -32,7 +32,7 @@ def floats(*shape):
     return np.ones(shape, np.float32)
 
 
-# Each call, what it raises, and what the message has to name.
+# Each call, the exception that it raises, and the words that its message must contain.
 REFUSED = {
     # Arrays of tokens.
     "float tokens": (lambda: MODEL.logits([[1.0]]), TypeError, "tokens is of float64; wanted: integers"),
@@ -82,7 +82,7 @@ REFUSED = {
     "bias 1": (lambda: config(bias=1), TypeError, "bias is 1; wanted: True or False"),
     "epsilon 0": (lambda: config(norm_epsilon=0), ValueError, "norm_epsilon is 0"),
     "too large": (lambda: config(vocab=2**31 - 1, width=2**31 - 2), ValueError, "2147483646|8589934584"),
-    # Models and what trains them.
+    # Models, optimizers and trainers.
     "no configuration": (lambda: jostle.Model({"vocab": 3}), TypeError, "config is of dict; wanted: Config"),
     "model's seed": (lambda: jostle.Model(SMALL, 2**64), ValueError, r"seed is 18446744073709551616"),
     "no threads": (lambda: jostle.Model(SMALL, threads=0), ValueError, "threads is 0; wanted: at least 1"),
@@ -225,7 +225,7 @@ def test_what_is_wrong_is_named(what):
     assert bits(MODEL.parameters) == before
 
 
-# Anything at all.
+# Arbitrary values.
 
 NUMBERS = st.one_of(
     st.none(), st.booleans(), st.text(max_size=3), st.floats(), st.integers(-3, 3),
@@ -292,7 +292,7 @@ def test_any_configuration(changes):
                 if hasattr(made, name) and name not in ("dropout", "residual_dropout")
             }
         )
-        # What a model takes is known beforehand.
+        # The plan tells how much memory the model would take.
         if jostle.plan(made).training < 10**6:
             jostle.Model(made, threads=1)
 
@@ -338,7 +338,7 @@ FLOATS = arrays.arrays(np.float32, arrays.array_shapes(max_dims=4, max_side=7), 
 
 
 @given(*[st.one_of(FLOATS, ARRAYS)] * 3, *[NUMBERS] * 3)
-# What NumPy would warn of is not looked at here: numbers that are not finite go through.
+# Numbers that are not finite are allowed here; NumPy would warn about them.
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_any_operation(x, y, z, heads, rate, seed):
     for call in (
@@ -410,11 +410,11 @@ def test_parameters_that_are_not_finite_stop_training(bad, make):
     for call in (trainer.advance, lambda: model.backward(FINE, FINE), lambda: model.generate([1], 2)):
         with pytest.raises(FloatingPointError, match="is NaN"):
             call()
-    # What is only looked at says so by its value.
+    # Functions that change nothing show the NaN in their results.
     assert math.isnan(model.loss(FINE, FINE)) and math.isnan(trainer.evaluate(text(13)))
     assert [bits(arrays) for arrays in everything] == before
     assert trainer.step == optimizer.steps == 1
-    # The model recovers once its parameters have.
+    # The model works again once its parameters are finite again.
     model.parameters["h.0.attn.c_attn.weight"][0, 0] = 0
     trainer.advance()
     assert np.isfinite(flat(model.parameters)).all()
@@ -443,23 +443,28 @@ def test_a_learning_rate_that_is_not_finite_is_refused_at_any_time():
 
 
 def test_memory_that_cannot_be_had():
-    """A process that may have 1 GB: what does not fit is refused, and the model is still of use."""
+    """A process limited to 1 GB refuses calls that need more, and the model still works afterwards."""
     run_python("""
 import os, resource
-# NumPy's library of products takes 40 MB of addresses for each thread, by default one a processor.
+# OpenBLAS reserves 40 MB of addresses for each thread, by default one for each processor.
 os.environ["OPENBLAS_NUM_THREADS"] = "1"
 import numpy as np
 import jostle
+
 resource.setrlimit(resource.RLIMIT_AS, (10**9, 10**9))
 config = jostle.Config(vocab=50, context=64, layers=2, heads=2, width=32)
 model = jostle.Model(config, threads=1)
+
 tokens = np.zeros((20_000, 64), np.int32)
 train = np.zeros(100, np.uint8)
 big = jostle.Config(vocab=10**6, context=64, layers=2, heads=2, width=1000)
+
 calls = [
     lambda: model.logits(tokens), lambda: model.attention(tokens), lambda: model.backward(tokens, tokens),
+
     lambda: jostle.Trainer(model, jostle.AdamW(model), train=train, batch=20_000, steps=1).advance(),
     lambda: jostle.Trainer(model, jostle.AdamW(model), train=train, batch=20_000_000, steps=1),
+
     lambda: jostle.ops.matmul(np.ones((20_000, 1), np.float32), np.ones((1, 20_000), np.float32)),
     lambda: jostle.Model(big, threads=1),
 ]

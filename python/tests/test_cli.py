@@ -29,17 +29,17 @@ TRAIN = (
     " --checkpoint-every 100 --evaluate-every 60"
 ).split()
 CLOCKS = ("tokens_per_second", "seconds")
-"""Columns of metrics.csv that differ from run to run."""
+"""The columns of metrics.csv that differ from run to run."""
 
 
 def environment() -> dict[str, str]:
-    """This process's, without what users may have set about terminals."""
+    """The environment of this process, without variables about terminals."""
     unset = ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
     return {name: value for name, value in os.environ.items() if name not in unset} | {"TERM": "xterm"}
 
 
 def jostle_says(*arguments: object, cwd: Path | None = None) -> str:
-    """What a command prints on stdout; it must succeed and leave stderr empty."""
+    """The output of a command, which must succeed and leave stderr empty."""
     done = refused(*arguments, cwd=cwd)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
@@ -71,7 +71,7 @@ def text(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path, text: Path) -> tuple[Run, str]:
-    """A run that nobody disturbed, and what was printed."""
+    """A run without interruption, and its output."""
     printed = jostle_says("train", text, *TRAIN, cwd=folder)
     return Run(folder / "runs" / "snow-1"), printed
 
@@ -95,14 +95,14 @@ def test_train_leaves_a_folder(trained: tuple[Run, str], text: Path) -> None:
     assert evaluated.tolist() == [60, 120, 180, 240, 300]
     assert (np.diff(metrics["seconds"]) >= 0).all()
 
-    # The rows are those of the package's own trainer, to the last bit.
+    # The package's own trainer gives the same rows, to the last bit.
     train, validation = run.tokens()
     assert len(train) + len(validation) == len(text.read_text(encoding="utf-8"))
     last = run.trainer()
     assert last.step == STEPS
     assert np.float32(last.evaluate(validation)) == np.float32(metrics["validation_loss"][-1])
 
-    # No terminal: lines, and nothing that moves a cursor.
+    # Without a terminal, lines and nothing that moves a cursor.
     assert "\x1b" not in printed and "\r" not in printed
     assert f"\nstep {STEPS}/{STEPS}  loss " in printed
     loss, validation_loss = metrics["loss"][59], metrics["validation_loss"][59]
@@ -124,7 +124,7 @@ def test_a_second_run_has_a_folder_of_its_own(folder: Path, text: Path, trained:
 
 def test_ctrl_c_and_resume_end_in_the_same_bytes(folder: Path, text: Path, trained: tuple[Run, str]) -> None:
     undisturbed, _ = trained
-    # The training takes less than a second: on a busy machine it may be over before Ctrl-C comes.
+    # The training takes less than a second. On a busy machine it may end before Ctrl-C arrives.
     for number in range(5):
         out = folder / f"disturbed run {number}"
         terminal = spawn(["train", str(text), *TRAIN, "--out", str(out)])
@@ -140,7 +140,7 @@ def test_ctrl_c_and_resume_end_in_the_same_bytes(folder: Path, text: Path, train
     assert 0 < done < STEPS
     assert Run(out).trainer().step == done
 
-    # As if it had been killed later, between two checkpoints: rows of steps that will be taken again.
+    # As if it had been killed between two checkpoints: the last rows belong to steps that will be taken again.
     with (out / "metrics.csv").open("a", encoding="utf-8") as file:
         file.write(f"{done + 1},9,9,9,9,9,9\n{done + 2},9,9")
     terminal = spawn(["train", "--resume", str(out)])

@@ -1,4 +1,4 @@
-"""What is saved, and what goes on from it."""
+"""Saving, loading and resuming."""
 
 import dataclasses
 import errno
@@ -29,7 +29,7 @@ def test_a_loaded_model_is_the_same(trained, tmp_path):
     loaded = jostle.Model.load(tmp_path / "model", threads=2)
     assert loaded.config == model.config and loaded.seed == model.seed and loaded.threads == 2
     assert bits(loaded.parameters) == bits(model.parameters)
-    # The masks go on too.
+    # Dropout masks continue too.
     assert loaded.backward(*batch()) == model.backward(*batch())
 
 
@@ -126,7 +126,7 @@ def test_every_optimizer_and_schedule_resumes(model, tmp_path, make, schedule):
 
 @pytest.mark.parametrize("frozen", [(), ("wpe.weight", "h.0.*")])
 def test_optimizers_load_what_names_no_trainer(frozen, tmp_path):
-    """As C and Rust write it: with the optimizer's state, but not how training goes on."""
+    """A checkpoint as C and Rust write it: with the optimizer's state, without the trainer's settings."""
     path, config = tmp_path / "checkpoint", dataclasses.replace(SMALL, attention_dropout=0.1)
 
     def train(model, optimizer):

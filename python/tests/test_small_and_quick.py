@@ -12,7 +12,7 @@ TINY = jostle.Config(vocab=65, context=32, layers=2, heads=2, width=32)
 
 
 def test_importing_takes_at_most_100_ms_beyond_numpy():
-    # The processor's time: what others use it for meanwhile is no cost of the package.
+    # Processor time, which other processes do not disturb.
     code = "import time, numpy; t = time.thread_time(); import jostle; print(time.thread_time() - t)"
     assert min(float(run_python(code).stdout) for _ in range(3)) <= 0.1
 
@@ -44,7 +44,7 @@ class Timed:
 
 
 def test_backward_costs_at_most_5_percent_over_the_rust_call():
-    """The package's layer, plus all that a call costs of a model so small that it computes next to nothing.
+    """The package's layer, plus the cost of a call on a model so small that it hardly computes.
 
     Each is compared with the step of its turn, and half of the turns may be disturbed.
     """

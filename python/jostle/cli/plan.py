@@ -19,7 +19,7 @@ EXAMPLE = "jostle plan --vocab 96 --context 32 --layers 2 --width 32 --heads 2 -
 
 
 class Optimizer(str, enum.Enum):
-    """What is kept between steps."""
+    """The optimizer, which decides what is kept between steps."""
 
     adamw = "adamw"
     momentum = "momentum"
@@ -47,7 +47,7 @@ def command(
     tied: options.Tied = False,
     dropout: options.Dropout = 0.0,
     batch: options.Batch = 12,
-    threads: Annotated[int, typer.Option(min=1, help="How many compute.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="The number of threads.")] = 1,
     optimizer: Annotated[
         Optimizer, typer.Option(help="AdamW, SGD with momentum, or plain SGD.")
     ] = Optimizer.adamw,
@@ -63,7 +63,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A parameter that is not trained, by name or by a pattern like 'h.0.*'; may be repeated.",
+            help="A parameter that is not trained, by name or by a pattern like 'h.0.*'. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -83,9 +83,7 @@ def command(
         bool,
         typer.Option("--device", help="With --defines: the sizes on a microcontroller, not on this machine."),
     ] = False,
-    prefix: Annotated[
-        str, typer.Option(help="With --defines: what the names of all macros begin with.")
-    ] = "MODEL",
+    prefix: Annotated[str, typer.Option(help="With --defines: the prefix of all macros.")] = "MODEL",
 ) -> None:
     """Show the memory that training takes, without taking it."""
     config = jostle.Config(
