@@ -1,17 +1,17 @@
 /*
- * Bad input to every function: each pointer NULL and misaligned, each buffer too short and overlapping another,
- * each choice out of range, sizes that overflow, structs of other versions, handles that were never made. Each
- * gives its own status; no byte is written that the header doesn't allow.
+ * Bad input to every function. Each pointer is NULL and misaligned; each buffer is too short and overlaps another; each
+ * choice is out of range. Sizes overflow, structs are of other versions, and handles were never made. Each gives its own
+ * status, and no byte is written that the header doesn't allow.
  *
- * Prints the functions and statuses that it has come across, which header.py compares with the header's.
- * With FREESTANDING, the library has no pool. mistreat.h is how a call is put wrong.
+ * Prints the functions and statuses that were covered, which header.py compares with the header. With FREESTANDING, the
+ * library has no pool. mistreat.h makes a call wrong in every way.
  */
 #include <float.h>
 #include <math.h>
 
 #include "mistreat.h"
 
-/* What is right, and becomes wrong only where a test says so. */
+/* Correct arguments, which a test makes wrong one by one. */
 
 static jostle_config config;
 static jostle_options options;
@@ -20,7 +20,7 @@ static jostle_sampling sampling;
 static jostle_compute compute;
 static jostle_plan plan;
 
-/* What calls are given for frozen tensors: nothing, where the plan freezes none. */
+/* The frozen tensors that calls get: none if the plan freezes none. */
 #define FROZEN (plan.frozen_size ? P("frozen") : NULL), (plan.frozen_size ? S("frozen") : 0)
 
 enum { ROWS = 3, WIDTH = 4, HEADS = 2, VOCAB = 11, CONTEXT = 4, SEQUENCES = 2, INNER = 5 };
@@ -46,7 +46,7 @@ static void freeze(void)
     ok(jostle_plan_init(&plan, &config, &options, &e), &e, "a plan that freezes");
 }
 
-/* An instruction set that this processor can't have. */
+/* An instruction set that this processor cannot have. */
 #if defined(__aarch64__)
 enum { ABSENT = JOSTLE_AVX2 };
 #else
@@ -137,7 +137,7 @@ static void add_batch(int targets)
     bad_size("batch", offsetof(jostle_batch, length), SIZE_MAX / 16, JOSTLE_BUFFER_TOO_SHORT, "tokens");
 }
 
-/* Functions without an error to tell. */
+/* Functions without a jostle_error. */
 
 static jostle_status call_compute_init(void) { return CALL(jostle_compute_init)(P("compute"), N("struct_size")); }
 static jostle_status call_options_init(void) { return CALL(jostle_options_init)(P("options"), N("struct_size"), 3); }
@@ -392,7 +392,7 @@ static jostle_status call_trainer_update(void)
 static jostle_status call_trainer_steps(void) { return CALL(jostle_trainer_steps)(P("trainer"), P("steps"), error); }
 static jostle_status call_trainer_resume(void) { return CALL(jostle_trainer_resume)(P("trainer"), 5, error); }
 
-/* The buffers; `is` is added to what they are. */
+/* The buffers; `is` adds to their properties. */
 static void add_training_memory(int is)
 {
     write_floats("parameters", plan.parameter_count)->is |= is;
@@ -433,7 +433,7 @@ static void add_trainer_of(const jostle_plan *its_plan, const jostle_recipe *its
     begin();
     add_training_memory(HIDDEN);
     jostle_buffers buffers = training_memory();
-    /* An argument of jostle_trainer_accumulate has that name, too. */
+    /* An argument of jostle_trainer_accumulate has the same name. */
     find("batch")->name = "batch's memory";
     jostle_trainer trainer;
     jostle_error e;
@@ -467,7 +467,7 @@ static void fill(const char *name, float value)
         parameters[tensor.offset + i] = value;
 }
 
-/* A loss that is finite, whose gradient is not: what lies behind it has been updated by then. */
+/* The loss is finite and a gradient is not: tensors behind it have been updated by then. */
 static void test_partial_update(void)
 {
     jostle_plan fused = fused_plan();
@@ -486,7 +486,7 @@ static void test_partial_update(void)
     refused("a gradient that is not finite", status, JOSTLE_PARTLY_UPDATED, "tensor");
 }
 
-/* Names that are not there, and where the tensors are of those that are. */
+/* Names that do not exist, and the tensors of names that do. */
 static void test_frozen(void)
 {
     static const char *const names[] = {"wte.weight", "wpe.weight", "h.9.ln_1.weight"};
@@ -743,7 +743,7 @@ static void add_metadata(void)
     bad(find("metadata value")->memory, "\xc3(", 2, JOSTLE_NOT_UTF8, "metadata value");
 }
 
-/* A checkpoint with a note, in memory that stays. */
+/* A checkpoint with a note, in static memory. */
 static const unsigned char *a_checkpoint(size_t *size)
 {
     static unsigned char bytes[16384];
@@ -772,7 +772,7 @@ static void add_file(void)
     bad(find("bytes")->memory + size - 1, &other, 1, JOSTLE_CHECKPOINT_CHECKSUM, "checkpoint");
 }
 
-/* A safetensors file of this header and so many bytes of zeros, read as parameters and as a checkpoint. */
+/* Reads a safetensors file of this header and a number of zero bytes, as parameters and as a checkpoint. */
 static void refuse_file(const char *header, size_t zeros, jostle_status wanted, int whole)
 {
     static unsigned char bytes[512];
@@ -937,7 +937,7 @@ static void add_flash(void)
     bad(memory + offsetof(jostle_flash, read), &failing.read, sizeof failing.read, JOSTLE_FLASH, "read");
 }
 
-/* May be of any length: there is no least one that is the same for all calls. */
+/* May have any length: the required length differs between calls. */
 static void add_block(size_t bytes)
 {
     static const size_t none = 0, short_size = 31;
@@ -1043,7 +1043,7 @@ static void test_slots(void)
     refused("no checkpoint", run_once("no checkpoint", &told.error), JOSTLE_NOT_FOUND, "checkpoint");
 }
 
-/* The operations alone. */
+/* Single operations. */
 
 static jostle_status call_matmul(void)
 {
@@ -1470,7 +1470,7 @@ static void message_is(const jostle_error *e, const char *wanted)
     size_t length = strlen(wanted);
     check(jostle_error_message(e, text, sizeof text) == JOSTLE_OK, "no message");
     check(strcmp(text, wanted) == 0, "\"%s\", not \"%s\"", text, wanted);
-    /* Cut off at every length, with its zero and no byte more. */
+    /* Cut at every length, with the terminating zero and no further byte. */
     for (size_t size = 1; size <= length + 2; size++) {
         size_t kept = size - 1 < length ? size - 1 : length;
         memset(text, '~', sizeof text);
@@ -1554,7 +1554,7 @@ static void test_messages(void)
         check(jostle_error_message(&range, text, sizeof text) == JOSTLE_OK && strcmp(text, wanted) == 0, "%s", text);
     }
 
-    /* Numbers that no version gives, and text without an end. */
+    /* Status numbers that do not exist, and text without a terminating zero. */
     check(strcmp(CALL(jostle_status_string)(JOSTLE_OK), "success") == 0, "success");
     check(strcmp(jostle_status_string(-1), "unknown status") == 0 && strcmp(jostle_status_string(70), "unknown status") == 0,
           "a status that is none");
@@ -1573,7 +1573,7 @@ static void count_up(void *argument, size_t index)
     ((int *)argument)[index]++;
 }
 
-/* Pools allocate: not within `inside_library`. */
+/* Pools allocate, so they are made outside of `inside_library`. */
 static void test_pool(void)
 {
     jostle_error e;
@@ -1593,7 +1593,7 @@ static void test_pool(void)
 }
 #endif
 
-/* All that plans are given to. */
+/* All functions that take a plan. */
 static void test_what_takes_plans(void)
 {
     test_plans();

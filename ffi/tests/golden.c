@@ -1,7 +1,7 @@
 /*
- * PyTorch's numbers (core/tests/golden, which make.py describes) against the library's: logits, loss, every
- * gradient, and twenty steps of training, once with the operations alone and once with a trainer. Tolerances and
- * what is compared are those of core/tests/golden.rs, which says why.
+ * Compares the library with PyTorch's numbers (core/tests/golden, made by make.py): logits, loss, every gradient, and
+ * twenty steps of training. The steps run once with single operations and once with a trainer. core/tests/golden.rs
+ * makes the same comparisons and gives reasons for the tolerances.
  *
  *     golden FILE.safetensors...
  */
@@ -13,7 +13,7 @@ static const double LOGITS = 2e-6, GRADIENTS = 5e-6, LOSSES = 1e-6, NORMS = 5e-6
 
 enum { STEPS = 20 };
 
-/* One golden file: a length, so many bytes of JSON without spaces between its tokens, data. */
+/* One golden file: a length, that many bytes of JSON without spaces between its tokens, and data. */
 static struct {
     const char *name;
     char *json;
@@ -42,7 +42,7 @@ static void read_file(const char *path)
     file.data_size = size - 8 - length;
 }
 
-/* What follows "key": in the header. */
+/* The text behind "key": in the header. */
 static const char *value(const char *key)
 {
     char quoted[80];
@@ -85,7 +85,7 @@ static void *numbers(const char *name, const char *type, size_t count)
 static float *floats(const char *name, size_t count) { return numbers(name, "F32", count); }
 static int32_t *integers(const char *name, size_t count) { return numbers(name, "I32", count); }
 
-/* Memory of just this size, with NaN in it: what is read before it is written shows. */
+/* Memory of exactly this size, filled with NaN, so that a read before the first write shows. */
 static float *memory(size_t bytes)
 {
     float *x = malloc(bytes);
@@ -95,7 +95,7 @@ static float *memory(size_t bytes)
     return x;
 }
 
-/* The norm of the difference over the norm of what is wanted. */
+/* The norm of the difference over the norm of the wanted values. */
 static double relative_error(const float *given, const float *wanted, size_t count)
 {
     double difference = 0, size = 0;
@@ -174,7 +174,7 @@ static jostle_tensor tensor(size_t index, float *values)
     return found;
 }
 
-/* All parameters or, with prefix "grad.", gradients as they lie in the library's buffer. */
+/* All parameters or, with the prefix "grad.", all gradients, in the order of the library's buffer. */
 static float *parameters(const char *prefix)
 {
     float *all = memory(plan.parameters_size);
@@ -247,11 +247,11 @@ static double one_batch(float *x, float *gradients, float *workspace, double *lo
     return worst;
 }
 
-/* Twenty steps with the operations alone. */
+/* Twenty steps with single operations. */
 static void train_by_hand(float *x, float *gradients, float *workspace, float *losses, float *norms)
 {
     int32_t *tokens = integers("train_tokens", STEPS * rows), *targets = integers("train_targets", STEPS * rows);
-    /* For each tensor its first, then its second moments. */
+    /* For each tensor its first moments, then its second moments. */
     float *state = calloc(plan.optimizer_size, 1);
     jostle_error e;
     need(state != NULL, "memory");

@@ -1,21 +1,23 @@
-"""Checks of include/jostle.h that a compiler doesn't make.
+"""Checks include/jostle.h in ways that a compiler does not.
 
-    header.py check jostle.h Cargo.toml     every public item has a comment; the version is Cargo.toml's
+    header.py check jostle.h Cargo.toml     every public item has a comment, and the version is Cargo.toml's
+
     header.py functions jostle.h            prints the functions
-    header.py covered jostle.h [NAME...]    what bad_input printed, from standard input, is every function but
-                                            those named, and every status that can be brought about
+
+    header.py covered jostle.h [NAME...]    standard input, from bad_input, has every function but
+                                            those named, and every status that a test can cause
 """
 
 import re
 import sys
 from pathlib import Path
 
-# A system that refuses a thread can't be had at will; and a refusal that has no number is of a later version.
+# A test cannot make the system refuse a thread. JOSTLE_OTHER is for errors of later versions.
 NOT_BROUGHT_ABOUT = {"JOSTLE_THREADS", "JOSTLE_OTHER"}
 
 
 def items(header):
-    """Each public item's line number, name and kind, and whether a comment stands before it."""
+    """Each public item's line number, name and kind, and whether a comment precedes it."""
     inside, enums, previous = None, set(), ""
     for number, line in enumerate(header.splitlines(), 1):
         documented = previous.lstrip().startswith("//")
@@ -33,7 +35,7 @@ def items(header):
         elif match := re.match(r"typedef \w+ \(\*(\w+)\)", line):
             yield number, match[1], "typedef", documented
         elif match := re.match(r"\s*typedef .*?(\w+);", line):
-            # That of an enum repeats its name.
+            # The typedef of an enum repeats its name.
             if match[1] not in enums:
                 yield number, match[1], "typedef", documented
         elif match := re.match(r"#define (\w+) ", line):
@@ -47,7 +49,7 @@ def items(header):
 
 
 def without_introduction(header):
-    """The header with its first comment left empty, so that lines keep their numbers."""
+    """The header with its first comment blanked, so that lines keep their numbers."""
     introduction, rest = header.split("*/", 1)
     return "\n" * introduction.count("\n") + rest
 
@@ -61,7 +63,7 @@ def check(header, cargo):
     counts = {kind: sum(item[2] == kind for item in found) for kind in sorted({item[2] for item in found})}
     print(*(f"{count} {kind}s" for kind, count in counts.items()), sep=", ")
     assert counts.keys() == {"enum", "enumerator", "field", "function", "macro", "struct", "typedef"}, counts
-    # Nothing has been overlooked: whatever has a public name is an item, or a mention of one.
+    # Every public name in the header must be an item or a mention of one.
     code = re.sub(r"//.*", "", header)
     unknown = set(re.findall(r"\b(?:jostle|JOSTLE)_\w+", code)) - {item[1] for item in found} - {"JOSTLE_H"}
     problems = [f"{name} is none of the known items" for name in sorted(unknown)]

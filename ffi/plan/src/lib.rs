@@ -3,10 +3,9 @@
 use jostle::checkpoint;
 use jostle::{Activation, Error, OptimizerState, Plan};
 
-/// The sizes that the header defines, most of them named like the fields of jostle_plan: name, bytes, and what they are
-/// for.
+/// The sizes that the header defines: name, bytes and purpose. Most have the name of a field of jostle_plan.
 fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static str)>, Error> {
-    // What a microcontroller can address: the core has only asked whether this machine can.
+    // A microcontroller must be able to address them; the core has checked this machine only.
     let most = if device { i32::MAX as usize } else { isize::MAX as usize };
     let bytes = |elements: usize| elements.saturating_mul(4);
     let sizes = vec![
@@ -28,7 +27,8 @@ fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static
     }
 }
 
-/// A header for this plan, made by this command, for a microcontroller or this machine; `prefix` begins every name.
+/// A header for this plan, for a microcontroller or this machine. It names `command` as its origin, and `prefix` begins
+/// every name.
 pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<String, Error> {
     let (config, options) = (&plan.config, &plan.options);
     let activation = match config.activation {
@@ -53,7 +53,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
         )
     };
     let float = |x: f32| format!("{x:?}f");
-    // In the order of the structs' fields, as C++20 wants it.
+    // In the order of the structs' fields, as C++20 requires.
     let config = [
         ("vocab", integer(config.vocab)),
         ("context", integer(config.context)),
@@ -101,7 +101,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
 /* {command}
  *
  * A model, and the bytes of each of its buffers on {machine}. Written by jostle-plan {version}:
- * to change it, call that again. Static arrays of these sizes are aligned as jostle wants them:
+ * to change it, run that again. Static arrays of these sizes have the alignment that jostle needs:
  *
  *     static float parameters[{prefix}_PARAMETERS_SIZE / sizeof(float)];
  */
@@ -114,7 +114,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
 #error \"made for jostle {major}.{minor}: call that version's jostle-plan\"
 #endif
 
-/* The model, and what its memory depends on. */
+/* The model, and the options that its memory depends on. */
 {config_defines}{options_defines}{names}
 /* Bytes. */
 {sizes}

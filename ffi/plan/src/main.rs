@@ -1,5 +1,5 @@
-//! Writes a C header of `#define`s for a model: what it is, and the bytes of every buffer that it needs, so that
-//! firmware can keep them in static arrays. The sizes are the core's; the library checks them again at run time.
+//! Writes a C header of `#define`s for a model: its configuration, and the bytes of every buffer, so that firmware can
+//! use static arrays. The sizes are the core's; the library checks them again at run time.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ struct Arguments {
     /// The number of different tokens
     #[arg(long)]
     vocab: u32,
-    /// The longest sequence that the model can look at
+    /// The longest sequence that the model can attend to
     #[arg(long)]
     context: u32,
     /// The number of blocks
@@ -28,7 +28,7 @@ struct Arguments {
     /// The width of the residual stream
     #[arg(long)]
     width: u32,
-    /// The width of the MLP between its products [default: 4 times the width]
+    /// The hidden width of the MLP [default: 4 times the width]
     #[arg(long)]
     hidden: Option<u32>,
     /// Sequences in a pass
@@ -37,16 +37,16 @@ struct Arguments {
     /// Threads that may work at once
     #[arg(long, default_value_t = 1)]
     threads: u32,
-    /// What the optimiser keeps: AdamW's moments, a momentum, or nothing
+    /// The optimiser state: AdamW's moments, a momentum, or nothing
     #[arg(long, value_enum, default_value = "adamw")]
     optimizer: OptimizerName,
-    /// Make each block's activations again in backward: less memory, more work, the same results
+    /// Recompute each block's activations in backward: less memory, more work, the same results
     #[arg(long)]
     recompute: bool,
-    /// Update parameters within backward: gradients of some rows only, without clipping, in one pass a step
+    /// Update parameters within backward: gradients of some rows only, one pass a step, no clipping
     #[arg(long)]
     fused: bool,
-    /// A tensor that is not trained, e.g. wte.weight, whose values are only read: in flash, say; may be repeated
+    /// A tensor that is not trained, e.g. wte.weight; its values are only read, e.g. from flash; may be repeated
     #[arg(long, value_name = "NAME")]
     freeze: Vec<String>,
     /// The head has a matrix of its own
@@ -73,13 +73,13 @@ struct Arguments {
     /// ... on the output of the MLP's projection
     #[arg(long, value_name = "RATE")]
     mlp_projection_dropout: Option<f32>,
-    /// Sizes as on a microcontroller (32 bits, products without packing), not as on this machine
+    /// Sizes for a microcontroller (32 bits, products without packing) instead of this machine
     #[arg(long)]
     device: bool,
-    /// What the names of all macros begin with
+    /// The prefix of all macros
     #[arg(long, value_name = "NAME", default_value = "MODEL", value_parser = identifier)]
     prefix: String,
-    /// Where to write; the standard output if not given
+    /// The file to write; standard output by default
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -153,7 +153,7 @@ impl Arguments {
     }
 }
 
-/// The command line that makes the header again, whatever it is called there and wherever it is written to.
+/// The command line that makes the header again, independent of the program's path and of the output file.
 fn command() -> String {
     let mut words = vec!["jostle-plan".to_owned()];
     let mut arguments = env::args().skip(1);

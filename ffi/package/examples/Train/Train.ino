@@ -1,5 +1,5 @@
-// Trains a model on a sentence, forever: prints the loss, and now and then what the model writes.
-// model.h was written by jostle-plan, whose command is in its first line.
+// Trains a model on a sentence, forever. Prints the loss, and now and then a text from the model.
+// jostle-plan wrote model.h; the command is in its first line.
 #include <jostle.h>
 
 #include "model.h"
@@ -21,7 +21,7 @@ static jostle_plan plan;
 static jostle_trainer trainer;
 static jostle_error error;
 
-// Stops with what went wrong.
+// Prints the error and stops.
 static void check(int32_t status) {
     if (status == JOSTLE_OK) return;
     char message[160];
@@ -73,7 +73,7 @@ void setup() {
 }
 
 void loop() {
-    // One piece of a step: between two of them the sketch may do other things.
+    // One piece of a step. Between two pieces the sketch may do other things.
     jostle_report report;
     uint32_t done;
     check(jostle_trainer_poll(&trainer, tokens, sizeof tokens, JOSTLE_U8, &done, &report, &error));
