@@ -108,7 +108,7 @@ fi
 python3 benches/device/table.py "$work/figures.tsv" >"$work/device.md"
 if [ -n "$all" ]; then
     cp "$work/device.md" benches/results/device.md
-    python3 benches/device/table.py --summary README.md "$work/figures.tsv"
+    python3 benches/device/table.py --summary docs/performance.md "$work/figures.tsv"
 else
     cat "$work/device.md"
 fi

@@ -101,7 +101,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
 /* {command}
  *
  * A model, and the bytes of each of its buffers on {machine}. Written by jostle-plan {version}:
- * to change it, run that again. Static arrays of these sizes have the alignment that jostle needs:
+ * to change it, run that again. jostle needs no more alignment than these static arrays have:
  *
  *     static float parameters[{prefix}_PARAMETERS_SIZE / sizeof(float)];
  */
