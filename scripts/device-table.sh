@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures what training takes on emulated devices: flash, memory, stack, and instructions of a step, beside a plain C
-# implementation of the same step; writes benches/results/device.md, and README.md's summary of it. An emulator counts
+# implementation of the same step; writes benches/results/device.md, and docs/performance.md's summary of it. An emulator counts
 # instructions and proves function; it times nothing.
 #     scripts/device-table.sh [NAME...]
 # measures only those of the targets in scripts/devices.sh, and writes to the standard output.

@@ -16,8 +16,8 @@ summed over the threads.
 
 Shares of the peak count only the multiply-adds that every engine needs (`benches/src/operations.rs`). The peak is the best
 one that was measured in the same turns. The table's "alone" means the same products with the packing of their operands,
-in a program that computes nothing besides, on operands that stay in place (`benches/src/bin/products.rs`). They bound the share of
-products of these sizes. Threads share them as in the step, data-parallel or work-sharing. Data-parallel workers
+in a program that computes nothing besides, on operands that stay in place (`benches/src/bin/products.rs`). In a step they
+are hardly faster. Threads share them as in the step, data-parallel or work-sharing. Data-parallel workers
 add to gradients of their own there, whole weights at once.
 
 Attention's products are counted without softmax. Work that attention does twice, or above the diagonal, does not count, so

@@ -1,6 +1,6 @@
 """The results of scripts/device-table.sh, as Markdown on the standard output.
 
-table.py FIGURES [--summary README.md | --check PAGE]
+table.py FIGURES [--summary docs/performance.md | --check PAGE]
 
 --summary puts the summary between its marks in that file instead. --check fails if a figure is more than 5 % above the
 same figure of an earlier page.
