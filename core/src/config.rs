@@ -1,4 +1,4 @@
-//! What the model is. The one place that validates a configuration; knows nothing of memory or computing.
+//! The configuration of a model. This is the only place that validates one. Knows nothing of memory or computing.
 
 use crate::error::Error;
 
@@ -48,7 +48,7 @@ impl Dropout {
 pub struct Config {
     /// V: the number of different tokens.
     pub vocab: usize,
-    /// The longest sequence the model can look at: the number of learned positions.
+    /// The longest sequence that the model can attend to: the number of learned positions.
     pub context: usize,
     /// L: the number of blocks.
     pub layers: usize,
@@ -56,7 +56,7 @@ pub struct Config {
     pub heads: usize,
     /// C: the width of the residual stream.
     pub width: usize,
-    /// F: the width of the MLP between its two products; 4C in GPT-2.
+    /// F: the hidden width of the MLP; 4C in GPT-2.
     pub hidden: usize,
     /// Dropout rates, used in training only.
     pub dropout: Dropout,
@@ -88,7 +88,7 @@ impl Config {
         }
     }
 
-    /// Refuses a configuration that cannot be a model, naming the value.
+    /// Refuses a configuration that does not describe a model, and names the value.
     pub const fn validate(&self) -> Result<(), Error> {
         const SIZES: [&str; 6] = ["vocab", "context", "layers", "heads", "width", "hidden"];
         let sizes = [self.vocab, self.context, self.layers, self.heads, self.width, self.hidden];

@@ -1,5 +1,4 @@
-//! Token streams as they lie in memory, and the windows that training and evaluation cut from them. Knows
-//! nothing of models.
+//! Token streams in memory, and the windows that training and evaluation take from them. Knows nothing of models.
 
 use crate::error::Error;
 use crate::rng::{self, Stream};
@@ -12,7 +11,7 @@ pub enum Tokens<'a> {
     U8(&'a [u8]),
     /// Up to 65,536 different tokens: GPT-2's.
     U16(&'a [u16]),
-    /// As [`crate::model::Pass`] takes them.
+    /// The type that a [`crate::Pass`] takes.
     I32(&'a [i32]),
 }
 
@@ -35,7 +34,7 @@ impl<'a> From<&'a [i32]> for Tokens<'a> {
 }
 
 impl Tokens<'_> {
-    /// How many there are.
+    /// The number of tokens.
     pub const fn len(&self) -> usize {
         match self {
             Tokens::U8(tokens) => tokens.len(),
@@ -49,7 +48,7 @@ impl Tokens<'_> {
         self.len() == 0
     }
 
-    /// The token at a place.
+    /// The token at an index.
     pub fn get(&self, index: usize) -> Option<i32> {
         match self {
             Tokens::U8(tokens) => tokens.get(index).map(|token| i32::from(*token)),
@@ -58,8 +57,8 @@ impl Tokens<'_> {
         }
     }
 
-    /// Copies tokens `first..` into `inputs`, and those one place later, which the model is to predict, into
-    /// `targets`.
+    /// Copies the tokens from `first` on into `inputs`, and the tokens one place later, which the model predicts,
+    /// into `targets`.
     pub fn window(&self, first: usize, inputs: &mut [i32], targets: &mut [i32]) -> Result<(), Error> {
         let wanted = first.saturating_add(inputs.len().max(targets.len())).saturating_add(1);
         if wanted > self.len() {
@@ -74,8 +73,8 @@ impl Tokens<'_> {
         Ok(())
     }
 
-    /// Where the window for one sequence of one step begins: uniform over all windows of `length` inputs and
-    /// their targets, a function of (seed, step, sequence) alone.
+    /// The beginning of the window for one sequence of one step: uniform over all windows of `length` inputs and
+    /// their targets. It is a function of (seed, step, sequence) alone.
     pub fn random_window(&self, length: usize, seed: u64, step: u64, sequence: u64) -> Result<usize, Error> {
         let windows = self.len().saturating_sub(length);
         if windows == 0 {

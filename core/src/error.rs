@@ -1,9 +1,8 @@
-//! What can go wrong, as values that name what was given and what was wanted. Knows nothing of the rest.
+//! Errors, as values that name the given and the wanted value. Knows nothing of the rest of the crate.
 
 use core::fmt;
 
-/// Every way in which a call can be refused. A refused call has written nothing, unless its
-/// documentation says otherwise.
+/// The reasons for which a call can fail. A failed call has written nothing, unless its documentation says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,7 +11,7 @@ pub enum Error {
         /// The size's name, e.g. `"layers"`.
         what: &'static str,
     },
-    /// A size, or a product of sizes, exceeds what this machine can address (or [`crate::config::LARGEST`]).
+    /// A size, or a product of sizes, exceeds the address space of this machine (or [`crate::config::LARGEST`]).
     TooLarge {
         /// The size's name.
         what: &'static str,
@@ -28,23 +27,23 @@ pub enum Error {
     Range {
         /// The number's name.
         what: &'static str,
-        /// What was given.
+        /// The given value.
         given: f32,
-        /// The range that was wanted, in words.
+        /// The allowed range, in words.
         wanted: &'static str,
     },
-    /// A slice is not exactly as long as wanted, in elements.
+    /// A slice does not have exactly the wanted length.
     Length {
         /// The slice's name.
         what: &'static str,
         /// Its length.
         given: usize,
-        /// The length that was wanted.
+        /// The wanted length.
         wanted: usize,
     },
     /// A token outside `0..vocab` (targets may also be -1: ignored).
     Token {
-        /// Where in the slice it stands.
+        /// Its index in the slice.
         index: usize,
         /// Its value.
         token: i64,
@@ -53,31 +52,31 @@ pub enum Error {
     },
     /// More positions than the model's context has.
     Context {
-        /// How many were given.
+        /// The given number.
         length: usize,
         /// The model's context.
         context: usize,
     },
-    /// Too few tokens to draw a window (context + 1) from.
+    /// Too few tokens for a window (context + 1).
     Data {
-        /// How many there are.
+        /// The number of tokens.
         given: usize,
-        /// How many are needed at least.
+        /// The least number that is enough.
         wanted: usize,
     },
-    /// The loss or the gradient norm is NaN or infinite, and no parameter was changed by the step; or a
-    /// logit is, and nothing was drawn.
+    /// The loss or the gradient norm is NaN or infinite, and the step changed no parameter; or a logit is, and
+    /// nothing was drawn.
     NotFinite {
         /// `"loss"`, `"gradient norm"`, `"logit"` or `"greatest logit"`.
         what: &'static str,
         /// Its value.
         value: f32,
     },
-    /// The instruction set was asked for by name and is unknown, or absent from this processor or build.
+    /// The requested instruction set is unknown, or not available on this processor or in this build.
     InstructionSet,
-    /// The plan was made for something else: the call needs what the plan did not reserve.
+    /// The plan was made for another use: the call needs memory that the plan did not reserve.
     Plan {
-        /// What is missing from it.
+        /// The missing part.
         what: &'static str,
     },
     /// A character outside the table, or a malformed one.
@@ -91,69 +90,69 @@ pub enum Error {
         what: &'static str,
         /// Its length, in elements.
         given: usize,
-        /// The length that is needed at least.
+        /// The least length that is enough.
         wanted: usize,
     },
     /// A table is not strictly ascending.
     Unsorted {
         /// The table's name.
         what: &'static str,
-        /// The first element that is not greater than the one before it.
+        /// The index of the first element that is not greater than the one before it.
         index: usize,
     },
-    /// A part of a learning-rate schedule is longer than the room that is left for it.
+    /// A part of a learning-rate schedule has more steps than are left for it.
     Steps {
         /// `"warmup"` or `"decay_steps"`.
         what: &'static str,
-        /// What was given.
+        /// The given value.
         given: u64,
-        /// How many steps there is room for.
+        /// The number of steps that are left.
         most: u64,
     },
     /// A budget of memory is too small for any plan.
     Budget {
-        /// How many bytes it has.
+        /// The bytes of the budget.
         given: usize,
-        /// How many the smallest plan needs.
+        /// The bytes of the smallest plan.
         wanted: usize,
     },
-    /// A name that no tensor of the model has.
+    /// A name that does not belong to a tensor of the model.
     Name {
-        /// Which of those given.
+        /// Its index among the given names.
         index: usize,
     },
-    /// What needs the gradients of all parameters at once, and the plan fuses the update into backward.
+    /// The call needs the gradients of all parameters at once, but the plan fuses the update into backward.
     Fused {
         /// `"clip"`, `"accumulate"` or `"backward"`.
         what: &'static str,
     },
-    /// A gradient is NaN or infinite in a step whose update is fused into backward: tensors whose gradients came
-    /// before have changed, and the optimiser's state with them. Training can go on from a checkpoint.
+    /// A gradient is NaN or infinite in a step with a fused update. Tensors whose gradients came earlier have already
+    /// changed, and the optimiser's state with them. Training can continue from a checkpoint.
     PartlyUpdated {
-        /// The number of the tensor whose gradient it is, in the order of [`crate::Plan::tensors`].
+        /// The number of the gradient's tensor, in the order of [`crate::Plan::tensors`].
         tensor: usize,
     },
-    /// A step that [`crate::Trainer::poll`] began is not done yet.
+    /// A step that [`crate::Trainer::poll`] began is not finished.
     Unfinished,
-    /// Flash memory refuses.
+    /// The flash driver reports an error.
     Flash {
         /// `"erase"`, `"program"` or `"read"`.
         operation: &'static str,
-        /// In which slot.
+        /// The slot.
         slot: usize,
         /// The driver's own error.
         code: i32,
     },
-    /// Flash memory does not hold what was just programmed.
+    /// Flash memory does not contain the bytes that were just programmed.
     FlashContents {
-        /// Which slot.
+        /// The slot.
         slot: usize,
     },
     /// The bytes are not a checkpoint of this model.
     Checkpoint(CheckpointError),
 }
 
-/// Why bytes were refused as a checkpoint.
+/// The reasons for which bytes are not a valid checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -161,36 +160,34 @@ pub enum CheckpointError {
     Truncated {
         /// How many bytes there are.
         given: usize,
-        /// How many are needed at least.
+        /// The least number that is enough.
         wanted: usize,
     },
-    /// The header is not the JSON that safetensors prescribes.
+    /// The header is not JSON as safetensors prescribes it.
     Header {
         /// The byte at which reading stopped.
         at: usize,
     },
     /// Two tensors, or two metadata entries, have the same name.
     Duplicate {
-        /// The byte where the second stands.
+        /// The byte at which the second begins.
         at: usize,
     },
-    /// The tensors leave a part of the data to none of them, or share a part.
+    /// The tensors leave a gap in the data, or overlap.
     Offsets {
-        /// How many bytes they cover, from the data's beginning or in sum.
+        /// The bytes that they cover, from the data's beginning or in sum.
         given: usize,
         /// The length of the data in bytes.
         wanted: usize,
     },
     /// A tensor that the model has is missing.
     Missing {
-        /// Its number in [`crate::layout::Plan::tensors`]; the optimiser's tensors are counted on from there,
-        /// in the same order.
+        /// Its number in [`crate::layout::Plan::tensors`]; the optimiser's tensors follow, in the same order.
         tensor: usize,
     },
-    /// A tensor's type or shape is not the model's.
+    /// A tensor does not have the type or shape of the model's.
     Shape {
-        /// Its number in [`crate::layout::Plan::tensors`]; the optimiser's tensors are counted on from there,
-        /// in the same order.
+        /// Its number in [`crate::layout::Plan::tensors`]; the optimiser's tensors follow, in the same order.
         tensor: usize,
     },
     /// The bytes have been altered: the checksum does not match.
@@ -200,26 +197,26 @@ pub enum CheckpointError {
         /// The checksum of its data.
         computed: u32,
     },
-    /// A metadata entry that resuming needs is missing or malformed.
+    /// A metadata entry that is needed to resume is missing or malformed.
     Metadata {
         /// Its key.
         key: &'static str,
     },
-    /// The checkpoint is of another model.
+    /// The checkpoint belongs to another model.
     Configuration {
         /// The metadata key of the value that differs.
         key: &'static str,
     },
     /// A metadata key to write is reserved (`format`, `jostle.` and more) or occurs twice.
     Key {
-        /// Where in the slice of pairs it stands.
+        /// Its index in the slice of pairs.
         index: usize,
     },
     /// The buffer to write to is too short.
     Buffer {
         /// Its length in bytes.
         given: usize,
-        /// The length that was wanted.
+        /// The wanted length.
         wanted: usize,
     },
 }
@@ -313,7 +310,7 @@ impl From<CheckpointError> for Error {
     }
 }
 
-/// Refuses a slice that is not exactly `wanted` long.
+/// Refuses a slice whose length is not exactly `wanted`.
 pub(crate) const fn exact_length(what: &'static str, given: usize, wanted: usize) -> Result<(), Error> {
     if given == wanted { Ok(()) } else { Err(Error::Length { what, given, wanted }) }
 }
