@@ -1,23 +1,23 @@
-//! What a checkpoint says of its model in `__metadata__`: the keys, and how values are written as text.
-//! Numbers stand as Rust displays them, floats as the shortest decimal that reads back to the same bits.
+//! A checkpoint's description of its model in `__metadata__`: the keys, and the text form of values. Numbers are
+//! written as Rust displays them, floats as the shortest decimal that reads back to the same bits.
 
 use super::read::Header;
 use crate::compact::format::{self, Float, Number, Sink, Written};
 use crate::config::{Activation, Config};
 use crate::error::{CheckpointError, Error};
 
-/// Keys that begin so are the engine's own.
+/// Keys with this prefix are the engine's own.
 pub(super) const OWN: &str = "jostle.";
-/// The library that a reader of safetensors is told to expect; here, that matrices are PyTorch's.
+/// The framework that `format` names for readers of safetensors: arrays are in PyTorch's order.
 pub(super) const FORMAT: &str = "format";
 pub(super) const CHECKSUM: &str = "jostle.checksum";
 pub(super) const STEP: &str = "jostle.step";
 pub(super) const SEED: &str = "jostle.seed";
 
-/// A key, and which field of a configuration its value is.
+/// A key, and the field of a configuration that it holds.
 pub(super) type Field = (&'static str, fn(&mut Config) -> Value<'_>);
 
-/// All that a checkpoint says of a configuration.
+/// All keys of a configuration.
 pub(super) static FIELDS: [Field; 14] = [
     ("jostle.vocab", |config| Value::Whole(&mut config.vocab)),
     ("jostle.context", |config| Value::Whole(&mut config.context)),
@@ -35,10 +35,11 @@ pub(super) static FIELDS: [Field; 14] = [
     ("jostle.dropout.mlp_projection", |config| Value::Real(&mut config.dropout.mlp_projection)),
 ];
 
-/// How many of them, the first, must be equal for parameters to mean the same. The others matter only while training.
+/// The first keys must be equal for parameters to have the same meaning; this is their number. The others matter in
+/// training only.
 pub(super) const OF_MODEL: usize = 10;
 
-/// A field's value, in its place.
+/// A field's value, and the field.
 pub(super) enum Value<'a> {
     Whole(&'a mut usize),
     Real(&'a mut f32),
@@ -50,13 +51,13 @@ const TRUTHS: [(bool, &str); 2] = [(false, "false"), (true, "true")];
 const ACTIVATIONS: [(Activation, &str); 2] =
     [(Activation::Gelu, "gelu"), (Activation::GeluTanh, "gelu_tanh")];
 
-/// The word for one of two.
+/// The word for one of two values.
 fn word<T: PartialEq>(known: &[(T, &'static str); 2], value: &T) -> &'static str {
     let [(first, of_first), (_, of_second)] = known;
     if value == first { of_first } else { of_second }
 }
 
-/// What a word means.
+/// The value of a word.
 fn meaning<T: Copy>(known: &[(T, &str); 2], text: &[u8]) -> Option<T> {
     known.iter().find(|(_, word)| word.as_bytes() == text).map(|(value, _)| *value)
 }
@@ -84,7 +85,7 @@ impl Value<'_> {
     }
 }
 
-/// The value of a key that must be there.
+/// The value of a key that must exist.
 #[inline(never)]
 fn get<'a>(header: &Header<'a>, key: &'static str) -> Result<&'a [u8], Error> {
     let text = header.metadata(key).and_then(|text| text.plain());
