@@ -38,9 +38,9 @@ impl Progress {
 
     /// Whether the worker has finished that many columns of the matrix that begins at `first`.
     fn has_done(&self, done: usize, columns: usize, first: usize) -> bool {
-        // The reads must be in this order. Only one matrix begins at `first`, and its columns are finished only after
-        // `first` is stored. So finished columns belong to that matrix, or it is finished as a whole. Its end does
-        // not matter: everything behind it is finished.
+        // The reads must be in this order. Only one matrix begins at `first`, and `done` is 0 again before `first` is
+        // stored. So `done` counts columns of that matrix, or of a later one if that matrix is already finished. The
+        // end of the matrix does not matter: everything behind it is finished.
         self.left.load(Ordering::Acquire) <= first
             || self.first.load(Ordering::Acquire) == first
                 && self.done.load(Ordering::Acquire) >= done
