@@ -165,7 +165,7 @@ unsafe fn blocks<V: WideVector>(
     let pack_b = b.column_stride != 1 || m >= rows_worth_packing && k > INNER_WORTH_PACKING_B;
     let next_panel = COLUMNS * b.column_stride;
     let block_n = match pack_b {
-        // A panel is used only once here: from the first-level cache, before the next panel is packed.
+        // Each panel is used only once: from the first-level cache, before the next panel is packed.
         true if m <= V::TILE_ROWS => V::TILE_PANELS * COLUMNS,
         true => even(n, BLOCK_N, COLUMNS),
         false => n,
@@ -244,7 +244,7 @@ struct BlockB {
 struct Place {
     column: usize,
     inner: Range<usize>,
-    /// Of the whole C.
+    /// The columns of the whole C.
     all_columns: usize,
     causal: Causal,
 }
