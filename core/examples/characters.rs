@@ -12,7 +12,7 @@ use jostle::{
 const STEPS: u64 = 100;
 const SEED: u64 = 1337;
 
-pub fn main() -> Result<(), Error> {
+pub(crate) fn main() -> Result<(), Error> {
     // A token for each character of the text.
     let text = "The quick brown fox jumps over the lazy dog. ".repeat(40);
     let mut characters = ['\0'; 128];

@@ -35,7 +35,7 @@ fn train(plan: &Plan, parameters: &mut [f32], frozen: &[f32], text: &[u8]) -> Re
     Ok(trainer.evaluate(text)?.mean())
 }
 
-pub fn main() -> Result<(), Error> {
+pub(crate) fn main() -> Result<(), Error> {
     let config = Config::new(256, 32, 2, 2, 32);
     let whole = Plan::new(&config, &Options::new(4))?;
     let mut all = vec![0.0; whole.parameters];

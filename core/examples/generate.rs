@@ -1,6 +1,6 @@
 //! Generates with the KV cache: each new token is computed once, and has the logits of a full pass, bit for bit.
 //!
-//! The parameters are random here. Those of a file come from `jostle::checkpoint::Checkpoint`.
+//! The parameters are random here. `jostle::checkpoint::Checkpoint` reads trained ones from a file.
 //!
 //! ```text
 //! cargo run --release -p jostle --example generate
@@ -10,7 +10,7 @@ use jostle::{
     ByteTokenizer, Config, Error, Generator, InstructionSet, Options, Plan, Sampling, initialization,
 };
 
-pub fn main() -> Result<(), Error> {
+pub(crate) fn main() -> Result<(), Error> {
     let config = Config::new(ByteTokenizer.vocab(), 64, 2, 4, 64);
     let plan = Plan::new(&config, &Options::new(1))?;
     let simd = InstructionSet::detect();

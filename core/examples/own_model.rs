@@ -29,7 +29,7 @@ impl Parameter {
     }
 }
 
-pub fn main() -> Result<(), Error> {
+pub(crate) fn main() -> Result<(), Error> {
     // 0 1 2 … 7 7 6 … 0, over and over: the next token depends on more than the last one.
     let text: Vec<i32> = (0..8).chain((0..8).rev()).cycle().take(T + 1).collect();
     let (tokens, targets) = (&text[..T], &text[1..]);

@@ -38,9 +38,10 @@ static mut MEMORY: Memory = Memory {
     batch: [0; PLAN.batch],
 };
 
-pub fn main() -> Result<(), Error> {
-    // SAFETY: `main` runs once, on one thread, and nothing else names `MEMORY`.
-    let memory = unsafe { &mut *(&raw mut MEMORY) };
+pub(crate) fn main() -> Result<(), Error> {
+    let memory = &raw mut MEMORY;
+    // SAFETY: `main` runs once, on one thread, and no other code names `MEMORY`.
+    let memory = unsafe { &mut *memory };
     println!("{} parameters, {} bytes for training", PLAN.parameters, size_of::<Memory>());
 
     let compute = Compute::serial();

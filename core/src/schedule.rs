@@ -47,8 +47,8 @@ pub struct Schedule {
     pub peak: f32,
     /// The number of steps before the peak; at most `steps`, except with [`Decay::Constant`].
     pub warmup: u64,
-    /// The step, counted from 0, at which the decay has reached its final rate (nanoGPT's `lr_decay_iters`); at least
-    /// 1. [`Decay::Constant`] ignores it.
+    /// The step, counted from 0, at which the decay has reached its final rate (nanoGPT's `lr_decay_iters`). It is at
+    /// least 1. [`Decay::Constant`] ignores it.
     pub steps: u64,
     /// The course after the warm-up.
     pub decay: Decay,

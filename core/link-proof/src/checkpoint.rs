@@ -1,4 +1,4 @@
-//! Saving a run and going on with it.
+//! Saves a run and resumes it.
 
 use core::hint::black_box;
 

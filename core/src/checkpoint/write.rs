@@ -239,9 +239,9 @@ fn put_numbers(out: &mut Pieces<'_>, numbers: &[f32]) {
 /// Writes a checkpoint into the first [`size`] bytes of `bytes`. Returns their number.
 ///
 /// # Errors
-/// [`Error::Length`] if parameters or optimiser state do not have the plan's lengths. [`CheckpointError::Buffer`] if
-/// `bytes` is too short. [`CheckpointError::Key`] if a metadata key is `format`, begins with `jostle.` or occurs
-/// twice. Nothing has been written then.
+/// [`Error::Length`] if parameters or optimiser state have another length. [`CheckpointError::Buffer`] if `bytes` is
+/// too short. [`CheckpointError::Key`] if a metadata key is `format`, begins with `jostle.` or occurs twice. Nothing
+/// has been written then.
 pub fn write(bytes: &mut [u8], plan: &Plan, contents: &Contents) -> Result<usize, Error> {
     let writing = Writing::new(plan, contents)?;
     let total = writing.size();

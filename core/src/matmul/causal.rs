@@ -20,7 +20,7 @@ pub(crate) const QUERIES: usize = 2 * COLUMNS;
 /// sixteen chains of multiply-adds, which is enough. With one panel, the chains of the next tile follow closely.
 const TILE_ROWS: usize = 8;
 
-/// The scratch of these products, in elements: panels for all queries, or one partial panel.
+/// The scratch in elements: panels for all queries, or one partial panel.
 pub(crate) const fn scratch(length: usize, head_width: usize) -> usize {
     let panels = if length > COLUMNS { 2 } else { 1 };
     let (queries, rest) = (head_width.saturating_mul(panels * COLUMNS), length.saturating_mul(COLUMNS));

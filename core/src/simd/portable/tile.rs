@@ -18,9 +18,11 @@ pub(crate) enum Form {
     Across,
 }
 
-/// Strips of tiles, one below the other. A strip is tiles side by side: four rows of `c[i, j] = start[i, j] + a[i, 0]
-/// * b[0, j] + ...`, four columns for each tile. Distances are in elements. The kernels depend on the order of the
-/// fields.
+/// Strips of tiles, one below the other. A strip is four rows of tiles side by side, four columns for each tile:
+///
+/// `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`
+///
+/// Distances are in elements. The kernels depend on the order of the fields.
 #[repr(C)]
 pub(crate) struct Strips {
     /// The space for four packed rows of A, if they are packed.
