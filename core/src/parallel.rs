@@ -217,7 +217,7 @@ impl<'a> Units<'a> {
         Units { start: Shared(buffer.as_mut_ptr()), len: buffer.len(), units, per, buffer: PhantomData }
     }
 
-    /// Rows of `width` elements, to be cut by [`Units::cut_rows`].
+    /// Rows of `columns` elements, to be cut by [`Units::cut_rows`].
     pub fn rows(buffer: &'a mut [f32], columns: usize) -> Units<'a> {
         Units::new(buffer, 0, columns)
     }
