@@ -1,10 +1,10 @@
 """The folder of a training run.
 
-- `config.json`: the model, the recipe, the tokenizer's kind, the text's files and the seed.
-- `metrics.csv`: a row per step.
-- `checkpoint.safetensors`: the newest checkpoint, to resume from.
-- `checkpoints/step-NNNNNN.safetensors`: the parameters during training.
-- `sample.txt`: text from the trained model.
+- config.json: the model, the recipe, the tokenizer's kind, the text's files and the seed.
+- metrics.csv: a row per step.
+- checkpoint.safetensors: the newest checkpoint, to resume from.
+- checkpoints/step-NNNNNN.safetensors: the parameters during training.
+- sample.txt: text from the trained model.
 """
 
 from __future__ import annotations
