@@ -2,6 +2,7 @@
 
 >>> import jostle
 >>> text = "I like to ski when it snows. " * 50
+
 >>> tokenizer = jostle.CharTokenizer.from_text(text)
 >>> config = jostle.Config(vocab=tokenizer.vocab, context=32, layers=2, heads=2, width=32)
 >>> model = jostle.Model(config, seed=1337)

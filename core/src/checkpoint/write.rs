@@ -240,8 +240,7 @@ fn put_numbers(out: &mut Pieces<'_>, numbers: &[f32]) {
 ///
 /// # Errors
 /// [`Error::Length`] if parameters or optimiser state have another length. [`CheckpointError::Buffer`] if `bytes` is
-/// too short. [`CheckpointError::Key`] if a metadata key is `format`, begins with `jostle.` or occurs twice. Nothing
-/// has been written then.
+/// too short. [`CheckpointError::Key`] if a metadata key is reserved or occurs twice. Nothing has been written then.
 pub fn write(bytes: &mut [u8], plan: &Plan, contents: &Contents) -> Result<usize, Error> {
     let writing = Writing::new(plan, contents)?;
     let total = writing.size();

@@ -24,7 +24,7 @@ const SPINS: usize = 20_000;
 struct Progress {
     /// The elements of the buffer, from its beginning, that the worker has not passed.
     left: AtomicUsize,
-    /// The matrix at the end of these elements: its beginning, its columns, and the number of finished columns.
+    /// The matrix at their end: its beginning, its columns, and the number of finished columns.
     first: AtomicUsize,
     columns: AtomicUsize,
     done: AtomicUsize,
