@@ -1,4 +1,4 @@
-//! Whatever is handed in wrong has an error of its own that names it, and nothing is written.
+//! Every wrong argument has an error that names it, and nothing is written. `layout.rs` tests configurations.
 
 mod common;
 #[path = "common/session.rs"]
@@ -18,13 +18,7 @@ fn config() -> Config {
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        optimizer: Optimizer::ADAMW,
-        schedule: Schedule::constant(1e-3),
-        clip: Some(1.0),
-        accumulate: 1,
-        seed: 1,
-    }
+    session::recipe(1e-3, 1)
 }
 
 fn session() -> Session {
@@ -35,7 +29,7 @@ fn session() -> Session {
 
 const GUARD: f32 = 12345.5;
 
-/// A slice of the wanted length with guards on both sides.
+/// A slice of this length with guards on both sides.
 fn guarded(length: usize) -> Vec<f32> {
     vec![GUARD; length + 32]
 }
@@ -48,52 +42,6 @@ fn inner(buffer: &mut [f32]) -> &mut [f32] {
 fn guards_stand(buffer: &[f32]) -> bool {
     let end = buffer.len() - 16;
     buffer[..16].iter().chain(&buffer[end..]).all(|x| *x == GUARD)
-}
-
-#[test]
-fn configurations_that_are_no_model_are_refused_by_name() {
-    let base = config();
-    let zero = |what| Error::Zero { what };
-    let rate = |what, given| Error::Range { what, given, wanted: "at least 0 and less than 1" };
-    let drop = |dropout: Dropout| Config { dropout, ..base };
-    let none = Dropout::NONE;
-    for (config, error) in [
-        (Config { vocab: 0, ..base }, zero("vocab")),
-        (Config { context: 0, ..base }, zero("context")),
-        (Config { layers: 0, ..base }, zero("layers")),
-        (Config { heads: 0, ..base }, zero("heads")),
-        (Config { width: 0, ..base }, zero("width")),
-        (Config { hidden: 0, ..base }, zero("hidden")),
-        (Config { heads: 3, ..base }, Error::Heads { width: 8, heads: 3 }),
-        (Config { vocab: usize::MAX, ..base }, Error::TooLarge { what: "vocab" }),
-        (Config { hidden: 1 << 31, ..base }, Error::TooLarge { what: "hidden" }),
-        (drop(Dropout { embedding: 1.0, ..none }), rate("dropout.embedding", 1.0)),
-        (drop(Dropout { attention: -0.1, ..none }), rate("dropout.attention", -0.1)),
-        (drop(Dropout { attention_projection: 2.0, ..none }), rate("dropout.attention_projection", 2.0)),
-        (drop(Dropout { mlp_projection: 1.5, ..none }), rate("dropout.mlp_projection", 1.5)),
-        (
-            Config { norm_epsilon: 0.0, ..base },
-            Error::Range { what: "norm_epsilon", given: 0.0, wanted: "more than 0 and less than 1" },
-        ),
-    ] {
-        assert_eq!(config.validate(), Err(error));
-        assert_eq!(Plan::new(&config, &Options::new(1)), Err(error));
-        assert!(!error.to_string().is_empty());
-    }
-    assert!(drop(Dropout { attention: f32::NAN, ..none }).validate().is_err());
-    assert_eq!(Plan::new(&base, &Options::new(0)), Err(zero("batch")));
-    assert_eq!(Plan::new(&base, &Options { threads: 0, ..Options::new(1) }), Err(zero("threads")));
-    let large = 1 << 30;
-    let huge = Config { vocab: large, context: large, layers: large, width: large, hidden: large, ..base };
-    for config in [
-        huge,
-        Config { vocab: large, width: large, ..base },
-        Config { layers: large, width: 1 << 20, ..base },
-    ] {
-        assert_eq!(Plan::new(&config, &Options::new(1)), Err(Error::TooLarge { what: "parameters" }));
-    }
-    let wide = Options { batch: usize::MAX / 2, ..Options::new(1) };
-    assert_eq!(Plan::new(&base, &wide), Err(Error::TooLarge { what: "activations" }));
 }
 
 #[test]

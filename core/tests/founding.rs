@@ -7,8 +7,8 @@ mod reference;
 mod session;
 
 use jostle::{
-    Activation, Compute, Config, Frozen, Gradients, InstructionSet, Optimizer, Options, Pass, Plan, Recipe,
-    Schedule, Serial, Shape,
+    Activation, Compute, Config, Frozen, Gradients, InstructionSet, Options, Pass, Plan, Recipe, Serial,
+    Shape,
 };
 use session::{Session, part, places};
 
@@ -20,13 +20,7 @@ fn config() -> Config {
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        optimizer: Optimizer::ADAMW,
-        schedule: Schedule::constant(1e-2),
-        clip: Some(1.0),
-        accumulate: 1,
-        seed: 1337,
-    }
+    session::recipe(1e-2, 1337)
 }
 
 fn sentence() -> Vec<i32> {

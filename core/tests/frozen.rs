@@ -11,7 +11,7 @@ use jostle::layout::Tensor;
 use jostle::model::{Backward, Forward, Stage};
 use jostle::{
     Compute, Config, Dropout, DropoutKey, Error, Frozen, Generator, Gradients, InstructionSet, Optimizer,
-    Options, Pass, Plan, Recipe, Schedule, Shape,
+    Options, Pass, Plan, Recipe, Shape,
 };
 use session::{Session, part, places};
 
@@ -24,11 +24,11 @@ fn untied() -> Config {
 }
 
 fn recipe(optimizer: Optimizer) -> Recipe {
-    Recipe { optimizer, schedule: Schedule::constant(3e-3), clip: None, accumulate: 1, seed: 7 }
+    Recipe { optimizer, clip: None, ..session::recipe(3e-3, 7) }
 }
 
 fn text() -> Vec<u8> {
-    (0..500_u32).map(|i| ((i * i / 97 + 5 * i) % 27) as u8).collect()
+    session::text(27, 500)
 }
 
 /// The names of all tensors that `is` picks.

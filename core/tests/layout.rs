@@ -356,6 +356,8 @@ fn products_of_sizes_that_overflow_are_refused() {
     assert_eq!(refused(all, Options::new(1)), too_large("parameters"));
     let deep = Config { layers: largest, width: 1 << 20, ..small };
     assert_eq!(refused(deep, Options::new(1)), too_large("parameters"));
+    let one = Config { vocab: 1 << 30, width: 1 << 30, ..small };
+    assert_eq!(refused(one, Options::new(1)), too_large("parameters"));
     for batch in [usize::MAX, usize::MAX / 2, usize::MAX / 16] {
         assert_eq!(refused(small, Options::new(batch)), too_large("activations"));
     }
@@ -368,7 +370,9 @@ fn products_of_sizes_that_overflow_are_refused() {
 #[test]
 fn heads_must_divide_the_width() {
     for (heads, width) in [(2, 3), (3, 16), (5, 4)] {
-        assert_eq!(Config::new(5, 5, 1, heads, width).validate(), Err(Error::Heads { width, heads }));
+        let config = Config::new(5, 5, 1, heads, width);
+        assert_eq!(config.validate(), Err(Error::Heads { width, heads }));
+        assert_eq!(Plan::new(&config, &Options::new(1)), Err(Error::Heads { width, heads }));
     }
     assert_eq!(Config::new(5, 5, 1, 3, 15).validate(), Ok(()));
     assert_eq!(Config::new(5, 5, 1, 3, 15).head_width(), 5);
@@ -391,8 +395,9 @@ fn rates_and_epsilon_outside_their_range_are_refused_by_name() {
             let mut dropout = none;
             set(&mut dropout, rate);
             let error = Config { dropout, ..config }.validate().unwrap_err();
-            let Error::Range { what, given, .. } = error else { panic!("{error:?}") };
+            let Error::Range { what, given, wanted } = error else { panic!("{error:?}") };
             assert_eq!((what, given.to_bits()), (name, rate.to_bits()));
+            assert_eq!(wanted, "at least 0 and less than 1");
         }
         let mut dropout = none;
         set(&mut dropout, 0.999);
@@ -400,8 +405,9 @@ fn rates_and_epsilon_outside_their_range_are_refused_by_name() {
     }
     for norm_epsilon in [0.0, -1e-5, 1.0, f32::NAN, f32::INFINITY] {
         let error = Config { norm_epsilon, ..config }.validate().unwrap_err();
-        let Error::Range { what: "norm_epsilon", given, .. } = error else { panic!("{error:?}") };
+        let Error::Range { what: "norm_epsilon", given, wanted } = error else { panic!("{error:?}") };
         assert_eq!(given.to_bits(), norm_epsilon.to_bits());
+        assert_eq!(wanted, "more than 0 and less than 1");
     }
 }
 

@@ -8,7 +8,7 @@ mod session;
 use jostle::checkpoint::slots::{self, Flash, Slot, Slots};
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
 use jostle::{
-    CheckpointError, Config, Decay, Dropout, Error, InstructionSet, Optimizer, Plan, Recipe, Schedule, Serial,
+    CheckpointError, Config, Decay, Dropout, Error, InstructionSet, Plan, Recipe, Schedule, Serial,
 };
 use session::Session;
 
@@ -119,13 +119,8 @@ fn config() -> Config {
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        optimizer: Optimizer::ADAMW,
-        schedule: Schedule { peak: 1e-2, warmup: 2, steps: 8, decay: Decay::Cosine { last: 1e-3 } },
-        clip: Some(1.0),
-        accumulate: 1,
-        seed: SEED,
-    }
+    let schedule = Schedule { peak: 1e-2, warmup: 2, steps: 8, decay: Decay::Cosine { last: 1e-3 } };
+    Recipe { schedule, ..session::recipe(1e-2, SEED) }
 }
 
 /// A model in training, which has come so far.

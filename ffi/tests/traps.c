@@ -1,6 +1,6 @@
 /*
  * What the library must never call, trapping while it has control. The linker puts each function `f` that is named
- * here in the place of f (--wrap=f, see scripts/test-ffi.sh); outside of the library it does what f does.
+ * here in the place of f (--wrap=f, see scripts/test/c/abi.sh); outside of the library it does what f does.
  *
  * Linked with bad_input.c, whose main becomes bad_input.
  */

@@ -21,18 +21,12 @@ fn config() -> Config {
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        optimizer: Optimizer::ADAMW,
-        schedule: Schedule { peak: 3e-3, warmup: 5, steps: 60, decay: Decay::Cosine { last: 1e-4 } },
-        clip: Some(1.0),
-        accumulate: 1,
-        seed: 1337,
-    }
+    let schedule = Schedule { peak: 3e-3, warmup: 5, steps: 60, decay: Decay::Cosine { last: 1e-4 } };
+    Recipe { schedule, ..session::recipe(3e-3, 1337) }
 }
 
-/// A text with structure: a stride that changes slowly.
-fn text(vocab: u8) -> Vec<u8> {
-    (0..2000_u32).map(|i| ((i * i / 97 + 5 * i) % u32::from(vocab)) as u8).collect()
+fn text(vocab: usize) -> Vec<u8> {
+    session::text(vocab, 2000)
 }
 
 const STEPS: usize = 50;
@@ -40,7 +34,7 @@ const STEPS: usize = 50;
 fn trained(config: &Config, recipe: &Recipe, batch: usize, simd: InstructionSet, threads: usize) -> Vec<u32> {
     let mut session = Session::new(config, recipe, batch, threads);
     let parallel = Threads(threads);
-    let text = text(config.vocab as u8);
+    let text = text(config.vocab);
     session.train(recipe, simd, &parallel, &text, 0, STEPS);
     bits(&session.parameters)
 }

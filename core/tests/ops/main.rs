@@ -1,12 +1,15 @@
-//! Each operation against its formula in f64: forward directly, backward by central differences.
+//! Each operation against its formula in f64: the forward pass directly, the backward pass by central differences.
 
 mod attention;
+mod causal_mask;
 #[path = "../common/mod.rs"]
 mod common;
+mod dropout;
+mod errors;
 
 use common::{Random, assert_same_bits, instruction_sets};
 use jostle::matmul::{self, Size};
-use jostle::ops::dropout::{self, Mask};
+use jostle::ops::dropout::Mask;
 use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
 use jostle::rng::Stream;
 use jostle::{Activation, InstructionSet};
@@ -15,7 +18,7 @@ fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
-/// Root of the sum of squares of the difference, relative to that of `wanted`; a zero `wanted` is refused.
+/// Checks the norm of the difference relative to the norm of `wanted`, which must not be zero.
 #[track_caller]
 fn assert_near(got: &[f32], wanted: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), wanted.len(), "{what}");
@@ -407,7 +410,7 @@ fn mask(rate: f32, layer: u64) -> Option<Mask> {
 fn factors(mask: Option<Mask>, rows: usize, width: usize, place: u64) -> Vec<f32> {
     let mut factors = vec![9.0; rows * width];
     let ones = vec![1.0; rows * width];
-    dropout::forward(InstructionSet::PORTABLE, &mut factors, &ones, width, mask, place).unwrap();
+    jostle::ops::dropout::forward(InstructionSet::PORTABLE, &mut factors, &ones, width, mask, place).unwrap();
     factors
 }
 
@@ -420,8 +423,8 @@ fn dropout_multiplies_by_its_mask_in_both_directions() {
             let (x, d_y) = (random.numbers(rows * width), random.numbers(rows * width));
             let [y, d_x] = on_every_set(|simd| {
                 let (mut y, mut d_x) = (vec![9.0; rows * width], vec![9.0; rows * width]);
-                dropout::forward(simd, &mut y, &x, width, mask, 2).unwrap();
-                dropout::backward(simd, &mut d_x, &d_y, width, mask, 2).unwrap();
+                jostle::ops::dropout::forward(simd, &mut y, &x, width, mask, 2).unwrap();
+                jostle::ops::dropout::backward(simd, &mut d_x, &d_y, width, mask, 2).unwrap();
                 [y, d_x]
             });
             let factors = factors(mask, rows, width, 2);

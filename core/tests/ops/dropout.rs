@@ -1,12 +1,11 @@
 //! Statistics of dropout masks. Seeds are fixed, so a test that passes keeps passing; the bounds say how
 //! unlikely a fair mask would be to fail.
 
-mod common;
-
-use common::{Random, assert_same_bits, bits, instruction_sets};
 use jostle::InstructionSet;
 use jostle::ops::dropout::{self, Mask};
 use jostle::rng::Stream;
+
+use crate::common::{Random, assert_same_bits, bits, instruction_sets};
 
 /// Standard deviations that a mean may stray: one in two million.
 const SIGMAS: f64 = 5.0;
