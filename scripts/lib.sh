@@ -36,8 +36,8 @@ step() {
 }
 
 # Prints the instruction sets of this machine, such as "portable,avx2", by what the system says, not the library.
-# Exported as JOSTLE_INSTRUCTION_SETS it makes tests fail where the library does not offer one of these sets. Without
-# the variable, tests use every set that the library offers.
+# Tests fail if the library does not offer a set that JOSTLE_INSTRUCTION_SETS names. Without the variable, they use every
+# set that the library offers.
 instruction_sets() {
     local sets=portable flags
     case $(uname -m) in

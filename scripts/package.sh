@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes target/package/jostle: archives for processors without an operating system, the header, and examples. CMake
 # finds this folder as a package, Zephyr uses it as a module, and Arduino and PlatformIO as a library.
-#     scripts/package.sh [TARGET...]   # only the archives of these Rust targets
+#     scripts/package.sh [TARGET...]   # only these Rust targets
 #
 # The environment variable URL is the library's home page.
 set -euo pipefail

@@ -2,14 +2,16 @@
 # Runs the tests, two parts at a time:
 #     scripts/test.sh               # every part
 #     scripts/test.sh core python   # some parts
-# When a part ends, prints its name, its time and the closing lines of its test runners; after a failure also the end
-# of its log, or under CI the whole log. The logs are in target/test-logs. docs/testing.md describes the parts.
+#
+# When a part ends, prints its name, its time and the closing lines of its test runners. After a failure it also prints
+# the end of the part's log, or the whole log under CI. The logs are in target/test-logs. docs/testing.md describes the
+# parts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
-# The parts of a lane run one after another, and the two lanes side by side: most of the work is links and emulators,
-# which keep one core busy. `device` follows `python`, whose package it uses.
+# The two lanes run side by side, because linkers and emulators keep only one core busy. `device` follows `python`, whose
+# package it uses.
 lanes=("core contract c" "python device flash counts")
 tail_lines=60
 

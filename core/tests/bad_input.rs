@@ -279,7 +279,7 @@ fn what_needs_all_gradients_at_once_is_refused_where_the_update_is_fused() {
     assert!(gradients.iter().chain(workspace.iter()).all(|x| x.is_nan()));
 }
 
-/// The loss is looked at before anything changes; a gradient only before the tensor that it is of does.
+/// The loss is checked before anything changes. A gradient is checked only before its own tensor changes.
 #[test]
 fn a_fused_step_that_is_not_finite_says_what_has_changed() {
     let (text, options) = ([1_u8, 2, 3, 4, 5, 6, 7, 8, 9], Options { fused: true, ..Options::new(2) });
@@ -310,7 +310,7 @@ fn a_fused_step_that_is_not_finite_says_what_has_changed() {
         let (error, changed, _) = failed(&|_, parameters| parameters[8..16].fill(f32::NAN), poll);
         assert!(matches!(error, Error::NotFinite { what: "loss", .. }), "{error}");
         assert!(changed.iter().all(|changed| !changed));
-        // Activations so large that they overflow where they are multiplied by gradients, in the first block's MLP.
+        // Activations so large that their products with gradients overflow, in the first block's MLP.
         let spoil = |plan: &Plan, parameters: &mut [f32]| {
             let mut fill = |name, value| {
                 let tensor = plan.tensor(name).unwrap();
@@ -324,7 +324,7 @@ fn a_fused_step_that_is_not_finite_says_what_has_changed() {
         assert_eq!(error, Error::PartlyUpdated { tensor: place });
         for tensor in plan.tensors() {
             let name = tensor.name.to_string();
-            // Of an MLP the projection's weight comes first.
+            // In an MLP, the projection's weight is updated first.
             let later = name.starts_with("h.1.") || name.starts_with("ln_f");
             let here = &changed[tensor.offset..tensor.offset + tensor.len()];
             assert_eq!(here.contains(&true), later, "{name}");
@@ -347,7 +347,7 @@ fn texts_and_tokens_that_do_not_fit_are_refused() {
     let error = trainer.evaluate(&[3_i32, -1, 4][..]).unwrap_err();
     assert!(matches!(error, Error::Token { token: -1, .. }), "{error}");
     assert_eq!(trainer.evaluate(&[3_u8][..]), Err(Error::Data { given: 1, wanted: 2 }));
-    // The trainer is as it was.
+    // The trainer still works.
     trainer.step(&[1_u8; 7][..]).unwrap();
     assert_eq!(trainer.steps(), 2);
 }

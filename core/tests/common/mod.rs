@@ -53,7 +53,7 @@ impl Random {
         (0..count).map(|_| self.number()).collect()
     }
 
-    /// Any float but NaN. Each bit pattern is equally likely, those of denormals and infinities included.
+    /// Any float but NaN. Each bit pattern is equally likely, so many are denormal.
     pub fn any(&mut self) -> f32 {
         loop {
             let x = f32::from_bits(self.bits() as u32);

@@ -38,7 +38,7 @@ impl Slices {
             assert_eq!(result, Ok(()));
             for (i, (name, length)) in lengths.iter().enumerate() {
                 for by in [-1, 1] {
-                    // More scratch than needed is no error.
+                    // Excess scratch is allowed.
                     if by == 1 && *name == "scratch" {
                         continue;
                     }

@@ -28,7 +28,7 @@ fn assert_near(got: &[f32], wanted: &[f64], tolerance: f64, what: &str) {
     let difference = squares(&mut got.iter().zip(wanted).map(|(g, w)| f64::from(*g) - w));
     // Written so that NaN fails.
     assert!(difference <= tolerance * size, "{what}: relative error {:e}", difference / size);
-    // One element far off does not hide behind many.
+    // Many exact elements must not hide one wrong element.
     let greatest = wanted.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
     for (i, (g, w)) in got.iter().zip(wanted).enumerate() {
         let error = (f64::from(*g) - w).abs();
@@ -58,10 +58,10 @@ fn differences(x: &[f64], factors: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Ve
         .collect()
 }
 
-/// Few roundings of 6e-8 each.
+/// A few roundings of 6e-8 each.
 const TIGHT: f64 = 1e-6;
 
-/// Runs on each instruction set; results must be the same bits everywhere. Returns them once.
+/// Runs on each instruction set, checks that all results have the same bits, and returns them.
 #[track_caller]
 fn on_every_set<const N: usize>(run: impl Fn(InstructionSet) -> [Vec<f32>; N]) -> [Vec<f32>; N] {
     let portable = run(InstructionSet::PORTABLE);
@@ -129,7 +129,7 @@ fn layer_norm_is_its_formula_and_its_gradients_are_its_slopes() {
             assert_near(&rstd, &deviations.collect::<Vec<_>>(), TIGHT, &what("rstd"));
             let slope = differences(&x, &d_y, |x| layer_norm_f64(x, &weight, &bias));
             let by_itself: Vec<f32> = d_x.iter().zip(&before).map(|(a, b)| a - b).collect();
-            // Only two columns: the exact gradient almost cancels.
+            // The exact gradient of two columns almost cancels.
             if width > 2 {
                 assert_near(&by_itself, &slope, 3e-6, &what("d_x"));
             }
@@ -406,7 +406,7 @@ fn mask(rate: f32, layer: u64) -> Option<Mask> {
     Mask::new(rate, 1234, Stream::AttentionDropout, 5, layer).unwrap()
 }
 
-/// What a mask multiplies a matrix `[rows, width]` by.
+/// The factors by which a mask multiplies a matrix `[rows, width]`.
 fn factors(mask: Option<Mask>, rows: usize, width: usize, place: u64) -> Vec<f32> {
     let mut factors = vec![9.0; rows * width];
     let ones = vec![1.0; rows * width];

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
 # Builds firmware from the package alone, outside this repository, and runs it under QEMU:
-#   - the project of docs/firmware.md and the example, with CMake for a Cortex-M4F and a RISC-V
-#   - the example, by PlatformIO's own build system
-#   - the sketch, with the compiler options that Arduino's specification prescribes
+#
+#   - The project of docs/firmware.md and the example, with CMake for a Cortex-M4F and a RISC-V.
+#   - The example, by PlatformIO's own build system.
+#   - The sketch, with the compiler options that Arduino's specification prescribes.
 #
 # The package's Zephyr module is checked without Zephyr.
 set -euo pipefail

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the core's tests for 64-bit Arm, and runs those of the NEON code under emulation. Arguments go to `cargo test`,
+# Builds the core's tests for 64-bit Arm, and runs the NEON code's tests under emulation. Arguments go to `cargo test`,
 # to select other tests:
 #     scripts/test/contract/aarch64.sh --lib --test matmul
 set -euo pipefail
@@ -25,8 +25,8 @@ else
 fi
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64
-# Linked statically: where both the cross-compiler's C library and Debian's arm64 one are installed, the emulated program
-# would load parts of each, and hang in its first thread.
+# Linked statically. A dynamic program would hang in its first thread if both the cross-compiler's C library and Debian's
+# arm64 one are installed, because it would load parts of each.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 export JOSTLE_INSTRUCTION_SETS=portable,neon
 run() {

@@ -2,8 +2,8 @@
 # Runs core/device on emulated processors without vector instructions:
 #     scripts/test/device/rust.sh [NAME...]   # some targets of scripts/devices.sh
 #
-# Matrix products and loops, which have their own kernels there, must have the reference's bits. Prints their
-# instructions and those of a training step. Then firmware in Rust trains through power failures.
+# Matrix products and loops, which have their own kernels there, must have the reference's bits. Prints the
+# instructions of each, and of a training step. Then firmware in Rust trains through power failures.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
