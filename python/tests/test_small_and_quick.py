@@ -22,7 +22,8 @@ print(*set(sys.modules) - before)
     packages = {name.partition(".")[0] for name in imported}
     assert "jostle" in packages
     assert not packages & {"typer", "rich", "click", "matplotlib", "safetensors", "torch"}
-    assert len(imported) <= 10**9, sorted(imported)
+    # 90 with Python 3.11; releases of Python differ in their own modules.
+    assert len(imported) <= 120, sorted(imported)
 
 
 def instructions(call):
@@ -61,7 +62,7 @@ def test_a_call_costs_few_instructions_however_large_the_batch(name):
         tokens = random_tokens(TINY, shape)
         CALLS[name](model, tokens)
         found.append(instructions(lambda tokens=tokens: CALLS[name](model, tokens)))
-    print(name, found)
     assert found[0] == found[1]
+    # At most 183 and 19 with Python 3.11.
     opcodes, calls = found[0]
-    assert opcodes <= 10**9 and calls <= 10**9, f"{opcodes} instructions, {calls} calls of functions"
+    assert opcodes <= 260 and calls <= 28, f"{opcodes} instructions, {calls} calls"
