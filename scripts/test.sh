@@ -41,7 +41,7 @@ run_part() {
     count_processor
     report="== $part: $result in $(duration $((SECONDS - begin)))"
     report+=" (processor $(duration $((processor - before)))), log: $log"
-    # What `step` writes, test runners' closing lines, and what was left out.
+    # The lines of `step`, the closing lines of test runners, and the steps that did not run.
     report+=$'\n'$(grep -aE '^(    step |test result: |NOT RUN: |(=+ )?[0-9]+ (passed|failed|skipped|error).* in )' "$log" || true)
     if [ $result = FAILED ]; then
         if [ -n "${CI:-}" ]; then report+=$'\n'$(cat "$log"); else report+=$'\n'$(tail -n $tail_lines "$log"); fi
