@@ -1,6 +1,6 @@
 /*
  * Functions that the library must never call. They trap while the library has control; otherwise they call the
- * original. The linker replaces each function `f` in this file (--wrap=f, see scripts/test-ffi.sh).
+ * original. The linker replaces each function `f` in this file (--wrap=f, see scripts/test/c/abi.sh).
  *
  * Linked with bad_input.c, whose main becomes bad_input.
  */

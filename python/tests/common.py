@@ -64,7 +64,7 @@ def relative_error(given: Any, wanted: Any) -> float:
 def run_python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs a program with this interpreter and this package. If it fails, fails too and shows its output."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, **options
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, **options
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr, done.stderr

@@ -52,7 +52,7 @@ def refused(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
         env=environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -167,7 +167,7 @@ def spawn(arguments: Sequence[str]) -> pexpect.spawn:
         env=environment(),
         dimensions=(24, 120),
         encoding="utf-8",
-        timeout=30,
+        timeout=300,
     )
 
 

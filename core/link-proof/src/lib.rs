@@ -1,8 +1,8 @@
-//! The core on static buffers, for a processor without an operating system. `bin/training.rs`, `bin/generation.rs`
-//! and `bin/engine.rs` use it as firmware does, each more of it. `bin/link-proof.rs` uses all of it.
+//! The core on static buffers, for a processor without an operating system. Three programs use parts of it as firmware does
+//! (`bin/training.rs`, `bin/generation.rs` and `bin/engine.rs`, in ascending order); `bin/link-proof.rs` uses the whole core.
 //!
-//! Linking proves two things. No code can panic, because the panic handler calls a function that does not exist. No
-//! code allocates, because an allocator is missing.
+//! Linking them proves two things. No code reaches a panic, because the panic handler calls a function that does not
+//! exist. No code allocates, because there is no allocator.
 #![no_std]
 
 pub mod checkpoint;
@@ -31,7 +31,7 @@ const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
     Err(_) => panic!("not a model"),
 };
 
-/// Long enough for the header, and for all numbers.
+/// Room for the header and for all numbers.
 const CHECKPOINT: usize = 16_384 + 4 * (PLAN.parameters + PLAN.optimizer);
 
 /// The core's buffers.
@@ -45,7 +45,7 @@ pub struct Memory {
     pub window: &'static mut [i32],
     pub order: &'static mut [u32],
     pub text: &'static mut [u8],
-    /// Space for sixteen matrices.
+    /// For sixteen matrices.
     pub operations: &'static mut [f32],
     pub checkpoint: &'static mut [u8],
 }
@@ -54,7 +54,7 @@ pub struct Memory {
 macro_rules! buffer {
     ($type:ty; $length:expr) => {{
         static mut BUFFER: [$type; $length] = [0 as $type; $length];
-        // SAFETY: no other code names it.
+        // SAFETY: named nowhere else.
         unsafe { &mut *&raw mut BUFFER }
     }};
 }
@@ -73,8 +73,8 @@ static mut MEMORY: Memory = Memory {
     checkpoint: buffer![u8; CHECKPOINT],
 };
 
-/// The buffers, for a `main` that is called once. Their lengths are hidden from the compiler, so that it does not
-/// remove checks.
+/// The buffers, for a `main` that is called once. The compiler does not know their lengths, and so cannot remove checks that
+/// firmware would keep.
 pub fn memory() -> &'static mut Memory {
     // SAFETY: the only thread, and called once.
     black_box(unsafe { &mut *&raw mut MEMORY })

@@ -1,4 +1,4 @@
-//! The work of firmware: initialise, train, evaluate, generate.
+//! Initialises, trains, evaluates and generates, as firmware does.
 
 use core::hint::black_box;
 
@@ -23,7 +23,7 @@ const RECIPE: Recipe = Recipe {
     seed: 1,
 };
 
-/// One step by the recipe, and the loss after it.
+/// One step, and the loss after it.
 pub fn train(memory: &mut Memory, plan: &Plan) -> Result<(), Error> {
     with_trainer(memory, plan, |trainer, text| {
         black_box(trainer.step(text)?);
