@@ -1,6 +1,7 @@
 //! From pointers and numbers of C to slices and values of Rust. Every check of a pointer is here.
 
 use core::ffi::{CStr, c_char};
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use jostle::Error;
@@ -162,55 +163,138 @@ unsafe impl Number for u16 {}
 // SAFETY: a number.
 unsafe impl Number for u8 {}
 
-/// A struct whose first field is `struct_size: u32`, and whose other fields are any bits.
+/// A struct whose first field is `struct_size: u32`. Later versions append fields and change nothing else, so a program
+/// that was built with an older header hands over the first bytes of the struct.
 ///
 /// # Safety
-/// As said.
-pub(crate) unsafe trait Structure: Copy {}
+/// `#[repr(C)]`; the first field is `struct_size: u32`; any bits are a value of every field; there is no padding.
+pub(crate) unsafe trait Structure: Copy {
+    /// The size in the first header, which is the smallest that is accepted.
+    const FIRST_SIZE: usize = size_of::<Self>();
+    /// The fields after `FIRST_SIZE` as the init function sets them. The others are not looked at.
+    const DEFAULTS: MaybeUninit<Self> = MaybeUninit::uninit();
+}
 
-/// A configuration struct of this version's size.
+/// What `struct_size` may be.
+struct Sizes {
+    what: &'static str,
+    first: usize,
+    here: usize,
+}
+
+impl Sizes {
+    const fn of<T: Structure>(what: &'static str) -> Sizes {
+        const {
+            assert!(T::FIRST_SIZE <= size_of::<T>() && T::FIRST_SIZE.is_multiple_of(SIZE_ALIGN));
+            assert!(align_of::<T>().is_multiple_of(SIZE_ALIGN));
+        }
+        Sizes { what, first: T::FIRST_SIZE, here: size_of::<T>() }
+    }
+
+    /// Refuses a size that no version up to this one has had.
+    #[inline(never)]
+    fn check(&self, call: &Call, given: usize) -> Result<(), Refused> {
+        let &Sizes { what, first, here } = self;
+        if (first..=here).contains(&given) && given.is_multiple_of(SIZE_ALIGN) {
+            return Ok(());
+        }
+        let wanted = if given < first { first } else { here };
+        Err(call.refuse(Refusal::StructSize { what, given, wanted }))
+    }
+
+    /// Copies a struct of the caller's as far as its header knows it.
+    ///
+    /// # Safety
+    /// `given`, unless it is NULL, is readable for four bytes and for as many as its `struct_size` says. `to` is writable
+    /// for `here` bytes.
+    #[inline(never)]
+    unsafe fn read(&self, call: &Call, given: *const u8, to: *mut u8) -> Result<(), Refused> {
+        let given = pointer(call, self.what, given.cast_mut(), SIZE_ALIGN)?;
+        // SAFETY: neither NULL nor misaligned; the caller vouches for the first field.
+        let size = unsafe { given.cast::<u32>().read() } as usize;
+        self.check(call, size)?;
+        // SAFETY: the caller vouches for `size` bytes at `given`, and for no fewer at `to`, which is Rust's own.
+        unsafe { to.copy_from_nonoverlapping(given.as_ptr(), size) };
+        Ok(())
+    }
+
+    /// Writes a struct as far as the caller's header knows it, with `size` as its `struct_size`.
+    ///
+    /// # Safety
+    /// `to`, unless it is NULL, is writable for `size` bytes; `value` is readable for `here` bytes.
+    #[inline(never)]
+    unsafe fn write(&self, call: &Call, to: *mut u8, size: usize, value: *const u8) -> Result<(), Refused> {
+        let to = pointer(call, self.what, to, SIZE_ALIGN)?;
+        self.check(call, size)?;
+        // SAFETY: the caller vouches for both places; the value is Rust's own, so they share no byte.
+        unsafe {
+            to.as_ptr().copy_from_nonoverlapping(value, size);
+            to.cast::<u32>().write(size as u32);
+        }
+        Ok(())
+    }
+}
+
+/// The alignment of `struct_size`, and of structs as the caller hands them over: those of an older header may lack the
+/// field that needs more.
+const SIZE_ALIGN: usize = align_of::<u32>();
+
+/// The caller's struct, with defaults for the fields that its header does not have.
 ///
 /// # Safety
-/// A pointer other than NULL is readable for as many bytes as its `struct_size` says, and for four, and nobody writes it
-/// while the reference is used.
-pub(crate) unsafe fn structure<'a, T: Structure>(
+/// A pointer other than NULL is readable for four bytes and for as many as its `struct_size` says.
+pub(crate) unsafe fn structure<T: Structure>(
     call: &Call,
     what: &'static str,
     given: *const T,
-) -> Result<&'a T, Refused> {
-    // SAFETY: the caller's promise.
-    let sized = unsafe { sized(call, what, given.cast_mut().cast(), align_of::<T>(), size_of::<T>())? };
-    // SAFETY: the caller vouches for that many bytes, which may have any value.
-    Ok(unsafe { sized.cast().as_ref() })
+) -> Result<T, Refused> {
+    let mut value = T::DEFAULTS;
+    // SAFETY: the caller vouches for `given`, and `value` has the size of the struct.
+    unsafe { Sizes::of::<T>(what).read(call, given.cast(), value.as_mut_ptr().cast())? };
+    // SAFETY: the bytes up to FIRST_SIZE were copied, and any bits are a value; DEFAULTS has set the fields after them.
+    Ok(unsafe { value.assume_init() })
 }
 
-/// Where a struct lies whose `struct_size` is this.
+/// Writes a struct that the caller's header says to have `size` bytes.
 ///
 /// # Safety
-/// A pointer other than NULL is readable for four bytes.
-#[inline(never)]
-unsafe fn sized(
+/// A pointer other than NULL is writable for `size` bytes.
+pub(crate) unsafe fn fill<T: Structure>(
     call: &Call,
     what: &'static str,
-    given: *mut u8,
-    align: usize,
+    place: *mut T,
     size: usize,
-) -> Result<NonNull<u8>, Refused> {
-    let given = pointer(call, what, given, align)?;
-    // SAFETY: the caller vouches for the first field.
-    check_size(call, what, unsafe { given.cast::<u32>().read() } as usize, size)?;
-    Ok(given)
+    value: &T,
+) -> Result<(), Refused> {
+    // SAFETY: the caller vouches for `place`; `value` has the size of the struct.
+    unsafe { Sizes::of::<T>(what).write(call, place.cast(), size, (&raw const *value).cast()) }
 }
 
-/// Refuses a struct of another size than this version's.
-#[inline(never)]
-pub(crate) fn check_size(
+/// [`fill`] for a value that the caller did not choose: refused where it differs from the defaults in a field that the
+/// caller's header does not have, since the caller could not tell.
+///
+/// # Safety
+/// As for [`fill`].
+pub(crate) unsafe fn fill_whole<T: Structure>(
     call: &Call,
     what: &'static str,
-    given: usize,
-    wanted: usize,
+    place: *mut T,
+    size: usize,
+    value: &T,
 ) -> Result<(), Refused> {
-    if given == wanted { Ok(()) } else { Err(call.refuse(Refusal::StructSize { what, given, wanted })) }
+    let sizes = Sizes::of::<T>(what);
+    if sizes.first < sizes.here {
+        sizes.check(call, size)?;
+        let beyond = sizes.here.saturating_sub(size);
+        // SAFETY: a struct has no padding, and its last `beyond` bytes are not before FIRST_SIZE, so DEFAULTS has them too.
+        let [unknown, defaults] = [&raw const *value, T::DEFAULTS.as_ptr()]
+            .map(|value| unsafe { core::slice::from_raw_parts(value.cast::<u8>().add(size), beyond) });
+        if unknown != defaults {
+            return Err(call.refuse(Refusal::StructSize { what, given: size, wanted: sizes.here }));
+        }
+    }
+    // SAFETY: the caller's promise is the same.
+    unsafe { fill(call, what, place, size, value) }
 }
 
 /// Refuses a pointer that is NULL or misaligned.
@@ -372,5 +456,90 @@ impl<H: Handle> Output<H> {
     pub fn seal(self, value: &H::Value) {
         // SAFETY: neither NULL nor misaligned, and writable; a handle has room for what is sealed.
         unsafe { sealed(self.0).write(Sealed { mark: H::KIND.mark, value: *value }) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::MaybeUninit;
+    use core::ptr::null_mut;
+
+    use super::{Structure, fill, fill_whole, structure};
+    use crate::status::{Call, Refused, call, jostle_status, jostle_status::*};
+
+    /// A struct to which a later version has appended two fields, the first of which needs another alignment.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Grown {
+        struct_size: u32,
+        first: u32,
+        appended: u64,
+        last: u64,
+    }
+
+    const DEFAULTS: Grown = Grown { struct_size: 24, first: 0, appended: 7, last: 8 };
+
+    // SAFETY: numbers without padding, the first of which is `struct_size`.
+    unsafe impl Structure for Grown {
+        const FIRST_SIZE: usize = 8;
+        const DEFAULTS: MaybeUninit<Grown> = MaybeUninit::new(DEFAULTS);
+    }
+
+    fn status(body: impl FnOnce(&Call) -> Result<(), Refused>) -> jostle_status {
+        // SAFETY: no error is to be told.
+        unsafe { call(null_mut(), body) }
+    }
+
+    /// What is read of a struct that says to have `size` bytes, of which the caller has no more than that.
+    fn read(size: u32) -> Result<Grown, jostle_status> {
+        let whole = [size, 1, 2, 3, 4, 5];
+        let mut found = DEFAULTS;
+        let given = whole.as_ptr().cast::<Grown>();
+        // SAFETY: the array has as many bytes as the largest size that is accepted.
+        let ended = status(|call| Ok(found = unsafe { structure(call, "grown", given)? }));
+        if ended == JOSTLE_OK { Ok(found) } else { Err(ended) }
+    }
+
+    #[test]
+    fn a_struct_of_an_older_header_has_defaults_for_what_it_lacks() {
+        let appended = 2 | 3 << 32;
+        assert_eq!(read(8), Ok(Grown { struct_size: 8, first: 1, ..DEFAULTS }));
+        assert_eq!(read(16), Ok(Grown { struct_size: 16, first: 1, appended, ..DEFAULTS }));
+        assert_eq!(read(24), Ok(Grown { struct_size: 24, first: 1, appended, last: 4 | 5 << 32 }));
+        for size in [0, 4, 7, 9, 23] {
+            assert_eq!(read(size), Err(JOSTLE_STRUCT_TOO_SMALL), "{size}");
+        }
+        for size in [25, 28, u32::MAX] {
+            assert_eq!(read(size), Err(JOSTLE_STRUCT_TOO_LARGE), "{size}");
+        }
+    }
+
+    #[test]
+    fn no_byte_is_written_beyond_the_size_that_the_caller_gives() {
+        const UNTOUCHED: u32 = 0xA5A5_A5A5;
+        let value = Grown { first: 1, ..DEFAULTS };
+        for size in [8, 16, 24] {
+            let mut memory = [UNTOUCHED; 8];
+            let place = memory.as_mut_ptr().cast::<Grown>();
+            // SAFETY: the array is longer than the struct.
+            let ended = status(|call| unsafe { fill(call, "grown", place, size, &value) });
+            assert_eq!((ended, memory[0], memory[1]), (JOSTLE_OK, size as u32, 1));
+            assert!(memory[size / 4..].iter().all(|word| *word == UNTOUCHED), "{size}: {memory:x?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_an_older_header_cannot_hold_is_refused() {
+        let fill = |size, value: Grown| {
+            let mut memory = [0_u32; 6];
+            // SAFETY: the array is as long as the struct.
+            status(|call| unsafe { fill_whole(call, "grown", memory.as_mut_ptr().cast(), size, &value) })
+        };
+        assert_eq!(fill(8, Grown { first: 5, ..DEFAULTS }), JOSTLE_OK);
+        assert_eq!(fill(8, Grown { last: 5, ..DEFAULTS }), JOSTLE_STRUCT_TOO_SMALL);
+        assert_eq!(fill(16, Grown { last: 5, ..DEFAULTS }), JOSTLE_STRUCT_TOO_SMALL);
+        assert_eq!(fill(16, Grown { appended: 5, ..DEFAULTS }), JOSTLE_OK);
+        assert_eq!(fill(24, Grown { last: 5, ..DEFAULTS }), JOSTLE_OK);
+        assert_eq!(fill(28, DEFAULTS), JOSTLE_STRUCT_TOO_LARGE);
     }
 }

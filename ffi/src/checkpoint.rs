@@ -213,10 +213,9 @@ pub unsafe extern "C" fn jostle_checkpoint_config(
     let body = |call: &Call| {
         // SAFETY: the caller's promise.
         unsafe {
-            let config = Output::new(call, "config", config)?;
-            border::check_size(call, "config", struct_size, size_of::<jostle_config>())?;
             let file = examine(&mut Buffers::new(call), bytes, bytes_size)?;
-            config.write(jostle_config::from_core(&file.config().or_refuse(call)?));
+            let value = jostle_config::from_core(&file.config().or_refuse(call)?);
+            border::fill_whole(call, "config", config, struct_size, &value)?;
         }
         Ok(())
     };

@@ -76,7 +76,7 @@ pub unsafe extern "C" fn jostle_compute_init(
         context: core::ptr::null_mut(),
     };
     // SAFETY: the caller's promise.
-    unsafe { crate::config::fill("compute", compute, struct_size, value) }
+    unsafe { crate::config::fill("compute", compute, struct_size, &value) }
 }
 
 /// Refuses an instruction set that this processor or this build doesn't have.

@@ -7,8 +7,9 @@ use jostle::{
 };
 
 use core::ffi::c_char;
+use core::mem::{MaybeUninit, offset_of};
 
-use crate::border::{self, Output, Structure};
+use crate::border::{self, Structure};
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_status};
 
 /// The activation between the two products of the MLP.
@@ -174,8 +175,24 @@ pub struct jostle_sampling {
 
 // SAFETY: numbers, the first of which is `struct_size`.
 unsafe impl Structure for jostle_config {}
+impl jostle_options {
+    const USUAL: jostle_options = jostle_options {
+        struct_size: size_of::<jostle_options>() as u32,
+        batch: 1,
+        threads: 1,
+        optimizer: jostle_optimizer_state::JOSTLE_STATE_ADAMW as u32,
+        recompute: 0,
+        fused: 0,
+        frozen: core::ptr::null(),
+        frozen_count: 0,
+    };
+}
+
 // SAFETY: numbers and a pointer, the first of which is `struct_size`.
-unsafe impl Structure for jostle_options {}
+unsafe impl Structure for jostle_options {
+    const FIRST_SIZE: usize = offset_of!(jostle_options, recompute);
+    const DEFAULTS: MaybeUninit<jostle_options> = MaybeUninit::new(jostle_options::USUAL);
+}
 // SAFETY: as above.
 unsafe impl Structure for jostle_recipe {}
 // SAFETY: as above.
@@ -339,20 +356,18 @@ impl jostle_sampling {
     }
 }
 
-/// Fills a struct that the caller's header says to have `size` bytes.
+/// Fills in a struct for an init function.
 ///
 /// # Safety
 /// A pointer other than NULL is writable for `size` bytes.
-pub(crate) unsafe fn fill<T>(what: &'static str, place: *mut T, size: usize, value: T) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let place = unsafe { Output::new(call, what, place)? };
-        border::check_size(call, what, size, size_of::<T>())?;
-        place.write(value);
-        Ok(())
-    };
-    // SAFETY: no error is to be told.
-    unsafe { call(core::ptr::null_mut(), body) }
+pub(crate) unsafe fn fill<T: Structure>(
+    what: &'static str,
+    place: *mut T,
+    size: usize,
+    value: &T,
+) -> jostle_status {
+    // SAFETY: there is no error to write; the caller vouches for `place`.
+    unsafe { call(core::ptr::null_mut(), |call| border::fill(call, what, place, size, value)) }
 }
 
 /// Fills in a configuration of these sizes with GPT-2's choices: hidden 4C, exact GELU, biases, tied head, epsilon
@@ -374,7 +389,7 @@ pub unsafe extern "C" fn jostle_config_init(
     let [vocab, context, layers, heads, width] = sizes;
     let value = jostle_config::from_core(&Config::new(vocab, context, layers, heads, width));
     // SAFETY: the caller's promise.
-    unsafe { fill("config", config, struct_size, value) }
+    unsafe { fill("config", config, struct_size, &value) }
 }
 
 /// Fills in options: `batch` sequences a pass, one thread, AdamW.
@@ -387,20 +402,9 @@ pub unsafe extern "C" fn jostle_options_init(
     struct_size: usize,
     batch: u32,
 ) -> jostle_status {
-    let optimizer = jostle_optimizer_state::JOSTLE_STATE_ADAMW as u32;
-    let struct_bytes = size_of::<jostle_options>() as u32;
-    let value = jostle_options {
-        struct_size: struct_bytes,
-        batch,
-        threads: 1,
-        optimizer,
-        recompute: 0,
-        fused: 0,
-        frozen: core::ptr::null(),
-        frozen_count: 0,
-    };
+    let value = jostle_options { batch, ..jostle_options::USUAL };
     // SAFETY: the caller's promise.
-    unsafe { fill("options", options, struct_size, value) }
+    unsafe { fill("options", options, struct_size, &value) }
 }
 
 /// Fills in a recipe: AdamW with betas 0.9 and 0.99, epsilon 1e-8 and weight decay 0.1; the norm clipped at 1; a
@@ -433,7 +437,7 @@ pub unsafe extern "C" fn jostle_recipe_init(recipe: *mut jostle_recipe, struct_s
         seed: 0,
     };
     // SAFETY: the caller's promise.
-    unsafe { fill("recipe", recipe, struct_size, value) }
+    unsafe { fill("recipe", recipe, struct_size, &value) }
 }
 
 /// Fills in sampling at temperature 1 without filters.
@@ -449,5 +453,5 @@ pub unsafe extern "C" fn jostle_sampling_init(
     let value =
         jostle_sampling { struct_size: struct_size_here, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
     // SAFETY: the caller's promise.
-    unsafe { fill("sampling", sampling, struct_size, value) }
+    unsafe { fill("sampling", sampling, struct_size, &value) }
 }

@@ -261,7 +261,7 @@ pub unsafe extern "C" fn jostle_trainer_init(
             let trainer = Output::new(call, "trainer", trainer)?;
             let plan = *open(call, plan)?;
             let recipe = border::structure(call, "recipe", recipe)?.core(call)?;
-            let buffers = *border::structure(call, "buffers", buffers)?;
+            let buffers = border::structure(call, "buffers", buffers)?;
             let workers = Workers::new(call, compute)?;
             let mut state = State { plan, recipe, buffers, workers, position: Position::default() };
             state.working(&mut Buffers::new(call))?;
