@@ -5,27 +5,35 @@
  *
  * Names       Everything begins with jostle_ or JOSTLE_.
  * Status      A function that can fail returns a jostle_status, whose numbers never change; 0 is
- *             success. The last argument of most takes a jostle_error, which tells what was given
- *             and what was wanted; it may be NULL.
- * Outputs     are written only on success (but for the error), and are never inputs as well:
- *             structs by pointer are either read (const) or written. Only handles, which their
- *             functions change, and buffers that a comment calls added to or replaced are both.
+ *             success. Most take a jostle_error as the last argument, which receives the given and
+ *             the wanted numbers; it may be NULL.
+ * Outputs     are written only on success (the error is the exception) and are never inputs as
+ *             well: a struct behind a pointer is either read (const) or written. Only handles, and
+ *             buffers that a comment calls added to or replaced, are both.
  * Buffers     are a pointer and a size in BYTES; longer than needed is fine. They must be aligned
  *             to JOSTLE_ALIGNMENT and must not overlap. They stay the caller's: jostle keeps no
- *             pointer to them beyond a call, but for trainers and generators, which use theirs as
- *             long as they are used. A refused call has written nothing but, in part, workspaces.
+ *             pointer to them beyond a call. Trainers and generators are the exception: they use
+ *             their buffers as long as they are used. A refused call has written nothing, except
+ *             that a workspace may be written in part.
  * Memory      Nothing is allocated, so nothing is to be freed; jostle_pool_start is the exception.
- *             Sizes come from jostle_plan_init and the functions whose names end in _size; a
- *             firmware's static arrays take them from the header that jostle-plan writes.
- * Structs     that say what is wanted begin with struct_size, and have an init function that takes
- *             sizeof and fills in defaults: a library of another version refuses what it does not
- *             know. Structs that are written never grow. Fields called reserved are 0.
+ *             Sizes come from jostle_plan_init and the functions whose names end in _size.
+ *             Firmware takes the sizes of its static arrays from the header that jostle-plan writes.
+ * Structs     that the caller fills in begin with struct_size, which is their sizeof. Those that
+ *             have defaults have an init function, which takes the sizeof and writes no byte beyond
+ *             it. Later versions of the library only append fields. A program that was built with
+ *             an older header keeps working: fields that its struct lacks have the defaults of the
+ *             init function, or 0. A struct larger than the library knows is refused with
+ *             JOSTLE_STRUCT_TOO_LARGE; one smaller than in the first header, with
+ *             JOSTLE_STRUCT_TOO_SMALL. Fields called reserved are 0.
+ * Results     Structs that the library writes, handles among them, have no struct_size: they keep
+ *             their size and their fields for as long as JOSTLE_VERSION_MAJOR is the same, and
+ *             before version 1 for as long as JOSTLE_VERSION_MINOR is.
  * Choices     cross the border as uint32_t; the enums name their values.
- * Threads     const means: may be called with the same argument by several threads at once. A
- *             trainer or generator is for one thread at a time. Threads to compute with are lent
+ * Threads     const means: several threads may call with the same argument at once. A trainer or
+ *             generator is for one thread at a time. The caller lends threads to compute with
  *             through jostle_compute.
- * Failure     Nothing panics, prints, exits, aborts or throws. Null, misaligned, short and
- *             overlapping buffers are refused, each with a status; wild pointers can't be told.
+ * Failure     Nothing panics, prints, exits, aborts or throws. NULL, misaligned, short and
+ *             overlapping buffers are refused, each with a status; wild pointers are not detected.
  * Numbers     The same configuration, seed and data give the same bits on every processor, with
  *             every instruction set and number of threads. The processor must round to nearest
  *             and not flush denormals to zero.
@@ -404,6 +412,41 @@ typedef struct jostle_error {
     int64_t wanted;
 } jostle_error;
 
+// The caller's memory for a model. Each function says which of the buffers it uses, and the others may be NULL. Those
+// that it uses must not overlap. Trainers and generators use theirs as long as they are used: until then the buffers
+// stay where they are, and nobody else writes them.
+typedef struct jostle_buffers {
+    // sizeof(jostle_buffers).
+    uint32_t struct_size;
+    // 0.
+    uint32_t reserved;
+    // The parameters that are trained; see jostle_initialize. Passes without a trainer, generators and functions that
+    // write checkpoints only read them.
+    float *parameters;
+    // Bytes; at least the plan's parameters_size.
+    size_t parameters_size;
+    // The parameters that are frozen, which are only read. May be NULL if the plan's frozen_size is 0.
+    const float *frozen;
+    // Bytes; at least the plan's frozen_size.
+    size_t frozen_size;
+    // The gradients; need not be cleared.
+    float *gradients;
+    // Bytes; at least the plan's gradients_size.
+    size_t gradients_size;
+    // The optimiser's state; zero before the first step. May be NULL if the plan's optimizer_size is 0.
+    float *optimizer;
+    // Bytes; at least the plan's optimizer_size.
+    size_t optimizer_size;
+    // Activations and scratch; need not be cleared.
+    float *workspace;
+    // Bytes; at least the plan's workspace_size.
+    size_t workspace_size;
+    // Tokens and targets of a trainer's micro-batch; need not be cleared.
+    int32_t *batch;
+    // Bytes; at least the plan's batch_size.
+    size_t batch_size;
+} jostle_buffers;
+
 // How far training has come.
 typedef struct jostle_progress {
     // The number of steps done.
@@ -434,6 +477,8 @@ typedef struct jostle_config {
     uint32_t bias;
     // 1 where the head's matrix is the token embedding, else 0.
     uint32_t tied;
+    // Added to the variance in every norm; more than 0.
+    float norm_epsilon;
     // Rate of dropout on the sum of the embeddings, in [0, 1). All rates act in training only.
     float embedding_dropout;
     // Rate of dropout on the attention weights, after the softmax.
@@ -442,8 +487,6 @@ typedef struct jostle_config {
     float attention_projection_dropout;
     // Rate of dropout on the output of the MLP's projection.
     float mlp_projection_dropout;
-    // Added to the variance in every norm; more than 0.
-    float norm_epsilon;
 } jostle_config;
 
 // One call of it does the part of a work that has this index.
@@ -578,16 +621,16 @@ typedef struct jostle_loss {
     uint64_t counted;
 } jostle_loss;
 
-// Which dropout masks a training pass uses; all are functions of these numbers.
-typedef struct jostle_training {
+// Selects the dropout masks of a pass: each mask is a function of these numbers.
+typedef struct jostle_dropout_key {
     // The run's seed.
     uint64_t seed;
     // The step, from 0.
     uint64_t step;
-    // The number of the pass's first sequence among all of the step: micro-batches together then have the masks
-    // of one large batch.
+    // The number of the pass's first sequence, counted from 0 over the whole step: micro-batches together then have
+    // the masks of one large batch.
     uint64_t first_sequence;
-} jostle_training;
+} jostle_dropout_key;
 
 // A mask of dropout: which elements are zeroed is a function of these numbers, of row and column. Survivors are
 // divided by the probability to survive. Where NULL is given for a mask, nothing is dropped.
@@ -701,39 +744,6 @@ typedef struct jostle_trainer {
     size_t more[76];
 } jostle_trainer;
 
-// The caller's memory for training. The buffers must not overlap, and must stay where they are, untouched by
-// others while a call is under way, as long as the trainer is used.
-typedef struct jostle_buffers {
-    // sizeof(jostle_buffers).
-    uint32_t struct_size;
-    // 0.
-    uint32_t reserved;
-    // The model's parameters that are trained; see jostle_initialize.
-    float *parameters;
-    // Bytes; at least the plan's parameters_size.
-    size_t parameters_size;
-    // Those that are not, only read. May be NULL where the plan's frozen_size is 0.
-    const float *frozen;
-    // Bytes; at least the plan's frozen_size.
-    size_t frozen_size;
-    // The gradients; need not be cleared.
-    float *gradients;
-    // Bytes; at least the plan's gradients_size.
-    size_t gradients_size;
-    // What the optimiser keeps; zero before the first step. May be NULL where the plan's optimizer_size is 0.
-    float *optimizer;
-    // Bytes; at least the plan's optimizer_size.
-    size_t optimizer_size;
-    // Activations and scratch; need not be cleared.
-    float *workspace;
-    // Bytes; at least the plan's workspace_size.
-    size_t workspace_size;
-    // Tokens and targets of a micro-batch; need not be cleared.
-    int32_t *batch;
-    // Bytes; at least the plan's batch_size.
-    size_t batch_size;
-} jostle_buffers;
-
 // What one step did.
 typedef struct jostle_report {
     // The step's number, from 0.
@@ -768,21 +778,19 @@ jostle_status jostle_checkpoint_size(const struct jostle_plan *plan,
                                      size_t *size,
                                      struct jostle_error *error);
 
-// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters,
-// optimiser state (left out where `optimizer` is NULL: such a file can be used, not resumed), configuration,
-// progress and metadata. `written` receives how many bytes it took: what jostle_checkpoint_size says.
+// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters, optimiser
+// state, configuration, progress and metadata. `written` receives the number of bytes, which is the one that
+// jostle_checkpoint_size tells.
+//
+// Of `buffers`, it uses `parameters`, `frozen` and `optimizer`. If `optimizer` is NULL, the file has no optimiser state:
+// it can be used, but training cannot go on from it.
 //
 // Pointers:
-// `plan` and `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `bytes` writable for so many bytes;
-// `metadata` is readable for `metadata_count` entries (NULL for none); `written` is writable; `error` is NULL or
+// `plan`, `buffers` and `progress` are readable. The buffers that it uses are readable, `bytes` is writable for so many
+// bytes. `metadata` is readable for `metadata_count` entries (NULL for none), `written` is writable, `error` is NULL or
 // writable.
 jostle_status jostle_checkpoint_write(const struct jostle_plan *plan,
-                                      const float *parameters,
-                                      size_t parameters_size,
-                                      const float *frozen,
-                                      size_t frozen_size,
-                                      const float *optimizer,
-                                      size_t optimizer_size,
+                                      const struct jostle_buffers *buffers,
                                       const struct jostle_progress *progress,
                                       const struct jostle_metadata *metadata,
                                       size_t metadata_count,
@@ -802,20 +810,17 @@ jostle_status jostle_checkpoint_config(const uint8_t *bytes,
                                        size_t struct_size,
                                        struct jostle_error *error);
 
-// Reads a checkpoint of exactly `bytes_size` bytes into the parameters and, unless that is NULL, the optimiser's
-// state. The plan may have other dropout rates, batch and threads than the checkpoint was trained with. A file
-// that is refused leaves the buffers as they were.
+// Reads a checkpoint of exactly `bytes_size` bytes into the parameters and, unless it is NULL, the optimiser's state. Of
+// `buffers`, it uses `parameters` and `optimizer`. The plan may have other dropout rates, batch and threads than the
+// checkpoint was trained with. A file that is refused leaves the buffers as they were.
 //
 // Pointers:
-// `bytes` is readable, `parameters` and `optimizer` writable for so many bytes, `plan` is readable, `progress`
-// writable, `error` NULL or writable.
+// `bytes` is readable for so many bytes, `buffers` and `plan` are readable, the buffers that it uses are writable,
+// `progress` is writable, `error` NULL or writable.
 jostle_status jostle_checkpoint_read(const uint8_t *bytes,
                                      size_t bytes_size,
                                      const struct jostle_plan *plan,
-                                     float *parameters,
-                                     size_t parameters_size,
-                                     float *optimizer,
-                                     size_t optimizer_size,
+                                     const struct jostle_buffers *buffers,
                                      struct jostle_progress *progress,
                                      struct jostle_error *error);
 
@@ -896,20 +901,19 @@ jostle_status jostle_recipe_init(struct jostle_recipe *recipe,
 jostle_status jostle_sampling_init(struct jostle_sampling *sampling,
                                    size_t struct_size);
 
-// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used.
+// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used. Of `buffers`, a generator
+// uses `parameters` and `frozen`.
+//
+// `memory`, `window`: as many bytes as the plan's generation_size and window_size.
 //
 // Pointers:
-// `generator` is writable, `plan` readable, `compute` NULL or readable, `parameters` and `frozen`
-// (NULL where nothing is) readable, `memory` and
-// `window` writable for so many bytes (the plan's generation_size and window_size), `error` NULL or writable. The
-// buffers stay where they are, and `memory` and `window` untouched, as long as the generator is used.
+// `generator` is writable, `plan` and `buffers` are readable, `compute` is NULL or readable, `error` NULL or writable.
+// The parameters and the frozen parameters are readable, `memory` and `window` are writable for so many bytes. As long as
+// the generator is used, these four stay where they are, and nobody else writes `memory` or `window`.
 jostle_status jostle_generator_init(struct jostle_generator *generator,
                                     const struct jostle_plan *plan,
                                     const struct jostle_compute *compute,
-                                    const float *parameters,
-                                    size_t parameters_size,
-                                    const float *frozen,
-                                    size_t frozen_size,
+                                    const struct jostle_buffers *buffers,
                                     float *memory,
                                     size_t memory_size,
                                     int32_t *window,
@@ -955,61 +959,44 @@ jostle_status jostle_generator_clear(struct jostle_generator *generator,
 // Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them
 // in the workspace, where they stay until it is used again.
 //
+// Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
+//
 // Pointers:
-// `plan` and `batch` are readable, `compute` is NULL or readable, `parameters` and `frozen` (NULL where
-// nothing is) readable and `workspace` writable
-// for so many bytes, `logits` writable, `error` NULL or writable.
+// `plan`, `buffers` and `batch` are readable, `compute` is NULL or readable. The parameters, the frozen parameters and
+// the batch's tokens are readable, the workspace is writable. `logits` is writable, `error` NULL or writable.
 jostle_status jostle_model_logits(const struct jostle_plan *plan,
                                   const struct jostle_compute *compute,
-                                  const float *parameters,
-                                  size_t parameters_size,
-                                  const float *frozen,
-                                  size_t frozen_size,
-                                  float *workspace,
-                                  size_t workspace_size,
+                                  const struct jostle_buffers *buffers,
                                   const struct jostle_batch *batch,
                                   const float **logits,
                                   struct jostle_error *error);
 
-// The loss on a batch's targets, without dropout.
+// Writes the loss on a batch's targets, without dropout. Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
 //
 // Pointers:
-// As for jostle_model_logits; `loss` is writable.
+// As for jostle_model_logits. The batch's targets are readable; `loss` is writable.
 jostle_status jostle_model_loss(const struct jostle_plan *plan,
                                 const struct jostle_compute *compute,
-                                const float *parameters,
-                                size_t parameters_size,
-                                const float *frozen,
-                                size_t frozen_size,
-                                float *workspace,
-                                size_t workspace_size,
+                                const struct jostle_buffers *buffers,
                                 const struct jostle_batch *batch,
                                 struct jostle_loss *loss,
                                 struct jostle_error *error);
 
 // Forward, loss and backward: the gradient of the sum of the batch's losses divided by `counted`, the number of
-// targets other than -1 in all batches of the step. Adds to what the gradients hold where `add` is 1, overwrites
-// it where that is 0.
+// targets other than -1 in all batches of the step. Adds to the gradients if `add` is 1, overwrites them if it is 0.
+// Of `buffers`, it uses `parameters`, `frozen`, `gradients` and `workspace`.
 //
-// `training`: the masks of dropout, or NULL for none. JOSTLE_NOT_FINITE leaves the gradients as they were.
+// `dropout`: selects the dropout masks, or NULL for no dropout. JOSTLE_NOT_FINITE leaves the gradients as they were.
 //
 // Pointers:
-// As for jostle_model_logits; `gradients` is writable for so many bytes, `training` NULL or readable, `loss`
-// writable.
+// As for jostle_model_loss. The gradients are writable, `dropout` is NULL or readable.
 jostle_status jostle_model_backward(const struct jostle_plan *plan,
                                     const struct jostle_compute *compute,
-                                    const float *parameters,
-                                    size_t parameters_size,
-                                    const float *frozen,
-                                    size_t frozen_size,
-                                    float *gradients,
-                                    size_t gradients_size,
+                                    const struct jostle_buffers *buffers,
                                     uint32_t add,
-                                    float *workspace,
-                                    size_t workspace_size,
                                     const struct jostle_batch *batch,
                                     size_t counted,
-                                    const struct jostle_training *training,
+                                    const struct jostle_dropout_key *dropout,
                                     struct jostle_loss *loss,
                                     struct jostle_error *error);
 
@@ -1554,22 +1541,16 @@ jostle_status jostle_slots_newest(const struct jostle_flash *flash,
                                   struct jostle_slot *slot,
                                   struct jostle_error *error);
 
-// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole one, and
-// reads it back. Wherever the power fails meanwhile, the newest whole one is as it was, or this one is whole. `block`
-// as for jostle_slots_newest; between steps, a workspace will do.
+// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole checkpoint,
+// and reads it back. Wherever the power fails meanwhile, the newest whole checkpoint is as it was, or this one is whole.
+// `block` is as for jostle_slots_newest; between steps, a workspace will do.
 //
 // Pointers:
-// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `plan` and
-// `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `block` writable for so many bytes; `metadata` is
-// readable for `metadata_count` entries (NULL for none); `error` is NULL or writable.
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+// for so many bytes. The other arguments are as for jostle_checkpoint_write.
 jostle_status jostle_slots_save(const struct jostle_flash *flash,
                                 const struct jostle_plan *plan,
-                                const float *parameters,
-                                size_t parameters_size,
-                                const float *frozen,
-                                size_t frozen_size,
-                                const float *optimizer,
-                                size_t optimizer_size,
+                                const struct jostle_buffers *buffers,
                                 const struct jostle_progress *progress,
                                 const struct jostle_metadata *metadata,
                                 size_t metadata_count,
@@ -1577,20 +1558,16 @@ jostle_status jostle_slots_save(const struct jostle_flash *flash,
                                 size_t block_size,
                                 struct jostle_error *error);
 
-// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND where there is none. `block` as
-// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells in `error` how long
-// that is. JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
+// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND if there is none. `block` is as
+// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells that length in `error`.
+// JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
 //
 // Pointers:
-// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `parameters`,
-// `optimizer` and `block` are writable for so many bytes, `plan` is readable, `progress` writable, `error` NULL or
-// writable.
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+// for so many bytes. The other arguments are as for jostle_checkpoint_read.
 jostle_status jostle_slots_load(const struct jostle_flash *flash,
                                 const struct jostle_plan *plan,
-                                float *parameters,
-                                size_t parameters_size,
-                                float *optimizer,
-                                size_t optimizer_size,
+                                const struct jostle_buffers *buffers,
                                 uint8_t *block,
                                 size_t block_size,
                                 struct jostle_progress *progress,

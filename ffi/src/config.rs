@@ -82,6 +82,8 @@ pub struct jostle_config {
     pub bias: u32,
     /// 1 where the head's matrix is the token embedding, else 0.
     pub tied: u32,
+    /// Added to the variance in every norm; more than 0.
+    pub norm_epsilon: f32,
     /// Rate of dropout on the sum of the embeddings, in [0, 1). All rates act in training only.
     pub embedding_dropout: f32,
     /// Rate of dropout on the attention weights, after the softmax.
@@ -90,8 +92,6 @@ pub struct jostle_config {
     pub attention_projection_dropout: f32,
     /// Rate of dropout on the output of the MLP's projection.
     pub mlp_projection_dropout: f32,
-    /// Added to the variance in every norm; more than 0.
-    pub norm_epsilon: f32,
 }
 
 /// How the model is trained, as far as memory depends on it.

@@ -8,6 +8,7 @@
 //! | [`config`] | the structs that say what is wanted |
 //! | [`compute`] | instruction sets and threads |
 //! | [`plan`] | sizes, tensors, initial values |
+//! | [`buffers`] | the caller's memory for a model |
 //! | [`model`] | logits, loss and gradients of a pass |
 //! | [`trainer`] | training steps and evaluation |
 //! | [`generator`] | the model in use |
@@ -22,6 +23,7 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "[rows, width] is a shape")]
 
 mod border;
+pub mod buffers;
 pub mod checkpoint;
 pub mod compute;
 pub mod config;

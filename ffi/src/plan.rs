@@ -120,23 +120,20 @@ pub unsafe extern "C" fn jostle_plan_init(
     options: *const jostle_options,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (plan, config, options) = unsafe {
-            (
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let (plan, config, options) = (
                 Output::new(call, "plan", plan)?,
                 border::structure(call, "config", config)?,
                 border::structure(call, "options", options)?,
-            )
-        };
-        let config = config.core(call)?;
-        // SAFETY: the caller's promise.
-        let options = unsafe { options.core(call, &config)? };
-        plan.plan(&Plan::new(&config, &options).or_refuse(call)?);
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            );
+            let config = config.core(call)?;
+            let options = options.core(call, &config)?;
+            plan.plan(&Plan::new(&config, &options).or_refuse(call)?);
+            Ok(())
+        })
+    }
 }
 
 /// Sizes every buffer for the fastest training that takes at most `budget` bytes, with at most the batch and the threads
@@ -156,23 +153,20 @@ pub unsafe extern "C" fn jostle_plan_fit(
     budget: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (plan, config, options) = unsafe {
-            (
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let (plan, config, options) = (
                 Output::new(call, "plan", plan)?,
                 border::structure(call, "config", config)?,
                 border::structure(call, "options", options)?,
-            )
-        };
-        let config = config.core(call)?;
-        // SAFETY: the caller's promise.
-        let options = unsafe { options.core(call, &config)? };
-        plan.plan(&Plan::fit(&config, &options, budget).or_refuse(call)?);
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            );
+            let config = config.core(call)?;
+            let options = options.core(call, &config)?;
+            plan.plan(&Plan::fit(&config, &options, budget).or_refuse(call)?);
+            Ok(())
+        })
+    }
 }
 
 /// One of the parameters' tensors.
@@ -283,17 +277,16 @@ unsafe fn find_tensor(
     error: *mut jostle_error,
     find: impl FnOnce(&Call, &Plan) -> Result<Tensor, Refused>,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (plan, tensor) = unsafe { (open(call, plan)?, Output::new(call, "tensor", tensor)?) };
-        // SAFETY: the caller's promise. Nobody but the caller touches the elements.
-        let values =
-            unsafe { Buffers::new(call).write_optional("values", values, values_size, plan.parameters)? };
-        tensor.write(describe(&find(call, plan)?, values));
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let (plan, tensor) = (open(call, plan)?, Output::new(call, "tensor", tensor)?);
+            // SAFETY: the caller's promise. Nobody but the caller touches the elements.
+            let values = Buffers::new(call).write_optional("values", values, values_size, plan.parameters)?;
+            tensor.write(describe(&find(call, plan)?, values));
+            Ok(())
+        })
+    }
 }
 
 /// Fills the parameters with random initial values, a function of the seed: matrices normal(0, 0.02), those that
@@ -310,15 +303,14 @@ pub unsafe extern "C" fn jostle_initialize(
     seed: u64,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let plan = unsafe { open(call, plan)? };
-        // SAFETY: the caller's promise.
-        let parameters =
-            unsafe { Buffers::new(call).write("parameters", parameters, parameters_size, plan.parameters)? };
-        initialization::initialize(InstructionSet::detect(), plan, parameters, seed).or_refuse(call)?;
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let plan = open(call, plan)?;
+            let parameters =
+                Buffers::new(call).write("parameters", parameters, parameters_size, plan.parameters)?;
+            initialization::initialize(InstructionSet::detect(), plan, parameters, seed).or_refuse(call)?;
+            Ok(())
+        })
+    }
 }

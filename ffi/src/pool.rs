@@ -11,7 +11,7 @@ use jostle::Parallel;
 
 use crate::border::Output;
 use crate::compute::jostle_task;
-use crate::status::{Call, Refusal, call, jostle_error, jostle_status};
+use crate::status::{Refusal, call, jostle_error, jostle_status};
 
 /// Threads that wait for work. Only in the hosted library.
 pub struct jostle_pool(Pool);
@@ -27,19 +27,19 @@ pub unsafe extern "C" fn jostle_pool_start(
     pool: *mut *mut jostle_pool,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let output = unsafe { Output::new(call, "pool", pool)? };
-        if threads == 0 {
-            return Err(call.refuse_as_core(&jostle::Error::Zero { what: "threads" }));
-        }
-        let threads = threads as usize;
-        let pool = Pool::new(threads).map_err(|_| call.refuse(Refusal::Threads { given: threads }))?;
-        output.write(Box::into_raw(Box::new(jostle_pool(pool))));
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let output = Output::new(call, "pool", pool)?;
+            if threads == 0 {
+                return Err(call.refuse_as_core(&jostle::Error::Zero { what: "threads" }));
+            }
+            let threads = threads as usize;
+            let pool = Pool::new(threads).map_err(|_| call.refuse(Refusal::Threads { given: threads }))?;
+            output.write(Box::into_raw(Box::new(jostle_pool(pool))));
+            Ok(())
+        })
+    }
 }
 
 /// Lends a pool's threads: a jostle_run, whose `context` is the pool.

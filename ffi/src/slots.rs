@@ -6,7 +6,8 @@ use jostle::checkpoint::Progress;
 use jostle::checkpoint::slots::{self, Flash, Slot, Slots};
 
 use crate::border::{self, Buffers, Output, Structure, open};
-use crate::checkpoint::{Given, Pairs, jostle_metadata, jostle_progress};
+use crate::buffers::jostle_buffers;
+use crate::checkpoint::{CheckpointArguments, MetadataPairs, jostle_metadata, jostle_progress};
 use crate::plan::jostle_plan;
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
@@ -149,14 +150,14 @@ pub unsafe extern "C" fn jostle_slots_size(
     size: *mut usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let output = unsafe { Output::new(call, "size", size)? };
-        output.write(slots::size(checkpoint_size, write_size as usize).or_refuse(call)?);
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let output = Output::new(call, "size", size)?;
+            output.write(slots::size(checkpoint_size, write_size as usize).or_refuse(call)?);
+            Ok(())
+        })
+    }
 }
 
 /// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND where there is none. `block` is memory to work in: 32 bytes, or
@@ -173,40 +174,32 @@ pub unsafe extern "C" fn jostle_slots_newest(
     slot: *mut jostle_slot,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let output = Output::new(call, "slot", slot)?;
             let mut driver = Driver::new(call, flash)?;
             let newest = slots(&mut Buffers::new(call), &mut driver, (block, block_size))?.newest();
             let newest = newest.or_refuse(call)?.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 });
             let Slot { index, sequence, offset, length } = newest.or_refuse(call)?;
             output.write(jostle_slot { sequence, index, offset, size: length });
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole one, and
-/// reads it back. Wherever the power fails meanwhile, the newest whole one is as it was, or this one is whole. `block`
-/// as for jostle_slots_newest; between steps, a workspace will do.
+/// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole checkpoint,
+/// and reads it back. Wherever the power fails meanwhile, the newest whole checkpoint is as it was, or this one is whole.
+/// `block` is as for jostle_slots_newest; between steps, a workspace will do.
 ///
 /// # Safety
-/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `plan` and
-/// `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `block` writable for so many bytes; `metadata` is
-/// readable for `metadata_count` entries (NULL for none); `error` is NULL or writable.
+/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+/// for so many bytes. The other arguments are as for jostle_checkpoint_write.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_slots_save(
     flash: *const jostle_flash,
     plan: *const jostle_plan,
-    parameters: *const f32,
-    parameters_size: usize,
-    frozen: *const f32,
-    frozen_size: usize,
-    optimizer: *const f32,
-    optimizer_size: usize,
+    buffers: *const jostle_buffers,
     progress: *const jostle_progress,
     metadata: *const jostle_metadata,
     metadata_count: usize,
@@ -214,68 +207,52 @@ pub unsafe extern "C" fn jostle_slots_save(
     block_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let given = Given {
-        parameters: (parameters, parameters_size),
-        frozen: (frozen, frozen_size),
-        optimizer: (optimizer, optimizer_size),
-        progress,
-    };
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    let arguments = CheckpointArguments { plan, buffers, progress, metadata, metadata_count };
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
+            let mut pairs = MetadataPairs::NONE;
             let mut driver = Driver::new(call, flash)?;
-            let plan = open(call, plan)?;
-            let pairs = Pairs::new(call, metadata, metadata_count)?;
-            let contents = given.contents(plan, &pairs, &mut buffers)?;
+            let (plan, contents) = arguments.contents(&mut pairs, &mut buffers)?;
             let mut slots = slots(&mut buffers, &mut driver, (block, block_size))?;
             slots.save(plan, &contents).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND where there is none. `block` as
-/// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells in `error` how long
-/// that is. JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
+/// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND if there is none. `block` is as
+/// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells that length in `error`.
+/// JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
 ///
 /// # Safety
-/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `parameters`,
-/// `optimizer` and `block` are writable for so many bytes, `plan` is readable, `progress` writable, `error` NULL or
-/// writable.
+/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+/// for so many bytes. The other arguments are as for jostle_checkpoint_read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_slots_load(
     flash: *const jostle_flash,
     plan: *const jostle_plan,
-    parameters: *mut f32,
-    parameters_size: usize,
-    optimizer: *mut f32,
-    optimizer_size: usize,
+    buffers: *const jostle_buffers,
     block: *mut u8,
     block_size: usize,
     progress: *mut jostle_progress,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut used = Buffers::new(call);
             let output = Output::new(call, "progress", progress)?;
             let mut driver = Driver::new(call, flash)?;
             let plan = open(call, plan)?;
-            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
-            let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
-            let state = (!optimizer.is_null()).then_some(state);
-            let mut slots = slots(&mut buffers, &mut driver, (block, block_size))?;
+            let (parameters, state) = border::structure(call, "buffers", buffers)?.write(plan, &mut used)?;
+            let mut slots = slots(&mut used, &mut driver, (block, block_size))?;
             let loaded = slots.load(plan, parameters, state).or_refuse(call)?;
             let loaded = loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 });
             let Progress { step, seed } = loaded.or_refuse(call)?;
             output.write(jostle_progress { step, seed });
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

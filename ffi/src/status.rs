@@ -512,23 +512,23 @@ pub unsafe extern "C" fn jostle_error_message(
     text: *mut c_char,
     text_size: usize,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let error = unsafe { border::input(call, "error", error)? };
-        if text.is_null() {
-            return Err(call.refuse(Refusal::Null("text")));
-        }
-        let Some(room) = text_size.checked_sub(1) else {
-            return Err(call.refuse(Refusal::Short { what: "text", given: 0, wanted: 1 }));
-        };
-        let mut sink = Room { text: text.cast(), room };
-        error.write(&mut sink);
-        // SAFETY: `sink` has moved on by at most `room` bytes, one less than there are.
-        unsafe { sink.text.write(0) };
-        Ok(())
-    };
     // SAFETY: no error is to be told.
-    unsafe { call(core::ptr::null_mut(), body) }
+    unsafe {
+        call(core::ptr::null_mut(), |call| {
+            let error = border::input(call, "error", error)?;
+            if text.is_null() {
+                return Err(call.refuse(Refusal::Null("text")));
+            }
+            let Some(room) = text_size.checked_sub(1) else {
+                return Err(call.refuse(Refusal::Short { what: "text", given: 0, wanted: 1 }));
+            };
+            let mut sink = Room { text: text.cast(), room };
+            error.write(&mut sink);
+            // SAFETY: `sink` has moved on by at most `room` bytes, one less than there are.
+            sink.text.write(0);
+            Ok(())
+        })
+    }
 }
 
 impl jostle_error {

@@ -6,7 +6,8 @@ use core::task::Poll;
 
 use jostle::{self as core_, Loss, Pieces, Plan, Recipe, Report, Tokens, Trainer};
 
-use crate::border::{self, Buffers, Handle, Kind, Output, Structure, input, open, open_mut};
+use crate::border::{self, Buffers, Handle, Kind, Output, input, open, open_mut};
+use crate::buffers::jostle_buffers;
 use crate::compute::{Workers, jostle_compute};
 use crate::config::jostle_recipe;
 use crate::model::{jostle_batch, jostle_loss};
@@ -24,44 +25,6 @@ pub enum jostle_token_type {
     /// int32_t.
     JOSTLE_I32 = 4,
 }
-
-/// The caller's memory for training. The buffers must not overlap, and must stay where they are, untouched by
-/// others while a call is under way, as long as the trainer is used.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct jostle_buffers {
-    /// sizeof(jostle_buffers).
-    pub struct_size: u32,
-    /// 0.
-    pub reserved: u32,
-    /// The model's parameters that are trained; see jostle_initialize.
-    pub parameters: *mut f32,
-    /// Bytes; at least the plan's parameters_size.
-    pub parameters_size: usize,
-    /// Those that are not, only read. May be NULL where the plan's frozen_size is 0.
-    pub frozen: *const f32,
-    /// Bytes; at least the plan's frozen_size.
-    pub frozen_size: usize,
-    /// The gradients; need not be cleared.
-    pub gradients: *mut f32,
-    /// Bytes; at least the plan's gradients_size.
-    pub gradients_size: usize,
-    /// What the optimiser keeps; zero before the first step. May be NULL where the plan's optimizer_size is 0.
-    pub optimizer: *mut f32,
-    /// Bytes; at least the plan's optimizer_size.
-    pub optimizer_size: usize,
-    /// Activations and scratch; need not be cleared.
-    pub workspace: *mut f32,
-    /// Bytes; at least the plan's workspace_size.
-    pub workspace_size: usize,
-    /// Tokens and targets of a micro-batch; need not be cleared.
-    pub batch: *mut i32,
-    /// Bytes; at least the plan's batch_size.
-    pub batch_size: usize,
-}
-
-// SAFETY: numbers and pointers, the first of which is `struct_size`.
-unsafe impl Structure for jostle_buffers {}
 
 /// A model in training. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
 #[repr(C)]
@@ -255,9 +218,9 @@ pub unsafe extern "C" fn jostle_trainer_init(
     compute: *const jostle_compute,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let trainer = Output::new(call, "trainer", trainer)?;
             let plan = *open(call, plan)?;
             let recipe = border::structure(call, "recipe", recipe)?.core(call)?;
@@ -266,11 +229,9 @@ pub unsafe extern "C" fn jostle_trainer_init(
             let mut state = State { plan, recipe, buffers, workers, position: Position::default() };
             state.working(&mut Buffers::new(call))?;
             trainer.seal(&state);
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// One step on random windows of a text: as many micro-batches as the recipe says, then the update. Which windows
@@ -290,18 +251,16 @@ pub unsafe extern "C" fn jostle_trainer_step(
     report: *mut jostle_report,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let report = Output::new(call, "report", report)?;
             let given = reading(text, text_size, token_type);
             let done = with_trainer(call, trainer, given, |trainer, text| trainer.step(*text))?;
             report.write(jostle_report::from_core(done));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// One bounded piece of a step: jostle_trainer_step, with the same bits, in many calls with the same text, for callers
@@ -328,9 +287,9 @@ pub unsafe extern "C" fn jostle_trainer_poll(
     report: *mut jostle_report,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let (done, report) = (Output::new(call, "done", done)?, Output::new(call, "report", report)?);
             let given = reading(text, text_size, token_type);
             match with_trainer(call, trainer, given, |trainer, text| trainer.poll(*text))? {
@@ -340,11 +299,9 @@ pub unsafe extern "C" fn jostle_trainer_poll(
                     report.write(jostle_report::from_core(found));
                 }
             }
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Forward and backward on a batch of the caller's: a micro-batch of the current step. `counted` is the number of
@@ -360,9 +317,9 @@ pub unsafe extern "C" fn jostle_trainer_accumulate(
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let loss = Output::new(call, "loss", loss)?;
             let given = |buffers: &mut Buffers<'_>| {
                 let batch = *input(call, "batch", batch)?;
@@ -372,11 +329,9 @@ pub unsafe extern "C" fn jostle_trainer_accumulate(
                 trainer.accumulate(tokens, targets, shape, counted)
             })?;
             loss.write(jostle_loss::from_core(done));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Ends a step: clips the accumulated gradients, changes the parameters along them, and goes on to the next step.
@@ -392,18 +347,16 @@ pub unsafe extern "C" fn jostle_trainer_update(
     report: *mut jostle_report,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let report = Output::new(call, "report", report)?;
             let loss: Loss = input(call, "loss", loss)?.core();
             let done = with_trainer(call, trainer, |_| Ok(()), |trainer, &()| trainer.update(loss))?;
             report.write(jostle_report::from_core(done));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// The loss on a whole text without dropout: windows one behind the other, so that every token but the first is
@@ -420,18 +373,16 @@ pub unsafe extern "C" fn jostle_trainer_evaluate(
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let loss = Output::new(call, "loss", loss)?;
             let given = reading(text, text_size, token_type);
             let done = with_trainer(call, trainer, given, |trainer, text| trainer.evaluate(*text))?;
             loss.write(jostle_loss::from_core(done));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Writes how many steps are done.
@@ -444,13 +395,13 @@ pub unsafe extern "C" fn jostle_trainer_steps(
     steps: *mut u64,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe { Output::new(call, "steps", steps)?.write(open(call, trainer)?.position.step) };
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            Output::new(call, "steps", steps)?.write(open(call, trainer)?.position.step);
+            Ok(())
+        })
+    }
 }
 
 /// Goes on from a checkpoint, whose parameters and optimiser state the buffers hold: with the same recipe, the same
@@ -464,14 +415,12 @@ pub unsafe extern "C" fn jostle_trainer_resume(
     step: u64,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let state: &mut State = open_mut(trainer, &mut Buffers::new(call))?;
             state.position = Position { step, ..Position::default() };
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -64,11 +64,11 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
         ("activation", activation.to_owned()),
         ("bias", integer(config.bias.into())),
         ("tied", integer(config.tied.into())),
+        ("norm_epsilon", float(config.norm_epsilon)),
         ("embedding_dropout", float(config.dropout.embedding)),
         ("attention_dropout", float(config.dropout.attention)),
         ("attention_projection_dropout", float(config.dropout.attention_projection)),
         ("mlp_projection_dropout", float(config.dropout.mlp_projection)),
-        ("norm_epsilon", float(config.norm_epsilon)),
     ];
     let options = [
         ("batch", integer(options.batch)),

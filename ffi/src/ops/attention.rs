@@ -42,10 +42,10 @@ pub unsafe extern "C" fn jostle_attention_forward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let attention = self::attention(call, heads, width, mask)?;
             let elements = area(call, length, width)?;
@@ -56,11 +56,9 @@ pub unsafe extern "C" fn jostle_attention_forward(
             let wanted = attention::scratch(length, width);
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             attention::forward(simd, out, stats, qkv, attention, scratch).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// # Safety
@@ -102,10 +100,10 @@ pub unsafe extern "C" fn jostle_attention_backward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let attention = self::attention(call, heads, width, mask)?;
             let elements = area(call, length, width)?;
@@ -118,11 +116,9 @@ pub unsafe extern "C" fn jostle_attention_backward(
             let wanted = attention::scratch(length, width);
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             attention::backward(simd, d_qkv, d_out, qkv, out, stats, attention, scratch).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Writes the attention weights [heads, length, length] of one sequence before dropout, for looking at.
@@ -143,10 +139,10 @@ pub unsafe extern "C" fn jostle_attention_weights(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let attention = self::attention(call, heads, width, core::ptr::null())?;
             let wanted = area(call, heads, area(call, length, length)?)?;
@@ -155,9 +151,7 @@ pub unsafe extern "C" fn jostle_attention_weights(
             let wanted = attention::scratch(length, width);
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             attention::weights(simd, weights, qkv, attention, scratch).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -87,19 +87,17 @@ pub unsafe extern "C" fn jostle_dropout(
     x_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let (mask, sequence) = self::mask(call, mask)?;
             let elements = area(call, rows, width)?;
             let y = buffers.write("y", y, y_size, elements)?;
             let x = buffers.read("x", x, x_size, elements)?;
             dropout::forward(simd, y, x, width, mask, sequence).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -84,10 +84,10 @@ pub unsafe extern "C" fn jostle_matmul(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let workers = Workers::new(call, compute)?;
             let (a, b) = (input(call, "a", a)?, input(call, "b", b)?);
             let c = buffers.write("c", c, c_size, reach(call, "c", m, n, c_stride, 1)?)?;
@@ -114,9 +114,7 @@ pub unsafe extern "C" fn jostle_matmul(
             let scratch = buffers.write("scratch", scratch, scratch_size, one.saturating_mul(parts))?;
             matmul::matmul_parallel(compute, size, (c, c_stride), start, a, b, (scratch, one))
                 .or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

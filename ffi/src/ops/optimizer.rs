@@ -6,7 +6,7 @@ use super::area;
 use crate::border::{self, Buffers, Output};
 use crate::compute::{Workers, jostle_compute};
 use crate::config::{self, jostle_recipe};
-use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
 /// The global norm of `count` gradients, in an order of summation that no number of threads changes.
 ///
@@ -21,18 +21,16 @@ pub unsafe extern "C" fn jostle_gradient_norm(
     norm: *mut f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let norm = Output::new(call, "norm", norm)?;
             let workers = Workers::new(call, compute)?;
             let gradients = Buffers::new(call).read("gradients", gradients, gradients_size, count)?;
             norm.write(gradient_norm(workers.compute(), gradients));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// The factor that brings a gradient of this norm to at most `clip` (PyTorch's clip_grad_norm_).
@@ -68,10 +66,10 @@ pub unsafe extern "C" fn jostle_optimizer_update(
     factor: f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let workers = Workers::new(call, compute)?;
             let optimizer = border::structure(call, "recipe", recipe)?.optimizer(call)?;
             let decays = config::flag(call, "decays", decays)?;
@@ -83,9 +81,7 @@ pub unsafe extern "C" fn jostle_optimizer_update(
             optimizer
                 .update_tensor(compute, x, gradient, state, decays, step, learning_rate, factor)
                 .or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
