@@ -381,10 +381,10 @@ fn rates_and_epsilon_outside_their_range_are_refused_by_name() {
     let none = Dropout::NONE;
     type SetRate = fn(&mut Dropout, f32);
     let places: [(&str, SetRate); 4] = [
-        ("dropout.embedding", |dropout, rate| dropout.embedding = rate),
-        ("dropout.attention", |dropout, rate| dropout.attention = rate),
-        ("dropout.attention_projection", |dropout, rate| dropout.attention_projection = rate),
-        ("dropout.mlp_projection", |dropout, rate| dropout.mlp_projection = rate),
+        ("embedding_dropout", |dropout, rate| dropout.embedding = rate),
+        ("attention_dropout", |dropout, rate| dropout.attention = rate),
+        ("attention_projection_dropout", |dropout, rate| dropout.attention_projection = rate),
+        ("mlp_projection_dropout", |dropout, rate| dropout.mlp_projection = rate),
     ];
     for (name, set) in places {
         for rate in [1.0, -0.1, 2.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {

@@ -464,12 +464,8 @@ impl From<&Error> for Details {
     }
 }
 
-/// What the core calls an argument or field, and what the header does, where that is something else.
-const IN_C: [(&str, &str); 9] = [
-    ("dropout.embedding", "embedding_dropout"),
-    ("dropout.attention", "attention_dropout"),
-    ("dropout.attention_projection", "attention_projection_dropout"),
-    ("dropout.mlp_projection", "mlp_projection_dropout"),
+/// Arguments of Rust that have another name in C.
+const IN_C: [(&str, &str); 5] = [
     ("dropout rate", "rate"),
     ("peak", "learning_rate"),
     ("last", "final_learning_rate"),

@@ -102,7 +102,7 @@ fn by_name(plan: &Plan, error: Error) -> PyErr {
 #[pyfunction]
 pub fn checkpoint_config<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let config = Checkpoint::new(bytes).and_then(|file| file.config()).map_err(exception)?;
-    to_python(py, &config)
+    to_python(py, config)
 }
 
 /// All metadata of a file.

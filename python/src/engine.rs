@@ -219,7 +219,7 @@ impl Engine {
         instruction_set: Option<&str>,
         frozen: Vec<String>,
     ) -> PyResult<Engine> {
-        let config = config.to_core()?;
+        let config = config.core();
         let simd = self::instruction_set(instruction_set)?;
         let frozen = frozen_tensors(&config, &frozen)?;
         let options = Options { threads, frozen, ..Options::new(1) };

@@ -320,7 +320,7 @@ def test_help_has_an_example(command: str) -> None:
         ("train latin.txt", "latin.txt is not UTF-8 text (byte 1)"),
         ("train short.txt", "the text has 5 tokens; at least 73 are needed for a context of 64"),
         ("train snow.txt --heads 3", "width 128 is not divisible by heads 3"),
-        ("train snow.txt --dropout 1", "dropout.embedding is 1; wanted"),
+        ("train snow.txt --dropout 1", "embedding_dropout is 1; wanted"),
         ("train snow.txt --steps 5 --warmup 6", "warmup is 6 steps; wanted: at most 5"),
         ("train snow.txt --out runs", "runs is not empty"),
         ("train --resume missing", "missing: No such run folder"),

@@ -1,7 +1,8 @@
 //! The C header of `#define`s for a model: the text that the command `jostle-plan` writes.
 
 use jostle::checkpoint;
-use jostle::{Activation, Error, OptimizerState, Plan};
+use jostle::config::{Field, Value};
+use jostle::{Error, OptimizerState, Plan};
 
 /// The sizes that the header defines, most of them named like the fields of jostle_plan: name, bytes, and what they are
 /// for.
@@ -31,10 +32,6 @@ fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static
 /// A header for this plan, made by this command, for a microcontroller or this machine; `prefix` begins every name.
 pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<String, Error> {
     let (config, options) = (&plan.config, &plan.options);
-    let activation = match config.activation {
-        Activation::Gelu => "JOSTLE_GELU",
-        Activation::GeluTanh => "JOSTLE_GELU_TANH",
-    };
     let optimizer = match options.optimizer {
         OptimizerState::None => "JOSTLE_STATE_NONE",
         OptimizerState::Momentum => "JOSTLE_STATE_MOMENTUM",
@@ -52,24 +49,16 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
              static const char *const {prefix}_FROZEN_NAMES[] = {{\n    {names}\n}};\n"
         )
     };
-    let float = |x: f32| format!("{x:?}f");
-    // In the order of the structs' fields, as C++20 wants it.
-    let config = [
-        ("vocab", integer(config.vocab)),
-        ("context", integer(config.context)),
-        ("layers", integer(config.layers)),
-        ("heads", integer(config.heads)),
-        ("width", integer(config.width)),
-        ("hidden", integer(config.hidden)),
-        ("activation", activation.to_owned()),
-        ("bias", integer(config.bias.into())),
-        ("tied", integer(config.tied.into())),
-        ("norm_epsilon", float(config.norm_epsilon)),
-        ("embedding_dropout", float(config.dropout.embedding)),
-        ("attention_dropout", float(config.dropout.attention)),
-        ("attention_projection_dropout", float(config.dropout.attention_projection)),
-        ("mlp_projection_dropout", float(config.dropout.mlp_projection)),
-    ];
+    // In the order of the structs' fields, which C++20's designated initializers must have.
+    let mut values = *config;
+    let value = |field: &Field| match values.value(*field) {
+        Value::Size(size) => integer(*size),
+        Value::Rate(number) | Value::Fraction(number) => format!("{number:?}f"),
+        Value::Flag(flag) => integer((*flag).into()),
+        Value::Activation(activation) => format!("JOSTLE_{}", activation.name().to_uppercase()),
+    };
+    let values: Vec<String> = Field::ALL.iter().map(value).collect();
+    let config: Vec<(&str, String)> = Field::ALL.iter().map(|field| field.name()).zip(values).collect();
     let options = [
         ("batch", integer(options.batch)),
         ("threads", integer(options.threads)),

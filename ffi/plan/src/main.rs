@@ -58,6 +58,9 @@ struct Arguments {
     /// The activation of the MLP
     #[arg(long, value_enum, default_value = "gelu")]
     activation: ActivationName,
+    /// Added to the variance in every norm [default: 1e-5]
+    #[arg(long, value_name = "EPSILON")]
+    norm_epsilon: Option<f32>,
     /// The rate of dropout in all four places
     #[arg(long, value_name = "RATE", default_value_t = 0.0)]
     dropout: f32,
@@ -128,6 +131,7 @@ impl Arguments {
             },
             bias: !self.no_bias,
             tied: !self.untied,
+            norm_epsilon: self.norm_epsilon.unwrap_or(usual.norm_epsilon),
             ..usual
         }
     }
@@ -184,6 +188,29 @@ fn main() -> ExitCode {
         Err(message) => {
             eprintln!("jostle-plan: {message}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use jostle::config::Field;
+
+    use super::Arguments;
+
+    /// Where the argument turns off what the field turns on.
+    const NEGATED: [(&str, &str); 2] = [("bias", "no-bias"), ("tied", "untied")];
+
+    #[test]
+    fn every_field_of_a_configuration_has_an_argument() {
+        let command = Arguments::command();
+        for field in Field::ALL {
+            let negated = NEGATED.iter().find(|(name, _)| *name == field.name());
+            let wanted =
+                negated.map_or(field.name().replace('_', "-"), |(_, argument)| (*argument).to_owned());
+            let found = command.get_arguments().any(|argument| argument.get_long() == Some(&wanted));
+            assert!(found, "no argument --{wanted}");
         }
     }
 }
