@@ -22,8 +22,7 @@ class Optimizer:
         self.learning_rate = learning_rate
         self._numbers = {name: _arguments.number(name, value) for name, value in numbers.items()}
         _native.check_optimizer(self._name, list(self._numbers.values()))
-        per_parameter = {"none": 0, "momentum": 1, "adamw": 2}[self._kind]
-        self._state = _native.State(per_parameter * model._gradients.size)
+        self._state = _native.State(model._engine, self._kind)
 
     def step(self, clip: float | None = 1.0) -> float:
         """Changes the parameters along the gradients; returns the gradients' global norm.

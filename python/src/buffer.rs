@@ -10,6 +10,9 @@ use numpy::ndarray::ArrayView1;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
+use crate::config::optimizer_state;
+use crate::engine::Engine;
+
 /// So many zeros, or an error where the system has no memory for them.
 pub fn zeros<T: Clone + Default>(what: &'static str, length: usize) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
@@ -85,9 +88,10 @@ pub struct State {
 
 #[pymethods]
 impl State {
-    /// So many zeros, before the first step.
+    /// The state of a kind of optimiser for an engine, before the first step: zeros.
     #[new]
-    fn new(py: Python<'_>, length: usize) -> PyResult<State> {
+    fn new(py: Python<'_>, engine: &Bound<'_, Engine>, kind: &str) -> PyResult<State> {
+        let length = engine.get().plan(1, optimizer_state(kind)?)?.optimizer;
         Ok(State { numbers: Py::new(py, Buffer::new(length)?)?, steps: AtomicU64::new(0) })
     }
 

@@ -4,10 +4,9 @@ use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 use jostle::ops::attention::{self, Attention};
-use jostle::optimizer::{clip_factor, gradient_norm};
 use jostle::{
-    Compute, Config, DropoutKey, Error, Frozen, Gradients, InstructionSet, Loss, Optimizer, OptimizerState,
-    Options, Pass, Plan, Shape, initialization, model,
+    Buffers, Compute, Config, DropoutKey, Error, Frozen, Gradients, InstructionSet, Loss, Optimizer,
+    OptimizerState, Options, Pass, Plan, Recipe, Schedule, Shape, Trainer, initialization, model,
 };
 use jostle_pool::Pool;
 use numpy::{
@@ -61,26 +60,6 @@ pub struct Locked<'a> {
     pub position: &'a mut Position,
 }
 
-/// All parameters, in the order of a plan that freezes none.
-fn in_order<'a>(plan: &Plan, parameters: &'a [f32], frozen: &'a [f32]) -> Result<Cow<'a, [f32]>, Error> {
-    if frozen.is_empty() {
-        return Ok(Cow::Borrowed(parameters));
-    }
-    let mut all = zeros("parameters", parameters.len().saturating_add(frozen.len()))?;
-    let mut rest = &mut all[..];
-    for tensor in plan.tensors() {
-        let from = if tensor.frozen { frozen } else { parameters };
-        let place = rest.split_off_mut(..tensor.len()).unwrap_or_default();
-        place.copy_from_slice(&from[tensor.offset..][..tensor.len()]);
-    }
-    Ok(Cow::Owned(all))
-}
-
-/// The plan that freezes nothing.
-fn whole(plan: &Plan) -> Result<Plan, Error> {
-    Plan::new(&plan.config, &Options { frozen: Frozen::NONE, ..plan.options })
-}
-
 impl Locked<'_> {
     /// Has `write` write all parameters, in the order of the plan that it is given, which freezes none.
     pub fn write_in_order(
@@ -91,17 +70,21 @@ impl Locked<'_> {
         if self.frozen.is_empty() {
             return write(plan, self.parameters);
         }
-        let whole = whole(plan)?;
+        let whole = plan.unfrozen()?;
         let mut all = zeros("parameters", whole.parameters)?;
         write(&whole, &mut all)?;
-        let mut rest = &all[..];
-        for tensor in plan.tensors() {
-            let to = if tensor.frozen { &mut *self.frozen } else { &mut *self.parameters };
-            let values = rest.split_off(..tensor.len()).unwrap_or_default();
-            to[tensor.offset..][..tensor.len()].copy_from_slice(values);
-        }
-        Ok(())
+        plan.scatter(&all, self.parameters, self.frozen)
     }
+}
+
+/// All parameters, in the order of a plan that freezes none.
+fn in_order<'a>(plan: &Plan, parameters: &'a [f32], frozen: &[f32]) -> Result<Cow<'a, [f32]>, Error> {
+    if frozen.is_empty() {
+        return Ok(Cow::Borrowed(parameters));
+    }
+    let mut all = zeros("parameters", parameters.len().saturating_add(frozen.len()))?;
+    plan.gather(parameters, frozen, &mut all)?;
+    Ok(Cow::Owned(all))
 }
 
 impl Engine {
@@ -153,7 +136,7 @@ impl Engine {
         body: impl FnOnce(&Plan, &mut [f32]) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
         let own = self.plan(shape.sequences, OptimizerState::None)?;
-        let plan = whole(&own).map_err(exception)?;
+        let plan = own.unfrozen().map_err(exception)?;
         self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, frozen, workspace, .. } = locked;
             let parameters = &in_order(&own, parameters, frozen)?;
@@ -430,21 +413,23 @@ impl Engine {
     ) -> PyResult<f32> {
         let optimizer = self::optimizer(optimizer, numbers)?;
         let plan = self.plan(1, optimizer.state())?;
+        let schedule = Schedule::constant(learning_rate);
+        // The seed is for batches and masks, which this step has none of.
+        let recipe = Recipe { optimizer, schedule, clip, accumulate: 1, seed: 0 };
         let state = state.get();
         self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, gradients, position, .. } = locked;
+            let Locked { compute, parameters, frozen, gradients, workspace, position } = locked;
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
-            let (numbers, step) = (unsafe { state.slice() }, state.steps());
-            let norm = gradient_norm(compute, gradients);
-            if !norm.is_finite() {
-                return Err(Error::NotFinite { what: "gradient norm", value: norm });
-            }
-            let factor = clip.map_or(1.0, |clip| clip_factor(norm, clip));
-            optimizer.update(compute, &plan, parameters, gradients, numbers, step, learning_rate, factor)?;
-            let step = step.saturating_add(1);
+            let optimizer = unsafe { state.slice() };
+            let batch = &mut zeros("batch", plan.batch)?;
+            let buffers = Buffers { parameters, frozen, gradients, optimizer, workspace, batch };
+            let mut trainer = Trainer::new(&plan, &recipe, buffers, compute)?;
+            trainer.resume_at(state.steps(), 0);
+            let report = trainer.update(Loss::default())?;
+            let step = trainer.steps();
             state.set_steps(step);
             *position = Position { step, sequences: 0 };
-            Ok(norm)
+            Ok(report.gradient_norm)
         })
     }
 }

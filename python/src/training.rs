@@ -41,19 +41,6 @@ impl<'py> Text<'py> {
     }
 }
 
-/// The part of a text from `first` on, at most so many tokens.
-fn part<'a>(tokens: Tokens<'a>, first: usize, count: usize) -> Tokens<'a> {
-    fn cut<T>(tokens: &[T], first: usize, count: usize) -> &[T] {
-        let rest = tokens.get(first..).unwrap_or_default();
-        rest.get(..count).unwrap_or(rest)
-    }
-    match tokens {
-        Tokens::U8(tokens) => Tokens::U8(cut(tokens, first, count)),
-        Tokens::U16(tokens) => Tokens::U16(cut(tokens, first, count)),
-        Tokens::I32(tokens) => Tokens::I32(cut(tokens, first, count)),
-    }
-}
-
 /// A model in training.
 #[pyclass(frozen, module = "jostle._native")]
 pub struct Training {
@@ -151,12 +138,9 @@ impl Training {
         if text.len() < 2 {
             return Err(exception(Error::Data { given: text.len(), wanted: 2 }));
         }
-        let (mut total, mut first) = (Loss::default(), 0_usize);
-        while first.saturating_add(1) < text.len() {
-            let part = part(text, first, pass.saturating_add(1));
-            let loss = self.run(py, |trainer| trainer.evaluate(part))?;
-            total = Loss { sum: total.sum + loss.sum, counted: total.counted + loss.counted };
-            first = first.saturating_add(pass);
+        let mut total = Loss::default();
+        for piece in text.pieces(pass) {
+            total = total.plus(self.run(py, |trainer| trainer.evaluate(piece))?);
             py.check_signals()?;
         }
         Ok(total.mean())

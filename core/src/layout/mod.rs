@@ -8,6 +8,7 @@ mod cost;
 mod count;
 mod family;
 mod frozen;
+mod order;
 mod parameters;
 mod regions;
 mod tensors;

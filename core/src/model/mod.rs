@@ -71,8 +71,8 @@ impl Loss {
         }
     }
 
-    /// Of both together.
-    pub(crate) fn plus(self, other: Loss) -> Loss {
+    /// The loss of both together.
+    pub fn plus(self, other: Loss) -> Loss {
         let sum = (SoftF64::new(self.sum) + SoftF64::new(other.sum)).get();
         Loss { sum, counted: self.counted + other.counted }
     }
