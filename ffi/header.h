@@ -25,9 +25,9 @@
  *             init function, or 0. A struct larger than the library knows is refused with
  *             JOSTLE_STRUCT_TOO_LARGE; one smaller than in the first header, with
  *             JOSTLE_STRUCT_TOO_SMALL. Fields called reserved are 0.
- * Results     Structs that the library writes, handles among them, have no struct_size: they keep
- *             their size and their fields for as long as JOSTLE_VERSION_MAJOR is the same, and
- *             before version 1 for as long as JOSTLE_VERSION_MINOR is.
+ * Results     Structs that the library writes, handles among them, have no struct_size. Their size and
+ *             their fields only change with JOSTLE_VERSION_MAJOR; before version 1, also with
+ *             JOSTLE_VERSION_MINOR.
  * Choices     cross the border as uint32_t; the enums name their values.
  * Threads     const means: several threads may call with the same argument at once. A trainer or
  *             generator is for one thread at a time. The caller lends threads to compute with

@@ -1,8 +1,8 @@
-//! What the model is. The one place that validates a configuration; knows nothing of memory or computing.
+//! A model's configuration and its validation. This module knows nothing of memory or computing.
 
 use crate::error::Error;
 
-/// The largest value of any single size in a [`Config`]; products are checked one by one in [`crate::layout`].
+/// The largest value of a size in a [`Config`]. [`crate::layout`] checks products of sizes.
 pub const LARGEST: usize = 1 << 30;
 
 /// The activation between the two products of the MLP.
@@ -68,7 +68,7 @@ impl Dropout {
 pub struct Config {
     /// V: the number of different tokens.
     pub vocab: usize,
-    /// The longest sequence the model can look at: the number of learned positions.
+    /// The longest sequence of the model: the number of learned positions.
     pub context: usize,
     /// L: the number of blocks.
     pub layers: usize,
@@ -84,14 +84,14 @@ pub struct Config {
     pub activation: Activation,
     /// Whether products and norms have biases (nanoGPT's `bias`).
     pub bias: bool,
-    /// Whether the head's matrix is the token embedding.
+    /// Whether the output matrix is the token embedding.
     pub tied: bool,
     /// Added to the variance in every norm; positive.
     pub norm_epsilon: f32,
 }
 
 impl Config {
-    /// GPT-2's choices for the given sizes: hidden 4C, exact GELU, biases, tied head, epsilon 1e-5, no dropout.
+    /// GPT-2's choices for the given sizes: hidden width 4C, exact GELU, biases, tied output matrix, epsilon 1e-5, no dropout.
     pub const fn new(vocab: usize, context: usize, layers: usize, heads: usize, width: usize) -> Config {
         Config {
             vocab,
@@ -108,7 +108,7 @@ impl Config {
         }
     }
 
-    /// Refuses a configuration that cannot be a model, naming the value.
+    /// Refuses an invalid configuration, with the name of the field.
     pub const fn validate(&self) -> Result<(), Error> {
         let mut config = *self;
         let mut i = 0;
@@ -160,8 +160,8 @@ pub enum Value<'a> {
     Activation(&'a mut Activation),
 }
 
-/// The list of a configuration's fields, from which checks, checkpoints and the faces take theirs: a row is a field's
-/// variant, its name in errors and in all faces, its key in a checkpoint, its kind and its place in [`Config`].
+/// The list of a configuration's fields. Validation, checkpoints and the faces read it. A row has the field's variant, its
+/// name, its key in a checkpoint, its kind, and its place in [`Config`].
 macro_rules! fields {
     ($($field:ident $name:literal $key:literal $kind:ident $($place:ident).+,)*) => {
         /// A field of a [`Config`].
@@ -221,7 +221,7 @@ fields! {
 }
 
 impl Field {
-    /// Whether parameters mean the same only with equal values. The other fields matter while training only.
+    /// Whether a checkpoint's parameters fit only a model with the same value. The other fields only matter in training.
     pub const fn shapes_model(self) -> bool {
         !matches!(
             self,

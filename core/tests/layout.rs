@@ -408,9 +408,9 @@ fn rates_and_epsilon_outside_their_range_are_refused_by_name() {
 #[test]
 fn errors_say_what_was_given_and_what_was_wanted() {
     for (error, text) in [
-        (Error::Zero { what: "layers" }, "layers is 0; at least 1 is wanted"),
+        (Error::Zero { what: "layers" }, "layers is 0; expected at least 1"),
         (Error::Heads { width: 16, heads: 3 }, "width 16 is not divisible by heads 3"),
-        (Error::Length { what: "x", given: 4, wanted: 5 }, "x has 4 elements; wanted: exactly 5"),
+        (Error::Length { what: "x", given: 4, wanted: 5 }, "x has 4 elements; expected 5"),
         (
             Error::Token { index: 2, token: -7, vocab: 65 },
             "token -7 at index 2 is outside the vocabulary of 65",

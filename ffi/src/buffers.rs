@@ -5,8 +5,8 @@ use jostle::Plan;
 use crate::border::{Buffers, Structure};
 use crate::status::Refused;
 
-/// The caller's memory for a model. Each function says which of the buffers it uses, and the others may be NULL. Those
-/// that it uses must not overlap. Trainers and generators use theirs as long as they are used: until then the buffers
+/// The caller's memory for a model. Each function says which of the buffers it uses; the others may be NULL. Buffers
+/// that a function uses must not overlap. Trainers and generators keep using theirs: as long as they are used, the buffers
 /// stay where they are, and nobody else writes them.
 #[repr(C)]
 #[derive(Clone, Copy)]
@@ -42,7 +42,7 @@ pub struct jostle_buffers {
     pub batch_size: usize,
 }
 
-// SAFETY: numbers and pointers, the first of which is `struct_size`.
+// SAFETY: numbers and pointers without padding; `struct_size` comes first.
 unsafe impl Structure for jostle_buffers {}
 
 impl jostle_buffers {

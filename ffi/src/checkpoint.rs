@@ -1,4 +1,4 @@
-//! Checkpoints: to the caller's bytes and back.
+//! Checkpoints in the caller's bytes.
 
 use core::ffi::c_char;
 
@@ -11,7 +11,7 @@ use crate::config::{flag, jostle_config};
 use crate::plan::jostle_plan;
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
-/// How far training has come.
+/// The progress of training.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_progress {
@@ -21,14 +21,14 @@ pub struct jostle_progress {
     pub seed: u64,
 }
 
-/// A metadata entry of the caller's own: text in UTF-8, zero-terminated. Keys differ from each other, are not
-/// "format" and do not begin with "jostle.".
+/// A metadata entry of the caller's: zero-terminated text in UTF-8. Keys differ from each other, are not "format" and do not
+/// begin with "jostle.".
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_metadata {
-    /// Its name.
+    /// The name.
     pub key: *const c_char,
-    /// What it says.
+    /// The text.
     pub value: *const c_char,
 }
 
@@ -54,9 +54,9 @@ impl<'a> MetadataPairs<'a> {
         let mut pairs = [("", ""); JOSTLE_METADATA_MOST];
         for index in 0..count {
             let place = pairs.get_mut(index).ok_or(Error::TooLarge { what: "metadata" }).or_refuse(call)?;
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller vouches for `count` entries and their strings.
             *place = unsafe {
-                // Before `metadata` moves on: NULL must not.
+                // `add` must not be called on NULL.
                 input(call, "metadata", metadata)?;
                 let entry = input(call, "metadata", metadata.add(index))?;
                 (
@@ -110,8 +110,8 @@ impl CheckpointArguments {
     }
 }
 
-/// The exact bytes of a checkpoint, with the optimiser's state where `optimizer` is 1, without where it is 0, and
-/// with these metadata entries.
+/// Computes the exact size of a checkpoint in bytes, with these metadata entries. The checkpoint has the optimiser's state if
+/// `optimizer` is 1, and does not if it is 0.
 ///
 /// # Safety
 /// `plan` is readable, `metadata` readable for `metadata_count` entries (NULL for none), `size` writable, `error`
@@ -141,11 +141,11 @@ pub unsafe extern "C" fn jostle_checkpoint_size(
 }
 
 /// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters, optimiser
-/// state, configuration, progress and metadata. `written` receives the number of bytes, which is the one that
-/// jostle_checkpoint_size tells.
+/// state, configuration, progress and metadata. `written` receives the number of bytes, the same as jostle_checkpoint_size
+/// tells.
 ///
 /// Of `buffers`, it uses `parameters`, `frozen` and `optimizer`. If `optimizer` is NULL, the file has no optimiser state:
-/// it can be used, but training cannot go on from it.
+/// it can be used, but training cannot continue from it.
 ///
 /// # Safety
 /// `plan`, `buffers` and `progress` are readable. The buffers that it uses are readable, `bytes` is writable for so many
@@ -180,7 +180,7 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
     }
 }
 
-/// A file's bytes, examined.
+/// Examines the bytes of a file.
 ///
 /// # Safety
 /// `bytes` is readable for `bytes_size` bytes.
@@ -192,16 +192,17 @@ unsafe fn examine<'a>(
     if bytes.is_null() {
         return Err(buffers.call.refuse(Refusal::Null("bytes")));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     let bytes = unsafe { buffers.read("bytes", bytes, bytes_size, bytes_size)? };
     Checkpoint::new(bytes).or_refuse(buffers.call)
 }
 
-/// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes.
+/// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes. JOSTLE_STRUCT_TOO_SMALL if the model
+/// needs a field that the caller's header lacks.
 ///
 /// # Safety
-/// `bytes` is readable for so many bytes, `config` is writable for `struct_size` bytes, which is
-/// sizeof(jostle_config), `error` NULL or writable.
+/// `bytes` is readable for so many bytes, `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in
+/// the caller's header, `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_checkpoint_config(
     bytes: *const u8,
@@ -252,9 +253,8 @@ pub unsafe extern "C" fn jostle_checkpoint_read(
     }
 }
 
-/// Reads only the parameters, also from safetensors files that others wrote, of exactly `bytes_size` bytes:
-/// GPT-2's names, with or without "transformer." before them, as F32. Tensors that the model doesn't have are
-/// ignored.
+/// Reads only the parameters of a safetensors file of exactly `bytes_size` bytes, which another program may have written:
+/// GPT-2's names, with or without "transformer." before them, as F32. Tensors that the model does not have are ignored.
 ///
 /// # Safety
 /// As for jostle_checkpoint_read.
@@ -280,7 +280,7 @@ pub unsafe extern "C" fn jostle_checkpoint_read_parameters(
 }
 
 /// Writes the value of a metadata key into `text`, zero-terminated, and its length without the zero into `length`.
-/// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes are wanted.
+/// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes it needs.
 ///
 /// # Safety
 /// `bytes` is readable and `text` writable for so many bytes, `key` is zero-terminated, `length` writable, `error`

@@ -1,4 +1,4 @@
-//! The model in use, token by token, on a handle that holds the caller's pointers.
+//! Text generation, token by token, on a handle that holds the caller's pointers.
 
 use core::mem::offset_of;
 
@@ -11,7 +11,7 @@ use crate::config::jostle_sampling;
 use crate::plan::jostle_plan;
 use crate::status::{OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
-/// A model in use. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
+/// Generates text. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_generator {
@@ -19,7 +19,7 @@ pub struct jostle_generator {
     pub opaque: [u64; 56],
 }
 
-/// What [`jostle_generator`] holds.
+/// The value in a [`jostle_generator`].
 #[derive(Clone, Copy)]
 pub struct State {
     plan: Plan,
@@ -41,13 +41,13 @@ impl Handle for jostle_generator {
 }
 
 impl State {
-    /// The generator that this state describes, and where to keep how far it has come.
+    /// The generator that this state describes, and its number of tokens, which the caller of this function keeps up to date.
     ///
     /// # Safety
-    /// The buffers are the caller's, and nobody else writes them meanwhile.
+    /// The buffers are as at jostle_generator_init, and nobody else writes them while the generator is used.
     unsafe fn working(&mut self, buffers: &mut Buffers<'_>) -> Result<(Generator<'_>, &mut usize), Refused> {
         let State { plan, simd, parameters, frozen, memory, window, filled } = self;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise is the same.
         let (parameters, frozen, memory, window) = unsafe {
             (
                 buffers.read("parameters", parameters.0, parameters.1, plan.parameters)?,
@@ -106,10 +106,10 @@ pub unsafe extern "C" fn jostle_generator_init(
     }
 }
 
-/// Appends tokens, at least one, to the text. On success `logits` points to the logits [vocab] of the token that
-/// comes next; they lie in the generator's memory, may be changed, and stay until the generator is used again.
+/// Appends tokens, at least one, to the text. On success `logits` points to the logits [vocab] of the next token. They lie in
+/// the generator's memory, where they may be changed, and stay until the generator is used again.
 ///
-/// Text longer than the context goes on with the last `context` tokens, computed anew for each further token.
+/// Once the text is longer than the context, each token is computed anew from the last `context` tokens.
 ///
 /// # Safety
 /// `generator` is writable and its buffers are as they were at its init; `tokens` is readable for `tokens_size`
@@ -142,7 +142,7 @@ pub unsafe extern "C" fn jostle_generator_feed(
     }
 }
 
-/// Draws the next token by the logits of the last jostle_generator_feed, which it overwrites, and doesn't feed it.
+/// Draws the next token from the logits of the last jostle_generator_feed, which it overwrites. It does not feed the token.
 /// The token is a function of the logits, the seed and `number`, which counts the tokens drawn.
 ///
 /// # Safety

@@ -13,9 +13,9 @@ use crate::status::{Call, OrRefuse, Refused, call, jostle_error, jostle_status};
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_loss {
-    /// The sum over targets that count, in nats.
+    /// The sum over the targets that count, in nats.
     pub sum: f64,
-    /// How many targets count (are not -1).
+    /// The number of targets that count, which are those other than -1.
     pub counted: u64,
 }
 
@@ -29,7 +29,7 @@ impl jostle_loss {
     }
 }
 
-/// Selects the dropout masks of a pass: each mask is a function of these numbers.
+/// Selects the dropout masks of a pass: these numbers determine them.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_dropout_key {
@@ -48,15 +48,15 @@ pub struct jostle_dropout_key {
 pub struct jostle_batch {
     /// [sequences, length], each in 0..vocab.
     pub tokens: *const i32,
-    /// Bytes that `tokens` has.
+    /// The size of `tokens` in bytes.
     pub tokens_size: usize,
-    /// [sequences, length], each in 0..vocab, or -1: ignored. Not looked at where only logits are wanted.
+    /// [sequences, length], each in 0..vocab, or -1, which is ignored. jostle_model_logits does not read them.
     pub targets: *const i32,
-    /// Bytes that `targets` has.
+    /// The size of `targets` in bytes.
     pub targets_size: usize,
-    /// How many sequences; at most the plan's batch.
+    /// The number of sequences; at most the plan's batch.
     pub sequences: usize,
-    /// Tokens in each; at most the context.
+    /// The number of tokens in each sequence; at most the context.
     pub length: usize,
 }
 
@@ -68,14 +68,14 @@ impl jostle_batch {
     /// # Safety
     /// The tokens are readable.
     pub(crate) unsafe fn tokens<'a>(&self, buffers: &mut Buffers<'_>) -> Result<&'a [i32], Refused> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise is the same.
         unsafe { buffers.read("tokens", self.tokens, self.tokens_size, self.shape().rows()) }
     }
 
     /// # Safety
     /// The targets are readable.
     pub(crate) unsafe fn targets<'a>(&self, buffers: &mut Buffers<'_>) -> Result<&'a [i32], Refused> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise is the same.
         unsafe { buffers.read("targets", self.targets, self.targets_size, self.shape().rows()) }
     }
 }

@@ -1518,12 +1518,12 @@ static void test_messages(void)
     message_is(&e, "a pointer is NULL: y");
 
     need(jostle_gelu_forward(NULL, 2, 9, x, 8, x + 2, 8, &e) == JOSTLE_UNKNOWN_CHOICE, "a choice");
-    message_is(&e, "an integer is none of the choices: activation is 9");
+    message_is(&e, "an unknown value for a choice: activation is 9");
 
     wrong.norm_epsilon = 1.5f;
     need(jostle_plan_init(&unused, &wrong, &options, &e) == JOSTLE_OUT_OF_RANGE, "a range");
     check(e.value == 1.5f && strcmp(e.range, "more than 0 and less than 1") == 0, "a range's numbers");
-    message_is(&e, "a number is out of range: norm_epsilon is 1.5; wanted: more than 0 and less than 1");
+    message_is(&e, "a number is out of range: norm_epsilon is 1.5; expected more than 0 and less than 1");
 
     wrong = config;
     wrong.struct_size += 8;
@@ -1543,11 +1543,11 @@ static void test_messages(void)
 
     need(jostle_cross_entropy_forward(NULL, 2, 2, x, 8, (float[4]){0}, 16, targets, 8, &e) == JOSTLE_TOKEN, "a token");
     check(e.index == 1 && e.given == 7 && e.wanted == 2, "a token's numbers");
-    message_is(&e, "a token is outside the vocabulary: token 7 at index 1; wanted: below 2");
+    message_is(&e, "a token is outside the vocabulary: token 7 at index 1; expected less than 2");
 
     need(jostle_plan_tensor(&plan, 99, NULL, 0, &(jostle_tensor){.rank = 0}, &e) == JOSTLE_NOT_FOUND, "no tensor");
     check(e.index == 99, "a tensor's number");
-    message_is(&e, "there is nothing of that name or number: tensor: number 99");
+    message_is(&e, "not found: tensor: number 99");
 
     const jostle_flash no_flash = {.struct_size = sizeof no_flash, .write_size = 1, .slot_size = 1 << 16,
                                    .erase = refuse_erase, .program = pretend_program, .read = read_flash};
@@ -1557,7 +1557,7 @@ static void test_messages(void)
     need(jostle_slots_save(&no_flash, &plan, &values, &done, NULL, 0, block, sizeof block, &e) == JOSTLE_FLASH,
          "flash memory");
     check(e.index == 0 && e.given == -77 && e.wanted == 0, "flash memory's numbers");
-    message_is(&e, "flash memory refuses: erase of slot 0: error -77");
+    message_is(&e, "a flash memory function failed: erase of slot 0: error -77");
 
     static const struct {
         float value;
@@ -1571,7 +1571,7 @@ static void test_messages(void)
     for (size_t i = 0; i < COUNT(samples); i++) {
         char text[200], wanted[200];
         jostle_error range = {.status = JOSTLE_OUT_OF_RANGE, .value = samples[i].value, .what = "x", .range = "y"};
-        snprintf(wanted, sizeof wanted, "a number is out of range: x is %s; wanted: y", samples[i].text);
+        snprintf(wanted, sizeof wanted, "a number is out of range: x is %s; expected y", samples[i].text);
         check(jostle_error_message(&range, text, sizeof text) == JOSTLE_OK && strcmp(text, wanted) == 0, "%s", text);
     }
 

@@ -1,4 +1,4 @@
-//! From the Python package's configurations to the core's, and the sizes that follow from them.
+//! Turns the Python package's configurations into the core's, and computes plans.
 
 use jostle::config::{Field, Value};
 use jostle::{Activation, Config, Error, Frozen, InstructionSet, OptimizerState, Options, Plan, Target};
@@ -7,7 +7,7 @@ use pyo3::types::PyDict;
 
 use crate::error::exception;
 
-/// A `jostle.Config`, which has an attribute for each field of the core's.
+/// The configuration of a `jostle.Config`, which has an attribute for each field of the core.
 pub struct PyConfig(Config);
 
 impl<'py> FromPyObject<'_, 'py> for PyConfig {
@@ -41,10 +41,10 @@ pub fn activation(name: &str) -> PyResult<Activation> {
 }
 
 fn wrong_choice(what: &str, given: &str, wanted: &str) -> PyErr {
-    pyo3::exceptions::PyValueError::new_err(format!("{what} is {given:?}; wanted: {wanted}"))
+    pyo3::exceptions::PyValueError::new_err(format!("{what} is {given:?}; expected {wanted}"))
 }
 
-/// What an optimiser keeps, by name.
+/// An optimiser's state, by name.
 pub fn optimizer_state(name: &str) -> PyResult<OptimizerState> {
     match name {
         "none" => Ok(OptimizerState::None),
@@ -54,7 +54,7 @@ pub fn optimizer_state(name: &str) -> PyResult<OptimizerState> {
     }
 }
 
-/// The tensors of these names, which are not to be trained.
+/// The set of tensors that are not trained, by name.
 pub fn frozen_tensors(config: &Config, names: &[String]) -> PyResult<Frozen> {
     Frozen::named(config, names.iter().map(String::as_str)).map_err(exception)
 }
@@ -74,10 +74,10 @@ pub fn to_python<'py>(py: Python<'py>, mut config: Config) -> PyResult<Bound<'py
     Ok(fields)
 }
 
-/// Raises `ValueError` where the configuration cannot be a model.
+/// Raises `ValueError` if the configuration is invalid.
 #[pyfunction]
 pub fn validate(config: PyConfig) {
-    // Extracting it has validated it.
+    // Extraction has validated it.
     let _ = config;
 }
 
@@ -88,9 +88,9 @@ pub fn tensor_names(config: PyConfig) -> PyResult<Vec<String>> {
     Ok(plan.tensors().map(|tensor| tensor.name.to_string()).collect())
 }
 
-/// What the plan settles (batch, threads, whether it recomputes and how many multiply-adds that adds to a pass, whether
-/// the update is fused), and bytes of each region that training needs, in the order in which a plan prints them; with a budget, the plan that
-/// fits it.
+/// The choices of a plan, and the bytes of each region in the order in which a plan prints them. The choices are batch,
+/// threads, recomputation, the multiply-adds that it adds to a pass, and the fused optimizer step. With a budget, it is the
+/// plan that fits the budget.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 pub fn plan<'py>(
@@ -132,8 +132,8 @@ pub fn plan<'py>(
     Ok((batch, threads, recompute, plan.recomputed(), fused, bytes))
 }
 
-/// The C header of `#define`s for a model on this machine or, where `device` is true, on a microcontroller. `command`
-/// is told in it as what made it.
+/// The C header of `#define`s for a model on this machine or, if `device` is true, on a microcontroller. The header names
+/// `command` as the command that made it.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 pub fn defines(

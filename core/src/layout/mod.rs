@@ -269,7 +269,7 @@ impl Plan {
             return Err(Error::Context { length: shape.length, context: self.config.context });
         }
         if shape.sequences > self.options.batch {
-            return Err(Error::Plan { what: "so many sequences in one pass" });
+            return Err(Error::Plan { what: "that many sequences in one pass" });
         }
         Ok(())
     }

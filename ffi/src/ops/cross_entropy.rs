@@ -7,8 +7,8 @@ use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
 use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
-/// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and
-/// `targets` [rows], each in 0..vocab or -1: ignored, loss 0.
+/// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and `targets`
+/// [rows]. Targets are in 0..vocab, or -1, which is ignored and has the loss 0.
 ///
 /// # Safety
 /// `compute` is NULL or readable; `losses` is writable, `logits` and `targets` readable for so many bytes; `error`
@@ -40,8 +40,8 @@ pub unsafe extern "C" fn jostle_cross_entropy_forward(
     }
 }
 
-/// Writes `losses` as jostle_cross_entropy_forward and replaces `logits` by their gradient: of the sum of losses
-/// divided by `counted`, which for a mean is the number of targets other than -1.
+/// Writes `losses` as jostle_cross_entropy_forward does, and replaces `logits` by the gradient of the sum of losses divided by
+/// `counted`. For the mean loss, `counted` is the number of targets other than -1.
 ///
 /// # Safety
 /// As for jostle_cross_entropy_forward; `logits` is writable.

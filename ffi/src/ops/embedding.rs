@@ -7,8 +7,8 @@ use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
 use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
-/// Writes `x` [rows, width]: the row of `wte` [vocab, width] that each of `tokens` [rows] names, plus the row of
-/// `wpe` [context, width] of its position, which starts at 0 again every `length` tokens.
+/// Writes `x` [rows, width]: for each of `tokens` [rows], its row of `wte` [vocab, width] plus its position's row of `wpe`
+/// [context, width]. Positions start again at 0 after every `length` tokens.
 ///
 /// # Safety
 /// `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for so many bytes; `error` is
