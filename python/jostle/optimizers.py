@@ -105,7 +105,7 @@ class AdamW(Optimizer):
         try:
             beta1, beta2 = betas
         except (TypeError, ValueError):
-            raise TypeError(f"betas is {betas!r}; wanted: two numbers") from None
+            raise TypeError(f"betas is {betas!r}; expected two numbers") from None
         numbers = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "weight_decay": weight_decay}
         super().__init__(model, learning_rate, numbers)
 
@@ -129,4 +129,4 @@ def from_settings(model: Model, settings: dict[str, Any]) -> Optimizer:
     if name == "adamw":
         betas = (settings.pop("beta1"), settings.pop("beta2"))
         return AdamW(model, betas=betas, **settings)
-    raise ValueError(f"the checkpoint names the optimizer {name!r}; wanted: 'adamw' or 'sgd'")
+    raise ValueError(f"the checkpoint names the optimizer {name!r}; expected 'adamw' or 'sgd'")

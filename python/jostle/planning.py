@@ -49,7 +49,7 @@ class Plan(Mapping[str, int]):
         device: sizes as on a microcontroller. prefix begins every name; command is told as what made the header.
         """
         if not (_arguments.instance("prefix", prefix, str).isascii() and prefix.isidentifier()):
-            raise ValueError(f"prefix is {prefix!r}; wanted: letters, digits and underscores, no digit first")
+            raise ValueError(f"prefix is {prefix!r}; expected letters, digits and underscores, no digit first")
         return _native.defines(
             self.config,
             self.batch,
