@@ -99,9 +99,8 @@ int main(void)
     check(jostle_trainer_evaluate(&trainer, text, sizeof text, JOSTLE_U8, &loss, &error));
     print_figure("stack", (uint32_t)board_stack_peak());
     check(jostle_sampling_init(&sampling, sizeof sampling));
-    check(jostle_generator_init(&between.use.generator, &plan, NULL, parameters, sizeof parameters, NULL, 0,
-                                workspace, sizeof workspace, between.use.window, sizeof between.use.window,
-                                &error));
+    check(jostle_generator_init(&between.use.generator, &plan, NULL, &buffers, workspace, sizeof workspace,
+                                between.use.window, sizeof between.use.window, &error));
     int32_t token = 0;
     for (uint64_t i = 0; i < GENERATED; i++) {
         float *logits;

@@ -1,5 +1,7 @@
 //! Token streams in memory, and the windows that training and evaluation take from them. Knows nothing of models.
 
+use core::ops::Range;
+
 use crate::error::Error;
 use crate::rng::{self, Stream};
 use crate::simd::processor;
@@ -33,7 +35,7 @@ impl<'a> From<&'a [i32]> for Tokens<'a> {
     }
 }
 
-impl Tokens<'_> {
+impl<'a> Tokens<'a> {
     /// The number of tokens.
     pub const fn len(&self) -> usize {
         match self {
@@ -54,6 +56,26 @@ impl Tokens<'_> {
             Tokens::U8(tokens) => tokens.get(index).map(|token| i32::from(*token)),
             Tokens::U16(tokens) => tokens.get(index).map(|token| i32::from(*token)),
             Tokens::I32(tokens) => tokens.get(index).copied(),
+        }
+    }
+
+    /// The text in pieces that predict at most `predicted` tokens each, at least one: each piece begins with the last token
+    /// of the piece before it, so the losses of all pieces add up to the loss of the text.
+    pub fn pieces(&self, predicted: usize) -> impl Iterator<Item = Tokens<'a>> {
+        let (text, predicted) = (*self, predicted.max(1));
+        let firsts = (0..self.len().saturating_sub(1)).step_by(predicted);
+        firsts.map(move |first| {
+            let end = first.saturating_add(predicted).saturating_add(1).min(text.len());
+            text.part(first..end)
+        })
+    }
+
+    /// The tokens of a range, none where it exceeds the text.
+    fn part(&self, range: Range<usize>) -> Tokens<'a> {
+        match *self {
+            Tokens::U8(tokens) => Tokens::U8(tokens.get(range).unwrap_or_default()),
+            Tokens::U16(tokens) => Tokens::U16(tokens.get(range).unwrap_or_default()),
+            Tokens::I32(tokens) => Tokens::I32(tokens.get(range).unwrap_or_default()),
         }
     }
 
@@ -82,5 +104,27 @@ impl Tokens<'_> {
         }
         let mut rng = rng::generator(seed, Stream::Batches, step, sequence);
         Ok(rng::below(&mut rng, u32::try_from(windows).unwrap_or(u32::MAX)) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::Tokens;
+
+    #[test]
+    fn pieces_share_one_token_and_predict_every_token_but_the_first_once() {
+        let text: Vec<u16> = (0..11).collect();
+        for predicted in 1..13 {
+            let mut expected = 1;
+            for piece in Tokens::from(&text[..]).pieces(predicted) {
+                assert!(piece.len() >= 2 && piece.len() <= predicted + 1, "{piece:?}");
+                assert_eq!(piece.get(0), Some(expected - 1));
+                expected += piece.len() as i32 - 1;
+            }
+            assert_eq!(expected, 11, "{predicted}");
+        }
+        assert_eq!(Tokens::from(&text[..1]).pieces(4).count(), 0);
     }
 }

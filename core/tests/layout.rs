@@ -388,10 +388,10 @@ fn rates_and_epsilon_outside_their_range_are_refused_by_name() {
     let none = Dropout::NONE;
     type SetRate = fn(&mut Dropout, f32);
     let places: [(&str, SetRate); 4] = [
-        ("dropout.embedding", |dropout, rate| dropout.embedding = rate),
-        ("dropout.attention", |dropout, rate| dropout.attention = rate),
-        ("dropout.attention_projection", |dropout, rate| dropout.attention_projection = rate),
-        ("dropout.mlp_projection", |dropout, rate| dropout.mlp_projection = rate),
+        ("embedding_dropout", |dropout, rate| dropout.embedding = rate),
+        ("attention_dropout", |dropout, rate| dropout.attention = rate),
+        ("attention_projection_dropout", |dropout, rate| dropout.attention_projection = rate),
+        ("mlp_projection_dropout", |dropout, rate| dropout.mlp_projection = rate),
     ];
     for (name, set) in places {
         for rate in [1.0, -0.1, 2.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
@@ -417,9 +417,9 @@ fn rates_and_epsilon_outside_their_range_are_refused_by_name() {
 #[test]
 fn errors_say_what_was_given_and_what_was_wanted() {
     for (error, text) in [
-        (Error::Zero { what: "layers" }, "layers is 0; at least 1 is wanted"),
+        (Error::Zero { what: "layers" }, "layers is 0; expected at least 1"),
         (Error::Heads { width: 16, heads: 3 }, "width 16 is not divisible by heads 3"),
-        (Error::Length { what: "x", given: 4, wanted: 5 }, "x has 4 elements; wanted: exactly 5"),
+        (Error::Length { what: "x", given: 4, wanted: 5 }, "x has 4 elements; expected 5"),
         (
             Error::Token { index: 2, token: -7, vocab: 65 },
             "token -7 at index 2 is outside the vocabulary of 65",

@@ -317,12 +317,13 @@ int main(int count, char **words)
             memcpy(targets + b * T, ARRAY(batch[b].targets));
         }
         jostle_batch whole = {ARRAY(tokens), ARRAY(targets), B, T};
-        jostle_training training = {.seed = SEED, .step = step, .first_sequence = 0};
+        jostle_dropout_key dropout = {.seed = SEED, .step = step, .first_sequence = 0};
         jostle_loss loss;
         jostle_report report;
-        check(jostle_model_backward(&plan, NULL, (float *)&parameters, sizeof parameters, NULL, 0, expected,
-                                    plan.gradients_size, 0, buffers.workspace, buffers.workspace_size, &whole, B * T,
-                                    &training, &loss, &error));
+        jostle_buffers own = buffers;
+        own.parameters = (float *)&parameters;
+        own.gradients = expected;
+        check(jostle_model_backward(&plan, NULL, &own, 0, &whole, B * T, &dropout, &loss, &error));
         if (sum != loss.sum) fail("the loss of step %d differs from the library's", (int)step);
         compare("gradients", &plan, &gradients, expected);
 

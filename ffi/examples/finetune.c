@@ -74,8 +74,10 @@ int main(int count, char **words)
     check(jostle_plan_init(&plan, &config, &options, &error));
     jostle_buffers buffers = allocate_buffers(&plan);
     jostle_progress progress;
-    check_about(path, jostle_checkpoint_read(bytes, bytes_size, &plan, buffers.parameters, buffers.parameters_size,
-                                             NULL, 0, &progress, &error));
+    /* Without the optimiser's state: fine-tuning begins with a new one, and nobody resumes it. */
+    jostle_buffers parameters_only = buffers;
+    parameters_only.optimizer = NULL;
+    check_about(path, jostle_checkpoint_read(bytes, bytes_size, &plan, &parameters_only, &progress, &error));
     float *before = allocate(plan.parameters_size);
     memcpy(before, buffers.parameters, plan.parameters_size);
     struct save file = begin_save(words[3]);
@@ -105,8 +107,7 @@ int main(int count, char **words)
     check(jostle_checkpoint_size(&plan, 0, &characters, 1, &size, &error));
     uint8_t *saved = allocate(size);
     progress.step = steps;
-    check(jostle_checkpoint_write(&plan, buffers.parameters, buffers.parameters_size, NULL, 0, NULL, 0, &progress,
-                                  &characters, 1, saved, size, &written, &error));
+    check(jostle_checkpoint_write(&plan, &parameters_only, &progress, &characters, 1, saved, size, &written, &error));
     finish_save(file, saved, written);
     printf("saved to %s\n", words[3]);
 

@@ -134,15 +134,14 @@ static void save(struct save file, const jostle_plan *plan, const jostle_buffers
     sprintf(planned, "%" PRIu64, steps);
     check(jostle_checkpoint_size(plan, 1, metadata, 2, &size, &error));
     bytes = allocate(size);
-    check(jostle_checkpoint_write(plan, buffers->parameters, buffers->parameters_size, NULL, 0, buffers->optimizer,
-                                  buffers->optimizer_size, progress, metadata, 2, bytes, size, &written, &error));
+    check(jostle_checkpoint_write(plan, buffers, progress, metadata, 2, bytes, size, &written, &error));
     finish_save(file, bytes, written);
     printf("saved to %s\n", file.path);
     free(bytes);
 }
 
-/* Prints the prompt and the model's continuation, character by character. */
-static void write_on(const jostle_plan *plan, const float *parameters, const int32_t *prompt, size_t prompt_count,
+/* Prints the prompt and what the model makes of it, character by character. */
+static void write_on(const jostle_plan *plan, const jostle_buffers *buffers, const int32_t *prompt, size_t prompt_count,
                      const struct vocabulary *vocabulary, uint64_t count, uint64_t seed)
 {
     float *memory = allocate(plan->generation_size), *logits;
@@ -153,8 +152,8 @@ static void write_on(const jostle_plan *plan, const float *parameters, const int
 
     check(jostle_sampling_init(&sampling, sizeof sampling));
     sampling.temperature = 0.8f;
-    check(jostle_generator_init(&generator, plan, NULL, parameters, plan->parameters_size, NULL, 0, memory,
-                                plan->generation_size, window, plan->window_size, &error));
+    check(jostle_generator_init(&generator, plan, NULL, buffers, memory, plan->generation_size, window,
+                                plan->window_size, &error));
     putchar('\n');
     for (size_t i = 0; i < prompt_count; i++) print_token(vocabulary, prompt[i]);
     check(jostle_generator_feed(&generator, prompt, prompt_count * sizeof *prompt, &logits, &error));
@@ -226,9 +225,8 @@ int main(int count, char **words)
     /* Initial values, or the checkpoint's values. */
     jostle_progress progress = {.step = 0, .seed = arguments.seed};
     if (checkpoint) {
-        check_about(arguments.resume, jostle_checkpoint_read(checkpoint, checkpoint_size, &plan, buffers.parameters,
-                                                             buffers.parameters_size, buffers.optimizer,
-                                                             buffers.optimizer_size, &progress, &error));
+        check_about(arguments.resume,
+                    jostle_checkpoint_read(checkpoint, checkpoint_size, &plan, &buffers, &progress, &error));
     } else {
         check(jostle_initialize(&plan, buffers.parameters, buffers.parameters_size, progress.seed, &error));
     }
@@ -268,7 +266,7 @@ int main(int count, char **words)
     jostle_pool_stop(pool);
 
     if (arguments.save) save(file, &plan, &buffers, &progress, &vocabulary, steps);
-    write_on(&plan, buffers.parameters, prompt, prompt_count, &vocabulary, arguments.generate, progress.seed);
+    write_on(&plan, &buffers, prompt, prompt_count, &vocabulary, arguments.generate, progress.seed);
 
     free(tokens);
     free_buffers(buffers);

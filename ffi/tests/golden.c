@@ -200,13 +200,18 @@ static jostle_batch batch(const int32_t *tokens, const int32_t *targets)
     return (jostle_batch){tokens, size, targets, size, sequences, length};
 }
 
-static jostle_loss backward(const float *x, float *gradients, float *workspace, jostle_batch batch)
+static jostle_loss backward(float *x, float *gradients, float *workspace, jostle_batch batch)
 {
     jostle_loss loss;
     jostle_error e;
-    ok(jostle_model_backward(&plan, NULL, x, plan.parameters_size, NULL, 0, gradients, plan.gradients_size, 0,
-                             workspace, plan.workspace_size, &batch, counted(batch.targets, rows), NULL, &loss, &e),
-       &e, "backward");
+    const jostle_buffers buffers = {
+        .struct_size = sizeof buffers,
+        .parameters = x, .parameters_size = plan.parameters_size,
+        .gradients = gradients, .gradients_size = plan.gradients_size,
+        .workspace = workspace, .workspace_size = plan.workspace_size,
+    };
+    ok(jostle_model_backward(&plan, NULL, &buffers, 0, &batch, counted(batch.targets, rows), NULL, &loss, &e), &e,
+       "backward");
     check(loss.counted == counted(batch.targets, rows), "%d targets count", (int)loss.counted);
     return loss;
 }
@@ -221,13 +226,16 @@ static double one_batch(float *x, float *gradients, float *workspace, double *lo
     jostle_batch b = batch(tokens, targets);
 
     float *wanted = floats("logits", rows * config.vocab);
-    ok(jostle_model_logits(&plan, NULL, x, plan.parameters_size, NULL, 0, workspace, plan.workspace_size, &b, &logits, &e),
-       &e, "logits");
+    const jostle_buffers buffers = {
+        .struct_size = sizeof buffers,
+        .parameters = x, .parameters_size = plan.parameters_size,
+        .workspace = workspace, .workspace_size = plan.workspace_size,
+    };
+    ok(jostle_model_logits(&plan, NULL, &buffers, &b, &logits, &e), &e, "logits");
     *logits_error = within("logits", relative_error(logits, wanted, rows * config.vocab), LOGITS);
     free(wanted);
 
-    ok(jostle_model_loss(&plan, NULL, x, plan.parameters_size, NULL, 0, workspace, plan.workspace_size, &b, &evaluated, &e),
-       &e, "loss");
+    ok(jostle_model_loss(&plan, NULL, &buffers, &b, &evaluated, &e), &e, "loss");
     loss = backward(x, gradients, workspace, b);
     wanted = floats("loss", 1);
     within("evaluated loss", relative_error(&(float){mean(evaluated)}, wanted, 1), LOSSES);

@@ -3,9 +3,9 @@
     header.py check jostle.h Cargo.toml     every public item has a comment, and the version is Cargo.toml's
 
     header.py functions jostle.h            prints the functions
-
-    header.py covered jostle.h [NAME...]    standard input, from bad_input, has every function but
-                                            those named, and every status that a test can cause
+    header.py covered jostle.h [NAME...]    what bad_input printed, from standard input, is every function but
+                                            those named, and every status that can be brought about
+    header.py cut jostle.h STRUCT FIELD     prints the header with a struct that ends before this field
 """
 
 import re
@@ -54,6 +54,13 @@ def without_introduction(header):
     return "\n" * introduction.count("\n") + rest
 
 
+def cut(header, struct, field):
+    """The header as it was before this field and those after it were appended to the struct."""
+    body = re.search(rf"^typedef struct {struct} \{{$(.*?)^\}} {struct};$", header, re.MULTILINE | re.DOTALL)
+    declaration = re.search(rf"^(    //.*\n)*    [^/\n]*\b{field};$", body[1], re.MULTILINE)
+    return header[: body.start(1) + declaration.start()] + header[body.end(1) :]
+
+
 def functions(header):
     return [name for _, name, kind, _ in items(header) if kind == "function"]
 
@@ -95,6 +102,9 @@ def covered(header, printed, excepted):
 def main():
     command, path, *rest = sys.argv[1:]
     header = without_introduction(Path(path).read_text(encoding="utf-8"))
+    if command == "cut":
+        print(cut(header, *rest), end="")
+        return
     if command == "functions":
         print(*functions(header), sep="\n")
         return

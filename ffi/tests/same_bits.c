@@ -317,15 +317,12 @@ static void frozen(const jostle_compute *compute)
 static uint8_t *checkpoint(const struct session *s, uint64_t step, size_t *size)
 {
     const jostle_plan *plan = &s->plan;
-    const jostle_buffers *from = &s->buffers;
     jostle_progress progress = {step, s->recipe.seed};
     jostle_error e;
     size_t written;
     ok(jostle_checkpoint_size(plan, 1, NULL, 0, size, &e), &e, "size");
     uint8_t *bytes = memory(*size);
-    ok(jostle_checkpoint_write(plan, from->parameters, from->parameters_size, from->frozen, from->frozen_size,
-                               from->optimizer, from->optimizer_size, &progress, NULL, 0, bytes, *size, &written, &e),
-       &e, "write");
+    ok(jostle_checkpoint_write(plan, &s->buffers, &progress, NULL, 0, bytes, *size, &written, &e), &e, "write");
     check(written == *size, "%zu bytes written, not %zu", written, *size);
     return bytes;
 }
@@ -358,16 +355,14 @@ static void frozen_checkpoint(const jostle_compute *compute)
 
     start_with(&again, BATCH, 1, update, compute);
     jostle_buffers *to = &again.buffers;
-    ok(jostle_checkpoint_read(bytes, size, &again.plan, to->parameters, to->parameters_size, to->optimizer,
-                              to->optimizer_size, &progress, &e),
-       &e, "read");
+    ok(jostle_checkpoint_read(bytes, size, &again.plan, to, &progress, &e), &e, "read");
     check(progress.step == count && progress.seed == some.recipe.seed, "another progress");
     check(memcmp(to->parameters, some.buffers.parameters, some.plan.parameters_size) == 0 &&
               memcmp(to->optimizer, some.buffers.optimizer, some.plan.optimizer_size) == 0,
           "what is read is not what was written");
-    ok(jostle_checkpoint_read(bytes, size, &whole.plan, whole.buffers.parameters, whole.plan.parameters_size, NULL, 0,
-                              &progress, &e),
-       &e, "read all");
+    jostle_buffers parameters_only = whole.buffers;
+    parameters_only.optimizer = NULL;
+    ok(jostle_checkpoint_read(bytes, size, &whole.plan, &parameters_only, &progress, &e), &e, "read all");
     for (size_t i = 0; i < whole.plan.tensor_count; i++) {
         jostle_tensor all = tensor_of(&whole, i), mine = tensor_of(&some, i);
         const float *from = mine.frozen ? some.buffers.frozen : some.buffers.parameters;
@@ -398,9 +393,7 @@ static void resumed(const jostle_compute *compute)
     check(config.vocab == VOCAB && config.width == 21 && config.attention_dropout == 0.2f, "another configuration");
     start(&second, BATCH, 1, compute);
     progress.step = progress.seed = 0;
-    ok(jostle_checkpoint_read(bytes, size, &second.plan, second.buffers.parameters, second.plan.parameters_size,
-                              second.buffers.optimizer, second.plan.optimizer_size, &progress, &e),
-       &e, "read");
+    ok(jostle_checkpoint_read(bytes, size, &second.plan, &second.buffers, &progress, &e), &e, "read");
     check(progress.step == stop && progress.seed == second.recipe.seed, "another progress");
     ok(jostle_trainer_resume(&second.trainer, progress.step, &e), &e, "resume");
     steps(&second, stop, run_steps - stop);

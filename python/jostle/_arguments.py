@@ -23,11 +23,11 @@ _FLOAT32 = 3.4028234663852886e38
 def integer(name: str, given: Any, low: int, high: int) -> int:
     """An integer in [low, high]: an int or a NumPy integer, not a bool or a float."""
     if isinstance(given, bool) or not hasattr(given, "__index__"):
-        raise TypeError(f"{name} is {given!r}; wanted: an integer")
+        raise TypeError(f"{name} is {given!r}; expected an integer")
     number = operator.index(given)
     if not low <= number <= high:
         end = f"2**{high.bit_length()} - 1" if high > 1 << 16 and not high & (high + 1) else high
-        raise ValueError(f"{name} is {number}; wanted: at least {low} and at most {end}")
+        raise ValueError(f"{name} is {number}; expected at least {low} and at most {end}")
     return number
 
 
@@ -49,7 +49,7 @@ def seed(name: str, given: Any) -> int:
 def number(name: str, given: Any) -> float:
     """A number as a float. NaN is accepted."""
     if isinstance(given, (bool, str)) or not hasattr(given, "__float__"):
-        raise TypeError(f"{name} is {given!r}; wanted: a number")
+        raise TypeError(f"{name} is {given!r}; expected a number")
     try:
         return float(given)
     except OverflowError:
@@ -66,7 +66,7 @@ def amount(name: str, given: Any) -> float:
     """As `number`, at least 0, and finite as float32 too."""
     amount = number(name, given)
     if not 0 <= amount <= _FLOAT32:
-        raise ValueError(f"{name} is {amount}; wanted: finite and at least 0")
+        raise ValueError(f"{name} is {amount}; expected finite and at least 0")
     return amount
 
 
@@ -76,26 +76,26 @@ def clip(given: Any) -> float | None:
         return None
     norm = number("clip", given)
     if not norm > 0:
-        raise ValueError(f"clip is {norm}; wanted: more than 0, or None")
+        raise ValueError(f"clip is {norm}; expected more than 0, or None")
     return norm
 
 
 def instance(name: str, given: Any, wanted: type[T]) -> T:
     """The value, which must be of the class `wanted`."""
     if not isinstance(given, wanted):
-        raise TypeError(f"{name} is of {type(given).__name__}; wanted: {wanted.__name__}")
+        raise TypeError(f"{name} is of {type(given).__name__}; expected {wanted.__name__}")
     return given
 
 
 def tensors(name: str, given: Any, config: Config) -> tuple[str, ...]:
     """The tensors that names or patterns like "h.0.*" select, in the model's order."""
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} is of {type(given).__name__}; wanted: a list of names of tensors")
+        raise TypeError(f"{name} is of {type(given).__name__}; expected a list of names of tensors")
     patterns = [instance(name, pattern, str) for pattern in given]
     names = _native.tensor_names(config) if patterns else []
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(known, pattern) for known in names):
             raise ValueError(
-                f'{name} has {pattern!r}; wanted: names of the model\'s tensors or patterns, like "wte.weight", "h.0.*"'
+                f'{name} has {pattern!r}; expected names of the model\'s tensors or patterns, like "wte.weight", "h.0.*"'
             )
     return tuple(known for known in names if any(fnmatch.fnmatchcase(known, pattern) for pattern in patterns))

@@ -96,7 +96,7 @@ class Config:
             object.__setattr__(self, name, _arguments.size(name, getattr(self, name)))
         for name in ("bias", "tied"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} is {getattr(self, name)!r}; wanted: True or False")
+                raise TypeError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if not isinstance(self.activation, str):
-            raise TypeError(f"activation is {self.activation!r}; wanted: 'gelu' or 'gelu_tanh'")
+            raise TypeError(f"activation is {self.activation!r}; expected 'gelu' or 'gelu_tanh'")
         _native.validate(self)

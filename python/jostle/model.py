@@ -270,7 +270,7 @@ class Model:
         if config is None:
             if "jostle.vocab" not in metadata:
                 raise ValueError(
-                    "the file does not say what the model is; wanted: a checkpoint of jostle's, or config="
+                    "the file does not say what the model is; expected a checkpoint of jostle's, or config="
                 )
             config = Config(**_native.checkpoint_config(data))
         if tokenizer is None and "tokenizer" in metadata:

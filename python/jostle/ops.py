@@ -46,7 +46,7 @@ def matmul_backward(d_c: Float, a: Float, b: Float) -> tuple[Float, Float]:
 def _factors(a: Float, b: Float) -> tuple[Float, Float]:
     a, b = floats("a", a, 2), floats("b", b, 2)
     if a.shape[1] != b.shape[0]:
-        raise ValueError(f"a has the shape {a.shape}, b {b.shape}; wanted: as many columns of a as rows of b")
+        raise ValueError(f"a has the shape {a.shape}, b {b.shape}; expected as many columns of a as rows of b")
     return a, b
 
 
@@ -123,7 +123,7 @@ def attention_dropout(
 def _qkv(qkv: Float, heads: int) -> Float:
     qkv, heads = floats("qkv", qkv, 2), _arguments.size("heads", heads)
     if qkv.shape[1] % (3 * heads):
-        raise ValueError(f"qkv has {qkv.shape[1]} columns; wanted: a multiple of 3 * heads = {3 * heads}")
+        raise ValueError(f"qkv has {qkv.shape[1]} columns; expected a multiple of 3 * heads = {3 * heads}")
     return qkv
 
 

@@ -22,8 +22,7 @@ class Optimizer:
         self.learning_rate = learning_rate
         self._numbers = {name: _arguments.number(name, value) for name, value in numbers.items()}
         _native.check_optimizer(self._name, list(self._numbers.values()))
-        per_parameter = {"none": 0, "momentum": 1, "adamw": 2}[self._kind]
-        self._state = _native.State(per_parameter * model._gradients.size)
+        self._state = _native.State(model._engine, self._kind)
 
     def step(self, clip: float | None = 1.0) -> float:
         """Changes the parameters along the gradients; returns the gradients' global norm.
@@ -106,7 +105,7 @@ class AdamW(Optimizer):
         try:
             beta1, beta2 = betas
         except (TypeError, ValueError):
-            raise TypeError(f"betas is {betas!r}; wanted: two numbers") from None
+            raise TypeError(f"betas is {betas!r}; expected two numbers") from None
         numbers = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "weight_decay": weight_decay}
         super().__init__(model, learning_rate, numbers)
 
@@ -130,4 +129,4 @@ def from_settings(model: Model, settings: dict[str, Any]) -> Optimizer:
     if name == "adamw":
         betas = (settings.pop("beta1"), settings.pop("beta2"))
         return AdamW(model, betas=betas, **settings)
-    raise ValueError(f"the checkpoint names the optimizer {name!r}; wanted: 'adamw' or 'sgd'")
+    raise ValueError(f"the checkpoint names the optimizer {name!r}; expected 'adamw' or 'sgd'")

@@ -71,7 +71,7 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
     ValueError without any run, or for a run without steps.
     """
     if not runs:
-        raise ValueError("there is no run to draw; wanted: at least one")
+        raise ValueError("there is no run to draw; expected at least one")
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
     lines, points = [], []
@@ -79,7 +79,7 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
     for number, run in enumerate(runs):
         steps, loss, validation = (run.metrics[name] for name in ("step", "loss", "validation_loss"))
         if not len(steps):
-            raise ValueError(f"the run {run.name!r} has no steps; wanted: at least one")
+            raise ValueError(f"the run {run.name!r} has no steps; expected at least one")
         colour = RUNS[number % len(RUNS)]
         smooth = _running_mean(loss)
         early = early or _learns_early(smooth)
@@ -160,9 +160,9 @@ def attention_stages(
     if model.tokenizer is None:
         raise ValueError("the model has no tokenizer to make tokens of the text; set model.tokenizer")
     if not 0 <= layer < config.layers:
-        raise IndexError(f"layer is {layer}; wanted: 0 to {config.layers - 1}")
+        raise IndexError(f"layer is {layer}; expected 0 to {config.layers - 1}")
     if head is not None and not 0 <= head < config.heads:
-        raise IndexError(f"head is {head}; wanted: None or 0 to {config.heads - 1}")
+        raise IndexError(f"head is {head}; expected None or 0 to {config.heads - 1}")
     if head is None and config.heads > MOST_HEADS:
         raise ValueError(f"the model has {config.heads} heads, more than {MOST_HEADS}; name one with `head`")
     tokens = _arrays.tokens("the text", model.tokenizer.encode(text) if isinstance(text, str) else text, 1)
@@ -298,7 +298,7 @@ def loss_surface(run: Run, tokens: Any, *, size: int = 21) -> Figure:
     `tokens` (length,), at least two.
     """
     if size < 2:
-        raise ValueError(f"size is {size}; wanted: at least 2")
+        raise ValueError(f"size is {size}; expected at least 2")
     model = copy.deepcopy(run.model())
     inputs, targets = _sample(_arrays.text("tokens", tokens), model.config.context)
     plane = _principal_plane(run, model) or _random_plane(model)
@@ -316,7 +316,7 @@ def loss_surface(run: Run, tokens: Any, *, size: int = 21) -> Figure:
 def _sample(tokens: npt.NDArray[Any], context: int) -> tuple[Int, Int]:
     """Windows (B, T) spread evenly over a text, and their targets."""
     if len(tokens) < 2:
-        raise ValueError(f"tokens has {len(tokens)} tokens; wanted: at least 2")
+        raise ValueError(f"tokens has {len(tokens)} tokens; expected at least 2")
     length = min(context, SAMPLE, len(tokens) - 1)
     starts = np.linspace(0, len(tokens) - length - 1, SAMPLE // length, dtype=int)
     windows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int32)

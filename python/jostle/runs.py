@@ -83,7 +83,7 @@ def make_tokenizer(kind: str, text: str) -> Tokenizer:
         return WordTokenizer.from_text(text)
     if kind == "byte":
         return ByteTokenizer()
-    raise ValueError(f"tokenizer is {kind!r}; wanted: 'char', 'word' or 'byte'")
+    raise ValueError(f"tokenizer is {kind!r}; expected 'char', 'word' or 'byte'")
 
 
 def split(tokens: Tokens, context: int) -> tuple[Tokens, Tokens]:

@@ -40,7 +40,7 @@ class Tokenizer:
             return CharTokenizer(state["characters"])
         if kind == "word":
             return WordTokenizer(state["words"])
-        raise ValueError(f"a tokenizer of the kind {kind!r} is not known; wanted: it, as tokenizer=")
+        raise ValueError(f"a tokenizer of the kind {kind!r} is not known; expected it, as tokenizer=")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.state() == other.state()
@@ -65,7 +65,7 @@ class _Table(Tokenizer):
         self._pieces = list(pieces)
         self._numbers = {piece: number for number, piece in enumerate(self._pieces)}
         if len(self._numbers) != len(self._pieces) or not self._pieces:
-            raise ValueError("wanted: at least one piece, and none twice")
+            raise ValueError("expected at least one piece, and none twice")
         self.vocab = len(self._pieces)
 
     def _encode(self, pieces: Iterable[str], kind: str) -> npt.NDArray[Any]:
@@ -93,7 +93,7 @@ class CharTokenizer(_Table):
         super().__init__(characters)
         for piece in self._pieces:
             if len(piece) != 1:
-                raise ValueError(f"characters has {piece!r}; wanted: single characters")
+                raise ValueError(f"characters has {piece!r}; expected single characters")
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:

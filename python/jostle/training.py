@@ -194,7 +194,7 @@ class Trainer:
         model = Model._from_bytes(data, metadata, None, threads, instruction_set, frozen, tokenizer)
         if not settings:
             raise ValueError(
-                f"{os.fspath(path)} holds a model, but no training to resume; wanted: what Trainer.save wrote"
+                f"{os.fspath(path)} holds a model, but no training to resume; expected what Trainer.save wrote"
             )
         schedule = schedules.from_settings(settings.pop("schedule"))
         optimizer = optimizers.from_settings(model, settings.pop("optimizer"))

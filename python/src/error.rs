@@ -1,4 +1,4 @@
-//! Converts the core's errors to Python's exceptions.
+//! The core's errors as Python's exceptions.
 
 use jostle::Error;
 use pyo3::PyErr;

@@ -1,14 +1,16 @@
-//! `jostle._native`: the core, on buffers that NumPy arrays view. It converts between Python's objects and the core's
-//! values. Users see `jostle/*.py`.
+//! `jostle._native`: the core on buffers that NumPy arrays view. It converts between Python's objects and the core's values
+//! and does no arithmetic. The public interface is in `jostle/*.py`.
 //!
-//! * `buffer`: the memory behind arrays.
-//! * `config`: the Python package's configurations as the core's.
-//! * `engine`: a model: its parameters and gradients, its threads, and one lock.
-//! * `training`: steps and evaluation on a text.
-//! * `generation`: a text that grows token by token.
-//! * `checkpoint`: checkpoints as bytes.
-//! * `operations`: single operations on arrays.
-//! * `error`: errors as exceptions.
+//! | module | contents |
+//! |---|---|
+//! | `buffer` | memory that arrays view |
+//! | `config` | configurations, plans, instruction sets |
+//! | `engine` | a model: its parameters and gradients, its threads, and one lock |
+//! | `training` | steps and evaluation on a text |
+//! | `generation` | text generation |
+//! | `checkpoint` | checkpoints as bytes |
+//! | `operations` | single operations on arrays |
+//! | `error` | errors as exceptions |
 
 mod buffer;
 mod checkpoint;

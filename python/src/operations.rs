@@ -44,14 +44,14 @@ fn width(x: &Input<'_>) -> usize {
     x.shape().last().copied().unwrap_or(1)
 }
 
-/// A matrix or its transpose, with the resulting shape.
+/// A matrix or its transpose, with its shape.
 fn matrix<'a>(x: &'a Input<'_>, transposed: bool) -> PyResult<(Matrix<'a>, [usize; 2])> {
     let [rows, columns] = *x.shape() else { return Err(exception(Error::Zero { what: "dimensions" })) };
     let matrix = Matrix::new(x.as_slice()?, columns);
     Ok(if transposed { (matrix.transposed(), [columns, rows]) } else { (matrix, [rows, columns]) })
 }
 
-/// The product `a b`; the flags transpose a or b first.
+/// The product `a b`, with either matrix transposed first if its flag is set.
 #[pyfunction]
 pub fn matmul<'py>(
     py: Python<'py>,
@@ -117,7 +117,7 @@ pub fn attention<'py>(
     Ok((out, stats))
 }
 
-/// The gradient of qkv, from the gradient of out, and from the input and outputs of `attention`.
+/// The gradient of qkv, from the gradient of out and the inputs and outputs of `attention`.
 #[pyfunction]
 pub fn attention_backward<'py>(
     py: Python<'py>,
@@ -138,7 +138,7 @@ pub fn attention_backward<'py>(
     Ok(d_qkv)
 }
 
-/// Dropout of one sequence's weights `[H, T, T]`, with the mask of `attention`. It is its own backward pass.
+/// Dropout of one sequence's attention weights `[H, T, T]`, with the mask of `attention`; it is its own backward.
 #[pyfunction]
 pub fn attention_dropout<'py>(
     py: Python<'py>,
@@ -219,7 +219,7 @@ pub fn gelu_backward<'py>(
     Ok(d_x)
 }
 
-/// Dropout of the rows of the last two dimensions. It is its own backward pass.
+/// Dropout of the rows of the last two dimensions; it is its own backward.
 #[pyfunction]
 pub fn dropout<'py>(py: Python<'py>, x: Input<'py>, rate: f32, seed: u64, step: u64) -> PyResult<Array<'py>> {
     let mask = Mask::new(rate, seed, Stream::EmbeddingDropout, step, 0).map_err(exception)?;

@@ -78,5 +78,5 @@ def instruction_sets() -> list[str]:
     if wanted is None:
         return found
     names = [name.strip() for name in wanted.split(",") if name.strip()]
-    assert names and set(names) <= set(found), f"wanted: {names}; here: {found}"
+    assert names and set(names) <= set(found), f"expected {names}; here: {found}"
     return names

@@ -256,7 +256,7 @@ def test_plan() -> None:
     tight = refused("plan", *sizes, "--fit", "2K")
     assert tight.returncode == 1
     least = jostle.plan(config, recompute=True)
-    assert f"wanted: at least {least.training}" in tight.stderr
+    assert f"expected at least {least.training}" in tight.stderr
     for given in (["--recompute"], ["--fit", least.training]):
         printed = jostle_says("plan", *sizes, "--batch", 1, *given)
         assert f" {least.training:,} " in printed
@@ -320,8 +320,8 @@ def test_help_has_an_example(command: str) -> None:
         ("train latin.txt", "latin.txt is not UTF-8 text (byte 1)"),
         ("train short.txt", "the text has 5 tokens; at least 73 are needed for a context of 64"),
         ("train snow.txt --heads 3", "width 128 is not divisible by heads 3"),
-        ("train snow.txt --dropout 1", "dropout.embedding is 1; wanted"),
-        ("train snow.txt --steps 5 --warmup 6", "warmup is 6 steps; wanted: at most 5"),
+        ("train snow.txt --dropout 1", "embedding_dropout is 1; expected"),
+        ("train snow.txt --steps 5 --warmup 6", "warmup is 6 steps; expected at most 5"),
         ("train snow.txt --out runs", "runs is not empty"),
         ("train --resume missing", "missing: No such run folder"),
         ("generate missing x", "missing: No such file or directory"),
@@ -332,7 +332,7 @@ def test_help_has_an_example(command: str) -> None:
         ("generate runs/snow-1 ?", "the character '?' is not in the vocabulary"),
         ("generate runs/snow-1 I --top-p 2", "top_p is 2; wanted"),
         ("predict runs/snow-1 ", "the prompt is empty"),
-        ("plan --defines --prefix 2D", "prefix is '2D'; wanted: letters"),
+        ("plan --defines --prefix 2D", "prefix is '2D'; expected letters"),
         ("plot runs/snow-1 --kind attention --layer 2", "layer is 2; wanted"),
     ],
 )

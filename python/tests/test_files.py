@@ -40,9 +40,9 @@ def test_files_of_others_need_their_configuration(model, tmp_path):
         jostle.Model.load(path)
     assert bits(jostle.Model.load(path, config=SMALL).parameters) == bits(model.parameters)
     for change, sentence in (
-        ({"width": 16}, r"wte.weight has another type or shape; wanted: float32 \[13, 16\]"),
-        ({"hidden": 9}, r"h.0.mlp.c_fc.weight has another type or shape; wanted: float32 \[8, 9\]"),
-        ({"layers": 3}, r"h.2.ln_1.weight is missing; wanted: float32 \[8\]"),
+        ({"width": 16}, r"wte.weight has another type or shape; expected float32 \[13, 16\]"),
+        ({"hidden": 9}, r"h.0.mlp.c_fc.weight has another type or shape; expected float32 \[8, 9\]"),
+        ({"layers": 3}, r"h.2.ln_1.weight is missing; expected float32 \[8\]"),
     ):
         with pytest.raises(ValueError, match=f"^checkpoint: {sentence}$"):
             jostle.Model.load(path, config=dataclasses.replace(SMALL, **change))

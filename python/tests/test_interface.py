@@ -9,6 +9,7 @@ import pytest
 from common import SMALL, bits, flat, random_tokens, text
 
 import jostle
+from jostle import _native
 
 
 def test_every_name_as_it_is_written_down(tmp_path):
@@ -187,3 +188,10 @@ def test_representations(model):
     assert repr(trainer).endswith("0 of 2 steps)")
     assert jostle.__version__.count(".") == 2
     assert all(hasattr(jostle, name) for name in jostle.__all__)
+
+
+def test_a_configuration_has_the_fields_of_the_core(tmp_path):
+    jostle.Model(SMALL, seed=1).save(tmp_path / "model")
+    core = _native.checkpoint_config((tmp_path / "model").read_bytes())
+    assert sorted(core) == sorted(field.name for field in dataclasses.fields(jostle.Config))
+    assert jostle.Config(**core) == SMALL

@@ -121,9 +121,9 @@ def test_attention_dropout_is_that_of_attention() -> None:
 
 
 def test_attention_dropout_refuses_what_is_no_weights() -> None:
-    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); wanted: \(2, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); expected \(2, 3, 3\)"):
         ops.attention_dropout(np.zeros((2, 3, 4), np.float32), 0.1)
-    with pytest.raises(ValueError, match="2 dimensions; wanted: 3"):
+    with pytest.raises(ValueError, match="2 dimensions; expected 3"):
         ops.attention_dropout(np.zeros((3, 3), np.float32), 0.1)
     with pytest.raises(ValueError, match="dropout rate"):
         ops.attention_dropout(np.zeros((2, 3, 3), np.float32), 1.0)
@@ -481,7 +481,7 @@ def test_random_directions_are_as_long_as_the_models_filters() -> None:
 def test_the_surface_refuses_what_it_cannot_draw(run: FakeRun) -> None:
     with pytest.raises(ValueError, match="size is 1"):
         plot.loss_surface(run, np.arange(10), size=1)
-    with pytest.raises(ValueError, match="1 tokens; wanted: at least 2"):
+    with pytest.raises(ValueError, match="1 tokens; expected at least 2"):
         plot.loss_surface(run, np.arange(1))
     with pytest.raises(IndexError, match="16"):
         plot.loss_surface(run, np.arange(20))

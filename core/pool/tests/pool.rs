@@ -1,4 +1,4 @@
-//! The threads that examples, tests and benches lend to the core.
+//! Tests of the pool.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -146,13 +146,13 @@ fn tasks_may_wait_for_others_that_have_begun() {
     }
 }
 
-/// Panics the first time that a worker has waited for long.
+/// Panics when a worker has waited for long for the first time.
 struct Impatient {
     pool: Pool,
     patient: AtomicBool,
 }
 
-// SAFETY: as the pool.
+// SAFETY: as for the pool.
 unsafe impl Parallel for Impatient {
     fn threads(&self) -> usize {
         self.pool.threads()
@@ -168,10 +168,10 @@ unsafe impl Parallel for Impatient {
     }
 }
 
-/// It reaches the caller, and the workers behind don't wait for ever; then all goes on as before.
+/// The panic reaches the caller, and the workers behind don't wait for ever. Afterwards everything works as before.
 #[test]
 fn a_panic_within_a_pass_is_resumed() {
-    // The third worker takes one sequence, and waits for the second, who takes two.
+    // The third worker has one sequence, and waits for the second worker, which has two.
     let (shape, threads) = (Shape { sequences: 8, length: 320 }, 5);
     let config = Config::new(64, shape.length, 1, 4, 128);
     let host = Impatient { pool: Pool::new(threads).unwrap(), patient: AtomicBool::new(true) };
@@ -190,7 +190,7 @@ fn a_panic_within_a_pass_is_resumed() {
         gradients
     };
     let expected = gradients(&jostle::Serial);
-    // Not always the same worker.
+    // It is not always the same worker.
     let panics = (0..20).filter_map(|_| {
         host.patient.store(false, Ordering::Relaxed);
         catch_unwind(AssertUnwindSafe(|| gradients(&host))).err()

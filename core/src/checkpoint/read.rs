@@ -3,7 +3,7 @@
 use super::header::{Entry, Items, Pairs};
 use super::json::Text;
 use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
-use crate::config::Config;
+use crate::config::{Config, Field};
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::{Plan, Tensor};
 
@@ -111,9 +111,10 @@ impl<'a> Header<'a> {
         }
         if self.is_checkpoint() {
             let mut config = plan.config;
-            for (key, field) in metadata::FIELDS.iter().take(metadata::OF_MODEL) {
+            for field in Field::ALL.iter().filter(|field| field.shapes_model()) {
+                let key = field.key();
                 let given = self.metadata(key).ok_or(CheckpointError::Metadata { key })?;
-                if !given.chars().is(&field(&mut config)) {
+                if !given.chars().is(&config.value(*field)) {
                     return Err(CheckpointError::Configuration { key }.into());
                 }
             }

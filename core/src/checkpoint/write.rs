@@ -3,6 +3,7 @@
 
 use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::compact::format::{Hex, Number, Sink, Written};
+use crate::config::Field;
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::Plan;
 
@@ -100,8 +101,8 @@ fn header(
     pair(out, metadata::STEP, &Number(progress.step));
     pair(out, metadata::SEED, &Number(progress.seed));
     let mut config = plan.config;
-    for (key, field) in &metadata::FIELDS {
-        pair(out, key, &field(&mut config));
+    for field in Field::ALL {
+        pair(out, field.key(), &config.value(*field));
     }
     for (key, value) in pairs {
         pair(out, key, &Escaped(value));

@@ -1,10 +1,11 @@
-//! The fused optimizer step: backward updates parameters as soon as their gradients are made, which then need memory for
-//! some rows of one tensor only. Everything that a fused step does otherwise is in this file and in the list of regions.
+//! The fused optimizer step: backward updates parameters as soon as it has their gradients, which then need memory
+//! for some rows of one tensor only. All differences of a fused step are in this file and in the list of regions.
 //!
-//! A stage of backward first makes the gradients of activations, which needs the stage's parameters, and then those of the
-//! parameters, some rows at a time. These are made of activations alone, so that each may change its tensor at once.
-//! The MLP's branch iterates over columns of the hidden width, since only some of them exist at a time, and each
-//! part updates its rows of the second weight. The head updates its matrix before the final norm's backward.
+//! A stage of backward first computes the gradients of activations, which needs the stage's parameters. Then it
+//! computes the gradients of the parameters, some rows at a time. These depend on activations alone, so each may
+//! change its tensor at once. The MLP's branch iterates over columns of the hidden width, because only some of them
+//! exist at a time. Each part updates its rows of the second weight. The head updates its matrix before the final
+//! norm's backward pass.
 
 use core::ops::Range;
 
@@ -29,7 +30,7 @@ impl TrainingPass<'_> {
             Backward::Logits => {
                 self.pass().logits_backward(workspace);
                 self.update(stage, InUse::Activated, 0..self.inputs.plan.config.vocab, workspace)?;
-                // The norm's output is used up: the gradient of that output may now take its memory.
+                // The norm's output is not needed any more, so its gradient may now use the same memory.
                 let view = workspace.regions.final_norm_backward();
                 if let Some(d_normed) = view.d_normed.get_mut(..view.d_residual.len()) {
                     d_normed.copy_from_slice(view.d_residual);
@@ -54,8 +55,8 @@ impl TrainingPass<'_> {
         self.update(stage, InUse::Normed, 0..0, workspace)
     }
 
-    /// Updates the stage's parameters whose gradients are made of the region in use: of the MLP's second weight or of the
-    /// head the rows `early`, and else all parameters but these two.
+    /// Updates the parameters of a stage whose gradients depend on the region in use. `Activated`: the rows `early`
+    /// of the MLP's second weight or of the head. `Normed`: all other parameters.
     #[inline(never)]
     fn update(
         &mut self,
@@ -82,8 +83,8 @@ impl TrainingPass<'_> {
         Ok(())
     }
 
-    /// Makes some rows of a tensor's gradient, the first of which is the first of the source, as many at a time as the tile
-    /// holds, and updates them.
+    /// Computes some rows of a tensor's gradient, as many at a time as the tile holds, and updates the tensor. The
+    /// first row is the first one of the source.
     #[inline(never)]
     fn update_tensor(
         &mut self,
@@ -98,7 +99,7 @@ impl TrainingPass<'_> {
         let Inputs { compute, plan, .. } = *inputs;
         let columns = tensor.shape[1];
         let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
-        // Whole register tiles of processors without vectors, whose parts are as small as that.
+        // Whole register tiles, which matters on portable targets, where parts are that small.
         let whole = most - most % SIDE;
         let most = if whole > 0 { whole } else { most };
         let mut first = rows.start;
@@ -129,7 +130,7 @@ impl TrainingPass<'_> {
 }
 
 impl Pass<'_> {
-    /// Some rows of the gradient of a site's weight or bias, shared out among the workers.
+    /// Some rows of the gradient of a site's weight or bias, shared among the workers.
     fn gradient_tile(
         &self,
         source: &Source<'_>,

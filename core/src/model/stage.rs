@@ -1,5 +1,5 @@
-//! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
-//! so that a pass may stop after any of them and go on later.
+//! A training pass as a sequence of stages. Between two stages all results are in the workspace and the gradients, so
+//! that a pass can stop after any stage and continue later.
 
 use super::{Backward, DropoutKey, Forward, Gradients, Loss, Pass};
 use crate::compact::soft_f64::SoftF64;
@@ -12,21 +12,21 @@ use crate::parallel::Compute;
 /// A part of a training pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Towards the logits.
+    /// A stage of forward.
     Forward(Forward),
-    /// The loss, and the logits' gradient in their place.
+    /// The loss. The logits become their gradient.
     Loss,
-    /// Towards the gradients of parameters.
+    /// A stage of backward.
     Backward(Backward),
 }
 
 impl Stage {
-    /// A whole training pass, as the plan has it, in its order: to the first tensor that is trained.
+    /// The stages of the plan's training pass in order, down to the first trained tensor.
     pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> {
         (0..).map_while(|number| Stage::at(plan, number))
     }
 
-    /// The stage of that number, of a whole training pass.
+    /// The stage with this number in a whole training pass.
     #[inline(never)]
     pub(crate) fn at(plan: &Plan, number: usize) -> Option<Stage> {
         let layers = plan.config.layers;
@@ -39,7 +39,7 @@ impl Stage {
         }
     }
 
-    /// How many stages a training pass has.
+    /// The number of stages of a training pass.
     pub fn count(plan: &Plan) -> usize {
         Stage::all(plan).count()
     }
@@ -159,8 +159,8 @@ impl Pass<'_> {
         Ok(sum.get())
     }
 
-    /// A stage, after those before it, of a plan that is not fused: the sum of the losses where it is the loss, 0
-    /// otherwise. Between two stages everything lies where any number of workers finds it.
+    /// Runs a stage, after the stages before it, of a plan that is not fused. Returns the sum of the losses for the
+    /// loss stage, otherwise 0. Results are at the same place for any number of workers.
     #[inline(never)]
     pub(crate) fn stage(
         &self,
@@ -182,7 +182,7 @@ impl Pass<'_> {
         Ok(0.0)
     }
 
-    /// The sum of the losses, or an error where training cannot continue with it.
+    /// The sum of the losses, or an error if training cannot continue with it.
     pub(super) fn finite_loss(
         &self,
         workspace: &mut Workspace<'_>,
@@ -192,8 +192,9 @@ impl Pass<'_> {
         finite(self.losses(workspace, targets, counted))
     }
 
-    /// The sum of the losses, added in the order of the rows whatever the number of workers. The logits become the gradient
-    /// of the sum divided by `counted`. Evaluation does not need that, but one function for both is smaller.
+    /// The sum of the losses, added in the order of the rows whatever the number of workers. The logits become the
+    /// gradient of the sum divided by `counted`. Evaluation does not need the gradient, but a single function is
+    /// smaller.
     #[inline(never)]
     pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
         let vocab = self.plan.config.vocab;

@@ -127,8 +127,7 @@ static void generate(void)
     int32_t token = 26;
     check(jostle_sampling_init(&sampling, sizeof sampling));
     sampling.temperature = 0.5f;
-    check(jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, NULL, 0, memory,
-                                sizeof memory, window, sizeof window, &error));
+    check(jostle_generator_init(&generator, &plan, NULL, &buffers, memory, sizeof memory, window, sizeof window, &error));
     for (uint64_t i = 0; i < GENERATED; i++) {
         float *logits;
         check(jostle_generator_feed(&generator, &token, sizeof token, &logits, &error));
@@ -145,15 +144,13 @@ static uint64_t restore(void)
     jostle_progress progress = {.step = 0, .seed = SEED};
     const size_t built_in = (size_t)(checkpoint_end - checkpoint);
     /* The workspace is free between steps. */
-    const jostle_status status = jostle_slots_load(&board_flash, &plan, parameters, sizeof parameters, optimizer,
-                                                   sizeof optimizer, (uint8_t *)workspace, sizeof workspace, &progress,
-                                                   &error);
+    const jostle_status status = jostle_slots_load(&board_flash, &plan, &buffers, (uint8_t *)workspace,
+                                                   sizeof workspace, &progress, &error);
     if (status != JOSTLE_NOT_FOUND) {
         check(status);
         board_print("resumed from flash memory");
     } else if (built_in) {
-        check(jostle_checkpoint_read(checkpoint, built_in, &plan, parameters, sizeof parameters, optimizer,
-                                     sizeof optimizer, &progress, &error));
+        check(jostle_checkpoint_read(checkpoint, built_in, &plan, &buffers, &progress, &error));
         board_print("resumed from the built-in checkpoint");
     } else {
         check(jostle_initialize(&plan, parameters, sizeof parameters, SEED, &error));
@@ -193,9 +190,8 @@ static uint64_t begin(void)
 static void save(uint64_t step)
 {
     const jostle_progress progress = {.step = step, .seed = SEED};
-    check(jostle_slots_save(&board_flash, &plan, parameters, sizeof parameters, NULL, 0, optimizer,
-                            sizeof optimizer, &progress,
-                            metadata, 1, (uint8_t *)workspace, sizeof workspace, &error));
+    check(jostle_slots_save(&board_flash, &plan, &buffers, &progress, metadata, 1, (uint8_t *)workspace,
+                            sizeof workspace, &error));
     print_step(step);
     board_print("saved, ");
     print_number(board_flash_changes());

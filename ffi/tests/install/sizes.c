@@ -48,8 +48,7 @@ static jostle_status init_trainer(void)
 
 static jostle_status init_generator(size_t memory_size, size_t window_size)
 {
-    return jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, NULL, 0, memory,
-                                 memory_size, window, window_size, &error);
+    return jostle_generator_init(&generator, &plan, NULL, &buffers, memory, memory_size, window, window_size, &error);
 }
 
 /* A trainer is refused if this size is one byte less. */

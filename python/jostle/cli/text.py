@@ -23,7 +23,7 @@ def tokenizer_of(model: Model) -> Tokenizer:
 def encode(model: Model, prompt: str) -> npt.NDArray[Any]:
     """The tokens of a prompt (T,). ValueError if it is empty, or has characters outside the vocabulary."""
     if not prompt:
-        raise ValueError("the prompt is empty; wanted: at least one character")
+        raise ValueError("the prompt is empty; expected at least one character")
     return tokenizer_of(model).encode(prompt)
 
 

@@ -56,6 +56,12 @@ for kind in "" -shared; do
     "$work/same_bits$kind" $golden
 done
 
+say "a program built with an older header"
+mkdir -p "$work/older"
+header cut jostle_options recompute >"$work/older/jostle.h"
+compile older_header -iquote "$work/older" ffi/tests/older_header.c "${static[@]}"
+"$work/older_header"
+
 say "AddressSanitizer, UndefinedBehaviorSanitizer"
 "$work/bad_input-sanitized" | tail -1
 "$work/golden-sanitized" $golden/*.safetensors | tail -1

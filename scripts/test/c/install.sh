@@ -137,8 +137,8 @@ refuse() {
     [ ! -e "$work/refused.h" ] || fail "jostle-plan $* writes a header"
 }
 refuse "width 32 is not divisible by heads 3" --heads 3
-refuse "batch is 0; at least 1 is wanted" --heads 2 --batch 0
-refuse "dropout.attention is 1; wanted: at least 0 and less than 1" --heads 2 --attention-dropout 1
+refuse "batch is 0; expected at least 1" --heads 2 --batch 0
+refuse "attention_dropout is 1; expected at least 0 and less than 1" --heads 2 --attention-dropout 1
 refuse "parameters is too large for this machine" --heads 2 --hidden 9999999 --device
 if [ -c /dev/full ]; then
     status=0

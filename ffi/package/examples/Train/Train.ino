@@ -19,6 +19,7 @@ static uint32_t order[MODEL_ORDER_SIZE / sizeof(uint32_t)];
 static uint8_t tokens[LENGTH];
 static jostle_plan plan;
 static jostle_trainer trainer;
+static jostle_buffers buffers;
 static jostle_error error;
 
 // Prints the error and stops.
@@ -37,8 +38,7 @@ static void generate() {
     jostle_sampling sampling;
     int32_t token = 26;
     check(jostle_sampling_init(&sampling, sizeof sampling));
-    check(jostle_generator_init(&generator, &plan, nullptr, parameters, sizeof parameters, nullptr, 0, memory, sizeof memory,
-                                window, sizeof window, &error));
+    check(jostle_generator_init(&generator, &plan, nullptr, &buffers, memory, sizeof memory, window, sizeof window, &error));
     for (uint64_t i = 0; i < 64; i++) {
         float *logits;
         check(jostle_generator_feed(&generator, &token, sizeof token, &logits, &error));
@@ -61,7 +61,6 @@ void setup() {
     recipe.warmup = 10;
     recipe.seed = 1337;
 
-    jostle_buffers buffers = {};
     buffers.struct_size = sizeof buffers;
     buffers.parameters = parameters, buffers.parameters_size = sizeof parameters;
     buffers.gradients = gradients, buffers.gradients_size = sizeof gradients;
