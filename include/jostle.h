@@ -866,7 +866,7 @@ jostle_status jostle_compute_init(struct jostle_compute *compute,
 jostle_status jostle_instruction_set_check(uint32_t instruction_set,
                                            struct jostle_error *error);
 
-// Fills in a configuration of these sizes with GPT-2's choices: hidden width 4C, exact GELU, biases, tied output matrix,
+// Fills in a configuration with these sizes and GPT-2's choices: hidden width 4C, exact GELU, biases, tied output matrix,
 // epsilon 1e-5, no dropout. It checks nothing; jostle_plan_init does.
 //
 // Pointers:

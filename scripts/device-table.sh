@@ -2,7 +2,8 @@
 # Measures training on emulated devices: flash, memory, stack and instructions of a step, beside a plain C
 # implementation of the same step. An emulator counts instructions; it cannot measure time.
 #
-#     scripts/device-table.sh                     # writes benches/results/device.md and docs/performance.md's summary
+#     scripts/device-table.sh                     # writes benches/results/device.md, and its summary in docs/performance.md
+#
 #     scripts/device-table.sh NAME...             # some targets of scripts/devices.sh, to standard output
 #     scripts/device-table.sh --check [NAME...]   # fails if a figure at opt-level 3 is 5 % above device.md's
 set -euo pipefail

@@ -59,8 +59,8 @@ impl<'a> Tokens<'a> {
         }
     }
 
-    /// The text in pieces that predict at most `predicted` tokens each, at least one: each piece begins with the last token
-    /// of the piece before it, so the losses of all pieces add up to the loss of the text.
+    /// The text in pieces that predict at most `predicted` tokens each, at least one. Each piece begins with the last
+    /// token of the piece before it, so the losses of all pieces add up to the loss of the text.
     pub fn pieces(&self, predicted: usize) -> impl Iterator<Item = Tokens<'a>> {
         let (text, predicted) = (*self, predicted.max(1));
         let firsts = (0..self.len().saturating_sub(1)).step_by(predicted);
@@ -70,7 +70,7 @@ impl<'a> Tokens<'a> {
         })
     }
 
-    /// The tokens of a range, none where it exceeds the text.
+    /// The tokens of a range; none if it exceeds the text.
     fn part(&self, range: Range<usize>) -> Tokens<'a> {
         match *self {
             Tokens::U8(tokens) => Tokens::U8(tokens.get(range).unwrap_or_default()),

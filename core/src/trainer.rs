@@ -162,7 +162,7 @@ impl<'a> Trainer<'a> {
         (shape, shape.rows().saturating_mul(self.recipe.accumulate))
     }
 
-    /// A pass over one of the step's micro-batches, which lies in the trainer's batch.
+    /// A pass over one of the step's micro-batches, from the trainer's batch.
     fn own_pass(&mut self, number: usize) -> (TrainingPass<'_>, &mut [f32]) {
         let (shape, counted) = self.shape_and_counted();
         self.pass(None, shape, counted, first_sequence(number, shape))

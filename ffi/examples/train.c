@@ -140,7 +140,7 @@ static void save(struct save file, const jostle_plan *plan, const jostle_buffers
     free(bytes);
 }
 
-/* Prints the prompt and what the model makes of it, character by character. */
+/* Prints the prompt and the model's continuation, character by character. */
 static void write_on(const jostle_plan *plan, const jostle_buffers *buffers, const int32_t *prompt, size_t prompt_count,
                      const struct vocabulary *vocabulary, uint64_t count, uint64_t seed)
 {

@@ -371,7 +371,7 @@ pub(crate) unsafe fn fill<T: Structure>(
     unsafe { call(core::ptr::null_mut(), |call| border::fill(call, what, place, size, value)) }
 }
 
-/// Fills in a configuration of these sizes with GPT-2's choices: hidden width 4C, exact GELU, biases, tied output matrix,
+/// Fills in a configuration with these sizes and GPT-2's choices: hidden width 4C, exact GELU, biases, tied output matrix,
 /// epsilon 1e-5, no dropout. It checks nothing; jostle_plan_init does.
 ///
 /// # Safety

@@ -1,21 +1,19 @@
 //! The C ABI of jostle: every function and type of `include/jostle.h`, which cbindgen generates from this crate.
 //! Checks pointers and numbers and calls the core; holds no arithmetic.
 //!
-//! | module | contents |
-//! |---|---|
-//! | `border` | from pointers to slices: checks of pointers |
-//! | [`status`] | statuses and errors |
-//! | [`config`] | model, options, recipe, sampling |
-//! | [`compute`] | instruction sets and threads |
-//! | [`plan`] | sizes, tensors, initial values |
-//! | [`buffers`] | the caller's memory for a model |
-//! | [`model`] | logits, loss and gradients of a pass |
-//! | [`trainer`] | training steps and evaluation |
-//! | [`generator`] | text generation |
-//! | [`checkpoint`] | checkpoints as bytes |
-//! | [`slots`] | checkpoints in flash memory |
-//! | [`ops`] | single operations |
-//! | `pool` | the library's own threads; only with the feature `hosted` |
+//! * `border`: from pointers to slices: checks of pointers.
+//! * [`status`]: statuses and errors.
+//! * [`config`]: model, options, recipe, sampling.
+//! * [`compute`]: instruction sets and threads.
+//! * [`plan`]: sizes, tensors, initial values.
+//! * [`buffers`]: the caller's memory for a model.
+//! * [`model`]: logits, loss and gradients of a pass.
+//! * [`trainer`]: training steps and evaluation.
+//! * [`generator`]: text generation.
+//! * [`checkpoint`]: checkpoints as bytes.
+//! * [`slots`]: checkpoints in flash memory.
+//! * [`ops`]: single operations.
+//! * `pool`: the library's own threads; only with the feature `hosted`.
 //!
 //! The header's introduction, `header.h`, states the conventions.
 #![no_std]

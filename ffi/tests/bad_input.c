@@ -113,7 +113,7 @@ static void add_parameters(void)
     add_frozen(0);
 }
 
-/* A jostle_buffers of those buffers that are arguments already, NULL for the others. */
+/* A jostle_buffers of the buffers that are arguments already; the others are NULL. */
 static void add_buffers(void)
 {
     static const struct { const char *name; size_t pointer, size; } fields[] = {

@@ -3,8 +3,10 @@
     header.py check jostle.h Cargo.toml     every public item has a comment, and the version is Cargo.toml's
 
     header.py functions jostle.h            prints the functions
-    header.py covered jostle.h [NAME...]    what bad_input printed, from standard input, is every function but
-                                            those named, and every status that can be brought about
+
+    header.py covered jostle.h [NAME...]    standard input, from bad_input, has every function but
+                                            those named, and every status that a test can cause
+
     header.py cut jostle.h STRUCT FIELD     prints the header with a struct that ends before this field
 """
 

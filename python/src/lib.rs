@@ -1,16 +1,14 @@
 //! `jostle._native`: the core on buffers that NumPy arrays view. It converts between Python's objects and the core's values
 //! and does no arithmetic. The public interface is in `jostle/*.py`.
 //!
-//! | module | contents |
-//! |---|---|
-//! | `buffer` | memory that arrays view |
-//! | `config` | configurations, plans, instruction sets |
-//! | `engine` | a model: its parameters and gradients, its threads, and one lock |
-//! | `training` | steps and evaluation on a text |
-//! | `generation` | text generation |
-//! | `checkpoint` | checkpoints as bytes |
-//! | `operations` | single operations on arrays |
-//! | `error` | errors as exceptions |
+//! * `buffer`: memory that arrays view.
+//! * `config`: configurations, plans, instruction sets.
+//! * `engine`: a model: its parameters and gradients, its threads, and one lock.
+//! * `training`: steps and evaluation on a text.
+//! * `generation`: text generation.
+//! * `checkpoint`: checkpoints as bytes.
+//! * `operations`: single operations on arrays.
+//! * `error`: errors as exceptions.
 
 mod buffer;
 mod checkpoint;

@@ -2,7 +2,7 @@
 //! (`bin/training.rs`, `bin/generation.rs` and `bin/engine.rs`, in ascending order); `bin/link-proof.rs` uses the whole core.
 //!
 //! Linking them proves two things. No code reaches a panic, because the panic handler calls a function that does not
-//! exist. No code allocates, because there is no allocator.
+//! exist. No code allocates, because an allocator is missing.
 #![no_std]
 
 pub mod checkpoint;

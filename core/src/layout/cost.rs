@@ -3,8 +3,7 @@
 use super::{Count, Frozen, Group, Plan};
 
 impl Plan {
-    /// The multiply-adds of the largest stage of a pass over a full batch, with R = B T rows. It is the greatest of
-    /// these:
+    /// The multiply-adds of the largest stage of a pass over a full batch, with R = B T rows. The greatest one is:
     ///
     /// R (4 C^2 + 2 C F + 2 T C) for a block forward, R (8 C^2 + 5 T C) and 4 R C F for its branches backward.
     ///

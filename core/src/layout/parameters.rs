@@ -24,8 +24,8 @@ impl Cut for &mut [f32] {
     }
 }
 
-/// The parameters of a norm, each `[C]`, or of a product, whose matrix lies as `order` says. The bias is empty where the
-/// model has none.
+/// The parameters of a norm, each `[C]`, or of a product, whose matrix has the order `order`. The bias is empty if
+/// the model has none.
 #[derive(Clone, Copy)]
 pub(crate) struct Affine<'a> {
     pub weight: &'a [f32],

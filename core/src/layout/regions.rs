@@ -59,7 +59,7 @@ pub(crate) struct Region {
     pub because: Option<&'static str>,
 }
 
-/// Rows of a prompt that a generator computes at a time: few where memory is short.
+/// The rows of a prompt that a generator computes at a time: few if memory is short.
 const fn chunk(target: Target) -> usize {
     match target {
         Target::Vectors => 16,
@@ -160,7 +160,7 @@ regions! {
         tied_logits: s.vocab.only_if(s.tied);
     }
 
-    /// What the attention branch of a block leaves for its backward besides the residual stream.
+    /// The activations that a block's attention branch keeps for its backward, besides the residual stream.
     struct AttentionActivations<'a>(s) {
         mean: ONE;
         rstd: ONE;
@@ -172,7 +172,7 @@ regions! {
         attended: s.width;
     }
 
-    /// What the MLP branch of a block leaves, likewise.
+    /// The activations that a block's MLP branch keeps for its backward.
     struct MlpActivations<'a>(s) {
         mean: ONE;
         rstd: ONE;

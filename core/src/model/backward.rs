@@ -131,8 +131,8 @@ impl Pass<'_> {
         let hidden = kept.mlp.hidden.get_mut(..m * f).unwrap_or_default();
         let [.., output] = self.parameters().of(Group::Mlp { layer });
         let mut workers = self.workers(workspace.worker_scratch);
-        // Where forward has kept the output and left the slope in `hidden`, only the product remains: as many columns at a
-        // time as there are in the gradient of the norm's output, whose memory is not in use yet.
+        // If forward has kept the output, with the slope in `hidden`, only the product remains. It processes C
+        // columns at a time, in the memory of the gradient of the norm's output, which is still unused.
         let keeps = self.keeps_activated(layer);
         let (d_activated, most) = if keeps { (d_normed, c) } else { (activated, columns.len()) };
         let mut first = columns.start;

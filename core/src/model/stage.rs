@@ -57,7 +57,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    /// The pass, with the parameters as they are now.
+    /// The pass with the current parameters.
     #[inline(never)]
     pub fn pass(&self, parameters: &'a [f32]) -> Pass<'a> {
         let Inputs { compute, plan, frozen, tokens, shape, dropout } = *self;
@@ -65,11 +65,11 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// A training pass with all that it changes besides the workspace.
+/// A training pass, with the buffers that it changes besides the workspace.
 pub(crate) struct TrainingPass<'a> {
     pub inputs: Inputs<'a>,
     pub targets: &'a [i32],
-    /// Targets that count in all micro-batches of the step.
+    /// The targets that count in all micro-batches of the step.
     pub counted: usize,
     pub parameters: &'a mut [f32],
     /// Exactly [`Plan::gradients`] elements.
@@ -103,7 +103,8 @@ impl TrainingPass<'_> {
         Ok(loss)
     }
 
-    /// The stage of that number, after those before it: the sum of the losses where it is the loss, 0 otherwise.
+    /// Runs the stage with this number, after the stages before it. Returns the sum of the losses for the loss stage,
+    /// otherwise 0.
     pub fn stage(&mut self, number: usize, workspace: &mut [f32]) -> Result<f64, Error> {
         self.pass().check_targets(self.targets)?;
         let mut workspace = self.pass().check(workspace);

@@ -90,7 +90,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
 /* {command}
  *
  * A model, and the bytes of each of its buffers on {machine}. Written by jostle-plan {version}:
- * run it again to change this file. Static arrays of these sizes have the alignment that jostle needs:
+ * run it again to change this file. jostle needs no more alignment than these static arrays have:
  *
  *     static float parameters[{prefix}_PARAMETERS_SIZE / sizeof(float)];
  */
