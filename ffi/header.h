@@ -5,27 +5,35 @@
  *
  * Names       Everything begins with jostle_ or JOSTLE_.
  * Status      A function that can fail returns a jostle_status, whose numbers never change; 0 is
- *             success. The last argument of most takes a jostle_error, which tells what was given
- *             and what was wanted; it may be NULL.
- * Outputs     are written only on success (but for the error), and are never inputs as well:
- *             structs by pointer are either read (const) or written. Only handles, which their
- *             functions change, and buffers that a comment calls added to or replaced are both.
+ *             success. Most take a jostle_error as the last argument, which receives the given and
+ *             the wanted numbers; it may be NULL.
+ * Outputs     are written only on success (the error is the exception) and are never inputs as
+ *             well: a struct behind a pointer is either read (const) or written. Only handles, and
+ *             buffers that a comment calls added to or replaced, are both.
  * Buffers     are a pointer and a size in BYTES; longer than needed is fine. They must be aligned
  *             to JOSTLE_ALIGNMENT and must not overlap. They stay the caller's: jostle keeps no
- *             pointer to them beyond a call, but for trainers and generators, which use theirs as
- *             long as they are used. A refused call has written nothing but, in part, workspaces.
+ *             pointer to them beyond a call. Trainers and generators are the exception: they use
+ *             their buffers as long as they are used. A refused call has written nothing, except
+ *             that a workspace may be written in part.
  * Memory      Nothing is allocated, so nothing is to be freed; jostle_pool_start is the exception.
- *             Sizes come from jostle_plan_init and the functions whose names end in _size; a
- *             firmware's static arrays take them from the header that jostle-plan writes.
- * Structs     that say what is wanted begin with struct_size, and have an init function that takes
- *             sizeof and fills in defaults: a library of another version refuses what it does not
- *             know. Structs that are written never grow. Fields called reserved are 0.
+ *             Sizes come from jostle_plan_init and the functions whose names end in _size.
+ *             Firmware takes the sizes of its static arrays from the header that jostle-plan writes.
+ * Structs     that the caller fills in begin with struct_size, which is their sizeof. Those that
+ *             have defaults have an init function, which takes the sizeof and writes no byte beyond
+ *             it. Later versions of the library only append fields. A program that was built with
+ *             an older header keeps working: fields that its struct lacks have the defaults of the
+ *             init function, or 0. A struct larger than the library knows is refused with
+ *             JOSTLE_STRUCT_TOO_LARGE; one smaller than in the first header, with
+ *             JOSTLE_STRUCT_TOO_SMALL. Fields called reserved are 0.
+ * Results     Structs that the library writes, handles among them, have no struct_size. Their size and
+ *             their fields only change with JOSTLE_VERSION_MAJOR; before version 1, also with
+ *             JOSTLE_VERSION_MINOR.
  * Choices     cross the border as uint32_t; the enums name their values.
- * Threads     const means: may be called with the same argument by several threads at once. A
- *             trainer or generator is for one thread at a time. Threads to compute with are lent
+ * Threads     const means: several threads may call with the same argument at once. A trainer or
+ *             generator is for one thread at a time. The caller lends threads to compute with
  *             through jostle_compute.
- * Failure     Nothing panics, prints, exits, aborts or throws. Null, misaligned, short and
- *             overlapping buffers are refused, each with a status; wild pointers can't be told.
+ * Failure     Nothing panics, prints, exits, aborts or throws. NULL, misaligned, short and
+ *             overlapping buffers are refused, each with a status; wild pointers are not detected.
  * Numbers     The same configuration, seed and data give the same bits on every processor, with
  *             every instruction set and number of threads. The processor must round to nearest
  *             and not flush denormals to zero.

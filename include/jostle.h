@@ -5,27 +5,35 @@
  *
  * Names       Everything begins with jostle_ or JOSTLE_.
  * Status      A function that can fail returns a jostle_status, whose numbers never change; 0 is
- *             success. The last argument of most takes a jostle_error, which tells what was given
- *             and what was wanted; it may be NULL.
- * Outputs     are written only on success (but for the error), and are never inputs as well:
- *             structs by pointer are either read (const) or written. Only handles, which their
- *             functions change, and buffers that a comment calls added to or replaced are both.
+ *             success. Most take a jostle_error as the last argument, which receives the given and
+ *             the wanted numbers; it may be NULL.
+ * Outputs     are written only on success (the error is the exception) and are never inputs as
+ *             well: a struct behind a pointer is either read (const) or written. Only handles, and
+ *             buffers that a comment calls added to or replaced, are both.
  * Buffers     are a pointer and a size in BYTES; longer than needed is fine. They must be aligned
  *             to JOSTLE_ALIGNMENT and must not overlap. They stay the caller's: jostle keeps no
- *             pointer to them beyond a call, but for trainers and generators, which use theirs as
- *             long as they are used. A refused call has written nothing but, in part, workspaces.
+ *             pointer to them beyond a call. Trainers and generators are the exception: they use
+ *             their buffers as long as they are used. A refused call has written nothing, except
+ *             that a workspace may be written in part.
  * Memory      Nothing is allocated, so nothing is to be freed; jostle_pool_start is the exception.
- *             Sizes come from jostle_plan_init and the functions whose names end in _size; a
- *             firmware's static arrays take them from the header that jostle-plan writes.
- * Structs     that say what is wanted begin with struct_size, and have an init function that takes
- *             sizeof and fills in defaults: a library of another version refuses what it does not
- *             know. Structs that are written never grow. Fields called reserved are 0.
+ *             Sizes come from jostle_plan_init and the functions whose names end in _size.
+ *             Firmware takes the sizes of its static arrays from the header that jostle-plan writes.
+ * Structs     that the caller fills in begin with struct_size, which is their sizeof. Those that
+ *             have defaults have an init function, which takes the sizeof and writes no byte beyond
+ *             it. Later versions of the library only append fields. A program that was built with
+ *             an older header keeps working: fields that its struct lacks have the defaults of the
+ *             init function, or 0. A struct larger than the library knows is refused with
+ *             JOSTLE_STRUCT_TOO_LARGE; one smaller than in the first header, with
+ *             JOSTLE_STRUCT_TOO_SMALL. Fields called reserved are 0.
+ * Results     Structs that the library writes, handles among them, have no struct_size. Their size and
+ *             their fields only change with JOSTLE_VERSION_MAJOR; before version 1, also with
+ *             JOSTLE_VERSION_MINOR.
  * Choices     cross the border as uint32_t; the enums name their values.
- * Threads     const means: may be called with the same argument by several threads at once. A
- *             trainer or generator is for one thread at a time. Threads to compute with are lent
+ * Threads     const means: several threads may call with the same argument at once. A trainer or
+ *             generator is for one thread at a time. The caller lends threads to compute with
  *             through jostle_compute.
- * Failure     Nothing panics, prints, exits, aborts or throws. Null, misaligned, short and
- *             overlapping buffers are refused, each with a status; wild pointers can't be told.
+ * Failure     Nothing panics, prints, exits, aborts or throws. NULL, misaligned, short and
+ *             overlapping buffers are refused, each with a status; wild pointers are not detected.
  * Numbers     The same configuration, seed and data give the same bits on every processor, with
  *             every instruction set and number of threads. The processor must round to nearest
  *             and not flush denormals to zero.
@@ -40,7 +48,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-// The version of the header, to be compared with jostle_version().
+// The version of the header, to compare with jostle_version().
 #define JOSTLE_VERSION_MAJOR 0
 
 // The version's second number.
@@ -52,17 +60,17 @@
 // The most metadata entries that jostle_checkpoint_write takes.
 #define JOSTLE_METADATA_MOST 16
 
-// The alignment in bytes of every buffer of numbers. On x86-64, buffers that begin with a cache line (64 bytes) make
-// training steps 3 % and generation up to a fifth faster.
+// The alignment in bytes of every buffer of numbers. On x86-64, 64 bytes (a cache line) are better: training steps are 3 %
+// and generation is up to a fifth faster.
 #define JOSTLE_ALIGNMENT 4
 
-// How a call ended. A number never changes its meaning and is never used again.
+// How a call ended. A number never changes its meaning, and the number of a removed status is not used again.
 enum jostle_status
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // The call did what it is for.
+    // The call has succeeded.
     JOSTLE_OK = 0,
     // A pointer that must not be NULL is.
     JOSTLE_NULL_POINTER = 1,
@@ -72,13 +80,13 @@ enum jostle_status
     JOSTLE_BUFFER_TOO_SHORT = 3,
     // A buffer to be written shares bytes with another buffer of the call.
     JOSTLE_OVERLAP = 4,
-    // A struct's `struct_size` is smaller than this library knows the struct to be.
+    // A struct's `struct_size` is smaller than the struct was in the first header.
     JOSTLE_STRUCT_TOO_SMALL = 5,
-    // A struct's `struct_size` is that of a later version, whose fields this library doesn't know.
+    // A struct's `struct_size` belongs to a later version, whose fields this library does not know.
     JOSTLE_STRUCT_TOO_LARGE = 6,
     // A plan, trainer or generator was not made by its init function, or that function failed.
     JOSTLE_NOT_INITIALIZED = 7,
-    // An integer that stands for a choice is none of the choices.
+    // An integer that stands for a choice has an unknown value.
     JOSTLE_UNKNOWN_CHOICE = 8,
     // A size or number that must be at least 1 is 0.
     JOSTLE_ZERO = 9,
@@ -100,28 +108,28 @@ enum jostle_status
     JOSTLE_NOT_FINITE = 17,
     // The instruction set is absent from this processor or build.
     JOSTLE_INSTRUCTION_SET = 18,
-    // The plan was made for something else: it did not reserve what the call needs.
+    // The plan does not fit the call: it has not reserved the memory that the call needs.
     JOSTLE_PLAN = 19,
-    // A part of the learning-rate schedule is longer than the room left for it.
+    // A part of the learning-rate schedule does not fit into the schedule's steps.
     JOSTLE_STEPS = 20,
-    // There is no tensor or metadata of that name or number, or no checkpoint in flash memory.
+    // A tensor or metadata entry of that name or number, or a checkpoint in flash memory, does not exist.
     JOSTLE_NOT_FOUND = 21,
     // A string is not UTF-8.
     JOSTLE_NOT_UTF8 = 22,
-    // The system refuses to start a thread.
+    // The system could not start a thread.
     JOSTLE_THREADS = 23,
     // A budget of memory is too small for any plan.
     JOSTLE_BUDGET = 24,
-    // A step that jostle_trainer_poll began is not done yet.
+    // A step that jostle_trainer_poll has begun is not finished yet.
     JOSTLE_UNFINISHED = 25,
-    // What needs the gradients of all parameters at once, and the update is fused into the backward pass.
+    // The call needs all gradients at once, but the plan has a fused optimizer step.
     JOSTLE_FUSED = 26,
-    // A gradient is not finite in a step whose update is fused into the backward pass: parameters and optimiser state
-    // have changed in part. Training can go on from a checkpoint.
+    // A gradient is not finite in a fused optimizer step: some parameters and their optimiser state have changed already.
+    // Training can continue from a checkpoint.
     JOSTLE_PARTLY_UPDATED = 27,
-    // A checkpoint ends before its header or its data does.
+    // A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
-    // A checkpoint's header is not what safetensors prescribes.
+    // A checkpoint's header does not have the safetensors format.
     JOSTLE_CHECKPOINT_HEADER = 41,
     // A name occurs twice in a checkpoint.
     JOSTLE_CHECKPOINT_DUPLICATE = 42,
@@ -135,15 +143,15 @@ enum jostle_status
     JOSTLE_CHECKPOINT_CHECKSUM = 46,
     // A metadata entry that a checkpoint needs is missing or malformed.
     JOSTLE_CHECKPOINT_METADATA = 47,
-    // A checkpoint is of another model.
+    // A checkpoint belongs to another model.
     JOSTLE_CHECKPOINT_CONFIGURATION = 48,
     // A metadata key is reserved or occurs twice.
     JOSTLE_CHECKPOINT_KEY = 49,
     // A function of a jostle_flash has returned an error.
     JOSTLE_FLASH = 50,
-    // Flash memory does not hold what was just programmed.
+    // Flash memory does not hold the bytes that were just programmed.
     JOSTLE_FLASH_CONTENTS = 51,
-    // A refusal that this version of the header has no number for.
+    // A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 };
 #ifndef __cplusplus
@@ -179,13 +187,13 @@ enum jostle_decay
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // Not at all.
+    // It stays constant.
     JOSTLE_CONSTANT = 0,
     // In a straight line down to final_learning_rate at step `steps`.
     JOSTLE_LINEAR = 1,
-    // Along half a cosine, as nanoGPT's.
+    // Along half a cosine, as in nanoGPT.
     JOSTLE_COSINE = 2,
-    // Not until decay_steps before `steps`, then in a straight line.
+    // Constant until decay_steps before `steps`, then in a straight line.
     JOSTLE_WARMUP_STABLE_DECAY = 3,
 };
 #ifndef __cplusplus
@@ -240,7 +248,7 @@ typedef uint32_t jostle_optimizer;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// What an optimiser keeps for each parameter between steps.
+// The optimiser's state for each parameter between steps.
 enum jostle_optimizer_state
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -261,17 +269,17 @@ typedef uint32_t jostle_optimizer_state;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// Where every element of a product starts.
+// The value that each element of a product starts from.
 enum jostle_start
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // At zero; C is not read.
+    // Zero; C is not read.
     JOSTLE_START_ZERO = 0,
-    // At the bias of its column; C is not read.
+    // The bias of its column; C is not read.
     JOSTLE_START_BIAS = 1,
-    // At what C holds.
+    // The element of C.
     JOSTLE_START_ACCUMULATE = 2,
 };
 #ifndef __cplusplus
@@ -282,19 +290,19 @@ typedef uint32_t jostle_start;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// Which dropout masks: streams with the same seed share nothing.
+// The place of dropout in the model. Masks of different streams are independent, also with the same seed.
 enum jostle_stream
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
-    // Of the embedding sum.
+    // The sum of the embeddings.
     JOSTLE_EMBEDDING_DROPOUT = 4,
-    // Of the attention weights.
+    // The attention weights.
     JOSTLE_ATTENTION_DROPOUT = 5,
-    // Of the attention's projection.
+    // The output of the attention's projection.
     JOSTLE_ATTENTION_PROJECTION_DROPOUT = 6,
-    // Of the MLP's projection.
+    // The output of the MLP's projection.
     JOSTLE_MLP_PROJECTION_DROPOUT = 7,
 };
 #ifndef __cplusplus
@@ -305,7 +313,7 @@ typedef uint32_t jostle_stream;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
-// The integers that a text of tokens is made of.
+// The integer type of tokens in a text.
 enum jostle_token_type
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
   : uint32_t
@@ -329,82 +337,117 @@ typedef uint32_t jostle_token_type;
 // Threads that wait for work. Only in the hosted library.
 typedef struct jostle_pool jostle_pool;
 
-// How many bytes each buffer must have at least, for one configuration and one set of options. All buffers are
-// aligned to JOSTLE_ALIGNMENT. A plan is a value: it may be copied, and used by several threads at once.
+// The least size of each buffer in bytes, for one configuration and one set of options. All buffers are aligned to
+// JOSTLE_ALIGNMENT. A plan may be copied, and several threads may use it at once.
 typedef struct jostle_plan {
-    // float: all parameters that are trained, tensor after tensor; jostle_plan_tensor tells where each lies.
+    // float: the parameters that are trained, tensor after tensor; jostle_plan_tensor tells the place of each.
     size_t parameters_size;
-    // float: all that are not, likewise; only read, and no part of training_size: they may lie in flash.
+    // float: the frozen parameters, tensor after tensor. They are only read, so they may lie in flash.
     size_t frozen_size;
-    // float: a gradient for each parameter, in the same order; for some rows of a tensor where the update is fused.
+    // float: a gradient for each parameter, in the same order; with a fused optimizer step, for some rows of one tensor.
     size_t gradients_size;
-    // float: what the optimiser keeps (AdamW: all first moments, then all second moments); may be 0.
+    // float: the optimiser's state (AdamW: all first moments, then all second moments); may be 0.
     size_t optimizer_size;
-    // Of the workspace: what a forward pass leaves for the backward pass.
+    // The part of the workspace for activations, which a forward pass leaves for the backward pass.
     size_t activations_size;
-    // Of the workspace: intermediate results of one layer, and each thread's packing space.
+    // The part of the workspace for intermediate results of one layer and for each thread's packed panels.
     size_t scratch_size;
     // float: activations and scratch, one buffer.
     size_t workspace_size;
     // int32_t: tokens and targets of one micro-batch.
     size_t batch_size;
-    // All that training needs, the sum of the above but for frozen_size.
+    // The sum of parameters, gradients, optimizer, workspace and batch: all memory of training, except frozen_size.
     size_t training_size;
-    // float: a generator's memory, besides the parameters.
+    // float: a generator's memory.
     size_t generation_size;
-    // int32_t: a generator's window, the tokens that it looks at.
+    // int32_t: a generator's window of tokens.
     size_t window_size;
     // uint32_t: scratch for drawing a token.
     size_t order_size;
-    // The largest number of sequences that one pass takes.
+    // The most sequences in one pass.
     size_t batch;
-    // How many threads may work at once.
+    // The most threads that work at once.
     size_t threads;
-    // 1 where the backward pass makes activations again, otherwise 0.
+    // 1 if the backward pass recomputes activations, else 0.
     size_t recompute;
-    // The multiply-adds that this adds to a pass over a full batch.
+    // The multiply-adds that recomputation adds to a pass over a full batch.
     size_t recomputed;
-    // 1 where the backward pass updates parameters, otherwise 0.
+    // 1 if the optimizer step is fused into the backward pass, else 0.
     size_t fused;
     // The number of parameters that are trained.
     size_t parameter_count;
-    // The number of tensors that they are made of.
+    // The number of tensors, trained and frozen.
     size_t tensor_count;
     // The configuration and the options.
     uint64_t opaque[12];
-    // And these.
+    // Likewise.
     size_t more[24];
 } jostle_plan;
 
-// A metadata entry of the caller's own: text in UTF-8, zero-terminated. Keys differ from each other, are not
-// "format" and do not begin with "jostle.".
+// A metadata entry of the caller's: zero-terminated text in UTF-8. Keys differ from each other, are not "format" and do not
+// begin with "jostle.".
 typedef struct jostle_metadata {
-    // Its name.
+    // The name.
     const char *key;
-    // What it says.
+    // The text.
     const char *value;
 } jostle_metadata;
 
-// What was given and what was wanted: the numbers behind a status other than JOSTLE_OK. Never grows.
+// The numbers behind a status other than JOSTLE_OK.
 typedef struct jostle_error {
-    // What the call returned.
+    // The status that the call has returned.
     int32_t status;
     // JOSTLE_OUT_OF_RANGE, JOSTLE_NOT_FINITE: the number; otherwise 0.
     float value;
-    // The name of the argument or field that was refused; zero-terminated; may be empty.
+    // The name of the refused argument or field; zero-terminated; may be empty.
     char what[48];
-    // JOSTLE_OUT_OF_RANGE: the range that was wanted, in words; zero-terminated; otherwise empty.
+    // JOSTLE_OUT_OF_RANGE: the valid range, in words; zero-terminated; otherwise empty.
     char range[48];
     // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     // slot; else 0.
     int64_t index;
-    // What was given, in bytes for buffers; JOSTLE_FLASH: the function's error; 0 where there is nothing to tell.
+    // The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; otherwise 0.
     int64_t given;
-    // What was wanted, in bytes for buffers; 0 where there is nothing to tell.
+    // The wanted number, in bytes for buffers; otherwise 0.
     int64_t wanted;
 } jostle_error;
 
-// How far training has come.
+// The caller's memory for a model. Each function says which of the buffers it uses; the others may be NULL. Buffers
+// that a function uses must not overlap. Trainers and generators keep using theirs: as long as they are used, the buffers
+// stay where they are, and nobody else writes them.
+typedef struct jostle_buffers {
+    // sizeof(jostle_buffers).
+    uint32_t struct_size;
+    // 0.
+    uint32_t reserved;
+    // The parameters that are trained; see jostle_initialize. Passes without a trainer, generators and functions that
+    // write checkpoints only read them.
+    float *parameters;
+    // Bytes; at least the plan's parameters_size.
+    size_t parameters_size;
+    // The parameters that are frozen, which are only read. May be NULL if the plan's frozen_size is 0.
+    const float *frozen;
+    // Bytes; at least the plan's frozen_size.
+    size_t frozen_size;
+    // The gradients; need not be cleared.
+    float *gradients;
+    // Bytes; at least the plan's gradients_size.
+    size_t gradients_size;
+    // The optimiser's state; zero before the first step. May be NULL if the plan's optimizer_size is 0.
+    float *optimizer;
+    // Bytes; at least the plan's optimizer_size.
+    size_t optimizer_size;
+    // Activations and scratch; need not be cleared.
+    float *workspace;
+    // Bytes; at least the plan's workspace_size.
+    size_t workspace_size;
+    // Tokens and targets of a trainer's micro-batch; need not be cleared.
+    int32_t *batch;
+    // Bytes; at least the plan's batch_size.
+    size_t batch_size;
+} jostle_buffers;
+
+// The progress of training.
 typedef struct jostle_progress {
     // The number of steps done.
     uint64_t step;
@@ -412,7 +455,7 @@ typedef struct jostle_progress {
     uint64_t seed;
 } jostle_progress;
 
-// What the model is. jostle_config_init fills in GPT-2's choices.
+// A model's configuration. jostle_config_init fills in GPT-2's choices.
 typedef struct jostle_config {
     // sizeof(jostle_config).
     uint32_t struct_size;
@@ -430,10 +473,12 @@ typedef struct jostle_config {
     uint32_t hidden;
     // A jostle_activation.
     uint32_t activation;
-    // 1 where products and norms have biases, else 0.
+    // 1 if products and norms have biases, else 0.
     uint32_t bias;
-    // 1 where the head's matrix is the token embedding, else 0.
+    // 1 if the output matrix is the token embedding, else 0.
     uint32_t tied;
+    // Added to the variance in every norm; more than 0.
+    float norm_epsilon;
     // Rate of dropout on the sum of the embeddings, in [0, 1). All rates act in training only.
     float embedding_dropout;
     // Rate of dropout on the attention weights, after the softmax.
@@ -442,24 +487,22 @@ typedef struct jostle_config {
     float attention_projection_dropout;
     // Rate of dropout on the output of the MLP's projection.
     float mlp_projection_dropout;
-    // Added to the variance in every norm; more than 0.
-    float norm_epsilon;
 } jostle_config;
 
-// One call of it does the part of a work that has this index.
+// Does the part `index` of some work.
 typedef void (*jostle_task)(void *argument,
                             size_t index);
 
-// How the caller lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and
-// on any threads, and returns when all calls have. A call may wait for others that have begun before it, though for none
-// that has not. jostle_pool_run is one.
+// Lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and on any threads, and
+// returns when all these calls have returned. A call may wait for calls that have begun before it, never for one that has
+// not begun. jostle_pool_run is such a function.
 typedef void (*jostle_run)(void *context,
                            size_t count,
                            jostle_task task,
                            void *argument);
 
-// What computes. jostle_compute_init fills in the fastest instruction set on the caller's thread alone, which is
-// also what NULL stands for wherever a `const jostle_compute *` is wanted.
+// The instruction set and the threads to compute with. jostle_compute_init fills in the fastest instruction set on the
+// caller's thread alone. NULL means the same wherever a function takes a `const jostle_compute *`.
 typedef struct jostle_compute {
     // sizeof(jostle_compute).
     uint32_t struct_size;
@@ -469,56 +512,57 @@ typedef struct jostle_compute {
     uint32_t threads;
     // 0.
     uint32_t reserved;
-    // Lends threads; NULL for none, where `threads` is then 1.
+    // Lends threads; may be NULL if `threads` is 1.
     jostle_run run;
     // Passed to `run`; may be NULL.
     void *context;
 } jostle_compute;
 
-// How the model is trained, as far as memory depends on it.
+// The settings of training that memory depends on.
 typedef struct jostle_options {
     // sizeof(jostle_options).
     uint32_t struct_size;
-    // B: the largest number of sequences that one pass takes.
+    // B: the most sequences in one pass.
     uint32_t batch;
-    // How many threads may work at once; each has scratch of its own.
+    // The most threads that work at once; each has its own scratch.
     uint32_t threads;
     // A jostle_optimizer_state.
     uint32_t optimizer;
-    // 1: the backward pass makes each block's activations again, in one block's memory; the same bits for fewer
-    // activations and more work. 0: all are kept.
+    // 1: the backward pass recomputes each block's activations, in the memory of one block (activation recomputation). The
+    // bits are the same, memory is less, work is more. 0: all activations are kept.
     uint32_t recompute;
-    // 1: the backward pass updates parameters as soon as it has made their gradients, which then need memory for some
-    // rows of one tensor only; the same bits, in one pass a step and without clipping (JOSTLE_FUSED). 0: after it.
+    // 1: the backward pass updates parameters as soon as their gradients are complete (fused optimizer step). Gradients then
+    // need memory for some rows of one tensor only. The bits are the same, but a step is one pass without clipping
+    // (JOSTLE_FUSED). 0: the update follows the backward pass.
     uint32_t fused;
-    // The names of tensors that are not trained, as jostle_tensor tells them; NULL for none. Read by jostle_plan_init and
-    // jostle_plan_fit alone.
+    // The names of tensors that are not trained, as in jostle_tensor; NULL for none. Only jostle_plan_init and
+    // jostle_plan_fit read them.
     const char *const *frozen;
-    // How many these are.
+    // The number of names in `frozen`.
     size_t frozen_count;
 } jostle_options;
 
-// How to train. jostle_recipe_init fills in nanoGPT's choices for small models.
+// The settings of a training run. jostle_recipe_init fills in nanoGPT's choices for small models.
 typedef struct jostle_recipe {
     // sizeof(jostle_recipe).
     uint32_t struct_size;
     // A jostle_optimizer.
     uint32_t optimizer;
-    // SGD: the velocity's memory, in [0, 1).
+    // SGD: the decay rate of the velocity, in [0, 1).
     float momentum;
-    // AdamW: the first moment's memory, in [0, 1).
+    // AdamW: the decay rate of the first moment, in [0, 1).
     float beta1;
-    // AdamW: the second moment's memory, in [0, 1).
+    // AdamW: the decay rate of the second moment, in [0, 1).
     float beta2;
     // AdamW: added to the root of the second moment.
     float epsilon;
-    // AdamW: the share, times the learning rate, by which matrices shrink at each step.
+    // AdamW: at each step, matrices shrink by this times the learning rate.
     float weight_decay;
-    // The gradient's largest global norm, to which a larger one is scaled down; 0 for none.
+    // Gradients with a larger global norm are scaled down to it; 0 for no clipping.
     float clip;
-    // The greatest learning rate.
+    // The peak learning rate.
     float learning_rate;
-    // The rate that the decay ends at; at most learning_rate.
+    // The learning rate at the end of the decay; at most learning_rate.
     float final_learning_rate;
     // A jostle_decay.
     uint32_t decay;
@@ -526,29 +570,29 @@ typedef struct jostle_recipe {
     uint32_t accumulate;
     // Steps of linear warm-up.
     uint64_t warmup;
-    // The step at which the decay has reached its end. JOSTLE_CONSTANT doesn't look at it.
+    // The step at which the decay ends. JOSTLE_CONSTANT ignores it.
     uint64_t steps;
-    // JOSTLE_WARMUP_STABLE_DECAY: how many steps before the last the fall begins.
+    // JOSTLE_WARMUP_STABLE_DECAY: the number of steps of the decay.
     uint64_t decay_steps;
     // The seed of batches and dropout.
     uint64_t seed;
 } jostle_recipe;
 
-// How a token is drawn. jostle_sampling_init gives the softmax without filters.
+// The settings for drawing a token. jostle_sampling_init fills in the softmax without filters.
 typedef struct jostle_sampling {
     // sizeof(jostle_sampling).
     uint32_t struct_size;
-    // Divides the logits; 0 takes the token of the greatest logit.
+    // Divides the logits; 0 takes the token with the largest logit.
     float temperature;
-    // Keep so many of the greatest logits; 0 keeps all.
+    // The number of largest logits to keep; 0 keeps all.
     uint32_t top_k;
-    // Keep the fewest tokens with so much probability; in (0, 1], 1 keeps all (Holtzman et al. 2020).
+    // Keep the fewest tokens whose probabilities add up to this; in (0, 1], 1 keeps all (Holtzman et al. 2020).
     float top_p;
-    // Keep the tokens with this share of the greatest probability; in [0, 1], 0 keeps all (Nguyen et al. 2024).
+    // Keep the tokens with at least this share of the largest probability; in [0, 1], 0 keeps all (Nguyen et al. 2024).
     float min_p;
 } jostle_sampling;
 
-// A model in use. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
+// Generates text. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
 typedef struct jostle_generator {
     // Made by jostle_generator_init.
     uint64_t opaque[56];
@@ -558,39 +602,39 @@ typedef struct jostle_generator {
 typedef struct jostle_batch {
     // [sequences, length], each in 0..vocab.
     const int32_t *tokens;
-    // Bytes that `tokens` has.
+    // The size of `tokens` in bytes.
     size_t tokens_size;
-    // [sequences, length], each in 0..vocab, or -1: ignored. Not looked at where only logits are wanted.
+    // [sequences, length], each in 0..vocab, or -1, which is ignored. jostle_model_logits does not read them.
     const int32_t *targets;
-    // Bytes that `targets` has.
+    // The size of `targets` in bytes.
     size_t targets_size;
-    // How many sequences; at most the plan's batch.
+    // The number of sequences; at most the plan's batch.
     size_t sequences;
-    // Tokens in each; at most the context.
+    // The number of tokens in each sequence; at most the context.
     size_t length;
 } jostle_batch;
 
 // The loss of a pass, or of several.
 typedef struct jostle_loss {
-    // The sum over targets that count, in nats.
+    // The sum over the targets that count, in nats.
     double sum;
-    // How many targets count (are not -1).
+    // The number of targets that count, which are those other than -1.
     uint64_t counted;
 } jostle_loss;
 
-// Which dropout masks a training pass uses; all are functions of these numbers.
-typedef struct jostle_training {
+// Selects the dropout masks of a pass: these numbers determine them.
+typedef struct jostle_dropout_key {
     // The run's seed.
     uint64_t seed;
     // The step, from 0.
     uint64_t step;
-    // The number of the pass's first sequence among all of the step: micro-batches together then have the masks
-    // of one large batch.
+    // The number of the pass's first sequence, counted from 0 over the whole step: micro-batches together then have
+    // the masks of one large batch.
     uint64_t first_sequence;
-} jostle_training;
+} jostle_dropout_key;
 
-// A mask of dropout: which elements are zeroed is a function of these numbers, of row and column. Survivors are
-// divided by the probability to survive. Where NULL is given for a mask, nothing is dropped.
+// A dropout mask. These numbers, the row and the column of an element determine whether it is zeroed. The other elements
+// are divided by the probability of being kept. NULL instead of a mask drops nothing.
 typedef struct jostle_mask {
     // sizeof(jostle_mask).
     uint32_t struct_size;
@@ -610,41 +654,41 @@ typedef struct jostle_mask {
     uint64_t sequence;
 } jostle_mask;
 
-// A matrix to be read.
+// A matrix that is read.
 typedef struct jostle_matrix {
     // Its first element.
     const float *data;
-    // Bytes that `data` has.
+    // The size of `data` in bytes.
     size_t size;
-    // From one row to the next, in elements.
+    // The distance from one row to the next, in elements.
     size_t row_stride;
-    // From one column to the next, in elements: 1 for rows that lie as they are.
+    // The distance from one column to the next, in elements; 1 for a row-major matrix.
     size_t column_stride;
 } jostle_matrix;
 
-// One of the parameters' tensors.
+// A tensor of the model.
 typedef struct jostle_tensor {
     // Hugging Face GPT-2's name, e.g. h.0.attn.c_attn.weight; zero-terminated.
     char name[48];
     // 1 for biases and norms, 2 for matrices.
     uint32_t rank;
-    // 1 where it is not trained, otherwise 0.
+    // 1 if it is not trained, else 0.
     uint32_t frozen;
     // The shape [rows, columns] of a matrix, row-major; a vector's length and 1.
     size_t shape[2];
     // The number of elements.
     size_t count;
-    // Where it begins among the parameters, or among the frozen ones, in elements.
+    // Its offset in the parameters or, if it is frozen, in the frozen parameters, in elements.
     size_t offset;
-    // Its elements in the buffer that was handed over; NULL where none was, or the tensor is frozen.
+    // Its elements in the buffer `values`; NULL if that is NULL or the tensor is frozen.
     float *data;
 } jostle_tensor;
 
-// Erases a whole slot, 0 or 1. Returns 0, or an error of its own, which a jostle_error passes on as `given`.
+// Erases a whole slot, 0 or 1. Returns 0 or its own error code, which jostle_error has as `given`.
 typedef int32_t (*jostle_flash_erase)(void *context,
                                       size_t slot);
 
-// Programs `size` erased bytes from byte `at` of a slot on; both are multiples of `write_size`. Returns as
+// Programs `size` erased bytes of a slot, beginning at byte `at`; both are multiples of `write_size`. Returns as
 // jostle_flash_erase.
 typedef int32_t (*jostle_flash_program)(void *context,
                                         size_t slot,
@@ -652,23 +696,23 @@ typedef int32_t (*jostle_flash_program)(void *context,
                                         const uint8_t *bytes,
                                         size_t size);
 
-// Reads `size` bytes from byte `at` of a slot on, whatever the slot holds. Returns as jostle_flash_erase: an error, for
-// example, where a word was programmed in part and the memory notices.
+// Reads `size` bytes of a slot, beginning at byte `at`, whatever the slot holds. Returns as jostle_flash_erase; an error, for
+// example, if the memory detects a word that was programmed in part.
 typedef int32_t (*jostle_flash_read)(void *context,
                                      size_t slot,
                                      size_t at,
                                      uint8_t *bytes,
                                      size_t size);
 
-// Two slots of flash memory. A slot holds, from its beginning: the number of the save (8 bytes), the length of the
-// checkpoint (8), a CRC-32 of the checkpoint and these (4), all little-endian, and what fills up 32 bytes or as many as
-// are programmed at once; then the checkpoint.
+// Two slots of flash memory. A slot begins with a record of 32 bytes, or of `write_size` if that is more, and then holds the
+// checkpoint. The record has three little-endian numbers: the number of the save (8 bytes), the length of the checkpoint
+// (8), and a CRC-32 of both and of the checkpoint (4). The rest of the record is padding.
 typedef struct jostle_flash {
     // sizeof(jostle_flash).
     uint32_t struct_size;
-    // Bytes that are programmed at once; at least 1.
+    // The number of bytes that are programmed at once; at least 1.
     uint32_t write_size;
-    // Bytes of each slot: as many as jostle_slots_size says, or more.
+    // The size of each slot in bytes, at least as jostle_slots_size says.
     size_t slot_size;
     // Erases.
     jostle_flash_erase erase;
@@ -676,24 +720,24 @@ typedef struct jostle_flash {
     jostle_flash_program program;
     // Reads.
     jostle_flash_read read;
-    // Passed to the three; may be NULL.
+    // Passed to the three functions; may be NULL.
     void *context;
 } jostle_flash;
 
-// Where a whole checkpoint lies in flash memory. Memory-mapped, these bytes are what the jostle_checkpoint functions
-// read.
+// The place of a whole checkpoint in flash memory. If flash is memory-mapped, the jostle_checkpoint functions can read the
+// checkpoint there.
 typedef struct jostle_slot {
-    // The number of the save that made it, counted from 1.
+    // The number of the save, counted from 1.
     uint64_t sequence;
     // The slot, 0 or 1.
     size_t index;
-    // Bytes of the slot before it.
+    // The offset of the checkpoint in the slot, in bytes.
     size_t offset;
-    // Its bytes.
+    // The size of the checkpoint in bytes.
     size_t size;
 } jostle_slot;
 
-// A model in training. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
+// Trains a model. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
 typedef struct jostle_trainer {
     // Made by jostle_trainer_init.
     uint64_t opaque[12];
@@ -701,40 +745,7 @@ typedef struct jostle_trainer {
     size_t more[76];
 } jostle_trainer;
 
-// The caller's memory for training. The buffers must not overlap, and must stay where they are, untouched by
-// others while a call is under way, as long as the trainer is used.
-typedef struct jostle_buffers {
-    // sizeof(jostle_buffers).
-    uint32_t struct_size;
-    // 0.
-    uint32_t reserved;
-    // The model's parameters that are trained; see jostle_initialize.
-    float *parameters;
-    // Bytes; at least the plan's parameters_size.
-    size_t parameters_size;
-    // Those that are not, only read. May be NULL where the plan's frozen_size is 0.
-    const float *frozen;
-    // Bytes; at least the plan's frozen_size.
-    size_t frozen_size;
-    // The gradients; need not be cleared.
-    float *gradients;
-    // Bytes; at least the plan's gradients_size.
-    size_t gradients_size;
-    // What the optimiser keeps; zero before the first step. May be NULL where the plan's optimizer_size is 0.
-    float *optimizer;
-    // Bytes; at least the plan's optimizer_size.
-    size_t optimizer_size;
-    // Activations and scratch; need not be cleared.
-    float *workspace;
-    // Bytes; at least the plan's workspace_size.
-    size_t workspace_size;
-    // Tokens and targets of a micro-batch; need not be cleared.
-    int32_t *batch;
-    // Bytes; at least the plan's batch_size.
-    size_t batch_size;
-} jostle_buffers;
-
-// What one step did.
+// The results of one step.
 typedef struct jostle_report {
     // The step's number, from 0.
     uint64_t step;
@@ -755,8 +766,8 @@ extern "C" {
 // The version of the library: major * 65536 + minor * 256 + patch.
 uint32_t jostle_version(void);
 
-// The exact bytes of a checkpoint, with the optimiser's state where `optimizer` is 1, without where it is 0, and
-// with these metadata entries.
+// Computes the exact size of a checkpoint in bytes, with these metadata entries. The checkpoint has the optimiser's state if
+// `optimizer` is 1, and does not if it is 0.
 //
 // Pointers:
 // `plan` is readable, `metadata` readable for `metadata_count` entries (NULL for none), `size` writable, `error`
@@ -768,21 +779,19 @@ jostle_status jostle_checkpoint_size(const struct jostle_plan *plan,
                                      size_t *size,
                                      struct jostle_error *error);
 
-// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters,
-// optimiser state (left out where `optimizer` is NULL: such a file can be used, not resumed), configuration,
-// progress and metadata. `written` receives how many bytes it took: what jostle_checkpoint_size says.
+// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters, optimiser
+// state, configuration, progress and metadata. `written` receives the number of bytes, the same as jostle_checkpoint_size
+// tells.
+//
+// Of `buffers`, it uses `parameters`, `frozen` and `optimizer`. If `optimizer` is NULL, the file has no optimiser state:
+// it can be used, but training cannot continue from it.
 //
 // Pointers:
-// `plan` and `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `bytes` writable for so many bytes;
-// `metadata` is readable for `metadata_count` entries (NULL for none); `written` is writable; `error` is NULL or
+// `plan`, `buffers` and `progress` are readable. The buffers that it uses are readable, `bytes` is writable for so many
+// bytes. `metadata` is readable for `metadata_count` entries (NULL for none), `written` is writable, `error` is NULL or
 // writable.
 jostle_status jostle_checkpoint_write(const struct jostle_plan *plan,
-                                      const float *parameters,
-                                      size_t parameters_size,
-                                      const float *frozen,
-                                      size_t frozen_size,
-                                      const float *optimizer,
-                                      size_t optimizer_size,
+                                      const struct jostle_buffers *buffers,
                                       const struct jostle_progress *progress,
                                       const struct jostle_metadata *metadata,
                                       size_t metadata_count,
@@ -791,37 +800,34 @@ jostle_status jostle_checkpoint_write(const struct jostle_plan *plan,
                                       size_t *written,
                                       struct jostle_error *error);
 
-// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes.
+// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes. JOSTLE_STRUCT_TOO_SMALL if the model
+// needs a field that the caller's header lacks.
 //
 // Pointers:
-// `bytes` is readable for so many bytes, `config` is writable for `struct_size` bytes, which is
-// sizeof(jostle_config), `error` NULL or writable.
+// `bytes` is readable for so many bytes, `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in
+// the caller's header, `error` is NULL or writable.
 jostle_status jostle_checkpoint_config(const uint8_t *bytes,
                                        size_t bytes_size,
                                        struct jostle_config *config,
                                        size_t struct_size,
                                        struct jostle_error *error);
 
-// Reads a checkpoint of exactly `bytes_size` bytes into the parameters and, unless that is NULL, the optimiser's
-// state. The plan may have other dropout rates, batch and threads than the checkpoint was trained with. A file
-// that is refused leaves the buffers as they were.
+// Reads a checkpoint of exactly `bytes_size` bytes into the parameters and, unless it is NULL, the optimiser's state. Of
+// `buffers`, it uses `parameters` and `optimizer`. The plan may have other dropout rates, batch and threads than the
+// checkpoint was trained with. A file that is refused leaves the buffers as they were.
 //
 // Pointers:
-// `bytes` is readable, `parameters` and `optimizer` writable for so many bytes, `plan` is readable, `progress`
-// writable, `error` NULL or writable.
+// `bytes` is readable for so many bytes, `buffers` and `plan` are readable, the buffers that it uses are writable,
+// `progress` is writable, `error` NULL or writable.
 jostle_status jostle_checkpoint_read(const uint8_t *bytes,
                                      size_t bytes_size,
                                      const struct jostle_plan *plan,
-                                     float *parameters,
-                                     size_t parameters_size,
-                                     float *optimizer,
-                                     size_t optimizer_size,
+                                     const struct jostle_buffers *buffers,
                                      struct jostle_progress *progress,
                                      struct jostle_error *error);
 
-// Reads only the parameters, also from safetensors files that others wrote, of exactly `bytes_size` bytes:
-// GPT-2's names, with or without "transformer." before them, as F32. Tensors that the model doesn't have are
-// ignored.
+// Reads only the parameters of a safetensors file of exactly `bytes_size` bytes, which another program may have written:
+// GPT-2's names, with or without "transformer." before them, as F32. Tensors that the model does not have are ignored.
 //
 // Pointers:
 // As for jostle_checkpoint_read.
@@ -833,7 +839,7 @@ jostle_status jostle_checkpoint_read_parameters(const uint8_t *bytes,
                                                 struct jostle_error *error);
 
 // Writes the value of a metadata key into `text`, zero-terminated, and its length without the zero into `length`.
-// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes are wanted.
+// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes it needs.
 //
 // Pointers:
 // `bytes` is readable and `text` writable for so many bytes, `key` is zero-terminated, `length` writable, `error`
@@ -849,22 +855,22 @@ jostle_status jostle_checkpoint_metadata(const uint8_t *bytes,
 // Fills in the fastest instruction set on the caller's thread alone.
 //
 // Pointers:
-// `compute` is writable for `struct_size` bytes, which is sizeof(jostle_compute).
+// `compute` is writable for `struct_size` bytes, which is sizeof(jostle_compute) in the caller's header.
 jostle_status jostle_compute_init(struct jostle_compute *compute,
                                   size_t struct_size);
 
-// Refuses an instruction set that this processor or this build doesn't have.
+// Refuses an instruction set that this processor or this build does not have.
 //
 // Pointers:
 // `error` is NULL or writable.
 jostle_status jostle_instruction_set_check(uint32_t instruction_set,
                                            struct jostle_error *error);
 
-// Fills in a configuration of these sizes with GPT-2's choices: hidden 4C, exact GELU, biases, tied head, epsilon
-// 1e-5, no dropout. jostle_plan_init says whether it can be a model.
+// Fills in a configuration with these sizes and GPT-2's choices: hidden width 4C, exact GELU, biases, tied output matrix,
+// epsilon 1e-5, no dropout. It checks nothing; jostle_plan_init does.
 //
 // Pointers:
-// `config` is writable for `struct_size` bytes, which is sizeof(jostle_config).
+// `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in the caller's header.
 jostle_status jostle_config_init(struct jostle_config *config,
                                  size_t struct_size,
                                  uint32_t vocab,
@@ -876,7 +882,7 @@ jostle_status jostle_config_init(struct jostle_config *config,
 // Fills in options: `batch` sequences a pass, one thread, AdamW.
 //
 // Pointers:
-// `options` is writable for `struct_size` bytes, which is sizeof(jostle_options).
+// `options` is writable for `struct_size` bytes, which is sizeof(jostle_options) in the caller's header.
 jostle_status jostle_options_init(struct jostle_options *options,
                                   size_t struct_size,
                                   uint32_t batch);
@@ -885,41 +891,40 @@ jostle_status jostle_options_init(struct jostle_options *options,
 // constant learning rate of 1e-3 without warm-up; one micro-batch a step; seed 0.
 //
 // Pointers:
-// `recipe` is writable for `struct_size` bytes, which is sizeof(jostle_recipe).
+// `recipe` is writable for `struct_size` bytes, which is sizeof(jostle_recipe) in the caller's header.
 jostle_status jostle_recipe_init(struct jostle_recipe *recipe,
                                  size_t struct_size);
 
 // Fills in sampling at temperature 1 without filters.
 //
 // Pointers:
-// `sampling` is writable for `struct_size` bytes, which is sizeof(jostle_sampling).
+// `sampling` is writable for `struct_size` bytes, which is sizeof(jostle_sampling) in the caller's header.
 jostle_status jostle_sampling_init(struct jostle_sampling *sampling,
                                    size_t struct_size);
 
-// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used.
+// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used. Of `buffers`, a generator
+// uses `parameters` and `frozen`.
+//
+// `memory`, `window`: as many bytes as the plan's generation_size and window_size.
 //
 // Pointers:
-// `generator` is writable, `plan` readable, `compute` NULL or readable, `parameters` and `frozen`
-// (NULL where nothing is) readable, `memory` and
-// `window` writable for so many bytes (the plan's generation_size and window_size), `error` NULL or writable. The
-// buffers stay where they are, and `memory` and `window` untouched, as long as the generator is used.
+// `generator` is writable, `plan` and `buffers` are readable, `compute` is NULL or readable, `error` NULL or writable.
+// The parameters and the frozen parameters are readable, `memory` and `window` are writable for so many bytes. As long as
+// the generator is used, these four stay where they are, and nobody else writes `memory` or `window`.
 jostle_status jostle_generator_init(struct jostle_generator *generator,
                                     const struct jostle_plan *plan,
                                     const struct jostle_compute *compute,
-                                    const float *parameters,
-                                    size_t parameters_size,
-                                    const float *frozen,
-                                    size_t frozen_size,
+                                    const struct jostle_buffers *buffers,
                                     float *memory,
                                     size_t memory_size,
                                     int32_t *window,
                                     size_t window_size,
                                     struct jostle_error *error);
 
-// Appends tokens, at least one, to the text. On success `logits` points to the logits [vocab] of the token that
-// comes next; they lie in the generator's memory, may be changed, and stay until the generator is used again.
+// Appends tokens, at least one, to the text. On success `logits` points to the logits [vocab] of the next token. They lie in
+// the generator's memory, where they may be changed, and stay until the generator is used again.
 //
-// Text longer than the context goes on with the last `context` tokens, computed anew for each further token.
+// Once the text is longer than the context, each token is computed anew from the last `context` tokens.
 //
 // Pointers:
 // `generator` is writable and its buffers are as they were at its init; `tokens` is readable for `tokens_size`
@@ -930,7 +935,7 @@ jostle_status jostle_generator_feed(struct jostle_generator *generator,
                                     float **logits,
                                     struct jostle_error *error);
 
-// Draws the next token by the logits of the last jostle_generator_feed, which it overwrites, and doesn't feed it.
+// Draws the next token from the logits of the last jostle_generator_feed, which it overwrites. It does not feed the token.
 // The token is a function of the logits, the seed and `number`, which counts the tokens drawn.
 //
 // Pointers:
@@ -955,73 +960,56 @@ jostle_status jostle_generator_clear(struct jostle_generator *generator,
 // Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them
 // in the workspace, where they stay until it is used again.
 //
+// Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
+//
 // Pointers:
-// `plan` and `batch` are readable, `compute` is NULL or readable, `parameters` and `frozen` (NULL where
-// nothing is) readable and `workspace` writable
-// for so many bytes, `logits` writable, `error` NULL or writable.
+// `plan`, `buffers` and `batch` are readable, `compute` is NULL or readable. The parameters, the frozen parameters and
+// the batch's tokens are readable, the workspace is writable. `logits` is writable, `error` NULL or writable.
 jostle_status jostle_model_logits(const struct jostle_plan *plan,
                                   const struct jostle_compute *compute,
-                                  const float *parameters,
-                                  size_t parameters_size,
-                                  const float *frozen,
-                                  size_t frozen_size,
-                                  float *workspace,
-                                  size_t workspace_size,
+                                  const struct jostle_buffers *buffers,
                                   const struct jostle_batch *batch,
                                   const float **logits,
                                   struct jostle_error *error);
 
-// The loss on a batch's targets, without dropout.
+// Writes the loss on a batch's targets, without dropout. Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
 //
 // Pointers:
-// As for jostle_model_logits; `loss` is writable.
+// As for jostle_model_logits. The batch's targets are readable; `loss` is writable.
 jostle_status jostle_model_loss(const struct jostle_plan *plan,
                                 const struct jostle_compute *compute,
-                                const float *parameters,
-                                size_t parameters_size,
-                                const float *frozen,
-                                size_t frozen_size,
-                                float *workspace,
-                                size_t workspace_size,
+                                const struct jostle_buffers *buffers,
                                 const struct jostle_batch *batch,
                                 struct jostle_loss *loss,
                                 struct jostle_error *error);
 
 // Forward, loss and backward: the gradient of the sum of the batch's losses divided by `counted`, the number of
-// targets other than -1 in all batches of the step. Adds to what the gradients hold where `add` is 1, overwrites
-// it where that is 0.
+// targets other than -1 in all batches of the step. Adds to the gradients if `add` is 1, overwrites them if it is 0.
+// Of `buffers`, it uses `parameters`, `frozen`, `gradients` and `workspace`.
 //
-// `training`: the masks of dropout, or NULL for none. JOSTLE_NOT_FINITE leaves the gradients as they were.
+// `dropout`: selects the dropout masks, or NULL for no dropout. JOSTLE_NOT_FINITE leaves the gradients as they were.
 //
 // Pointers:
-// As for jostle_model_logits; `gradients` is writable for so many bytes, `training` NULL or readable, `loss`
-// writable.
+// As for jostle_model_loss. The gradients are writable, `dropout` is NULL or readable.
 jostle_status jostle_model_backward(const struct jostle_plan *plan,
                                     const struct jostle_compute *compute,
-                                    const float *parameters,
-                                    size_t parameters_size,
-                                    const float *frozen,
-                                    size_t frozen_size,
-                                    float *gradients,
-                                    size_t gradients_size,
+                                    const struct jostle_buffers *buffers,
                                     uint32_t add,
-                                    float *workspace,
-                                    size_t workspace_size,
                                     const struct jostle_batch *batch,
                                     size_t counted,
-                                    const struct jostle_training *training,
+                                    const struct jostle_dropout_key *dropout,
                                     struct jostle_loss *loss,
                                     struct jostle_error *error);
 
-// Bytes of scratch that the attention functions need.
+// The size in bytes of the scratch that the attention functions need.
 size_t jostle_attention_scratch_size(size_t length,
                                      size_t width);
 
-// Causal multi-head attention over one sequence (Vaswani et al. 2017): for each head, scores q k^T / sqrt(C / H),
-// minus infinity where a key comes later than its query, softmax, dropout, times v.
+// Causal multi-head attention over one sequence (Vaswani et al. 2017). For each head: scores q k^T / sqrt(C / H), minus
+// infinity for keys later than the query, softmax, dropout, times v.
 //
-// Writes `out` [length, width] and `stats` [heads, length, 2] (each row's greatest score, and one over its sum of
-// exponentials, for jostle_attention_backward) from `qkv` [length, 3 width].
+// Writes `out` [length, width] and `stats` [heads, length, 2] from `qkv` [length, 3 width]. The stats of a row are its
+// largest score and one over its sum of exponentials; jostle_attention_backward needs them.
 //
 // `scratch`: jostle_attention_scratch_size bytes.
 //
@@ -1043,8 +1031,8 @@ jostle_status jostle_attention_forward(const struct jostle_compute *compute,
                                        size_t scratch_size,
                                        struct jostle_error *error);
 
-// Writes `d_qkv` [length, 3 width] from `d_out` [length, width] and what jostle_attention_forward read and wrote,
-// with the same mask.
+// Writes `d_qkv` [length, 3 width] from `d_out` [length, width] and from the inputs and outputs of
+// jostle_attention_forward, with the same mask.
 //
 // Pointers:
 // As for jostle_attention_forward; `d_qkv` is writable, `d_out`, `out` and `stats` readable for so many bytes.
@@ -1067,7 +1055,7 @@ jostle_status jostle_attention_backward(const struct jostle_compute *compute,
                                         size_t scratch_size,
                                         struct jostle_error *error);
 
-// Writes the attention weights [heads, length, length] of one sequence before dropout, for looking at.
+// Writes the attention weights [heads, length, length] of one sequence before dropout, to inspect a model.
 //
 // Pointers:
 // As for jostle_attention_forward; `weights` is writable for so many bytes.
@@ -1083,8 +1071,8 @@ jostle_status jostle_attention_weights(const struct jostle_compute *compute,
                                        size_t scratch_size,
                                        struct jostle_error *error);
 
-// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and
-// `targets` [rows], each in 0..vocab or -1: ignored, loss 0.
+// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and `targets`
+// [rows]. Targets are in 0..vocab, or -1, which is ignored and has the loss 0.
 //
 // Pointers:
 // `compute` is NULL or readable; `losses` is writable, `logits` and `targets` readable for so many bytes; `error`
@@ -1100,8 +1088,8 @@ jostle_status jostle_cross_entropy_forward(const struct jostle_compute *compute,
                                            size_t targets_size,
                                            struct jostle_error *error);
 
-// Writes `losses` as jostle_cross_entropy_forward and replaces `logits` by their gradient: of the sum of losses
-// divided by `counted`, which for a mean is the number of targets other than -1.
+// Writes `losses` as jostle_cross_entropy_forward does, and replaces `logits` by the gradient of the sum of losses divided by
+// `counted`. For the mean loss, `counted` is the number of targets other than -1.
 //
 // Pointers:
 // As for jostle_cross_entropy_forward; `logits` is writable.
@@ -1117,8 +1105,8 @@ jostle_status jostle_cross_entropy_backward(const struct jostle_compute *compute
                                             size_t targets_size,
                                             struct jostle_error *error);
 
-// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). Its own backward: d_x = dropout(d_y) with
-// the same mask.
+// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). It is its own backward: d_x = dropout(d_y) with the
+// same mask.
 //
 // Pointers:
 // `compute` and `mask` are NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or
@@ -1133,8 +1121,8 @@ jostle_status jostle_dropout(const struct jostle_compute *compute,
                              size_t x_size,
                              struct jostle_error *error);
 
-// Writes `x` [rows, width]: the row of `wte` [vocab, width] that each of `tokens` [rows] names, plus the row of
-// `wpe` [context, width] of its position, which starts at 0 again every `length` tokens.
+// Writes `x` [rows, width]: for each of `tokens` [rows], its row of `wte` [vocab, width] plus its position's row of `wpe`
+// [context, width]. Positions start again at 0 after every `length` tokens.
 //
 // Pointers:
 // `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for so many bytes; `error` is
@@ -1337,18 +1325,17 @@ jostle_status jostle_linear_backward_parameters(const struct jostle_compute *com
                                                 size_t scratch_size,
                                                 struct jostle_error *error);
 
-// Bytes of scratch that a product of an [m, k] by a [k, n] matrix needs on one thread; a smaller product needs no
-// more.
+// The size in bytes of the scratch that a product of an [m, k] by a [k, n] matrix needs on one thread. A smaller product
+// does not need more.
 size_t jostle_matmul_scratch_size(size_t m,
                                   size_t n,
                                   size_t k);
 
 // C = start + A B, with C [m, n] of rows `c_stride` elements apart, A [m, k], B [k, n]. Each element is one chain
-// of fused multiply-adds over the inner index in ascending order. Transposed matrices have their strides
-// exchanged.
+// of fused multiply-adds over the inner index in ascending order. To transpose a matrix, exchange its strides.
 //
-// `start`: a jostle_start; `bias` [n] is looked at with JOSTLE_START_BIAS only. As many threads work as `scratch`
-// has room for, at jostle_matmul_scratch_size bytes each.
+// `start`: a jostle_start; `bias` [n] is only read with JOSTLE_START_BIAS. Each thread needs jostle_matmul_scratch_size bytes
+// of `scratch`, whose size limits the number of threads that work.
 //
 // Pointers:
 // `compute` is NULL or readable; `a` and `b` are readable and their data is; `bias` is readable, `c` and `scratch`
@@ -1369,7 +1356,7 @@ jostle_status jostle_matmul(const struct jostle_compute *compute,
                             size_t scratch_size,
                             struct jostle_error *error);
 
-// The global norm of `count` gradients, in an order of summation that no number of threads changes.
+// Computes the global norm of `count` gradients. The order of summation does not depend on the number of threads.
 //
 // Pointers:
 // `compute` is NULL or readable, `gradients` readable for so many bytes, `norm` writable, `error` NULL or writable.
@@ -1380,16 +1367,16 @@ jostle_status jostle_gradient_norm(const struct jostle_compute *compute,
                                    float *norm,
                                    struct jostle_error *error);
 
-// The factor that brings a gradient of this norm to at most `clip` (PyTorch's clip_grad_norm_).
+// The factor that scales a gradient of this norm to a norm of at most `clip` (PyTorch's clip_grad_norm_).
 float jostle_clip_factor(float norm,
                          float clip);
 
-// Changes one tensor `x` of `count` elements along its gradient times `factor` (that of clipping, or 1), at `step`
-// counted from 0, by the recipe's optimiser: AdamW, or SGD. The recipe's schedule is not looked at.
+// Updates one tensor `x` of `count` elements by the recipe's optimiser, AdamW or SGD. The gradient is multiplied by `factor`,
+// which is the factor of clipping or 1. `step` counts from 0. The recipe's schedule is ignored.
 //
-// `state`: what the optimiser keeps, zero before the first step: for AdamW first moments, then second moments; for
-// SGD with momentum, velocities; for SGD without, NULL. `decays`: 1 where weight decay applies, as it does to
-// matrices, else 0.
+// `state`: the optimiser's state, zero before the first step. AdamW has first moments, then second moments; SGD with
+// momentum has velocities; SGD without momentum has none: NULL. `decays`: 1 if weight decay applies, as it does to matrices,
+// else 0.
 //
 // Pointers:
 // `compute` is NULL or readable, `recipe` readable; `x` and `state` are writable, `gradient` readable for so many
@@ -1447,7 +1434,7 @@ jostle_status jostle_causal_mask(size_t rows,
                                  size_t scores_size,
                                  struct jostle_error *error);
 
-// Sizes every buffer, or tells what is wrong with the configuration or the options.
+// Computes the size of every buffer, or refuses the configuration or the options.
 //
 // Pointers:
 // `plan` is writable; `config`, `options` and the names in it are readable; `error` is NULL or writable.
@@ -1456,12 +1443,12 @@ jostle_status jostle_plan_init(struct jostle_plan *plan,
                                const struct jostle_options *options,
                                struct jostle_error *error);
 
-// Sizes every buffer for the fastest training that takes at most `budget` bytes, with at most the batch and the threads
-// of `options`: of plans that keep all activations and plans that make them again, the one with the fewest
-// multiply-adds per thread, then the largest batch; the plan tells which these are. None of it shows in the result of
-// training: several micro-batches make one step (jostle_recipe's accumulate). Where none of them does, the update is
-// fused into the backward pass, with the whole batch in one pass and without clipping. JOSTLE_BUDGET tells in `error`
-// how many bytes the smallest plan wants.
+// Makes the plan of the fastest training in at most `budget` bytes, with at most the batch and the threads of `options`.
+//
+// It considers plans with and without activation recomputation, and takes the one with the fewest multiply-adds per
+// thread, then the one with the largest batch. This choice does not change the result of training: several micro-batches
+// make one step (jostle_recipe's accumulate). If no such plan fits, the plan has a fused optimizer step, with the whole
+// batch in one pass and without clipping. JOSTLE_BUDGET tells in `error` how many bytes the smallest plan needs.
 //
 // Pointers:
 // As for jostle_plan_init.
@@ -1473,8 +1460,8 @@ jostle_status jostle_plan_fit(struct jostle_plan *plan,
 
 // Describes a tensor by its number in the plan's tensor_count.
 //
-// `values`: the parameters, gradients, or one of AdamW's moments, at least `parameters_size` bytes, which are not
-// touched; or NULL.
+// `values`: parameters, gradients, or one of AdamW's moments, at least `parameters_size` bytes; or NULL. They are neither
+// read nor written.
 //
 // Pointers:
 // `plan` is readable, `tensor` writable, `error` NULL or writable.
@@ -1496,9 +1483,9 @@ jostle_status jostle_plan_tensor_named(const struct jostle_plan *plan,
                                        struct jostle_tensor *tensor,
                                        struct jostle_error *error);
 
-// Fills the parameters with random initial values, a function of the seed: matrices normal(0, 0.02), those that
-// end a residual branch scaled by 1 / sqrt(2 L), biases 0, norms 1 (Radford et al. 2019). Which tensors are frozen, and
-// so left out, changes no other's values.
+// Fills the parameters with random initial values, which are a function of the seed (Radford et al. 2019): matrices
+// normal(0, 0.02), biases 0, norms 1. Matrices that end a residual branch are scaled by 1 / sqrt(2 L). Frozen tensors are
+// left out; the values of the other tensors do not depend on that.
 //
 // Pointers:
 // `plan` is readable, `parameters` writable for `parameters_size` bytes, `error` NULL or writable.
@@ -1508,8 +1495,8 @@ jostle_status jostle_initialize(const struct jostle_plan *plan,
                                 uint64_t seed,
                                 struct jostle_error *error);
 
-// Starts a pool of so many threads, of which the caller's is one. To use it, set a jostle_compute's `threads`,
-// its `run` to jostle_pool_run and its `context` to the pool.
+// Starts a pool of `threads` threads, including the caller's. To use it, set a jostle_compute's `threads`, its `run` to
+// jostle_pool_run and its `context` to the pool.
 //
 // Pointers:
 // `pool` is writable, `error` NULL or writable.
@@ -1526,14 +1513,14 @@ void jostle_pool_run(void *pool,
                      jostle_task task,
                      void *argument);
 
-// Ends a pool's threads and frees it. NULL is allowed and does nothing.
+// Ends a pool's threads and frees the pool. NULL does nothing.
 //
 // Pointers:
 // `pool` was made by jostle_pool_start, is not in use, and is not used again.
 void jostle_pool_stop(struct jostle_pool *pool);
 
-// The bytes that a slot must have for a checkpoint of `checkpoint_size` bytes, where `write_size` bytes are programmed
-// at once.
+// Computes the size in bytes that a slot needs for a checkpoint of `checkpoint_size` bytes, if `write_size` bytes are
+// programmed at once.
 //
 // Pointers:
 // `size` is writable, `error` NULL or writable.
@@ -1542,8 +1529,8 @@ jostle_status jostle_slots_size(size_t checkpoint_size,
                                 size_t *size,
                                 struct jostle_error *error);
 
-// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND where there is none. `block` is memory to work in: 32 bytes, or
-// as many as are programmed at once, or more, which is faster.
+// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND if there is none. `block` is memory to work in: at least 32 bytes and at
+// least `write_size`; more is faster.
 //
 // Pointers:
 // `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
@@ -1554,22 +1541,16 @@ jostle_status jostle_slots_newest(const struct jostle_flash *flash,
                                   struct jostle_slot *slot,
                                   struct jostle_error *error);
 
-// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole one, and
-// reads it back. Wherever the power fails meanwhile, the newest whole one is as it was, or this one is whole. `block`
-// as for jostle_slots_newest; between steps, a workspace will do.
+// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole checkpoint,
+// and reads it back. If the power fails meanwhile, either the newest whole checkpoint is as it was or this one is whole.
+// `block` is as for jostle_slots_newest; between steps, a workspace will do.
 //
 // Pointers:
-// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `plan` and
-// `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `block` writable for so many bytes; `metadata` is
-// readable for `metadata_count` entries (NULL for none); `error` is NULL or writable.
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+// for so many bytes. The other arguments are as for jostle_checkpoint_write.
 jostle_status jostle_slots_save(const struct jostle_flash *flash,
                                 const struct jostle_plan *plan,
-                                const float *parameters,
-                                size_t parameters_size,
-                                const float *frozen,
-                                size_t frozen_size,
-                                const float *optimizer,
-                                size_t optimizer_size,
+                                const struct jostle_buffers *buffers,
                                 const struct jostle_progress *progress,
                                 const struct jostle_metadata *metadata,
                                 size_t metadata_count,
@@ -1577,30 +1558,25 @@ jostle_status jostle_slots_save(const struct jostle_flash *flash,
                                 size_t block_size,
                                 struct jostle_error *error);
 
-// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND where there is none. `block` as
-// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells in `error` how long
-// that is. JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
+// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND if there is none. `block` is as
+// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells that length in `error`.
+// JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
 //
 // Pointers:
-// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `parameters`,
-// `optimizer` and `block` are writable for so many bytes, `plan` is readable, `progress` writable, `error` NULL or
-// writable.
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+// for so many bytes. The other arguments are as for jostle_checkpoint_read.
 jostle_status jostle_slots_load(const struct jostle_flash *flash,
                                 const struct jostle_plan *plan,
-                                float *parameters,
-                                size_t parameters_size,
-                                float *optimizer,
-                                size_t optimizer_size,
+                                const struct jostle_buffers *buffers,
                                 uint8_t *block,
                                 size_t block_size,
                                 struct jostle_progress *progress,
                                 struct jostle_error *error);
 
-// A sentence without a full stop for a status, static and zero-terminated; "unknown status" for a number that
-// is none.
+// A static, zero-terminated sentence without a full stop for a status; "unknown status" for an unknown number.
 const char *jostle_status_string(int32_t status);
 
-// Writes what `error` tells as a sentence into `text`, zero-terminated and cut off where it doesn't fit.
+// Writes an error as a sentence into `text`, zero-terminated, and cut off if it does not fit.
 //
 // Pointers:
 // `error` was filled by a call that failed; `text` is writable for `text_size` bytes.
@@ -1608,8 +1584,8 @@ jostle_status jostle_error_message(const struct jostle_error *error,
                                    char *text,
                                    size_t text_size);
 
-// Makes a trainer at step 0, with the parameters that the buffer holds. The plan's optimizer must be what the
-// recipe's keeps, and `compute` may be NULL.
+// Makes a trainer at step 0, with the parameters in the buffer. It uses all of `buffers`. The plan's optimiser state must
+// be the one that the recipe's optimiser has; `compute` may be NULL.
 //
 // Pointers:
 // `trainer` is writable; `plan`, `recipe` and `buffers` are readable; `compute` is NULL or readable; `error` is
@@ -1621,7 +1597,7 @@ jostle_status jostle_trainer_init(struct jostle_trainer *trainer,
                                   const struct jostle_compute *compute,
                                   struct jostle_error *error);
 
-// One step on random windows of a text: as many micro-batches as the recipe says, then the update. Which windows
+// Runs one step on random windows of a text: as many micro-batches as the recipe says, then the update. The choice of windows
 // is a function of the recipe's seed and the step.
 //
 // `text`: tokens of `token_type`, a jostle_token_type. JOSTLE_NOT_FINITE leaves parameters and step as they were.
@@ -1636,17 +1612,17 @@ jostle_status jostle_trainer_step(struct jostle_trainer *trainer,
                                   struct jostle_report *report,
                                   struct jostle_error *error);
 
-// One bounded piece of a step: jostle_trainer_step, with the same bits, in many calls with the same text, for callers
-// with a watchdog. Sets `done` to 1 where it was the last piece of the step, and writes `report` only then; otherwise
-// sets it to 0.
+// Runs one bounded piece of a step, for callers with a watchdog: many calls with the same text make one
+// jostle_trainer_step, with the same bits. Sets `done` to 1 and writes `report` after the last piece of the step; otherwise
+// sets `done` to 0.
 //
-// A piece is one stage of one micro-batch (a block forward, half a block backward, ...), which is smallest for a
-// batch of 1, or a 64th of the gradient's norm or of the update, but at least 4096 parameters.
+// A piece is one stage of one micro-batch (for example a block forward, or half a block backward), and is smallest for a
+// batch of 1. In the gradient's norm and in the update, a piece is a 64th of the parameters, but at least 4096.
 //
-// Until the step is done, gradients, workspace and batch must stay as they are, and other calls that train or
-// evaluate are refused with JOSTLE_UNFINISHED. An error gives the step up, with the parameters as they were before
-// it, but for errors in the arguments, which change nothing. So does jostle_trainer_resume; once the update has begun
-// (the last pieces, at most 64), that leaves some parameters changed and others not.
+// Until the step is done, gradients, workspace and batch must stay as they are, and other calls that train or evaluate are
+// refused with JOSTLE_UNFINISHED. An error abandons the step and leaves the parameters as they were before it; an error in
+// the arguments changes nothing. jostle_trainer_resume abandons the step too. During the update (the last pieces, at most
+// 64), that leaves some parameters changed and others not.
 //
 // Pointers:
 // As for jostle_trainer_step; `done` is writable.
@@ -1658,8 +1634,9 @@ jostle_status jostle_trainer_poll(struct jostle_trainer *trainer,
                                   struct jostle_report *report,
                                   struct jostle_error *error);
 
-// Forward and backward on a batch of the caller's: a micro-batch of the current step. `counted` is the number of
-// targets other than -1 in all micro-batches of the step, which jostle_trainer_update ends.
+// Runs forward and backward on a batch of the caller's, which is one micro-batch of the current step (gradient
+// accumulation). `counted` is the number of targets other than -1 in all micro-batches of the step. jostle_trainer_update
+// ends the step.
 //
 // Pointers:
 // As for jostle_trainer_step; `batch` is readable and its tokens and targets are; `loss` is writable.
@@ -1669,9 +1646,9 @@ jostle_status jostle_trainer_accumulate(struct jostle_trainer *trainer,
                                         struct jostle_loss *loss,
                                         struct jostle_error *error);
 
-// Ends a step: clips the accumulated gradients, changes the parameters along them, and goes on to the next step.
+// Ends a step: clips the accumulated gradients and updates the parameters.
 //
-// `loss`: the sum of what jostle_trainer_accumulate wrote; only for the report.
+// `loss`: the sum of the losses that jostle_trainer_accumulate wrote; only the report needs it.
 //
 // Pointers:
 // As for jostle_trainer_step; `loss` is readable.
@@ -1680,8 +1657,8 @@ jostle_status jostle_trainer_update(struct jostle_trainer *trainer,
                                     struct jostle_report *report,
                                     struct jostle_error *error);
 
-// The loss on a whole text without dropout: windows one behind the other, so that every token but the first is
-// predicted once. Gradients, optimiser state and step stay as they are.
+// Computes the loss on a whole text without dropout, in consecutive windows: each token except the first is predicted once.
+// Gradients, optimiser state and step stay as they are.
 //
 // Pointers:
 // As for jostle_trainer_step; `loss` is writable.
@@ -1692,7 +1669,7 @@ jostle_status jostle_trainer_evaluate(struct jostle_trainer *trainer,
                                       struct jostle_loss *loss,
                                       struct jostle_error *error);
 
-// Writes how many steps are done.
+// Writes the number of steps done.
 //
 // Pointers:
 // `trainer` is readable, `steps` writable, `error` NULL or writable.
@@ -1700,8 +1677,8 @@ jostle_status jostle_trainer_steps(const struct jostle_trainer *trainer,
                                    uint64_t *steps,
                                    struct jostle_error *error);
 
-// Goes on from a checkpoint, whose parameters and optimiser state the buffers hold: with the same recipe, the same
-// bits as if training had never stopped. What jostle_trainer_poll has done of a step is forgotten.
+// Continues from a checkpoint, whose parameters and optimiser state the buffers hold. With the same recipe, training ends in
+// the same bits as if it had never stopped. A step that jostle_trainer_poll has begun is abandoned.
 //
 // Pointers:
 // `trainer` is writable, `error` NULL or writable.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains a model of characters on a text, and leaves in demo/ what came of it:
+# Trains a character model on a text, and leaves pictures, a checkpoint and a sample in demo/:
 #     scripts/demo.sh FILE
 set -euo pipefail
 cd "$(dirname "$0")/.."

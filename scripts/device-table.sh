@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Measures what training takes on emulated devices: flash, memory, stack, and instructions of a step, beside a plain C
-# implementation of the same step; writes benches/results/device.md, and README.md's summary of it. An emulator counts
-# instructions and proves function; it times nothing.
-#     scripts/device-table.sh [NAME...]
-# measures only those of the targets in scripts/devices.sh, and writes to the standard output.
-#     scripts/device-table.sh --check [NAME...]
-# measures the library at opt-level 3 alone, and fails where a figure is more than 5 % above that in
-# benches/results/device.md.
+# Measures training on emulated devices: flash, memory, stack and instructions of a step, beside a plain C
+# implementation of the same step. An emulator counts instructions; it cannot measure time.
+#
+#     scripts/device-table.sh                     # writes benches/results/device.md, and its summary in docs/performance.md
+#
+#     scripts/device-table.sh NAME...             # some targets of scripts/devices.sh, to standard output
+#     scripts/device-table.sh --check [NAME...]   # fails if a figure at opt-level 3 is 5 % above device.md's
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -29,7 +28,7 @@ levels=(3 s)
 [ "${1:-}" != --check ] || { check=yes && levels=(3) && shift; }
 [ $# -gt 0 ] || { all=yes && set -- cortex-m4 cortex-m7 cortex-m33 rv32imafc; }
 
-# Name, micro-batches, jostle-plan's words for the model.
+# Name, micro-batches, jostle-plan's options for the model.
 models=(
     "4k|1|--context 16 --layers 1 --width 16 --untied"
     "4k, AdamW in backward|1|--context 16 --layers 1 --width 16 --untied --fused"
@@ -41,7 +40,7 @@ models=(
     "50k|1|--context 12 --layers 4 --width 32 --optimizer none --fused --recompute"
 )
 
-# link LIBRARIES ELF SOURCE...: for the target in use.
+# link LIBRARIES ELF SOURCE...: for the current target.
 link() {
     local libraries=$1 elf=$2
     shift 2
@@ -51,7 +50,8 @@ link() {
         $firmware/{start,semihosting}.c "$firmware/$start" $libraries -o "$elf"
 }
 
-# figures ELF MODEL WHAT: what the program prints, and its memory, as lines of model, target, what, name, number.
+# figures ELF MODEL BUILD: runs the program, and records its output and memory as lines of model, target, build, name,
+# number.
 figures() {
     emulate "$1" -icount shift=0 >"$work/printed.txt" 2>&1 || { cat "$work/printed.txt" >&2 && exit 1; }
     awk -v before="$2	$name	$3" 'NF { print before "\t" $1 "\t" $2 }' "$work/printed.txt" >>"$work/figures.tsv"
@@ -59,7 +59,7 @@ figures() {
         >>"$work/figures.tsv"
 }
 
-# flash PROGRAM ELF: what of the archive and the compiler's own library is linked to it.
+# flash PROGRAM ELF: records the flash of the archive's and the compiler library's linked parts.
 flash() {
     echo "	$name	$level	$1	$(python3 benches/device/flash.py "$2.map")" >>"$work/figures.tsv"
 }
@@ -67,7 +67,7 @@ flash() {
 built_in "$work"
 for target; do
     use "$target"
-    # A C library is linked to the plain step only. The compiler for RISC-V finds it by the processor without Zicsr.
+    # Only the plain step links a C library. The RISC-V compiler finds one for the architecture without Zicsr.
     plain=$compiler
     [[ $compiler != riscv* ]] || plain="${compiler/_zicsr/} --specs=picolibc.specs -Wa,-march=rv32imafc_zicsr"
     for level in "${levels[@]}"; do
@@ -84,7 +84,7 @@ for target; do
             figures "$work/measure-$level.elf" "$model" "$level"
             sed -n "s/^#define MODEL_\([A-Z_]*\) \([0-9]*\)u.*/$model	$name	plan	\1	\2/p" "$work/model.h" \
                 >>"$work/figures.tsv"
-            # The plain step has neither micro-batches nor an AdamW that does not clip.
+            # The plain step has neither micro-batches nor AdamW without clipping.
             [ -z "$check" ] && [ "$level" = 3 ] && [ "$accumulate" = 1 ] &&
                 [[ $model != *"AdamW in backward" ]] || continue
             for unrolled in "" -funroll-loops; do
@@ -95,7 +95,7 @@ for target; do
             done
         done
         flash training "$work/measure-$level.elf"
-        # The firmware that keeps checkpoints in two slots of flash memory.
+        # The firmware keeps checkpoints in two slots of flash memory.
         link "$archive -lgcc" "$work/firmware-$level.elf" -O2 -ffreestanding -nostdlib -Wa,-I"$work" \
             $firmware/{train,flash}.c $firmware/built_in.S
         flash firmware "$work/firmware-$level.elf"
@@ -108,7 +108,7 @@ fi
 python3 benches/device/table.py "$work/figures.tsv" >"$work/device.md"
 if [ -n "$all" ]; then
     cp "$work/device.md" benches/results/device.md
-    python3 benches/device/table.py --summary README.md "$work/figures.tsv"
+    python3 benches/device/table.py --summary docs/performance.md "$work/figures.tsv"
 else
     cat "$work/device.md"
 fi

@@ -1,8 +1,8 @@
-# Sourced after lib.sh by the scripts that run firmware: the emulated devices, and how to build for them and run on them.
+# The emulated devices: how to build for them, and how to run on them. Sourced after lib.sh.
 
-# Name, Rust's target, steps, linker script, start-up, emulator, the C compiler's words for the processor. Without a
-# floating-point unit steps are slow: fewer of them. QEMU's only Cortex-M0 has too little memory; a Cortex-M3 runs the
-# same code.
+# Name, Rust target, steps, linker script, start-up code, emulator, and the C compiler with its options. Processors
+# without a floating-point unit take fewer steps because each is slow. QEMU's only Cortex-M0 has too little memory, so
+# thumbv6m runs on a Cortex-M3, which executes the same code.
 arm="arm-none-eabi-gcc -mthumb"
 riscv="riscv64-unknown-elf-gcc -mcmodel=medany -Wl,-melf32lriscv"
 virt="qemu-system-riscv32 -M virt -bios none"
@@ -16,7 +16,7 @@ targets=(
 )
 names=("${targets[@]%%|*}")
 
-# use NAME: the fields of a target as variables.
+# use NAME: sets variables to the fields of a target.
 use() {
     local target
     for target in "${targets[@]}"; do
@@ -26,7 +26,7 @@ use() {
     [ "$name" = "$1" ] || fail "no such target: $1"
 }
 
-# emulate ELF [WORD...]: runs a program on the target in use; WORDs are for the emulator.
+# emulate ELF [OPTION...]: runs a program on the current target, with these options of the emulator.
 emulate() {
     # shellcheck disable=SC2086 # words
     timeout 600 $emulator -nographic -monitor none -serial none -semihosting-config enable=on,target=native \

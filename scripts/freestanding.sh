@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Builds the archive for a processor without an operating system, as target/TARGET/PROFILE/libjostle.a:
+# Builds the C library for a processor without an operating system, as target/TARGET/PROFILE/libjostle.a:
 #     scripts/freestanding.sh thumbv7em-none-eabihf            # PROFILE is library: for speed
-#     scripts/freestanding.sh thumbv7em-none-eabihf firmware   # for flash that is short
-# What a program that links it must bring along is listed in ffi/archive/needs.txt.
+#     scripts/freestanding.sh thumbv7em-none-eabihf firmware   # for small flash
+#
+# ffi/archive/needs.txt lists the functions that a program must provide to link it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Puts what `make install` has built into $DESTDIR$PREFIX: header, libraries, pkg-config's and CMake's files, and
-# jostle-plan.
+# Installs header, libraries, files for pkg-config and CMake, and jostle-plan into $DESTDIR$PREFIX. `make install` builds
+# them first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
@@ -13,7 +13,7 @@ to=${DESTDIR:-}$PREFIX
 version=$(library_version)
 major=${version%%.*}
 
-# What the archive needs of the system, as `rustc --print native-static-libs` tells; scripts/test-install.sh compares.
+# The system libraries that `rustc --print native-static-libs` names; scripts/test/c/install.sh compares.
 case $(uname -s) in
     Darwin)
         shared=libjostle.$version.dylib soname=libjostle.$major.dylib plain=libjostle.dylib
@@ -25,7 +25,7 @@ case $(uname -s) in
         ;;
 esac
 
-# Fills in a template, with the system's libraries as given.
+# fill TEMPLATE SYSTEM_LIBRARIES DIRECTORY
 fill() {
     sed -e "s|@PREFIX@|$PREFIX|" -e "s|@VERSION@|$version|" -e "s|@SHARED@|$shared|" -e "s|@SONAME@|$soname|" \
         -e "s|@SYSTEM_LIBRARIES@|$2|" "ffi/install/$1.in" >"$3/$1"

@@ -1,11 +1,54 @@
 # Sourced by the other scripts, in the repository's folder.
 
-# Where cargo builds, and tests leave what they make.
+# The folder for cargo's builds and the tests' own files.
 export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$PWD/target}
 
 fail() {
     echo "FAILED: $*" >&2
     exit 1
+}
+
+# duration SECONDS: as minutes and seconds.
+duration() {
+    printf '%d min %02d s' $(($1 / 60)) $(($1 % 60))
+}
+
+# Sets `processor` to the seconds of processor time that this shell's children have used. In a pipe or a substitution,
+# `times` would count another shell's children.
+count_processor() {
+    local file
+    file=$(mktemp)
+    times >"$file"
+    processor=$(awk -F '[ms ]+' 'NR == 2 { printf "%d", 60 * ($1 + $3) + $2 + $4 }' "$file")
+    rm "$file"
+}
+
+# step PROGRAM [ARGUMENT...]: runs a script or command of a part, and prints its time and processor time.
+step() {
+    local begin=$SECONDS processor before result=passed
+    count_processor
+    before=$processor
+    "$@" || result=FAILED
+    count_processor
+    printf '    step %s: %s in %s (processor %s)\n' "$*" $result "$(duration $((SECONDS - begin)))" \
+        "$(duration $((processor - before)))"
+    [ $result = passed ]
+}
+
+# Prints the instruction sets of this machine, such as "portable,avx2", by what the system says, not the library.
+# Tests fail if the library does not offer a set that JOSTLE_INSTRUCTION_SETS names. Without the variable, they use every
+# set that the library offers.
+instruction_sets() {
+    local sets=portable flags
+    case $(uname -m) in
+        aarch64 | arm64) sets+=,neon ;;
+    esac
+    if [ -r /proc/cpuinfo ]; then
+        flags=" $(grep -m1 '^flags' /proc/cpuinfo || true) "
+        [[ $flags != *" avx2 "* || $flags != *" fma "* ]] || sets+=,avx2
+        [[ $flags != *" avx512f "* || $flags != *" avx512dq "* ]] || sets+=,avx512
+    fi
+    echo "$sets"
 }
 
 # Whether all these programs are on the path.
@@ -14,7 +57,7 @@ programs() {
     for program; do command -v "$program" >/dev/null || return 1; done
 }
 
-# Succeeds once all these Debian packages are installed; as root it installs what is missing.
+# Succeeds once all these Debian packages are installed. As root it installs the missing ones.
 packages() {
     local package missing=()
     programs dpkg-query || return 1
@@ -24,7 +67,7 @@ packages() {
     [ ${#missing[@]} -eq 0 ] && return
     [ "$(id -u)" -eq 0 ] || return 1
     echo "installing ${missing[*]}" >&2
-    # One at a time: two scripts may be running.
+    # The two lanes of scripts/test.sh may both need packages.
     (
         flock 9
         apt-get update -qq >&2
@@ -32,25 +75,25 @@ packages() {
     ) 9>/var/lock/jostle-packages
 }
 
-# Ends a script whose tools are missing: under CI that is a failure, elsewhere it is said aloud.
+# Ends a script whose tools are missing. Under CI that is a failure; elsewhere the script says so and succeeds.
 not_run() {
     echo "NOT RUN: $*" >&2
     [ -z "${CI:-}" ]
     exit
 }
 
-# Whether rustup has this target; without rustup, Debian's compiler does the cross-building.
+# Whether rustup has this target. Where it has not, Debian's compiler does the cross-building.
 rustup_has() {
     programs rustup && rustup target list --installed | grep -qx "$1"
 }
 
-# Debian's compiler and cargo, whatever else is on the path. RUSTC_BOOTSTRAP lets it build `core` from source.
+# Debian's compiler and cargo, whatever else is on the path. RUSTC_BOOTSTRAP allows building `core` from source.
 debian_cargo() {
     RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 /usr/bin/cargo "$@"
 }
 
-# bare_cargo TARGET WHAT: the array `cargo` is what builds for a processor without an operating system. Ends the script,
-# which then does not do WHAT, where nothing does.
+# bare_cargo TARGET WHAT: sets the array `cargo` to a command that builds for a processor without an operating system.
+# Where no compiler does, ends the script with the message that WHAT was not run.
 bare_cargo() {
     cargo=(cargo)
     rustup_has "$1" && return
@@ -59,15 +102,15 @@ bare_cargo() {
     cargo=(debian_cargo -Z build-std=core)
 }
 
-# build_archive TARGET: as scripts/freestanding.sh, which may not find what it needs; `archive` is where it lies.
+# build_archive TARGET: runs scripts/freestanding.sh, and sets `archive` to the path of the library.
 build_archive() {
     scripts/freestanding.sh "$1"
     archive=$CARGO_TARGET_DIR/$1/library/libjostle.a
-    # Where it could not be built, that has been said.
+    # freestanding.sh has said why it is missing.
     [ -e "$archive" ] || exit 0
 }
 
-# built_in DIRECTORY: what the firmware has in its flash: the text as tokens, and no checkpoint to begin with.
+# built_in DIRECTORY: writes the files that are built into the firmware: the text as tokens, and an empty checkpoint.
 built_in() {
     tr -d '\n' <ffi/examples/firmware/text.txt | tr 'a-z ' '\000-\032' >"$1/text.tokens"
     : >"$1/checkpoint.safetensors"

@@ -1,16 +1,17 @@
 #!/usr/bin/env bash
-# Makes target/package/jostle: archives for processors without an operating system, the header and examples, in one
-# folder that CMake finds, Zephyr takes as a module, and Arduino and PlatformIO take as a library.
-#     scripts/package.sh [TARGET...]
-# packs only the archives of these targets of Rust's. URL, from the environment, is where one reads about the library.
+# Makes target/package/jostle: archives for processors without an operating system, the header, and examples. CMake
+# finds this folder as a package, Zephyr uses it as a module, and Arduino and PlatformIO as a library.
+#     scripts/package.sh [TARGET...]   # only these Rust targets
+#
+# The environment variable URL is the library's home page.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/lib.sh
 
 to=$CARGO_TARGET_DIR/package/jostle
 
-# A target of Rust's, and the folders below src for its archive, in Arduino's words: the processor, and below it the
-# floating-point unit and how floats are passed; without these, what any calls but those can link.
+# A Rust target, and the folders below src for its archive. Arduino defines their names: the processor, then the
+# floating-point unit and the float ABI. An archive outside these subfolders serves programs with the soft-float ABI.
 targets=(
     "thumbv6m-none-eabi cortex-m0 cortex-m0plus"
     "thumbv7m-none-eabi cortex-m3"
@@ -52,7 +53,7 @@ for target; do
     done
 done
 
-# The examples, with the sizes of their static arrays.
+# The examples include the sizes of their static arrays.
 cp -R ffi/examples/firmware "$to/examples"
 rm "$to/examples/firmware/hosted.c"
 built_in "$to/examples/firmware"

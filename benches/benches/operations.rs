@@ -1,8 +1,8 @@
 //! Every operation, forward and backward, at the sizes of the small and the medium model, on one thread:
 //! `cargo bench --bench operations`.
 //!
-//! Products have their floating-point operations as throughput, as if nothing were computed twice. Everything else
-//! has bytes, those of each operand read or written once.
+//! The throughput of products is in floating-point operations, as if nothing were computed twice. All other throughput is
+//! in bytes, with each operand read or written once.
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -27,12 +27,12 @@ struct Sizes {
     width: usize,
 }
 
-/// Reads and writes so many f32 or i32.
+/// A throughput of reading and writing this many f32 or i32.
 fn elements(count: usize) -> Throughput {
     Throughput::Bytes(4 * count as u64)
 }
 
-/// So many fused multiply-adds.
+/// A throughput of this many fused multiply-adds.
 fn multiply_adds(count: usize) -> Throughput {
     Throughput::Elements(2 * count as u64)
 }

@@ -26,7 +26,7 @@ CONFIGURATIONS = {
 
 @dataclass
 class Cell:
-    """Where measurements of training steps belong in the tables."""
+    """The place of a measurement of training steps in the tables."""
 
     configuration: str
     threads: int
@@ -40,5 +40,5 @@ class Cell:
 
 
 def words(sizes: tuple[int, ...]) -> list[str]:
-    """What tells a program the sizes."""
+    """The arguments that tell a program the sizes."""
     return ["--sizes", ",".join(map(str, sizes))]

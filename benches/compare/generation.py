@@ -1,11 +1,11 @@
-"""Generation of one text, on one thread, by jostle and PyTorch, and how near jostle comes to reading its parameters
-once a token as fast as memory is read: a Markdown table.
+"""Generation of one text, on one thread, by jostle and PyTorch: a Markdown table. It also compares the rate at which
+jostle reads its parameters, once a token, with the bandwidth of memory.
 
     pip install -r benches/compare/requirements.txt
     python benches/compare/generation.py --output benches/results/generation.md
 
-Each text goes from its first token until the context is full; both keep keys and values. The two and a program that
-does nothing but read memory take turns; ratios and shares are taken within rounds.
+A text starts with one token and ends when the context is full; both keep keys and values. The two take turns with a
+program that only reads memory. Ratios and shares are taken within rounds.
 """
 
 import contextlib
@@ -61,7 +61,7 @@ def measure(name: str, programs: Path, rounds: int, turn: float) -> tuple[str, .
         contenders = [stack.enter_context(Contender(command, threads=1)) for command in commands]
         for contender in contenders:
             contender.warm_up(turn)
-        # By contender, a number for each round: texts or passes over memory in a second.
+        # By contender, a number for each round: texts, or passes over memory, in a second.
         texts, theirs, passes = (
             [1e3 / milliseconds for milliseconds in times]
             for times in zip(*([c.turn(turn) for c in contenders] for _ in range(rounds)), strict=True)

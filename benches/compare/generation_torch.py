@@ -1,7 +1,7 @@
 """Generates with PyTorch on request: a text from its first token until the context is full, greedily, with a cache of
 keys and values. Speaks the protocol of `turns.py`.
 
-The cache is checked first: its logits are those of the model's forward pass.
+It first checks the cache, whose logits must be the same as the forward pass's.
 """
 
 import argparse

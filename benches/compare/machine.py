@@ -1,4 +1,4 @@
-"""What a report begins with: where, when, with what and how it was measured."""
+"""The head of a report: where, when, with what and how it was measured."""
 
 import datetime
 import importlib.metadata
@@ -39,7 +39,7 @@ def processor() -> str:
 
 
 def caches() -> str:
-    """Of the first processor, as Linux tells them."""
+    """The caches of the first processor, as Linux reports them."""
     found = []
     for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
         level, kind, size = (read(cache / name).strip() for name in ("level", "type", "size"))

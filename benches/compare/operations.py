@@ -1,4 +1,4 @@
-"""What each of jostle's operations costs: runs the benchmark and makes a Markdown table of criterion's results.
+"""The cost of each of jostle's operations: runs the benchmark and makes a Markdown table of criterion's results.
 
 python benches/compare/operations.py --output benches/results/operations.md
 """
@@ -27,7 +27,7 @@ def main() -> None:
     command = ["cargo", "bench", "--locked", "--package", "jostle-benches", "--no-default-features"]
     command += ["--bench", "operations", "--", "--quiet", "--noplot"]
     command += ["--warm-up-time", "0.5", "--measurement-time", str(options.seconds)]
-    # A folder of its own: criterion keeps the results of benchmarks that are no more.
+    # A folder of its own, because criterion keeps the results of benchmarks that were removed.
     with tempfile.TemporaryDirectory(dir=target()) as results:
         environment = os.environ | {"CRITERION_HOME": results}
         subprocess.run(command, cwd=ROOT, check=True, env=environment)

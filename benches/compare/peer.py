@@ -1,5 +1,5 @@
-"""What the peers have in common: arguments, the side of the protocol of `turns.py` that answers, and the check
-against what jostle computed."""
+"""Shared by the peers: arguments, the answering side of the protocol of `turns.py`, and the check against jostle's
+numbers."""
 
 import argparse
 import json
@@ -31,10 +31,10 @@ class Peer(Protocol):
         """Takes parameters by Hugging Face's names, matrices `[in, out]`."""
 
     def gradients(self, tokens: np.ndarray, targets: np.ndarray) -> Arrays:
-        """By the same names, in the same shapes."""
+        """The gradients, with the same names and shapes."""
 
     def update(self, tokens: np.ndarray, targets: np.ndarray) -> float:
-        """Does a step on this batch; the loss before it."""
+        """Does a step on this batch. Returns the loss before it."""
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -56,14 +56,14 @@ def main(options: argparse.Namespace, build: Callable[[Sizes], Peer]) -> None:
 
 
 def ready() -> None:
-    """Says that the process is up, and returns at the first turn: what is allocated from now on is the model's."""
+    """Reports that the process is up, and returns at the first turn. Memory allocated from then on is the model's."""
     print("{}", flush=True)
     # Leaves the line there.
     select.select([sys.stdin], [], [])
 
 
 def serve(step: Callable[[], None]) -> None:
-    """Does as many steps as each line says, until there are no more."""
+    """Does as many steps as each line says, until the input ends."""
     for line in sys.stdin:
         times = []
         for _ in range(int(line)):
@@ -74,7 +74,7 @@ def serve(step: Callable[[], None]) -> None:
 
 
 def differences(peer: Peer, file: Arrays) -> dict[str, float]:
-    """By tensor, the largest difference of a gradient over the largest gradient; and of the losses."""
+    """By tensor, the largest difference of a gradient over the largest gradient; the same for the losses."""
     batch = file["tokens"], file["targets"]
     theirs = {key.removeprefix("gradient."): file[key] for key in file if key.startswith("gradient.")}
     peer.load({name: file[name] for name in theirs})

@@ -1,6 +1,6 @@
 """Training steps of a GPT-2 in JAX on request: the whole step is one jitted function that owns its buffers.
 
-The model is that of `peer_torch.py`.
+It is the model of `peer_torch.py`.
 """
 
 import functools

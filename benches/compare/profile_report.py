@@ -1,4 +1,4 @@
-"""What `step_profile.py` measured, as Markdown."""
+"""The results of `step_profile.py`, as Markdown."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,21 +10,27 @@ from report import by_threads, digits, percent, table
 from stacks import ELSE, KINDS, OPERATIONS, PACKING, PRODUCT
 
 INTRODUCTION = """\
-A step is that of `results/steps.md`, of programs with frame pointers; its time is the median of turns without samples.
-`perf` samples about every millisecond of a thread's time what it does; with two threads, times of operations are the
-threads' sums. Shares of the peak are of multiply-adds that no engine can do without (`benches/src/operations.rs`), beside
-the best of the peaks that were measured in turn. "Alone" are the same products, with the packing of their operands, in a
-program that does nothing else, on operands that stay where they are (`benches/src/bin/products.rs`): what products of these
-sizes reach at all. Threads share them as in the step, apart or together; apart, each adds to gradients of its own, whole
-weights at once. Attention's are its products without softmax, there and here; what it computes twice, and above the
-diagonal, counts not at all, so that their share is low. "Waiting" is the time of threads that have nothing to do: at the
-joints of a step, behind another that adds to the same gradients, or asleep.
+The steps are the ones of `results/steps.md`, in programs with frame pointers. A step's time is the median of turns
+without samples. `perf` samples each thread about every millisecond. With two threads, the times of an operation are
+summed over the threads.
+
+Shares of the peak count only the multiply-adds that every engine needs (`benches/src/operations.rs`). The peak is the best
+one that was measured in the same turns. The table's "alone" means the same products with the packing of their operands,
+in a program that computes nothing besides, on operands that stay in place (`benches/src/bin/products.rs`). In a step they
+are hardly faster. Threads share them as in the step, data-parallel or work-sharing. Data-parallel workers
+add to gradients of their own there, whole weights at once.
+
+Attention's products are counted without softmax. Work that attention does twice, or above the diagonal, does not count, so
+that its share is low.
+
+"Waiting" is the time of idle threads: where the workers synchronise, behind another worker that
+adds to the same gradients, or asleep.
 """
 
 BOUNDS = """\
-Of steps with dropout {rate}: the share of the peak, and what it would be if all but products (and their packing) took no
-time, if products were as fast as alone, and if both. Where parameters don't fit into a cache, optimizer and norm of
-gradients can't take no time: the last column is the last but one with these two at the speed of memory.
+For steps with dropout {rate}: the share of the peak, and its bounds. The bounds assume that only products and their
+packing take time, that products are as fast as alone, or both. If parameters don't fit into a cache, optimizer and norm of
+gradients cannot be free. The last column therefore adds these two, at the speed of memory, to the column before it.
 """
 
 # Whose parameters, gradients and moments no cache of the machines that were measured holds.
@@ -49,7 +55,7 @@ class Profile:
         return self.each * sum(count for (operation, _), count in self.samples.items() if operation == name)
 
     def kind(self, name: str) -> float:
-        """Likewise, of a kind of products with the packing of their operands."""
+        """The same for a kind of products, with the packing of their operands."""
         return self.each * sum(count for (_, kind), count in self.samples.items() if kind == name)
 
     def products(self) -> float:
@@ -58,7 +64,7 @@ class Profile:
 
 @dataclass
 class Profiles(Cell):
-    """What was measured of one configuration and number of threads."""
+    """The measurements of one configuration and number of threads."""
 
     parameters: int
     # By kind of product, of one step.
@@ -84,7 +90,7 @@ class Profiles(Cell):
         )
 
     def step_of_peak(self, thread_time: float) -> str:
-        """The share of the peak of a step that takes so long."""
+        """The share of the peak that a step of this time reaches."""
         return self.of_peak(sum(self.multiply_adds.values()), thread_time)
 
     def thread_time(self, profile: Profile) -> float:
@@ -101,7 +107,7 @@ def document(cells: list[Profiles]) -> str:
 
 
 def bounds(cells: list[Profiles]) -> Iterator[str]:
-    """What holds each configuration back, and how far it could get without."""
+    """The bounds of each configuration."""
     yield from ("### Bounds", "", BOUNDS.format(rate=next(iter(cells[0].steps))))
     headings = ("reached", "no time but for products", "products as alone", "both", "both, and memory")
     rows = []
@@ -163,14 +169,14 @@ def products(cells: list[Profiles]) -> Iterator[str]:
 
 
 def memory(cells: list[Profiles]) -> Iterator[str]:
-    """Of what goes once over all parameters."""
+    """The operations that read or change every parameter once."""
     cells = [cell for cell in cells if cell.configuration in FROM_MEMORY]
     if not cells:
         return
     yield from (
         "### Memory",
         "",
-        "Bytes read and written, beside as many threads that do nothing but read, or update three buffers by a fourth:",
+        "Bytes read and written, compared with as many threads that only read memory, or only update three buffers by a fourth:",
         "",
     )
     headings = ("configuration", "operation", "MB", "ms", "GB/s", "of memory, GB/s", "share")
@@ -188,5 +194,5 @@ def memory(cells: list[Profiles]) -> Iterator[str]:
 
 
 def three(milliseconds: float) -> str:
-    """Three digits that count, also of parts of short steps."""
+    """Three significant digits, also for parts of short steps."""
     return digits(milliseconds) if milliseconds >= 1 else f"{milliseconds:.3g}"

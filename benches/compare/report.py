@@ -1,4 +1,4 @@
-"""What the commands that make reports have in common: their arguments, tables in Markdown, and figures in them."""
+"""Shared by the commands that make reports: arguments, Markdown tables, and the format of figures."""
 
 import argparse
 import itertools
@@ -12,7 +12,7 @@ AnyCell = TypeVar("AnyCell", bound=Cell)
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
-    """Those that all have."""
+    """The common arguments."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -25,14 +25,14 @@ def add_configurations(parser: argparse.ArgumentParser) -> None:
 
 
 def add_cells(parser: argparse.ArgumentParser) -> None:
-    """All combinations of these are measured."""
+    """Arguments whose combinations are all measured."""
     add_configurations(parser)
     parser.add_argument("--dropout", nargs="+", type=float, default=[0.0, 0.1], metavar="RATE")
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
 
 
 def write(report: str, output: Path | None) -> None:
-    """To a file, where one is named, in a folder that need not be there."""
+    """Writes to a file, if one is named, and makes its folder."""
     if output:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(report)
@@ -44,7 +44,7 @@ def publish(report: str, output: Path | None) -> None:
 
 
 def by_threads(cells: Iterable[AnyCell]) -> Iterator[tuple[str, list[AnyCell]]]:
-    """A heading, and the cells with that number of threads, which follow each other."""
+    """A heading for each number of threads, with its cells."""
     for threads, found in itertools.groupby(cells, lambda cell: cell.threads):
         yield f"## {threads} thread{'s' if threads > 1 else ''}", list(found)
 
@@ -67,5 +67,5 @@ def percent(part: float, whole: float, places: int = 0) -> str:
 
 
 def digits(milliseconds: float) -> str:
-    """Three that count, or all before the point."""
+    """Three significant digits, or all before the point."""
     return f"{milliseconds:.{2 if milliseconds < 10 else 1 if milliseconds < 100 else 0}f}"

@@ -1,4 +1,4 @@
-"""What a program does, by the stacks that Linux's `perf` samples: operations of a training step."""
+"""Attributes the stacks that Linux's `perf` samples to the operations of a training step."""
 
 import contextlib
 import os
@@ -11,16 +11,16 @@ from pathlib import Path
 
 from machine import ROOT
 
-# Milliseconds of a thread's processor time from one sample to the next, by several clocks: steps may be so long that one of
-# them always finds them at the same places, but not all.
+# Milliseconds of a thread's processor time between samples, for several clocks. A single clock may always find steps of
+# some length at the same places.
 CLOCKS = (4.103, 4.663, 5.297, 5.953, 6.701)
-# By all clocks. With half of it, sampling takes 5 % of a virtual machine's time.
+# For all clocks together. Sampling twice as often takes 5 % of a virtual machine's time.
 PERIOD = 1 / sum(1 / clock for clock in CLOCKS)
 
 PRODUCT, PACKING, WAITING, ELSE = "products", "packing for products", "waiting", "all else"
 
-# What a function is for, by the first pattern that its file and name, with its module or without, begin with. Of a stack,
-# the innermost function counts that has one.
+# The purpose of a function, by the first pattern that matches the beginning of its file and name, with or without its
+# module. In a stack, the innermost function with a match counts.
 OPERATIONS = {
     PACKING: r"core/src/matmul/packed.rs pack_",
     PRODUCT: r"core/src/matmul/",
@@ -48,16 +48,16 @@ KINDS = {
     "linear, forward": r".*\b(mlp|attention)_half\b|benches/src/bin/products.rs .*\bforward\b",
 }
 
-# A product that all threads share. Only the calling one's stack tells its kind.
+# A product that all threads share. Only the stack of the calling thread tells its kind.
 SHARED = r".*\bmatmul_parallel\b"
 
-# The share of samples whose products may have no kind. With more, kinds would seem faster than they are.
+# The largest share of samples whose products have no kind. With more, kinds would seem faster than they are.
 MOST_LOST = 0.05
 
 
 @contextlib.contextmanager
 def recorded(process: int, file: Path) -> Iterator[None]:
-    """Samples all threads of a process meanwhile."""
+    """Samples all threads of a process while the context is open."""
     control, ours = os.pipe()
     acknowledged, theirs = os.pipe()
     clocks = ",".join(f"cpu-clock/period={clock * 1e6:.0f}/" for clock in CLOCKS)
@@ -81,7 +81,7 @@ def recorded(process: int, file: Path) -> Iterator[None]:
 def samples(file: Path, program: Path) -> Counter[tuple[str, str]]:
     """The number of samples of each operation and, of products and their packing, kind.
 
-    What other threads do of shared products is of the kinds that the calling thread does, in their proportion.
+    Other threads' samples of shared products are attributed in the proportions of the calling thread.
     """
     # A frame is (symbol, offset), a stack begins with the innermost.
     stacks: Counter[tuple[tuple[str, int], ...]] = Counter()
@@ -116,7 +116,7 @@ def samples(file: Path, program: Path) -> Counter[tuple[str, str]]:
 
 
 def functions(program: Path, frames: set[tuple[str, int]]) -> dict[tuple[str, int], list[str]]:
-    """The functions that a frame is in, the innermost of those inlined first."""
+    """The functions of a frame, with inlined ones; the innermost is first."""
     symbols = {}
     for line in output("nm", "--defined-only", str(program)).splitlines():
         address, _, name = line.split(maxsplit=2)

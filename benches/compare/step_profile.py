@@ -61,7 +61,7 @@ def measure(configuration: str, threads: int, options: argparse.Namespace, progr
         alone = start("products", *model)
         steps = {rate: start("step", *model, "--dropout", str(rate)) for rate in options.dropout}
         contenders = [alone, *steps.values()]
-        # The shortest turn's median: whatever else runs on the machine can only lengthen it.
+        # The median of the shortest turn, since other processes can only lengthen a turn.
         best = dict.fromkeys(YARDSTICKS, float("inf"))
         recordings: dict[Contender, list[Recording]] = {contender: [] for contender in contenders}
         for number in range(options.rounds):
@@ -90,7 +90,7 @@ class Recording:
     step: float
     # The mean with them.
     sampled_step: float
-    # How many there would be if all threads computed all the time.
+    # The number of samples if all threads computed all the time.
     most: float
     samples: Counter[tuple[str, str]]
 
@@ -110,14 +110,14 @@ def record(contender: Contender, seconds: float) -> Recording:
 
 
 def profile(recordings: list[Recording], threads: int) -> Profile:
-    """Of those that nothing has disturbed: about as short as the shortest."""
+    """The undisturbed turns, which are about as short as the shortest."""
     shortest = min(recording.sampled_step for recording in recordings)
     quiet = [recording for recording in recordings if recording.sampled_step < QUIET * shortest]
     samples = sum((recording.samples for recording in quiet), Counter())
-    # A thread that is asleep has no samples. One alone has nothing to wait for.
+    # A sleeping thread has no samples. A single thread never waits.
     every = samples.total() if threads == 1 else sum(recording.most for recording in quiet)
     samples[stacks.WAITING, ""] += max(0, round(every - samples.total()))
-    # Of a step that is not sampled: sampling costs time, and takes it from all operations alike.
+    # The time without samples: sampling costs time, in all operations alike.
     step = statistics.median(recording.step for recording in quiet)
     return Profile(step, step * threads / every, samples)
 

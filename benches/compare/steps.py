@@ -4,8 +4,8 @@
     python benches/compare/steps.py --configurations tiny small --rounds 5
 
 Builds jostle, checks that the peers compute the same gradients and losses, then measures. The peers run in the
-interpreter that runs this script. In each round each contender does steps for a while, one after the other, so that
-a busy or throttled machine slows all of them alike; ratios are taken within rounds.
+interpreter that runs this script. In each round the contenders take turns, each for a while, so that a busy or
+throttled machine slows all of them alike. Ratios are taken within rounds.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
         measure(cell, options, commands)
         cells.append(cell)
         document = steps_report.document(cells, differences, options.rounds)
-        # After each, so that what hours have measured outlives an interruption.
+        # After each one, so that an interruption does not lose hours of measurements.
         report.write(document, options.output)
     print(document, end="")
 
@@ -81,9 +81,9 @@ def parse() -> argparse.Namespace:
 def check(
     options: argparse.Namespace, commands: dict[str, list[str]]
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """The largest differences by peer and configuration, and why a peer could not be checked, and so is not run.
+    """The largest differences by peer and configuration, and the reason if a peer could not be checked and is not run.
 
-    Ends the program where a peer computes something else. torch.compile runs the model that is checked as PyTorch's.
+    Ends the program if a peer computes something else. torch.compile runs the same model as PyTorch, which is checked.
     """
     found: dict[str, dict[str, float]] = {}
     not_run: dict[str, str] = {}
@@ -112,7 +112,7 @@ def check(
 
 
 def environment(threads: int | None = None) -> dict[str, str]:
-    """What keeps the peers to the processor, and to these threads where their own settings don't."""
+    """The environment that limits the peers to the processor and to these threads."""
     variables = {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu", "TORCHINDUCTOR_COMPILE_THREADS": "1"}
     if threads:
         variables["OMP_NUM_THREADS"] = str(threads)
@@ -149,7 +149,7 @@ def measure(cell: Steps, options: argparse.Namespace, commands: dict[str, list[s
             except NotRun as error:
                 give_up(name, error)
         for number in range(options.rounds):
-            # Whoever begins comes last in the next round.
+            # The first of this round is the last of the next one.
             first = number % len(running)
             for name in [*list(running)[first:], *list(running)[:first]]:
                 try:

@@ -1,4 +1,4 @@
-"""What `steps.py` measured, as Markdown."""
+"""The results of `steps.py`, as Markdown."""
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
@@ -19,7 +19,7 @@ CONTENDERS = {
     "jax": "JAX",
 }
 
-# Whose memory is told: in the smaller configurations the libraries' own outweighs the model's.
+# Configurations whose memory is reported. In the smaller ones the libraries' own memory outweighs the model's.
 MEMORY = ("gpt2", (OURS, "pytorch"))
 
 INTRODUCTION = """\
@@ -33,14 +33,14 @@ The best peer of a configuration is the one of PyTorch, torch.compile and JAX wi
 
 @dataclass
 class Steps(Cell):
-    """What was measured of one configuration, number of threads and rate of dropout."""
+    """The measurements of one configuration, number of threads and dropout rate."""
 
     dropout: float
-    # By contender, why it has no times.
+    # By contender, the reason for missing times.
     not_run: dict[str, str]
     # By contender, each turn's median in milliseconds.
     times: dict[str, list[float]] = field(default_factory=dict)
-    # By contender, what jostle's say of their steps: `operations` and `parameters`.
+    # By contender, what jostle's programs report about their steps: `operations` and `parameters`.
     about: dict[str, dict[str, Any]] = field(default_factory=dict)
     # By contender, bytes before the model was built, and the most there ever were; None where not known.
     memory: dict[str, tuple[int | None, int | None]] = field(default_factory=dict)
@@ -58,11 +58,11 @@ class Steps(Cell):
 
     def share_of_peak(self, name: str) -> str:
         speed = self.about[OURS]["operations"] / statistics.median(self.times[name])
-        # The best of the rounds: whatever else runs on the machine can only lower it. 0 where it is not known.
+        # The best of the rounds, since other processes can only lower it. 0 if unknown.
         return percent(speed, max(self.peaks()))
 
     def best_peer(self) -> str:
-        """How long it takes as a multiple of jostle's time, and which it is."""
+        """Its time as a multiple of jostle's time, and its name."""
         peers = [name for name in PEERS if name in self.times]
         if not peers:
             return "none"
@@ -123,8 +123,8 @@ def memory(cells: list[Steps]) -> Iterator[str]:
     if not cells:
         return
     yield from ("", f"## Memory of {configuration}", "")
-    yield "Peak resident memory in MB, less what the process had before it built the model, less parameters, gradients"
-    yield "and AdamW's moments (16 bytes a parameter): what activations and scratch take."
+    yield "Peak resident memory in MB, without the memory of the process before it built the model, and without parameters, gradients"
+    yield "and AdamW's moments (16 bytes a parameter). It is the memory of activations and scratch."
     yield ""
     rows = []
     for cell in cells:

@@ -1,5 +1,5 @@
-/* That the plain step and jostle's take the same one: losses and parameters of twenty steps with dropout, on this
- * machine. */
+/* Checks that the plain implementation and jostle take the same steps: losses and parameters of twenty steps with
+ * dropout, on this machine. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +35,7 @@ int main(void)
     check(jostle_recipe_init(&recipe, sizeof recipe));
     recipe.learning_rate = 1e-2f;
     recipe.seed = 7;
-    /* So small that gradients are clipped. */
+    /* Small enough that gradients are clipped. */
     recipe.clip = 0.5f;
     if (MODEL_OPTIMIZER == JOSTLE_STATE_NONE) {
         recipe.optimizer = JOSTLE_SGD;

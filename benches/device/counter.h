@@ -1,11 +1,11 @@
-/* Counts instructions under QEMU's -icount shift=0, where an instruction takes a nanosecond. */
+/* Counts instructions under QEMU's -icount shift=0, which makes each instruction take a nanosecond. */
 #ifndef COUNTER_H
 #define COUNTER_H
 
 #include <stdint.h>
 
-/* Instructions since some moment; at most the nanoseconds of a tick of a Cortex-M's timer apart, and not for longer than
- * 2^24 ticks. On a RISC-V exact. */
+/* Instructions since a fixed moment. Exact on RISC-V. On a Cortex-M it is exact to a tick of the timer, and wraps after
+ * 2^24 ticks. */
 uint32_t instructions(void);
 
 /* Prints a line: a name, and a number. */

@@ -1,5 +1,5 @@
-/* What training takes on an emulated device: instructions of a step, whole and in pieces, and the stack that steps, an
- * evaluation and a text need. */
+/* Measures training on an emulated device: the instructions of a step, whole and in pieces, and the stack of steps, an
+ * evaluation and a generated text. */
 #include "board.h"
 #include "counter.h"
 #include "model.h"
@@ -24,7 +24,7 @@ static float optimizer[MODEL_OPTIMIZER_SIZE / sizeof(float)];
 #endif
 static float workspace[MODEL_WORKSPACE_SIZE / sizeof(float)];
 static int32_t batch[MODEL_BATCH_SIZE / sizeof(int32_t)];
-/* Between steps gradients and workspace are free: a generator is in the place of the one, and works in the other. */
+/* Between steps gradients and workspace are free: the generator's handle uses the first, its memory the second. */
 static union {
     float gradients[MODEL_GRADIENTS_SIZE / sizeof(float)];
     struct {
@@ -77,7 +77,7 @@ int main(void)
         check(jostle_trainer_step(&trainer, text, sizeof text, JOSTLE_U8, &report, &error));
         taken = instructions() - before;
     }
-    /* And the largest piece of one that is sliced. */
+    /* The largest piece of a step in pieces. */
     uint32_t done = 0, largest = 0;
     while (!done) {
         jostle_report report;
@@ -99,9 +99,8 @@ int main(void)
     check(jostle_trainer_evaluate(&trainer, text, sizeof text, JOSTLE_U8, &loss, &error));
     print_figure("stack", (uint32_t)board_stack_peak());
     check(jostle_sampling_init(&sampling, sizeof sampling));
-    check(jostle_generator_init(&between.use.generator, &plan, NULL, parameters, sizeof parameters, NULL, 0,
-                                workspace, sizeof workspace, between.use.window, sizeof between.use.window,
-                                &error));
+    check(jostle_generator_init(&between.use.generator, &plan, NULL, &buffers, workspace, sizeof workspace,
+                                between.use.window, sizeof between.use.window, &error));
     int32_t token = 0;
     for (uint64_t i = 0; i < GENERATED; i++) {
         float *logits;

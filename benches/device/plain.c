@@ -1,5 +1,5 @@
-/* GPT-2's training step as a textbook has it: arrays, loops, everything kept for backward, sizes known to the compiler.
- * Reductions run in registers, and the dropout masks are jostle's, so that the two can be compared number by number. */
+/* GPT-2's training step as in a textbook: arrays, loops, all activations kept, sizes known to the compiler. Reductions
+ * run in registers. The dropout masks are jostle's, so that the results can be compared number by number. */
 #include "plain.h"
 
 #include <math.h>
@@ -38,7 +38,7 @@ static struct activations {
         float middle[R][C], ln_2[R][C], mean_2[R], rstd_2[R], hidden[R][F], activated[R][F];
     } h[L];
     float x[R][C], ln_f[R][C], mean[R], rstd[R], logits[R][V];
-    /* Gradients of the above. */
+    /* Their gradients. */
     float d_x[R][C], d_branch[R][C], d_ln[R][C], d_qkv[R][3 * C], d_attended[R][C], d_hidden[R][F];
 } a;
 
@@ -125,7 +125,7 @@ static uint64_t mix(uint64_t key, uint64_t coordinate)
 
 static uint64_t seed, now;
 
-/* What an element of a row is multiplied by: 0, or one over the probability to survive. */
+/* The factor of an element of a row: 0, or one over the probability to survive. */
 static float survives(uint64_t row, uint32_t column, float rate)
 {
     const int32_t bound = (int32_t)(2 * (int64_t)(rate * 2147483648.0f) + INT32_MIN);
@@ -254,7 +254,7 @@ static void forward(const int32_t *tokens)
         }
 }
 
-/* Leaves the logits' gradient in their place. */
+/* Overwrites the logits with their gradient. */
 static float cross_entropy(const int32_t *targets)
 {
     float loss = 0;

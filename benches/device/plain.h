@@ -1,5 +1,5 @@
-/* The training step that jostle is compared with on emulated devices: GPT-2 in plain C. Its sizes are model.h's, from
- * jostle-plan. */
+/* GPT-2's training step in plain C, which jostle is compared with on emulated devices. model.h, from jostle-plan, has its
+ * sizes. */
 #ifndef PLAIN_H
 #define PLAIN_H
 
@@ -8,7 +8,7 @@
 
 struct plain_recipe {
     float beta1, beta2, epsilon, weight_decay, clip;
-    /* Of the dropout masks. */
+    /* The seed of the dropout masks. */
     uint64_t seed;
 };
 
@@ -19,8 +19,8 @@ extern const size_t plain_parameters_size;
 /* Bytes of everything that a step works on, the parameters included. */
 extern const size_t plain_memory_size;
 
-/* One step on a batch [B, T], counted from 0: forward, loss, backward, clipping, AdamW; plain gradient descent, without
- * clipping, where the optimiser keeps nothing. Returns the loss. */
+/* One step on a batch [B, T], counted from 0: forward, loss, backward, clipping, AdamW. If the optimiser keeps no state, it is
+ * plain gradient descent without clipping. Returns the loss. */
 float plain_step(const struct plain_recipe *recipe, const int32_t *tokens, const int32_t *targets, uint64_t step,
                  float learning_rate);
 

@@ -1,9 +1,9 @@
-"""What scripts/device-table.sh measured, as Markdown on the standard output.
+"""The results of scripts/device-table.sh, as Markdown on the standard output.
 
-table.py FIGURES [--summary README.md | --check PAGE]
+table.py FIGURES [--summary docs/performance.md | --check PAGE]
 
---summary puts the summary between its marks in that file instead. --check fails where a figure is more than 5 % above
-that of a page that was made before.
+--summary puts the summary between its marks in that file instead. --check fails if a figure is more than 5 % above the
+same figure of an earlier page.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-# Bytes that everything must fit in, by how a model's name begins.
+# Bytes that a model must fit in, by the beginning of its name.
 BUDGETS = {
     "4k, SGD in backward": 40 * 1024,
     "4k": 88 * 1024,
@@ -23,12 +23,12 @@ BUDGETS = {
 }
 MARKS = ("<!-- scripts/device-table.sh writes this -->\n", "<!-- to here -->\n")
 
-# Model, target and what: a program's opt-level, or "plan"; then name and number.
+# Model, target, and a program's opt-level or "plan"; then name and number.
 Figures = dict[str, dict[str, dict[str, dict[str, int]]]]
 
 
 def read(path: Path) -> Figures:
-    """The lines of the script. What a program prints twice, the stack, is a maximum."""
+    """The lines of the script. If a program prints a figure twice, as the stack, the maximum counts."""
     figures: Any = defaultdict(lambda: defaultdict(lambda: defaultdict(lambda: defaultdict(int))))
     for line in path.read_text().splitlines():
         model, target, what, name, number = line.split("\t")
@@ -147,39 +147,39 @@ PAGE = """\
 - command: `scripts/device-table.sh`
 
 Counted by an emulator (`-icount shift=0`), which proves function and counts instructions. **It times nothing**: how many
-cycles an instruction takes depends on the processor, its flash and its caches. On Arm the counter goes by 40 or 50.
+cycles an instruction takes depends on the processor, its flash and its caches. On Arm the counter advances in steps of 40 or 50.
 
-Models of GPT-2's form with vocabulary 27, 4 heads and one sequence in a pass:
+The models are GPT-2s with vocabulary 27, 4 heads and one sequence in a pass:
 
 - `4k`: 1 layer of width 16, context 16, a head of its own: 4,192 parameters without norms and biases. AdamW with
   clipping; AdamW within backward, which cannot clip; or plain gradient descent within backward.
 - `14k`: the largest of width 32 that trains with AdamW in 256 KB: 1 layer, context {context}. With AdamW
   within backward, which needs hardly any memory for gradients: context {fused_context}, the longest that is a multiple of 4.
-- `50k`: 4 layers of width 32, context 12; plain gradient descent within backward, activations made again.
+- `50k`: 4 layers of width 32, context 12; plain gradient descent within backward, with activation recomputation.
 
 ## Memory
 
-Bytes of RAM for training, evaluating and generating (a generator works in the workspace or the gradients: between steps
-they are free). Other: the library's handles, a generator's window, what the program has besides. Stack: the most that any
-of the targets had in use with either `opt-level`, painted beforehand and looked at afterwards.
+Bytes of RAM for training, evaluating and generating. A generator works in the workspace or in the gradients, which are
+free between steps. Other: the library's handles, a generator's window, and the program's own variables. Stack: the peak
+over all targets and both `opt-level`s, measured with a painted stack.
 
 {memory}
 
 ## Instructions
 
-Of one training step with everything that belongs to it: batch, forward, loss, backward, clipping, update. Multiply-
-accumulates are those of the products, three times forward's, and what is made again. The plain implementation
-(`benches/device/plain.c`) takes the same step, with the same dropout masks, in straightforward loops over arrays whose
-sizes the compiler knows: `-O3 -ffast-math`, and with `-funroll-loops` besides. It keeps all activations: its bytes of RAM
-stand beside it. The largest piece is the most instructions between two calls of `jostle_trainer_poll`.
+Instructions of one whole training step: batch, forward, loss, backward, clipping, update. Multiply-accumulates count the
+products, three times the forward pass, and recomputation. The plain implementation (`benches/device/plain.c`) takes the
+same step with the same dropout masks. It has simple loops over arrays whose sizes the compiler knows, compiled with
+`-O3 -ffast-math`, and in another column with `-funroll-loops` too. It keeps all activations, so its bytes of RAM are
+listed as well. The largest piece is the most instructions in one call of `jostle_trainer_poll`.
 
 {steps}
 
 ## Flash
 
-Bytes of code and constants of the library, and of the compiler's own where it calls it, by `opt-level`: in a program that
-initialises, trains, evaluates and generates, and in the firmware of `ffi/examples/firmware`, which also keeps checkpoints
-in two slots of flash memory.
+Bytes of code and constants, by `opt-level`. They count the library, and the functions of the compiler's own library that
+it calls. One program initialises, trains, evaluates and generates. The other is the firmware of `ffi/examples/firmware`,
+which also keeps checkpoints in two slots of flash memory.
 
 {flash}
 """
@@ -201,7 +201,7 @@ def written(page: str) -> Iterable[dict[str, str]]:
 def changes(
     engine: dict[str, dict[str, dict[str, int]]], figures: Figures, page: str
 ) -> Iterable[tuple[str, int, int]]:
-    """What is measured at opt-level 3: its name, how much it is, and how much it was on the page."""
+    """The figures at opt-level 3: name, value, and value on the page."""
     rows = list(written(page))
 
     def number(column: str, **where: str) -> int:
@@ -231,7 +231,7 @@ def changes(
 
 
 def check(found: list[tuple[str, int, int]]) -> bool:
-    """Says what has changed much; returns whether nothing has grown by more than 5 %."""
+    """Prints large changes. Returns whether every figure has grown by at most 5 %."""
     passed = True
     for what, now, before in found:
         grown, fallen = now * 100 > before * 105, now * 100 < before * 95

@@ -1,12 +1,12 @@
-//! How fast one thread reads memory, and updates it as an optimiser does: of buffers that no cache holds.
+//! The speed at which one thread reads memory, and updates it as an optimiser does, in buffers larger than any cache.
 
-/// Bytes of the buffer, several times the largest caches.
+/// Bytes of the buffer: several times the largest cache.
 const BYTES: usize = 512 << 20;
 
-/// Elements summed side by side: enough registers of any width that additions do not wait for each other.
+/// Elements summed side by side: enough registers of any width to hide the latency of additions.
 const SUMS: usize = 128;
 
-/// What is read, or updated.
+/// The buffer that is read or updated.
 pub struct Memory(Vec<f32>);
 
 /// One function of a buffer for each width of registers, and one that takes the widest.
@@ -60,13 +60,13 @@ widest! {
 }
 
 impl Memory {
-    /// A buffer whose every page is there: zeros could all be the same page.
+    /// A buffer with real pages: zeros could all share one page.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Memory {
         Memory(vec![1.0; BYTES / size_of::<f32>()])
     }
 
-    /// What one call of [`Memory::read`] reads.
+    /// The bytes that one call of [`Memory::read`] reads.
     pub fn bytes(&self) -> u64 {
         size_of_val(&*self.0) as u64
     }
@@ -76,7 +76,7 @@ impl Memory {
         std::hint::black_box(total(&self.0));
     }
 
-    /// What one call of [`Memory::update`] reads and writes.
+    /// The bytes that one call of [`Memory::update`] reads and writes.
     pub fn bytes_of_update(&self) -> u64 {
         self.bytes() / 4 * 7
     }

@@ -1,8 +1,8 @@
-//! Buffers that begin with a cache line, as those of the Python package do.
+//! Buffers that begin at a cache line, as in the Python package.
 
 use std::ops::{Deref, DerefMut, Range};
 
-/// Bytes from one cache line to the next. Vectors that straddle two take processors twice as long: 3 % of a step.
+/// The bytes of a cache line. A vector that straddles two takes twice as long (`docs/performance.md`).
 const LINE: usize = 64;
 
 /// A buffer to be read and written as a slice.
@@ -11,14 +11,14 @@ pub struct Floats {
     within: Range<usize>,
 }
 
-/// So many zeros.
+/// Zeros.
 pub fn zeros(count: usize) -> Floats {
     let memory = vec![0.0; count + LINE / size_of::<f32>()];
     let first = memory.as_ptr().align_offset(LINE);
     Floats { memory, within: first..first + count }
 }
 
-/// So many numbers between minus and plus one half in no order, the same at every call.
+/// Numbers between minus and plus one half without a pattern, the same at every call.
 pub fn random(count: usize) -> Floats {
     let mut floats = zeros(count);
     for (i, x) in floats.iter_mut().enumerate() {

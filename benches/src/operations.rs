@@ -1,4 +1,4 @@
-//! How many floating-point operations a training step cannot do without: what shares of the peak are shares of.
+//! The floating-point operations that every implementation of a training step needs. Shares of the peak count these.
 
 use jostle::Plan;
 
@@ -8,15 +8,15 @@ pub fn step(plan: &Plan) -> u64 {
     2 * multiply_adds(plan).iter().map(|(_, count)| count).sum::<u64>()
 }
 
-/// The multiply-adds of one step's products, by kind. What an engine computes twice to save memory counts once, and so
-/// does what it computes above attention's diagonal: not at all.
+/// The multiply-adds of one step's products, by kind. Work that an engine does twice to save memory counts once. Work
+/// above attention's diagonal does not count.
 pub fn multiply_adds(plan: &Plan) -> [(&'static str, u64); 6] {
     let (config, batch) = (&plan.config, plan.options.batch as u64);
     let [vocab, context, layers, width, hidden] =
         [config.vocab, config.context, config.layers, config.width, config.hidden].map(|n| n as u64);
     let rows = batch * context;
-    // Each weight meets each token in three products: the output, and the gradients of the input and the weight. The
-    // tokens' matrix is looked up too, but multiplied as the head, tied or not.
+    // Each weight is multiplied with each token in three products: the output, and the gradients of input and weight.
+    // The head counts too, tied or not; looking up embeddings does not.
     let linear = rows * layers * width * (4 * width + 2 * hidden);
     let head = rows * vocab * width;
     // Six products of T x T by C / H in each head: scores, weighted values, and the gradients of weights, values,

@@ -1,6 +1,6 @@
-//! How many floating-point operations one core can do at most: independent fused multiply-adds on registers.
+//! The peak of one core in floating-point operations: independent fused multiply-adds on registers.
 
-/// The fused multiply-adds of one call of [`run`], counted as two operations each; zero where unknown.
+/// The fused multiply-adds of one call of [`run`], counted as two operations each; zero if unknown.
 pub fn operations() -> u64 {
     2 * (CHAINS * STEPS * lanes()) as u64
 }
@@ -9,7 +9,7 @@ pub fn operations() -> u64 {
 const CHAINS: usize = 12;
 const STEPS: usize = 10_000;
 
-/// Lanes of the widest registers; zero where no loop is written for the processor.
+/// Lanes of the widest registers; zero for processors without a loop.
 fn lanes() -> usize {
     #[cfg(target_arch = "x86_64")]
     {

@@ -8,7 +8,7 @@ use crate::floats::{Floats, random, zeros};
 /// One product: C `[m, n]` from A `[m, k]` and B `[k, n]`, row-major where not transposed.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// What it stands for in a training step.
+    /// Its role in a training step.
     pub role: &'static str,
     /// Rows of C.
     pub m: usize,
@@ -20,7 +20,7 @@ pub struct Shape {
     pub a_transposed: bool,
     /// Whether B lies `[n, k]` in memory.
     pub b_transposed: bool,
-    /// Whether the product is added to what C holds.
+    /// Whether the product is added to C.
     pub accumulate: bool,
 }
 
@@ -58,7 +58,7 @@ const fn weights(m: usize, k: usize, n: usize) -> Shape {
     Shape { role: "d_W", m: k, k: m, n, a_transposed: true, accumulate: true, ..forward(m, k, n) }
 }
 
-/// The shapes that the table and the benchmark go through.
+/// The shapes of the table and the benchmark.
 pub const SHAPES: &[Shape] = &[
     forward(64, 64, 64),
     // tiny: 256 rows, width 32
@@ -102,7 +102,7 @@ pub const SHAPES: &[Shape] = &[
     backward(1, 768, 3072),
 ];
 
-/// Who computes a product.
+/// A library that computes products.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Library {
     /// This project.

@@ -1,4 +1,4 @@
-//! A file that says what a model computes, for other engines to be held against.
+//! A file with a model's numbers, for comparing other engines.
 
 use std::error::Error;
 use std::path::Path;
@@ -9,14 +9,14 @@ use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
 use crate::session::{Session, Sizes};
 
-/// Updates that the file tells the losses of.
+/// The number of updates whose losses are in the file.
 const STEPS: usize = 4;
-/// What initial matrices are multiplied by. As small as they are, GELU is nearly a parabola and attention nearly a
-/// mean, whichever way they are computed, and no gradient is clipped.
+/// The factor of initial matrices. With the usual small values, GELU is nearly a parabola, attention nearly a mean, and no
+/// gradient is clipped, so that errors in them would not show.
 const SCALE: f32 = 5.0;
 
-/// Writes a safetensors file: parameters under their names, `tokens` and `targets` of one batch, its
-/// gradients as `gradient.<name>`, and `losses`, each before one of the first updates on that batch. No dropout.
+/// Writes a safetensors file: parameters under their names, `tokens` and `targets` of one batch, and its gradients as
+/// `gradient.<name>`. `losses` has the loss before each of the first updates on that batch. No dropout.
 pub fn write(sizes: Sizes, threads: usize, path: &Path) -> Result<(), Box<dyn Error>> {
     let pool = Pool::new(threads)?;
     let mut session = Session::new(sizes, 0.0, threads)?;

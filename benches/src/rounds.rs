@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-/// The time that this thread has computed, or where that is not known the time of day: other processes'
-/// turns don't count.
+/// The processor time of this thread, so that other processes' turns don't count. Without such a clock, the wall clock.
 pub fn thread_time() -> Duration {
     #[cfg(unix)]
     {
@@ -21,13 +20,13 @@ pub fn thread_time() -> Duration {
     }
 }
 
-/// The middle one; the lower of the two middle ones where there is none.
+/// The median; the lower of the two middle values for an even number.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len().saturating_sub(1) / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// How many calls of `work` take about `duration`.
+/// The number of calls of `work` that takes about `duration`.
 pub fn calls_in(duration: Duration, mut work: impl FnMut()) -> u32 {
     let mut calls = 1_u32;
     loop {

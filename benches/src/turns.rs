@@ -8,15 +8,14 @@ use serde_json::{Value, json};
 
 use crate::rounds::median;
 
-/// Says that the process is up, and returns when the first turn is asked for: what is allocated from now on is the
-/// model's.
+/// Reports that the process is up, and returns at the first turn. Memory allocated from then on is the model's.
 pub fn ready() -> io::Result<()> {
     println!("{{}}");
     io::stdin().lock().fill_buf().map(|_| ())
 }
 
-/// For each line of input, does as many steps as it says and answers with a line of JSON: the median of their
-/// times by the wall clock, and `about`. Returns at the end of input.
+/// Reads a number of steps from each line of input, does them, and answers with a line of JSON: the median of their
+/// wall-clock times, and `about`. Returns at the end of input.
 pub fn serve(
     about: &Value,
     mut step: impl FnMut() -> Result<(), Box<dyn Error>>,

@@ -1,8 +1,8 @@
-//! What the model is. The one place that validates a configuration; knows nothing of memory or computing.
+//! A model's configuration and its validation. This module knows nothing of memory or computing.
 
 use crate::error::Error;
 
-/// The largest value of any single size in a [`Config`]; products are checked one by one in [`crate::layout`].
+/// The largest value of a size in a [`Config`]. [`crate::layout`] checks products of sizes.
 pub const LARGEST: usize = 1 << 30;
 
 /// The activation between the two products of the MLP.
@@ -12,6 +12,26 @@ pub enum Activation {
     Gelu,
     /// The tanh approximation that GPT-2 was trained with: PyTorch's `GELU(approximate="tanh")`.
     GeluTanh,
+}
+
+impl Activation {
+    /// Each activation and its name in checkpoints, in Python and on command lines.
+    #[doc(hidden)]
+    pub const NAMES: [(Activation, &'static str); 2] =
+        [(Activation::Gelu, "gelu"), (Activation::GeluTanh, "gelu_tanh")];
+
+    /// The name in checkpoints, in Python and on command lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Activation::Gelu => Self::NAMES[0].1,
+            Activation::GeluTanh => Self::NAMES[1].1,
+        }
+    }
+
+    /// The activation of a name.
+    pub fn named(name: &str) -> Option<Activation> {
+        Self::NAMES.into_iter().find(|(_, known)| *known == name).map(|(activation, _)| activation)
+    }
 }
 
 /// Rates of dropout, each in `[0, 1)`: the probability that an element is zeroed during training.
@@ -48,7 +68,7 @@ impl Dropout {
 pub struct Config {
     /// V: the number of different tokens.
     pub vocab: usize,
-    /// The longest sequence the model can look at: the number of learned positions.
+    /// The longest sequence of the model: the number of learned positions.
     pub context: usize,
     /// L: the number of blocks.
     pub layers: usize,
@@ -56,7 +76,7 @@ pub struct Config {
     pub heads: usize,
     /// C: the width of the residual stream.
     pub width: usize,
-    /// F: the width of the MLP between its two products; 4C in GPT-2.
+    /// F: the hidden width of the MLP; 4C in GPT-2.
     pub hidden: usize,
     /// Dropout rates, used in training only.
     pub dropout: Dropout,
@@ -64,14 +84,14 @@ pub struct Config {
     pub activation: Activation,
     /// Whether products and norms have biases (nanoGPT's `bias`).
     pub bias: bool,
-    /// Whether the head's matrix is the token embedding.
+    /// Whether the output matrix is the token embedding.
     pub tied: bool,
     /// Added to the variance in every norm; positive.
     pub norm_epsilon: f32,
 }
 
 impl Config {
-    /// GPT-2's choices for the given sizes: hidden 4C, exact GELU, biases, tied head, epsilon 1e-5, no dropout.
+    /// GPT-2's choices for the given sizes: hidden width 4C, exact GELU, biases, tied output matrix, epsilon 1e-5, no dropout.
     pub const fn new(vocab: usize, context: usize, layers: usize, heads: usize, width: usize) -> Config {
         Config {
             vocab,
@@ -88,43 +108,31 @@ impl Config {
         }
     }
 
-    /// Refuses a configuration that cannot be a model, naming the value.
+    /// Refuses an invalid configuration, with the name of the field.
     pub const fn validate(&self) -> Result<(), Error> {
-        const SIZES: [&str; 6] = ["vocab", "context", "layers", "heads", "width", "hidden"];
-        let sizes = [self.vocab, self.context, self.layers, self.heads, self.width, self.hidden];
+        let mut config = *self;
         let mut i = 0;
-        while i < SIZES.len() {
-            let (what, size) = (SIZES[i], sizes[i]);
-            if size == 0 {
-                return Err(Error::Zero { what });
-            }
-            if size > LARGEST {
-                return Err(Error::TooLarge { what });
+        while i < Field::ALL.len() {
+            let what = Field::ALL[i].name();
+            match config.value(Field::ALL[i]) {
+                Value::Size(&mut 0) => return Err(Error::Zero { what }),
+                Value::Size(&mut size) if size > LARGEST => return Err(Error::TooLarge { what }),
+                Value::Rate(&mut given) if !(given >= 0.0 && given < 1.0) => {
+                    return Err(Error::Range { what, given, wanted: "at least 0 and less than 1" });
+                }
+                Value::Fraction(&mut given) if !(given > 0.0 && given < 1.0) => {
+                    return Err(Error::Range { what, given, wanted: "more than 0 and less than 1" });
+                }
+                Value::Size(_)
+                | Value::Rate(_)
+                | Value::Fraction(_)
+                | Value::Flag(_)
+                | Value::Activation(_) => {}
             }
             i += 1;
         }
         if !self.width.is_multiple_of(self.heads) {
             return Err(Error::Heads { width: self.width, heads: self.heads });
-        }
-        const RATES: [&str; 4] = [
-            "dropout.embedding",
-            "dropout.attention",
-            "dropout.attention_projection",
-            "dropout.mlp_projection",
-        ];
-        let Dropout { embedding, attention, attention_projection, mlp_projection } = self.dropout;
-        let rates = [embedding, attention, attention_projection, mlp_projection];
-        let mut i = 0;
-        while i < RATES.len() {
-            let (what, given) = (RATES[i], rates[i]);
-            if !(given >= 0.0 && given < 1.0) {
-                return Err(Error::Range { what, given, wanted: "at least 0 and less than 1" });
-            }
-            i += 1;
-        }
-        if !(self.norm_epsilon > 0.0 && self.norm_epsilon < 1.0) {
-            let given = self.norm_epsilon;
-            return Err(Error::Range { what: "norm_epsilon", given, wanted: "more than 0 and less than 1" });
         }
         Ok(())
     }
@@ -135,5 +143,92 @@ impl Config {
             Some(width) => width,
             None => 0,
         }
+    }
+}
+
+/// A field's value, in its place in a [`Config`].
+#[doc(hidden)]
+#[derive(Debug, PartialEq)]
+pub enum Value<'a> {
+    /// At least 1 and at most [`LARGEST`].
+    Size(&'a mut usize),
+    /// In `[0, 1)`.
+    Rate(&'a mut f32),
+    /// In `(0, 1)`.
+    Fraction(&'a mut f32),
+    Flag(&'a mut bool),
+    Activation(&'a mut Activation),
+}
+
+/// The list of a configuration's fields. Validation, checkpoints and the faces read it. A row has the field's variant, its
+/// name, its key in a checkpoint, its kind, and its place in [`Config`].
+macro_rules! fields {
+    ($($field:ident $name:literal $key:literal $kind:ident $($place:ident).+,)*) => {
+        /// A field of a [`Config`].
+        #[doc(hidden)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Field {
+            $($field,)*
+        }
+
+        impl Field {
+            /// All fields, in the order of a checkpoint's metadata and of the C struct.
+            pub const ALL: &'static [Field] = &[$(Field::$field,)*];
+
+            /// The name in errors, in C and in Python.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Field::$field => $name,)*
+                }
+            }
+
+            /// The key in a checkpoint's metadata.
+            pub const fn key(self) -> &'static str {
+                match self {
+                    $(Field::$field => $key,)*
+                }
+            }
+        }
+
+        impl Config {
+            /// The value of a field, in its place.
+            #[doc(hidden)]
+            pub const fn value(&mut self, field: Field) -> Value<'_> {
+                match field {
+                    $(Field::$field => Value::$kind(&mut self.$($place).+),)*
+                }
+            }
+        }
+    };
+}
+
+fields! {
+    Vocab "vocab" "jostle.vocab" Size vocab,
+    Context "context" "jostle.context" Size context,
+    Layers "layers" "jostle.layers" Size layers,
+    Heads "heads" "jostle.heads" Size heads,
+    Width "width" "jostle.width" Size width,
+    Hidden "hidden" "jostle.hidden" Size hidden,
+    Activation "activation" "jostle.activation" Activation activation,
+    Bias "bias" "jostle.bias" Flag bias,
+    Tied "tied" "jostle.tied" Flag tied,
+    NormEpsilon "norm_epsilon" "jostle.norm_epsilon" Fraction norm_epsilon,
+    EmbeddingDropout "embedding_dropout" "jostle.dropout.embedding" Rate dropout.embedding,
+    AttentionDropout "attention_dropout" "jostle.dropout.attention" Rate dropout.attention,
+    AttentionProjectionDropout "attention_projection_dropout" "jostle.dropout.attention_projection"
+        Rate dropout.attention_projection,
+    MlpProjectionDropout "mlp_projection_dropout" "jostle.dropout.mlp_projection" Rate dropout.mlp_projection,
+}
+
+impl Field {
+    /// Whether a checkpoint's parameters fit only a model with the same value. The other fields only matter in training.
+    pub const fn shapes_model(self) -> bool {
+        !matches!(
+            self,
+            Field::EmbeddingDropout
+                | Field::AttentionDropout
+                | Field::AttentionProjectionDropout
+                | Field::MlpProjectionDropout
+        )
     }
 }

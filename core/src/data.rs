@@ -1,5 +1,6 @@
-//! Token streams as they lie in memory, and the windows that training and evaluation cut from them. Knows
-//! nothing of models.
+//! Token streams in memory, and the windows that training and evaluation take from them. Knows nothing of models.
+
+use core::ops::Range;
 
 use crate::error::Error;
 use crate::rng::{self, Stream};
@@ -12,7 +13,7 @@ pub enum Tokens<'a> {
     U8(&'a [u8]),
     /// Up to 65,536 different tokens: GPT-2's.
     U16(&'a [u16]),
-    /// As [`crate::model::Pass`] takes them.
+    /// The type that a [`crate::Pass`] takes.
     I32(&'a [i32]),
 }
 
@@ -34,8 +35,8 @@ impl<'a> From<&'a [i32]> for Tokens<'a> {
     }
 }
 
-impl Tokens<'_> {
-    /// How many there are.
+impl<'a> Tokens<'a> {
+    /// The number of tokens.
     pub const fn len(&self) -> usize {
         match self {
             Tokens::U8(tokens) => tokens.len(),
@@ -49,7 +50,7 @@ impl Tokens<'_> {
         self.len() == 0
     }
 
-    /// The token at a place.
+    /// The token at an index.
     pub fn get(&self, index: usize) -> Option<i32> {
         match self {
             Tokens::U8(tokens) => tokens.get(index).map(|token| i32::from(*token)),
@@ -58,8 +59,28 @@ impl Tokens<'_> {
         }
     }
 
-    /// Copies tokens `first..` into `inputs`, and those one place later, which the model is to predict, into
-    /// `targets`.
+    /// The text in pieces that predict at most `predicted` tokens each, at least one. Each piece begins with the last
+    /// token of the piece before it, so the losses of all pieces add up to the loss of the text.
+    pub fn pieces(&self, predicted: usize) -> impl Iterator<Item = Tokens<'a>> {
+        let (text, predicted) = (*self, predicted.max(1));
+        let firsts = (0..self.len().saturating_sub(1)).step_by(predicted);
+        firsts.map(move |first| {
+            let end = first.saturating_add(predicted).saturating_add(1).min(text.len());
+            text.part(first..end)
+        })
+    }
+
+    /// The tokens of a range; none if it exceeds the text.
+    fn part(&self, range: Range<usize>) -> Tokens<'a> {
+        match *self {
+            Tokens::U8(tokens) => Tokens::U8(tokens.get(range).unwrap_or_default()),
+            Tokens::U16(tokens) => Tokens::U16(tokens.get(range).unwrap_or_default()),
+            Tokens::I32(tokens) => Tokens::I32(tokens.get(range).unwrap_or_default()),
+        }
+    }
+
+    /// Copies the tokens from `first` on into `inputs`, and the tokens one place later, which the model predicts,
+    /// into `targets`.
     pub fn window(&self, first: usize, inputs: &mut [i32], targets: &mut [i32]) -> Result<(), Error> {
         let wanted = first.saturating_add(inputs.len().max(targets.len())).saturating_add(1);
         if wanted > self.len() {
@@ -74,8 +95,8 @@ impl Tokens<'_> {
         Ok(())
     }
 
-    /// Where the window for one sequence of one step begins: uniform over all windows of `length` inputs and
-    /// their targets, a function of (seed, step, sequence) alone.
+    /// The beginning of the window for one sequence of one step: uniform over all windows of `length` inputs and
+    /// their targets. It is a function of (seed, step, sequence) alone.
     pub fn random_window(&self, length: usize, seed: u64, step: u64, sequence: u64) -> Result<usize, Error> {
         let windows = self.len().saturating_sub(length);
         if windows == 0 {
@@ -83,5 +104,27 @@ impl Tokens<'_> {
         }
         let mut rng = rng::generator(seed, Stream::Batches, step, sequence);
         Ok(rng::below(&mut rng, u32::try_from(windows).unwrap_or(u32::MAX)) as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::Tokens;
+
+    #[test]
+    fn pieces_share_one_token_and_predict_every_token_but_the_first_once() {
+        let text: Vec<u16> = (0..11).collect();
+        for predicted in 1..13 {
+            let mut expected = 1;
+            for piece in Tokens::from(&text[..]).pieces(predicted) {
+                assert!(piece.len() >= 2 && piece.len() <= predicted + 1, "{piece:?}");
+                assert_eq!(piece.get(0), Some(expected - 1));
+                expected += piece.len() as i32 - 1;
+            }
+            assert_eq!(expected, 11, "{predicted}");
+        }
+        assert_eq!(Tokens::from(&text[..1]).pieces(4).count(), 0);
     }
 }

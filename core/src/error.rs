@@ -1,9 +1,8 @@
-//! What can go wrong, as values that name what was given and what was wanted. Knows nothing of the rest.
+//! Errors, with the given and the wanted values. This module depends on no other.
 
 use core::fmt;
 
-/// Every way in which a call can be refused. A refused call has written nothing, unless its
-/// documentation says otherwise.
+/// The reason why a call is refused. A refused call has written nothing, unless its documentation says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Error {
@@ -12,7 +11,7 @@ pub enum Error {
         /// The size's name, e.g. `"layers"`.
         what: &'static str,
     },
-    /// A size, or a product of sizes, exceeds what this machine can address (or [`crate::config::LARGEST`]).
+    /// A size, or a product of sizes, exceeds the address space of this machine (or [`crate::config::LARGEST`]).
     TooLarge {
         /// The size's name.
         what: &'static str,
@@ -28,198 +27,195 @@ pub enum Error {
     Range {
         /// The number's name.
         what: &'static str,
-        /// What was given.
+        /// Its value.
         given: f32,
-        /// The range that was wanted, in words.
+        /// The valid range, in words.
         wanted: &'static str,
     },
-    /// A slice is not exactly as long as wanted, in elements.
+    /// A slice does not have exactly the wanted length, in elements.
     Length {
         /// The slice's name.
         what: &'static str,
         /// Its length.
         given: usize,
-        /// The length that was wanted.
+        /// The wanted length.
         wanted: usize,
     },
-    /// A token outside `0..vocab` (targets may also be -1: ignored).
+    /// A token is outside `0..vocab`. (A target may also be -1, which is ignored.)
     Token {
-        /// Where in the slice it stands.
+        /// Its index in the slice.
         index: usize,
         /// Its value.
         token: i64,
         /// The vocabulary's size, V.
         vocab: usize,
     },
-    /// More positions than the model's context has.
+    /// A sequence is longer than the model's context.
     Context {
-        /// How many were given.
+        /// The sequence's length.
         length: usize,
         /// The model's context.
         context: usize,
     },
-    /// Too few tokens to draw a window (context + 1) from.
+    /// A text has too few tokens for a window (context + 1).
     Data {
-        /// How many there are.
+        /// The number of tokens.
         given: usize,
-        /// How many are needed at least.
+        /// The least number that the call needs.
         wanted: usize,
     },
-    /// The loss or the gradient norm is NaN or infinite, and no parameter was changed by the step; or a
-    /// logit is, and nothing was drawn.
+    /// The loss, the gradient norm or a logit is NaN or infinite. No parameter has changed, and no token was drawn.
     NotFinite {
         /// `"loss"`, `"gradient norm"`, `"logit"` or `"greatest logit"`.
         what: &'static str,
         /// Its value.
         value: f32,
     },
-    /// The instruction set was asked for by name and is unknown, or absent from this processor or build.
+    /// The name of an instruction set is unknown, or this processor or build does not have the instruction set.
     InstructionSet,
-    /// The plan was made for something else: the call needs what the plan did not reserve.
+    /// The plan has not reserved the memory that the call needs.
     Plan {
-        /// What is missing from it.
+        /// The purpose of the missing memory.
         what: &'static str,
     },
-    /// A character outside the table, or a malformed one.
+    /// A character is malformed or not in the table.
     Character {
         /// Its byte position in the text.
         index: usize,
     },
-    /// A buffer to be filled is too short.
+    /// A buffer is too short.
     Buffer {
         /// The buffer's name.
         what: &'static str,
         /// Its length, in elements.
         given: usize,
-        /// The length that is needed at least.
+        /// The least length that the call needs.
         wanted: usize,
     },
     /// A table is not strictly ascending.
     Unsorted {
         /// The table's name.
         what: &'static str,
-        /// The first element that is not greater than the one before it.
+        /// The index of the first element that is not greater than its predecessor.
         index: usize,
     },
-    /// A part of a learning-rate schedule is longer than the room that is left for it.
+    /// A part of a learning-rate schedule does not fit into the schedule's steps.
     Steps {
         /// `"warmup"` or `"decay_steps"`.
         what: &'static str,
-        /// What was given.
+        /// Its number of steps.
         given: u64,
-        /// How many steps there is room for.
+        /// The most steps that fit.
         most: u64,
     },
     /// A budget of memory is too small for any plan.
     Budget {
-        /// How many bytes it has.
+        /// Its size in bytes.
         given: usize,
-        /// How many the smallest plan needs.
+        /// The size of the smallest plan in bytes.
         wanted: usize,
     },
-    /// A name that no tensor of the model has.
+    /// No tensor of the model has this name.
     Name {
-        /// Which of those given.
+        /// The index of the name in the given list.
         index: usize,
     },
-    /// What needs the gradients of all parameters at once, and the plan fuses the update into backward.
+    /// The call needs all gradients at once, but the plan has a fused optimizer step.
     Fused {
         /// `"clip"`, `"accumulate"` or `"backward"`.
         what: &'static str,
     },
-    /// A gradient is NaN or infinite in a step whose update is fused into backward: tensors whose gradients came
-    /// before have changed, and the optimiser's state with them. Training can go on from a checkpoint.
+    /// A gradient is NaN or infinite in a fused optimizer step. Tensors that were updated before it have changed, and so has
+    /// their optimiser state. Training can continue from a checkpoint.
     PartlyUpdated {
-        /// The number of the tensor whose gradient it is, in the order of [`crate::Plan::tensors`].
+        /// The index of the gradient's tensor in [`crate::Plan::tensors`].
         tensor: usize,
     },
-    /// A step that [`crate::Trainer::poll`] began is not done yet.
+    /// A step that [`crate::Trainer::poll`] has begun is not finished yet.
     Unfinished,
-    /// Flash memory refuses.
+    /// A function of the flash memory's driver has failed.
     Flash {
         /// `"erase"`, `"program"` or `"read"`.
         operation: &'static str,
-        /// In which slot.
+        /// The slot.
         slot: usize,
-        /// The driver's own error.
+        /// The driver's error code.
         code: i32,
     },
-    /// Flash memory does not hold what was just programmed.
+    /// Flash memory does not hold the bytes that were just programmed.
     FlashContents {
-        /// Which slot.
+        /// The slot.
         slot: usize,
     },
     /// The bytes are not a checkpoint of this model.
     Checkpoint(CheckpointError),
 }
 
-/// Why bytes were refused as a checkpoint.
+/// The reason why bytes are refused as a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The bytes end before the header or the data does.
+    /// The bytes end within the header or the data.
     Truncated {
-        /// How many bytes there are.
+        /// The number of bytes.
         given: usize,
-        /// How many are needed at least.
+        /// The least number of bytes that the file must have.
         wanted: usize,
     },
-    /// The header is not the JSON that safetensors prescribes.
+    /// The header does not have the safetensors format.
     Header {
-        /// The byte at which reading stopped.
+        /// The byte offset at which reading stopped.
         at: usize,
     },
     /// Two tensors, or two metadata entries, have the same name.
     Duplicate {
-        /// The byte where the second stands.
+        /// The byte offset of the second.
         at: usize,
     },
-    /// The tensors leave a part of the data to none of them, or share a part.
+    /// The tensors overlap or leave a gap in the data.
     Offsets {
-        /// How many bytes they cover, from the data's beginning or in sum.
+        /// The number of bytes that they cover, from the data's beginning or in total.
         given: usize,
         /// The length of the data in bytes.
         wanted: usize,
     },
     /// A tensor that the model has is missing.
     Missing {
-        /// Its number in [`crate::layout::Plan::tensors`]; the optimiser's tensors are counted on from there,
-        /// in the same order.
+        /// Its index in [`crate::layout::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
         tensor: usize,
     },
-    /// A tensor's type or shape is not the model's.
+    /// A tensor does not have the type or shape of the model's.
     Shape {
-        /// Its number in [`crate::layout::Plan::tensors`]; the optimiser's tensors are counted on from there,
-        /// in the same order.
+        /// Its index in [`crate::layout::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
         tensor: usize,
     },
-    /// The bytes have been altered: the checksum does not match.
+    /// The checksum does not match: the bytes were altered.
     Checksum {
-        /// The checksum that the file states.
+        /// The checksum in the file.
         stated: u32,
         /// The checksum of its data.
         computed: u32,
     },
-    /// A metadata entry that resuming needs is missing or malformed.
+    /// A metadata entry that is needed to resume is missing or malformed.
     Metadata {
         /// Its key.
         key: &'static str,
     },
-    /// The checkpoint is of another model.
+    /// The checkpoint belongs to another model.
     Configuration {
         /// The metadata key of the value that differs.
         key: &'static str,
     },
-    /// A metadata key to write is reserved (`format`, `jostle.` and more) or occurs twice.
+    /// A metadata key to write is reserved (`format`, or beginning with `jostle.`) or occurs twice.
     Key {
-        /// Where in the slice of pairs it stands.
+        /// Its index in the slice of pairs.
         index: usize,
     },
     /// The buffer to write to is too short.
     Buffer {
         /// Its length in bytes.
         given: usize,
-        /// The length that was wanted.
+        /// The wanted length.
         wanted: usize,
     },
 }
@@ -227,12 +223,12 @@ pub enum CheckpointError {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Error::Zero { what } => write!(f, "{what} is 0; at least 1 is wanted"),
+            Error::Zero { what } => write!(f, "{what} is 0; expected at least 1"),
             Error::TooLarge { what } => write!(f, "{what} is too large for this machine"),
             Error::Heads { width, heads } => write!(f, "width {width} is not divisible by heads {heads}"),
-            Error::Range { what, given, wanted } => write!(f, "{what} is {given}; wanted: {wanted}"),
+            Error::Range { what, given, wanted } => write!(f, "{what} is {given}; expected {wanted}"),
             Error::Length { what, given, wanted } => {
-                write!(f, "{what} has {given} elements; wanted: exactly {wanted}")
+                write!(f, "{what} has {given} elements; expected {wanted}")
             }
             Error::Token { index, token, vocab } => {
                 write!(f, "token {token} at index {index} is outside the vocabulary of {vocab}")
@@ -242,32 +238,32 @@ impl fmt::Display for Error {
             }
             Error::Data { given, wanted } => write!(f, "{given} tokens given; at least {wanted} are needed"),
             Error::NotFinite { what, value } => write!(f, "{what} is {value}; nothing was changed"),
-            Error::InstructionSet => write!(f, "that instruction set is unknown or absent here"),
-            Error::Plan { what } => write!(f, "the plan did not reserve {what}"),
+            Error::InstructionSet => write!(f, "the instruction set is unknown or not available here"),
+            Error::Plan { what } => write!(f, "the plan has no memory for {what}"),
             Error::Character { index } => write!(f, "character at byte {index} is not in the table"),
             Error::Buffer { what, given, wanted } => {
-                write!(f, "{what} has {given} elements; wanted: at least {wanted}")
+                write!(f, "{what} has {given} elements; expected at least {wanted}")
             }
             Error::Unsorted { what, index } => write!(f, "{what} is not strictly ascending at index {index}"),
             Error::Steps { what, given, most } => {
-                write!(f, "{what} is {given} steps; wanted: at most {most}")
+                write!(f, "{what} is {given} steps; expected at most {most}")
             }
-            Error::Name { index } => write!(f, "name {index} is no tensor of the model"),
+            Error::Name { index } => write!(f, "the model has no tensor of name {index}"),
             Error::Fused { what } => {
-                write!(f, "{what} is impossible where the update is fused into backward")
+                write!(f, "{what} is not possible with a fused optimizer step")
             }
             Error::PartlyUpdated { tensor } => {
-                write!(f, "the gradient of tensor {tensor} is not finite; parameters have changed in part")
+                write!(f, "the gradient of tensor {tensor} is not finite; some parameters have changed")
             }
-            Error::Unfinished => f.write_str("a step in pieces is not done yet"),
+            Error::Unfinished => f.write_str("a step in pieces is not finished yet"),
             Error::Budget { given, wanted } => {
-                write!(f, "a budget of {given} bytes is too small; wanted: at least {wanted}")
+                write!(f, "a budget of {given} bytes is too small; expected at least {wanted}")
             }
             Error::Flash { operation, slot, code } => {
                 write!(f, "flash: {operation} of slot {slot}: error {code}")
             }
             Error::FlashContents { slot } => {
-                write!(f, "flash: slot {slot} does not hold what was programmed")
+                write!(f, "flash: slot {slot} does not hold the programmed bytes")
             }
             Error::Checkpoint(error) => write!(f, "checkpoint: {error}"),
         }
@@ -280,7 +276,9 @@ impl fmt::Display for CheckpointError {
             CheckpointError::Truncated { given, wanted } => {
                 write!(f, "{given} bytes; at least {wanted} are needed")
             }
-            CheckpointError::Header { at } => write!(f, "the header is not safetensors (byte {at})"),
+            CheckpointError::Header { at } => {
+                write!(f, "the header does not have the safetensors format (byte {at})")
+            }
             CheckpointError::Duplicate { at } => write!(f, "a name occurs twice (byte {at})"),
             CheckpointError::Offsets { given, wanted } => {
                 write!(f, "the tensors cover {given} bytes without gap or overlap; the data has {wanted}")
@@ -293,12 +291,12 @@ impl fmt::Display for CheckpointError {
                 write!(f, "checksum {computed:08x}, stated {stated:08x}: the bytes were altered")
             }
             CheckpointError::Metadata { key } => write!(f, "metadata {key:?} is missing or malformed"),
-            CheckpointError::Configuration { key } => write!(f, "{key} is another than the model's"),
+            CheckpointError::Configuration { key } => write!(f, "{key} differs from the model's"),
             CheckpointError::Key { index } => {
                 write!(f, "the key of metadata pair {index} is reserved or occurs twice")
             }
             CheckpointError::Buffer { given, wanted } => {
-                write!(f, "the buffer has {given} bytes; wanted: {wanted}")
+                write!(f, "the buffer has {given} bytes; expected {wanted}")
             }
         }
     }
@@ -313,7 +311,7 @@ impl From<CheckpointError> for Error {
     }
 }
 
-/// Refuses a slice that is not exactly `wanted` long.
+/// Refuses a slice whose length is not `wanted`.
 pub(crate) const fn exact_length(what: &'static str, given: usize, wanted: usize) -> Result<(), Error> {
     if given == wanted { Ok(()) } else { Err(Error::Length { what, given, wanted }) }
 }

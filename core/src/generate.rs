@@ -1,5 +1,5 @@
-//! Generation: the model in use, token by token, with a cache of keys and values. Gives the logits of the full
-//! forward pass, bit for bit. Knows nothing of training.
+//! Generation, token by token, with a KV cache. It gives the logits of the full forward pass, bit for bit. Knows
+//! nothing of training.
 
 use core::cell::Cell;
 
@@ -15,18 +15,18 @@ use crate::rng::{self, Stream};
 use crate::sampling::{Sampling, sample};
 use crate::simd::InstructionSet;
 
-/// A model in use, on the caller's memory.
+/// A generator, on the caller's memory.
 ///
-/// Text longer than the context goes on with a sliding window: the model then looks at the last `context`
-/// tokens, as nanoGPT's does. Since positions are learned, each further token moves all others, and the
-/// window is computed anew.
+/// A text longer than the context continues with a sliding window: the model then sees the last `context` tokens, as
+/// nanoGPT's does. Because positions are learned, each further token moves all others, and the window is computed
+/// anew.
 pub struct Generator<'a> {
     plan: &'a Plan,
     simd: InstructionSet,
     parameters: &'a [f32],
     frozen: &'a [f32],
     memory: Generation<'a>,
-    /// The tokens that the model looks at; the first `filled` are there.
+    /// The tokens that the model sees. The first `filled` are valid.
     window: &'a mut [i32],
     filled: usize,
 }
@@ -54,10 +54,10 @@ impl<'a> Generator<'a> {
         Ok(Generator { plan, simd, parameters, frozen, memory, window, filled: 0 })
     }
 
-    /// Appends tokens to the text and returns the logits `[V]` of the next; the caller may change them.
+    /// Appends tokens to the text. Returns the logits `[V]` of the next token, which the caller may change.
     ///
-    /// Errors: [`Error::Token`] for one outside the vocabulary, [`Error::Zero`] for none; the text stays as it
-    /// was.
+    /// Errors: [`Error::Token`] for a token outside the vocabulary, [`Error::Zero`] without tokens. The text does not
+    /// change then.
     pub fn feed(&mut self, tokens: &[i32]) -> Result<&mut [f32], Error> {
         let config = &self.plan.config;
         embedding::check_tokens(tokens, config.vocab)?;
@@ -68,7 +68,7 @@ impl<'a> Generator<'a> {
         let kept = self.filled.min(config.context - fresh);
         let mut computed = self.filled;
         if kept < self.filled || fresh < tokens.len() {
-            // The window slides: what stays moves to other positions.
+            // The window slides: the remaining tokens move to other positions.
             let window = Cell::from_mut(&mut *self.window).as_slice_of_cells();
             for (place, token) in window.iter().zip(window.iter().skip(self.filled - kept)).take(kept) {
                 place.set(token.get());
@@ -89,10 +89,10 @@ impl<'a> Generator<'a> {
         Ok(self.memory.logits)
     }
 
-    /// Draws the next token by the last [`Generator::feed`]'s logits, which it overwrites. Doesn't feed it.
+    /// Draws the next token from the logits of the last [`Generator::feed`], which it overwrites. Does not feed it.
     ///
-    /// `order`: scratch of exactly V elements. `number` counts the tokens drawn with this seed: the same
-    /// number draws the same.
+    /// `order`: scratch of exactly V elements. `number` counts the tokens drawn with this seed. The same number and
+    /// logits give the same token.
     pub fn draw(
         &mut self,
         sampling: &Sampling,
@@ -112,13 +112,13 @@ impl<'a> Generator<'a> {
         self.filled = 0;
     }
 
-    /// How many tokens the window holds.
+    /// The number of tokens in the window.
     pub fn filled(&self) -> usize {
         self.filled
     }
 
-    /// Goes on where another generator stopped, whose memory and window these are, with so many tokens in it.
-    /// More than the context are taken as the context.
+    /// Continues from another generator, whose memory and window these are, with `filled` tokens in the window, at
+    /// most the context.
     pub fn resume(&mut self, filled: usize) {
         self.filled = filled.min(self.plan.config.context);
     }
@@ -171,7 +171,7 @@ impl<'a> Generator<'a> {
             let mut kept = MlpActivations { mean: &mut *mean, rstd: &mut *rstd, hidden: &mut *hidden };
             pass.mlp_branch(layer, middle, Some(&mut *x), &mut kept, [normed, activated], &mut workers);
         }
-        // Only the last row has a next token.
+        // Only the last row's logits are needed.
         let last = x.get((count - 1) * c..).unwrap_or_default();
         workers.shape.length = 1;
         pass.logits(last, [normed, mean, rstd], logits, &mut workers);

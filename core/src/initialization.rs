@@ -12,7 +12,7 @@ const DEVIATION: f32 = 0.02;
 /// Fills `parameters` (exactly [`Plan::parameters`] elements): matrices with normal(0, 0.02), those that end a
 /// residual branch scaled by 1 / sqrt(2 L) (Radford et al. 2019), biases with 0, norms with 1.
 ///
-/// Each tensor has a random stream of its own: which of them are frozen, and so left out, does not show.
+/// Each tensor has its own random stream, so that leaving out frozen tensors does not change the others.
 pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], seed: u64) -> Result<(), Error> {
     exact_length("parameters", parameters.len(), plan.parameters)?;
     let scaled = DEVIATION / processor::sqrt(2.0 * plan.config.layers as f32);

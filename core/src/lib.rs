@@ -1,28 +1,75 @@
-//! Trains small transformer language models without a heap, an operating system, or a choice of processor:
-//! the caller hands over the buffers, and the same seed gives the same bits everywhere.
+//! Trains small transformer language models without a heap or an operating system. The caller hands over the buffers, and
+//! the same seed gives the same bits on every processor.
 //!
-//! The legend of all shapes: **B** sequences in a batch, **T** their length, **R** = B T rows,
-//! **C** the width of the model, **F** the hidden width of its MLPs, **V** the vocabulary, **L** layers,
-//! **H** heads. Matrices are row-major.
+//! ```
+//! use jostle::*;
 //!
-//! | module | what it is |
-//! |---|---|
-//! | [`config`] | what the model is; the one place that validates |
-//! | [`layout`] | where everything lies: names, shapes, offsets, every size |
-//! | [`rng`] | named random streams |
-//! | [`parallel`] | how a host lends threads |
-//! | [`matmul`] | the contract of matrix products, a reference, and the packed kernels |
-//! | [`ops`] | one file per operation, forward and backward side by side |
-//! | [`model`] | forward and backward of the whole model |
-//! | [`initialization`] | random initial parameters |
-//! | [`optimizer`] | AdamW, SGD, the gradient's norm |
-//! | [`data`] | token streams and windows |
-//! | [`trainer`] | training steps and evaluation |
-//! | [`generate`] | the model in use, with a cache |
-//! | [`schedule`] | the learning rate at each step |
-//! | [`sampling`] | drawing a token from logits |
-//! | [`tokenizer`] | text to tokens and back: bytes, or a table of characters |
-//! | [`checkpoint`] | save and resume, bit for bit, from and to the caller's bytes |
+//! // The configuration of the model. The plan says how long each buffer must be.
+//! let config = Config::new(256, 16, 1, 2, 16);
+//! let plan = Plan::new(&config, &Options::new(4))?;
+//!
+//! // All memory is yours: vectors here, static arrays on a device.
+//! let mut parameters = vec![0.0; plan.parameters];
+//! let mut gradients = vec![0.0; plan.gradients];
+//! let mut optimizer = vec![0.0; plan.optimizer];
+//! let mut workspace = vec![0.0; plan.workspace()];
+//! let mut batch = vec![0; plan.batch];
+//! let compute = Compute::serial();
+//! initialization::initialize(compute.simd, &plan, &mut parameters, 1337)?;
+//!
+//! let recipe = Recipe {
+//!     optimizer: Optimizer::ADAMW,
+//!     schedule: Schedule::constant(1e-2),
+//!     clip: Some(1.0),
+//!     accumulate: 1,
+//!     seed: 1337,
+//! };
+//! let buffers = Buffers {
+//!     parameters: &mut parameters,
+//!     frozen: &[],
+//!     gradients: &mut gradients,
+//!     optimizer: &mut optimizer,
+//!     workspace: &mut workspace,
+//!     batch: &mut batch,
+//! };
+//! let text = "I like to ski when it snows. ".repeat(10);
+//! let mut trainer = Trainer::new(&plan, &recipe, buffers, compute)?;
+//! for _ in 0..60 {
+//!     trainer.step(text.as_bytes())?;
+//! }
+//! assert!(trainer.evaluate(text.as_bytes())?.mean() < 2.0);
+//! # Ok::<(), Error>(())
+//! ```
+//!
+//! A [`Generator`] writes text with the trained parameters, [`checkpoint`] saves them, and [`ops`] has each operation
+//! by itself, for models of your own. The folder `examples` has a short program for each topic.
+//!
+//! Letters in shapes: **B** sequences in a batch, **T** their length, **R** = B T rows.
+//! **C** is the width of the model, **F** the hidden width of its MLPs, **V** the vocabulary.
+//! There are **L** layers and **H** heads. Matrices are row-major.
+//!
+//! The modules, in the order of the folder:
+//!
+//! * `checkpoint`: saves and resumes, bit for bit, to and from the caller's bytes.
+//! * `compact`: small stand-ins for parts of the language, for devices whose flash is short.
+//! * `config`: the configuration of a model, and its validation.
+//! * `data`: token streams and the windows of training.
+//! * `error`: errors that name the given and the wanted value.
+//! * `generate`: generation with a KV cache.
+//! * `initialization`: random initial parameters.
+//! * `layout`: names, shapes and offsets of tensors, and every size.
+//! * `matmul`: the contract of matrix products, a reference, and the kernels.
+//! * `model`: forward and backward of the whole model.
+//! * `ops`: one file per operation, forward and backward side by side.
+//! * `optimizer`: AdamW, SGD, and the norm of the gradients.
+//! * `parallel`: the threads that a host lends.
+//! * `rng`: named random streams.
+//! * `sampling`: draws a token from logits.
+//! * `schedule`: the learning rate of each step.
+//! * `simd`: vector operations, one file per instruction set.
+//! * `target`: the two kinds of processors.
+//! * `tokenizer`: text to tokens and back, for bytes or a table of characters.
+//! * `trainer`: training steps and evaluation.
 #![no_std]
 #![deny(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! From gradients to new parameters: AdamW, SGD with momentum, and the global norm for clipping. Knows
-//! tensors only by their rank.
+//! Turns gradients into new parameters: AdamW, SGD with momentum, and the global norm for clipping. Knows only the
+//! rank of a tensor.
 
 use core::ops::Range;
 
@@ -9,23 +9,23 @@ use crate::layout::{OptimizerState, Plan, Tensor};
 use crate::parallel::{Compute, ELEMENTWISE, Units, share};
 use crate::simd::{self, AdamW, InstructionSet, Loop, Reduction, vectorized};
 
-/// How gradients change parameters.
+/// The rule by which gradients change parameters.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Optimizer {
     /// Adam with decoupled weight decay (Loshchilov & Hutter 2019), as PyTorch's `AdamW`; decays matrices only.
     AdamW {
-        /// The first moment's memory, in `[0, 1)`.
+        /// The decay of the first moment, in `[0, 1)`.
         beta1: f32,
-        /// The second moment's memory, in `[0, 1)`.
+        /// The decay of the second moment, in `[0, 1)`.
         beta2: f32,
         /// Added to the root of the second moment.
         epsilon: f32,
-        /// The share, times the learning rate, by which matrices shrink at each step.
+        /// Each step shrinks matrices by this share, times the learning rate.
         weight_decay: f32,
     },
     /// Stochastic gradient descent, as PyTorch's `SGD`.
     Sgd {
-        /// The velocity's memory, in `[0, 1)`; 0 for none.
+        /// The decay of the velocity, in `[0, 1)`; 0 for no momentum.
         momentum: f32,
     },
 }
@@ -35,7 +35,7 @@ impl Optimizer {
     pub const ADAMW: Optimizer =
         Optimizer::AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 0.1 };
 
-    /// What it keeps between steps: what [`crate::Options::optimizer`] must be.
+    /// The state that it keeps between steps, which [`crate::Options::optimizer`] must be.
     pub fn state(&self) -> OptimizerState {
         match self {
             Optimizer::AdamW { .. } => OptimizerState::AdamW,
@@ -70,8 +70,8 @@ impl Optimizer {
         }
     }
 
-    /// Changes `parameters` along the gradients times `factor` (that of clipping, or 1), at `step` counted
-    /// from 0.
+    /// Changes `parameters` along the gradients times `factor` (the factor of clipping, or 1), at `step` counted from
+    /// 0.
     ///
     /// `state`: exactly [`Plan::optimizer`] elements, zero before the first step.
     #[allow(clippy::too_many_arguments)]
@@ -98,7 +98,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// What is done to all parameters at one step.
+    /// The rules for all parameters at one step.
     pub(crate) fn rules(&self, step: u64, learning_rate: f32, factor: f32) -> Rules {
         let (plain, decaying) = match *self {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
@@ -148,18 +148,18 @@ impl Optimizer {
     }
 }
 
-/// What an optimiser does at one step.
+/// The rules of an optimiser at one step.
 #[derive(Clone, Copy)]
 pub(crate) struct Rules {
-    /// To vectors.
+    /// For vectors.
     plain: Rule,
-    /// To matrices.
+    /// For matrices.
     decaying: Rule,
 }
 
 impl Rules {
-    /// [`Optimizer::update`] of the parameters `part`, whose gradients these are, with the lengths checked. Of `tensor`
-    /// alone where there is one: many small parts need not look for theirs.
+    /// [`Optimizer::update`] of the parameters `part`, given their gradients, with the lengths checked. If `tensor`
+    /// is given, the part belongs to it, so that many small parts need not search for their tensor.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn update(
         &self,
@@ -195,7 +195,7 @@ impl Rules {
     }
 }
 
-/// Cuts parameters and what the optimiser keeps for them (as long or empty) among the workers.
+/// Shares the parameters and their optimiser state (of the same length, or empty) among the workers.
 fn split(
     compute: Compute<'_>,
     [x, first, second]: [&mut [f32]; 3],
@@ -209,7 +209,7 @@ fn split(
     compute.split(work, &buffers, (&mut [], 0), |share, buffers, _| task(share.of(n), buffers));
 }
 
-/// What an optimiser does to each element of a tensor at one step.
+/// The rule for each element of a tensor at one step.
 #[derive(Clone, Copy)]
 enum Rule {
     AdamW(AdamW),
@@ -236,7 +236,7 @@ impl Rule {
     }
 }
 
-/// AdamW's numbers at one step, for what does not decay.
+/// AdamW's numbers at one step, for tensors that do not decay.
 fn adamw_numbers(beta1: f32, beta2: f32, epsilon: f32, step: u64, learning_rate: f32, factor: f32) -> AdamW {
     let correction = |beta: f32| SoftF64::ONE - soft_f64::power(beta.into(), step.saturating_add(1));
     AdamW {
@@ -292,16 +292,16 @@ vectorized! {
     }
 }
 
-/// The factor that brings a gradient of this norm to at most `clip` (PyTorch's `clip_grad_norm_`).
+/// The factor that scales a gradient of this norm down to at most `clip` (PyTorch's `clip_grad_norm_`).
 pub fn clip_factor(norm: f32, clip: f32) -> f32 {
     let factor = clip / (norm + 1e-6);
     if factor < 1.0 { factor } else { 1.0 }
 }
 
-/// The norm of all gradients together.
+/// The global norm of the gradients.
 ///
-/// Squares are summed in at most 64 fixed parts, within them in chunks of 4096: an order that is the same for every
-/// number of threads, and accurate for any number of parameters.
+/// Squares are summed in at most 64 fixed parts, and in chunks of 4096 within a part. This order does not depend on
+/// the number of threads, and is accurate for any number of parameters.
 pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
     let mut sums = [0.0; PARTS];
     let parts = parts(gradients.len());
@@ -317,12 +317,12 @@ pub fn gradient_norm(compute: Compute<'_>, gradients: &[f32]) -> f32 {
 const PARTS: usize = 64;
 const CHUNK: usize = 4096;
 
-/// How many parts so many gradients or parameters have.
+/// The number of parts for this many gradients or parameters.
 pub(crate) fn parts(len: usize) -> usize {
     len.div_ceil(CHUNK).min(PARTS)
 }
 
-/// One of the [`parts`]: whole chunks but for the last.
+/// One of the [`parts`]: whole chunks, except for the last part.
 pub(crate) fn part_of(len: usize, part: usize) -> Range<usize> {
     let chunks = share(len.div_ceil(CHUNK), parts(len), part);
     chunks.start * CHUNK..(chunks.end * CHUNK).min(len)
@@ -334,7 +334,7 @@ pub(crate) fn squares_of_part(compute: Compute<'_>, gradients: &[f32], part: usi
     squares_of_rows(compute.simd, part, CHUNK).single()
 }
 
-/// The sum of squares of rows of so many elements, row by row.
+/// The sum of squares of rows of `width` elements, row by row.
 pub(crate) fn squares_of_rows(simd: InstructionSet, x: &[f32], width: usize) -> SoftF64 {
     SoftF64::sum_of(x.chunks(width.max(1)).map(|row| sum_of_squares(simd, row)))
 }

@@ -1,4 +1,4 @@
-//! How a host lends threads, and how work and buffers are cut for them. Knows nothing of models; creates
+//! Threads that a host lends, and the division of work and buffers among them. Knows nothing of models, and creates
 //! no thread.
 
 #[cfg(not(target_os = "none"))]
@@ -12,29 +12,29 @@ use crate::simd::InstructionSet;
 #[cfg(not(target_os = "none"))]
 pub(crate) use relay::{MOST_TURNS, Turn};
 
-/// A host's threads: fork, index, join.
+/// The threads of a host: fork, index, join.
 ///
 /// # Safety
-/// [`Parallel::run`] calls the task at most once for each index, with none outside `0..tasks`, and no call is
-/// under way any more when it returns: each index stands for a part of a buffer that belongs to it alone.
+/// [`Parallel::run`] calls the task at most once for each index, and never with an index outside `0..tasks`. All
+/// calls have ended when it returns. Each index stands for a part of a buffer that belongs to it alone.
 #[expect(unsafe_code, reason = "the trait is a promise")]
 pub unsafe trait Parallel: Sync {
-    /// How many calls of a task may run at once; at least 1.
+    /// The number of calls of a task that may run at once; at least 1.
     fn threads(&self) -> usize;
 
-    /// Calls `task(i)` once for every `i` in `0..tasks`, in any order and on any threads, and returns when
-    /// all of them have. A call may wait for others that have begun before it, though for none that has not.
+    /// Calls `task(i)` once for every `i` in `0..tasks`, in any order and on any threads, and returns when all calls
+    /// have ended. A call may wait for calls that have begun before it, and only for those.
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync));
 
-    /// Lets other threads run. Called by a task that has waited for another for long: there may be fewer processors than
-    /// threads. Hosts whose threads don't take turns by themselves (fibers, unequal real-time priorities) must do more here
-    /// than nothing.
+    /// Lets other threads run. A task calls it when it has waited for another task for long: there may be fewer
+    /// processors than threads. Hosts whose threads don't take turns by themselves (fibers, unequal real-time
+    /// priorities) must implement it.
     fn give_way(&self) {
         hint::spin_loop();
     }
 }
 
-/// No other threads: the caller's own does everything.
+/// No other threads: the caller's thread does everything.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Serial;
 
@@ -55,14 +55,14 @@ unsafe impl Parallel for Serial {
 /// Multiply-adds (or as much other work) below which a fork costs more than it gains.
 const WORTH_A_FORK: usize = 50_000;
 
-/// So that the square of their number is one of this machine's, in [`share`].
+/// The most workers, so that the square of their number does not overflow in [`share`].
 const MOST_WORKERS: usize = 1 << 15;
 
-/// The multiply-adds of a product that take as long as an operation on one element: an exponential, or a division and
-/// a root.
+/// The number of multiply-adds that take as long as an operation on one element: an exponential, or a division and a
+/// root.
 pub(crate) const ELEMENTWISE: usize = 16;
 
-/// What computes: the instruction set, and the threads.
+/// The means of computing: the instruction set and the threads.
 #[derive(Clone, Copy)]
 pub struct Compute<'a> {
     /// The vector instructions to use.
@@ -78,10 +78,10 @@ impl Compute<'static> {
     }
 }
 
-/// A buffer, and how many of its elements belong to one unit of work.
+/// A buffer, and the number of its elements in one unit of work.
 pub(crate) type PerUnit<'a> = (&'a mut [f32], usize);
 
-/// A pointer that workers share because each touches a part of its own.
+/// A pointer that workers share, because each touches a part of its own.
 #[derive(Clone, Copy)]
 pub(crate) struct Shared(pub *mut f32);
 #[expect(unsafe_code, reason = "workers touch disjoint parts")]
@@ -98,7 +98,7 @@ impl Shared {
 }
 
 impl Compute<'_> {
-    /// Workers for so many units with so much work in all, given scratch for at most `most`.
+    /// The number of workers for `units` units with this much work in all, given scratch for at most `most`.
     pub(crate) fn workers(&self, units: usize, work: usize, most: usize) -> usize {
         if work < WORTH_A_FORK {
             return 1;
@@ -106,10 +106,10 @@ impl Compute<'_> {
         self.parallel.threads().min(units).min(most).clamp(1, MOST_WORKERS)
     }
 
-    /// Cuts every buffer into its units, and these and the scratch into one part per worker, and runs
-    /// `task(share, buffers, scratch)` for each.
+    /// Divides the units of every buffer, and the scratch, into one part per worker. Runs `task(share, buffers,
+    /// scratch)` for each.
     ///
-    /// `work` is the sum of multiply-adds; `worker_scratch` the scratch that one worker needs.
+    /// `work` is the sum of multiply-adds, `worker_scratch` the scratch that one worker needs.
     pub(crate) fn split<const N: usize>(
         &self,
         work: usize,
@@ -119,7 +119,7 @@ impl Compute<'_> {
     ) {
         self.run(work, buffers, (scratch, worker_scratch), &|share: Share, scratch: &mut [f32]| {
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
-            // SAFETY: each share is handed out once, while the buffers are borrowed, whose lengths were checked.
+            // SAFETY: each share is used once, while the buffers are borrowed. Their lengths were checked.
             task(share, buffers.each_ref().map(|buffer| unsafe { buffer.part(share) }), scratch);
         });
     }
@@ -136,14 +136,14 @@ impl Compute<'_> {
         self.run(work, all, (scratch, worker_scratch), &|share: Share, scratch: &mut [f32]| {
             let parts = buffers.each_ref().map(|pair| {
                 #[expect(unsafe_code, reason = "workers touch disjoint parts")]
-                // SAFETY: each share is handed out once, while the buffers are borrowed, whose lengths were checked.
+                // SAFETY: each share is used once, while the buffers are borrowed. Their lengths were checked.
                 pair.each_ref().map(|buffer| unsafe { buffer.part(share) })
             });
             task(share, parts, scratch);
         });
     }
 
-    /// Runs a task for each worker that so much work is worth.
+    /// Runs a task on as many workers as the work is worth.
     #[inline(never)]
     fn run(
         &self,
@@ -157,8 +157,8 @@ impl Compute<'_> {
         self.run_on(self.workers(units, work, most), buffers, (scratch, worker_scratch), task);
     }
 
-    /// Runs a task for each worker, with its part of the scratch, unless a buffer is shorter than its units, or the scratch
-    /// than theirs. The one place that forks, whatever the task.
+    /// Runs a task for each worker, with its part of the scratch. Does nothing if a buffer is shorter than its units,
+    /// or the scratch too short. This is the only function that forks.
     fn run_on(
         &self,
         workers: usize,
@@ -177,7 +177,7 @@ impl Compute<'_> {
         let scratch = Shared(scratch.as_mut_ptr());
         self.parallel.run(workers, &|worker| {
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
-            // SAFETY: the scratch holds so many parts; `run` calls each index once and returns before the
+            // SAFETY: the scratch has a part for each worker. `run` calls each index once and returns before the
             // borrow ends.
             let scratch = unsafe {
                 core::slice::from_raw_parts_mut(
@@ -190,8 +190,8 @@ impl Compute<'_> {
     }
 }
 
-/// What each worker does. A trait of its own, since a `dyn Fn` brings along two more copies of the function, by which
-/// nobody calls it.
+/// The work of each worker. It is a trait of its own, because a `dyn Fn` adds two copies of the function that nobody
+/// calls.
 trait Task: Sync {
     fn run(&self, share: Share, scratch: &mut [f32]);
 }
@@ -202,8 +202,8 @@ impl<F: Fn(Share, &mut [f32]) + Sync> Task for F {
     }
 }
 
-/// A buffer to cut, and how many units of how many elements it has. Made once, where the buffer is named, and handed on by
-/// reference: the largest arrays of them are hundreds of bytes.
+/// A buffer to divide, with the number of its units and their length. It is made once and passed by reference,
+/// because the largest arrays of them have hundreds of bytes.
 pub(crate) struct Units<'a> {
     start: Shared,
     len: usize,
@@ -217,12 +217,12 @@ impl<'a> Units<'a> {
         Units { start: Shared(buffer.as_mut_ptr()), len: buffer.len(), units, per, buffer: PhantomData }
     }
 
-    /// Rows of so many elements, to be cut by [`Units::cut_rows`].
+    /// Rows of `columns` elements, to be cut by [`Units::cut_rows`].
     pub fn rows(buffer: &'a mut [f32], columns: usize) -> Units<'a> {
         Units::new(buffer, 0, columns)
     }
 
-    /// Makes units of so many rows each, which have no elements where the buffer has none.
+    /// Makes units of `rows` rows each. They are empty if the buffer is.
     #[inline(never)]
     pub fn cut_rows(buffers: &mut [Units<'_>], units: usize, rows: usize) {
         for buffer in buffers {
@@ -231,10 +231,10 @@ impl<'a> Units<'a> {
         }
     }
 
-    /// The part of a share; all of the buffer, which may be longer than its units, for one worker.
+    /// The part of a share. A single worker gets the whole buffer, which may be longer than its units.
     ///
     /// # Safety
-    /// The buffer must hold its units, be borrowed for as long as the part, and no share be asked for twice.
+    /// The buffer must hold its units and be borrowed for as long as the part. No share may be requested twice.
     #[expect(unsafe_code, reason = "workers touch disjoint parts")]
     #[inline(never)]
     unsafe fn part(&self, share: Share) -> &'a mut [f32] {
@@ -248,7 +248,7 @@ impl<'a> Units<'a> {
     }
 }
 
-/// One worker's share of whatever there is.
+/// One worker's share of any number of units.
 #[derive(Clone, Copy)]
 pub(crate) struct Share {
     worker: usize,
@@ -323,7 +323,7 @@ mod tests {
         {
             let pool = Threads(threads);
             let compute = Compute { simd: InstructionSet::PORTABLE, parallel: &pool };
-            // A unit has two elements of one buffer and three of another; both are longer than need be.
+            // A unit has two elements of one buffer and three of another. Both buffers are longer than needed.
             let (mut two, mut three) = (vec![0.0; 2 * units + 1], vec![0.0; 3 * units + 2]);
             let mut scratch = vec![0.0; 4 * threads];
             let buffers = [Units::new(&mut two, units, 2), Units::new(&mut three, units, 3)];

@@ -1,5 +1,5 @@
-//! Named random streams. A number depends on the seed, the stream and the place it is for, never on the
-//! order in which places are visited. Knows nothing of models.
+//! Named random streams. A number depends on the seed, the stream and its place, never on the order in which places
+//! are visited. Knows nothing of models.
 
 use core::convert::Infallible;
 
@@ -8,15 +8,15 @@ use rand_xoshiro::Xoshiro256PlusPlus;
 
 use crate::simd::processor;
 
-/// What random numbers are for: streams with the same seed share nothing.
+/// The purpose of random numbers. Streams with the same seed are independent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Stream {
     /// Initial values of the parameters.
     Initialization = 1,
-    /// Which windows of the text a step trains on.
+    /// The windows of the text that a step trains on.
     Batches = 2,
-    /// Which token is drawn in generation.
+    /// The tokens drawn in generation.
     Sampling = 3,
     /// Dropout of the embedding sum.
     EmbeddingDropout = 4,
@@ -30,8 +30,8 @@ pub enum Stream {
 
 /// Mixes one more coordinate into a key: the first number of SplitMix64 from their sum (Steele, Lea & Flood 2014).
 ///
-/// Written out, since the crate's is a call, before which vectors are stored: 1.9 % of a `tiny` step with dropout. Once in a
-/// program where registers have 32 bits: its 64-bit products take much code there.
+/// Written out here, because the crate's version is a call, and a call stores vector registers: 1.9 % of a `tiny`
+/// step with dropout. With 32-bit registers it is not inlined, because its 64-bit products take much code.
 #[cfg_attr(target_pointer_width = "64", inline)]
 #[cfg_attr(not(target_pointer_width = "64"), inline(never))]
 pub fn mix(key: u64, coordinate: u64) -> u64 {
@@ -41,7 +41,7 @@ pub fn mix(key: u64, coordinate: u64) -> u64 {
     z ^ z >> 31
 }
 
-/// What SplitMix64 adds to its state for each number.
+/// The increment of SplitMix64's state.
 const SPLIT_MIX: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// The key of one stream at one step and place (a layer, a tensor, a sequence).
@@ -49,7 +49,8 @@ pub fn key(seed: u64, stream: Stream, step: u64, place: u64) -> u64 {
     mix(mix(mix(seed, stream as u64), step), place)
 }
 
-/// A generator of random numbers, Xoshiro256++ (Blackman & Vigna 2019), whose step a program has once.
+/// A generator of random numbers, Xoshiro256++ (Blackman & Vigna 2019). Its step is not inlined, so that a program
+/// contains it once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Random(Xoshiro256PlusPlus);
 
@@ -72,7 +73,7 @@ impl TryRng for Random {
 
 /// A generator for one stream at one step and place, seeded from the key by SplitMix64.
 ///
-/// As its `seed_from_u64`, but through [`mix`], which is there.
+/// The same as `seed_from_u64`, but with [`mix`], which the program contains anyway.
 #[inline(never)]
 pub fn generator(seed: u64, stream: Stream, step: u64, place: u64) -> Random {
     let (mut state, mut words) = (key(seed, stream, step, place), [0; 32]);
@@ -89,7 +90,7 @@ pub fn uniform(rng: &mut impl Rng) -> f32 {
     (rng.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
-/// A uniform integer in `0..bound` without bias (Lemire 2019); 0 where `bound` is 0.
+/// A uniform integer in `0..bound` without bias (Lemire 2019); 0 if `bound` is 0.
 pub fn below(rng: &mut impl Rng, bound: u32) -> u32 {
     let threshold = bound.wrapping_neg().checked_rem(bound).unwrap_or(0);
     loop {

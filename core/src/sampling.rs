@@ -1,16 +1,16 @@
-//! Drawing a token from logits: temperature, top-k, top-p, min-p. Knows nothing of where logits come from.
+//! Draws a token from logits: temperature, top-k, top-p, min-p. Knows nothing of the model behind the logits.
 //!
-//! The filters work in the order of Hugging Face's generation, each on what the one before it has left:
+//! The filters apply in the order of Hugging Face's generation, each to the tokens that the one before it kept:
 //!
 //! 1. the temperature divides the logits;
 //! 2. top-k keeps the k greatest logits;
-//! 3. top-p keeps the fewest tokens whose probabilities, by the softmax over what top-k left, sum to at
-//!    least p (Holtzman et al. 2020);
+//! 3. top-p keeps the fewest tokens whose probabilities, by the softmax over the tokens of top-k, sum to at least p
+//!    (Holtzman et al. 2020);
 //! 4. min-p keeps the tokens at least min-p times as probable as the most probable (Nguyen et al. 2024).
 //!
-//! One token is then drawn in proportion to the probabilities that remain. Among equals the lower token comes
-//! first, so that each set is one and no other. The softmax is the crate's own, and all sums are f64 in a
-//! fixed order: the same logits and generator give the same token on every processor.
+//! One token is then drawn in proportion to the probabilities that remain. Among equal logits the lower token comes
+//! first, so that the filters' results are unique. The softmax is the crate's own, and all sums are f64 in a fixed
+//! order: the same logits and generator give the same token on every processor.
 
 use rand_core::Rng;
 
@@ -26,10 +26,10 @@ mod tests;
 /// How a token is drawn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
-    /// Divides the logits; finite, at least 0. At 0 the token of the greatest logit is taken (the lowest such
-    /// token), and no random number.
+    /// Divides the logits; finite, at least 0. At 0 the result is the token of the greatest logit (the lowest such
+    /// token), and no random number is drawn.
     pub temperature: f32,
-    /// Keep so many of the greatest logits; at least 1. More than V keep all.
+    /// Keep this many of the greatest logits; at least 1. More than V keeps all.
     pub top_k: Option<usize>,
     /// Keep the fewest tokens with this much probability; more than 0 and at most 1, which keeps all.
     pub top_p: Option<f32>,
@@ -77,8 +77,8 @@ impl Sampling {
 /// [`Sampling`](crate::rng::Stream::Sampling), a step and a position, a token does not depend on how many
 /// were drawn before it.
 ///
-/// Besides [`Sampling::validate`]'s errors: [`Error::Zero`] and [`Error::TooLarge`] for no logits or more
-/// than [`LARGEST`], [`Error::Length`] for `order`, and [`Error::NotFinite`] where a logit is NaN or plus
+/// Besides [`Sampling::validate`]'s errors: [`Error::Zero`] without logits, [`Error::TooLarge`] for more than
+/// [`LARGEST`] of them, and [`Error::Length`] for `order`. It is [`Error::NotFinite`] if a logit is NaN or plus
 /// infinity or all are minus infinity. Nothing is then drawn or written.
 pub fn sample(
     simd: InstructionSet,
@@ -120,8 +120,8 @@ fn greatest(logits: &[f32]) -> Result<(usize, f32), Error> {
     Ok(best)
 }
 
-/// Replaces logits by what tokens are drawn in proportion to: their probabilities, 0 for those that a filter
-/// removes. What top-p and min-p leave is not scaled up to a sum of 1.
+/// Replaces logits by weights for the draw: the tokens' probabilities, 0 for tokens that a filter removes. The
+/// weights after top-p and min-p are not scaled up to a sum of 1.
 fn weigh(
     simd: InstructionSet,
     sampling: &Sampling,
@@ -129,7 +129,7 @@ fn weigh(
     order: &mut [u32],
     greatest: f32,
 ) -> Result<(), Error> {
-    // On the logits as given: a positive temperature changes no order, but its rounding makes new ties.
+    // Before dividing: a positive temperature does not change the order, but its rounding makes new ties.
     if let Some(mut left) = sampling.top_k
         && left < logits.len()
     {
@@ -139,7 +139,8 @@ fn weigh(
             more
         });
     }
-    // The difference first: no temperature, however small, then makes infinity or NaN of the greatest.
+    // Subtract before dividing, so that even a tiny temperature does not turn the greatest logit into infinity or
+    // NaN.
     for logit in logits.iter_mut() {
         *logit = (*logit - greatest) / sampling.temperature;
     }
@@ -164,10 +165,11 @@ fn weigh(
     Ok(())
 }
 
-/// Replaces all values but the greatest: from the first that `more` refuses on. Among equals the lower token comes first.
+/// Replaces all values from the first one, in descending order, that `more` refuses. Among equals the lower token
+/// comes first.
 ///
-/// By a binary heap with the greatest token in front: of a large vocabulary a few tokens mostly suffice, and the rest is
-/// never sorted. The slices' own selection can panic, as far as a compiler sees.
+/// Uses a binary heap with the greatest value in front, so that the rest of a large vocabulary is never sorted. A
+/// compiler cannot prove that the language's own selection does not panic.
 #[inline(never)]
 fn keep_greatest(values: &mut [f32], order: &mut [u32], replacement: f32, more: &mut dyn FnMut(f32) -> bool) {
     for (place, token) in order.iter_mut().zip(0..) {
@@ -193,7 +195,7 @@ fn keep_greatest(values: &mut [f32], order: &mut [u32], replacement: f32, more: 
     }
 }
 
-/// Moves the token at `place` below all that come before it.
+/// Sifts the token at `place` down the heap.
 #[inline(never)]
 fn sift_down(heap: &mut [u32], mut place: usize, values: &[f32]) {
     let Some(&token) = heap.get(place) else { return };
@@ -217,7 +219,7 @@ fn sift_down(heap: &mut [u32], mut place: usize, values: &[f32]) {
     }
 }
 
-/// The greater value first, among equals the lower token.
+/// Orders by value, the greater first; among equals the lower token is first.
 fn comes_before(values: &[f32], a: u32, b: u32) -> bool {
     let (x, y) = (value(values, a), value(values, b));
     x > y || x == y && a < b
@@ -233,7 +235,7 @@ fn value(values: &[f32], token: u32) -> f32 {
 fn draw(weights: &[f32], rng: &mut impl Rng) -> usize {
     let total = SoftF64::sum_of(weights.iter().copied());
     let uniform = SoftF64::from(rng.next_u64() >> 11) * SoftF64::new(1.0 / 9_007_199_254_740_992.0);
-    // Less than the total, even rounded; so the loop returns before its end.
+    // It is less than the total, even after rounding, so the loop returns before its end.
     let target = uniform * total;
     let (mut sum, mut token) = (SoftF64::ZERO, 0);
     for (i, &weight) in weights.iter().enumerate().filter(|(_, weight)| **weight > 0.0) {

@@ -1,4 +1,4 @@
-//! Learning-rate schedules: the rate at a step, from the step alone. Knows nothing of optimisers.
+//! Learning-rate schedules: the rate is a function of the step alone. Knows nothing of optimisers.
 //!
 //! Computed in f64, with a cosine of the crate's own, and rounded once to f32, so that the rate has the same bits on
 //! every processor.
@@ -6,26 +6,26 @@
 use crate::compact::soft_f64::{SoftF64, cos_of_half_turn, quotient};
 use crate::error::Error;
 
-/// How the learning rate falls after warm-up. `last` is the rate from [`Schedule::steps`] on: at least 0 and
+/// The decay of the learning rate after the warm-up. `last` is the rate from [`Schedule::steps`] on: at least 0 and
 /// at most the peak.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Decay {
-    /// Not at all: the peak for ever.
+    /// No decay: the peak for ever.
     Constant,
-    /// In a straight line from the end of warm-up to the last step.
+    /// A straight line from the end of the warm-up to the last step.
     Linear {
         /// The final rate.
         last: f32,
     },
-    /// Along half a cosine from the end of warm-up to the last step (Loshchilov & Hutter 2017, without
-    /// restarts; nanoGPT's `get_lr`).
+    /// Half a cosine from the end of the warm-up to the last step (Loshchilov & Hutter 2017, without restarts;
+    /// nanoGPT's `get_lr`).
     Cosine {
         /// The final rate.
         last: f32,
     },
     /// The peak, then a straight line (Hu et al. 2024, MiniCPM, with a linear end).
     WarmupStableDecay {
-        /// How many steps before the last the fall begins; at most `steps - warmup`.
+        /// The number of steps of the decay, up to the last step; at most `steps - warmup`.
         decay_steps: u64,
         /// The final rate.
         last: f32,
@@ -45,12 +45,12 @@ pub enum Decay {
 pub struct Schedule {
     /// The greatest rate, reached at step `warmup`; finite, at least 0.
     pub peak: f32,
-    /// How many steps come before the peak; at most `steps`, except with [`Decay::Constant`].
+    /// The number of steps before the peak; at most `steps`, except with [`Decay::Constant`].
     pub warmup: u64,
-    /// The step, counted from 0, at which the decay has reached its final rate (nanoGPT's `lr_decay_iters`);
-    /// at least 1. [`Decay::Constant`] does not look at it.
+    /// The step, counted from 0, at which the decay has reached its final rate (nanoGPT's `lr_decay_iters`). It is at
+    /// least 1. [`Decay::Constant`] ignores it.
     pub steps: u64,
-    /// What follows the warm-up.
+    /// The course after the warm-up.
     pub decay: Decay,
 }
 
@@ -91,11 +91,11 @@ impl Schedule {
         Ok(())
     }
 
-    /// The rate of the update of `step`, counted from 0.
+    /// The rate for the update of `step`, counted from 0.
     ///
-    /// As in nanoGPT: `peak * (step + 1) / (warmup + 1)` during warm-up, so that the first update is not
-    /// lost to a rate of 0; after it, with `ratio` running from 0 at step `warmup` to 1 at step `steps`, the
-    /// cosine is `last + (1 + cos(pi * ratio)) / 2 * (peak - last)`; from `steps` on the rate is `last`.
+    /// As in nanoGPT: `peak * (step + 1) / (warmup + 1)` during warm-up, so that the first update does not have a
+    /// rate of 0. After it, with `ratio` running from 0 at step `warmup` to 1 at step `steps`, the cosine is `last +
+    /// (1 + cos(pi * ratio)) / 2 * (peak - last)`; from `steps` on the rate is `last`.
     pub fn rate(&self, step: u64) -> f32 {
         let peak = SoftF64::from(self.peak);
         if step < self.warmup {

@@ -1,4 +1,4 @@
-//! Text to tokens and back without a heap: bytes as they are, or a table of characters. Knows nothing of
+//! Converts text to tokens and back without a heap: bytes as they are, or a table of characters. Knows nothing of
 //! models.
 
 use crate::error::Error;
@@ -8,7 +8,7 @@ const fn at_least(what: &'static str, given: usize, wanted: usize) -> Result<(),
     if given >= wanted { Ok(()) } else { Err(Error::Buffer { what, given, wanted }) }
 }
 
-/// A token for each value of a byte: 256 of them, and no text that it cannot encode.
+/// A token for each of the 256 values of a byte. It can encode every text.
 ///
 /// ```
 /// use jostle::ByteTokenizer;
@@ -25,9 +25,9 @@ impl ByteTokenizer {
         256
     }
 
-    /// Writes a token for each byte to the front of `tokens`; returns how many.
+    /// Writes a token for each byte to the front of `tokens`. Returns their number.
     ///
-    /// [`Error::Buffer`] where `tokens` is shorter than `text`.
+    /// [`Error::Buffer`] if `tokens` is shorter than `text`.
     pub fn encode(&self, text: &[u8], tokens: &mut [i32]) -> Result<usize, Error> {
         at_least("tokens", tokens.len(), text.len())?;
         for (token, byte) in tokens.iter_mut().zip(text) {
@@ -36,11 +36,11 @@ impl ByteTokenizer {
         Ok(text.len())
     }
 
-    /// Writes the byte of each token to the front of `bytes`; returns how many. What a model writes need not
-    /// be UTF-8, and a piece of it may end within a character.
+    /// Writes the byte of each token to the front of `bytes`. Returns their number. A model's text need not be UTF-8,
+    /// and a piece of it may end within a character.
     ///
-    /// [`Error::Buffer`] where `bytes` is shorter than `tokens`; [`Error::Token`] for a token outside
-    /// `0..256`. Nothing is written then.
+    /// [`Error::Buffer`] if `bytes` is shorter than `tokens`; [`Error::Token`] for a token outside `0..256`. Nothing
+    /// is written then.
     pub fn decode(&self, tokens: &[i32], bytes: &mut [u8]) -> Result<usize, Error> {
         at_least("bytes", bytes.len(), tokens.len())?;
         if let Some(index) = tokens.iter().position(|token| u8::try_from(*token).is_err()) {
@@ -71,7 +71,7 @@ pub struct CharTable<'a> {
 }
 
 impl<'a> CharTable<'a> {
-    /// A table of characters in strictly ascending order of their code points; [`Error::Unsorted`] else.
+    /// A table of characters in strictly ascending order of their code points, otherwise [`Error::Unsorted`].
     pub fn new(chars: &'a [char]) -> Result<CharTable<'a>, Error> {
         match chars.iter().zip(chars.iter().skip(1)).position(|(a, b)| a >= b) {
             None => Ok(CharTable { chars }),
@@ -82,8 +82,8 @@ impl<'a> CharTable<'a> {
     /// Gathers the distinct characters of `text` at the front of `buffer`, sorted by code point (Python's
     /// `sorted(set(text))`).
     ///
-    /// [`Error::Buffer`] where there are more than fit; what `buffer` then holds is of no use. It names the
-    /// first length that might do: how many characters there are in all is not known without storing them.
+    /// [`Error::Buffer`] if there are more than fit; the contents of `buffer` are then unspecified. The error names
+    /// the first length that might be enough: the full number is not known without storing the characters.
     pub fn collect(text: &str, buffer: &'a mut [char]) -> Result<CharTable<'a>, Error> {
         let mut length = 0_usize;
         for char in text.chars() {
@@ -113,10 +113,10 @@ impl<'a> CharTable<'a> {
         self.chars
     }
 
-    /// Writes a token for each character of `text` to the front of `tokens`; returns how many.
+    /// Writes a token for each character of `text` to the front of `tokens`. Returns their number.
     ///
-    /// [`Error::Character`] for the first character outside the table, [`Error::Buffer`] where `tokens` is
-    /// shorter than the text has characters; nothing is written then.
+    /// [`Error::Character`] for the first character outside the table, [`Error::Buffer`] if `tokens` is shorter than
+    /// the text in characters. Nothing is written then.
     pub fn encode(&self, text: &str, tokens: &mut [i32]) -> Result<usize, Error> {
         let mut count = 0_usize;
         for (index, char) in text.char_indices() {

@@ -1,5 +1,5 @@
-//! Training: batch, loss, gradients, update; accumulation over micro-batches; evaluation. Knows when things
-//! happen; `model` and `optimizer` know what.
+//! Training: batch, loss, gradients, update, gradient accumulation, evaluation. It decides when things happen;
+//! `model` and `optimizer` do them.
 
 mod poll;
 
@@ -16,16 +16,16 @@ use crate::optimizer::{Optimizer, clip_factor, gradient_norm};
 use crate::parallel::Compute;
 use crate::schedule::Schedule;
 
-/// The caller's memory for training, each slice exactly as long as the [`Plan`]'s field of that name says.
+/// The caller's memory for training. Each slice has exactly the length in the [`Plan`]'s field of the same name.
 #[derive(Debug)]
 pub struct Buffers<'a> {
     /// The model's parameters; see [`crate::initialization::initialize`].
     pub parameters: &'a mut [f32],
-    /// Those that are not trained.
+    /// The frozen parameters.
     pub frozen: &'a [f32],
-    /// Their gradients, or room for some of them; need not be cleared.
+    /// The gradients, or room for some of them; need not be cleared.
     pub gradients: &'a mut [f32],
-    /// What the optimiser keeps; zero before the first step.
+    /// The optimiser's state; zero before the first step.
     pub optimizer: &'a mut [f32],
     /// Activations and scratch ([`Plan::workspace`]); need not be cleared.
     pub workspace: &'a mut [f32],
@@ -33,23 +33,23 @@ pub struct Buffers<'a> {
     pub batch: &'a mut [i32],
 }
 
-/// How to train.
+/// The settings of training.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Recipe {
-    /// How gradients change parameters.
+    /// The rule by which gradients change parameters.
     pub optimizer: Optimizer,
     /// The learning rate of each step.
     pub schedule: Schedule,
-    /// The gradient's largest global norm; a larger one is scaled down to it.
+    /// The largest global norm of the gradient; a larger gradient is scaled down to it.
     pub clip: Option<f32>,
-    /// Micro-batches per step. Their number does not show in the result: only in memory and time.
+    /// Gradient accumulation: the number of micro-batches per step. It changes only memory and time, not the result.
     pub accumulate: usize,
     /// The seed of batches and dropout.
     pub seed: u64,
 }
 
 impl Recipe {
-    /// Refuses numbers out of range, naming them.
+    /// Refuses numbers out of range, and names them.
     pub fn validate(&self) -> Result<(), Error> {
         self.optimizer.validate()?;
         self.schedule.validate()?;
@@ -64,7 +64,7 @@ impl Recipe {
         Ok(())
     }
 
-    /// Refuses numbers out of range, and what the plan has no memory for.
+    /// Refuses numbers out of range, and settings that the plan has no memory for.
     pub fn validate_for(&self, plan: &Plan) -> Result<(), Error> {
         self.validate()?;
         if self.optimizer.state() != plan.options.optimizer {
@@ -80,7 +80,7 @@ impl Recipe {
     }
 }
 
-/// What one step did.
+/// The results of one step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Report {
     /// The step's number, from 0.
@@ -100,14 +100,14 @@ pub struct Trainer<'a> {
     buffers: Buffers<'a>,
     compute: Compute<'a>,
     step: u64,
-    /// Sequences that the gradients hold of the current step.
+    /// The sequences of the current step that the gradients contain.
     accumulated: u64,
-    /// What [`Trainer::poll`] has done of the current step.
+    /// The progress of [`Trainer::poll`] in the current step.
     pieces: Pieces,
 }
 
 impl<'a> Trainer<'a> {
-    /// Begins at step 0 with the parameters that the buffer holds.
+    /// Starts at step 0 with the parameters in the buffer.
     pub fn new(
         plan: &'a Plan,
         recipe: &'a Recipe,
@@ -126,9 +126,9 @@ impl<'a> Trainer<'a> {
 
     /// One step on random windows of a text: as many micro-batches as the recipe says, then the update.
     ///
-    /// Which windows depends on the seed and the step alone. Where the loss or the gradient norm is not
-    /// finite, the parameters and the step stay as they were. With [`crate::Options::fused`] that holds for the loss;
-    /// a gradient that is not finite has the error [`Error::PartlyUpdated`].
+    /// The windows depend on the seed and the step alone. If the loss or the gradient norm is not finite, the
+    /// parameters and the step do not change. With [`crate::Options::fused`] that holds for the loss only; a gradient
+    /// that is not finite causes [`Error::PartlyUpdated`].
     pub fn step<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Report, Error> {
         let text = text.into();
         self.between_steps()?;
@@ -162,7 +162,7 @@ impl<'a> Trainer<'a> {
         (shape, shape.rows().saturating_mul(self.recipe.accumulate))
     }
 
-    /// A pass over one of the step's micro-batches, which lies in the trainer's batch.
+    /// A pass over one of the step's micro-batches, from the trainer's batch.
     fn own_pass(&mut self, number: usize) -> (TrainingPass<'_>, &mut [f32]) {
         let (shape, counted) = self.shape_and_counted();
         self.pass(None, shape, counted, first_sequence(number, shape))
@@ -192,11 +192,11 @@ impl<'a> Trainer<'a> {
         (pass, workspace)
     }
 
-    /// Forward and backward on tokens and targets of the caller's, `[B, T]` each: a micro-batch of the current
-    /// step. `counted` is the number of targets other than -1 in all micro-batches of the step.
+    /// Forward and backward on the caller's tokens and targets, `[B, T]` each: a micro-batch of the current step.
+    /// `counted` is the number of targets other than -1 in all micro-batches of the step.
     ///
-    /// [`Trainer::update`] ends the step. With [`crate::Options::fused`] the step has one micro-batch, and this changes
-    /// the parameters.
+    /// [`Trainer::update`] ends the step. With [`crate::Options::fused`] the step has one micro-batch, and this call
+    /// changes the parameters.
     pub fn accumulate(
         &mut self,
         tokens: &[i32],
@@ -214,9 +214,9 @@ impl<'a> Trainer<'a> {
         Ok(loss)
     }
 
-    /// Ends a step: clips, changes the parameters along the accumulated gradients, and goes on to the next.
+    /// Ends a step: clips, and changes the parameters along the accumulated gradients.
     ///
-    /// `loss` is the sum of what [`Trainer::accumulate`] returned.
+    /// `loss` is the sum of the losses from [`Trainer::accumulate`].
     pub fn update(&mut self, loss: Loss) -> Result<Report, Error> {
         self.between_steps()?;
         self.accumulated = 0;
@@ -241,7 +241,7 @@ impl<'a> Trainer<'a> {
         rules.update(*compute, plan, None, parameters, gradients, optimizer, part);
     }
 
-    /// The step is done.
+    /// Ends the step.
     fn finish(&mut self, loss: Loss, learning_rate: f32, gradient_norm: f32) -> Report {
         let report = Report { step: self.step, loss: loss.mean(), learning_rate, gradient_norm };
         self.step = self.step.saturating_add(1);
@@ -249,8 +249,8 @@ impl<'a> Trainer<'a> {
         report
     }
 
-    /// The loss on a whole text without dropout: windows one behind the other, so that every token but the
-    /// first is predicted once.
+    /// The loss on a whole text without dropout, in consecutive windows: every token except the first is predicted
+    /// once.
     pub fn evaluate<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Loss, Error> {
         let text = text.into();
         self.between_steps()?;
@@ -285,20 +285,20 @@ impl<'a> Trainer<'a> {
         Ok(total)
     }
 
-    /// Steps done so far.
+    /// The number of steps done.
     pub fn steps(&self) -> u64 {
         self.step
     }
 
-    /// Sequences of the current step that the gradients hold already: 0 except between
-    /// [`Trainer::accumulate`] and [`Trainer::update`].
+    /// The number of sequences of the current step in the gradients: 0 except between [`Trainer::accumulate`] and
+    /// [`Trainer::update`].
     pub fn accumulated(&self) -> u64 {
         self.accumulated
     }
 
-    /// Goes on where another trainer stopped, whose parameters and optimiser state the buffers hold, and whose
-    /// gradients too unless `accumulated` is 0: with the same recipe, the same bits as if training had never
-    /// stopped. What [`Trainer::poll`] has done of a step is forgotten.
+    /// Continues from another trainer. The buffers must hold its parameters and optimiser state, and its gradients
+    /// unless `accumulated` is 0. With the same recipe, the bits are the same as without the interruption. The
+    /// progress of [`Trainer::poll`] is discarded.
     pub fn resume_at(&mut self, step: u64, accumulated: u64) {
         self.step = step;
         self.accumulated = accumulated;
@@ -321,12 +321,12 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// The number of a micro-batch's first sequence among all of the step.
+/// The number of a micro-batch's first sequence in the step.
 fn first_sequence(number: usize, shape: Shape) -> u64 {
     (number as u64).wrapping_mul(shape.sequences as u64)
 }
 
-/// The tokens' half of a batch, and the targets'.
+/// The tokens and the targets of a batch.
 fn batch_parts(batch: &mut [i32]) -> (&mut [i32], &mut [i32]) {
     batch.split_at_mut_checked(batch.len() / 2).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Whatever is handed in wrong has an error of its own that names it, and nothing is written.
+//! Every wrong argument has an error that names it, and nothing is written. `layout.rs` tests configurations.
 
 mod common;
 #[path = "common/session.rs"]
@@ -18,13 +18,7 @@ fn config() -> Config {
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        optimizer: Optimizer::ADAMW,
-        schedule: Schedule::constant(1e-3),
-        clip: Some(1.0),
-        accumulate: 1,
-        seed: 1,
-    }
+    session::recipe(1e-3, 1)
 }
 
 fn session() -> Session {
@@ -35,7 +29,7 @@ fn session() -> Session {
 
 const GUARD: f32 = 12345.5;
 
-/// A slice of the wanted length with guards on both sides.
+/// A slice of this length with guards on both sides.
 fn guarded(length: usize) -> Vec<f32> {
     vec![GUARD; length + 32]
 }
@@ -48,52 +42,6 @@ fn inner(buffer: &mut [f32]) -> &mut [f32] {
 fn guards_stand(buffer: &[f32]) -> bool {
     let end = buffer.len() - 16;
     buffer[..16].iter().chain(&buffer[end..]).all(|x| *x == GUARD)
-}
-
-#[test]
-fn configurations_that_are_no_model_are_refused_by_name() {
-    let base = config();
-    let zero = |what| Error::Zero { what };
-    let rate = |what, given| Error::Range { what, given, wanted: "at least 0 and less than 1" };
-    let drop = |dropout: Dropout| Config { dropout, ..base };
-    let none = Dropout::NONE;
-    for (config, error) in [
-        (Config { vocab: 0, ..base }, zero("vocab")),
-        (Config { context: 0, ..base }, zero("context")),
-        (Config { layers: 0, ..base }, zero("layers")),
-        (Config { heads: 0, ..base }, zero("heads")),
-        (Config { width: 0, ..base }, zero("width")),
-        (Config { hidden: 0, ..base }, zero("hidden")),
-        (Config { heads: 3, ..base }, Error::Heads { width: 8, heads: 3 }),
-        (Config { vocab: usize::MAX, ..base }, Error::TooLarge { what: "vocab" }),
-        (Config { hidden: 1 << 31, ..base }, Error::TooLarge { what: "hidden" }),
-        (drop(Dropout { embedding: 1.0, ..none }), rate("dropout.embedding", 1.0)),
-        (drop(Dropout { attention: -0.1, ..none }), rate("dropout.attention", -0.1)),
-        (drop(Dropout { attention_projection: 2.0, ..none }), rate("dropout.attention_projection", 2.0)),
-        (drop(Dropout { mlp_projection: 1.5, ..none }), rate("dropout.mlp_projection", 1.5)),
-        (
-            Config { norm_epsilon: 0.0, ..base },
-            Error::Range { what: "norm_epsilon", given: 0.0, wanted: "more than 0 and less than 1" },
-        ),
-    ] {
-        assert_eq!(config.validate(), Err(error));
-        assert_eq!(Plan::new(&config, &Options::new(1)), Err(error));
-        assert!(!error.to_string().is_empty());
-    }
-    assert!(drop(Dropout { attention: f32::NAN, ..none }).validate().is_err());
-    assert_eq!(Plan::new(&base, &Options::new(0)), Err(zero("batch")));
-    assert_eq!(Plan::new(&base, &Options { threads: 0, ..Options::new(1) }), Err(zero("threads")));
-    let large = 1 << 30;
-    let huge = Config { vocab: large, context: large, layers: large, width: large, hidden: large, ..base };
-    for config in [
-        huge,
-        Config { vocab: large, width: large, ..base },
-        Config { layers: large, width: 1 << 20, ..base },
-    ] {
-        assert_eq!(Plan::new(&config, &Options::new(1)), Err(Error::TooLarge { what: "parameters" }));
-    }
-    let wide = Options { batch: usize::MAX / 2, ..Options::new(1) };
-    assert_eq!(Plan::new(&base, &wide), Err(Error::TooLarge { what: "activations" }));
 }
 
 #[test]
@@ -331,7 +279,7 @@ fn what_needs_all_gradients_at_once_is_refused_where_the_update_is_fused() {
     assert!(gradients.iter().chain(workspace.iter()).all(|x| x.is_nan()));
 }
 
-/// The loss is looked at before anything changes; a gradient only before the tensor that it is of does.
+/// The loss is checked before anything changes. A gradient is checked only before its own tensor changes.
 #[test]
 fn a_fused_step_that_is_not_finite_says_what_has_changed() {
     let (text, options) = ([1_u8, 2, 3, 4, 5, 6, 7, 8, 9], Options { fused: true, ..Options::new(2) });
@@ -362,7 +310,7 @@ fn a_fused_step_that_is_not_finite_says_what_has_changed() {
         let (error, changed, _) = failed(&|_, parameters| parameters[8..16].fill(f32::NAN), poll);
         assert!(matches!(error, Error::NotFinite { what: "loss", .. }), "{error}");
         assert!(changed.iter().all(|changed| !changed));
-        // Activations so large that they overflow where they are multiplied by gradients, in the first block's MLP.
+        // Activations so large that their products with gradients overflow, in the first block's MLP.
         let spoil = |plan: &Plan, parameters: &mut [f32]| {
             let mut fill = |name, value| {
                 let tensor = plan.tensor(name).unwrap();
@@ -376,7 +324,7 @@ fn a_fused_step_that_is_not_finite_says_what_has_changed() {
         assert_eq!(error, Error::PartlyUpdated { tensor: place });
         for tensor in plan.tensors() {
             let name = tensor.name.to_string();
-            // Of an MLP the projection's weight comes first.
+            // In an MLP, the projection's weight is updated first.
             let later = name.starts_with("h.1.") || name.starts_with("ln_f");
             let here = &changed[tensor.offset..tensor.offset + tensor.len()];
             assert_eq!(here.contains(&true), later, "{name}");
@@ -399,7 +347,7 @@ fn texts_and_tokens_that_do_not_fit_are_refused() {
     let error = trainer.evaluate(&[3_i32, -1, 4][..]).unwrap_err();
     assert!(matches!(error, Error::Token { token: -1, .. }), "{error}");
     assert_eq!(trainer.evaluate(&[3_u8][..]), Err(Error::Data { given: 1, wanted: 2 }));
-    // The trainer is as it was.
+    // The trainer still works.
     trainer.step(&[1_u8; 7][..]).unwrap();
     assert_eq!(trainer.steps(), 2);
 }

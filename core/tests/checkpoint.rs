@@ -30,7 +30,7 @@ fn plan() -> Plan {
     plan_with(&config(), OptimizerState::AdamW)
 }
 
-/// Numbers of all kinds: every value has other bits, among them NaNs, infinities and subnormals.
+/// Numbers of all kinds, each with different bits. NaNs, infinities and subnormals are among them.
 fn numbers(count: usize, salt: u32) -> Vec<f32> {
     let special = [0x8000_0000, 0x7F80_0000, 0xFF80_0001, 0x7FC0_1234, 1, 0x807F_FFFF];
     let ordinary = (0..).map(|i: u32| 0x3F80_0000 ^ (i * 0x0001_0007) ^ (salt << 20));
@@ -52,7 +52,7 @@ fn sample(plan: &Plan) -> Vec<u8> {
     write(plan, &numbers(plan.parameters, 1), Some(&numbers(plan.optimizer, 2)))
 }
 
-/// Reads in every way that there is; on an error the destination must be untouched.
+/// Reads in every possible way. After an error the destination must be untouched.
 fn read(bytes: &[u8], plan: &Plan) -> Result<Progress, Error> {
     let sentinel = f32::from_bits(0x1234_5678);
     let mut parameters = vec![sentinel; plan.parameters];
@@ -454,7 +454,7 @@ fn foreign_bytes_are_refused() {
     assert_eq!(Checkpoint::new(&invalid).map(|_| ()), Err(CheckpointError::Header { at: 31 }.into()));
 }
 
-/// A header with very many tensors is refused at once, since names are compared each with each.
+/// A header with very many tensors is refused at once, since every name is compared with every other.
 #[test]
 fn hostile_headers_cost_no_hours() {
     let mut header = String::from("{");
@@ -466,7 +466,7 @@ fn hostile_headers_cost_no_hours() {
     assert_eq!(Checkpoint::new(&file(&(header + "}"), &[])).map(|_| ()), Err(error));
 }
 
-/// Random bytes, and valid files with pieces overwritten, removed, doubled: whatever comes, a value returns.
+/// Random bytes, and valid files with pieces overwritten, removed or doubled: reading always returns.
 #[test]
 fn mutations_never_panic() {
     let plan = plan_with(&Config { bias: false, ..config() }, OptimizerState::Momentum);
@@ -506,7 +506,7 @@ fn mutations_never_panic() {
             };
             bytes.splice(at..end, piece);
         }
-        // Half of the time let the length fit again, so that the header is read to its end.
+        // Half of the time the length is corrected, so that the header is read to its end.
         if draw(2) == 0
             && let Some(at) = bytes.windows(3).rposition(|w| w == b"]}}")
         {

@@ -1,6 +1,6 @@
-//! The training run of firmware on each instruction set of this machine, which ends in the bits that
-//! `golden/device_steps.txt` states for every processor: `scripts/test-device.sh` and `scripts/test-thumb.sh` compare
-//! devices with it.
+//! The training run of firmware, on each instruction set of this machine. It ends with the bits in
+//! `golden/device_steps.txt`, with which `scripts/test/device/firmware.sh` and `scripts/test/device/rust.sh` compare
+//! devices.
 
 use std::{env, fs};
 
@@ -16,7 +16,7 @@ use jostle::{InstructionSet, Serial};
 use run::{CONFIG, RECIPE, SEED, TEXT, checksum};
 use session::Session;
 
-/// What the devices print.
+/// The line that devices print.
 fn line(step: u64, parameters: &[f32]) -> String {
     format!("step {step}: checksum {:016x}", checksum(parameters))
 }
@@ -34,7 +34,7 @@ fn every_instruction_set_has_the_bits_of_the_devices() {
     }
 }
 
-/// Where there is one, the checkpoint is a device's: `scripts/test-device.sh` hands it over. Else it is this machine's.
+/// The checkpoint is this machine's, or the device's that `scripts/test/device/firmware.sh` names in the environment.
 #[test]
 fn a_checkpoint_goes_on_to_the_bits_of_the_devices() {
     let simd = InstructionSet::detect();

@@ -1,5 +1,5 @@
-//! The founding ideas, as a small worked case: words are tokens, and after "I like to ski when it" comes
-//! "snows".
+//! The founding ideas in a small example: words are tokens, and the model learns that "snows" follows "I like to ski when
+//! it".
 
 #[path = "common/reference.rs"]
 mod reference;
@@ -7,8 +7,8 @@ mod reference;
 mod session;
 
 use jostle::{
-    Activation, Compute, Config, Frozen, Gradients, InstructionSet, Optimizer, Options, Pass, Plan, Recipe,
-    Schedule, Serial, Shape,
+    Activation, Compute, Config, Frozen, Gradients, InstructionSet, Options, Pass, Plan, Recipe, Serial,
+    Shape,
 };
 use session::{Session, part, places};
 
@@ -20,13 +20,7 @@ fn config() -> Config {
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        optimizer: Optimizer::ADAMW,
-        schedule: Schedule::constant(1e-2),
-        clip: Some(1.0),
-        accumulate: 1,
-        seed: 1337,
-    }
+    session::recipe(1e-2, 1337)
 }
 
 fn sentence() -> Vec<i32> {
@@ -44,7 +38,7 @@ fn prediction(session: &mut Session) -> (&'static str, f32) {
     (WORDS[word], *probability)
 }
 
-/// All tensors are trained, or neither the embeddings nor the first block, or neither of the weights of the second MLP.
+/// Nothing is frozen; or the embeddings and the first block; or both weights of the second MLP.
 fn choices(config: &Config) -> [Frozen; 3] {
     let plan = Plan::new(config, &Options::new(1)).unwrap();
     let names: Vec<String> = plan.tensors().map(|tensor| tensor.name.to_string()).collect();
@@ -118,7 +112,7 @@ fn parameters_begin_as_different_random_values_by_gpt2s_scheme() {
     assert_ne!(before[..100], session.parameters[..100]);
 }
 
-/// Parameters that are not special: biases and norms away from 0 and 1.
+/// Parameters without special values: biases differ from 0, norms from 1.
 fn varied(plan: &Plan) -> Vec<f32> {
     let mut rng = jostle::rng::generator(5, jostle::rng::Stream::Initialization, 0, 0);
     let mut x = vec![0.0; plan.parameters];
@@ -176,7 +170,7 @@ fn every_gradient_agrees_with_a_finite_difference() {
                 }
             }
             assert!(scale > 1e-6, "{}: the gradient is zero throughout", tensor.name);
-            // Single precision has 6e-8; a few dozen operations deep it loses one digit.
+            // Single precision has 6e-8, and loses a digit in a few dozen operations.
             assert!(worst.0 < 2e-6 * scale.max(0.05), "{}: off by {worst:?} of {scale}", tensor.name);
         }
     }

@@ -1,5 +1,5 @@
-//! Tensors that are not trained: where they lie, and that training the others has the bits of training all of them and
-//! putting these back after every step.
+//! Frozen tensors: their layout, and training of the others. The bits are as if all tensors were trained, and the frozen
+//! ones restored after every step.
 
 mod common;
 #[path = "common/session.rs"]
@@ -11,7 +11,7 @@ use jostle::layout::Tensor;
 use jostle::model::{Backward, Forward, Stage};
 use jostle::{
     Compute, Config, Dropout, DropoutKey, Error, Frozen, Generator, Gradients, InstructionSet, Optimizer,
-    Options, Pass, Plan, Recipe, Schedule, Shape,
+    Options, Pass, Plan, Recipe, Shape,
 };
 use session::{Session, part, places};
 
@@ -24,14 +24,14 @@ fn untied() -> Config {
 }
 
 fn recipe(optimizer: Optimizer) -> Recipe {
-    Recipe { optimizer, schedule: Schedule::constant(3e-3), clip: None, accumulate: 1, seed: 7 }
+    Recipe { optimizer, clip: None, ..session::recipe(3e-3, 7) }
 }
 
 fn text() -> Vec<u8> {
-    (0..500_u32).map(|i| ((i * i / 97 + 5 * i) % 27) as u8).collect()
+    session::text(27, 500)
 }
 
-/// The names of all tensors that `is` picks.
+/// The names of the tensors that `is` accepts.
 fn names(config: &Config, is: impl Fn(&str) -> bool) -> Vec<String> {
     let plan = Plan::new(config, &Options::new(1)).unwrap();
     plan.tensors().map(|tensor| tensor.name.to_string()).filter(|name| is(name)).collect()
@@ -41,8 +41,8 @@ fn frozen(config: &Config, names: &[String]) -> Frozen {
     Frozen::named(config, names.iter().map(String::as_str)).unwrap()
 }
 
-/// What is frozen, in turn: the embeddings and the first two blocks, tensors here and there, all but biases, all but
-/// what comes after the blocks, the token embedding alone.
+/// Choices of frozen tensors: the embeddings and the first two blocks; scattered tensors; all but biases; all but the
+/// last norm and the head; the token embedding.
 fn choices(config: &Config) -> Vec<Vec<String>> {
     let here_and_there = ["h.1.mlp.c_fc.weight", "ln_f.weight", "h.0.ln_1.weight", "h.2.attn.c_attn.weight"];
     vec![
@@ -99,7 +99,7 @@ fn backward_goes_no_further_than_the_first_tensor_that_is_trained() {
     let half = names(&config, |name| name < "h.1.ln_2" || name.starts_with('w'));
     assert_eq!(last(&plan(&half, true)), Stage::Backward(Backward::Mlp { layer: 1 }));
     assert_eq!(Stage::count(&plan(&half, true)), Stage::count(&plan(&half, false)) + 1);
-    // Activations of the blocks that backward goes through, but at least of one.
+    // Activations of the blocks that the backward pass visits, but at least of one.
     let activations = |names: &[String]| plan(names, false).activations;
     let none = activations(&[]);
     let block = (none - plan(&[], true).activations) / 2;
@@ -110,14 +110,14 @@ fn backward_goes_no_further_than_the_first_tensor_that_is_trained() {
     assert_eq!(2 * plan(&half, true).recomputed(), plan(&[], true).recomputed());
 }
 
-/// Against a count stage by stage and tensor by tensor, and twice in numbers.
+/// Against a count by stages and tensors, and against two literal numbers.
 #[test]
 fn multiply_adds_are_those_of_the_stages_and_of_the_trained_weights() {
     let half = |config: &Config| names(config, |name| name < "h.1.ln_2" || name.starts_with('w'));
     for (config, recompute) in [(config(), false), (config(), true), (untied(), false), (untied(), true)] {
         let (v, t, c, f) = (config.vocab, config.context, config.width, config.hidden);
         let freezing = choices(&config).into_iter().chain([vec![], half(&config)]);
-        // The third of the choices leaves nothing to train where there are no biases.
+        // Without biases, the third choice freezes every tensor.
         for names in
             freezing.filter(|names| config.bias || names.len() != self::names(&config, |_| true).len())
         {
@@ -141,8 +141,8 @@ fn multiply_adds_are_those_of_the_stages_and_of_the_trained_weights() {
             assert_eq!(plan.multiply_adds(), 2 * t * per_row, "{names:?}");
         }
     }
-    // A block of width 4 with 2 positions: 64 + 2 * 64 + 16 forward and 27 V for each of the head's; 64 + 40 and 128
-    // backward, and as many as there are weights, 64 and 128.
+    // A block of width 4 with 2 positions: 64 + 2 * 64 + 16 forward, and 27 V for each of the output head's; 64 + 40 and
+    // 128 backward, and one for each weight, 64 and 128.
     let config = Config::new(5, 2, 2, 1, 4);
     let count = |is: fn(&str) -> bool| {
         let options = Options { frozen: frozen(&config, &names(&config, is)), ..Options::new(1) };
@@ -153,7 +153,7 @@ fn multiply_adds_are_those_of_the_stages_and_of_the_trained_weights() {
     assert_eq!(count(|name| !name.starts_with("h.1.mlp")), 2 * (forward + 20 + 128 + 128));
 }
 
-/// The gradients of two micro-batches, the first of which overwrites what was there.
+/// The gradients of two micro-batches. The first overwrites the buffer's contents.
 fn gradients(session: &mut Session, compute: Compute<'_>) -> Vec<f32> {
     let shape = Shape { sequences: 2, length: 9 };
     let tokens: Vec<i32> = text().iter().map(|token| i32::from(*token)).collect();
@@ -193,7 +193,7 @@ fn gradients_have_the_bits_of_those_of_a_plan_that_trains_all() {
     }
 }
 
-/// Trains all tensors with a plan of the same kind, and puts the frozen ones back after each step.
+/// Trains all tensors with an equal plan, and restores the frozen ones after each step.
 fn oracle(plan: &Plan, recipe: &Recipe, steps: usize) -> (Vec<f32>, Vec<f32>, f32) {
     let mut whole =
         Session::with(&plan.config, &Options { frozen: Frozen::NONE, fused: false, ..plan.options });
@@ -219,7 +219,7 @@ fn oracle(plan: &Plan, recipe: &Recipe, steps: usize) -> (Vec<f32>, Vec<f32>, f3
 fn training_the_others_has_the_bits_of_putting_the_frozen_ones_back() {
     let optimizers = [Optimizer::Sgd { momentum: 0.0 }, Optimizer::Sgd { momentum: 0.9 }, Optimizer::ADAMW];
     let tied = choices(&config()).into_iter().map(|names| (config(), names));
-    // The third of the choices leaves nothing to train where there are no biases.
+    // Without biases, the third choice freezes every tensor.
     let untied = choices(&untied()).into_iter().enumerate().filter(|(number, _)| *number != 2);
     let untied = untied.map(|(_, names)| (self::untied(), names));
     for (number, (config, names)) in tied.chain(untied).enumerate() {
@@ -266,7 +266,7 @@ fn training_the_others_has_the_bits_of_putting_the_frozen_ones_back() {
     }
 }
 
-/// Logits, evaluation, generation and a checkpoint are those of a model of which nothing is frozen.
+/// Logits, evaluation, generation and a checkpoint are the same as without frozen tensors.
 #[test]
 fn what_is_frozen_does_not_show_in_use() {
     let (config, simd) = (config(), InstructionSet::detect());
@@ -315,7 +315,7 @@ fn what_is_frozen_does_not_show_in_use() {
         let saved = Checkpoint::new(&bytes).unwrap();
         assert_eq!(saved.read(&session.plan, &mut read, Some(&mut state)), Ok(progress));
         assert_eq!(bits(&state), bits(&session.optimizer));
-        // All values are there, but no state of what is frozen.
+        // The file has every tensor's values, but no optimizer state of frozen tensors.
         let mut all = vec![0.0; whole.plan.parameters];
         assert_eq!(saved.read(&whole.plan, &mut all, None), Ok(progress));
         assert_eq!(bits(&all), bits(&whole.parameters));

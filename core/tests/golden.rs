@@ -1,17 +1,17 @@
 //! The engine against PyTorch: logits, loss, every gradient, and twenty steps of training, for models of odd
-//! shapes. The numbers lie in `golden/`, made by `golden/make.py`, which says what they are.
+//! shapes. `golden/make.py` writes and describes the files in `golden/`.
 //!
-//! | what | error | tolerance | PyTorch's own f32 is off by up to |
+//! | quantity | error | tolerance | largest error of PyTorch's own f32 |
 //! |---|---|---|---|
 //! | logits | of all, in norm | [`LOGITS`] | 4e-7 |
 //! | gradients | of each tensor, in norm | [`GRADIENTS`] | 2e-6, where a norm's sums cancel |
 //! | losses | of the worst step | [`LOSSES`] | 2e-7 |
 //! | norms | of the worst step | [`NORMS`] | 1e-6 |
 //!
-//! All errors are relative, and against f64. Each tolerance leaves an engine some other order of summation
-//! than PyTorch's: a few times PyTorch's error. AdamW lets rounding grow with the steps, but not far: where it
-//! turns a small gradient's noise into a whole step, the loss hardly depends on that parameter.
-//! That wrong settings exceed the tolerances is itself tested: [`every_setting_matters`].
+//! All errors are relative, and against f64. Each tolerance is a few times PyTorch's error, because the engine sums in
+//! another order. AdamW lets rounding errors grow with the steps, but only slightly. It may turn a small gradient's noise
+//! into a whole step, but then the loss hardly depends on that parameter. [`every_setting_matters`] tests that wrong
+//! settings exceed the tolerances.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -48,7 +48,7 @@ cases! {
     gpt2 hidden large_vocab no_bias_untied one_token three_heads three_layers three_tiles two_tiles
 }
 
-// The engine's interface: the only part that changes with it.
+// The engine's interface.
 
 /// The engine, with buffers for one model.
 struct Engine {
@@ -62,7 +62,7 @@ impl Engine {
         let shape = Shape { sequences: settings.batch, length: settings.length };
         let options = Options { recompute, ..Options::new(settings.batch) };
         let plan = Plan::new(&settings.config, &options).unwrap();
-        // Not a number anywhere: what is read before it is written shows.
+        // NaN, which shows a read before the first write.
         Engine { plan, shape, workspace: vec![f32::NAN; plan.workspace()] }
     }
 
@@ -200,7 +200,7 @@ impl Golden {
         self.words(name, Dtype::I32).1.map(i32::from_le_bytes).collect()
     }
 
-    /// All parameters (or, with prefix `grad.`, gradients) as they lie in the engine's buffer.
+    /// All parameters (or, with prefix `grad.`, gradients) in the engine's order.
     fn parameters(&self, plan: &Plan, prefix: &str) -> Vec<f32> {
         let mut all = vec![f32::NAN; plan.parameters];
         for tensor in plan.tensors() {
@@ -212,7 +212,7 @@ impl Golden {
     }
 }
 
-/// The norm of the difference over the norm of what is wanted.
+/// The norm of the difference relative to the norm of the reference.
 fn relative_error(given: &[f32], wanted: &[f32]) -> f64 {
     assert_eq!(given.len(), wanted.len());
     let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>().sqrt();
@@ -222,14 +222,14 @@ fn relative_error(given: &[f32], wanted: &[f32]) -> f64 {
     difference / size
 }
 
-/// The largest relative error of any element; not a number if any is not.
+/// The largest relative error of any element; NaN if any element is NaN.
 fn worst_element(given: &[f32], wanted: &[f32]) -> f64 {
     assert_eq!(given.len(), wanted.len());
     let errors = given.iter().zip(wanted).map(|(x, y)| relative_error(&[*x], &[*y]));
     errors.fold(0.0, |worst, error| if worst.is_nan() || error <= worst { worst } else { error })
 }
 
-/// An error and what it is the error of.
+/// An error, and the name of its quantity.
 struct Measured {
     error: f64,
     tolerance: f64,
@@ -241,13 +241,13 @@ impl Measured {
         Measured { error, tolerance, what: what.to_string() }
     }
 
-    /// How much of the tolerance is used up; more than 1, or not a number, is a failure.
+    /// The error in units of its tolerance. Above 1, or NaN, is a failure.
     fn used(&self) -> f64 {
         self.error / self.tolerance
     }
 }
 
-/// `recompute`: as in the options of the engine's plan.
+/// `recompute` is an option of the plan.
 fn check(name: &str, recompute: bool) {
     let golden = Golden::read(name);
     let settings = golden.settings();
@@ -325,7 +325,7 @@ fn files_are_complete() {
     }
 }
 
-/// A run with any one setting changed is outside the tolerance: the numbers above could have told.
+/// Changing any one setting exceeds the tolerance, so the tests above would notice it.
 #[test]
 fn every_setting_matters() {
     type Change = fn(&mut Settings);
@@ -357,7 +357,7 @@ fn every_setting_matters() {
     }
 }
 
-/// What the checks rest on: they see a difference, and what is not a number.
+/// The checks themselves notice a difference, and NaN.
 #[test]
 fn errors_are_seen() {
     assert_eq!(relative_error(&[3.0, 4.0], &[3.0, 4.0]), 0.0);

@@ -1,4 +1,4 @@
-//! Where parameters lie, what they are called, and which configurations are refused.
+//! Layout and names of parameters, sizes of memory, and refused configurations.
 
 use jostle::layout::Role;
 use jostle::{Config, Dropout, Error, OptimizerState, Options, Plan, Target};
@@ -180,7 +180,7 @@ fn memory_grows_with_every_size() {
     assert!(bytes(base, Options { threads: 2, ..options }) > least);
 }
 
-/// Activations shrink from every block's to one block's and each block's input, exactly.
+/// With recomputation, activations shrink to exactly one block's and each block's input.
 #[test]
 fn recomputing_keeps_one_block() {
     for layers in [1, 2, 5] {
@@ -188,11 +188,11 @@ fn recomputing_keeps_one_block() {
         let plan = |recompute| Plan::new(&config, &Options { recompute, ..Options::new(3) }).unwrap();
         let (kept, again) = (plan(false), plan(true));
         let (rows, saved) = (3 * 16, layers - 1);
-        // Norms' statistics, qkv, softmax's statistics, attended, hidden; and x between the halves.
+        // Norms' statistics, qkv, softmax's statistics, attention's output, hidden; and x between the branches.
         let block = rows * (4 + 3 * 12 + 2 * 4 + 12 + 50 + 12);
         assert_eq!(again.activations, kept.activations - saved * block);
         assert_eq!(Plan { activations: kept.activations, options: kept.options, ..again }, kept);
-        // Products of C by 3C, C by C and C by F, and two of attention.
+        // Products of C by 3C, C by C and C by F, and attention's two.
         let extra = saved * rows * (3 * 12 * 12 + 12 * 12 + 12 * 50 + 2 * 16 * 12);
         assert_eq!((kept.recomputed(), again.recomputed()), (0, extra));
         assert_eq!(again.to_string().contains("recompute"), layers > 1);
@@ -202,10 +202,12 @@ fn recomputing_keeps_one_block() {
     }
 }
 
-/// Gradients shrink from all parameters' to those of 128 rows of the widest weight, or of the largest tensor; on small
-/// machines to four rows, whichever tensor is the largest. Of the activated hidden width there are as many columns as
-/// there is room for rows of the weight after it, or as the width has; they have the place of the norm's output, too. On
-/// small machines tiles of attention find room there as well, and scratch is that of products alone.
+/// With a fused optimizer step, the gradient buffer holds 128 rows of the widest weight, or fewer if the largest tensor is
+/// smaller; without vectors it holds four rows.
+///
+/// The hidden activations keep as many columns as the next weight's gradient has rows in that buffer, but at least the
+/// width. They share memory with the norm's output. Without vectors attention's tiles share it too, and scratch serves
+/// products alone.
 #[test]
 fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
     let sizes = |config, target, spared| {
@@ -223,7 +225,8 @@ fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
         fused.gradients
     };
     let config = Config::new(27, 16, 2, 4, 16);
-    // Two of 8 rows, and four rows of a product; less those of the longest product, whose steps are copied 48 at a time.
+    // Two tiles of 8 rows and four rows of a product, minus the scratch of the longest product, which copies 48 steps at
+    // a time.
     let tiles = 2 * 8 * 16 + 4 * 16 - 4 * 48;
     assert_eq!(sizes(config, Target::Vectors, 0), 16 * 64);
     assert_eq!(sizes(config, Target::Portable, tiles), 4 * 64);
@@ -259,7 +262,7 @@ fn the_plan_that_fits_is_the_largest_that_does() {
     }
     assert_eq!(Plan::fit(&config, &options, usize::MAX), Ok(sized(12, 3)));
     assert_eq!(Plan::fit(&config, &options, sized(1, 1).bytes()), Ok(sized(1, 1)));
-    // Below that, activations are made again: again with as many threads and sequences as fit.
+    // With less memory, the plan recomputes activations, again with as many threads and sequences as fit.
     let again = |batch, threads| {
         let options = Options { threads, recompute: true, ..Options::new(batch) };
         Plan::new(&config, &options).unwrap()
@@ -276,7 +279,7 @@ fn the_plan_that_fits_is_the_largest_that_does() {
     assert_eq!(Plan::fit(&config, &Options::new(0), usize::MAX), Err(Error::Zero { what: "batch" }));
 }
 
-/// A budget for one thread that keeps activations, or two that make them again.
+/// A budget for one thread that keeps activations, or for two that recompute them.
 #[test]
 fn the_plan_that_fits_recomputes_where_that_lets_more_threads_work() {
     let config = Config::new(65, 64, 8, 4, 64);
@@ -296,7 +299,7 @@ fn the_plan_that_fits_recomputes_where_that_lets_more_threads_work() {
     assert_eq!((found.threads, found.recompute), (1, false));
 }
 
-/// Where recomputing one sequence after the other does not do, all of them in one pass whose update is fused.
+/// If even recomputing single sequences does not fit, the plan takes all sequences in one pass with a fused update.
 #[test]
 fn the_least_plan_that_fits_fuses_the_update() {
     let config = Config::new(27, 4, 2, 4, 64);
@@ -356,6 +359,8 @@ fn products_of_sizes_that_overflow_are_refused() {
     assert_eq!(refused(all, Options::new(1)), too_large("parameters"));
     let deep = Config { layers: largest, width: 1 << 20, ..small };
     assert_eq!(refused(deep, Options::new(1)), too_large("parameters"));
+    let one = Config { vocab: 1 << 30, width: 1 << 30, ..small };
+    assert_eq!(refused(one, Options::new(1)), too_large("parameters"));
     for batch in [usize::MAX, usize::MAX / 2, usize::MAX / 16] {
         assert_eq!(refused(small, Options::new(batch)), too_large("activations"));
     }
@@ -368,7 +373,9 @@ fn products_of_sizes_that_overflow_are_refused() {
 #[test]
 fn heads_must_divide_the_width() {
     for (heads, width) in [(2, 3), (3, 16), (5, 4)] {
-        assert_eq!(Config::new(5, 5, 1, heads, width).validate(), Err(Error::Heads { width, heads }));
+        let config = Config::new(5, 5, 1, heads, width);
+        assert_eq!(config.validate(), Err(Error::Heads { width, heads }));
+        assert_eq!(Plan::new(&config, &Options::new(1)), Err(Error::Heads { width, heads }));
     }
     assert_eq!(Config::new(5, 5, 1, 3, 15).validate(), Ok(()));
     assert_eq!(Config::new(5, 5, 1, 3, 15).head_width(), 5);
@@ -381,18 +388,19 @@ fn rates_and_epsilon_outside_their_range_are_refused_by_name() {
     let none = Dropout::NONE;
     type SetRate = fn(&mut Dropout, f32);
     let places: [(&str, SetRate); 4] = [
-        ("dropout.embedding", |dropout, rate| dropout.embedding = rate),
-        ("dropout.attention", |dropout, rate| dropout.attention = rate),
-        ("dropout.attention_projection", |dropout, rate| dropout.attention_projection = rate),
-        ("dropout.mlp_projection", |dropout, rate| dropout.mlp_projection = rate),
+        ("embedding_dropout", |dropout, rate| dropout.embedding = rate),
+        ("attention_dropout", |dropout, rate| dropout.attention = rate),
+        ("attention_projection_dropout", |dropout, rate| dropout.attention_projection = rate),
+        ("mlp_projection_dropout", |dropout, rate| dropout.mlp_projection = rate),
     ];
     for (name, set) in places {
         for rate in [1.0, -0.1, 2.0, f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
             let mut dropout = none;
             set(&mut dropout, rate);
             let error = Config { dropout, ..config }.validate().unwrap_err();
-            let Error::Range { what, given, .. } = error else { panic!("{error:?}") };
+            let Error::Range { what, given, wanted } = error else { panic!("{error:?}") };
             assert_eq!((what, given.to_bits()), (name, rate.to_bits()));
+            assert_eq!(wanted, "at least 0 and less than 1");
         }
         let mut dropout = none;
         set(&mut dropout, 0.999);
@@ -400,17 +408,18 @@ fn rates_and_epsilon_outside_their_range_are_refused_by_name() {
     }
     for norm_epsilon in [0.0, -1e-5, 1.0, f32::NAN, f32::INFINITY] {
         let error = Config { norm_epsilon, ..config }.validate().unwrap_err();
-        let Error::Range { what: "norm_epsilon", given, .. } = error else { panic!("{error:?}") };
+        let Error::Range { what: "norm_epsilon", given, wanted } = error else { panic!("{error:?}") };
         assert_eq!(given.to_bits(), norm_epsilon.to_bits());
+        assert_eq!(wanted, "more than 0 and less than 1");
     }
 }
 
 #[test]
 fn errors_say_what_was_given_and_what_was_wanted() {
     for (error, text) in [
-        (Error::Zero { what: "layers" }, "layers is 0; at least 1 is wanted"),
+        (Error::Zero { what: "layers" }, "layers is 0; expected at least 1"),
         (Error::Heads { width: 16, heads: 3 }, "width 16 is not divisible by heads 3"),
-        (Error::Length { what: "x", given: 4, wanted: 5 }, "x has 4 elements; wanted: exactly 5"),
+        (Error::Length { what: "x", given: 4, wanted: 5 }, "x has 4 elements; expected 5"),
         (
             Error::Token { index: 2, token: -7, vocab: 65 },
             "token -7 at index 2 is outside the vocabulary of 65",

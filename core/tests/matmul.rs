@@ -1,4 +1,4 @@
-//! Matrix products: the contract's bits, the borders of every slice, the errors.
+//! Matrix products: the contract's bits, the bounds of every slice, and errors.
 
 mod common;
 
@@ -17,7 +17,7 @@ enum From {
 
 const STARTS: [From; 3] = [From::Zero, From::Bias, From::Accumulate];
 
-/// One product: sizes, operands, and what C holds before.
+/// One product: sizes, operands, and C's values before it.
 struct Case {
     size: Size,
     a: Vec<f32>,
@@ -28,7 +28,7 @@ struct Case {
     from: From,
     c: Vec<f32>,
     c_stride: usize,
-    /// Elements between B's lines in memory.
+    /// The stride of B's rows or columns in memory.
     b_apart: usize,
 }
 
@@ -78,7 +78,7 @@ impl Case {
         if self.b_transposed { Matrix::new(&self.b, line).transposed() } else { Matrix::new(&self.b, line) }
     }
 
-    /// Moves B's lines in memory apart.
+    /// Increases that stride.
     fn spread_b(&mut self, apart: usize, filler: f32) {
         let line = if self.b_transposed { self.size.k } else { self.size.n };
         let fill = vec![filler; apart];
@@ -97,7 +97,7 @@ impl Case {
         format!("{m}x{n}x{k} from {:?}, {}{}", self.from, self.a_transposed as u8, self.b_transposed as u8)
     }
 
-    /// C by [`matmul`], between guards on both sides of it and of a scratch that is exactly long enough.
+    /// C by [`matmul`]. C and a scratch of the exact length have guards on both sides.
     fn got(&self, simd: InstructionSet) -> Vec<f32> {
         let (c_length, scratch_length) = (self.c.len(), scratch(self.size));
         const AROUND: usize = 40;
@@ -145,8 +145,8 @@ fn assert_contract(got: &[f32], wanted: &[f32], case: &Case, simd: InstructionSe
     }
 }
 
-/// Any order of k + 1 additions and k products stays within (k + 2) u of the sum of magnitudes (Higham 2002,
-/// section 3.1, u = 2^-24); so do both results, each on its side of the exact one.
+/// Any order of k + 1 additions and k products has an error of at most (k + 2) u times the sum of magnitudes (Higham 2002,
+/// section 3.1, u = 2^-24). Each of the two results may have that error.
 #[track_caller]
 fn assert_close(got: &[f32], wanted: &[f32], case: &Case, what: &str) {
     let Size { m, n, k } = case.size;
@@ -197,7 +197,7 @@ fn the_product_of_known_numbers_is_known() {
 
 #[test]
 fn the_reference_rounds_each_multiply_add_once_and_in_order() {
-    // 1 + 2^-24 rounds to 1; a fused product keeps what a rounded one would lose.
+    // 1 + 2^-24 rounds to 1; a fused product keeps the bits that a rounded product loses.
     let (a, b) = ([1.0, 1.0 + f32::EPSILON, -1.0], [1.0, 1.0 - f32::EPSILON, 1.0]);
     let mut c = [0.0];
     let size = Size { m: 1, n: 1, k: 3 };
@@ -229,7 +229,7 @@ fn small_products_equal_the_reference() {
 fn products_that_cross_blocks_equal_the_reference() {
     let mut random = Random::new(3);
     for sizes in [
-        // A close B that is packed, a far one, and a far A.
+        // A B with a small stride, which is packed; one with a large stride; an A with a large stride.
         (258, 150, 70),
         (17, 700, 800),
         (690, 17, 770),
@@ -262,7 +262,7 @@ fn single_rows_equal_the_reference() {
                 for simd in instruction_sets() {
                     assert_contract(&case.got(simd), &wanted, &case, simd);
                 }
-                // The same B with rows or columns further apart, as heads lie in rows of keys.
+                // The same B with a larger stride, like a head within rows of keys.
                 let apart = random.size(1, 40);
                 case.spread_b(apart, random.number());
                 for simd in instruction_sets() {
@@ -354,7 +354,7 @@ fn a_part_of_scratch_may_exceed_the_whole() {
     assert_contract(&c, &case.wanted(), &case, simd);
 }
 
-/// What each call says about a case with one slice cut short; nothing may have been written.
+/// The errors of all calls for a case with one slice cut short. They may not write anything.
 fn refusals(case: &Case, cut: impl Fn(&'static str, usize) -> usize) -> Vec<Error> {
     let (a, b) = (case.a(), case.b());
     let a = Matrix { data: &a.data[..cut("A", a.data.len())], ..a };

@@ -1,4 +1,4 @@
-//! Named random streams: apart from each other, uniform, unbiased.
+//! Named random streams are independent, uniform and unbiased.
 
 use jostle::rng::{Stream, below, generator, key, mix, uniform};
 use rand_core::Rng;
@@ -153,7 +153,7 @@ fn draws_that_would_be_biased_are_rejected() {
             Ok(())
         }
     }
-    // With 3 << 30, draws at multiples of four are those of too small a remainder: 0, 4, 8, ...
+    // With 3 << 30, the draws 0, 4, 8, ... have too small a remainder.
     let mut counter = Counter(u32::MAX, 1);
     let draws: Vec<u32> = (0..6).map(|_| below(&mut counter, 3 << 30)).collect();
     assert_eq!(draws, [0, 1, 2, 3, 4, 5]);
@@ -165,7 +165,7 @@ fn a_bound_of_zero_gives_zero() {
     assert_eq!(below(&mut generator(1, Stream::Batches, 0, 0), 0), 0);
 }
 
-/// A change of these changes every run; whoever makes one changes the numbers knowingly.
+/// Other numbers here mean other training runs, so a change must be deliberate.
 #[test]
 fn the_numbers_are_the_ones_they_always_were() {
     let mut rng = generator(1, Stream::Initialization, 0, 0);

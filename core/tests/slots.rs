@@ -1,6 +1,6 @@
-//! Checkpoints in flash memory whose power fails: at every programmed word and every erased sector of a save, cleanly or
-//! with the word or sector left in any state. What is read then is the old checkpoint or the new one, bit for bit, and
-//! training that goes on from it ends where training that was never cut off ends.
+//! Checkpoints in flash memory through power failures, at every programmed word and every erased sector of a save. The
+//! word or sector is left unchanged or in any state. The next read returns the old checkpoint or the new one, bit for
+//! bit. Training that resumes from it ends with the bits of uninterrupted training.
 
 #[path = "common/session.rs"]
 mod session;
@@ -8,7 +8,7 @@ mod session;
 use jostle::checkpoint::slots::{self, Flash, Slot, Slots};
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
 use jostle::{
-    CheckpointError, Config, Decay, Dropout, Error, InstructionSet, Optimizer, Plan, Recipe, Schedule, Serial,
+    CheckpointError, Config, Decay, Dropout, Error, InstructionSet, Plan, Recipe, Schedule, Serial,
 };
 use session::Session;
 
@@ -22,24 +22,24 @@ const SAVED: [u64; 4] = [2, 4, 6, 8];
 const NO_POWER: i32 = -1;
 const UNREADABLE: i32 = -2;
 
-/// What becomes of a word or sector that is being changed when the power fails.
+/// The state of a word or sector whose change a power failure interrupts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Cut {
-    /// It is as it was.
+    /// Unchanged.
     Clean,
-    /// Its bits are anything.
+    /// Arbitrary bits.
     Torn,
-    /// So, and reading it is an error, as with memory that checks itself.
+    /// Arbitrary bits, and reading them is an error, as in memory with error correction.
     Unreadable,
 }
 
-/// Flash memory, as strict as there is.
+/// Flash memory with the strictest rules of real devices.
 #[derive(Clone)]
 struct Memory {
     slots: [[u8; SLOT]; 2],
     unreadable: Vec<(usize, usize)>,
     write_size: usize,
-    /// Words and sectors that may still be changed, and what happens then.
+    /// The number of words and sectors that may still change before the power fails.
     power: usize,
     cut: Cut,
     changed: usize,
@@ -75,7 +75,7 @@ impl Memory {
         Err(NO_POWER)
     }
 
-    /// After the power has come back.
+    /// Restores the power.
     fn restarted(mut self) -> Memory {
         (self.power, self.changed) = (usize::MAX, 0);
         self
@@ -119,16 +119,11 @@ fn config() -> Config {
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        optimizer: Optimizer::ADAMW,
-        schedule: Schedule { peak: 1e-2, warmup: 2, steps: 8, decay: Decay::Cosine { last: 1e-3 } },
-        clip: Some(1.0),
-        accumulate: 1,
-        seed: SEED,
-    }
+    let schedule = Schedule { peak: 1e-2, warmup: 2, steps: 8, decay: Decay::Cosine { last: 1e-3 } };
+    Recipe { schedule, ..session::recipe(1e-2, SEED) }
 }
 
-/// A model in training, which has come so far.
+/// A model in training, and its next step.
 struct Run {
     session: Session,
     step: u64,
@@ -141,7 +136,7 @@ impl Run {
         Run { session, step: 0 }
     }
 
-    /// As after a restart: nothing but what flash holds.
+    /// Loads the state from flash memory alone, as after a restart.
     fn load(memory: &mut Memory) -> Option<Run> {
         let mut session = Session::new(&config(), &recipe(), 1, 1);
         let (plan, mut block) = (session.plan, [0; SLOT]);
@@ -186,7 +181,7 @@ impl Run {
     }
 }
 
-/// Memory after so many saves, the bits of the last, and the run at the step of the next.
+/// Memory after that many saves, the last one's bits, and the run at the step of the next save.
 fn saved(write_size: usize, saves: usize) -> (Memory, Option<(u64, Vec<u32>)>, Run) {
     let (mut memory, mut run, mut last) = (Memory::new(write_size), Run::new(), None);
     for step in &SAVED[..saves] {
@@ -205,7 +200,7 @@ fn changes(memory: &Memory, run: &Run) -> usize {
     memory.changed
 }
 
-/// Saves, with power for so many changes.
+/// Saves, with power for that many changes.
 fn cut_off(memory: &Memory, run: &Run, power: usize, cut: Cut) -> Memory {
     let mut memory = Memory { power, cut, ..memory.clone() };
     let error = run.save(&mut memory, 256).unwrap_err();
@@ -295,7 +290,7 @@ fn every_flipped_bit_is_noticed() {
     assert_eq!((slot.index, slot.sequence), (1, 2));
     let mut block = [0; 1024];
     for bit in 0..(slot.offset + slot.length) * 8 {
-        // What is between the record's fields and the checkpoint means nothing.
+        // Bytes between the record's fields and the checkpoint have no meaning.
         if (20..slot.offset).contains(&(bit / 8)) {
             continue;
         }
@@ -392,13 +387,13 @@ fn what_cannot_be_read_is_refused_and_nothing_written() {
     assert_eq!(error, CheckpointError::Configuration { key: "jostle.vocab" }.into());
     assert!(Run::load(&mut memory).map(|run| run.bits()) == old);
 
-    // A save spares what can't be read, if it can: it may be whole.
+    // If possible, a save does not erase a slot that cannot be read: its checkpoint may be complete.
     memory.unreadable = vec![(0, 100)];
     assert!(Run::load(&mut memory).is_none());
     let mut spared = memory.clone();
     assert_eq!(run.save(&mut spared, 64).map(|slot| slot.index), Ok(1));
     assert!(spared.slots[0] == slot);
-    // A driver that fails altogether is another thing than "there is none".
+    // A failing driver is not the same as an absent checkpoint.
     memory.unreadable.push((1, 0));
     let unreadable = Error::Flash { operation: "read", slot: 0, code: UNREADABLE };
     assert_eq!(load(&mut memory, &config(), header), unreadable);

@@ -1,27 +1,27 @@
 /*
  * A transformer by hand: GPT-2 with two layers, forward and backward, from the single operations, trained on the
- * bytes of a text. Nothing is hidden in it; who has read it has seen the whole of training.
+ * bytes of a text. Nothing is hidden: this file is the whole of training.
  *
  *     by_hand TEXT [STEPS]
  *
- * The library has forward and backward in one call, jostle_model_backward, and updates in a jostle_trainer. At every
- * step loss, gradients and parameters made here are compared with theirs: they must be equal bit for bit. They can
- * be, since each operation says in which order it adds, and masks of dropout are functions of where they are.
+ * The library does forward and backward in one call, jostle_model_backward, and updates in a jostle_trainer. At every
+ * step the program compares its loss, gradients and parameters with the library's: they must be equal bit for bit. That
+ * is possible because each operation states its order of additions, and dropout masks are functions of their position.
  */
 
 #include "common.h"
 
-/* Sequences in a batch, tokens in a sequence, width, heads, layers, hidden width, vocabulary: all bytes. */
+/* Sequences in a batch, tokens in a sequence, width, heads, layers, hidden width, vocabulary (all bytes). */
 enum { B = 4, T = 32, C = 32, H = 2, L = 2, F = 4 * C, V = 256 };
 
 static const float EPSILON = 1e-5f, DROPOUT = 0.1f, CLIP = 1.0f;
 static const uint64_t SEED = 1337;
 
-/* An array as two arguments: where it is, and its bytes. The library refuses one that is too short. */
+/* An array as two arguments, its address and its size in bytes. The library refuses one that is too short. */
 #define ARRAY(x) (x), sizeof(x)
 
-/* All parameters. jostle's lie in this order, without gaps, so that a struct of arrays describes them; the gradients
- * have the same. Weights are [in, out]. */
+/* All parameters, in jostle's order and without gaps, so that a struct of arrays describes them. The gradients have
+ * the same layout. Weights are [in, out]. */
 struct block {
     float ln_1_weight[C], ln_1_bias[C];
     float c_attn_weight[C * 3 * C], c_attn_bias[3 * C];
@@ -39,20 +39,20 @@ struct model {
 
 static struct model parameters, gradients;
 
-/* What forward leaves for backward, of one sequence: first what each layer does. */
+/* The activations of one sequence, which forward keeps for backward. First, for each layer: */
 static struct layer {
     float ln_1[T * C], ln_1_mean[T], ln_1_rstd[T];
     float qkv[T * 3 * C];
     float attended[T * C], stats[H * T * 2];
-    float middle[T * C]; /* the residual stream between the layer's halves */
+    float middle[T * C]; /* the residual stream between attention and MLP */
     float ln_2[T * C], ln_2_mean[T], ln_2_rstd[T];
     float hidden[T * F], activated[T * F];
 } layers[L];
-static float x[L + 1][T * C]; /* the residual stream before each layer, and behind the last */
+static float x[L + 1][T * C]; /* the residual stream before each layer, and after the last */
 static float ln_f[T * C], ln_f_mean[T], ln_f_rstd[T];
 static float logits[T * V], losses[T];
 
-/* What one half of a layer adds to the stream, before dropout; and after. */
+/* The output of attention or MLP before dropout, and after it: the second is added to the residual stream. */
 static float branch[T * C], dropped[T * C];
 
 /* Scratch of the products and of attention. */
@@ -66,7 +66,7 @@ struct sequence {
     uint64_t number; /* in the step's batch */
 };
 
-/* A mask is a function of these numbers: backward asks for the same again, and nothing is stored. */
+/* These numbers determine a mask. Backward computes the same mask again, so nothing is stored. */
 static jostle_mask mask(uint32_t stream, uint64_t layer, const struct sequence *s)
 {
     jostle_mask mask = {
@@ -88,7 +88,7 @@ static void add(float sum[T * C], const float a[T * C], const float b[T * C])
     for (int i = 0; i < T * C; i++) sum[i] = a[i] + b[i];
 }
 
-/* From tokens to logits and losses. Returns the sum of losses. The first argument of all calls, NULL, is for the
+/* From tokens to logits and losses. Returns the sum of losses. The first argument of all calls, NULL, stands for the
  * fastest instruction set on this thread. */
 static double forward(const struct sequence *s, double sum)
 {
@@ -104,7 +104,7 @@ static double forward(const struct sequence *s, double sum)
         struct layer *a = &layers[l];
         jostle_mask attention = mask(JOSTLE_ATTENTION_DROPOUT, (uint64_t)l, s);
 
-        /* Tokens look at each other: middle = x + dropout(projection(attention(norm(x)))) */
+        /* Attention, across tokens: middle = x + dropout(projection(attention(norm(x)))) */
         check(jostle_layer_norm_forward(NULL, T, C, EPSILON, ARRAY(a->ln_1), ARRAY(a->ln_1_mean), ARRAY(a->ln_1_rstd),
                                         ARRAY(x[l]), ARRAY(b->ln_1_weight), ARRAY(b->ln_1_bias), &error));
         check(jostle_linear_forward(NULL, T, C, 3 * C, ARRAY(a->qkv), ARRAY(a->ln_1), ARRAY(b->c_attn_weight),
@@ -116,7 +116,7 @@ static double forward(const struct sequence *s, double sum)
         dropout(JOSTLE_ATTENTION_PROJECTION_DROPOUT, (uint64_t)l, s, dropped, branch);
         add(a->middle, x[l], dropped);
 
-        /* Each token for itself: out = middle + dropout(projection(gelu(c_fc(norm(middle))))) */
+        /* The MLP, each token for itself: out = middle + dropout(projection(gelu(c_fc(norm(middle))))) */
         check(jostle_layer_norm_forward(NULL, T, C, EPSILON, ARRAY(a->ln_2), ARRAY(a->ln_2_mean), ARRAY(a->ln_2_rstd),
                                         ARRAY(a->middle), ARRAY(b->ln_2_weight), ARRAY(b->ln_2_bias), &error));
         check(jostle_linear_forward(NULL, T, C, F, ARRAY(a->hidden), ARRAY(a->ln_2), ARRAY(b->c_fc_weight),
@@ -128,8 +128,8 @@ static double forward(const struct sequence *s, double sum)
         add(x[l + 1], a->middle, dropped);
     }
 
-    /* logits = norm(x) wte^T: the head is tied, its matrix is the token embedding, [V, C]. Transposed it is once its
-     * strides are exchanged. */
+    /* logits = norm(x) wte^T. The head is tied: its matrix is the token embedding, [V, C]. Exchanged strides transpose
+     * it. */
     check(jostle_layer_norm_forward(NULL, T, C, EPSILON, ARRAY(ln_f), ARRAY(ln_f_mean), ARRAY(ln_f_rstd), ARRAY(x[L]),
                                     ARRAY(p->ln_f_weight), ARRAY(p->ln_f_bias), &error));
     jostle_matrix normed = {ARRAY(ln_f), C, 1}, head_transposed = {ARRAY(p->wte), 1, C};
@@ -140,11 +140,11 @@ static double forward(const struct sequence *s, double sum)
     return sum;
 }
 
-/* From the losses to the gradient of every parameter, in the opposite order. Gradients of activations are written,
- * d_x: of x. Those of parameters are added to what earlier sequences have left. */
+/* From the losses to the gradient of every parameter, in the opposite order. d_x is the gradient of x. Gradients of
+ * activations are overwritten. Gradients of parameters are added to the sum over earlier sequences. */
 static void backward(const struct sequence *s)
 {
-    static float d_x[T * C]; /* of the residual stream: it runs backwards through all layers */
+    static float d_x[T * C]; /* the gradient of the residual stream, from the last layer to the first */
     static float d_branch[T * C], d_normed[T * C];
     static float d_attended[T * C], d_qkv[T * 3 * C];
     static float d_activated[T * F], d_hidden[T * F];
@@ -172,8 +172,8 @@ static void backward(const struct sequence *s)
         const struct layer *a = &layers[l];
         jostle_mask attention = mask(JOSTLE_ATTENTION_DROPOUT, (uint64_t)l, s);
 
-        /* Through the MLP. Around it the gradient passes unchanged, and what comes through it is added: that is the
-         * backward of a residual sum, and why jostle_layer_norm_backward adds. */
+        /* The MLP. The gradient of the residual sum passes around it unchanged, and the gradient through it is added.
+         * That is why jostle_layer_norm_backward adds to d_x. */
         dropout(JOSTLE_MLP_PROJECTION_DROPOUT, (uint64_t)l, s, d_branch, d_x);
         check(jostle_linear_backward(NULL, T, F, C, ARRAY(d_activated), ARRAY(d_branch), ARRAY(b->mlp_c_proj_weight),
                                      scratch, scratch_size, &error));
@@ -191,7 +191,7 @@ static void backward(const struct sequence *s)
                                                     ARRAY(d_normed), ARRAY(a->middle), ARRAY(a->ln_2_mean),
                                                     ARRAY(a->ln_2_rstd), &error));
 
-        /* Through the attention. */
+        /* Attention. */
         dropout(JOSTLE_ATTENTION_PROJECTION_DROPOUT, (uint64_t)l, s, d_branch, d_x);
         check(jostle_linear_backward(NULL, T, C, C, ARRAY(d_attended), ARRAY(d_branch), ARRAY(b->c_proj_weight),
                                      scratch, scratch_size, &error));
@@ -210,14 +210,14 @@ static void backward(const struct sequence *s)
                                                     ARRAY(a->ln_1_rstd), &error));
     }
 
-    /* The embeddings. The tied matrix has a gradient from the head and one from here, in this order, sequence after
-     * sequence; sums of floats depend on their order, and this is jostle's. */
+    /* The embeddings. The tied matrix gets a gradient from the head, and then one from here, sequence after sequence.
+     * Sums of floats depend on their order, and this is jostle's order. */
     dropout(JOSTLE_EMBEDDING_DROPOUT, 0, s, d_branch, d_x);
     check(jostle_embedding_backward(NULL, T, T, C, V, T, ARRAY(g->wte), ARRAY(g->wpe), ARRAY(d_branch),
                                     ARRAY(s->tokens), &error));
 }
 
-/* From gradients to new parameters: the norm of all together is clipped, and AdamW changes tensor after tensor. */
+/* From gradients to new parameters: clips the global norm, then AdamW changes tensor after tensor. */
 static void update(const jostle_plan *plan, const jostle_recipe *recipe, uint64_t step)
 {
     static float moments[2 * sizeof(struct model) / sizeof(float)]; /* zero before the first step */
@@ -235,8 +235,8 @@ static void update(const jostle_plan *plan, const jostle_recipe *recipe, uint64_
     }
 }
 
-/* A batch: windows of the text one behind the other, from its beginning again where it ends. The targets are the
- * tokens one place later. */
+/* A batch: consecutive windows of the text, which start over at its end. The targets are the tokens one place
+ * later. */
 static void fill(struct sequence batch[B], const uint8_t *text, size_t size, uint64_t step)
 {
     for (uint64_t b = 0; b < B; b++) {
@@ -250,7 +250,7 @@ static void fill(struct sequence batch[B], const uint8_t *text, size_t size, uin
     }
 }
 
-/* Where the library's way differs from the one here, the program ends. */
+/* Ends the program if the library's numbers differ. */
 static void compare(const char *what, const jostle_plan *plan, const struct model *ours, const float *theirs)
 {
     for (size_t i = 0; i < plan->tensor_count; i++) {
@@ -290,7 +290,7 @@ int main(int count, char **words)
     scratch_size = product > attention ? product : attention;
     scratch = allocate(scratch_size);
 
-    /* The library's own way, to compare with: a trainer, from the same initial values. */
+    /* The library's trainer to compare with, from the same initial values. */
     jostle_buffers buffers = allocate_buffers(&plan);
     float *expected = allocate(plan.gradients_size);
     jostle_trainer trainer;
@@ -317,12 +317,13 @@ int main(int count, char **words)
             memcpy(targets + b * T, ARRAY(batch[b].targets));
         }
         jostle_batch whole = {ARRAY(tokens), ARRAY(targets), B, T};
-        jostle_training training = {.seed = SEED, .step = step, .first_sequence = 0};
+        jostle_dropout_key dropout = {.seed = SEED, .step = step, .first_sequence = 0};
         jostle_loss loss;
         jostle_report report;
-        check(jostle_model_backward(&plan, NULL, (float *)&parameters, sizeof parameters, NULL, 0, expected,
-                                    plan.gradients_size, 0, buffers.workspace, buffers.workspace_size, &whole, B * T,
-                                    &training, &loss, &error));
+        jostle_buffers own = buffers;
+        own.parameters = (float *)&parameters;
+        own.gradients = expected;
+        check(jostle_model_backward(&plan, NULL, &own, 0, &whole, B * T, &dropout, &loss, &error));
         if (sum != loss.sum) fail("the loss of step %d differs from the library's", (int)step);
         compare("gradients", &plan, &gradients, expected);
 

@@ -1,6 +1,6 @@
 /*
- * What all examples need: files, memory, and telling the user what went wrong. The library itself never opens a
- * file, never allocates (but for a pool of threads) and never prints; all of that is the program's, and is here.
+ * Files, memory and error messages for all examples. The library never opens a file and never prints, and only
+ * jostle_pool_start allocates. The program does all of that, here.
  */
 
 #ifndef EXAMPLES_COMMON_H
@@ -14,7 +14,7 @@
 
 #include "jostle.h"
 
-/* Where every call tells what it was given and what it wanted, if it fails. One is enough for one thread. */
+/* A failing call writes the reason here. One is enough for one thread. */
 static jostle_error error;
 
 /* Ends the program with a sentence. */
@@ -30,8 +30,8 @@ static inline void fail(const char *format, ...)
     exit(1);
 }
 
-/* Ends the program where a call of the library has failed; `about` names the file that it was about, or is NULL.
- * A plan or a trainer that was refused is nothing to go on with, and these programs have no other plan. */
+/* Ends the program if a call of the library has failed. `about` is the name of the file concerned, or NULL. These
+ * programs cannot continue without their plan or trainer; others may. */
 static inline void check_about(const char *about, jostle_status status)
 {
     char text[160];
@@ -53,7 +53,7 @@ static inline void *allocate(size_t size)
     return memory;
 }
 
-/* All that training needs, as long as the plan says. Only the optimiser's state has to be cleared. */
+/* All buffers of training, with the plan's lengths. Only the optimiser's state must be zero. */
 static inline jostle_buffers allocate_buffers(const jostle_plan *plan)
 {
     jostle_buffers buffers = {
@@ -77,7 +77,7 @@ static inline void free_buffers(jostle_buffers buffers)
     free(buffers.batch);
 }
 
-/* A whole file, to be freed. */
+/* The contents of a file. The caller frees them. */
 static inline uint8_t *read_file(const char *path, size_t *size)
 {
     FILE *file = fopen(path, "rb");
@@ -98,8 +98,8 @@ static inline uint8_t *read_file(const char *path, size_t *size)
     return bytes;
 }
 
-/* A file to be written when the work is done: found out before it to be writable, and in place only when it is
- * complete, so that a crash never costs an older file of that name. */
+/* A file for the end of the program. It is opened at the beginning, so that a path that is not writable fails early.
+ * It gets its name when it is complete, so that a crash never destroys an older file. */
 struct save {
     const char *path;
     char *partial;
@@ -123,14 +123,14 @@ static inline void finish_save(struct save save, const uint8_t *bytes, size_t si
     free(save.partial);
 }
 
-/* The text of a metadata key in a checkpoint, to be freed; NULL where it has none. */
+/* The value of a metadata key in a checkpoint, NULL if it is missing. The caller frees it. */
 static inline char *metadata(const char *path, const uint8_t *bytes, size_t size, const char *key)
 {
     size_t length, room = 1;
     char *text = allocate(room);
     jostle_status status = jostle_checkpoint_metadata(bytes, size, key, text, room, &length, &error);
     if (status == JOSTLE_BUFFER_TOO_SHORT) {
-        /* How long it is, the refusal tells. */
+        /* The error tells its length. */
         room = (size_t)error.wanted;
         free(text);
         text = allocate(room);

@@ -1,7 +1,7 @@
 /*
- * Goes on from a checkpoint, as train saves them, on another text: with a low learning rate that stays the same, so
- * that the model learns the new without forgetting all of the old. Shows how far each tensor has moved, and saves
- * the parameters alone.
+ * Continues a checkpoint of `train` on another text. The learning rate is low and constant, so that the model learns
+ * the new text without forgetting all of the old one. Shows how far each tensor has moved, and saves the parameters
+ * alone.
  *
  *     finetune CHECKPOINT TEXT SAVE [STEPS]
  */
@@ -19,7 +19,7 @@ static double evaluate(jostle_trainer *trainer, const int32_t *text, size_t coun
     return loss.sum / (double)loss.counted;
 }
 
-/* Prints each tensor's name, its shape, and how far it has moved: the norm of the change over that of what it was. */
+/* Prints each tensor's name, its shape, and how far it has moved: the norm of the change over its norm before. */
 static void show_changes(const jostle_plan *plan, const float *before, float *after)
 {
     printf("%-28s %12s %12s %10s\n", "tensor", "shape", "change", "relative");
@@ -28,7 +28,7 @@ static void show_changes(const jostle_plan *plan, const float *before, float *af
         jostle_tensor tensor;
         char shape[48];
         check(jostle_plan_tensor(plan, i, after, plan->parameters_size, &tensor, &error));
-        /* Where it lies: `data` in the buffer handed over, `offset` in any that has the same order. */
+        /* `data` points into the buffer that was passed; `offset` holds for every buffer in the same order. */
         for (size_t j = 0; j < tensor.count; j++) {
             double was = before[tensor.offset + j], moved = tensor.data[j] - was;
             change += moved * moved;
@@ -51,14 +51,14 @@ int main(int count, char **words)
     const char *const path = words[1];
     const uint64_t steps = count > 4 ? number("STEPS", words[4], 1) : 100;
 
-    /* The model and its characters, as the checkpoint states them. */
+    /* The checkpoint's model and its characters. */
     size_t bytes_size, text_size;
     uint8_t *bytes = read_file(path, &bytes_size), *text = read_file(words[2], &text_size);
     jostle_config config;
     check_about(path, jostle_checkpoint_config(bytes, bytes_size, &config, sizeof config, &error));
     struct vocabulary vocabulary = vocabulary_in(path, bytes, bytes_size, &config);
 
-    /* The text, without characters that the model has no tokens for; the last tenth is for validation. */
+    /* The text, without characters outside the model's vocabulary. The last tenth is for validation. */
     size_t strangers;
     int32_t *tokens = allocate(text_size * sizeof *tokens);
     size_t length = encode(&vocabulary, words[2], text, text_size, tokens, &strangers);
@@ -66,7 +66,7 @@ int main(int count, char **words)
     if (training <= config.context) fail("%s is too short: the model knows %zu characters of it", words[2], length);
     printf("%zu characters of text; left out, since the model does not know them: %zu\n", length, strangers);
 
-    /* Parameters alone: the optimiser begins anew, since what it knew was of the other text. */
+    /* Parameters alone. The optimiser starts anew, because its moments belong to the other text. */
     jostle_options options;
     jostle_plan plan;
     const uint32_t batch = 12;
@@ -74,8 +74,10 @@ int main(int count, char **words)
     check(jostle_plan_init(&plan, &config, &options, &error));
     jostle_buffers buffers = allocate_buffers(&plan);
     jostle_progress progress;
-    check_about(path, jostle_checkpoint_read(bytes, bytes_size, &plan, buffers.parameters, buffers.parameters_size,
-                                             NULL, 0, &progress, &error));
+    /* Without the optimiser's state: fine-tuning begins with a new one, and nobody resumes it. */
+    jostle_buffers parameters_only = buffers;
+    parameters_only.optimizer = NULL;
+    check_about(path, jostle_checkpoint_read(bytes, bytes_size, &plan, &parameters_only, &progress, &error));
     float *before = allocate(plan.parameters_size);
     memcpy(before, buffers.parameters, plan.parameters_size);
     struct save file = begin_save(words[3]);
@@ -99,14 +101,13 @@ int main(int count, char **words)
     printf("validation loss %.6f after\n", evaluate(&trainer, tokens + training, length - training));
     show_changes(&plan, before, buffers.parameters);
 
-    /* Without the optimiser's state a checkpoint is a third as long. It can be used and fine-tuned, not resumed. */
+    /* Without the optimiser's state a checkpoint is a third as long. It can be used and fine-tuned, but not resumed. */
     jostle_metadata characters = {CHARACTERS, vocabulary.characters};
     size_t size, written;
     check(jostle_checkpoint_size(&plan, 0, &characters, 1, &size, &error));
     uint8_t *saved = allocate(size);
     progress.step = steps;
-    check(jostle_checkpoint_write(&plan, buffers.parameters, buffers.parameters_size, NULL, 0, NULL, 0, &progress,
-                                  &characters, 1, saved, size, &written, &error));
+    check(jostle_checkpoint_write(&plan, &parameters_only, &progress, &characters, 1, saved, size, &written, &error));
     finish_save(file, saved, written);
     printf("saved to %s\n", words[3]);
 

@@ -3,11 +3,11 @@
  *
  *     train TEXT [--steps N] [--stop N] [--seed N] [--threads N] [--generate N] [--save FILE] [--resume FILE]
  *
- * The checkpoint is the same, byte for byte, as that of `cargo run --example train` for the same text, steps and
- * seed, and each program goes on from the other's.
+ * Its twin in Rust, core/pool/examples/train.rs, writes the same checkpoint, byte for byte, for the same text, steps
+ * and seed. Each program resumes the other's.
  */
 
-/* For a clock, and to know whether somebody watches. */
+/* For clock_gettime and isatty. */
 #define _POSIX_C_SOURCE 200112L
 
 #include <inttypes.h>
@@ -17,7 +17,7 @@
 #include "common.h"
 #include "vocabulary.h"
 
-/* What the model is and how much of the text a step takes. A smaller one is built with, e.g., -DWIDTH=32. */
+/* The sizes of the model and of a batch. For a smaller model compile with, for example, -DWIDTH=32. */
 #ifndef WIDTH
 #define WIDTH 128
 #endif
@@ -34,16 +34,16 @@
 
 #define PROMPT "The "
 
-/* The metadata key of the steps of the whole training. */
+/* The metadata key of the planned number of steps. */
 #define PLANNED_STEPS "train.steps"
 
 struct arguments {
     const char *text, *save, *resume;
-    uint64_t steps;    /* of the whole training, on which the learning rate depends */
-    uint64_t stop;     /* when so many steps are done, to be resumed later */
-    uint64_t seed;     /* of everything random */
+    uint64_t steps;    /* the planned steps, which the learning rate depends on */
+    uint64_t stop;     /* the step to stop at, to resume later */
+    uint64_t seed;     /* the seed of everything random */
     uint64_t threads;
-    uint64_t generate; /* how many characters */
+    uint64_t generate; /* the number of characters to generate */
 };
 
 static struct arguments parse(int count, char **words)
@@ -92,8 +92,8 @@ static double seconds(void)
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* Trains until so many steps are done, and shows how it goes: on a terminal in one line, elsewhere in a line every
- * five seconds. `tokens`: in a step. */
+/* Trains up to step `stop` and shows progress: one changing line on a terminal, elsewhere a line every five seconds.
+ * `tokens`: the number in a step. */
 static void train(jostle_trainer *trainer, const int32_t *text, size_t count, uint64_t first, uint64_t stop,
                   double tokens)
 {
@@ -123,7 +123,7 @@ static void show_loss(jostle_trainer *trainer, const int32_t *text, size_t count
     printf("validation loss %.6f at step %" PRIu64 "\n", loss.sum / (double)loss.counted, step);
 }
 
-/* Saves all that going on needs: parameters, optimiser state, step and seed, and the characters. */
+/* Saves everything needed to resume: parameters, optimiser state, step, seed and characters. */
 static void save(struct save file, const jostle_plan *plan, const jostle_buffers *buffers,
                  const jostle_progress *progress, const struct vocabulary *vocabulary, uint64_t steps)
 {
@@ -134,15 +134,14 @@ static void save(struct save file, const jostle_plan *plan, const jostle_buffers
     sprintf(planned, "%" PRIu64, steps);
     check(jostle_checkpoint_size(plan, 1, metadata, 2, &size, &error));
     bytes = allocate(size);
-    check(jostle_checkpoint_write(plan, buffers->parameters, buffers->parameters_size, NULL, 0, buffers->optimizer,
-                                  buffers->optimizer_size, progress, metadata, 2, bytes, size, &written, &error));
+    check(jostle_checkpoint_write(plan, buffers, progress, metadata, 2, bytes, size, &written, &error));
     finish_save(file, bytes, written);
     printf("saved to %s\n", file.path);
     free(bytes);
 }
 
-/* Prints the prompt and what the model makes of it, character by character. */
-static void write_on(const jostle_plan *plan, const float *parameters, const int32_t *prompt, size_t prompt_count,
+/* Prints the prompt and the model's continuation, character by character. */
+static void write_on(const jostle_plan *plan, const jostle_buffers *buffers, const int32_t *prompt, size_t prompt_count,
                      const struct vocabulary *vocabulary, uint64_t count, uint64_t seed)
 {
     float *memory = allocate(plan->generation_size), *logits;
@@ -153,8 +152,8 @@ static void write_on(const jostle_plan *plan, const float *parameters, const int
 
     check(jostle_sampling_init(&sampling, sizeof sampling));
     sampling.temperature = 0.8f;
-    check(jostle_generator_init(&generator, plan, NULL, parameters, plan->parameters_size, NULL, 0, memory,
-                                plan->generation_size, window, plan->window_size, &error));
+    check(jostle_generator_init(&generator, plan, NULL, buffers, memory, plan->generation_size, window,
+                                plan->window_size, &error));
     putchar('\n');
     for (size_t i = 0; i < prompt_count; i++) print_token(vocabulary, prompt[i]);
     check(jostle_generator_feed(&generator, prompt, prompt_count * sizeof *prompt, &logits, &error));
@@ -180,7 +179,7 @@ int main(int count, char **words)
     int32_t *tokens, prompt[sizeof PROMPT];
     uint64_t steps = arguments.steps, stop;
 
-    /* What the model is: nanoGPT's for characters, or the checkpoint's. */
+    /* The configuration: nanoGPT's for characters, or the checkpoint's. */
     jostle_config config;
     text = read_file(arguments.text, &text_size);
     if (arguments.resume) {
@@ -203,8 +202,7 @@ int main(int count, char **words)
     if (!steps) steps = 1400;
     stop = arguments.stop < steps ? arguments.stop : steps;
 
-    /* The text as tokens. Of each ten characters one, at the end, is for validation; training needs a window and its
-     * last target. */
+    /* The text as tokens. The last tenth is for validation. Training needs at least a window and its last target. */
     tokens = allocate(text_size * sizeof *tokens);
     length = encode(&vocabulary, arguments.text, text, text_size, tokens, &strangers);
     if (strangers) fail("%zu characters in %s are not ones that the model knows", strangers, arguments.text);
@@ -216,7 +214,7 @@ int main(int count, char **words)
         prompt_count = 1;
     }
 
-    /* How much memory all of it takes: known before any is taken. */
+    /* The plan tells how much memory everything takes before any is allocated. */
     jostle_options options;
     jostle_plan plan;
     check(jostle_options_init(&options, sizeof options, BATCH));
@@ -224,12 +222,11 @@ int main(int count, char **words)
     check(jostle_plan_init(&plan, &config, &options, &error));
     jostle_buffers buffers = allocate_buffers(&plan);
 
-    /* Initial values, or those of the checkpoint. */
+    /* Initial values, or the checkpoint's values. */
     jostle_progress progress = {.step = 0, .seed = arguments.seed};
     if (checkpoint) {
-        check_about(arguments.resume, jostle_checkpoint_read(checkpoint, checkpoint_size, &plan, buffers.parameters,
-                                                             buffers.parameters_size, buffers.optimizer,
-                                                             buffers.optimizer_size, &progress, &error));
+        check_about(arguments.resume,
+                    jostle_checkpoint_read(checkpoint, checkpoint_size, &plan, &buffers, &progress, &error));
     } else {
         check(jostle_initialize(&plan, buffers.parameters, buffers.parameters_size, progress.seed, &error));
     }
@@ -238,7 +235,7 @@ int main(int count, char **words)
     if (progress.step > stop) fail("%" PRIu64 " steps are done already, more than %" PRIu64, progress.step, stop);
     if (arguments.save) file = begin_save(arguments.save);
 
-    /* How to train: the learning rate rises for 100 steps, then falls along half a cosine. */
+    /* The recipe: the learning rate rises for 100 steps, then falls along half a cosine. */
     jostle_recipe recipe;
     check(jostle_recipe_init(&recipe, sizeof recipe));
     recipe.learning_rate = 1e-3f;
@@ -248,7 +245,7 @@ int main(int count, char **words)
     recipe.steps = steps;
     recipe.seed = progress.seed;
 
-    /* Who computes: a pool's threads. Their number changes the time that it takes, and no bit of the result. */
+    /* A pool's threads compute. Their number changes the time, and no bit of the result. */
     jostle_pool *pool;
     jostle_compute compute;
     check(jostle_pool_start((uint32_t)arguments.threads, &pool, &error));
@@ -269,7 +266,7 @@ int main(int count, char **words)
     jostle_pool_stop(pool);
 
     if (arguments.save) save(file, &plan, &buffers, &progress, &vocabulary, steps);
-    write_on(&plan, buffers.parameters, prompt, prompt_count, &vocabulary, arguments.generate, progress.seed);
+    write_on(&plan, &buffers, prompt, prompt_count, &vocabulary, arguments.generate, progress.seed);
 
     free(tokens);
     free_buffers(buffers);

@@ -1,7 +1,7 @@
 /*
- * From characters to tokens and back. A character's token is its place among the sorted code points of a text, as
- * Python's sorted(set(text)) has them. The library knows nothing of this: it trains on numbers, whatever they
- * stand for. A checkpoint keeps the characters as metadata, so that the numbers don't lose their meaning.
+ * Converts characters to tokens and back. A character's token is its index among the sorted code points of a text, as in
+ * Python's sorted(set(text)). The library knows nothing of this: it trains on numbers, whatever they stand for. A
+ * checkpoint keeps the characters as metadata, so that the numbers keep their meaning.
  */
 
 #ifndef EXAMPLES_VOCABULARY_H
@@ -17,11 +17,11 @@
 struct vocabulary {
     uint32_t count;   /* V */
     char *characters; /* in UTF-8, in the order of their tokens, zero-terminated */
-    size_t *starts;   /* where each of them begins; and one more, where the last ends */
-    int32_t *tokens;  /* by code point; -1 for strangers */
+    size_t *starts;   /* where each begins, and where the last ends */
+    int32_t *tokens;  /* by code point; -1 for characters outside the vocabulary */
 };
 
-/* The code point at `*at`, behind which `*at` then is. Ends the program where the bytes are not UTF-8. */
+/* Returns the code point at `*at` and moves `*at` behind it. Ends the program if the bytes are not UTF-8. */
 static inline uint32_t next_character(const char *name, const uint8_t *text, size_t size, size_t *at)
 {
     static const uint32_t least[] = {1, 0x80, 0x800, 0x10000};
@@ -34,14 +34,14 @@ static inline uint32_t next_character(const char *name, const uint8_t *text, siz
         c = (text[*at] & 0xC0u) == 0x80 ? c << 6 | (text[*at] & 0x3Fu) : CODE_POINTS;
         if (c == CODE_POINTS) break;
     }
-    /* Neither longer than need be, nor half of a pair of UTF-16; and zeros would end C's strings. */
+    /* Overlong forms and halves of UTF-16 pairs are not UTF-8. A zero would end a C string. */
     if (c < least[more] || c >= CODE_POINTS || c >> 11 == 0x1B) {
         fail("%s is not UTF-8 text (byte %zu and following)", name, first);
     }
     return c;
 }
 
-/* Writes a code point in UTF-8; returns how many bytes it takes. */
+/* Writes a code point in UTF-8. Returns the number of bytes. */
 static inline size_t put_character(char *to, uint32_t c)
 {
     size_t more = c < 0x80 ? 0 : c < 0x800 ? 1 : c < 0x10000 ? 2 : 3;
@@ -91,8 +91,8 @@ static inline struct vocabulary vocabulary_in(const char *path, const uint8_t *b
     return v;
 }
 
-/* Writes the tokens of a text, for which there must be room for one per byte; returns how many there are.
- * Strangers are left out and counted. */
+/* Writes the tokens of a text and returns their number; there must be room for one token per byte. Characters outside
+ * the vocabulary are left out and counted in `strangers`. */
 static inline size_t encode(const struct vocabulary *v, const char *name, const uint8_t *text, size_t size,
                             int32_t *tokens, size_t *strangers)
 {

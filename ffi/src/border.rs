@@ -1,6 +1,7 @@
-//! From pointers and numbers of C to slices and values of Rust. Every check of a pointer is here.
+//! Turns C pointers and sizes into Rust slices and values. All reading and writing through the caller's pointers is here.
 
 use core::ffi::{CStr, c_char};
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use jostle::Error;
@@ -8,17 +9,17 @@ use jostle::compact::utf8;
 
 use crate::status::{Call, Refusal, Refused};
 
-/// The buffers of one call: none may be NULL, misaligned or too short, and none that is written may share bytes
-/// with another, since Rust's slices promise that.
+/// The buffers of one call. None may be NULL, misaligned or too short. A buffer that is written must not share bytes with
+/// another buffer, because Rust's slices must not.
 pub(crate) struct Buffers<'c> {
     pub call: &'c Call,
-    /// Where the first `count` of them lie, and whether they are written.
+    /// The first and the end address of each of the `count` buffers, and whether it is written.
     spans: [[usize; 2]; MOST],
     written: [bool; MOST],
     count: usize,
 }
 
-/// Buffers of one call, at most.
+/// The most buffers that one call has.
 const MOST: usize = 12;
 
 impl<'c> Buffers<'c> {
@@ -26,8 +27,8 @@ impl<'c> Buffers<'c> {
         Buffers { call, spans: [[0; 2]; MOST], written: [false; MOST], count: 0 }
     }
 
-    /// Where a buffer of `size` bytes lies that must hold `wanted` elements, each of `element` bytes and aligned to as
-    /// many. Where none is wanted, it may be NULL. Once in a program, whatever the elements.
+    /// Checks a buffer of `size` bytes that must hold `wanted` elements, whose size and alignment is `element` bytes. It may
+    /// be NULL if `wanted` is 0. Not generic, so that programs contain it once.
     #[inline(never)]
     fn check(
         &mut self,
@@ -58,7 +59,7 @@ impl<'c> Buffers<'c> {
             }
         }
         let place = self.spans.get_mut(self.count).zip(self.written.get_mut(self.count));
-        // More than MOST would be a mistake of this crate's, which every test of the call would find.
+        // More than MOST is a bug of this crate, which every test of the call would find.
         let Some(place) = place else {
             return Err(self.call.refuse_as_core(&Error::TooLarge { what }));
         };
@@ -67,7 +68,7 @@ impl<'c> Buffers<'c> {
         Ok(data)
     }
 
-    /// The first `wanted` elements of a buffer of `size` bytes. Where none is wanted, it may be NULL.
+    /// The first `wanted` elements of a buffer of `size` bytes, which may be NULL if `wanted` is 0.
     ///
     /// # Safety
     /// A pointer other than NULL is readable for `size` bytes while the slice is used.
@@ -79,12 +80,12 @@ impl<'c> Buffers<'c> {
         wanted: usize,
     ) -> Result<&'a [T], Refused> {
         let data = self.check(what, data.cast(), size, wanted, size_of::<T>(), false)?;
-        // SAFETY: neither NULL nor misaligned, and long enough; the caller vouches for the memory. Any bits are
-        // a number. No buffer of this call that is written shares a byte.
+        // SAFETY: the pointer is aligned, not NULL, and the caller vouches for `size` bytes, which are enough. Any bits are
+        // a valid number. No buffer that this call writes shares a byte with this one.
         Ok(unsafe { core::slice::from_raw_parts(data.cast().as_ptr(), wanted) })
     }
 
-    /// As [`Buffers::read`], but empty where the pointer is NULL.
+    /// As [`Buffers::read`], but empty if the pointer is NULL.
     ///
     /// # Safety
     /// As for [`Buffers::read`].
@@ -100,8 +101,7 @@ impl<'c> Buffers<'c> {
         unsafe { self.read(what, data, size, wanted) }
     }
 
-    /// The first `wanted` elements of a buffer of `size` bytes, to be written. Where none is wanted, it may be
-    /// NULL.
+    /// The first `wanted` elements of a buffer of `size` bytes, to be written. It may be NULL if `wanted` is 0.
     ///
     /// # Safety
     /// A pointer other than NULL is writable for `size` bytes, and nobody else uses them, while the slice is.
@@ -113,11 +113,11 @@ impl<'c> Buffers<'c> {
         wanted: usize,
     ) -> Result<&'a mut [T], Refused> {
         let data = self.check(what, data.cast(), size, wanted, size_of::<T>(), true)?;
-        // SAFETY: as in `read`; and no other buffer of this call shares a byte.
+        // SAFETY: as in `read`. No other buffer of this call shares a byte with this one.
         Ok(unsafe { core::slice::from_raw_parts_mut(data.cast().as_ptr(), wanted) })
     }
 
-    /// As [`Buffers::write`], but empty where the pointer is NULL.
+    /// As [`Buffers::write`], but empty if the pointer is NULL.
     ///
     /// # Safety
     /// As for [`Buffers::write`].
@@ -134,7 +134,7 @@ impl<'c> Buffers<'c> {
     }
 }
 
-/// Refuses a pointer that is NULL or not aligned to so many bytes.
+/// Refuses a pointer that is NULL or not aligned to `align` bytes.
 #[inline(never)]
 fn pointer(call: &Call, what: &'static str, pointer: *mut u8, align: usize) -> Result<NonNull<u8>, Refused> {
     match NonNull::new(pointer) {
@@ -146,10 +146,10 @@ fn pointer(call: &Call, what: &'static str, pointer: *mut u8, align: usize) -> R
     }
 }
 
-/// Types of which any bits are a value.
+/// Types that every bit pattern is a valid value of.
 ///
 /// # Safety
-/// Any bits are a value, and there is no padding.
+/// Every bit pattern is a valid value; the type has no padding.
 pub(crate) unsafe trait Number: Copy {}
 // SAFETY: a number.
 unsafe impl Number for f32 {}
@@ -162,73 +162,156 @@ unsafe impl Number for u16 {}
 // SAFETY: a number.
 unsafe impl Number for u8 {}
 
-/// A struct whose first field is `struct_size: u32`, and whose other fields are any bits.
+/// A struct whose first field is `struct_size: u32`. Later versions only append fields, so a program that was built with an
+/// older header hands over the first bytes of the struct.
 ///
 /// # Safety
-/// As said.
-pub(crate) unsafe trait Structure: Copy {}
+/// The struct is `#[repr(C)]` without padding, its first field is `struct_size: u32`, and every bit pattern is a valid value
+/// of each field.
+pub(crate) unsafe trait Structure: Copy {
+    /// The size in the first header, which is the smallest that is accepted.
+    const FIRST_SIZE: usize = size_of::<Self>();
+    /// The fields after `FIRST_SIZE` as the init function sets them. The other fields are not read.
+    const DEFAULTS: MaybeUninit<Self> = MaybeUninit::uninit();
+}
 
-/// A configuration struct of this version's size.
+/// The sizes that `struct_size` may have.
+struct Sizes {
+    what: &'static str,
+    first: usize,
+    here: usize,
+}
+
+impl Sizes {
+    const fn of<T: Structure>(what: &'static str) -> Sizes {
+        const {
+            assert!(T::FIRST_SIZE <= size_of::<T>() && T::FIRST_SIZE.is_multiple_of(SIZE_ALIGN));
+            assert!(align_of::<T>().is_multiple_of(SIZE_ALIGN));
+        }
+        Sizes { what, first: T::FIRST_SIZE, here: size_of::<T>() }
+    }
+
+    /// Refuses a size that no version up to this one has had.
+    #[inline(never)]
+    fn check(&self, call: &Call, given: usize) -> Result<(), Refused> {
+        let &Sizes { what, first, here } = self;
+        if (first..=here).contains(&given) && given.is_multiple_of(SIZE_ALIGN) {
+            return Ok(());
+        }
+        let wanted = if given < first { first } else { here };
+        Err(call.refuse(Refusal::StructSize { what, given, wanted }))
+    }
+
+    /// Copies a struct of the caller's as far as its header knows it.
+    ///
+    /// # Safety
+    /// `given`, unless it is NULL, is readable for four bytes and for as many as its `struct_size` says. `to` is writable
+    /// for `here` bytes.
+    #[inline(never)]
+    unsafe fn read(&self, call: &Call, given: *const u8, to: *mut u8) -> Result<(), Refused> {
+        let given = pointer(call, self.what, given.cast_mut(), SIZE_ALIGN)?;
+        // SAFETY: the pointer is aligned and not NULL; the caller vouches for the first field.
+        let size = unsafe { given.cast::<u32>().read() } as usize;
+        self.check(call, size)?;
+        // SAFETY: the caller vouches for `size` bytes at `given` and for at least as many at `to`, a value of Rust's own.
+        unsafe { to.copy_from_nonoverlapping(given.as_ptr(), size) };
+        Ok(())
+    }
+
+    /// Writes a struct as far as the caller's header knows it, with `size` as its `struct_size`.
+    ///
+    /// # Safety
+    /// `to`, unless it is NULL, is writable for `size` bytes; `value` is readable for `here` bytes.
+    #[inline(never)]
+    unsafe fn write(&self, call: &Call, to: *mut u8, size: usize, value: *const u8) -> Result<(), Refused> {
+        let to = pointer(call, self.what, to, SIZE_ALIGN)?;
+        self.check(call, size)?;
+        // SAFETY: the caller vouches for both places; the value is Rust's own, so they share no byte.
+        unsafe {
+            to.as_ptr().copy_from_nonoverlapping(value, size);
+            to.cast::<u32>().write(size as u32);
+        }
+        Ok(())
+    }
+}
+
+/// The alignment of `struct_size`. The caller's structs need no more: in an older header, a struct may lack the field that
+/// needs more.
+const SIZE_ALIGN: usize = align_of::<u32>();
+
+/// The caller's struct, with defaults for the fields that its header does not have.
 ///
 /// # Safety
-/// A pointer other than NULL is readable for as many bytes as its `struct_size` says, and for four, and nobody writes it
-/// while the reference is used.
-pub(crate) unsafe fn structure<'a, T: Structure>(
+/// A pointer other than NULL is readable for four bytes and for as many as its `struct_size` says.
+pub(crate) unsafe fn structure<T: Structure>(
     call: &Call,
     what: &'static str,
     given: *const T,
-) -> Result<&'a T, Refused> {
-    // SAFETY: the caller's promise.
-    let sized = unsafe { sized(call, what, given.cast_mut().cast(), align_of::<T>(), size_of::<T>())? };
-    // SAFETY: the caller vouches for that many bytes, which may have any value.
-    Ok(unsafe { sized.cast().as_ref() })
+) -> Result<T, Refused> {
+    let mut value = T::DEFAULTS;
+    // SAFETY: the caller vouches for `given`, and `value` has the size of the struct.
+    unsafe { Sizes::of::<T>(what).read(call, given.cast(), value.as_mut_ptr().cast())? };
+    // SAFETY: the bytes up to FIRST_SIZE were copied, and any bits are a value; DEFAULTS has set the fields after them.
+    Ok(unsafe { value.assume_init() })
 }
 
-/// Where a struct lies whose `struct_size` is this.
+/// Writes a struct that the caller's header says to have `size` bytes.
 ///
 /// # Safety
-/// A pointer other than NULL is readable for four bytes.
-#[inline(never)]
-unsafe fn sized(
+/// A pointer other than NULL is writable for `size` bytes.
+pub(crate) unsafe fn fill<T: Structure>(
     call: &Call,
     what: &'static str,
-    given: *mut u8,
-    align: usize,
+    place: *mut T,
     size: usize,
-) -> Result<NonNull<u8>, Refused> {
-    let given = pointer(call, what, given, align)?;
-    // SAFETY: the caller vouches for the first field.
-    check_size(call, what, unsafe { given.cast::<u32>().read() } as usize, size)?;
-    Ok(given)
-}
-
-/// Refuses a struct of another size than this version's.
-#[inline(never)]
-pub(crate) fn check_size(
-    call: &Call,
-    what: &'static str,
-    given: usize,
-    wanted: usize,
+    value: &T,
 ) -> Result<(), Refused> {
-    if given == wanted { Ok(()) } else { Err(call.refuse(Refusal::StructSize { what, given, wanted })) }
+    // SAFETY: the caller vouches for `place`; `value` has the size of the struct.
+    unsafe { Sizes::of::<T>(what).write(call, place.cast(), size, (&raw const *value).cast()) }
 }
 
-/// Refuses a pointer that is NULL or misaligned.
+/// [`fill`] for a value that the caller did not choose. It is refused if a field that the caller's header lacks differs
+/// from its default: the caller would not know.
 ///
 /// # Safety
-/// A pointer other than NULL is readable, and nobody writes it while the reference is used. What it points to is
-/// a value of its type.
+/// As for [`fill`].
+pub(crate) unsafe fn fill_whole<T: Structure>(
+    call: &Call,
+    what: &'static str,
+    place: *mut T,
+    size: usize,
+    value: &T,
+) -> Result<(), Refused> {
+    let sizes = Sizes::of::<T>(what);
+    if sizes.first < sizes.here {
+        sizes.check(call, size)?;
+        let beyond = sizes.here.saturating_sub(size);
+        // SAFETY: a struct has no padding, and its last `beyond` bytes lie behind FIRST_SIZE, so DEFAULTS has them too.
+        let [unknown, defaults] = [&raw const *value, T::DEFAULTS.as_ptr()]
+            .map(|value| unsafe { core::slice::from_raw_parts(value.cast::<u8>().add(size), beyond) });
+        if unknown != defaults {
+            return Err(call.refuse(Refusal::StructSize { what, given: size, wanted: sizes.here }));
+        }
+    }
+    // SAFETY: the caller's promise is the same.
+    unsafe { fill(call, what, place, size, value) }
+}
+
+/// The value behind a pointer, which is refused if it is NULL or misaligned.
+///
+/// # Safety
+/// A pointer other than NULL points to a valid value, and nobody writes it while the reference is used.
 pub(crate) unsafe fn input<'a, T>(
     call: &Call,
     what: &'static str,
     given: *const T,
 ) -> Result<&'a T, Refused> {
     let given = pointer(call, what, given.cast_mut().cast(), align_of::<T>())?;
-    // SAFETY: neither NULL nor misaligned; the caller vouches for the rest.
+    // SAFETY: the pointer is aligned and not NULL; the caller vouches for the value.
     Ok(unsafe { given.cast().as_ref() })
 }
 
-/// Where a result goes when the call has succeeded.
+/// The place of a result, which a call writes once it has succeeded.
 #[derive(Clone, Copy)]
 pub(crate) struct Output<T>(NonNull<T>);
 
@@ -240,7 +323,7 @@ impl<T> Output<T> {
     }
 
     pub fn write(self, value: T) {
-        // SAFETY: neither NULL nor misaligned; whoever made this vouches for the rest.
+        // SAFETY: the pointer is aligned and not NULL; `new`'s caller vouches for writing.
         unsafe { self.0.write(value) }
     }
 }
@@ -255,16 +338,16 @@ pub(crate) unsafe fn string<'a>(
     text: *const c_char,
 ) -> Result<&'a str, Refused> {
     let text = pointer(call, what, text.cast_mut().cast(), 1)?;
-    // SAFETY: the caller vouches for it.
+    // SAFETY: the caller vouches for the terminating zero.
     let text = unsafe { CStr::from_ptr(text.cast().as_ptr()) }.to_bytes();
     if !utf8::is_valid(text) {
         return Err(call.refuse(Refusal::NotUtf8(what)));
     }
-    // SAFETY: it is valid.
+    // SAFETY: just checked.
     Ok(unsafe { core::str::from_utf8_unchecked(text) })
 }
 
-/// The text, cut off where it and a terminating zero don't fit.
+/// The text with a terminating zero, cut off if it does not fit.
 pub(crate) fn fixed_string<const N: usize>(text: &str) -> [c_char; N] {
     let mut fixed = [0; N];
     for (place, byte) in fixed.iter_mut().take(N.saturating_sub(1)).zip(text.bytes()) {
@@ -273,33 +356,32 @@ pub(crate) fn fixed_string<const N: usize>(text: &str) -> [c_char; N] {
     fixed
 }
 
-/// A struct of the header whose last part, from `opaque` on, holds a value of Rust's, behind a mark that says so. It is
-/// made of words as far as the value is, so that it is no larger than need be where these are small.
+/// A struct of the header whose last part, from `opaque` on, holds a mark and then a Rust value. The part consists of
+/// pointer-sized words if the value does, so that it is small on machines with small words.
 pub(crate) trait Handle {
-    /// What it holds.
+    /// The type of the value.
     type Value: Copy;
-    /// What tells it from others.
     const KIND: &'static Kind;
 }
 
-/// What tells handles apart.
+/// A kind of handle.
 pub(crate) struct Kind {
-    /// Its name in errors.
+    /// The name in errors.
     pub name: &'static str,
     /// Tells an initialised handle of this kind from other memory.
     pub mark: u64,
-    /// Where in the handle the opaque part begins.
+    /// The offset of the opaque part in the handle.
     pub opaque: usize,
 }
 
-/// The mark, then the value: what the opaque part of a handle holds.
+/// The contents of a handle's opaque part.
 #[repr(C)]
 struct Sealed<T> {
     mark: u64,
     value: T,
 }
 
-/// Where a handle's opaque part lies.
+/// The opaque part of a handle.
 fn sealed<H: Handle>(handle: NonNull<H>) -> NonNull<Sealed<H::Value>> {
     const {
         let end = H::KIND.opaque + size_of::<Sealed<H::Value>>();
@@ -307,37 +389,37 @@ fn sealed<H: Handle>(handle: NonNull<H>) -> NonNull<Sealed<H::Value>> {
         assert!(align_of::<Sealed<H::Value>>() <= ALIGN && align_of::<H>() == ALIGN);
         assert!(H::KIND.opaque.is_multiple_of(ALIGN) && size_of::<H>().is_multiple_of(ALIGN));
     }
-    // SAFETY: within the handle.
+    // SAFETY: the offset is within the handle, as asserted.
     unsafe { handle.byte_add(H::KIND.opaque).cast() }
 }
 
-/// The alignment of handles: of the mark.
+/// The alignment of handles, which the mark needs.
 const ALIGN: usize = align_of::<u64>();
 
-/// The value that [`Output::seal`] put into a handle, where it lies.
+/// The value that [`Output::seal`] has written into a handle.
 ///
 /// # Safety
 /// A pointer other than NULL is readable, and nobody writes there while the reference is used.
 pub(crate) unsafe fn open<'a, H: Handle>(call: &Call, handle: *const H) -> Result<&'a H::Value, Refused> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     let handle = unsafe { opened(call, H::KIND, handle.cast_mut().cast())? };
-    // SAFETY: `Output::seal` has written the value behind the mark.
+    // SAFETY: the mark is there, so `Output::seal` has written the value behind it.
     Ok(unsafe { &sealed::<H>(handle.cast()).as_ref().value })
 }
 
-/// A handle that holds what its kind's do.
+/// Checks that a handle is initialised and of this kind.
 ///
 /// # Safety
-/// A pointer other than NULL is readable for as many bytes as handles of that kind have.
+/// A pointer other than NULL is readable for the size of such a handle.
 #[inline(never)]
 unsafe fn opened(call: &Call, kind: &Kind, handle: *mut u8) -> Result<NonNull<u8>, Refused> {
     let handle = pointer(call, kind.name, handle, ALIGN)?;
-    // SAFETY: the mark lies within the handle, which is aligned and numbers alone.
+    // SAFETY: the mark lies within the handle, which is aligned and consists of numbers.
     let mark = unsafe { handle.byte_add(kind.opaque).cast::<u64>().read() };
     if mark == kind.mark { Ok(handle) } else { Err(call.refuse(Refusal::NotInitialized(kind.name))) }
 }
 
-/// [`open`], to be changed: the handle counts among the buffers that the call writes.
+/// As [`open`], but writable: the handle counts among the buffers that the call writes.
 ///
 /// # Safety
 /// A pointer other than NULL is readable and writable, and nobody else uses it while the reference is.
@@ -345,13 +427,13 @@ pub(crate) unsafe fn open_mut<'a, H: Handle>(
     handle: *mut H,
     buffers: &mut Buffers<'_>,
 ) -> Result<&'a mut H::Value, Refused> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     let handle = unsafe { opened_mut(buffers, H::KIND, handle.cast(), size_of::<H>())? };
-    // SAFETY: just opened; the caller vouches for writing, and no buffer of this call shares a byte.
+    // SAFETY: just opened. The caller vouches for writing, and no buffer of this call shares a byte with the handle.
     Ok(unsafe { &mut sealed::<H>(handle.cast()).as_mut().value })
 }
 
-/// [`opened`], to be changed: so many bytes.
+/// As [`opened`], but writable, for a handle of `size` bytes.
 ///
 /// # Safety
 /// As for [`opened`].
@@ -362,15 +444,100 @@ unsafe fn opened_mut(
     handle: *mut u8,
     size: usize,
 ) -> Result<NonNull<u8>, Refused> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     let handle = unsafe { opened(buffers.call, kind, handle)? };
     buffers.check(kind.name, handle.as_ptr(), size, size / ALIGN, ALIGN, true)
 }
 
 impl<H: Handle> Output<H> {
-    /// Makes the handle's opaque part hold `value`.
+    /// Writes the mark and `value` into the handle's opaque part.
     pub fn seal(self, value: &H::Value) {
-        // SAFETY: neither NULL nor misaligned, and writable; a handle has room for what is sealed.
+        // SAFETY: the pointer is aligned, not NULL and writable; the handle has room for mark and value, as asserted.
         unsafe { sealed(self.0).write(Sealed { mark: H::KIND.mark, value: *value }) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::mem::MaybeUninit;
+    use core::ptr::null_mut;
+
+    use super::{Structure, fill, fill_whole, structure};
+    use crate::status::{Call, Refused, call, jostle_status, jostle_status::*};
+
+    /// A struct with two fields that a later version has appended. The first of them needs a larger alignment.
+    #[repr(C)]
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Grown {
+        struct_size: u32,
+        first: u32,
+        appended: u64,
+        last: u64,
+    }
+
+    const DEFAULTS: Grown = Grown { struct_size: 24, first: 0, appended: 7, last: 8 };
+
+    // SAFETY: numbers and pointers without padding; `struct_size` comes first.
+    unsafe impl Structure for Grown {
+        const FIRST_SIZE: usize = 8;
+        const DEFAULTS: MaybeUninit<Grown> = MaybeUninit::new(DEFAULTS);
+    }
+
+    fn status(body: impl FnOnce(&Call) -> Result<(), Refused>) -> jostle_status {
+        // SAFETY: `error` is NULL.
+        unsafe { call(null_mut(), body) }
+    }
+
+    /// Reads a struct whose `struct_size` is `size`.
+    fn read(size: u32) -> Result<Grown, jostle_status> {
+        let whole = [size, 1, 2, 3, 4, 5];
+        let mut found = DEFAULTS;
+        let given = whole.as_ptr().cast::<Grown>();
+        // SAFETY: the array is as long as the largest size that is accepted.
+        let ended = status(|call| Ok(found = unsafe { structure(call, "grown", given)? }));
+        if ended == JOSTLE_OK { Ok(found) } else { Err(ended) }
+    }
+
+    #[test]
+    fn a_struct_of_an_older_header_has_defaults_for_what_it_lacks() {
+        let appended = 2 | 3 << 32;
+        assert_eq!(read(8), Ok(Grown { struct_size: 8, first: 1, ..DEFAULTS }));
+        assert_eq!(read(16), Ok(Grown { struct_size: 16, first: 1, appended, ..DEFAULTS }));
+        assert_eq!(read(24), Ok(Grown { struct_size: 24, first: 1, appended, last: 4 | 5 << 32 }));
+        for size in [0, 4, 7, 9, 23] {
+            assert_eq!(read(size), Err(JOSTLE_STRUCT_TOO_SMALL), "{size}");
+        }
+        for size in [25, 28, u32::MAX] {
+            assert_eq!(read(size), Err(JOSTLE_STRUCT_TOO_LARGE), "{size}");
+        }
+    }
+
+    #[test]
+    fn no_byte_is_written_beyond_the_size_that_the_caller_gives() {
+        const UNTOUCHED: u32 = 0xA5A5_A5A5;
+        let value = Grown { first: 1, ..DEFAULTS };
+        for size in [8, 16, 24] {
+            let mut memory = [UNTOUCHED; 8];
+            let place = memory.as_mut_ptr().cast::<Grown>();
+            // SAFETY: the array is longer than the struct.
+            let ended = status(|call| unsafe { fill(call, "grown", place, size, &value) });
+            assert_eq!((ended, memory[0], memory[1]), (JOSTLE_OK, size as u32, 1));
+            assert!(memory[size / 4..].iter().all(|word| *word == UNTOUCHED), "{size}: {memory:x?}");
+        }
+    }
+
+    #[test]
+    fn a_value_that_an_older_header_cannot_hold_is_refused() {
+        let fill = |size, value: Grown| {
+            let mut memory = [0_u32; 6];
+            // SAFETY: the array is as long as the struct.
+            status(|call| unsafe { fill_whole(call, "grown", memory.as_mut_ptr().cast(), size, &value) })
+        };
+        assert_eq!(fill(8, Grown { first: 5, ..DEFAULTS }), JOSTLE_OK);
+        assert_eq!(fill(8, Grown { last: 5, ..DEFAULTS }), JOSTLE_STRUCT_TOO_SMALL);
+        assert_eq!(fill(16, Grown { last: 5, ..DEFAULTS }), JOSTLE_STRUCT_TOO_SMALL);
+        assert_eq!(fill(16, Grown { appended: 5, ..DEFAULTS }), JOSTLE_OK);
+        assert_eq!(fill(24, Grown { last: 5, ..DEFAULTS }), JOSTLE_OK);
+        assert_eq!(fill(28, DEFAULTS), JOSTLE_STRUCT_TOO_LARGE);
     }
 }

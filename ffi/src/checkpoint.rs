@@ -1,4 +1,4 @@
-//! Checkpoints: to the caller's bytes and back.
+//! Checkpoints in the caller's bytes.
 
 use core::ffi::c_char;
 
@@ -6,11 +6,12 @@ use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
 use jostle::{Error, Plan};
 
 use crate::border::{self, Buffers, Output, input, open};
+use crate::buffers::jostle_buffers;
 use crate::config::{flag, jostle_config};
 use crate::plan::jostle_plan;
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
-/// How far training has come.
+/// The progress of training.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_progress {
@@ -20,14 +21,14 @@ pub struct jostle_progress {
     pub seed: u64,
 }
 
-/// A metadata entry of the caller's own: text in UTF-8, zero-terminated. Keys differ from each other, are not
-/// "format" and do not begin with "jostle.".
+/// A metadata entry of the caller's: zero-terminated text in UTF-8. Keys differ from each other, are not "format" and do not
+/// begin with "jostle.".
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_metadata {
-    /// Its name.
+    /// The name.
     pub key: *const c_char,
-    /// What it says.
+    /// The text.
     pub value: *const c_char,
 }
 
@@ -35,25 +36,27 @@ pub struct jostle_metadata {
 pub const JOSTLE_METADATA_MOST: usize = 16;
 
 /// Metadata entries as pairs of text.
-pub(crate) struct Pairs<'a> {
+pub(crate) struct MetadataPairs<'a> {
     pairs: [(&'a str, &'a str); JOSTLE_METADATA_MOST],
     count: usize,
 }
 
-impl<'a> Pairs<'a> {
+impl<'a> MetadataPairs<'a> {
+    pub const NONE: MetadataPairs<'a> = MetadataPairs { pairs: [("", ""); JOSTLE_METADATA_MOST], count: 0 };
+
     /// # Safety
     /// `metadata` is readable for `count` entries, and their strings are.
     pub unsafe fn new(
         call: &Call,
         metadata: *const jostle_metadata,
         count: usize,
-    ) -> Result<Pairs<'a>, Refused> {
+    ) -> Result<MetadataPairs<'a>, Refused> {
         let mut pairs = [("", ""); JOSTLE_METADATA_MOST];
         for index in 0..count {
             let place = pairs.get_mut(index).ok_or(Error::TooLarge { what: "metadata" }).or_refuse(call)?;
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller vouches for `count` entries and their strings.
             *place = unsafe {
-                // Before `metadata` moves on: NULL must not.
+                // `add` must not be called on NULL.
                 input(call, "metadata", metadata)?;
                 let entry = input(call, "metadata", metadata.add(index))?;
                 (
@@ -62,7 +65,7 @@ impl<'a> Pairs<'a> {
                 )
             };
         }
-        Ok(Pairs { pairs, count })
+        Ok(MetadataPairs { pairs, count })
     }
 
     pub fn get(&self) -> &[(&'a str, &'a str)] {
@@ -70,40 +73,45 @@ impl<'a> Pairs<'a> {
     }
 }
 
-/// What a checkpoint is made of, as C hands it over: pointers to numbers, each with its bytes.
-pub(crate) struct Given {
-    pub parameters: (*const f32, usize),
-    pub frozen: (*const f32, usize),
-    /// NULL for none.
-    pub optimizer: (*const f32, usize),
+/// The arguments that functions which write a checkpoint take, as C hands them over.
+pub(crate) struct CheckpointArguments {
+    pub plan: *const jostle_plan,
+    pub buffers: *const jostle_buffers,
     pub progress: *const jostle_progress,
+    pub metadata: *const jostle_metadata,
+    pub metadata_count: usize,
 }
 
-impl Given {
+impl CheckpointArguments {
+    /// The plan and the checkpoint's contents; `pairs` keeps the metadata entries.
+    ///
     /// # Safety
-    /// `progress` is readable, the others for so many bytes.
+    /// The pointers are as jostle_checkpoint_write says.
     pub unsafe fn contents<'a>(
         self,
-        plan: &Plan,
-        pairs: &'a Pairs<'_>,
+        pairs: &'a mut MetadataPairs<'a>,
         buffers: &mut Buffers<'_>,
-    ) -> Result<Contents<'a>, Refused> {
-        let Given { parameters, frozen, optimizer, progress } = self;
-        // SAFETY: the caller's promise.
+    ) -> Result<(&'a Plan, Contents<'a>), Refused> {
+        let CheckpointArguments { plan, buffers: given, progress, metadata, metadata_count } = self;
+        let call = buffers.call;
+        // SAFETY: the caller's promise is the same.
         unsafe {
-            let &jostle_progress { step, seed } = input(buffers.call, "progress", progress)?;
-            let parameters = buffers.read("parameters", parameters.0, parameters.1, plan.parameters)?;
-            let frozen = buffers.read("frozen", frozen.0, frozen.1, plan.frozen)?;
-            let state = buffers.read_optional("optimizer", optimizer.0, optimizer.1, plan.optimizer)?;
-            let optimizer = (!optimizer.0.is_null()).then_some(state);
+            let plan = open(call, plan)?;
+            let given = border::structure(call, "buffers", given)?;
+            *pairs = MetadataPairs::new(call, metadata, metadata_count)?;
+            let &jostle_progress { step, seed } = input(call, "progress", progress)?;
+            let (parameters, frozen) = given.read(plan, buffers)?;
+            let (optimizer, size) = (given.optimizer.cast_const(), given.optimizer_size);
+            let state = buffers.read_optional("optimizer", optimizer, size, plan.optimizer)?;
+            let optimizer = (!optimizer.is_null()).then_some(state);
             let progress = Progress { step, seed };
-            Ok(Contents { parameters, frozen, optimizer, progress, metadata: pairs.get() })
+            Ok((plan, Contents { parameters, frozen, optimizer, progress, metadata: pairs.get() }))
         }
     }
 }
 
-/// The exact bytes of a checkpoint, with the optimiser's state where `optimizer` is 1, without where it is 0, and
-/// with these metadata entries.
+/// Computes the exact size of a checkpoint in bytes, with these metadata entries. The checkpoint has the optimiser's state if
+/// `optimizer` is 1, and does not if it is 0.
 ///
 /// # Safety
 /// `plan` is readable, `metadata` readable for `metadata_count` entries (NULL for none), `size` writable, `error`
@@ -117,36 +125,36 @@ pub unsafe extern "C" fn jostle_checkpoint_size(
     size: *mut usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (size, plan, pairs) = unsafe {
-            (Output::new(call, "size", size)?, open(call, plan)?, Pairs::new(call, metadata, metadata_count)?)
-        };
-        let optimizer = flag(call, "optimizer", optimizer)?;
-        size.write(checkpoint::size(plan, optimizer, pairs.get()).or_refuse(call)?);
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let (size, plan, pairs) = (
+                Output::new(call, "size", size)?,
+                open(call, plan)?,
+                MetadataPairs::new(call, metadata, metadata_count)?,
+            );
+            let optimizer = flag(call, "optimizer", optimizer)?;
+            size.write(checkpoint::size(plan, optimizer, pairs.get()).or_refuse(call)?);
+            Ok(())
+        })
+    }
 }
 
-/// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters,
-/// optimiser state (left out where `optimizer` is NULL: such a file can be used, not resumed), configuration,
-/// progress and metadata. `written` receives how many bytes it took: what jostle_checkpoint_size says.
+/// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters, optimiser
+/// state, configuration, progress and metadata. `written` receives the number of bytes, the same as jostle_checkpoint_size
+/// tells.
+///
+/// Of `buffers`, it uses `parameters`, `frozen` and `optimizer`. If `optimizer` is NULL, the file has no optimiser state:
+/// it can be used, but training cannot continue from it.
 ///
 /// # Safety
-/// `plan` and `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `bytes` writable for so many bytes;
-/// `metadata` is readable for `metadata_count` entries (NULL for none); `written` is writable; `error` is NULL or
+/// `plan`, `buffers` and `progress` are readable. The buffers that it uses are readable, `bytes` is writable for so many
+/// bytes. `metadata` is readable for `metadata_count` entries (NULL for none), `written` is writable, `error` is NULL or
 /// writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_checkpoint_write(
     plan: *const jostle_plan,
-    parameters: *const f32,
-    parameters_size: usize,
-    frozen: *const f32,
-    frozen_size: usize,
-    optimizer: *const f32,
-    optimizer_size: usize,
+    buffers: *const jostle_buffers,
     progress: *const jostle_progress,
     metadata: *const jostle_metadata,
     metadata_count: usize,
@@ -155,32 +163,24 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
     written: *mut usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let given = Given {
-        parameters: (parameters, parameters_size),
-        frozen: (frozen, frozen_size),
-        optimizer: (optimizer, optimizer_size),
-        progress,
-    };
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    let arguments = CheckpointArguments { plan, buffers, progress, metadata, metadata_count };
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
+            let mut pairs = MetadataPairs::NONE;
             let output = Output::new(call, "written", written)?;
-            let plan = open(call, plan)?;
-            let pairs = Pairs::new(call, metadata, metadata_count)?;
-            let contents = given.contents(plan, &pairs, &mut buffers)?;
+            let (plan, contents) = arguments.contents(&mut pairs, &mut buffers)?;
             let wanted =
                 checkpoint::size(plan, contents.optimizer.is_some(), contents.metadata).or_refuse(call)?;
             let bytes = buffers.write("bytes", bytes, bytes_size, wanted)?;
             output.write(checkpoint::write(bytes, plan, &contents).or_refuse(call)?);
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// A file's bytes, examined.
+/// Examines the bytes of a file.
 ///
 /// # Safety
 /// `bytes` is readable for `bytes_size` bytes.
@@ -192,16 +192,17 @@ unsafe fn examine<'a>(
     if bytes.is_null() {
         return Err(buffers.call.refuse(Refusal::Null("bytes")));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     let bytes = unsafe { buffers.read("bytes", bytes, bytes_size, bytes_size)? };
     Checkpoint::new(bytes).or_refuse(buffers.call)
 }
 
-/// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes.
+/// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes. JOSTLE_STRUCT_TOO_SMALL if the model
+/// needs a field that the caller's header lacks.
 ///
 /// # Safety
-/// `bytes` is readable for so many bytes, `config` is writable for `struct_size` bytes, which is
-/// sizeof(jostle_config), `error` NULL or writable.
+/// `bytes` is readable for so many bytes, `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in
+/// the caller's header, `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_checkpoint_config(
     bytes: *const u8,
@@ -210,61 +211,50 @@ pub unsafe extern "C" fn jostle_checkpoint_config(
     struct_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
-            let config = Output::new(call, "config", config)?;
-            border::check_size(call, "config", struct_size, size_of::<jostle_config>())?;
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let file = examine(&mut Buffers::new(call), bytes, bytes_size)?;
-            config.write(jostle_config::from_core(&file.config().or_refuse(call)?));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            let value = jostle_config::from_core(&file.config().or_refuse(call)?);
+            border::fill_whole(call, "config", config, struct_size, &value)?;
+            Ok(())
+        })
+    }
 }
 
-/// Reads a checkpoint of exactly `bytes_size` bytes into the parameters and, unless that is NULL, the optimiser's
-/// state. The plan may have other dropout rates, batch and threads than the checkpoint was trained with. A file
-/// that is refused leaves the buffers as they were.
+/// Reads a checkpoint of exactly `bytes_size` bytes into the parameters and, unless it is NULL, the optimiser's state. Of
+/// `buffers`, it uses `parameters` and `optimizer`. The plan may have other dropout rates, batch and threads than the
+/// checkpoint was trained with. A file that is refused leaves the buffers as they were.
 ///
 /// # Safety
-/// `bytes` is readable, `parameters` and `optimizer` writable for so many bytes, `plan` is readable, `progress`
-/// writable, `error` NULL or writable.
+/// `bytes` is readable for so many bytes, `buffers` and `plan` are readable, the buffers that it uses are writable,
+/// `progress` is writable, `error` NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_checkpoint_read(
     bytes: *const u8,
     bytes_size: usize,
     plan: *const jostle_plan,
-    parameters: *mut f32,
-    parameters_size: usize,
-    optimizer: *mut f32,
-    optimizer_size: usize,
+    buffers: *const jostle_buffers,
     progress: *mut jostle_progress,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut used = Buffers::new(call);
             let output = Output::new(call, "progress", progress)?;
             let plan = open(call, plan)?;
-            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
-            let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
-            let state = (!optimizer.is_null()).then_some(state);
-            let file = examine(&mut buffers, bytes, bytes_size)?;
+            let (parameters, state) = border::structure(call, "buffers", buffers)?.write(plan, &mut used)?;
+            let file = examine(&mut used, bytes, bytes_size)?;
             let Progress { step, seed } = file.read(plan, parameters, state).or_refuse(call)?;
             output.write(jostle_progress { step, seed });
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Reads only the parameters, also from safetensors files that others wrote, of exactly `bytes_size` bytes:
-/// GPT-2's names, with or without "transformer." before them, as F32. Tensors that the model doesn't have are
-/// ignored.
+/// Reads only the parameters of a safetensors file of exactly `bytes_size` bytes, which another program may have written:
+/// GPT-2's names, with or without "transformer." before them, as F32. Tensors that the model does not have are ignored.
 ///
 /// # Safety
 /// As for jostle_checkpoint_read.
@@ -277,22 +267,20 @@ pub unsafe extern "C" fn jostle_checkpoint_read_parameters(
     parameters_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let plan = open(call, plan)?;
             let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
             examine(&mut buffers, bytes, bytes_size)?.read_parameters(plan, parameters).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Writes the value of a metadata key into `text`, zero-terminated, and its length without the zero into `length`.
-/// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes are wanted.
+/// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes it needs.
 ///
 /// # Safety
 /// `bytes` is readable and `text` writable for so many bytes, `key` is zero-terminated, `length` writable, `error`
@@ -307,10 +295,10 @@ pub unsafe extern "C" fn jostle_checkpoint_metadata(
     length: *mut usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let output = Output::new(call, "length", length)?;
             let key = border::string(call, "key", key)?;
             let file = examine(&mut buffers, bytes, bytes_size)?;
@@ -323,9 +311,7 @@ pub unsafe extern "C" fn jostle_checkpoint_metadata(
                 *end = 0;
             }
             output.write(length);
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

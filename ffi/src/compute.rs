@@ -1,4 +1,4 @@
-//! What computes: the instruction set, and the threads that the caller lends.
+//! The instruction set, and the threads that the caller lends.
 
 #[cfg(feature = "hosted")]
 extern crate std;
@@ -26,18 +26,18 @@ pub enum jostle_instruction_set {
     JOSTLE_NEON = 4,
 }
 
-/// One call of it does the part of a work that has this index.
+/// Does the part `index` of some work.
 pub type jostle_task = unsafe extern "C" fn(argument: *mut c_void, index: usize);
 
-/// How the caller lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and
-/// on any threads, and returns when all calls have. A call may wait for others that have begun before it, though for none
-/// that has not. jostle_pool_run is one.
+/// Lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and on any threads, and
+/// returns when all these calls have returned. A call may wait for calls that have begun before it, never for one that has
+/// not begun. jostle_pool_run is such a function.
 pub type jostle_run = Option<
     unsafe extern "C" fn(context: *mut c_void, count: usize, task: jostle_task, argument: *mut c_void),
 >;
 
-/// What computes. jostle_compute_init fills in the fastest instruction set on the caller's thread alone, which is
-/// also what NULL stands for wherever a `const jostle_compute *` is wanted.
+/// The instruction set and the threads to compute with. jostle_compute_init fills in the fastest instruction set on the
+/// caller's thread alone. NULL means the same wherever a function takes a `const jostle_compute *`.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_compute {
@@ -49,19 +49,19 @@ pub struct jostle_compute {
     pub threads: u32,
     /// 0.
     pub reserved: u32,
-    /// Lends threads; NULL for none, where `threads` is then 1.
+    /// Lends threads; may be NULL if `threads` is 1.
     pub run: jostle_run,
     /// Passed to `run`; may be NULL.
     pub context: *mut c_void,
 }
 
-// SAFETY: numbers and pointers, the first of which is `struct_size`.
+// SAFETY: numbers and pointers without padding; `struct_size` comes first.
 unsafe impl Structure for jostle_compute {}
 
 /// Fills in the fastest instruction set on the caller's thread alone.
 ///
 /// # Safety
-/// `compute` is writable for `struct_size` bytes, which is sizeof(jostle_compute).
+/// `compute` is writable for `struct_size` bytes, which is sizeof(jostle_compute) in the caller's header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_compute_init(
     compute: *mut jostle_compute,
@@ -75,11 +75,11 @@ pub unsafe extern "C" fn jostle_compute_init(
         run: None,
         context: core::ptr::null_mut(),
     };
-    // SAFETY: the caller's promise.
-    unsafe { crate::config::fill("compute", compute, struct_size, value) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe { crate::config::fill("compute", compute, struct_size, &value) }
 }
 
-/// Refuses an instruction set that this processor or this build doesn't have.
+/// Refuses an instruction set that this processor or this build does not have.
 ///
 /// # Safety
 /// `error` is NULL or writable.
@@ -88,7 +88,7 @@ pub unsafe extern "C" fn jostle_instruction_set_check(
     instruction_set: u32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps to `# Safety` above.
     unsafe { call(error, |call| self::instruction_set(call, instruction_set).map(|_| ())) }
 }
 
@@ -127,7 +127,7 @@ impl Workers {
         if compute.is_null() {
             return Ok(Workers { simd: InstructionSet::detect(), lent: None });
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise is the same.
         let compute = unsafe { border::structure(call, "compute", compute)? };
         let simd = instruction_set(call, compute.instruction_set)?;
         let lent = match (compute.threads, compute.run) {
@@ -151,10 +151,10 @@ impl Workers {
     }
 }
 
-// SAFETY: `run` may be called from any thread: whoever hands over the callback says so.
+// SAFETY: the header asks for a `run` that any thread may call.
 unsafe impl Sync for Lent {}
 
-// SAFETY: the caller's `run` promises what the trait does; the header says so.
+// SAFETY: the header asks for a `run` that keeps the contract of the trait.
 unsafe impl Parallel for Lent {
     fn threads(&self) -> usize {
         self.threads
@@ -168,7 +168,7 @@ unsafe impl Parallel for Lent {
             task(index);
         }
         let mut task: Task<'_> = task;
-        // SAFETY: the function and the argument that it wants; `run` returns before `task` ends.
+        // SAFETY: `one` gets its own argument, and `run` returns before `task` goes out of scope.
         unsafe { (self.run)(self.context, tasks, one, (&raw mut task).cast()) };
     }
 

@@ -1,5 +1,5 @@
-//! The structs that say what is wanted: the model, how it is trained, how tokens are drawn. Knows how C's
-//! numbers become the core's values; the core says which values are right.
+//! The structs that the caller fills in: model, options, recipe, sampling. This module turns C's numbers into the core's
+//! values; the core says which values are valid.
 
 use jostle::{
     Activation, Config, Decay, Dropout, Frozen, Optimizer, OptimizerState, Options, Recipe, Sampling,
@@ -7,8 +7,9 @@ use jostle::{
 };
 
 use core::ffi::c_char;
+use core::mem::{MaybeUninit, offset_of};
 
-use crate::border::{self, Output, Structure};
+use crate::border::{self, Structure};
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_status};
 
 /// The activation between the two products of the MLP.
@@ -21,7 +22,7 @@ pub enum jostle_activation {
     JOSTLE_GELU_TANH = 1,
 }
 
-/// What an optimiser keeps for each parameter between steps.
+/// The optimiser's state for each parameter between steps.
 #[repr(u32)]
 #[derive(Clone, Copy)]
 pub enum jostle_optimizer_state {
@@ -47,17 +48,17 @@ pub enum jostle_optimizer {
 #[repr(u32)]
 #[derive(Clone, Copy)]
 pub enum jostle_decay {
-    /// Not at all.
+    /// It stays constant.
     JOSTLE_CONSTANT = 0,
     /// In a straight line down to final_learning_rate at step `steps`.
     JOSTLE_LINEAR = 1,
-    /// Along half a cosine, as nanoGPT's.
+    /// Along half a cosine, as in nanoGPT.
     JOSTLE_COSINE = 2,
-    /// Not until decay_steps before `steps`, then in a straight line.
+    /// Constant until decay_steps before `steps`, then in a straight line.
     JOSTLE_WARMUP_STABLE_DECAY = 3,
 }
 
-/// What the model is. jostle_config_init fills in GPT-2's choices.
+/// A model's configuration. jostle_config_init fills in GPT-2's choices.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_config {
@@ -77,10 +78,12 @@ pub struct jostle_config {
     pub hidden: u32,
     /// A jostle_activation.
     pub activation: u32,
-    /// 1 where products and norms have biases, else 0.
+    /// 1 if products and norms have biases, else 0.
     pub bias: u32,
-    /// 1 where the head's matrix is the token embedding, else 0.
+    /// 1 if the output matrix is the token embedding, else 0.
     pub tied: u32,
+    /// Added to the variance in every norm; more than 0.
+    pub norm_epsilon: f32,
     /// Rate of dropout on the sum of the embeddings, in [0, 1). All rates act in training only.
     pub embedding_dropout: f32,
     /// Rate of dropout on the attention weights, after the softmax.
@@ -89,36 +92,35 @@ pub struct jostle_config {
     pub attention_projection_dropout: f32,
     /// Rate of dropout on the output of the MLP's projection.
     pub mlp_projection_dropout: f32,
-    /// Added to the variance in every norm; more than 0.
-    pub norm_epsilon: f32,
 }
 
-/// How the model is trained, as far as memory depends on it.
+/// The settings of training that memory depends on.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_options {
     /// sizeof(jostle_options).
     pub struct_size: u32,
-    /// B: the largest number of sequences that one pass takes.
+    /// B: the most sequences in one pass.
     pub batch: u32,
-    /// How many threads may work at once; each has scratch of its own.
+    /// The most threads that work at once; each has its own scratch.
     pub threads: u32,
     /// A jostle_optimizer_state.
     pub optimizer: u32,
-    /// 1: the backward pass makes each block's activations again, in one block's memory; the same bits for fewer
-    /// activations and more work. 0: all are kept.
+    /// 1: the backward pass recomputes each block's activations, in the memory of one block (activation recomputation). The
+    /// bits are the same, memory is less, work is more. 0: all activations are kept.
     pub recompute: u32,
-    /// 1: the backward pass updates parameters as soon as it has made their gradients, which then need memory for some
-    /// rows of one tensor only; the same bits, in one pass a step and without clipping (JOSTLE_FUSED). 0: after it.
+    /// 1: the backward pass updates parameters as soon as their gradients are complete (fused optimizer step). Gradients then
+    /// need memory for some rows of one tensor only. The bits are the same, but a step is one pass without clipping
+    /// (JOSTLE_FUSED). 0: the update follows the backward pass.
     pub fused: u32,
-    /// The names of tensors that are not trained, as jostle_tensor tells them; NULL for none. Read by jostle_plan_init and
-    /// jostle_plan_fit alone.
+    /// The names of tensors that are not trained, as in jostle_tensor; NULL for none. Only jostle_plan_init and
+    /// jostle_plan_fit read them.
     pub frozen: *const *const c_char,
-    /// How many these are.
+    /// The number of names in `frozen`.
     pub frozen_count: usize,
 }
 
-/// How to train. jostle_recipe_init fills in nanoGPT's choices for small models.
+/// The settings of a training run. jostle_recipe_init fills in nanoGPT's choices for small models.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_recipe {
@@ -126,21 +128,21 @@ pub struct jostle_recipe {
     pub struct_size: u32,
     /// A jostle_optimizer.
     pub optimizer: u32,
-    /// SGD: the velocity's memory, in [0, 1).
+    /// SGD: the decay rate of the velocity, in [0, 1).
     pub momentum: f32,
-    /// AdamW: the first moment's memory, in [0, 1).
+    /// AdamW: the decay rate of the first moment, in [0, 1).
     pub beta1: f32,
-    /// AdamW: the second moment's memory, in [0, 1).
+    /// AdamW: the decay rate of the second moment, in [0, 1).
     pub beta2: f32,
     /// AdamW: added to the root of the second moment.
     pub epsilon: f32,
-    /// AdamW: the share, times the learning rate, by which matrices shrink at each step.
+    /// AdamW: at each step, matrices shrink by this times the learning rate.
     pub weight_decay: f32,
-    /// The gradient's largest global norm, to which a larger one is scaled down; 0 for none.
+    /// Gradients with a larger global norm are scaled down to it; 0 for no clipping.
     pub clip: f32,
-    /// The greatest learning rate.
+    /// The peak learning rate.
     pub learning_rate: f32,
-    /// The rate that the decay ends at; at most learning_rate.
+    /// The learning rate at the end of the decay; at most learning_rate.
     pub final_learning_rate: f32,
     /// A jostle_decay.
     pub decay: u32,
@@ -148,37 +150,53 @@ pub struct jostle_recipe {
     pub accumulate: u32,
     /// Steps of linear warm-up.
     pub warmup: u64,
-    /// The step at which the decay has reached its end. JOSTLE_CONSTANT doesn't look at it.
+    /// The step at which the decay ends. JOSTLE_CONSTANT ignores it.
     pub steps: u64,
-    /// JOSTLE_WARMUP_STABLE_DECAY: how many steps before the last the fall begins.
+    /// JOSTLE_WARMUP_STABLE_DECAY: the number of steps of the decay.
     pub decay_steps: u64,
     /// The seed of batches and dropout.
     pub seed: u64,
 }
 
-/// How a token is drawn. jostle_sampling_init gives the softmax without filters.
+/// The settings for drawing a token. jostle_sampling_init fills in the softmax without filters.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_sampling {
     /// sizeof(jostle_sampling).
     pub struct_size: u32,
-    /// Divides the logits; 0 takes the token of the greatest logit.
+    /// Divides the logits; 0 takes the token with the largest logit.
     pub temperature: f32,
-    /// Keep so many of the greatest logits; 0 keeps all.
+    /// The number of largest logits to keep; 0 keeps all.
     pub top_k: u32,
-    /// Keep the fewest tokens with so much probability; in (0, 1], 1 keeps all (Holtzman et al. 2020).
+    /// Keep the fewest tokens whose probabilities add up to this; in (0, 1], 1 keeps all (Holtzman et al. 2020).
     pub top_p: f32,
-    /// Keep the tokens with this share of the greatest probability; in [0, 1], 0 keeps all (Nguyen et al. 2024).
+    /// Keep the tokens with at least this share of the largest probability; in [0, 1], 0 keeps all (Nguyen et al. 2024).
     pub min_p: f32,
 }
 
-// SAFETY: numbers, the first of which is `struct_size`.
+// SAFETY: numbers and pointers without padding; `struct_size` comes first.
 unsafe impl Structure for jostle_config {}
-// SAFETY: numbers and a pointer, the first of which is `struct_size`.
-unsafe impl Structure for jostle_options {}
-// SAFETY: as above.
+impl jostle_options {
+    const USUAL: jostle_options = jostle_options {
+        struct_size: size_of::<jostle_options>() as u32,
+        batch: 1,
+        threads: 1,
+        optimizer: jostle_optimizer_state::JOSTLE_STATE_ADAMW as u32,
+        recompute: 0,
+        fused: 0,
+        frozen: core::ptr::null(),
+        frozen_count: 0,
+    };
+}
+
+// SAFETY: numbers and pointers without padding; `struct_size` comes first.
+unsafe impl Structure for jostle_options {
+    const FIRST_SIZE: usize = offset_of!(jostle_options, recompute);
+    const DEFAULTS: MaybeUninit<jostle_options> = MaybeUninit::new(jostle_options::USUAL);
+}
+// SAFETY: numbers and pointers without padding; `struct_size` comes first.
 unsafe impl Structure for jostle_recipe {}
-// SAFETY: as above.
+// SAFETY: numbers and pointers without padding; `struct_size` comes first.
 unsafe impl Structure for jostle_sampling {}
 
 pub(crate) fn flag(call: &Call, what: &'static str, given: u32) -> Result<bool, Refused> {
@@ -246,7 +264,7 @@ impl jostle_config {
 
 impl jostle_options {
     /// # Safety
-    /// `frozen` is NULL or holds so many zero-terminated strings.
+    /// `frozen` is NULL or holds `frozen_count` zero-terminated strings.
     pub(crate) unsafe fn core(&self, call: &Call, config: &Config) -> Result<Options, Refused> {
         let optimizer = match self.optimizer {
             given if given == jostle_optimizer_state::JOSTLE_STATE_NONE as u32 => OptimizerState::None,
@@ -262,7 +280,7 @@ impl jostle_options {
             optimizer,
             recompute: flag(call, "recompute", self.recompute)?,
             fused: flag(call, "fused", self.fused)?,
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller's promise is the same.
             frozen: unsafe { self.frozen(call, config)? },
         })
     }
@@ -276,12 +294,12 @@ impl jostle_options {
         if self.frozen_count == 0 {
             return Ok(frozen);
         }
-        // Names are those of a model: what cannot be one is told first.
+        // Names are looked up in the model's tensors, so the configuration must be valid first.
         config.validate().or_refuse(call)?;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller vouches for at least one name.
         unsafe { border::input(call, "frozen", self.frozen)? };
         for index in 0..self.frozen_count {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller vouches for `frozen_count` names.
             let name = unsafe { border::string(call, "frozen", *self.frozen.add(index))? };
             let number = Frozen::number(config, name).ok_or(Refusal::NotFound { what: "frozen", index });
             frozen.add(number.or_refuse(call)?).or_refuse(call)?;
@@ -339,27 +357,25 @@ impl jostle_sampling {
     }
 }
 
-/// Fills a struct that the caller's header says to have `size` bytes.
+/// Fills in a struct for an init function.
 ///
 /// # Safety
 /// A pointer other than NULL is writable for `size` bytes.
-pub(crate) unsafe fn fill<T>(what: &'static str, place: *mut T, size: usize, value: T) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let place = unsafe { Output::new(call, what, place)? };
-        border::check_size(call, what, size, size_of::<T>())?;
-        place.write(value);
-        Ok(())
-    };
-    // SAFETY: no error is to be told.
-    unsafe { call(core::ptr::null_mut(), body) }
+pub(crate) unsafe fn fill<T: Structure>(
+    what: &'static str,
+    place: *mut T,
+    size: usize,
+    value: &T,
+) -> jostle_status {
+    // SAFETY: `error` is NULL; the caller vouches for `place`.
+    unsafe { call(core::ptr::null_mut(), |call| border::fill(call, what, place, size, value)) }
 }
 
-/// Fills in a configuration of these sizes with GPT-2's choices: hidden 4C, exact GELU, biases, tied head, epsilon
-/// 1e-5, no dropout. jostle_plan_init says whether it can be a model.
+/// Fills in a configuration with these sizes and GPT-2's choices: hidden width 4C, exact GELU, biases, tied output matrix,
+/// epsilon 1e-5, no dropout. It checks nothing; jostle_plan_init does.
 ///
 /// # Safety
-/// `config` is writable for `struct_size` bytes, which is sizeof(jostle_config).
+/// `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in the caller's header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_config_init(
     config: *mut jostle_config,
@@ -373,41 +389,30 @@ pub unsafe extern "C" fn jostle_config_init(
     let sizes = [vocab, context, layers, heads, width].map(|size| size as usize);
     let [vocab, context, layers, heads, width] = sizes;
     let value = jostle_config::from_core(&Config::new(vocab, context, layers, heads, width));
-    // SAFETY: the caller's promise.
-    unsafe { fill("config", config, struct_size, value) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe { fill("config", config, struct_size, &value) }
 }
 
 /// Fills in options: `batch` sequences a pass, one thread, AdamW.
 ///
 /// # Safety
-/// `options` is writable for `struct_size` bytes, which is sizeof(jostle_options).
+/// `options` is writable for `struct_size` bytes, which is sizeof(jostle_options) in the caller's header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_options_init(
     options: *mut jostle_options,
     struct_size: usize,
     batch: u32,
 ) -> jostle_status {
-    let optimizer = jostle_optimizer_state::JOSTLE_STATE_ADAMW as u32;
-    let struct_bytes = size_of::<jostle_options>() as u32;
-    let value = jostle_options {
-        struct_size: struct_bytes,
-        batch,
-        threads: 1,
-        optimizer,
-        recompute: 0,
-        fused: 0,
-        frozen: core::ptr::null(),
-        frozen_count: 0,
-    };
-    // SAFETY: the caller's promise.
-    unsafe { fill("options", options, struct_size, value) }
+    let value = jostle_options { batch, ..jostle_options::USUAL };
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe { fill("options", options, struct_size, &value) }
 }
 
 /// Fills in a recipe: AdamW with betas 0.9 and 0.99, epsilon 1e-8 and weight decay 0.1; the norm clipped at 1; a
 /// constant learning rate of 1e-3 without warm-up; one micro-batch a step; seed 0.
 ///
 /// # Safety
-/// `recipe` is writable for `struct_size` bytes, which is sizeof(jostle_recipe).
+/// `recipe` is writable for `struct_size` bytes, which is sizeof(jostle_recipe) in the caller's header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_recipe_init(recipe: *mut jostle_recipe, struct_size: usize) -> jostle_status {
     let (beta1, beta2, epsilon, weight_decay) = match Optimizer::ADAMW {
@@ -432,14 +437,14 @@ pub unsafe extern "C" fn jostle_recipe_init(recipe: *mut jostle_recipe, struct_s
         decay_steps: 0,
         seed: 0,
     };
-    // SAFETY: the caller's promise.
-    unsafe { fill("recipe", recipe, struct_size, value) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe { fill("recipe", recipe, struct_size, &value) }
 }
 
 /// Fills in sampling at temperature 1 without filters.
 ///
 /// # Safety
-/// `sampling` is writable for `struct_size` bytes, which is sizeof(jostle_sampling).
+/// `sampling` is writable for `struct_size` bytes, which is sizeof(jostle_sampling) in the caller's header.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_sampling_init(
     sampling: *mut jostle_sampling,
@@ -448,6 +453,6 @@ pub unsafe extern "C" fn jostle_sampling_init(
     let struct_size_here = size_of::<jostle_sampling>() as u32;
     let value =
         jostle_sampling { struct_size: struct_size_here, temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0 };
-    // SAFETY: the caller's promise.
-    unsafe { fill("sampling", sampling, struct_size, value) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe { fill("sampling", sampling, struct_size, &value) }
 }

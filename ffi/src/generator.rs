@@ -1,16 +1,17 @@
-//! The model in use, token by token, on a handle that holds the caller's pointers.
+//! Text generation, token by token, on a handle that holds the caller's pointers.
 
 use core::mem::offset_of;
 
 use jostle::{Generator, InstructionSet, Plan};
 
 use crate::border::{self, Buffers, Handle, Kind, Output, open, open_mut};
+use crate::buffers::jostle_buffers;
 use crate::compute::{Workers, jostle_compute};
 use crate::config::jostle_sampling;
 use crate::plan::jostle_plan;
-use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
-/// A model in use. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
+/// Generates text. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_generator {
@@ -18,7 +19,7 @@ pub struct jostle_generator {
     pub opaque: [u64; 56],
 }
 
-/// What [`jostle_generator`] holds.
+/// The value in a [`jostle_generator`].
 #[derive(Clone, Copy)]
 pub struct State {
     plan: Plan,
@@ -40,13 +41,13 @@ impl Handle for jostle_generator {
 }
 
 impl State {
-    /// The generator that this state describes, and where to keep how far it has come.
+    /// The generator that this state describes, and its number of tokens, which the caller of this function keeps up to date.
     ///
     /// # Safety
-    /// The buffers are the caller's, and nobody else writes them meanwhile.
+    /// The buffers are as at jostle_generator_init, and nobody else writes them while the generator is used.
     unsafe fn working(&mut self, buffers: &mut Buffers<'_>) -> Result<(Generator<'_>, &mut usize), Refused> {
         let State { plan, simd, parameters, frozen, memory, window, filled } = self;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise is the same.
         let (parameters, frozen, memory, window) = unsafe {
             (
                 buffers.read("parameters", parameters.0, parameters.1, plan.parameters)?,
@@ -62,54 +63,53 @@ impl State {
     }
 }
 
-/// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used.
+/// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used. Of `buffers`, a generator
+/// uses `parameters` and `frozen`.
+///
+/// `memory`, `window`: as many bytes as the plan's generation_size and window_size.
 ///
 /// # Safety
-/// `generator` is writable, `plan` readable, `compute` NULL or readable, `parameters` and `frozen`
-/// (NULL where nothing is) readable, `memory` and
-/// `window` writable for so many bytes (the plan's generation_size and window_size), `error` NULL or writable. The
-/// buffers stay where they are, and `memory` and `window` untouched, as long as the generator is used.
+/// `generator` is writable, `plan` and `buffers` are readable, `compute` is NULL or readable, `error` NULL or writable.
+/// The parameters and the frozen parameters are readable, `memory` and `window` are writable for so many bytes. As long as
+/// the generator is used, these four stay where they are, and nobody else writes `memory` or `window`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_generator_init(
     generator: *mut jostle_generator,
     plan: *const jostle_plan,
     compute: *const jostle_compute,
-    parameters: *const f32,
-    parameters_size: usize,
-    frozen: *const f32,
-    frozen_size: usize,
+    buffers: *const jostle_buffers,
     memory: *mut f32,
     memory_size: usize,
     window: *mut i32,
     window_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let generator = Output::new(call, "generator", generator)?;
+            let plan = *open(call, plan)?;
+            let given = border::structure(call, "buffers", buffers)?;
             let mut state = State {
-                plan: *open(call, plan)?,
+                plan,
                 simd: Workers::new(call, compute)?.simd(),
-                parameters: (parameters, parameters_size),
-                frozen: (frozen, frozen_size),
+                parameters: (given.parameters, given.parameters_size),
+                frozen: (given.frozen, given.frozen_size),
                 memory: (memory, memory_size),
                 window: (window, window_size),
                 filled: 0,
             };
             state.working(&mut Buffers::new(call))?;
             generator.seal(&state);
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Appends tokens, at least one, to the text. On success `logits` points to the logits [vocab] of the token that
-/// comes next; they lie in the generator's memory, may be changed, and stay until the generator is used again.
+/// Appends tokens, at least one, to the text. On success `logits` points to the logits [vocab] of the next token. They lie in
+/// the generator's memory, where they may be changed, and stay until the generator is used again.
 ///
-/// Text longer than the context goes on with the last `context` tokens, computed anew for each further token.
+/// Once the text is longer than the context, each token is computed anew from the last `context` tokens.
 ///
 /// # Safety
 /// `generator` is writable and its buffers are as they were at its init; `tokens` is readable for `tokens_size`
@@ -122,9 +122,9 @@ pub unsafe extern "C" fn jostle_generator_feed(
     logits: *mut *mut f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let logits = Output::new(call, "logits", logits)?;
             let mut buffers = Buffers::new(call);
             let state = open_mut(generator, &mut buffers)?;
@@ -137,14 +137,12 @@ pub unsafe extern "C" fn jostle_generator_feed(
             let found = generator.feed(tokens).map(<[f32]>::as_mut_ptr);
             *filled = generator.filled();
             logits.write(found.or_refuse(call)?);
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Draws the next token by the logits of the last jostle_generator_feed, which it overwrites, and doesn't feed it.
+/// Draws the next token from the logits of the last jostle_generator_feed, which it overwrites. It does not feed the token.
 /// The token is a function of the logits, the seed and `number`, which counts the tokens drawn.
 ///
 /// # Safety
@@ -161,9 +159,9 @@ pub unsafe extern "C" fn jostle_generator_draw(
     token: *mut i32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let token = Output::new(call, "token", token)?;
             let mut buffers = Buffers::new(call);
             let state = open_mut(generator, &mut buffers)?;
@@ -171,11 +169,9 @@ pub unsafe extern "C" fn jostle_generator_draw(
             let order = buffers.write("order", order, order_size, state.plan.config.vocab)?;
             let (mut generator, _) = state.working(&mut buffers)?;
             token.write(generator.draw(&sampling, order, seed, number).or_refuse(call)?);
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Forgets the text.
@@ -187,16 +183,14 @@ pub unsafe extern "C" fn jostle_generator_clear(
     generator: *mut jostle_generator,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let state = open_mut(generator, &mut buffers)?;
             state.working(&mut buffers)?;
             state.filled = 0;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -1,20 +1,19 @@
 //! The C ABI of jostle: every function and type of `include/jostle.h`, which cbindgen generates from this crate.
 //! Checks pointers and numbers and calls the core; holds no arithmetic.
 //!
-//! | module | what it is |
-//! |---|---|
-//! | `border` | from pointers to slices: every check of a pointer |
-//! | [`status`] | what a call returns |
-//! | [`config`] | the structs that say what is wanted |
-//! | [`compute`] | instruction sets and threads |
-//! | [`plan`] | sizes, tensors, initial values |
-//! | [`model`] | logits, loss and gradients of a pass |
-//! | [`trainer`] | training steps and evaluation |
-//! | [`generator`] | the model in use |
-//! | [`checkpoint`] | to bytes and back |
-//! | [`slots`] | checkpoints in flash memory |
-//! | [`ops`] | the operations alone |
-//! | `pool` | threads of the library's own; only with the feature `hosted` |
+//! * `border`: from pointers to slices: checks of pointers.
+//! * [`status`]: statuses and errors.
+//! * [`config`]: model, options, recipe, sampling.
+//! * [`compute`]: instruction sets and threads.
+//! * [`plan`]: sizes, tensors, initial values.
+//! * [`buffers`]: the caller's memory for a model.
+//! * [`model`]: logits, loss and gradients of a pass.
+//! * [`trainer`]: training steps and evaluation.
+//! * [`generator`]: text generation.
+//! * [`checkpoint`]: checkpoints as bytes.
+//! * [`slots`]: checkpoints in flash memory.
+//! * [`ops`]: single operations.
+//! * `pool`: the library's own threads; only with the feature `hosted`.
 //!
 //! The header's introduction, `header.h`, states the conventions.
 #![no_std]
@@ -22,6 +21,7 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "[rows, width] is a shape")]
 
 mod border;
+pub mod buffers;
 pub mod checkpoint;
 pub mod compute;
 pub mod config;
@@ -35,7 +35,7 @@ pub mod slots;
 pub mod status;
 pub mod trainer;
 
-/// The version of the header, to be compared with jostle_version().
+/// The version of the header, to compare with jostle_version().
 pub const JOSTLE_VERSION_MAJOR: u32 = 0;
 /// The version's second number.
 pub const JOSTLE_VERSION_MINOR: u32 = 1;

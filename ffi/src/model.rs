@@ -1,8 +1,9 @@
 //! One pass of a model: logits, loss, gradients.
 
-use jostle::{Compute, DropoutKey, Gradients, Loss, Pass, Plan, Shape, model};
+use jostle::{DropoutKey, Gradients, Loss, Pass, Plan, Shape, model};
 
-use crate::border::{Buffers, Output, input, open};
+use crate::border::{self, Buffers, Output, input, open};
+use crate::buffers::jostle_buffers;
 use crate::compute::{Workers, jostle_compute};
 use crate::config::flag;
 use crate::plan::jostle_plan;
@@ -12,9 +13,9 @@ use crate::status::{Call, OrRefuse, Refused, call, jostle_error, jostle_status};
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_loss {
-    /// The sum over targets that count, in nats.
+    /// The sum over the targets that count, in nats.
     pub sum: f64,
-    /// How many targets count (are not -1).
+    /// The number of targets that count, which are those other than -1.
     pub counted: u64,
 }
 
@@ -28,16 +29,16 @@ impl jostle_loss {
     }
 }
 
-/// Which dropout masks a training pass uses; all are functions of these numbers.
+/// Selects the dropout masks of a pass: these numbers determine them.
 #[repr(C)]
 #[derive(Clone, Copy)]
-pub struct jostle_training {
+pub struct jostle_dropout_key {
     /// The run's seed.
     pub seed: u64,
     /// The step, from 0.
     pub step: u64,
-    /// The number of the pass's first sequence among all of the step: micro-batches together then have the masks
-    /// of one large batch.
+    /// The number of the pass's first sequence, counted from 0 over the whole step: micro-batches together then have
+    /// the masks of one large batch.
     pub first_sequence: u64,
 }
 
@@ -47,15 +48,15 @@ pub struct jostle_training {
 pub struct jostle_batch {
     /// [sequences, length], each in 0..vocab.
     pub tokens: *const i32,
-    /// Bytes that `tokens` has.
+    /// The size of `tokens` in bytes.
     pub tokens_size: usize,
-    /// [sequences, length], each in 0..vocab, or -1: ignored. Not looked at where only logits are wanted.
+    /// [sequences, length], each in 0..vocab, or -1, which is ignored. jostle_model_logits does not read them.
     pub targets: *const i32,
-    /// Bytes that `targets` has.
+    /// The size of `targets` in bytes.
     pub targets_size: usize,
-    /// How many sequences; at most the plan's batch.
+    /// The number of sequences; at most the plan's batch.
     pub sequences: usize,
-    /// Tokens in each; at most the context.
+    /// The number of tokens in each sequence; at most the context.
     pub length: usize,
 }
 
@@ -67,20 +68,20 @@ impl jostle_batch {
     /// # Safety
     /// The tokens are readable.
     pub(crate) unsafe fn tokens<'a>(&self, buffers: &mut Buffers<'_>) -> Result<&'a [i32], Refused> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise is the same.
         unsafe { buffers.read("tokens", self.tokens, self.tokens_size, self.shape().rows()) }
     }
 
     /// # Safety
     /// The targets are readable.
     pub(crate) unsafe fn targets<'a>(&self, buffers: &mut Buffers<'_>) -> Result<&'a [i32], Refused> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise is the same.
         unsafe { buffers.read("targets", self.targets, self.targets_size, self.shape().rows()) }
     }
 }
 
-/// What each function of this module is given.
-struct Given<'a> {
+/// The arguments that all functions of this module take.
+struct PassArguments<'a> {
     plan: &'a Plan,
     workers: Workers,
     parameters: &'a [f32],
@@ -88,191 +89,140 @@ struct Given<'a> {
     workspace: &'a mut [f32],
     batch: jostle_batch,
     tokens: &'a [i32],
-    buffers: Buffers<'a>,
+    /// The buffers that are in use so far.
+    used: Buffers<'a>,
+    given: jostle_buffers,
 }
 
-impl<'a> Given<'a> {
+impl<'a> PassArguments<'a> {
     /// # Safety
-    /// The pointers are what the functions of this module say.
+    /// The pointers are as the functions of this module say.
     unsafe fn new(
         call: &'a Call,
         plan: *const jostle_plan,
         compute: *const jostle_compute,
-        (parameters, parameters_size): (*const f32, usize),
-        (frozen, frozen_size): (*const f32, usize),
-        (workspace, workspace_size): (*mut f32, usize),
+        buffers: *const jostle_buffers,
         batch: *const jostle_batch,
-    ) -> Result<Given<'a>, Refused> {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
+    ) -> Result<PassArguments<'a>, Refused> {
+        let mut used = Buffers::new(call);
+        // SAFETY: the caller's promise is the same.
         unsafe {
             let plan = open(call, plan)?;
             let workers = Workers::new(call, compute)?;
+            let given = border::structure(call, "buffers", buffers)?;
             let batch = *input(call, "batch", batch)?;
-            let parameters = buffers.read("parameters", parameters, parameters_size, plan.parameters)?;
-            let frozen = buffers.read("frozen", frozen, frozen_size, plan.frozen)?;
-            let workspace = buffers.write("workspace", workspace, workspace_size, plan.workspace())?;
-            let tokens = batch.tokens(&mut buffers)?;
-            Ok(Given { plan, workers, parameters, frozen, workspace, batch, tokens, buffers })
+            let (parameters, frozen) = given.read(plan, &mut used)?;
+            let (workspace, size) = (given.workspace, given.workspace_size);
+            let workspace = used.write("workspace", workspace, size, plan.workspace())?;
+            let tokens = batch.tokens(&mut used)?;
+            Ok(PassArguments { plan, workers, parameters, frozen, workspace, batch, tokens, used, given })
         }
     }
-}
 
-fn pass<'a>(
-    compute: Compute<'a>,
-    plan: &'a Plan,
-    parameters: &'a [f32],
-    frozen: &'a [f32],
-    tokens: &'a [i32],
-    shape: Shape,
-    dropout: Option<DropoutKey>,
-) -> Pass<'a> {
-    Pass { compute, plan, parameters, frozen, tokens, shape, dropout }
+    /// The pass, and the workspace that it needs.
+    fn pass(&mut self, dropout: Option<DropoutKey>) -> (Pass<'_>, &mut [f32]) {
+        let PassArguments { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = self;
+        let (compute, shape) = (workers.compute(), batch.shape());
+        (Pass { compute, plan, parameters, frozen, tokens, shape, dropout }, workspace)
+    }
 }
 
 /// Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them
 /// in the workspace, where they stay until it is used again.
 ///
+/// Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
+///
 /// # Safety
-/// `plan` and `batch` are readable, `compute` is NULL or readable, `parameters` and `frozen` (NULL where
-/// nothing is) readable and `workspace` writable
-/// for so many bytes, `logits` writable, `error` NULL or writable.
+/// `plan`, `buffers` and `batch` are readable, `compute` is NULL or readable. The parameters, the frozen parameters and
+/// the batch's tokens are readable, the workspace is writable. `logits` is writable, `error` NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_model_logits(
     plan: *const jostle_plan,
     compute: *const jostle_compute,
-    parameters: *const f32,
-    parameters_size: usize,
-    frozen: *const f32,
-    frozen_size: usize,
-    workspace: *mut f32,
-    workspace_size: usize,
+    buffers: *const jostle_buffers,
     batch: *const jostle_batch,
     logits: *mut *const f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (output, given) = unsafe {
-            let parameters = (parameters, parameters_size);
-            let frozen = (frozen, frozen_size);
-            let workspace = (workspace, workspace_size);
-            (
-                Output::new(call, "logits", logits)?,
-                Given::new(call, plan, compute, parameters, frozen, workspace, batch)?,
-            )
-        };
-        let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
-        pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), None)
-            .forward(workspace)
-            .or_refuse(call)?;
-        output.write(model::logits(plan, workspace, batch.shape()).or_refuse(call)?.as_ptr());
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let output = Output::new(call, "logits", logits)?;
+            let mut arguments = PassArguments::new(call, plan, compute, buffers, batch)?;
+            let (pass, workspace) = arguments.pass(None);
+            pass.forward(workspace).or_refuse(call)?;
+            output.write(model::logits(pass.plan, workspace, pass.shape).or_refuse(call)?.as_ptr());
+            Ok(())
+        })
+    }
 }
 
-/// The loss on a batch's targets, without dropout.
+/// Writes the loss on a batch's targets, without dropout. Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
 ///
 /// # Safety
-/// As for jostle_model_logits; `loss` is writable.
+/// As for jostle_model_logits. The batch's targets are readable; `loss` is writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_model_loss(
     plan: *const jostle_plan,
     compute: *const jostle_compute,
-    parameters: *const f32,
-    parameters_size: usize,
-    frozen: *const f32,
-    frozen_size: usize,
-    workspace: *mut f32,
-    workspace_size: usize,
+    buffers: *const jostle_buffers,
     batch: *const jostle_batch,
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (output, mut given) = unsafe {
-            let parameters = (parameters, parameters_size);
-            let frozen = (frozen, frozen_size);
-            let workspace = (workspace, workspace_size);
-            (
-                Output::new(call, "loss", loss)?,
-                Given::new(call, plan, compute, parameters, frozen, workspace, batch)?,
-            )
-        };
-        // SAFETY: the caller's promise.
-        let targets = unsafe { given.batch.targets(&mut given.buffers)? };
-        let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
-        let pass = pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), None);
-        output.write(jostle_loss::from_core(pass.loss(workspace, targets).or_refuse(call)?));
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let output = Output::new(call, "loss", loss)?;
+            let mut arguments = PassArguments::new(call, plan, compute, buffers, batch)?;
+            let targets = arguments.batch.targets(&mut arguments.used)?;
+            let (pass, workspace) = arguments.pass(None);
+            output.write(jostle_loss::from_core(pass.loss(workspace, targets).or_refuse(call)?));
+            Ok(())
+        })
+    }
 }
 
 /// Forward, loss and backward: the gradient of the sum of the batch's losses divided by `counted`, the number of
-/// targets other than -1 in all batches of the step. Adds to what the gradients hold where `add` is 1, overwrites
-/// it where that is 0.
+/// targets other than -1 in all batches of the step. Adds to the gradients if `add` is 1, overwrites them if it is 0.
+/// Of `buffers`, it uses `parameters`, `frozen`, `gradients` and `workspace`.
 ///
-/// `training`: the masks of dropout, or NULL for none. JOSTLE_NOT_FINITE leaves the gradients as they were.
+/// `dropout`: selects the dropout masks, or NULL for no dropout. JOSTLE_NOT_FINITE leaves the gradients as they were.
 ///
 /// # Safety
-/// As for jostle_model_logits; `gradients` is writable for so many bytes, `training` NULL or readable, `loss`
-/// writable.
+/// As for jostle_model_loss. The gradients are writable, `dropout` is NULL or readable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_model_backward(
     plan: *const jostle_plan,
     compute: *const jostle_compute,
-    parameters: *const f32,
-    parameters_size: usize,
-    frozen: *const f32,
-    frozen_size: usize,
-    gradients: *mut f32,
-    gradients_size: usize,
+    buffers: *const jostle_buffers,
     add: u32,
-    workspace: *mut f32,
-    workspace_size: usize,
     batch: *const jostle_batch,
     counted: usize,
-    training: *const jostle_training,
+    dropout: *const jostle_dropout_key,
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (output, mut given) = unsafe {
-            let parameters = (parameters, parameters_size);
-            let frozen = (frozen, frozen_size);
-            let workspace = (workspace, workspace_size);
-            (
-                Output::new(call, "loss", loss)?,
-                Given::new(call, plan, compute, parameters, frozen, workspace, batch)?,
-            )
-        };
-        let mode = if flag(call, "add", add)? { Gradients::Add } else { Gradients::Overwrite };
-        let dropout = if training.is_null() {
-            None
-        } else {
-            // SAFETY: the caller's promise.
-            let &jostle_training { seed, step, first_sequence } =
-                unsafe { input(call, "training", training)? };
-            Some(DropoutKey { seed, step, first_sequence })
-        };
-        // SAFETY: the caller's promise.
-        let (targets, gradients) = unsafe {
-            let targets = given.batch.targets(&mut given.buffers)?;
-            let wanted = given.plan.gradients;
-            (targets, given.buffers.write("gradients", gradients, gradients_size, wanted)?)
-        };
-        let Given { plan, workers, parameters, frozen, workspace, batch, tokens, .. } = given;
-        let pass = pass(workers.compute(), plan, parameters, frozen, tokens, batch.shape(), dropout);
-        let loss = pass.backward(gradients, mode, workspace, targets, counted).or_refuse(call)?;
-        output.write(jostle_loss::from_core(loss));
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let output = Output::new(call, "loss", loss)?;
+            let mut arguments = PassArguments::new(call, plan, compute, buffers, batch)?;
+            let mode = if flag(call, "add", add)? { Gradients::Add } else { Gradients::Overwrite };
+            let dropout = if dropout.is_null() {
+                None
+            } else {
+                let &jostle_dropout_key { seed, step, first_sequence } = input(call, "dropout", dropout)?;
+                Some(DropoutKey { seed, step, first_sequence })
+            };
+            let targets = arguments.batch.targets(&mut arguments.used)?;
+            let (given, wanted) = (arguments.given, arguments.plan.gradients);
+            let gradients =
+                arguments.used.write("gradients", given.gradients, given.gradients_size, wanted)?;
+            let (pass, workspace) = arguments.pass(dropout);
+            let loss = pass.backward(gradients, mode, workspace, targets, counted).or_refuse(call)?;
+            output.write(jostle_loss::from_core(loss));
+            Ok(())
+        })
+    }
 }

@@ -1,4 +1,4 @@
-//! Sizes: how long every buffer must be, where each tensor lies in them, and initial values.
+//! The size of every buffer, the place of each tensor in the buffers, and initial values.
 
 use core::ffi::c_char;
 use core::mem::offset_of;
@@ -11,57 +11,57 @@ use crate::border::{self, Buffers, Handle, Kind, Output, open};
 use crate::config::{jostle_config, jostle_options};
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
-/// How many bytes each buffer must have at least, for one configuration and one set of options. All buffers are
-/// aligned to JOSTLE_ALIGNMENT. A plan is a value: it may be copied, and used by several threads at once.
+/// The least size of each buffer in bytes, for one configuration and one set of options. All buffers are aligned to
+/// JOSTLE_ALIGNMENT. A plan may be copied, and several threads may use it at once.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_plan {
-    /// float: all parameters that are trained, tensor after tensor; jostle_plan_tensor tells where each lies.
+    /// float: the parameters that are trained, tensor after tensor; jostle_plan_tensor tells the place of each.
     pub parameters_size: usize,
-    /// float: all that are not, likewise; only read, and no part of training_size: they may lie in flash.
+    /// float: the frozen parameters, tensor after tensor. They are only read, so they may lie in flash.
     pub frozen_size: usize,
-    /// float: a gradient for each parameter, in the same order; for some rows of a tensor where the update is fused.
+    /// float: a gradient for each parameter, in the same order; with a fused optimizer step, for some rows of one tensor.
     pub gradients_size: usize,
-    /// float: what the optimiser keeps (AdamW: all first moments, then all second moments); may be 0.
+    /// float: the optimiser's state (AdamW: all first moments, then all second moments); may be 0.
     pub optimizer_size: usize,
-    /// Of the workspace: what a forward pass leaves for the backward pass.
+    /// The part of the workspace for activations, which a forward pass leaves for the backward pass.
     pub activations_size: usize,
-    /// Of the workspace: intermediate results of one layer, and each thread's packing space.
+    /// The part of the workspace for intermediate results of one layer and for each thread's packed panels.
     pub scratch_size: usize,
     /// float: activations and scratch, one buffer.
     pub workspace_size: usize,
     /// int32_t: tokens and targets of one micro-batch.
     pub batch_size: usize,
-    /// All that training needs, the sum of the above but for frozen_size.
+    /// The sum of parameters, gradients, optimizer, workspace and batch: all memory of training, except frozen_size.
     pub training_size: usize,
-    /// float: a generator's memory, besides the parameters.
+    /// float: a generator's memory.
     pub generation_size: usize,
-    /// int32_t: a generator's window, the tokens that it looks at.
+    /// int32_t: a generator's window of tokens.
     pub window_size: usize,
     /// uint32_t: scratch for drawing a token.
     pub order_size: usize,
-    /// The largest number of sequences that one pass takes.
+    /// The most sequences in one pass.
     pub batch: usize,
-    /// How many threads may work at once.
+    /// The most threads that work at once.
     pub threads: usize,
-    /// 1 where the backward pass makes activations again, otherwise 0.
+    /// 1 if the backward pass recomputes activations, else 0.
     pub recompute: usize,
-    /// The multiply-adds that this adds to a pass over a full batch.
+    /// The multiply-adds that recomputation adds to a pass over a full batch.
     pub recomputed: usize,
-    /// 1 where the backward pass updates parameters, otherwise 0.
+    /// 1 if the optimizer step is fused into the backward pass, else 0.
     pub fused: usize,
     /// The number of parameters that are trained.
     pub parameter_count: usize,
-    /// The number of tensors that they are made of.
+    /// The number of tensors, trained and frozen.
     pub tensor_count: usize,
     /// The configuration and the options.
     pub opaque: [u64; 12],
-    /// And these.
+    /// Likewise.
     pub more: [usize; 24],
 }
 
-/// The alignment in bytes of every buffer of numbers. On x86-64, buffers that begin with a cache line (64 bytes) make
-/// training steps 3 % and generation up to a fifth faster.
+/// The alignment in bytes of every buffer of numbers. On x86-64, 64 bytes (a cache line) are better: training steps are 3 %
+/// and generation is up to a fifth faster.
 pub const JOSTLE_ALIGNMENT: usize = 4;
 
 const _: () = assert!(JOSTLE_ALIGNMENT == align_of::<f32>() && JOSTLE_ALIGNMENT == align_of::<i32>());
@@ -79,7 +79,7 @@ impl Output<jostle_plan> {
     #[inline(never)]
     fn plan(self, plan: &Plan) {
         let (recomputed, tensor_count) = (plan.recomputed(), plan.tensors().count());
-        // The core has checked that each of these is at most isize::MAX bytes.
+        // The core has checked that every buffer has at most isize::MAX bytes.
         let bytes = |elements: usize| elements.wrapping_mul(4);
         self.write(jostle_plan {
             parameters_size: bytes(plan.parameters),
@@ -92,7 +92,7 @@ impl Output<jostle_plan> {
             batch_size: bytes(plan.batch),
             training_size: plan.bytes(),
             generation_size: bytes(plan.generation),
-            // No longer than a batch, and no larger than a generator's logits.
+            // Neither is larger than a buffer above: a batch, a generator's logits.
             window_size: bytes(plan.config.context),
             order_size: bytes(plan.config.vocab),
             batch: plan.options.batch,
@@ -109,7 +109,7 @@ impl Output<jostle_plan> {
     }
 }
 
-/// Sizes every buffer, or tells what is wrong with the configuration or the options.
+/// Computes the size of every buffer, or refuses the configuration or the options.
 ///
 /// # Safety
 /// `plan` is writable; `config`, `options` and the names in it are readable; `error` is NULL or writable.
@@ -120,31 +120,28 @@ pub unsafe extern "C" fn jostle_plan_init(
     options: *const jostle_options,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (plan, config, options) = unsafe {
-            (
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let (plan, config, options) = (
                 Output::new(call, "plan", plan)?,
                 border::structure(call, "config", config)?,
                 border::structure(call, "options", options)?,
-            )
-        };
-        let config = config.core(call)?;
-        // SAFETY: the caller's promise.
-        let options = unsafe { options.core(call, &config)? };
-        plan.plan(&Plan::new(&config, &options).or_refuse(call)?);
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            );
+            let config = config.core(call)?;
+            let options = options.core(call, &config)?;
+            plan.plan(&Plan::new(&config, &options).or_refuse(call)?);
+            Ok(())
+        })
+    }
 }
 
-/// Sizes every buffer for the fastest training that takes at most `budget` bytes, with at most the batch and the threads
-/// of `options`: of plans that keep all activations and plans that make them again, the one with the fewest
-/// multiply-adds per thread, then the largest batch; the plan tells which these are. None of it shows in the result of
-/// training: several micro-batches make one step (jostle_recipe's accumulate). Where none of them does, the update is
-/// fused into the backward pass, with the whole batch in one pass and without clipping. JOSTLE_BUDGET tells in `error`
-/// how many bytes the smallest plan wants.
+/// Makes the plan of the fastest training in at most `budget` bytes, with at most the batch and the threads of `options`.
+///
+/// It considers plans with and without activation recomputation, and takes the one with the fewest multiply-adds per
+/// thread, then the one with the largest batch. This choice does not change the result of training: several micro-batches
+/// make one step (jostle_recipe's accumulate). If no such plan fits, the plan has a fused optimizer step, with the whole
+/// batch in one pass and without clipping. JOSTLE_BUDGET tells in `error` how many bytes the smallest plan needs.
 ///
 /// # Safety
 /// As for jostle_plan_init.
@@ -156,26 +153,23 @@ pub unsafe extern "C" fn jostle_plan_fit(
     budget: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (plan, config, options) = unsafe {
-            (
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let (plan, config, options) = (
                 Output::new(call, "plan", plan)?,
                 border::structure(call, "config", config)?,
                 border::structure(call, "options", options)?,
-            )
-        };
-        let config = config.core(call)?;
-        // SAFETY: the caller's promise.
-        let options = unsafe { options.core(call, &config)? };
-        plan.plan(&Plan::fit(&config, &options, budget).or_refuse(call)?);
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            );
+            let config = config.core(call)?;
+            let options = options.core(call, &config)?;
+            plan.plan(&Plan::fit(&config, &options, budget).or_refuse(call)?);
+            Ok(())
+        })
+    }
 }
 
-/// One of the parameters' tensors.
+/// A tensor of the model.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_tensor {
@@ -183,19 +177,19 @@ pub struct jostle_tensor {
     pub name: [c_char; 48],
     /// 1 for biases and norms, 2 for matrices.
     pub rank: u32,
-    /// 1 where it is not trained, otherwise 0.
+    /// 1 if it is not trained, else 0.
     pub frozen: u32,
     /// The shape [rows, columns] of a matrix, row-major; a vector's length and 1.
     pub shape: [usize; 2],
     /// The number of elements.
     pub count: usize,
-    /// Where it begins among the parameters, or among the frozen ones, in elements.
+    /// Its offset in the parameters or, if it is frozen, in the frozen parameters, in elements.
     pub offset: usize,
-    /// Its elements in the buffer that was handed over; NULL where none was, or the tensor is frozen.
+    /// Its elements in the buffer `values`; NULL if that is NULL or the tensor is frozen.
     pub data: *mut f32,
 }
 
-/// Where a tensor's name goes.
+/// Receives a tensor's name.
 struct Name {
     text: [c_char; 48],
     length: usize,
@@ -203,7 +197,7 @@ struct Name {
 
 impl Sink for Name {
     fn put(&mut self, text: &[u8]) {
-        // The longest name has 31 characters, and the last place stays zero.
+        // The longest name has 31 characters, so the last element stays zero.
         for (place, byte) in self.text.iter_mut().skip(self.length).zip(text) {
             *place = *byte as c_char;
         }
@@ -229,8 +223,8 @@ fn describe(tensor: &Tensor, values: &mut [f32]) -> jostle_tensor {
 
 /// Describes a tensor by its number in the plan's tensor_count.
 ///
-/// `values`: the parameters, gradients, or one of AdamW's moments, at least `parameters_size` bytes, which are not
-/// touched; or NULL.
+/// `values`: parameters, gradients, or one of AdamW's moments, at least `parameters_size` bytes; or NULL. They are neither
+/// read nor written.
 ///
 /// # Safety
 /// `plan` is readable, `tensor` writable, `error` NULL or writable.
@@ -243,7 +237,7 @@ pub unsafe extern "C" fn jostle_plan_tensor(
     tensor: *mut jostle_tensor,
     error: *mut jostle_error,
 ) -> jostle_status {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         find_tensor(plan, values, values_size, tensor, error, |call, plan| {
             plan.tensors().nth(index).ok_or(Refusal::NotFound { what: "tensor", index }).or_refuse(call)
@@ -264,7 +258,7 @@ pub unsafe extern "C" fn jostle_plan_tensor_named(
     tensor: *mut jostle_tensor,
     error: *mut jostle_error,
 ) -> jostle_status {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         find_tensor(plan, values, values_size, tensor, error, |call, plan| {
             let name = border::string(call, "name", name)?;
@@ -283,22 +277,20 @@ unsafe fn find_tensor(
     error: *mut jostle_error,
     find: impl FnOnce(&Call, &Plan) -> Result<Tensor, Refused>,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let (plan, tensor) = unsafe { (open(call, plan)?, Output::new(call, "tensor", tensor)?) };
-        // SAFETY: the caller's promise. Nobody but the caller touches the elements.
-        let values =
-            unsafe { Buffers::new(call).write_optional("values", values, values_size, plan.parameters)? };
-        tensor.write(describe(&find(call, plan)?, values));
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let (plan, tensor) = (open(call, plan)?, Output::new(call, "tensor", tensor)?);
+            let values = Buffers::new(call).write_optional("values", values, values_size, plan.parameters)?;
+            tensor.write(describe(&find(call, plan)?, values));
+            Ok(())
+        })
+    }
 }
 
-/// Fills the parameters with random initial values, a function of the seed: matrices normal(0, 0.02), those that
-/// end a residual branch scaled by 1 / sqrt(2 L), biases 0, norms 1 (Radford et al. 2019). Which tensors are frozen, and
-/// so left out, changes no other's values.
+/// Fills the parameters with random initial values, which are a function of the seed (Radford et al. 2019): matrices
+/// normal(0, 0.02), biases 0, norms 1. Matrices that end a residual branch are scaled by 1 / sqrt(2 L). Frozen tensors are
+/// left out; the values of the other tensors do not depend on that.
 ///
 /// # Safety
 /// `plan` is readable, `parameters` writable for `parameters_size` bytes, `error` NULL or writable.
@@ -310,15 +302,14 @@ pub unsafe extern "C" fn jostle_initialize(
     seed: u64,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let plan = unsafe { open(call, plan)? };
-        // SAFETY: the caller's promise.
-        let parameters =
-            unsafe { Buffers::new(call).write("parameters", parameters, parameters_size, plan.parameters)? };
-        initialization::initialize(InstructionSet::detect(), plan, parameters, seed).or_refuse(call)?;
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let plan = open(call, plan)?;
+            let parameters =
+                Buffers::new(call).write("parameters", parameters, parameters_size, plan.parameters)?;
+            initialization::initialize(InstructionSet::detect(), plan, parameters, seed).or_refuse(call)?;
+            Ok(())
+        })
+    }
 }

@@ -1,5 +1,5 @@
-//! Threads of the library's own, for callers who have none to lend. The one part that needs an operating system,
-//! and the one that allocates: a pool and its threads, when it is made.
+//! The library's own threads, for callers who have none to lend. This is the only part that needs an operating system and
+//! the only part that allocates: the pool and its threads, when it starts.
 
 extern crate std;
 
@@ -11,13 +11,13 @@ use jostle::Parallel;
 
 use crate::border::Output;
 use crate::compute::jostle_task;
-use crate::status::{Call, Refusal, call, jostle_error, jostle_status};
+use crate::status::{Refusal, call, jostle_error, jostle_status};
 
 /// Threads that wait for work. Only in the hosted library.
 pub struct jostle_pool(Pool);
 
-/// Starts a pool of so many threads, of which the caller's is one. To use it, set a jostle_compute's `threads`,
-/// its `run` to jostle_pool_run and its `context` to the pool.
+/// Starts a pool of `threads` threads, including the caller's. To use it, set a jostle_compute's `threads`, its `run` to
+/// jostle_pool_run and its `context` to the pool.
 ///
 /// # Safety
 /// `pool` is writable, `error` NULL or writable.
@@ -27,19 +27,19 @@ pub unsafe extern "C" fn jostle_pool_start(
     pool: *mut *mut jostle_pool,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let output = unsafe { Output::new(call, "pool", pool)? };
-        if threads == 0 {
-            return Err(call.refuse_as_core(&jostle::Error::Zero { what: "threads" }));
-        }
-        let threads = threads as usize;
-        let pool = Pool::new(threads).map_err(|_| call.refuse(Refusal::Threads { given: threads }))?;
-        output.write(Box::into_raw(Box::new(jostle_pool(pool))));
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let output = Output::new(call, "pool", pool)?;
+            if threads == 0 {
+                return Err(call.refuse_as_core(&jostle::Error::Zero { what: "threads" }));
+            }
+            let threads = threads as usize;
+            let pool = Pool::new(threads).map_err(|_| call.refuse(Refusal::Threads { given: threads }))?;
+            output.write(Box::into_raw(Box::new(jostle_pool(pool))));
+            Ok(())
+        })
+    }
 }
 
 /// Lends a pool's threads: a jostle_run, whose `context` is the pool.
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn jostle_pool_run(
 ) {
     /// An argument that the task takes on any thread.
     struct Shared(*mut c_void);
-    // SAFETY: whoever handed it over says that it may go to any thread.
+    // SAFETY: the caller vouches that the task may take it on any thread.
     unsafe impl Sync for Shared {}
     impl Shared {
         fn get(&self) -> *mut c_void {
@@ -63,16 +63,16 @@ pub unsafe extern "C" fn jostle_pool_run(
         }
     }
     let argument = Shared(argument);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller keeps to `# Safety` above.
     let pool = unsafe { pool.cast::<jostle_pool>().as_ref() };
     let Some(jostle_pool(pool)) = pool else { return };
     pool.run(count, &|index| {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller vouches that any thread may call `task` with `argument`.
         unsafe { task(argument.get(), index) };
     });
 }
 
-/// Ends a pool's threads and frees it. NULL is allowed and does nothing.
+/// Ends a pool's threads and frees the pool. NULL does nothing.
 ///
 /// # Safety
 /// `pool` was made by jostle_pool_start, is not in use, and is not used again.

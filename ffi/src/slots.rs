@@ -1,4 +1,4 @@
-//! Checkpoints in two slots of flash memory, which the caller's functions erase, program and read.
+//! Checkpoints in two slots of flash memory, which functions of the caller erase, program and read.
 
 use core::ffi::c_void;
 
@@ -6,36 +6,37 @@ use jostle::checkpoint::Progress;
 use jostle::checkpoint::slots::{self, Flash, Slot, Slots};
 
 use crate::border::{self, Buffers, Output, Structure, open};
-use crate::checkpoint::{Given, Pairs, jostle_metadata, jostle_progress};
+use crate::buffers::jostle_buffers;
+use crate::checkpoint::{CheckpointArguments, MetadataPairs, jostle_metadata, jostle_progress};
 use crate::plan::jostle_plan;
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
-/// Erases a whole slot, 0 or 1. Returns 0, or an error of its own, which a jostle_error passes on as `given`.
+/// Erases a whole slot, 0 or 1. Returns 0 or its own error code, which jostle_error has as `given`.
 pub type jostle_flash_erase = Option<unsafe extern "C" fn(context: *mut c_void, slot: usize) -> i32>;
 
-/// Programs `size` erased bytes from byte `at` of a slot on; both are multiples of `write_size`. Returns as
+/// Programs `size` erased bytes of a slot, beginning at byte `at`; both are multiples of `write_size`. Returns as
 /// jostle_flash_erase.
 pub type jostle_flash_program = Option<
     unsafe extern "C" fn(context: *mut c_void, slot: usize, at: usize, bytes: *const u8, size: usize) -> i32,
 >;
 
-/// Reads `size` bytes from byte `at` of a slot on, whatever the slot holds. Returns as jostle_flash_erase: an error, for
-/// example, where a word was programmed in part and the memory notices.
+/// Reads `size` bytes of a slot, beginning at byte `at`, whatever the slot holds. Returns as jostle_flash_erase; an error, for
+/// example, if the memory detects a word that was programmed in part.
 pub type jostle_flash_read = Option<
     unsafe extern "C" fn(context: *mut c_void, slot: usize, at: usize, bytes: *mut u8, size: usize) -> i32,
 >;
 
-/// Two slots of flash memory. A slot holds, from its beginning: the number of the save (8 bytes), the length of the
-/// checkpoint (8), a CRC-32 of the checkpoint and these (4), all little-endian, and what fills up 32 bytes or as many as
-/// are programmed at once; then the checkpoint.
+/// Two slots of flash memory. A slot begins with a record of 32 bytes, or of `write_size` if that is more, and then holds the
+/// checkpoint. The record has three little-endian numbers: the number of the save (8 bytes), the length of the checkpoint
+/// (8), and a CRC-32 of both and of the checkpoint (4). The rest of the record is padding.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_flash {
     /// sizeof(jostle_flash).
     pub struct_size: u32,
-    /// Bytes that are programmed at once; at least 1.
+    /// The number of bytes that are programmed at once; at least 1.
     pub write_size: u32,
-    /// Bytes of each slot: as many as jostle_slots_size says, or more.
+    /// The size of each slot in bytes, at least as jostle_slots_size says.
     pub slot_size: usize,
     /// Erases.
     pub erase: jostle_flash_erase,
@@ -43,25 +44,25 @@ pub struct jostle_flash {
     pub program: jostle_flash_program,
     /// Reads.
     pub read: jostle_flash_read,
-    /// Passed to the three; may be NULL.
+    /// Passed to the three functions; may be NULL.
     pub context: *mut c_void,
 }
 
-// SAFETY: numbers and pointers, the first of which is `struct_size`.
+// SAFETY: numbers and pointers without padding; `struct_size` comes first.
 unsafe impl Structure for jostle_flash {}
 
-/// Where a whole checkpoint lies in flash memory. Memory-mapped, these bytes are what the jostle_checkpoint functions
-/// read.
+/// The place of a whole checkpoint in flash memory. If flash is memory-mapped, the jostle_checkpoint functions can read the
+/// checkpoint there.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_slot {
-    /// The number of the save that made it, counted from 1.
+    /// The number of the save, counted from 1.
     pub sequence: u64,
     /// The slot, 0 or 1.
     pub index: usize,
-    /// Bytes of the slot before it.
+    /// The offset of the checkpoint in the slot, in bytes.
     pub offset: usize,
-    /// Its bytes.
+    /// The size of the checkpoint in bytes.
     pub size: usize,
 }
 
@@ -80,7 +81,7 @@ impl Driver {
     /// A pointer other than NULL is readable for as many bytes as its `struct_size` says; its functions do what their
     /// types' comments say.
     unsafe fn new(call: &Call, flash: *const jostle_flash) -> Result<Driver, Refused> {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise is the same.
         let flash = unsafe { border::structure(call, "flash", flash)? };
         Ok(Driver {
             write_size: flash.write_size as usize,
@@ -107,7 +108,7 @@ impl Flash for Driver {
     }
 
     fn erase(&mut self, slot: usize) -> Result<(), i32> {
-        // SAFETY: whoever made this vouches for the function.
+        // SAFETY: the caller of `new` vouches for the function.
         result(unsafe { (self.erase)(self.context, slot) })
     }
 
@@ -122,23 +123,23 @@ impl Flash for Driver {
     }
 }
 
-/// The slots, and the caller's memory to work in.
+/// The slots, with the caller's `block` to work in.
 ///
 /// # Safety
-/// `block` is writable for so many bytes.
+/// `block` is writable for so many bytes while the slots are used.
 #[inline(never)]
 unsafe fn slots<'a>(
     buffers: &mut Buffers<'_>,
     driver: &'a mut Driver,
     (block, block_size): (*mut u8, usize),
 ) -> Result<Slots<'a>, Refused> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     let block = unsafe { buffers.write("block", block, block_size, block_size)? };
     Slots::new(driver, block).or_refuse(buffers.call)
 }
 
-/// The bytes that a slot must have for a checkpoint of `checkpoint_size` bytes, where `write_size` bytes are programmed
-/// at once.
+/// Computes the size in bytes that a slot needs for a checkpoint of `checkpoint_size` bytes, if `write_size` bytes are
+/// programmed at once.
 ///
 /// # Safety
 /// `size` is writable, `error` NULL or writable.
@@ -149,18 +150,18 @@ pub unsafe extern "C" fn jostle_slots_size(
     size: *mut usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let output = unsafe { Output::new(call, "size", size)? };
-        output.write(slots::size(checkpoint_size, write_size as usize).or_refuse(call)?);
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let output = Output::new(call, "size", size)?;
+            output.write(slots::size(checkpoint_size, write_size as usize).or_refuse(call)?);
+            Ok(())
+        })
+    }
 }
 
-/// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND where there is none. `block` is memory to work in: 32 bytes, or
-/// as many as are programmed at once, or more, which is faster.
+/// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND if there is none. `block` is memory to work in: at least 32 bytes and at
+/// least `write_size`; more is faster.
 ///
 /// # Safety
 /// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
@@ -173,40 +174,32 @@ pub unsafe extern "C" fn jostle_slots_newest(
     slot: *mut jostle_slot,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let output = Output::new(call, "slot", slot)?;
             let mut driver = Driver::new(call, flash)?;
             let newest = slots(&mut Buffers::new(call), &mut driver, (block, block_size))?.newest();
             let newest = newest.or_refuse(call)?.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 });
             let Slot { index, sequence, offset, length } = newest.or_refuse(call)?;
             output.write(jostle_slot { sequence, index, offset, size: length });
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole one, and
-/// reads it back. Wherever the power fails meanwhile, the newest whole one is as it was, or this one is whole. `block`
-/// as for jostle_slots_newest; between steps, a workspace will do.
+/// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole checkpoint,
+/// and reads it back. If the power fails meanwhile, either the newest whole checkpoint is as it was or this one is whole.
+/// `block` is as for jostle_slots_newest; between steps, a workspace will do.
 ///
 /// # Safety
-/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `plan` and
-/// `progress` are readable; `parameters`, `frozen` (NULL where nothing is) and `optimizer` readable, `block` writable for so many bytes; `metadata` is
-/// readable for `metadata_count` entries (NULL for none); `error` is NULL or writable.
+/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+/// for so many bytes. The other arguments are as for jostle_checkpoint_write.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_slots_save(
     flash: *const jostle_flash,
     plan: *const jostle_plan,
-    parameters: *const f32,
-    parameters_size: usize,
-    frozen: *const f32,
-    frozen_size: usize,
-    optimizer: *const f32,
-    optimizer_size: usize,
+    buffers: *const jostle_buffers,
     progress: *const jostle_progress,
     metadata: *const jostle_metadata,
     metadata_count: usize,
@@ -214,68 +207,52 @@ pub unsafe extern "C" fn jostle_slots_save(
     block_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let given = Given {
-        parameters: (parameters, parameters_size),
-        frozen: (frozen, frozen_size),
-        optimizer: (optimizer, optimizer_size),
-        progress,
-    };
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    let arguments = CheckpointArguments { plan, buffers, progress, metadata, metadata_count };
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
+            let mut pairs = MetadataPairs::NONE;
             let mut driver = Driver::new(call, flash)?;
-            let plan = open(call, plan)?;
-            let pairs = Pairs::new(call, metadata, metadata_count)?;
-            let contents = given.contents(plan, &pairs, &mut buffers)?;
+            let (plan, contents) = arguments.contents(&mut pairs, &mut buffers)?;
             let mut slots = slots(&mut buffers, &mut driver, (block, block_size))?;
             slots.save(plan, &contents).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND where there is none. `block` as
-/// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells in `error` how long
-/// that is. JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
+/// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND if there is none. `block` is as
+/// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells that length in `error`.
+/// JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
 ///
 /// # Safety
-/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `parameters`,
-/// `optimizer` and `block` are writable for so many bytes, `plan` is readable, `progress` writable, `error` NULL or
-/// writable.
+/// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+/// for so many bytes. The other arguments are as for jostle_checkpoint_read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_slots_load(
     flash: *const jostle_flash,
     plan: *const jostle_plan,
-    parameters: *mut f32,
-    parameters_size: usize,
-    optimizer: *mut f32,
-    optimizer_size: usize,
+    buffers: *const jostle_buffers,
     block: *mut u8,
     block_size: usize,
     progress: *mut jostle_progress,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut used = Buffers::new(call);
             let output = Output::new(call, "progress", progress)?;
             let mut driver = Driver::new(call, flash)?;
             let plan = open(call, plan)?;
-            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
-            let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
-            let state = (!optimizer.is_null()).then_some(state);
-            let mut slots = slots(&mut buffers, &mut driver, (block, block_size))?;
+            let (parameters, state) = border::structure(call, "buffers", buffers)?.write(plan, &mut used)?;
+            let mut slots = slots(&mut used, &mut driver, (block, block_size))?;
             let loaded = slots.load(plan, parameters, state).or_refuse(call)?;
             let loaded = loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 });
             let Progress { step, seed } = loaded.or_refuse(call)?;
             output.write(jostle_progress { step, seed });
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

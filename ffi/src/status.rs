@@ -1,5 +1,4 @@
-//! What a call returns: a status, and on request the numbers behind it. Knows the core's errors, nothing of
-//! what calls do.
+//! The status that a call returns and, on request, the numbers behind it.
 
 use core::cell::Cell;
 use core::ffi::{CStr, c_char};
@@ -9,11 +8,11 @@ use jostle::{CheckpointError, Error};
 
 use crate::border;
 
-/// How a call ended. A number never changes its meaning and is never used again.
+/// How a call ended. A number never changes its meaning, and the number of a removed status is not used again.
 #[repr(i32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum jostle_status {
-    /// The call did what it is for.
+    /// The call has succeeded.
     JOSTLE_OK = 0,
     /// A pointer that must not be NULL is.
     JOSTLE_NULL_POINTER = 1,
@@ -23,13 +22,13 @@ pub enum jostle_status {
     JOSTLE_BUFFER_TOO_SHORT = 3,
     /// A buffer to be written shares bytes with another buffer of the call.
     JOSTLE_OVERLAP = 4,
-    /// A struct's `struct_size` is smaller than this library knows the struct to be.
+    /// A struct's `struct_size` is smaller than the struct was in the first header.
     JOSTLE_STRUCT_TOO_SMALL = 5,
-    /// A struct's `struct_size` is that of a later version, whose fields this library doesn't know.
+    /// A struct's `struct_size` belongs to a later version, whose fields this library does not know.
     JOSTLE_STRUCT_TOO_LARGE = 6,
     /// A plan, trainer or generator was not made by its init function, or that function failed.
     JOSTLE_NOT_INITIALIZED = 7,
-    /// An integer that stands for a choice is none of the choices.
+    /// An integer that stands for a choice has an unknown value.
     JOSTLE_UNKNOWN_CHOICE = 8,
     /// A size or number that must be at least 1 is 0.
     JOSTLE_ZERO = 9,
@@ -51,28 +50,28 @@ pub enum jostle_status {
     JOSTLE_NOT_FINITE = 17,
     /// The instruction set is absent from this processor or build.
     JOSTLE_INSTRUCTION_SET = 18,
-    /// The plan was made for something else: it did not reserve what the call needs.
+    /// The plan does not fit the call: it has not reserved the memory that the call needs.
     JOSTLE_PLAN = 19,
-    /// A part of the learning-rate schedule is longer than the room left for it.
+    /// A part of the learning-rate schedule does not fit into the schedule's steps.
     JOSTLE_STEPS = 20,
-    /// There is no tensor or metadata of that name or number, or no checkpoint in flash memory.
+    /// A tensor or metadata entry of that name or number, or a checkpoint in flash memory, does not exist.
     JOSTLE_NOT_FOUND = 21,
     /// A string is not UTF-8.
     JOSTLE_NOT_UTF8 = 22,
-    /// The system refuses to start a thread.
+    /// The system could not start a thread.
     JOSTLE_THREADS = 23,
     /// A budget of memory is too small for any plan.
     JOSTLE_BUDGET = 24,
-    /// A step that jostle_trainer_poll began is not done yet.
+    /// A step that jostle_trainer_poll has begun is not finished yet.
     JOSTLE_UNFINISHED = 25,
-    /// What needs the gradients of all parameters at once, and the update is fused into the backward pass.
+    /// The call needs all gradients at once, but the plan has a fused optimizer step.
     JOSTLE_FUSED = 26,
-    /// A gradient is not finite in a step whose update is fused into the backward pass: parameters and optimiser state
-    /// have changed in part. Training can go on from a checkpoint.
+    /// A gradient is not finite in a fused optimizer step: some parameters and their optimiser state have changed already.
+    /// Training can continue from a checkpoint.
     JOSTLE_PARTLY_UPDATED = 27,
-    /// A checkpoint ends before its header or its data does.
+    /// A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
-    /// A checkpoint's header is not what safetensors prescribes.
+    /// A checkpoint's header does not have the safetensors format.
     JOSTLE_CHECKPOINT_HEADER = 41,
     /// A name occurs twice in a checkpoint.
     JOSTLE_CHECKPOINT_DUPLICATE = 42,
@@ -86,21 +85,21 @@ pub enum jostle_status {
     JOSTLE_CHECKPOINT_CHECKSUM = 46,
     /// A metadata entry that a checkpoint needs is missing or malformed.
     JOSTLE_CHECKPOINT_METADATA = 47,
-    /// A checkpoint is of another model.
+    /// A checkpoint belongs to another model.
     JOSTLE_CHECKPOINT_CONFIGURATION = 48,
     /// A metadata key is reserved or occurs twice.
     JOSTLE_CHECKPOINT_KEY = 49,
     /// A function of a jostle_flash has returned an error.
     JOSTLE_FLASH = 50,
-    /// Flash memory does not hold what was just programmed.
+    /// Flash memory does not hold the bytes that were just programmed.
     JOSTLE_FLASH_CONTENTS = 51,
-    /// A refusal that this version of the header has no number for.
+    /// A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 }
 
 use jostle_status::*;
 
-/// Each status and what it says.
+/// Each status and its text.
 const TEXTS: [(jostle_status, &CStr); 41] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
@@ -108,9 +107,9 @@ const TEXTS: [(jostle_status, &CStr); 41] = [
     (JOSTLE_BUFFER_TOO_SHORT, c"a buffer is too short"),
     (JOSTLE_OVERLAP, c"a buffer to be written overlaps another"),
     (JOSTLE_STRUCT_TOO_SMALL, c"a struct_size is too small"),
-    (JOSTLE_STRUCT_TOO_LARGE, c"a struct_size is of a later version"),
+    (JOSTLE_STRUCT_TOO_LARGE, c"a struct_size belongs to a later version"),
     (JOSTLE_NOT_INITIALIZED, c"a handle is not initialized"),
-    (JOSTLE_UNKNOWN_CHOICE, c"an integer is none of the choices"),
+    (JOSTLE_UNKNOWN_CHOICE, c"an unknown value for a choice"),
     (JOSTLE_ZERO, c"a size is 0"),
     (JOSTLE_TOO_LARGE, c"a size is too large for this machine"),
     (JOSTLE_HEADS, c"the width is not divisible by the heads"),
@@ -120,34 +119,34 @@ const TEXTS: [(jostle_status, &CStr); 41] = [
     (JOSTLE_CONTEXT, c"a sequence is longer than the context"),
     (JOSTLE_TOO_FEW_TOKENS, c"the text has too few tokens"),
     (JOSTLE_NOT_FINITE, c"a result is not finite; nothing was changed"),
-    (JOSTLE_INSTRUCTION_SET, c"the instruction set is absent here"),
-    (JOSTLE_PLAN, c"the plan was made for something else"),
+    (JOSTLE_INSTRUCTION_SET, c"the instruction set is not available"),
+    (JOSTLE_PLAN, c"the plan does not fit the call"),
     (JOSTLE_STEPS, c"a part of the schedule is too long"),
-    (JOSTLE_NOT_FOUND, c"there is nothing of that name or number"),
+    (JOSTLE_NOT_FOUND, c"not found"),
     (JOSTLE_NOT_UTF8, c"a string is not UTF-8"),
-    (JOSTLE_THREADS, c"the system refuses a thread"),
+    (JOSTLE_THREADS, c"a thread could not be started"),
     (JOSTLE_BUDGET, c"the budget of memory is too small"),
-    (JOSTLE_UNFINISHED, c"a step in pieces is not done yet"),
-    (JOSTLE_FUSED, c"impossible where the update is fused into the backward pass"),
-    (JOSTLE_PARTLY_UPDATED, c"a gradient is not finite; parameters have changed in part"),
+    (JOSTLE_UNFINISHED, c"a step in pieces is not finished yet"),
+    (JOSTLE_FUSED, c"not possible with a fused optimizer step"),
+    (JOSTLE_PARTLY_UPDATED, c"a gradient is not finite; some parameters have changed"),
     (JOSTLE_CHECKPOINT_TRUNCATED, c"the checkpoint is truncated"),
-    (JOSTLE_CHECKPOINT_HEADER, c"the checkpoint's header is not safetensors"),
+    (JOSTLE_CHECKPOINT_HEADER, c"the checkpoint's header does not have the safetensors format"),
     (JOSTLE_CHECKPOINT_DUPLICATE, c"a name occurs twice in the checkpoint"),
     (JOSTLE_CHECKPOINT_OFFSETS, c"the checkpoint's tensors overlap or leave a gap"),
     (JOSTLE_CHECKPOINT_MISSING, c"a tensor is missing from the checkpoint"),
     (JOSTLE_CHECKPOINT_SHAPE, c"a tensor in the checkpoint has another shape"),
     (JOSTLE_CHECKPOINT_CHECKSUM, c"the checkpoint was altered"),
     (JOSTLE_CHECKPOINT_METADATA, c"the checkpoint's metadata is missing or malformed"),
-    (JOSTLE_CHECKPOINT_CONFIGURATION, c"the checkpoint is of another model"),
+    (JOSTLE_CHECKPOINT_CONFIGURATION, c"the checkpoint belongs to another model"),
     (JOSTLE_CHECKPOINT_KEY, c"a metadata key is reserved or occurs twice"),
-    (JOSTLE_FLASH, c"flash memory refuses"),
-    (JOSTLE_FLASH_CONTENTS, c"flash memory does not hold what was programmed"),
+    (JOSTLE_FLASH, c"a flash memory function failed"),
+    (JOSTLE_FLASH_CONTENTS, c"flash memory does not hold the programmed bytes"),
     (JOSTLE_OTHER, c"refused"),
 ];
 
 const UNKNOWN: &CStr = c"unknown status";
 
-/// [`TEXTS`] one behind the other, each behind its status: numbers have gaps, and a table of references takes twelve bytes for each.
+/// [`TEXTS`] in a row, each after its status. A table of references would take twelve more bytes of flash for each.
 static PACKED: [c_char; packed_len()] = {
     let (mut packed, mut end, mut index) = ([0; packed_len()], 0, 0);
     while index < TEXTS.len() {
@@ -173,7 +172,7 @@ const fn packed_len() -> usize {
     len
 }
 
-/// What the status of a number says.
+/// The text of a status.
 fn text(number: i32) -> &'static CStr {
     let mut rest = PACKED.as_slice();
     while let Some((status, texts)) = rest.split_first() {
@@ -187,28 +186,28 @@ fn text(number: i32) -> &'static CStr {
     UNKNOWN
 }
 
-/// What was given and what was wanted: the numbers behind a status other than JOSTLE_OK. Never grows.
+/// The numbers behind a status other than JOSTLE_OK.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct jostle_error {
-    /// What the call returned.
+    /// The status that the call has returned.
     pub status: i32,
     /// JOSTLE_OUT_OF_RANGE, JOSTLE_NOT_FINITE: the number; otherwise 0.
     pub value: f32,
-    /// The name of the argument or field that was refused; zero-terminated; may be empty.
+    /// The name of the refused argument or field; zero-terminated; may be empty.
     pub what: [c_char; 48],
-    /// JOSTLE_OUT_OF_RANGE: the range that was wanted, in words; zero-terminated; otherwise empty.
+    /// JOSTLE_OUT_OF_RANGE: the valid range, in words; zero-terminated; otherwise empty.
     pub range: [c_char; 48],
     /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     /// slot; else 0.
     pub index: i64,
-    /// What was given, in bytes for buffers; JOSTLE_FLASH: the function's error; 0 where there is nothing to tell.
+    /// The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; otherwise 0.
     pub given: i64,
-    /// What was wanted, in bytes for buffers; 0 where there is nothing to tell.
+    /// The wanted number, in bytes for buffers; otherwise 0.
     pub wanted: i64,
 }
 
-/// Why the border refuses.
+/// Why this crate refuses a call.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Refusal {
     Null(&'static str),
@@ -240,12 +239,12 @@ pub(crate) enum Refusal {
     },
 }
 
-/// That a call was refused. Its caller has been told why: only [`Call`] makes one.
+/// A call was refused. Only [`Call`] makes this value, after it has set the status and written the error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refused(());
 
-/// One call of C's: how it ended, and where to tell more about it. What goes wrong is told at once, where the numbers
-/// are, so that results have no room for it.
+/// One call from C: its status so far, and the place for the error. A refusal writes both at once, so results need no room
+/// for the numbers.
 pub(crate) struct Call {
     status: Cell<jostle_status>,
     error: *mut jostle_error,
@@ -271,14 +270,14 @@ impl Call {
             let Details { what, range, value, index, given, wanted } = *details;
             let (what, range) = (border::fixed_string(in_c(what)), border::fixed_string(range));
             let (status, index) = (status as i32, integer(index));
-            // SAFETY: whoever made the call vouches that a pointer other than NULL is writable; it is aligned.
+            // SAFETY: the pointer is aligned and not NULL; the caller of `call` vouches for writing.
             unsafe { self.error.write(jostle_error { status, value, what, range, index, given, wanted }) };
         }
         Refused(())
     }
 }
 
-/// What the core returns, as a call's own result.
+/// Turns the core's errors into refusals.
 pub(crate) trait OrRefuse<T> {
     fn or_refuse(self, call: &Call) -> Result<T, Refused>;
 }
@@ -299,7 +298,7 @@ impl<T> OrRefuse<T> for Result<T, Refusal> {
     }
 }
 
-/// The fields of [`jostle_error`], each only where it tells something.
+/// The fields of [`jostle_error`] besides the status.
 #[derive(Default)]
 struct Details {
     what: &'static str,
@@ -351,7 +350,7 @@ impl Refusal {
     }
 }
 
-/// The status of what the core refuses.
+/// The status of an error of the core.
 #[inline(never)]
 fn status_of(error: &Error) -> jostle_status {
     match error {
@@ -393,7 +392,7 @@ fn status_of(error: &Error) -> jostle_status {
     }
 }
 
-/// What the core refuses by name, and what sizes were given and wanted, where these tell something.
+/// The name, the given and the wanted size of an error of the core; 0 for sizes that it does not have.
 #[inline(never)]
 fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
     match *error {
@@ -464,12 +463,8 @@ impl From<&Error> for Details {
     }
 }
 
-/// What the core calls an argument or field, and what the header does, where that is something else.
-const IN_C: [(&str, &str); 9] = [
-    ("dropout.embedding", "embedding_dropout"),
-    ("dropout.attention", "attention_dropout"),
-    ("dropout.attention_projection", "attention_projection_dropout"),
-    ("dropout.mlp_projection", "mlp_projection_dropout"),
+/// Arguments of Rust that have another name in C.
+const IN_C: [(&str, &str); 5] = [
     ("dropout rate", "rate"),
     ("peak", "learning_rate"),
     ("last", "final_learning_rate"),
@@ -481,7 +476,7 @@ fn in_c(what: &'static str) -> &'static str {
     IN_C.iter().find(|(core, _)| *core == what).map_or(what, |(_, c)| c)
 }
 
-/// Runs a call's body, and tells its caller how it ended.
+/// Runs the body of a call and returns its status.
 ///
 /// # Safety
 /// `error` is NULL or writable.
@@ -490,19 +485,18 @@ pub(crate) unsafe fn call(
     body: impl FnOnce(&Call) -> Result<(), Refused>,
 ) -> jostle_status {
     let call = Call { status: Cell::new(JOSTLE_OK), error };
-    // Who refuses sets the status.
+    // A refusal has set the status.
     let _ = body(&call);
     call.status.get()
 }
 
-/// A sentence without a full stop for a status, static and zero-terminated; "unknown status" for a number that
-/// is none.
+/// A static, zero-terminated sentence without a full stop for a status; "unknown status" for an unknown number.
 #[unsafe(no_mangle)]
 pub extern "C" fn jostle_status_string(status: i32) -> *const c_char {
     text(status).as_ptr()
 }
 
-/// Writes what `error` tells as a sentence into `text`, zero-terminated and cut off where it doesn't fit.
+/// Writes an error as a sentence into `text`, zero-terminated, and cut off if it does not fit.
 ///
 /// # Safety
 /// `error` was filled by a call that failed; `text` is writable for `text_size` bytes.
@@ -512,23 +506,23 @@ pub unsafe extern "C" fn jostle_error_message(
     text: *mut c_char,
     text_size: usize,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let error = unsafe { border::input(call, "error", error)? };
-        if text.is_null() {
-            return Err(call.refuse(Refusal::Null("text")));
-        }
-        let Some(room) = text_size.checked_sub(1) else {
-            return Err(call.refuse(Refusal::Short { what: "text", given: 0, wanted: 1 }));
-        };
-        let mut sink = Room { text: text.cast(), room };
-        error.write(&mut sink);
-        // SAFETY: `sink` has moved on by at most `room` bytes, one less than there are.
-        unsafe { sink.text.write(0) };
-        Ok(())
-    };
-    // SAFETY: no error is to be told.
-    unsafe { call(core::ptr::null_mut(), body) }
+    // SAFETY: the caller keeps to `# Safety` above, and the error to be written is NULL.
+    unsafe {
+        call(core::ptr::null_mut(), |call| {
+            let error = border::input(call, "error", error)?;
+            if text.is_null() {
+                return Err(call.refuse(Refusal::Null("text")));
+            }
+            let Some(room) = text_size.checked_sub(1) else {
+                return Err(call.refuse(Refusal::Short { what: "text", given: 0, wanted: 1 }));
+            };
+            let mut sink = Room { text: text.cast(), room };
+            error.write(&mut sink);
+            // SAFETY: `sink` has moved on by at most `room` bytes, one less than there are.
+            sink.text.write(0);
+            Ok(())
+        })
+    }
 }
 
 impl jostle_error {
@@ -553,14 +547,14 @@ impl jostle_error {
         }
     }
 
-    /// How the sentence goes on after the name: with capitals for value, range, index, what was given and wanted, and
-    /// these two in hexadecimal digits.
+    /// The end of the sentence, after the name. V is the value, R the range, I the index, G and W the given and the wanted
+    /// number, X and Y these two in hexadecimal digits.
     fn numbers(&self) -> &'static [u8] {
         match self.status {
-            status if status == JOSTLE_OUT_OF_RANGE as i32 => b" is V; wanted: R",
+            status if status == JOSTLE_OUT_OF_RANGE as i32 => b" is V; expected R",
             status if status == JOSTLE_NOT_FINITE as i32 => b" is V",
             status if status == JOSTLE_HEADS as i32 => b" is G; width is W",
-            status if status == JOSTLE_TOKEN as i32 => b" G at index I; wanted: below W",
+            status if status == JOSTLE_TOKEN as i32 => b" G at index I; expected less than W",
             status if status == JOSTLE_CHECKPOINT_CHECKSUM as i32 => b": its checksum is X; it states Y",
             status if status == JOSTLE_FLASH as i32 => b" of slot I: error G",
             status if status == JOSTLE_UNKNOWN_CHOICE as i32 => b" is G",
@@ -588,7 +582,7 @@ fn put_integer(out: &mut dyn Sink, number: i64) {
     Number(number.unsigned_abs()).write(out);
 }
 
-/// Memory of the caller's with so many bytes left. What doesn't fit is cut off.
+/// The caller's memory, with `room` bytes left. Text that does not fit is cut off.
 struct Room {
     text: *mut u8,
     room: usize,
@@ -597,7 +591,7 @@ struct Room {
 impl Sink for Room {
     fn put(&mut self, text: &[u8]) {
         for byte in text.iter().take(self.room) {
-            // SAFETY: there was room for this byte; whoever made this vouches for that many.
+            // SAFETY: at most `room` bytes are written, for which the maker of this value vouches.
             unsafe {
                 self.text.write(*byte);
                 self.text = self.text.add(1);

@@ -1,4 +1,4 @@
-//! Training steps and evaluation, on a handle that holds the caller's pointers and the position.
+//! Training steps and evaluation, on a handle that holds the caller's pointers and the progress.
 
 use core::ffi::c_void;
 use core::mem::offset_of;
@@ -6,14 +6,15 @@ use core::task::Poll;
 
 use jostle::{self as core_, Loss, Pieces, Plan, Recipe, Report, Tokens, Trainer};
 
-use crate::border::{self, Buffers, Handle, Kind, Output, Structure, input, open, open_mut};
+use crate::border::{self, Buffers, Handle, Kind, Output, input, open, open_mut};
+use crate::buffers::jostle_buffers;
 use crate::compute::{Workers, jostle_compute};
 use crate::config::jostle_recipe;
 use crate::model::{jostle_batch, jostle_loss};
 use crate::plan::jostle_plan;
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
-/// The integers that a text of tokens is made of.
+/// The integer type of tokens in a text.
 #[repr(u32)]
 #[derive(Clone, Copy)]
 pub enum jostle_token_type {
@@ -25,45 +26,7 @@ pub enum jostle_token_type {
     JOSTLE_I32 = 4,
 }
 
-/// The caller's memory for training. The buffers must not overlap, and must stay where they are, untouched by
-/// others while a call is under way, as long as the trainer is used.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub struct jostle_buffers {
-    /// sizeof(jostle_buffers).
-    pub struct_size: u32,
-    /// 0.
-    pub reserved: u32,
-    /// The model's parameters that are trained; see jostle_initialize.
-    pub parameters: *mut f32,
-    /// Bytes; at least the plan's parameters_size.
-    pub parameters_size: usize,
-    /// Those that are not, only read. May be NULL where the plan's frozen_size is 0.
-    pub frozen: *const f32,
-    /// Bytes; at least the plan's frozen_size.
-    pub frozen_size: usize,
-    /// The gradients; need not be cleared.
-    pub gradients: *mut f32,
-    /// Bytes; at least the plan's gradients_size.
-    pub gradients_size: usize,
-    /// What the optimiser keeps; zero before the first step. May be NULL where the plan's optimizer_size is 0.
-    pub optimizer: *mut f32,
-    /// Bytes; at least the plan's optimizer_size.
-    pub optimizer_size: usize,
-    /// Activations and scratch; need not be cleared.
-    pub workspace: *mut f32,
-    /// Bytes; at least the plan's workspace_size.
-    pub workspace_size: usize,
-    /// Tokens and targets of a micro-batch; need not be cleared.
-    pub batch: *mut i32,
-    /// Bytes; at least the plan's batch_size.
-    pub batch_size: usize,
-}
-
-// SAFETY: numbers and pointers, the first of which is `struct_size`.
-unsafe impl Structure for jostle_buffers {}
-
-/// A model in training. Holds pointers to the caller's buffers and owns nothing: there is nothing to free.
+/// Trains a model. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_trainer {
@@ -73,7 +36,7 @@ pub struct jostle_trainer {
     pub more: [usize; 76],
 }
 
-/// What [`jostle_trainer`] holds.
+/// The value in a [`jostle_trainer`].
 #[derive(Clone, Copy)]
 pub struct State {
     plan: Plan,
@@ -92,7 +55,7 @@ impl Handle for jostle_trainer {
     };
 }
 
-/// What one step did.
+/// The results of one step.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_report {
@@ -115,7 +78,7 @@ impl jostle_report {
     }
 }
 
-/// Where a trainer has come to.
+/// The progress of a trainer.
 #[derive(Clone, Copy, Default)]
 struct Position {
     step: u64,
@@ -124,13 +87,13 @@ struct Position {
 }
 
 impl State {
-    /// The trainer that this state describes, and where to keep how far it has come.
+    /// The trainer that this state describes, and its progress, which the caller of this function keeps up to date.
     ///
     /// # Safety
-    /// The buffers are the caller's, and nobody else uses them meanwhile.
+    /// The buffers are as at jostle_trainer_init, and nobody else uses them while the trainer is used.
     unsafe fn working(&mut self, buffers: &mut Buffers<'_>) -> Result<(Trainer<'_>, &mut Position), Refused> {
         let State { plan, recipe, workers, position, buffers: given } = self;
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller's promise is the same.
         let memory = unsafe {
             let jostle_buffers { parameters, frozen, gradients, optimizer, workspace, batch, .. } = *given;
             core_::Buffers {
@@ -154,11 +117,11 @@ impl State {
     }
 }
 
-/// Opens a trainer, and what `given` makes of the call's other buffers. Apart, so that no stack is taken by what is only
-/// checked.
+/// Opens a trainer, and the call's other buffers by `given`. A function of its own, because checks need stack that training
+/// should not carry.
 ///
 /// # Safety
-/// The pointers are what the functions of this module say.
+/// The pointers are as the functions of this module say.
 #[inline(never)]
 unsafe fn opened<'a, I>(
     call: &Call,
@@ -166,7 +129,7 @@ unsafe fn opened<'a, I>(
     given: impl FnOnce(&mut Buffers<'_>) -> Result<I, Refused>,
 ) -> Result<(Trainer<'a>, &'a mut Position, I), Refused> {
     let mut buffers = Buffers::new(call);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     unsafe {
         let state: &mut State = open_mut(trainer, &mut buffers)?;
         let given = given(&mut buffers)?;
@@ -175,17 +138,17 @@ unsafe fn opened<'a, I>(
     }
 }
 
-/// Runs `body` on a trainer with what `given` makes of the call's other buffers, and keeps where it has come to.
+/// Runs `body` on a trainer and the call's other buffers, which `given` opens, and keeps the trainer's progress.
 ///
 /// # Safety
-/// The pointers are what the functions of this module say.
+/// The pointers are as the functions of this module say.
 unsafe fn with_trainer<I, T>(
     call: &Call,
     trainer: *mut jostle_trainer,
     given: impl FnOnce(&mut Buffers<'_>) -> Result<I, Refused>,
     body: impl FnOnce(&mut Trainer<'_>, &I) -> Result<T, core_::Error>,
 ) -> Result<T, Refused> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     let mut opened = unsafe { opened(call, trainer, given) };
     let (trainer, position, given) = opened.as_mut().map_err(|refused| *refused)?;
     let result = body(trainer, given);
@@ -203,7 +166,7 @@ unsafe fn reading<'a>(
     text_size: usize,
     token_type: u32,
 ) -> impl FnOnce(&mut Buffers<'_>) -> Result<Tokens<'a>, Refused> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     move |buffers| unsafe { tokens(buffers, text, text_size, token_type) }
 }
 
@@ -218,12 +181,12 @@ unsafe fn tokens<'a>(
     token_type: u32,
 ) -> Result<Tokens<'a>, Refused> {
     use jostle_token_type::*;
-    // Whole tokens only; too few of them are the core's to refuse.
+    // Only whole tokens; the core refuses too few of them.
     let count = |size: usize| text_size.checked_div(size).unwrap_or(0);
     if text.is_null() {
         return Err(buffers.call.refuse(Refusal::Null("text")));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     unsafe {
         match token_type {
             given if given == JOSTLE_U8 as u32 => {
@@ -240,8 +203,8 @@ unsafe fn tokens<'a>(
     }
 }
 
-/// Makes a trainer at step 0, with the parameters that the buffer holds. The plan's optimizer must be what the
-/// recipe's keeps, and `compute` may be NULL.
+/// Makes a trainer at step 0, with the parameters in the buffer. It uses all of `buffers`. The plan's optimiser state must
+/// be the one that the recipe's optimiser has; `compute` may be NULL.
 ///
 /// # Safety
 /// `trainer` is writable; `plan`, `recipe` and `buffers` are readable; `compute` is NULL or readable; `error` is
@@ -255,25 +218,23 @@ pub unsafe extern "C" fn jostle_trainer_init(
     compute: *const jostle_compute,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let trainer = Output::new(call, "trainer", trainer)?;
             let plan = *open(call, plan)?;
             let recipe = border::structure(call, "recipe", recipe)?.core(call)?;
-            let buffers = *border::structure(call, "buffers", buffers)?;
+            let buffers = border::structure(call, "buffers", buffers)?;
             let workers = Workers::new(call, compute)?;
             let mut state = State { plan, recipe, buffers, workers, position: Position::default() };
             state.working(&mut Buffers::new(call))?;
             trainer.seal(&state);
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// One step on random windows of a text: as many micro-batches as the recipe says, then the update. Which windows
+/// Runs one step on random windows of a text: as many micro-batches as the recipe says, then the update. The choice of windows
 /// is a function of the recipe's seed and the step.
 ///
 /// `text`: tokens of `token_type`, a jostle_token_type. JOSTLE_NOT_FINITE leaves parameters and step as they were.
@@ -290,31 +251,29 @@ pub unsafe extern "C" fn jostle_trainer_step(
     report: *mut jostle_report,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let report = Output::new(call, "report", report)?;
             let given = reading(text, text_size, token_type);
             let done = with_trainer(call, trainer, given, |trainer, text| trainer.step(*text))?;
             report.write(jostle_report::from_core(done));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// One bounded piece of a step: jostle_trainer_step, with the same bits, in many calls with the same text, for callers
-/// with a watchdog. Sets `done` to 1 where it was the last piece of the step, and writes `report` only then; otherwise
-/// sets it to 0.
+/// Runs one bounded piece of a step, for callers with a watchdog: many calls with the same text make one
+/// jostle_trainer_step, with the same bits. Sets `done` to 1 and writes `report` after the last piece of the step; otherwise
+/// sets `done` to 0.
 ///
-/// A piece is one stage of one micro-batch (a block forward, half a block backward, ...), which is smallest for a
-/// batch of 1, or a 64th of the gradient's norm or of the update, but at least 4096 parameters.
+/// A piece is one stage of one micro-batch (for example a block forward, or half a block backward), and is smallest for a
+/// batch of 1. In the gradient's norm and in the update, a piece is a 64th of the parameters, but at least 4096.
 ///
-/// Until the step is done, gradients, workspace and batch must stay as they are, and other calls that train or
-/// evaluate are refused with JOSTLE_UNFINISHED. An error gives the step up, with the parameters as they were before
-/// it, but for errors in the arguments, which change nothing. So does jostle_trainer_resume; once the update has begun
-/// (the last pieces, at most 64), that leaves some parameters changed and others not.
+/// Until the step is done, gradients, workspace and batch must stay as they are, and other calls that train or evaluate are
+/// refused with JOSTLE_UNFINISHED. An error abandons the step and leaves the parameters as they were before it; an error in
+/// the arguments changes nothing. jostle_trainer_resume abandons the step too. During the update (the last pieces, at most
+/// 64), that leaves some parameters changed and others not.
 ///
 /// # Safety
 /// As for jostle_trainer_step; `done` is writable.
@@ -328,9 +287,9 @@ pub unsafe extern "C" fn jostle_trainer_poll(
     report: *mut jostle_report,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let (done, report) = (Output::new(call, "done", done)?, Output::new(call, "report", report)?);
             let given = reading(text, text_size, token_type);
             match with_trainer(call, trainer, given, |trainer, text| trainer.poll(*text))? {
@@ -340,15 +299,14 @@ pub unsafe extern "C" fn jostle_trainer_poll(
                     report.write(jostle_report::from_core(found));
                 }
             }
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Forward and backward on a batch of the caller's: a micro-batch of the current step. `counted` is the number of
-/// targets other than -1 in all micro-batches of the step, which jostle_trainer_update ends.
+/// Runs forward and backward on a batch of the caller's, which is one micro-batch of the current step (gradient
+/// accumulation). `counted` is the number of targets other than -1 in all micro-batches of the step. jostle_trainer_update
+/// ends the step.
 ///
 /// # Safety
 /// As for jostle_trainer_step; `batch` is readable and its tokens and targets are; `loss` is writable.
@@ -360,9 +318,9 @@ pub unsafe extern "C" fn jostle_trainer_accumulate(
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let loss = Output::new(call, "loss", loss)?;
             let given = |buffers: &mut Buffers<'_>| {
                 let batch = *input(call, "batch", batch)?;
@@ -372,16 +330,14 @@ pub unsafe extern "C" fn jostle_trainer_accumulate(
                 trainer.accumulate(tokens, targets, shape, counted)
             })?;
             loss.write(jostle_loss::from_core(done));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Ends a step: clips the accumulated gradients, changes the parameters along them, and goes on to the next step.
+/// Ends a step: clips the accumulated gradients and updates the parameters.
 ///
-/// `loss`: the sum of what jostle_trainer_accumulate wrote; only for the report.
+/// `loss`: the sum of the losses that jostle_trainer_accumulate wrote; only the report needs it.
 ///
 /// # Safety
 /// As for jostle_trainer_step; `loss` is readable.
@@ -392,22 +348,20 @@ pub unsafe extern "C" fn jostle_trainer_update(
     report: *mut jostle_report,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let report = Output::new(call, "report", report)?;
             let loss: Loss = input(call, "loss", loss)?.core();
             let done = with_trainer(call, trainer, |_| Ok(()), |trainer, &()| trainer.update(loss))?;
             report.write(jostle_report::from_core(done));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// The loss on a whole text without dropout: windows one behind the other, so that every token but the first is
-/// predicted once. Gradients, optimiser state and step stay as they are.
+/// Computes the loss on a whole text without dropout, in consecutive windows: each token except the first is predicted once.
+/// Gradients, optimiser state and step stay as they are.
 ///
 /// # Safety
 /// As for jostle_trainer_step; `loss` is writable.
@@ -420,21 +374,19 @@ pub unsafe extern "C" fn jostle_trainer_evaluate(
     loss: *mut jostle_loss,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let loss = Output::new(call, "loss", loss)?;
             let given = reading(text, text_size, token_type);
             let done = with_trainer(call, trainer, given, |trainer, text| trainer.evaluate(*text))?;
             loss.write(jostle_loss::from_core(done));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Writes how many steps are done.
+/// Writes the number of steps done.
 ///
 /// # Safety
 /// `trainer` is readable, `steps` writable, `error` NULL or writable.
@@ -444,17 +396,17 @@ pub unsafe extern "C" fn jostle_trainer_steps(
     steps: *mut u64,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe { Output::new(call, "steps", steps)?.write(open(call, trainer)?.position.step) };
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            Output::new(call, "steps", steps)?.write(open(call, trainer)?.position.step);
+            Ok(())
+        })
+    }
 }
 
-/// Goes on from a checkpoint, whose parameters and optimiser state the buffers hold: with the same recipe, the same
-/// bits as if training had never stopped. What jostle_trainer_poll has done of a step is forgotten.
+/// Continues from a checkpoint, whose parameters and optimiser state the buffers hold. With the same recipe, training ends in
+/// the same bits as if it had never stopped. A step that jostle_trainer_poll has begun is abandoned.
 ///
 /// # Safety
 /// `trainer` is writable, `error` NULL or writable.
@@ -464,14 +416,12 @@ pub unsafe extern "C" fn jostle_trainer_resume(
     step: u64,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let state: &mut State = open_mut(trainer, &mut Buffers::new(call))?;
             state.position = Position { step, ..Position::default() };
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -1,17 +1,17 @@
 /*
- * Bad input to every function: each pointer NULL and misaligned, each buffer too short and overlapping another,
- * each choice out of range, sizes that overflow, structs of other versions, handles that were never made. Each
- * gives its own status; no byte is written that the header doesn't allow.
+ * Bad input to every function. Each pointer is NULL and misaligned; each buffer is too short and overlaps another; each
+ * choice is out of range. Sizes overflow, structs are of other versions, and handles were never made. Each gives its own
+ * status, and no byte is written that the header doesn't allow.
  *
- * Prints the functions and statuses that it has come across, which header.py compares with the header's.
- * With FREESTANDING, the library has no pool. mistreat.h is how a call is put wrong.
+ * Prints the functions and statuses that were covered, which header.py compares with the header. With FREESTANDING, the
+ * library has no pool. mistreat.h makes a call wrong in every way.
  */
 #include <float.h>
 #include <math.h>
 
 #include "mistreat.h"
 
-/* What is right, and becomes wrong only where a test says so. */
+/* Correct arguments, which a test makes wrong one by one. */
 
 static jostle_config config;
 static jostle_options options;
@@ -19,9 +19,6 @@ static jostle_recipe recipe;
 static jostle_sampling sampling;
 static jostle_compute compute;
 static jostle_plan plan;
-
-/* What calls are given for frozen tensors: nothing, where the plan freezes none. */
-#define FROZEN (plan.frozen_size ? P("frozen") : NULL), (plan.frozen_size ? S("frozen") : 0)
 
 enum { ROWS = 3, WIDTH = 4, HEADS = 2, VOCAB = 11, CONTEXT = 4, SEQUENCES = 2, INNER = 5 };
 
@@ -46,7 +43,7 @@ static void freeze(void)
     ok(jostle_plan_init(&plan, &config, &options, &e), &e, "a plan that freezes");
 }
 
-/* An instruction set that this processor can't have. */
+/* An instruction set that this processor cannot have. */
 #if defined(__aarch64__)
 enum { ABSENT = JOSTLE_AVX2 };
 #else
@@ -116,6 +113,23 @@ static void add_parameters(void)
     add_frozen(0);
 }
 
+/* A jostle_buffers of the buffers that are arguments already; the others are NULL. */
+static void add_buffers(void)
+{
+    static const struct { const char *name; size_t pointer, size; } fields[] = {
+#define FIELD(name) {#name, offsetof(jostle_buffers, name), offsetof(jostle_buffers, name##_size)}
+        FIELD(parameters), FIELD(frozen), FIELD(gradients), FIELD(optimizer), FIELD(workspace),
+#undef FIELD
+    };
+    const jostle_buffers none = {.struct_size = sizeof none};
+    size_t count = argument_count;
+    structure("buffers", &none, sizeof none)->alignment = sizeof(void *);
+    for (size_t i = 0; i < COUNT(fields); i++)
+        for (size_t j = 0; j < count; j++)
+            if (strcmp(arguments[j].name, fields[i].name) == 0)
+                inside(&arguments[j], "buffers", fields[i].pointer, &fields[i].size);
+}
+
 static void add_batch(int targets)
 {
     jostle_batch batch = {.sequences = SEQUENCES, .length = ROWS};
@@ -137,7 +151,7 @@ static void add_batch(int targets)
     bad_size("batch", offsetof(jostle_batch, length), SIZE_MAX / 16, JOSTLE_BUFFER_TOO_SHORT, "tokens");
 }
 
-/* Functions without an error to tell. */
+/* Functions without a jostle_error. */
 
 static jostle_status call_compute_init(void) { return CALL(jostle_compute_init)(P("compute"), N("struct_size")); }
 static jostle_status call_options_init(void) { return CALL(jostle_options_init)(P("options"), N("struct_size"), 3); }
@@ -299,51 +313,50 @@ static void test_plans(void)
 
 static jostle_status call_model_logits(void)
 {
-    return CALL(jostle_model_logits)(P("plan"), P("compute"), P("parameters"), S("parameters"), FROZEN,
-                                     P("workspace"), S("workspace"), P("batch"), P("logits"), error);
+    return CALL(jostle_model_logits)(P("plan"), P("compute"), P("buffers"), P("batch"), P("logits"), error);
 }
 
 static jostle_status call_model_loss(void)
 {
-    return CALL(jostle_model_loss)(P("plan"), P("compute"), P("parameters"), S("parameters"), FROZEN,
-                                   P("workspace"), S("workspace"), P("batch"), P("loss"), error);
+    return CALL(jostle_model_loss)(P("plan"), P("compute"), P("buffers"), P("batch"), P("loss"), error);
 }
 
 static jostle_status call_model_backward(void)
 {
-    return CALL(jostle_model_backward)(P("plan"), P("compute"), P("parameters"), S("parameters"), FROZEN,
-                                       P("gradients"), S("gradients"), N("add"), P("workspace"), S("workspace"), P("batch"),
-                                       N("counted"), P("training"), P("loss"), error);
+    return CALL(jostle_model_backward)(P("plan"), P("compute"), P("buffers"), N("add"), P("batch"), N("counted"),
+                                       P("dropout"), P("loss"), error);
 }
 
-static void add_model(int targets)
+static void add_model(int targets, int gradients)
 {
     begin();
     add_plan();
     add_compute();
     add_parameters();
     argument("workspace", WRITTEN | WORKSPACE | BUFFER | SHORTENED, sizeof(float), plan.workspace_size, NULL);
+    if (gradients)
+        write_floats("gradients", plan.parameter_count);
+    add_buffers();
     add_batch(targets);
 }
 
 static void test_models(void)
 {
-    add_model(0);
+    add_model(0, 0);
     output("logits", sizeof(void *), sizeof(void *));
     exercise("jostle_model_logits", call_model_logits);
 
-    add_model(1);
+    add_model(1, 0);
     OUTPUT("loss", jostle_loss);
     exercise("jostle_model_loss", call_model_loss);
 
-    add_model(1);
+    add_model(1, 1);
     OUTPUT("loss", jostle_loss);
-    write_floats("gradients", plan.parameter_count);
     number("add", 1);
     bad_choice("add", 2);
     number("counted", SEQUENCES * ROWS);
-    jostle_training training = {1, 2, 3};
-    argument("training", READ | OPTIONAL, 8, sizeof training, &training);
+    jostle_dropout_key dropout = {1, 2, 3};
+    argument("dropout", READ | OPTIONAL, 8, sizeof dropout, &dropout);
     bad_float("parameters", 16, NAN, JOSTLE_NOT_FINITE, "loss");
     exercise("jostle_model_backward", call_model_backward);
 
@@ -392,7 +405,7 @@ static jostle_status call_trainer_update(void)
 static jostle_status call_trainer_steps(void) { return CALL(jostle_trainer_steps)(P("trainer"), P("steps"), error); }
 static jostle_status call_trainer_resume(void) { return CALL(jostle_trainer_resume)(P("trainer"), 5, error); }
 
-/* The buffers; `is` is added to what they are. */
+/* The buffers; `is` adds to their properties. */
 static void add_training_memory(int is)
 {
     write_floats("parameters", plan.parameter_count)->is |= is;
@@ -433,7 +446,7 @@ static void add_trainer_of(const jostle_plan *its_plan, const jostle_recipe *its
     begin();
     add_training_memory(HIDDEN);
     jostle_buffers buffers = training_memory();
-    /* An argument of jostle_trainer_accumulate has that name, too. */
+    /* An argument of jostle_trainer_accumulate has the same name. */
     find("batch")->name = "batch's memory";
     jostle_trainer trainer;
     jostle_error e;
@@ -467,7 +480,7 @@ static void fill(const char *name, float value)
         parameters[tensor.offset + i] = value;
 }
 
-/* A loss that is finite, whose gradient is not: what lies behind it has been updated by then. */
+/* The loss is finite and a gradient is not: tensors behind it have been updated by then. */
 static void test_partial_update(void)
 {
     jostle_plan fused = fused_plan();
@@ -486,7 +499,7 @@ static void test_partial_update(void)
     refused("a gradient that is not finite", status, JOSTLE_PARTLY_UPDATED, "tensor");
 }
 
-/* Names that are not there, and where the tensors are of those that are. */
+/* Names that do not exist, and the tensors of names that do. */
 static void test_frozen(void)
 {
     static const char *const names[] = {"wte.weight", "wpe.weight", "h.9.ln_1.weight"};
@@ -521,14 +534,7 @@ static void test_trainers(void)
 {
     begin();
     add_training_memory(0);
-    jostle_buffers buffers = training_memory();
-    structure("buffers", &buffers, sizeof buffers)->alignment = sizeof(void *);
-    INSIDE(find("parameters"), "buffers", jostle_buffers, parameters);
-    if (plan.frozen_size)
-        INSIDE(find("frozen"), "buffers", jostle_buffers, frozen);
-    INSIDE(find("gradients"), "buffers", jostle_buffers, gradients);
-    INSIDE(find("optimizer"), "buffers", jostle_buffers, optimizer);
-    INSIDE(find("workspace"), "buffers", jostle_buffers, workspace);
+    add_buffers();
     INSIDE(find("batch"), "buffers", jostle_buffers, batch);
     OUTPUT("trainer", jostle_trainer);
     add_plan();
@@ -617,8 +623,8 @@ static void test_trainers(void)
 
 static jostle_status call_generator_init(void)
 {
-    return CALL(jostle_generator_init)(P("generator"), P("plan"), P("compute"), P("parameters"), S("parameters"), FROZEN,
-                                       P("memory"), S("memory"), P("window"), S("window"), error);
+    return CALL(jostle_generator_init)(P("generator"), P("plan"), P("compute"), P("buffers"), P("memory"), S("memory"),
+                                       P("window"), S("window"), error);
 }
 
 static jostle_status call_generator_feed(void)
@@ -649,8 +655,13 @@ static float *add_generator(void)
     float *logits;
     begin();
     add_generation_memory(HIDDEN);
-    ok(jostle_generator_init(&generator, &plan, NULL, P("parameters"), S("parameters"), FROZEN, P("memory"),
-                             S("memory"), P("window"), S("window"), &e), &e, "generator");
+    const jostle_buffers buffers = {
+        .struct_size = sizeof buffers,
+        .parameters = P("parameters"), .parameters_size = S("parameters"),
+        .frozen = plan.frozen_size ? P("frozen") : NULL, .frozen_size = plan.frozen_size,
+    };
+    ok(jostle_generator_init(&generator, &plan, NULL, &buffers, P("memory"), S("memory"), P("window"), S("window"), &e),
+       &e, "generator");
     ok(jostle_generator_feed(&generator, tokens, sizeof tokens, &logits, &e), &e, "feed");
     handle("generator", &generator, sizeof generator, 0, WRITTEN);
     return logits;
@@ -662,6 +673,7 @@ static void test_generators(void)
     add_plan();
     add_compute();
     add_generation_memory(0);
+    add_buffers();
     OUTPUT("generator", jostle_generator);
     exercise("jostle_generator_init", call_generator_init);
 
@@ -702,9 +714,8 @@ static jostle_status call_checkpoint_size(void)
 
 static jostle_status call_checkpoint_write(void)
 {
-    return CALL(jostle_checkpoint_write)(P("plan"), P("parameters"), S("parameters"), FROZEN,
-                                         P("optimizer"), S("optimizer"), P("progress"), P("metadata"), N("metadata_count"), P("bytes"), S("bytes"),
-                                         P("written"), error);
+    return CALL(jostle_checkpoint_write)(P("plan"), P("buffers"), P("progress"), P("metadata"), N("metadata_count"),
+                                         P("bytes"), S("bytes"), P("written"), error);
 }
 
 static jostle_status call_checkpoint_config(void)
@@ -714,8 +725,7 @@ static jostle_status call_checkpoint_config(void)
 
 static jostle_status call_checkpoint_read(void)
 {
-    return CALL(jostle_checkpoint_read)(P("bytes"), S("bytes"), P("plan"), P("parameters"), S("parameters"),
-                                        P("optimizer"), S("optimizer"), P("progress"), error);
+    return CALL(jostle_checkpoint_read)(P("bytes"), S("bytes"), P("plan"), P("buffers"), P("progress"), error);
 }
 
 static jostle_status call_checkpoint_read_parameters(void)
@@ -743,16 +753,27 @@ static void add_metadata(void)
     bad(find("metadata value")->memory, "\xc3(", 2, JOSTLE_NOT_UTF8, "metadata value");
 }
 
+/* Parameters, frozen ones and the optimiser's state, all zero. */
+static jostle_buffers zeros(void)
+{
+    static float values[4096], state[4096];
+    need(plan.parameters_size <= sizeof values && plan.optimizer_size <= sizeof state, "room for parameters");
+    return (jostle_buffers){
+        .struct_size = sizeof(jostle_buffers),
+        .parameters = values, .parameters_size = plan.parameters_size,
+        .frozen = values, .frozen_size = plan.frozen_size,
+        .optimizer = state, .optimizer_size = plan.optimizer_size,
+    };
+}
+
 /* A checkpoint with a note, in memory that stays. */
 static const unsigned char *a_checkpoint(size_t *size)
 {
     static unsigned char bytes[16384];
-    static float values[4096];
+    const jostle_buffers values = zeros();
     const jostle_metadata metadata = {"note", "hello"};
     jostle_error e;
-    need(plan.parameter_count * 2 <= COUNT(values), "room for the optimizer");
-    ok(jostle_checkpoint_write(&plan, values, plan.parameters_size, values, plan.frozen_size, values, plan.optimizer_size,
-                               &progress, &metadata, 1, bytes, sizeof bytes, size, &e), &e, "checkpoint");
+    ok(jostle_checkpoint_write(&plan, &values, &progress, &metadata, 1, bytes, sizeof bytes, size, &e), &e, "checkpoint");
     return bytes;
 }
 
@@ -773,21 +794,22 @@ static void add_file(void)
 }
 
 /* A safetensors file of this header and so many bytes of zeros, read as parameters and as a checkpoint. */
-static void refuse_file(const char *header, size_t zeros, jostle_status wanted, int whole)
+static void refuse_file(const char *header, size_t data, jostle_status wanted, int whole)
 {
     static unsigned char bytes[512];
-    static float values[4096];
+    jostle_buffers values = zeros();
     jostle_progress read;
     size_t length = strlen(header);
-    need(8 + length + zeros <= sizeof bytes, "room for a file");
+    values.optimizer = NULL;
+    need(8 + length + data <= sizeof bytes, "room for a file");
     memset(bytes, 0, sizeof bytes);
     bytes[0] = (unsigned char)length;
     bytes[1] = (unsigned char)(length >> 8);
     memcpy(bytes + 8, header, length);
-    size_t size = 8 + length + zeros;
+    size_t size = 8 + length + data;
     jostle_status status =
-        whole ? jostle_checkpoint_read(bytes, size, &plan, values, plan.parameters_size, NULL, 0, &read, NULL)
-              : jostle_checkpoint_read_parameters(bytes, size, &plan, values, plan.parameters_size, NULL);
+        whole ? jostle_checkpoint_read(bytes, size, &plan, &values, &read, NULL)
+              : jostle_checkpoint_read_parameters(bytes, size, &plan, values.parameters, plan.parameters_size, NULL);
     check(status == wanted, "%s: status %d, not %d", header, (int)status, (int)wanted);
     statuses[status] = 1;
 }
@@ -816,11 +838,11 @@ static void test_checkpoints(void)
     add_plan();
     add_metadata();
     add_parameters();
-    read_floats("optimizer", plan.optimizer_size / sizeof(float));
+    read_floats("optimizer", plan.optimizer_size / sizeof(float))->is |= OPTIONAL;
+    add_buffers();
     argument("progress", READ, 8, sizeof progress, &progress);
     argument("bytes", WRITTEN | BUFFER | SHORTENED, 1, size, NULL);
     OUTPUT("written", size_t);
-    find("optimizer")->is |= OPTIONAL;
     exercise("jostle_checkpoint_write", call_checkpoint_write);
     memcpy(find("metadata key")->memory, "form", 5);
     jostle_metadata format = {"format", "pt"};
@@ -837,6 +859,7 @@ static void test_checkpoints(void)
     add_plan();
     write_floats("parameters", plan.parameter_count);
     write_floats("optimizer", plan.optimizer_size / sizeof(float))->is |= OPTIONAL;
+    add_buffers();
     OUTPUT("progress", jostle_progress);
     exercise("jostle_checkpoint_read", call_checkpoint_read);
     jostle_config other = config;
@@ -937,7 +960,7 @@ static void add_flash(void)
     bad(memory + offsetof(jostle_flash, read), &failing.read, sizeof failing.read, JOSTLE_FLASH, "read");
 }
 
-/* May be of any length: there is no least one that is the same for all calls. */
+/* May have any length: the required length differs between calls. */
 static void add_block(size_t bytes)
 {
     static const size_t none = 0, short_size = 31;
@@ -959,15 +982,13 @@ static jostle_status call_slots_newest(void)
 
 static jostle_status call_slots_save(void)
 {
-    return CALL(jostle_slots_save)(P("flash"), P("plan"), P("parameters"), S("parameters"), FROZEN,
-                                   P("optimizer"), S("optimizer"), P("progress"), P("metadata"), N("metadata_count"), P("block"),
-                                   S("block"), error);
+    return CALL(jostle_slots_save)(P("flash"), P("plan"), P("buffers"), P("progress"), P("metadata"),
+                                   N("metadata_count"), P("block"), S("block"), error);
 }
 
 static jostle_status call_slots_load(void)
 {
-    return CALL(jostle_slots_load)(P("flash"), P("plan"), P("parameters"), S("parameters"), P("optimizer"),
-                                   S("optimizer"), P("block"), S("block"), P("progress"), error);
+    return CALL(jostle_slots_load)(P("flash"), P("plan"), P("buffers"), P("block"), S("block"), P("progress"), error);
 }
 
 static void test_slots(void)
@@ -986,8 +1007,8 @@ static void test_slots(void)
     add_flash();
     add_metadata();
     add_parameters();
-    read_floats("optimizer", plan.optimizer_size / sizeof(float));
-    find("optimizer")->is |= OPTIONAL;
+    read_floats("optimizer", plan.optimizer_size / sizeof(float))->is |= OPTIONAL;
+    add_buffers();
     argument("progress", READ, 8, sizeof progress, &progress);
     add_block(100);
     size_t size, slot_size;
@@ -1009,14 +1030,13 @@ static void test_slots(void)
     add_flash();
     add_block(100);
     OUTPUT("slot", jostle_slot);
-    static const float zeros[4096];
+    const jostle_buffers values = zeros();
     static unsigned char block[16384];
     const jostle_metadata metadata = {"note", "hello"};
     jostle_flash flash;
     memcpy(&flash, find("flash")->memory, sizeof flash);
     for (int i = 0; i < 2; i++)
-        ok(jostle_slots_save(&flash, &plan, zeros, plan.parameters_size, zeros, plan.frozen_size, zeros,
-                             plan.optimizer_size, &progress, &metadata, 1, block, sizeof block, &e), &e, "save");
+        ok(jostle_slots_save(&flash, &plan, &values, &progress, &metadata, 1, block, sizeof block, &e), &e, "save");
     exercise("jostle_slots_newest", call_slots_newest);
     jostle_slot slot;
     ok(jostle_slots_newest(&flash, block, sizeof block, &slot, &e), &e, "newest");
@@ -1028,6 +1048,7 @@ static void test_slots(void)
     add_plan();
     write_floats("parameters", plan.parameter_count);
     write_floats("optimizer", plan.optimizer_size / sizeof(float))->is |= OPTIONAL;
+    add_buffers();
     OUTPUT("progress", jostle_progress);
     size_t header = (size_t)bytes[0] | (size_t)bytes[1] << 8, shorter = header - 1;
     add_block(header);
@@ -1043,7 +1064,7 @@ static void test_slots(void)
     refused("no checkpoint", run_once("no checkpoint", &told.error), JOSTLE_NOT_FOUND, "checkpoint");
 }
 
-/* The operations alone. */
+/* Single operations. */
 
 static jostle_status call_matmul(void)
 {
@@ -1470,7 +1491,7 @@ static void message_is(const jostle_error *e, const char *wanted)
     size_t length = strlen(wanted);
     check(jostle_error_message(e, text, sizeof text) == JOSTLE_OK, "no message");
     check(strcmp(text, wanted) == 0, "\"%s\", not \"%s\"", text, wanted);
-    /* Cut off at every length, with its zero and no byte more. */
+    /* Cut at every length, with the terminating zero and no further byte. */
     for (size_t size = 1; size <= length + 2; size++) {
         size_t kept = size - 1 < length ? size - 1 : length;
         memset(text, '~', sizeof text);
@@ -1497,12 +1518,12 @@ static void test_messages(void)
     message_is(&e, "a pointer is NULL: y");
 
     need(jostle_gelu_forward(NULL, 2, 9, x, 8, x + 2, 8, &e) == JOSTLE_UNKNOWN_CHOICE, "a choice");
-    message_is(&e, "an integer is none of the choices: activation is 9");
+    message_is(&e, "an unknown value for a choice: activation is 9");
 
     wrong.norm_epsilon = 1.5f;
     need(jostle_plan_init(&unused, &wrong, &options, &e) == JOSTLE_OUT_OF_RANGE, "a range");
     check(e.value == 1.5f && strcmp(e.range, "more than 0 and less than 1") == 0, "a range's numbers");
-    message_is(&e, "a number is out of range: norm_epsilon is 1.5; wanted: more than 0 and less than 1");
+    message_is(&e, "a number is out of range: norm_epsilon is 1.5; expected more than 0 and less than 1");
 
     wrong = config;
     wrong.struct_size += 8;
@@ -1522,21 +1543,21 @@ static void test_messages(void)
 
     need(jostle_cross_entropy_forward(NULL, 2, 2, x, 8, (float[4]){0}, 16, targets, 8, &e) == JOSTLE_TOKEN, "a token");
     check(e.index == 1 && e.given == 7 && e.wanted == 2, "a token's numbers");
-    message_is(&e, "a token is outside the vocabulary: token 7 at index 1; wanted: below 2");
+    message_is(&e, "a token is outside the vocabulary: token 7 at index 1; expected less than 2");
 
     need(jostle_plan_tensor(&plan, 99, NULL, 0, &(jostle_tensor){.rank = 0}, &e) == JOSTLE_NOT_FOUND, "no tensor");
     check(e.index == 99, "a tensor's number");
-    message_is(&e, "there is nothing of that name or number: tensor: number 99");
+    message_is(&e, "not found: tensor: number 99");
 
     const jostle_flash no_flash = {.struct_size = sizeof no_flash, .write_size = 1, .slot_size = 1 << 16,
                                    .erase = refuse_erase, .program = pretend_program, .read = read_flash};
     const jostle_progress done = {1, 1};
-    static float values[4096];
+    const jostle_buffers values = zeros();
     unsigned char block[32];
-    need(jostle_slots_save(&no_flash, &plan, values, plan.parameters_size, NULL, 0, NULL, 0, &done, NULL, 0, block, sizeof block,
-                           &e) == JOSTLE_FLASH, "flash memory");
+    need(jostle_slots_save(&no_flash, &plan, &values, &done, NULL, 0, block, sizeof block, &e) == JOSTLE_FLASH,
+         "flash memory");
     check(e.index == 0 && e.given == -77 && e.wanted == 0, "flash memory's numbers");
-    message_is(&e, "flash memory refuses: erase of slot 0: error -77");
+    message_is(&e, "a flash memory function failed: erase of slot 0: error -77");
 
     static const struct {
         float value;
@@ -1550,11 +1571,11 @@ static void test_messages(void)
     for (size_t i = 0; i < COUNT(samples); i++) {
         char text[200], wanted[200];
         jostle_error range = {.status = JOSTLE_OUT_OF_RANGE, .value = samples[i].value, .what = "x", .range = "y"};
-        snprintf(wanted, sizeof wanted, "a number is out of range: x is %s; wanted: y", samples[i].text);
+        snprintf(wanted, sizeof wanted, "a number is out of range: x is %s; expected y", samples[i].text);
         check(jostle_error_message(&range, text, sizeof text) == JOSTLE_OK && strcmp(text, wanted) == 0, "%s", text);
     }
 
-    /* Numbers that no version gives, and text without an end. */
+    /* Status numbers that do not exist, and text without a terminating zero. */
     check(strcmp(CALL(jostle_status_string)(JOSTLE_OK), "success") == 0, "success");
     check(strcmp(jostle_status_string(-1), "unknown status") == 0 && strcmp(jostle_status_string(70), "unknown status") == 0,
           "a status that is none");
@@ -1573,7 +1594,7 @@ static void count_up(void *argument, size_t index)
     ((int *)argument)[index]++;
 }
 
-/* Pools allocate: not within `inside_library`. */
+/* Pools allocate, so they are made outside of `inside_library`. */
 static void test_pool(void)
 {
     jostle_error e;
@@ -1593,7 +1614,7 @@ static void test_pool(void)
 }
 #endif
 
-/* All that plans are given to. */
+/* All functions that take a plan. */
 static void test_what_takes_plans(void)
 {
     test_plans();

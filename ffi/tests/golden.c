@@ -1,7 +1,7 @@
 /*
- * PyTorch's numbers (core/tests/golden, which make.py describes) against the library's: logits, loss, every
- * gradient, and twenty steps of training, once with the operations alone and once with a trainer. Tolerances and
- * what is compared are those of core/tests/golden.rs, which says why.
+ * Compares the library with PyTorch's numbers (core/tests/golden, made by make.py): logits, loss, every gradient, and
+ * twenty steps of training. The steps run once with single operations and once with a trainer. core/tests/golden.rs
+ * makes the same comparisons and gives reasons for the tolerances.
  *
  *     golden FILE.safetensors...
  */
@@ -13,7 +13,7 @@ static const double LOGITS = 2e-6, GRADIENTS = 5e-6, LOSSES = 1e-6, NORMS = 5e-6
 
 enum { STEPS = 20 };
 
-/* One golden file: a length, so many bytes of JSON without spaces between its tokens, data. */
+/* One golden file: a length, that many bytes of JSON without spaces between its tokens, and data. */
 static struct {
     const char *name;
     char *json;
@@ -42,7 +42,7 @@ static void read_file(const char *path)
     file.data_size = size - 8 - length;
 }
 
-/* What follows "key": in the header. */
+/* The text behind "key": in the header. */
 static const char *value(const char *key)
 {
     char quoted[80];
@@ -85,7 +85,7 @@ static void *numbers(const char *name, const char *type, size_t count)
 static float *floats(const char *name, size_t count) { return numbers(name, "F32", count); }
 static int32_t *integers(const char *name, size_t count) { return numbers(name, "I32", count); }
 
-/* Memory of just this size, with NaN in it: what is read before it is written shows. */
+/* Memory of exactly this size, filled with NaN, so that a read before the first write shows. */
 static float *memory(size_t bytes)
 {
     float *x = malloc(bytes);
@@ -95,7 +95,7 @@ static float *memory(size_t bytes)
     return x;
 }
 
-/* The norm of the difference over the norm of what is wanted. */
+/* The norm of the difference over the norm of the wanted values. */
 static double relative_error(const float *given, const float *wanted, size_t count)
 {
     double difference = 0, size = 0;
@@ -174,7 +174,7 @@ static jostle_tensor tensor(size_t index, float *values)
     return found;
 }
 
-/* All parameters or, with prefix "grad.", gradients as they lie in the library's buffer. */
+/* All parameters or, with the prefix "grad.", all gradients, in the order of the library's buffer. */
 static float *parameters(const char *prefix)
 {
     float *all = memory(plan.parameters_size);
@@ -200,13 +200,18 @@ static jostle_batch batch(const int32_t *tokens, const int32_t *targets)
     return (jostle_batch){tokens, size, targets, size, sequences, length};
 }
 
-static jostle_loss backward(const float *x, float *gradients, float *workspace, jostle_batch batch)
+static jostle_loss backward(float *x, float *gradients, float *workspace, jostle_batch batch)
 {
     jostle_loss loss;
     jostle_error e;
-    ok(jostle_model_backward(&plan, NULL, x, plan.parameters_size, NULL, 0, gradients, plan.gradients_size, 0,
-                             workspace, plan.workspace_size, &batch, counted(batch.targets, rows), NULL, &loss, &e),
-       &e, "backward");
+    const jostle_buffers buffers = {
+        .struct_size = sizeof buffers,
+        .parameters = x, .parameters_size = plan.parameters_size,
+        .gradients = gradients, .gradients_size = plan.gradients_size,
+        .workspace = workspace, .workspace_size = plan.workspace_size,
+    };
+    ok(jostle_model_backward(&plan, NULL, &buffers, 0, &batch, counted(batch.targets, rows), NULL, &loss, &e), &e,
+       "backward");
     check(loss.counted == counted(batch.targets, rows), "%d targets count", (int)loss.counted);
     return loss;
 }
@@ -221,13 +226,16 @@ static double one_batch(float *x, float *gradients, float *workspace, double *lo
     jostle_batch b = batch(tokens, targets);
 
     float *wanted = floats("logits", rows * config.vocab);
-    ok(jostle_model_logits(&plan, NULL, x, plan.parameters_size, NULL, 0, workspace, plan.workspace_size, &b, &logits, &e),
-       &e, "logits");
+    const jostle_buffers buffers = {
+        .struct_size = sizeof buffers,
+        .parameters = x, .parameters_size = plan.parameters_size,
+        .workspace = workspace, .workspace_size = plan.workspace_size,
+    };
+    ok(jostle_model_logits(&plan, NULL, &buffers, &b, &logits, &e), &e, "logits");
     *logits_error = within("logits", relative_error(logits, wanted, rows * config.vocab), LOGITS);
     free(wanted);
 
-    ok(jostle_model_loss(&plan, NULL, x, plan.parameters_size, NULL, 0, workspace, plan.workspace_size, &b, &evaluated, &e),
-       &e, "loss");
+    ok(jostle_model_loss(&plan, NULL, &buffers, &b, &evaluated, &e), &e, "loss");
     loss = backward(x, gradients, workspace, b);
     wanted = floats("loss", 1);
     within("evaluated loss", relative_error(&(float){mean(evaluated)}, wanted, 1), LOSSES);
@@ -247,11 +255,11 @@ static double one_batch(float *x, float *gradients, float *workspace, double *lo
     return worst;
 }
 
-/* Twenty steps with the operations alone. */
+/* Twenty steps with single operations. */
 static void train_by_hand(float *x, float *gradients, float *workspace, float *losses, float *norms)
 {
     int32_t *tokens = integers("train_tokens", STEPS * rows), *targets = integers("train_targets", STEPS * rows);
-    /* For each tensor its first, then its second moments. */
+    /* For each tensor its first moments, then its second moments. */
     float *state = calloc(plan.optimizer_size, 1);
     jostle_error e;
     need(state != NULL, "memory");

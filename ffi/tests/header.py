@@ -1,21 +1,25 @@
-"""Checks of include/jostle.h that a compiler doesn't make.
+"""Checks include/jostle.h in ways that a compiler does not.
 
-    header.py check jostle.h Cargo.toml     every public item has a comment; the version is Cargo.toml's
+    header.py check jostle.h Cargo.toml     every public item has a comment, and the version is Cargo.toml's
+
     header.py functions jostle.h            prints the functions
-    header.py covered jostle.h [NAME...]    what bad_input printed, from standard input, is every function but
-                                            those named, and every status that can be brought about
+
+    header.py covered jostle.h [NAME...]    standard input, from bad_input, has every function but
+                                            those named, and every status that a test can cause
+
+    header.py cut jostle.h STRUCT FIELD     prints the header with a struct that ends before this field
 """
 
 import re
 import sys
 from pathlib import Path
 
-# A system that refuses a thread can't be had at will; and a refusal that has no number is of a later version.
+# A test cannot make the system refuse a thread. JOSTLE_OTHER is for errors of later versions.
 NOT_BROUGHT_ABOUT = {"JOSTLE_THREADS", "JOSTLE_OTHER"}
 
 
 def items(header):
-    """Each public item's line number, name and kind, and whether a comment stands before it."""
+    """Each public item's line number, name and kind, and whether a comment precedes it."""
     inside, enums, previous = None, set(), ""
     for number, line in enumerate(header.splitlines(), 1):
         documented = previous.lstrip().startswith("//")
@@ -33,7 +37,7 @@ def items(header):
         elif match := re.match(r"typedef \w+ \(\*(\w+)\)", line):
             yield number, match[1], "typedef", documented
         elif match := re.match(r"\s*typedef .*?(\w+);", line):
-            # That of an enum repeats its name.
+            # The typedef of an enum repeats its name.
             if match[1] not in enums:
                 yield number, match[1], "typedef", documented
         elif match := re.match(r"#define (\w+) ", line):
@@ -47,9 +51,16 @@ def items(header):
 
 
 def without_introduction(header):
-    """The header with its first comment left empty, so that lines keep their numbers."""
+    """The header with its first comment blanked, so that lines keep their numbers."""
     introduction, rest = header.split("*/", 1)
     return "\n" * introduction.count("\n") + rest
+
+
+def cut(header, struct, field):
+    """The header as it was before this field and those after it were appended to the struct."""
+    body = re.search(rf"^typedef struct {struct} \{{$(.*?)^\}} {struct};$", header, re.MULTILINE | re.DOTALL)
+    declaration = re.search(rf"^(    //.*\n)*    [^/\n]*\b{field};$", body[1], re.MULTILINE)
+    return header[: body.start(1) + declaration.start()] + header[body.end(1) :]
 
 
 def functions(header):
@@ -61,7 +72,7 @@ def check(header, cargo):
     counts = {kind: sum(item[2] == kind for item in found) for kind in sorted({item[2] for item in found})}
     print(*(f"{count} {kind}s" for kind, count in counts.items()), sep=", ")
     assert counts.keys() == {"enum", "enumerator", "field", "function", "macro", "struct", "typedef"}, counts
-    # Nothing has been overlooked: whatever has a public name is an item, or a mention of one.
+    # Every public name in the header must be an item or a mention of one.
     code = re.sub(r"//.*", "", header)
     unknown = set(re.findall(r"\b(?:jostle|JOSTLE)_\w+", code)) - {item[1] for item in found} - {"JOSTLE_H"}
     problems = [f"{name} is none of the known items" for name in sorted(unknown)]
@@ -93,6 +104,9 @@ def covered(header, printed, excepted):
 def main():
     command, path, *rest = sys.argv[1:]
     header = without_introduction(Path(path).read_text(encoding="utf-8"))
+    if command == "cut":
+        print(cut(header, *rest), end="")
+        return
     if command == "functions":
         print(*functions(header), sep="\n")
         return

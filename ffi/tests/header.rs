@@ -1,4 +1,4 @@
-//! The committed header is what cbindgen makes of this crate.
+//! The committed header is what cbindgen makes of this crate, and its configuration has the core's fields.
 
 use std::path::{Path, PathBuf};
 use std::{env, fs};
@@ -37,4 +37,16 @@ fn the_committed_header_is_the_generated_one() {
         let differs = committed.lines().zip(generated.lines()).position(|(a, b)| a != b);
         assert!(committed == generated, "first difference at line {differs:?}; `make header` writes it anew");
     }
+}
+
+#[test]
+fn the_configuration_has_the_fields_of_the_core() {
+    let header =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../include/jostle.h")).unwrap();
+    let (_, rest) = header.split_once("typedef struct jostle_config {").unwrap();
+    let (body, _) = rest.split_once("} jostle_config;").unwrap();
+    let fields = body.lines().filter_map(|line| line.trim().strip_suffix(';')?.rsplit(' ').next());
+    let wanted =
+        ["struct_size"].into_iter().chain(jostle::config::Field::ALL.iter().map(|field| field.name()));
+    assert!(fields.eq(wanted.clone()), "wanted, in this order: {:?}", wanted.collect::<Vec<_>>());
 }

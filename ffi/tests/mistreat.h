@@ -1,15 +1,15 @@
 /*
- * Calls a function with its arguments as they should be, and then with each wrong in every way that its kind knows;
- * looks each time at the status and at every byte.
+ * Calls a function with correct arguments, and then with each argument wrong in every way that its kind allows. Checks
+ * the status and every byte each time.
  *
- * With HEAP defined, every buffer is a block of malloc's of just its size, for valgrind.
+ * With HEAP defined, malloc allocates every buffer with exactly its size, for valgrind.
  */
 #ifndef MISTREAT_H
 #define MISTREAT_H
 
 #include "test.h"
 
-/* Nonzero while the library has control: what traps.c looks at. */
+/* Nonzero while the library has control. traps.c reads it. */
 volatile int inside_library;
 
 /* The functions that were called, and the statuses that they returned. */
@@ -28,13 +28,13 @@ static void record(const char *name)
 
 #define CALL(function) (record(#function), function)
 
-/* Where a call's arguments lie: guard bytes around each. */
+/* Memory for a call's arguments, with guard bytes around each. */
 
 #ifdef HEAP
 enum { GUARD = 0 };
 #else
 enum { GUARD = 64 };
-/* Aligned for anything. */
+/* Aligned for any type. */
 static union {
     unsigned char bytes[1 << 18];
     long double number;
@@ -59,17 +59,17 @@ static unsigned char *take(size_t bytes)
 #endif
 }
 
-/* What an argument is. */
+/* The properties of an argument. */
 enum {
     READ = 0,
     WRITTEN = 1,   /* by a call that succeeds */
     WORKSPACE = 2, /* by any call */
     OPTIONAL = 4,  /* may be NULL */
     BUFFER = 8,    /* must not overlap others that are written */
-    SHORTENED = 16, /* one byte less is too short */
+    SHORTENED = 16, /* too short with one byte less */
     HIDDEN = 32,   /* belongs to a handle: not an argument of the call itself */
-    SOLID = 64,    /* its contents are looked at before overlaps are */
-    OPAQUE = 128   /* may have padding of no value, which valgrind would see compared */
+    SOLID = 64,    /* its contents are checked before overlaps */
+    OPAQUE = 128   /* may have padding without a value, which valgrind would report when compared */
 };
 
 struct argument {
@@ -78,8 +78,8 @@ struct argument {
     int is;
     size_t alignment, bytes;
     unsigned char *memory;
-    unsigned char *original, *before; /* its contents at first, and before the call */
-    void *pointer; /* what the call is given, unless it stands in a struct: */
+    unsigned char *original, *before; /* the contents at first, and before the call */
+    void *pointer; /* the pointer that the call gets, unless it is in a struct: */
     size_t size;
     void *pointer_at, *size_at;
 };
@@ -90,7 +90,7 @@ struct number {
     int dimension; /* huge values must be refused */
 };
 
-/* One thing that is wrong. */
+/* One change that makes the call wrong. */
 struct patch {
     void *at;
     unsigned char bytes[8];
@@ -108,7 +108,7 @@ static int tells; /* whether the function takes a jostle_error */
 static const char *function_name;
 static jostle_status (*invoke)(void);
 
-/* The error with guards, and what the call is given for it. */
+/* The error between guards, and the pointer that the call gets for it. */
 static struct {
     unsigned char before[16];
     jostle_error error;
@@ -134,7 +134,7 @@ static struct number *find_number(const char *name)
     exit(1);
 }
 
-/* What an invocation passes: a pointer, its size, a number. */
+/* The values that an invocation passes: a pointer, its size, a number. */
 static void *P(const char *name) { return find(name)->pointer; }
 static size_t S(const char *name) { return find(name)->size; }
 static size_t N(const char *name) { return find_number(name)->value; }
@@ -172,7 +172,7 @@ static struct argument *argument(const char *name, int is, size_t alignment, siz
     return a;
 }
 
-/* A pointer and, unless that is NULL, a size that stand in a struct which is an argument itself. */
+/* A pointer and, unless that is NULL, a size, both in a struct that is itself an argument. */
 static void inside(struct argument *a, const char *owner, size_t pointer_offset, const size_t *size_offset)
 {
     a->pointer_at = find(owner)->memory + pointer_offset;
@@ -291,7 +291,7 @@ static struct argument *handle(const char *name, const void *value, size_t bytes
     return a;
 }
 
-/* Runs the call as it is, and looks at what became of everything. */
+/* Runs the call as it is, and checks all memory afterwards. */
 static jostle_status run_once(const char *how, jostle_error *error_given)
 {
     unsigned char pattern[sizeof told];
@@ -334,7 +334,7 @@ static jostle_status run_once(const char *how, jostle_error *error_given)
     return status;
 }
 
-/* Runs the call with something changed, and changes it back. */
+/* Runs the call with one change, and reverts the change. */
 static jostle_status run_with(const char *how, void *at, const void *bytes, size_t length)
 {
     unsigned char saved[8];
@@ -366,7 +366,7 @@ static int is_buffer(const char *what)
     return 0;
 }
 
-/* One argument, in every wrong way that its kind knows. */
+/* Makes one argument wrong in every way that its kind allows. */
 static void mistreat(struct argument *a)
 {
     char how[120];
@@ -403,7 +403,7 @@ static void mistreat(struct argument *a)
         struct argument *b = &arguments[i];
         if (b == a || !(b->is & BUFFER) || !((a->is | b->is) & WRITTEN))
             continue;
-        /* Begins with the other's last element, ends with the other's first, or is the same. */
+        /* It begins with the other's last element, ends with the other's first, or is the same. */
         uintptr_t first = (uintptr_t)b->memory, last = first + (b->bytes - 1) / a->alignment * a->alignment;
         uintptr_t places[] = {last, first - (a->bytes - a->alignment), first};
         for (size_t j = 0; j < COUNT(places); j++) {
@@ -415,7 +415,7 @@ static void mistreat(struct argument *a)
     }
 }
 
-/* One dimension at sizes that overflow, or that no buffer can have. */
+/* One dimension with sizes that overflow, or that no buffer can have. */
 static void overflow(struct number *n)
 {
     static const size_t values[] = {SIZE_MAX, SIZE_MAX / 2 + 1, SIZE_MAX / 4, SIZE_MAX / 4 + 1, SIZE_MAX / 8 + 2,
@@ -428,7 +428,7 @@ static void overflow(struct number *n)
                   status == JOSTLE_CONTEXT || status == JOSTLE_HEADS,
               "%s, %s: status %d", function_name, how, (int)status);
     }
-    /* May be allowed or refused, but must not write elsewhere. */
+    /* May succeed or fail, but must not write elsewhere. */
     size_t zero = 0;
     run_with("a size of 0", &n->value, &zero, sizeof zero);
 }

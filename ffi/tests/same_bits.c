@@ -1,15 +1,15 @@
 /*
- * The training run of core/tests/contract, whose bits core/tests/golden/fifty_steps.txt states: on every
- * instruction set that there is, with threads of the library's and of this program's, in micro-batches, and
- * resumed from a checkpoint. Every way must end in the same bits. And the run with frozen tensors, whose checkpoint
- * frozen_checkpoint.txt states.
+ * The training run of core/tests/contract, whose bits are in core/tests/golden/fifty_steps.txt. It runs on every
+ * instruction set, with the library's threads and with this program's, in micro-batches, and resumed from a checkpoint.
+ * Every variant must end in the same bits. The run with frozen tensors must give the checkpoint of
+ * frozen_checkpoint.txt.
  *
  *     same_bits core/tests/golden [STEPS]
  *
- * With another number of steps, every way must end in the bits of the first.
+ * With another number of steps, every variant must end in the bits of the first one.
  *
- * JOSTLE_INSTRUCTION_SETS names the sets that must be there, e.g. portable,avx2; without it, all that the library
- * offers are tested.
+ * JOSTLE_INSTRUCTION_SETS lists the sets that must be available, e.g. portable,avx2. By default the program tests every
+ * set that the library offers.
  */
 #include <pthread.h>
 
@@ -21,7 +21,7 @@ static uint8_t text[TEXT];
 static char expected[17], expected_checkpoint[17];
 static size_t run_steps = 50;
 
-/* A model in training and all its memory, just as large as it must be. */
+/* A model in training, with memory of exactly the required size. */
 struct session {
     jostle_plan plan;
     jostle_recipe recipe;
@@ -33,12 +33,12 @@ static void *memory(size_t bytes)
 {
     unsigned char *found = malloc(bytes);
     need(found != NULL, "memory");
-    /* NaN, as a float: what is read before it is written shows. */
+    /* NaN, so that a read before the first write shows. */
     memset(found, 0xFF, bytes);
     return found;
 }
 
-/* An update that may be fused into the backward pass, and what that doesn't go with. */
+/* Options of an update: whether it is fused, the clipping, and frozen tensors. */
 struct update {
     uint32_t fused;
     float clip;
@@ -112,7 +112,7 @@ static void steps(struct session *s, size_t first, size_t count)
     }
 }
 
-/* Compares FNV-1a over bytes with what is written down, which becomes what is found where that is nothing yet. */
+/* Compares the FNV-1a of bytes with `written`. If that is empty, the result is stored there. */
 static void expect_bytes(const void *bytes, size_t size, char *written, const char *how)
 {
     uint64_t sum = 0xcbf29ce484222325;
@@ -140,7 +140,7 @@ static void fifty(const jostle_compute *compute, const char *how)
     end(&s);
 }
 
-/* Threads that are none: each index in turn, from the last on. */
+/* No threads: runs each index in turn, from the last to the first. */
 static void backwards(void *context, size_t count, jostle_task task, void *argument)
 {
     ++*(size_t *)context;
@@ -170,8 +170,7 @@ static void with_threads(jostle_compute compute)
     check(calls > run_steps, "the callback was called %zu times", calls);
 }
 
-/* The windows of a text that a step takes, as jostle_trainer_step draws them, can't be had from outside; two
- * micro-batches per step give the bits of one batch of both. */
+/* Two micro-batches a step give the bits of one batch of both. */
 static void micro_batches(const jostle_compute *compute)
 {
     struct session s;
@@ -181,7 +180,7 @@ static void micro_batches(const jostle_compute *compute)
     end(&s);
 }
 
-/* Each step in pieces. */
+/* Takes each step in pieces. */
 static void in_pieces(const jostle_compute *compute)
 {
     struct session s;
@@ -207,7 +206,7 @@ static void in_pieces(const jostle_compute *compute)
     end(&s);
 }
 
-/* The same for batches of this program's own: two halves through accumulate against the whole. */
+/* The same for batches of this program: two halves through accumulate, against the whole. */
 static void own_batches(const jostle_compute *compute)
 {
     enum { ROWS = BATCH * CONTEXT };
@@ -246,7 +245,7 @@ static void own_batches(const jostle_compute *compute)
     end(&halves);
 }
 
-/* Updates within the backward pass, in whole steps and in pieces, against updates after it. */
+/* Fused updates, in whole steps and in pieces, against updates after the backward pass. */
 static void fused(const jostle_compute *compute)
 {
     struct session after, within, pieces;
@@ -284,7 +283,7 @@ static jostle_tensor tensor_of(const struct session *s, size_t i)
     return tensor;
 }
 
-/* Training that leaves some tensors as they are, against training of all that puts these back after each step. */
+/* Training with frozen tensors, against training of all tensors that restores these after each step. */
 static void frozen(const jostle_compute *compute)
 {
     static const char *const names[] = {"wte.weight", "h.0.mlp.c_fc.weight", "h.1.ln_1.bias"};
@@ -318,21 +317,18 @@ static void frozen(const jostle_compute *compute)
 static uint8_t *checkpoint(const struct session *s, uint64_t step, size_t *size)
 {
     const jostle_plan *plan = &s->plan;
-    const jostle_buffers *from = &s->buffers;
     jostle_progress progress = {step, s->recipe.seed};
     jostle_error e;
     size_t written;
     ok(jostle_checkpoint_size(plan, 1, NULL, 0, size, &e), &e, "size");
     uint8_t *bytes = memory(*size);
-    ok(jostle_checkpoint_write(plan, from->parameters, from->parameters_size, from->frozen, from->frozen_size,
-                               from->optimizer, from->optimizer_size, &progress, NULL, 0, bytes, *size, &written, &e),
-       &e, "write");
+    ok(jostle_checkpoint_write(plan, &s->buffers, &progress, NULL, 0, bytes, *size, &written, &e), &e, "write");
     check(written == *size, "%zu bytes written, not %zu", written, *size);
     return bytes;
 }
 
-/* The checkpoint of a training that leaves some tensors as they are: Rust's and Python's, to the byte. What is read from
- * it is what was written, by a plan that freezes the same tensors, and by one that trains all. */
+/* The checkpoint of a training with frozen tensors is the same as Rust's and Python's, to the byte. A plan that freezes
+ * the same tensors reads back the values that were written, and so does a plan that trains all. */
 static void frozen_checkpoint(const jostle_compute *compute)
 {
     static const char *const names[] = {
@@ -359,16 +355,14 @@ static void frozen_checkpoint(const jostle_compute *compute)
 
     start_with(&again, BATCH, 1, update, compute);
     jostle_buffers *to = &again.buffers;
-    ok(jostle_checkpoint_read(bytes, size, &again.plan, to->parameters, to->parameters_size, to->optimizer,
-                              to->optimizer_size, &progress, &e),
-       &e, "read");
+    ok(jostle_checkpoint_read(bytes, size, &again.plan, to, &progress, &e), &e, "read");
     check(progress.step == count && progress.seed == some.recipe.seed, "another progress");
     check(memcmp(to->parameters, some.buffers.parameters, some.plan.parameters_size) == 0 &&
               memcmp(to->optimizer, some.buffers.optimizer, some.plan.optimizer_size) == 0,
           "what is read is not what was written");
-    ok(jostle_checkpoint_read(bytes, size, &whole.plan, whole.buffers.parameters, whole.plan.parameters_size, NULL, 0,
-                              &progress, &e),
-       &e, "read all");
+    jostle_buffers parameters_only = whole.buffers;
+    parameters_only.optimizer = NULL;
+    ok(jostle_checkpoint_read(bytes, size, &whole.plan, &parameters_only, &progress, &e), &e, "read all");
     for (size_t i = 0; i < whole.plan.tensor_count; i++) {
         jostle_tensor all = tensor_of(&whole, i), mine = tensor_of(&some, i);
         const float *from = mine.frozen ? some.buffers.frozen : some.buffers.parameters;
@@ -399,9 +393,7 @@ static void resumed(const jostle_compute *compute)
     check(config.vocab == VOCAB && config.width == 21 && config.attention_dropout == 0.2f, "another configuration");
     start(&second, BATCH, 1, compute);
     progress.step = progress.seed = 0;
-    ok(jostle_checkpoint_read(bytes, size, &second.plan, second.buffers.parameters, second.plan.parameters_size,
-                              second.buffers.optimizer, second.plan.optimizer_size, &progress, &e),
-       &e, "read");
+    ok(jostle_checkpoint_read(bytes, size, &second.plan, &second.buffers, &progress, &e), &e, "read");
     check(progress.step == stop && progress.seed == second.recipe.seed, "another progress");
     ok(jostle_trainer_resume(&second.trainer, progress.step, &e), &e, "resume");
     steps(&second, stop, run_steps - stop);
@@ -462,7 +454,7 @@ int main(int argc, char **argv)
         read_written(argv[1], "fifty_steps.txt", expected);
         read_written(argv[1], "frozen_checkpoint.txt", expected_checkpoint);
     }
-    /* A text with structure: a stride that changes slowly. */
+    /* A text with structure: its stride changes slowly. */
     for (uint32_t i = 0; i < TEXT; i++)
         text[i] = (uint8_t)((i * i / 97 + 5 * i) % VOCAB);
 

@@ -1,4 +1,4 @@
-/* What the C tests share: checks that count, and the training run whose bits are written down. */
+/* Shared by the C tests: counted checks, and the training run with known bits. */
 #ifndef TEST_H
 #define TEST_H
 
@@ -14,7 +14,7 @@
 
 static size_t checks, failures;
 
-/* Counts a check, and says so where it fails. */
+/* Counts a check, and reports it if it fails. */
 static inline int check(int holds, const char *format, ...)
 {
     checks++;
@@ -30,14 +30,14 @@ static inline int check(int holds, const char *format, ...)
     return holds;
 }
 
-/* Ends a program whose checks can't go on. */
+/* Ends a program that cannot continue its checks. */
 static inline void need(int holds, const char *what)
 {
     if (!check(holds, "%s", what))
         exit(1);
 }
 
-/* A call that must succeed; `error` is what it was given. */
+/* A call that must succeed; `error` is the one that it got. */
 static inline void ok(jostle_status status, const jostle_error *error, const char *what)
 {
     char text[200] = "";

@@ -1,6 +1,6 @@
 /*
- * What the library must never call, trapping while it has control. The linker puts each function `f` that is named
- * here in the place of f (--wrap=f, see scripts/test-ffi.sh); outside of the library it does what f does.
+ * Functions that the library must never call. They trap while the library has control; otherwise they call the
+ * original. The linker replaces each function `f` in this file (--wrap=f, see scripts/test/c/abi.sh).
  *
  * Linked with bad_input.c, whose main becomes bad_input.
  */
@@ -76,7 +76,7 @@ void __wrap_abort(void)
     __builtin_trap();
 }
 
-/* Whether a process of its own traps that does this inside of the library. */
+/* Whether a child process traps when it does this inside of the library. */
 static int traps(void (*act)(void))
 {
     int status = 0;
@@ -103,7 +103,7 @@ static void print(void)
 }
 
 #ifndef FREESTANDING
-/* The one call of the library that allocates: so what the library itself calls traps. */
+/* The only call of the library that allocates. Inside of the library it must trap. */
 static void start_pool(void)
 {
     jostle_pool *pool;

@@ -2,9 +2,11 @@
 
 >>> import jostle
 >>> text = "I like to ski when it snows. " * 50
+
 >>> tokenizer = jostle.CharTokenizer.from_text(text)
 >>> config = jostle.Config(vocab=tokenizer.vocab, context=32, layers=2, heads=2, width=32)
 >>> model = jostle.Model(config, seed=1337)
+
 >>> trainer = jostle.Trainer(model, jostle.AdamW(model), train=tokenizer.encode(text), batch=8, steps=50)
 >>> for report in trainer:
 ...     last = report

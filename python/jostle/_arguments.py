@@ -1,4 +1,4 @@
-"""Checks of arguments: what is wrong is told with the argument's name, what was given and what was wanted."""
+"""Checks of arguments. An error names the argument, the value that was given, and the values that are accepted."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _FLOAT32 = 3.4028234663852886e38
 
 
 def integer(name: str, given: Any, low: int, high: int) -> int:
-    """An integer in [low, high]: ints and NumPy's integers, but no bools and no floats."""
+    """An integer in [low, high]: an int or a NumPy integer, not a bool or a float."""
     if isinstance(given, bool) or not hasattr(given, "__index__"):
-        raise TypeError(f"{name} is {given!r}; wanted: an integer")
+        raise TypeError(f"{name} is {given!r}; expected an integer")
     number = operator.index(given)
     if not low <= number <= high:
         end = f"2**{high.bit_length()} - 1" if high > 1 << 16 and not high & (high + 1) else high
-        raise ValueError(f"{name} is {number}; wanted: at least {low} and at most {end}")
+        raise ValueError(f"{name} is {number}; expected at least {low} and at most {end}")
     return number
 
 
 def size(name: str, given: Any) -> int:
-    """An integer that can be the size of something: as `integer`, at least 1."""
+    """A size: as `integer`, at least 1."""
     return integer(name, given, 1, 2**31 - 1)
 
 
@@ -42,14 +42,14 @@ def count(name: str, given: Any) -> int:
 
 
 def seed(name: str, given: Any) -> int:
-    """As `integer`, of 64 bits without a sign."""
+    """As `integer`, unsigned with 64 bits."""
     return integer(name, given, 0, 2**64 - 1)
 
 
 def number(name: str, given: Any) -> float:
-    """A float from a number; NaN where it is that."""
+    """A number as a float. NaN is accepted."""
     if isinstance(given, (bool, str)) or not hasattr(given, "__float__"):
-        raise TypeError(f"{name} is {given!r}; wanted: a number")
+        raise TypeError(f"{name} is {given!r}; expected a number")
     try:
         return float(given)
     except OverflowError:
@@ -57,16 +57,16 @@ def number(name: str, given: Any) -> float:
 
 
 def float32(name: str, given: Any) -> float:
-    """As `number`, in the fewest digits that tell its float32 from others: so what comes back from a file is equal."""
+    """As `number`, in the fewest digits that identify its float32, so that a value read back from a file compares equal."""
     with np.errstate(over="ignore"):
         return float(str(np.float32(number(name, given))))
 
 
 def amount(name: str, given: Any) -> float:
-    """As `number`, at least 0, finite also as float32."""
+    """As `number`, at least 0, and finite as float32 too."""
     amount = number(name, given)
     if not 0 <= amount <= _FLOAT32:
-        raise ValueError(f"{name} is {amount}; wanted: finite and at least 0")
+        raise ValueError(f"{name} is {amount}; expected finite and at least 0")
     return amount
 
 
@@ -76,26 +76,26 @@ def clip(given: Any) -> float | None:
         return None
     norm = number("clip", given)
     if not norm > 0:
-        raise ValueError(f"clip is {norm}; wanted: more than 0, or None")
+        raise ValueError(f"clip is {norm}; expected more than 0, or None")
     return norm
 
 
 def instance(name: str, given: Any, wanted: type[T]) -> T:
-    """What is of the class that is wanted."""
+    """The value, which must be of the class `wanted`."""
     if not isinstance(given, wanted):
-        raise TypeError(f"{name} is of {type(given).__name__}; wanted: {wanted.__name__}")
+        raise TypeError(f"{name} is of {type(given).__name__}; expected {wanted.__name__}")
     return given
 
 
 def tensors(name: str, given: Any, config: Config) -> tuple[str, ...]:
-    """The model's tensors that are given by name or by a pattern like "h.0.*", in the model's order."""
+    """The tensors that names or patterns like "h.0.*" select, in the model's order."""
     if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(f"{name} is of {type(given).__name__}; wanted: a list of names of tensors")
+        raise TypeError(f"{name} is of {type(given).__name__}; expected a list of names of tensors")
     patterns = [instance(name, pattern, str) for pattern in given]
     names = _native.tensor_names(config) if patterns else []
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(known, pattern) for known in names):
             raise ValueError(
-                f'{name} has {pattern!r}; wanted: names of the model\'s tensors or patterns, like "wte.weight", "h.0.*"'
+                f'{name} has {pattern!r}; expected names of the model\'s tensors or patterns, like "wte.weight", "h.0.*"'
             )
     return tuple(known for known in names if any(fnmatch.fnmatchcase(known, pattern) for pattern in patterns))

@@ -1,4 +1,4 @@
-"""From what users hand over to arrays of the one type and layout that the native module takes."""
+"""Converts the arrays that users pass to the one type and layout that the native module accepts."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def tokens(name: str, given: Any, dimensions: int) -> Int:
     array = _integers(name, given)
     if array.ndim != dimensions:
         shape = {1: "(T,)", 2: "(B, T)"}[dimensions]
-        raise ValueError(f"{name} has the shape {array.shape}; wanted: {shape}")
+        raise ValueError(f"{name} has the shape {array.shape}; expected {shape}")
     return _as_int32(name, array)
 
 
 def text(name: str, given: Any) -> npt.NDArray[Any]:
-    """A text of tokens, looked at where it lies if its integers are uint8, uint16 or int32."""
+    """A text of tokens. uint8, uint16 and int32 are used in place, without a copy."""
     array = _integers(name, given)
     if array.ndim != 1:
-        raise ValueError(f"{name} has the shape {array.shape}; wanted: (length,)")
+        raise ValueError(f"{name} has the shape {array.shape}; expected (length,)")
     if array.dtype in (np.uint8, np.uint16, np.int32) and array.flags.c_contiguous and array.flags.aligned:
         return array
     return _as_int32(name, array)
@@ -36,39 +36,39 @@ def targets_like(given: Any, like: npt.NDArray[Any], name: str = "targets") -> I
     """Targets for logits `like` (..., V): integers of the shape before the last dimension."""
     array = _integers(name, given)
     if array.shape != like.shape[:-1]:
-        raise ValueError(f"{name} have the shape {array.shape}; wanted: {like.shape[:-1]}")
+        raise ValueError(f"{name} have the shape {array.shape}; expected {like.shape[:-1]}")
     return _as_int32(name, array)
 
 
 def floats(
     name: str, given: Any, dimensions: int | None = None, shape: tuple[int, ...] | None = None
 ) -> Float:
-    """An array that is float32 and contiguous already: nothing is copied behind the caller's back."""
+    """An array that must already be float32 and contiguous: nothing is copied behind the caller's back."""
     if not isinstance(given, np.ndarray):
-        raise TypeError(f"{name} is {type(given).__name__}; wanted: a NumPy array of float32")
+        raise TypeError(f"{name} is {type(given).__name__}; expected a NumPy array of float32")
     if given.dtype != np.float32:
-        raise TypeError(f"{name} is of {given.dtype}; wanted: float32")
+        raise TypeError(f"{name} is of {given.dtype}; expected float32")
     if dimensions is not None and given.ndim != dimensions:
-        raise ValueError(f"{name} has {given.ndim} dimensions; wanted: {dimensions}")
+        raise ValueError(f"{name} has {given.ndim} dimensions; expected {dimensions}")
     if shape is not None and given.shape != shape:
-        raise ValueError(f"{name} has the shape {given.shape}; wanted: {shape}")
+        raise ValueError(f"{name} has the shape {given.shape}; expected {shape}")
     if shape is None and (given.ndim == 0 or given.size == 0):
         raise ValueError(
-            f"{name} has the shape {given.shape}; wanted: at least one element and one dimension"
+            f"{name} has the shape {given.shape}; expected at least one element and one dimension"
         )
     if not given.flags.c_contiguous:
-        raise ValueError(f"{name} is not contiguous; wanted: C order (numpy.ascontiguousarray)")
+        raise ValueError(f"{name} is not contiguous; expected C order (numpy.ascontiguousarray)")
     if not given.flags.aligned:
-        raise ValueError(f"{name} is not aligned in memory; wanted: an aligned array (numpy.require)")
+        raise ValueError(f"{name} is not aligned in memory; expected an aligned array (numpy.require)")
     return given
 
 
 def _integers(name: str, given: Any) -> npt.NDArray[Any]:
     array = np.asarray(given)
     if array.size == 0:
-        raise ValueError(f"{name} has the shape {array.shape}; wanted: at least one token")
+        raise ValueError(f"{name} has the shape {array.shape}; expected at least one token")
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} is of {array.dtype}; wanted: integers")
+        raise TypeError(f"{name} is of {array.dtype}; expected integers")
     return array
 
 
@@ -76,7 +76,7 @@ def _as_int32(name: str, array: npt.NDArray[Any]) -> Int:
     if array.dtype == _INT32 and array.flags.c_contiguous and array.flags.aligned:
         return array
     narrow = array.astype(_INT32, "C")
-    # Bytes are searched several times as fast as NumPy reduces them, which counts for a batch.
+    # Searching bytes is several times as fast as a NumPy reduction, which matters for every batch.
     index = (narrow == array).tobytes().find(0)
     if index >= 0:
         raise IndexError(f"{name} holds {array.flat[index]} at index {index}: outside every vocabulary")

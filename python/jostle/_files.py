@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes: a file appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes beside the path, then renames: whoever reads finds the old file or the new one."""
+    """Writes next to the path, then renames: a reader finds the old file or the new one."""
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
@@ -21,6 +21,6 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         if isinstance(error, OSError):
-            # By the name that users know; of a full disk the system tells none.
+            # With the name that users know. The system names no file when the disk is full.
             raise OSError(error.errno, error.strerror, os.fspath(path)) from None
         raise

@@ -1,4 +1,4 @@
-"""What a model is."""
+"""The configuration of a model."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from jostle import _arguments, _native
 class Config:
     """A GPT-2 as nanoGPT trains it: pre-norm blocks, fused QKV, learned positions.
 
-    Rates of dropout are probabilities in [0, 1) and act in training only: on the sum of the embeddings, on the
-    attention weights, and on the outputs of the two projections that end in the residual stream. `dropout` sets
-    all of them, `residual_dropout` the last two; a rate named by itself takes precedence. `dataclasses.replace`
-    names every rate by itself: change those.
+    Dropout rates are probabilities in [0, 1) and act in training only. There are four: for the sum of the embeddings,
+    the attention weights, and the outputs of the two projections into the residual stream. `dropout` sets all four,
+    `residual_dropout` the last two. A rate given by its own name takes precedence. `dataclasses.replace` passes every
+    rate by its own name, so change those.
 
-    Raises ValueError where these can't be a model, TypeError for numbers of the wrong kind and for a rate that sets
-    nothing.
+    Raises ValueError if the values do not describe a model. Raises TypeError for numbers of the wrong kind, and for a
+    rate that has no effect.
     """
 
     vocab: int
     """V: the number of different tokens."""
     context: int
-    """The longest sequence that the model can look at."""
+    """The longest sequence that the model can attend to."""
     layers: int
     """L: the number of blocks."""
     heads: int
@@ -32,7 +32,7 @@ class Config:
     width: int
     """C: the width of the residual stream."""
     hidden: int = None  # type: ignore[assignment]  # an int once made
-    """The width of the MLP between its products; 4C unless given."""
+    """F: the hidden width of the MLP; 4C by default."""
     dropout: InitVar[float | None] = None
     residual_dropout: InitVar[float | None] = None
     embedding_dropout: float = None  # type: ignore[assignment]
@@ -96,7 +96,7 @@ class Config:
             object.__setattr__(self, name, _arguments.size(name, getattr(self, name)))
         for name in ("bias", "tied"):
             if not isinstance(getattr(self, name), bool):
-                raise TypeError(f"{name} is {getattr(self, name)!r}; wanted: True or False")
+                raise TypeError(f"{name} is {getattr(self, name)!r}; expected True or False")
         if not isinstance(self.activation, str):
-            raise TypeError(f"activation is {self.activation!r}; wanted: 'gelu' or 'gelu_tanh'")
+            raise TypeError(f"activation is {self.activation!r}; expected 'gelu' or 'gelu_tanh'")
         _native.validate(self)

@@ -1,4 +1,4 @@
-"""A model: parameters, gradients, and what can be asked of them."""
+"""A model: its parameters, its gradients, and everything computed with them."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _MOST_THREADS = 1024
 
 
 class Model:
-    """A transformer with random initial values, a function of the seed alone.
+    """A transformer. Its random initial values are a function of the seed alone.
 
-    threads: how many to compute with; None for as many as the process may use. Neither their number nor
-    `instruction_set` (None for the fastest) changes a bit of any result.
+    threads: how many threads compute; None for as many as the process may use. instruction_set: None for the fastest.
+    Neither changes a bit of any result.
 
-    frozen: parameters that are not trained, by name or by patterns like "h.0.*": no gradient is made of them, an
-    optimizer keeps nothing for them, and backward ends where nothing before it is trained. The others get the bits
-    of a training that puts these back after every step. What is frozen is settled when the model is made; to change
-    it, save and load. The matrix of a tied head is "wte.weight".
+    frozen: parameters that are not trained, by name or by patterns like "h.0.*". They have no gradient and no optimizer
+    state, and the backward pass ends at the first trained tensor. The other parameters get the same bits as in a
+    training that restores the frozen values after every step. The set is fixed when the model is made; save and load
+    the model to change it. The matrix of a tied head is "wte.weight".
 
-    A model may be used by several Python threads: calls wait for each other, and other models compute meanwhile.
+    Several Python threads may use one model: their calls wait for each other. Different models compute in parallel.
     """
 
     def __init__(
@@ -79,15 +79,15 @@ class Model:
 
     @property
     def parameters(self) -> Mapping[str, Float]:
-        """Hugging Face GPT-2's name -> array: writable views, no copies, valid as long as anyone holds one.
+        """Hugging Face GPT-2's name -> array: writable views, not copies, valid as long as anyone holds one.
 
-        Frozen parameters are among them, and may be written too: only training leaves them as they are.
+        Frozen parameters are included and writable too: only training leaves them unchanged.
         """
         return self._views(self._parameters, frozen=True)
 
     @property
     def gradients(self) -> Mapping[str, Float]:
-        """The gradients, as `parameters`; of those that are frozen there are none."""
+        """The gradients, as `parameters`, without the frozen ones."""
         return self._views(self._gradients, frozen=False)
 
     def _views(self, numbers: Float, *, frozen: bool) -> Mapping[str, Float]:
@@ -104,7 +104,7 @@ class Model:
 
     @property
     def threads(self) -> int:
-        """How many threads compute."""
+        """The number of threads that compute."""
         return self._engine.threads
 
     @property
@@ -126,9 +126,9 @@ class Model:
     def backward(self, tokens: Any, targets: Any, *, counted: int | None = None) -> float:
         """Forward and backward with dropout: adds to the gradients, returns the mean loss.
 
-        The gradient is that of the sum of losses divided by `counted`, by default the targets here that are not
-        -1. For micro-batches that add up to one batch, give the number in all of them: bits are then those of the
-        one batch.
+        The loss is the sum of all losses divided by `counted`: by default the number of targets here that are not -1.
+        For micro-batches that together make one batch, pass the number in the whole batch. The gradients then have the
+        bits of that batch.
         """
         tokens = _arrays.tokens("tokens", tokens, 2)
         targets = _arrays.tokens("targets", targets, 2)
@@ -142,11 +142,11 @@ class Model:
         self._engine.zero_gradients()
 
     def attention(self, tokens: Any) -> Float:
-        """Attention weights (L, B, H, T, T) of tokens (B, T), without dropout, for looking at."""
+        """Attention weights (L, B, H, T, T) of tokens (B, T), without dropout, for inspection."""
         return self._engine.attention(_arrays.tokens("tokens", tokens, 2))
 
     def qkv(self, tokens: Any) -> Float:
-        """Queries, keys and values (L, B, T, 3C) of tokens (B, T): what attention is made of."""
+        """Queries, keys and values (L, B, T, 3C) of tokens (B, T): the inputs of attention."""
         return self._engine.qkv(_arrays.tokens("tokens", tokens, 2))
 
     @overload
@@ -187,11 +187,14 @@ class Model:
         seed: int = 0,
         stream: bool = False,
     ) -> Int | Iterator[int]:
-        """Continues tokens (T,), at least one, by `count` tokens; returns those, or with `stream` an iterator.
+        """Continues tokens (T,), at least one, by `count` tokens. Returns those, or with `stream` an iterator.
 
-        temperature divides the logits; 0 takes the most probable token. top_k keeps so many tokens, top_p the
-        fewest with so much probability (Holtzman et al. 2020), min_p those with this share of the greatest
-        probability (Nguyen et al. 2024). Text longer than the context goes on with a sliding window.
+        temperature divides the logits; 0 takes the most probable token.
+        top_k keeps that many tokens.
+        top_p keeps the fewest tokens with that much probability (Holtzman et al. 2020).
+        min_p keeps the tokens with at least that share of the greatest probability (Nguyen et al. 2024).
+
+        A text longer than the context continues with a sliding window.
         """
         start = _arrays.tokens("tokens", tokens, 1)
         count = _arguments.count("count", count)
@@ -205,7 +208,7 @@ class Model:
         seed = _arguments.seed("seed", seed)
         generator = _native.Generator(self._engine)
         generator.feed(start)
-        # What is wrong with the settings is told now, not at the first token.
+        # Drawing no token checks the settings now, not at the first token of a stream.
         generator.draw(0, temperature, top_k, top_p, min_p, seed, 0)
         if stream:
             return (
@@ -215,18 +218,18 @@ class Model:
         return np.array(generator.draw(count, temperature, top_k, top_p, min_p, seed, 0), dtype=np.int32)
 
     def probabilities(self, tokens: Any) -> Float:
-        """The probability (V,) of each token to follow tokens (T,), of which the last `context` are looked at."""
+        """The probability (V,) of each token to follow tokens (T,). The model sees the last `context` of them."""
         logits = _native.Generator(self._engine).feed(_arrays.tokens("tokens", tokens, 1))
         return _native.softmax(logits)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes configuration, parameters and tokenizer as safetensors; the file appears whole or not at all."""
+        """Writes configuration, parameters and tokenizer as safetensors. The file appears complete or not at all."""
         _files.write(path, _native.write_checkpoint(self._engine, None, self.seed, self._metadata()))
 
     def _metadata(self) -> list[tuple[str, str]]:
         if self.tokenizer is None:
             return []
-        # In ASCII: a text's lone surrogates have no UTF-8.
+        # In ASCII, because lone surrogates of a text have no UTF-8.
         return [("tokenizer", json.dumps(self.tokenizer.state()))]
 
     @classmethod
@@ -242,10 +245,12 @@ class Model:
     ) -> Model:
         """Reads a model from a checkpoint, or, with its `config`, from any safetensors file with GPT-2's names.
 
-        Files hold all parameters: `frozen` is chosen anew. tokenizer: in place of the checkpoint's; where that is of a
-        class of your own, it is needed. Raises ValueError where the file is not one, was altered, or is of another
-        model. What another program writes anew counts as altered as long as it keeps jostle's metadata, which has a
-        checksum; without metadata it is read with `config`.
+        A file holds all parameters, whatever was frozen; `frozen` chooses anew. tokenizer: replaces the checkpoint's
+        one, and is required if that is of a class of your own. Raises ValueError if the file is not such a file, was
+        altered, or belongs to another model.
+
+        jostle's metadata contains a checksum. A file that another program has rewritten therefore counts as altered as
+        long as it keeps that metadata. Without metadata it is read with `config`.
         """
         data = Path(path).read_bytes()
         metadata = dict(_native.checkpoint_metadata(data))
@@ -265,7 +270,7 @@ class Model:
         if config is None:
             if "jostle.vocab" not in metadata:
                 raise ValueError(
-                    "the file does not say what the model is; wanted: a checkpoint of jostle's, or config="
+                    "the file does not say what the model is; expected a checkpoint of jostle's, or config="
                 )
             config = Config(**_native.checkpoint_config(data))
         if tokenizer is None and "tokenizer" in metadata:

@@ -1,4 +1,4 @@
-"""The operations of a transformer alone, each with its backward, on NumPy arrays of float32 in C order.
+"""The single operations of a transformer, each with its backward pass, on NumPy arrays of float32 in C order.
 
 Results are new arrays, with the bits that the same operation has inside a model. `d_x` is the gradient of x.
 """
@@ -37,7 +37,7 @@ def matmul(a: Float, b: Float) -> Float:
 
 
 def matmul_backward(d_c: Float, a: Float, b: Float) -> tuple[Float, Float]:
-    """The gradients of a and b, from that of their product."""
+    """The gradients of a and b, from the gradient of their product."""
     a, b = _factors(a, b)
     d_c = floats("d_c", d_c, shape=(a.shape[0], b.shape[1]))
     return _native.matmul(d_c, b, False, True), _native.matmul(a, d_c, True, False)
@@ -46,7 +46,7 @@ def matmul_backward(d_c: Float, a: Float, b: Float) -> tuple[Float, Float]:
 def _factors(a: Float, b: Float) -> tuple[Float, Float]:
     a, b = floats("a", a, 2), floats("b", b, 2)
     if a.shape[1] != b.shape[0]:
-        raise ValueError(f"a has the shape {a.shape}, b {b.shape}; wanted: as many columns of a as rows of b")
+        raise ValueError(f"a has the shape {a.shape}, b {b.shape}; expected as many columns of a as rows of b")
     return a, b
 
 
@@ -56,7 +56,7 @@ def softmax(x: Float) -> Float:
 
 
 def softmax_backward(d_y: Float, y: Float) -> Float:
-    """The gradient of x, from that of y and y = softmax(x)."""
+    """The gradient of x, from the gradient of y and y = softmax(x)."""
     y = floats("y", y)
     return _native.softmax_backward(floats("d_y", d_y, shape=y.shape), y)
 
@@ -74,8 +74,8 @@ def attention(
     """Causal multi-head attention over one sequence (Vaswani et al. 2017): out (T, C) and stats (H, T, 2) from
     queries, keys and values side by side (T, 3C).
 
-    Dropout acts on the weights after the softmax; seed, step, layer and sequence say which mask. stats is what
-    attention_backward makes the weights again from.
+    Dropout acts on the weights after the softmax. seed, step, layer and sequence select the mask.
+    attention_backward computes the weights again from stats.
     """
     qkv = _qkv(qkv, heads)
     return _native.attention(qkv, heads, _mask(dropout, seed, step, layer, sequence))
@@ -112,8 +112,8 @@ def _mask(rate: float, *numbers: int) -> tuple[float, int, int, int, int]:
 def attention_dropout(
     weights: Float, dropout: float, *, seed: int = 0, step: int = 0, layer: int = 0, sequence: int = 0
 ) -> Float:
-    """Dropout of one sequence's weights (H, T, T), with the mask that attention has for the same numbers. It is
-    its own backward."""
+    """Dropout of one sequence's weights (H, T, T), with the mask that attention uses for the same numbers. It is
+    its own backward pass."""
     weights = floats("weights", weights, 3)
     heads, length, _ = weights.shape
     weights = floats("weights", weights, shape=(heads, length, length))
@@ -123,7 +123,7 @@ def attention_dropout(
 def _qkv(qkv: Float, heads: int) -> Float:
     qkv, heads = floats("qkv", qkv, 2), _arguments.size("heads", heads)
     if qkv.shape[1] % (3 * heads):
-        raise ValueError(f"qkv has {qkv.shape[1]} columns; wanted: a multiple of 3 * heads = {3 * heads}")
+        raise ValueError(f"qkv has {qkv.shape[1]} columns; expected a multiple of 3 * heads = {3 * heads}")
     return qkv
 
 

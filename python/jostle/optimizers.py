@@ -12,7 +12,7 @@ from jostle.model import Model
 
 
 class Optimizer:
-    """What AdamW and SGD share."""
+    """The base class of AdamW and SGD."""
 
     _name: str
     _kind: str
@@ -22,14 +22,13 @@ class Optimizer:
         self.learning_rate = learning_rate
         self._numbers = {name: _arguments.number(name, value) for name, value in numbers.items()}
         _native.check_optimizer(self._name, list(self._numbers.values()))
-        per_parameter = {"none": 0, "momentum": 1, "adamw": 2}[self._kind]
-        self._state = _native.State(per_parameter * model._gradients.size)
+        self._state = _native.State(model._engine, self._kind)
 
     def step(self, clip: float | None = 1.0) -> float:
         """Changes the parameters along the gradients; returns the gradients' global norm.
 
-        clip: a larger norm is scaled down to it; None for no clipping. Raises FloatingPointError, and changes
-        nothing, where the norm is not finite.
+        clip: the largest norm; gradients are scaled down to it. None for no clipping. Raises FloatingPointError, and
+        changes nothing, if the norm is not finite.
         """
         return self.model._engine.update(
             self._name, list(self._numbers.values()), self._state, self._learning_rate, _arguments.clip(clip)
@@ -37,7 +36,7 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """How far a step goes: finite, at least 0. A trainer's schedule begins with what it is at first."""
+        """The learning rate: finite, at least 0. The peak of a trainer's schedule is its value when the trainer is made."""
         return self._learning_rate
 
     @learning_rate.setter
@@ -46,21 +45,21 @@ class Optimizer:
 
     @property
     def steps(self) -> int:
-        """Steps done."""
+        """The number of steps done."""
         return self._state.steps
 
     @property
     def state(self) -> Float:
-        """What is kept between steps for the parameters that are trained, a writable view: AdamW's first moments, then
-        its second moments."""
+        """The state of the trained parameters, as a writable view: for AdamW all first moments, then all second
+        moments."""
         return self._state.numbers.array()
 
     def load(self, path: str | os.PathLike[str]) -> None:
-        """Reads parameters, state and steps done from a checkpoint of this model and kind of optimizer.
+        """Reads parameters, state and the number of steps from a checkpoint of this model and kind of optimizer.
 
-        For those that C and Rust write, which don't say how training goes on: with the same settings, and `Model.seed`
-        as `Model.load` finds it, a `Trainer` goes on with the same bits. Raises ValueError, and changes nothing, for
-        other files.
+        For checkpoints that C and Rust programs write, which do not hold the trainer's settings. With the same
+        settings, and the `Model.seed` that `Model.load` finds, a `Trainer` continues with the same bits. Raises
+        ValueError, and changes nothing, for other files.
         """
         state = (self._kind, self._state)
         _native.read_checkpoint(Path(path).read_bytes(), self.model._engine, state)
@@ -90,7 +89,7 @@ class Optimizer:
 
 
 class AdamW(Optimizer):
-    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as PyTorch's; decays matrices only."""
+    """Adam with decoupled weight decay (Loshchilov & Hutter 2019), as PyTorch's. Only matrices decay."""
 
     _name = "adamw"
     _kind = "adamw"
@@ -106,13 +105,13 @@ class AdamW(Optimizer):
         try:
             beta1, beta2 = betas
         except (TypeError, ValueError):
-            raise TypeError(f"betas is {betas!r}; wanted: two numbers") from None
+            raise TypeError(f"betas is {betas!r}; expected two numbers") from None
         numbers = {"beta1": beta1, "beta2": beta2, "epsilon": epsilon, "weight_decay": weight_decay}
         super().__init__(model, learning_rate, numbers)
 
 
 class SGD(Optimizer):
-    """Stochastic gradient descent, as PyTorch's, with momentum where that is not 0."""
+    """Stochastic gradient descent, as PyTorch's, with momentum unless that is 0."""
 
     _name = "sgd"
 
@@ -130,4 +129,4 @@ def from_settings(model: Model, settings: dict[str, Any]) -> Optimizer:
     if name == "adamw":
         betas = (settings.pop("beta1"), settings.pop("beta2"))
         return AdamW(model, betas=betas, **settings)
-    raise ValueError(f"the checkpoint names the optimizer {name!r}; wanted: 'adamw' or 'sgd'")
+    raise ValueError(f"the checkpoint names the optimizer {name!r}; expected 'adamw' or 'sgd'")

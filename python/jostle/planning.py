@@ -1,4 +1,4 @@
-"""How much memory training takes, before any is taken."""
+"""How much memory training takes, computed before any is allocated."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ _BESIDES = ("generation", "frozen")
 
 
 class Plan(Mapping[str, int]):
-    """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch; and generation and, where there
-    are any, frozen parameters, which are only read and no part of training. `recomputed` is how many multiply-adds
-    recomputing adds to a pass over a full batch; where `fused` is true, a step is one pass, without clipping."""
+    """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch. Two regions do not count as
+    training memory: generation, and frozen parameters, if any, which are only read.
+
+    `recomputed` is the number of multiply-adds that recomputation adds to a pass over a full batch. If `fused` is
+    true, a step is one pass, without clipping.
+    """
 
     def __init__(
         self,
@@ -40,16 +43,17 @@ class Plan(Mapping[str, int]):
 
     @property
     def training(self) -> int:
-        """Bytes that training needs in all."""
+        """The bytes of all training memory."""
         return sum(size for region, size in self.items() if region not in _BESIDES)
 
     def defines(self, *, device: bool = False, prefix: str = "MODEL", command: str = "jostle.plan") -> str:
         """A C header of #defines for static arrays: the model, and the bytes of each buffer.
 
-        device: sizes as on a microcontroller. prefix begins every name; command is told as what made the header.
+        device: sizes as on a microcontroller. prefix: the beginning of every name. command: the command that the
+        header names as its origin.
         """
         if not (_arguments.instance("prefix", prefix, str).isascii() and prefix.isidentifier()):
-            raise ValueError(f"prefix is {prefix!r}; wanted: letters, digits and underscores, no digit first")
+            raise ValueError(f"prefix is {prefix!r}; expected letters, digits and underscores, no digit first")
         return _native.defines(
             self.config,
             self.batch,
@@ -105,8 +109,10 @@ def plan(
     """The memory that training `config` takes with batches of so many sequences.
 
     optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute, fused: as for `Trainer`.
-    frozen: as for `Model`. budget: bytes; the plan is then the fastest that trains in so many, with at most the batch
-    and the threads given: it recomputes where that lets more threads work, or one sequence fit; where none fits, it
-    is fused, with the whole batch. Raises ValueError where none does.
+    frozen: as for `Model`.
+
+    budget: bytes. The plan is then the fastest that fits, with at most the given batch and threads. It recomputes
+    if more threads can then work, or if one sequence fits only so. If no such plan fits, the update is fused, with
+    the whole batch in one pass. Raises ValueError if that does not fit either.
     """
     return Plan(config, batch, threads, optimizer, recompute, fused, frozen, budget)

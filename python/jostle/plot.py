@@ -1,9 +1,9 @@
-"""Pictures of training and of what was trained, as matplotlib figures: `figure.savefig(path)` writes one.
+"""Pictures of a training run and of its model, as matplotlib figures: `figure.savefig(path)` writes one.
 
 Needs the extra `jostle[plot]`. Nothing here touches pyplot: no window opens, no display is needed.
 
-Colours are told apart by the colour-blind and keep their order in grey: viridis, cividis, and from the
-palette of Okabe and Ito one accent and a colour for each run.
+The colour-blind can distinguish all colours, which also keep their order in grey. They come from viridis, cividis and
+the palette of Okabe and Ito.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#0000
 MOST_TOKENS = 48
 MOST_HEADS = 8
 SAMPLE = 256
-"""Tokens that each point of the loss surface is computed from."""
+"""The number of tokens that each point of the loss surface is computed from."""
 
 
 class Run(Protocol):
-    """What a picture wants to know of a run of training."""
+    """The properties of a training run that pictures need."""
 
     @property
     def name(self) -> str:
@@ -54,24 +54,24 @@ class Run(Protocol):
 
     @property
     def metrics(self) -> Mapping[str, npt.NDArray[Any]]:
-        """Columns (steps,): `step`, `loss`, and `validation_loss`, NaN where it was not evaluated."""
+        """Columns (steps,): `step`, `loss`, and `validation_loss`, which is NaN where it was not evaluated."""
 
     @property
     def snapshots(self) -> Sequence[tuple[int, Path]]:
-        """Steps and checkpoints, in order."""
+        """The steps with their checkpoints, in order."""
 
     def model(self) -> Model:
-        """The model as the run left it."""
+        """The trained model."""
 
 
 def loss_curves(runs: Sequence[Run]) -> Figure:
-    """Loss in nats over steps: of each run the training loss, lightly, its running mean, and validation.
+    """Loss in nats over steps. For each run: the training loss in a light colour, its running mean, and validation.
 
-    The legend names each run's last values. Steps are on a logarithmic scale where most of what was learnt
-    was learnt early. Raises ValueError where there is no run, or a run has no step.
+    The legend shows each run's last values. The scale of steps is logarithmic if most of the loss fell early. Raises
+    ValueError without any run, or for a run without steps.
     """
     if not runs:
-        raise ValueError("there is no run to draw; wanted: at least one")
+        raise ValueError("there is no run to draw; expected at least one")
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
     lines, points = [], []
@@ -79,7 +79,7 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
     for number, run in enumerate(runs):
         steps, loss, validation = (run.metrics[name] for name in ("step", "loss", "validation_loss"))
         if not len(steps):
-            raise ValueError(f"the run {run.name!r} has no steps; wanted: at least one")
+            raise ValueError(f"the run {run.name!r} has no steps; expected at least one")
         colour = RUNS[number % len(RUNS)]
         smooth = _running_mean(loss)
         early = early or _learns_early(smooth)
@@ -107,20 +107,20 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
     axes.set_ylabel("loss (nats per token)")
     axes.grid(color="#eeeeee")
     axes.spines[["top", "right"]].set_visible(False)
-    # Outside the axes, where no curve can run into it: training on the left, validation on the right.
+    # Outside the axes, where it hides no curve: training on the left, validation on the right.
     columns = 2 if len(points) == len(lines) else 1
     figure.legend(handles=lines + points, loc="outside upper center", ncols=columns, frameon=False)
     return figure
 
 
 def _literal(name: str) -> str:
-    """A name as a label in which no dollars begin a formula."""
+    """A name as a label, with dollar signs escaped, which would begin a formula."""
     return name.replace("$", r"\$")
 
 
 def _running_mean(loss: Numbers) -> Numbers:
-    """The mean around each step, over at most the fiftieth part of all steps to either side. A window reaches
-    back no more than half the way to the start, so that the first steep part stays steep."""
+    """The mean around each step, over at most a fiftieth of all steps to either side. A window reaches back at most
+    half the way to the start, so that the first steep part stays steep."""
     index = np.arange(len(loss))
     reach = np.minimum(index // 2, len(loss) // 50)
     sums = np.concatenate([[0.0], np.cumsum(loss, dtype=np.float64)])
@@ -129,13 +129,13 @@ def _running_mean(loss: Numbers) -> Numbers:
 
 
 def _learns_early(loss: Numbers) -> bool:
-    """Whether the first twentieth of the steps has more than half of the whole fall."""
+    """Whether more than half of the whole decrease lies in the first twentieth of the steps."""
     fall = loss[0] - loss[-1]
     return bool(fall > 0 and loss[0] - loss[len(loss) // 20] > fall / 2)
 
 
 class _Stages(NamedTuple):
-    """What attention computes on its way, each (H, T, T)."""
+    """The stages of attention, each (H, T, T)."""
 
     scores: Float
     masked: Float
@@ -147,21 +147,22 @@ class _Stages(NamedTuple):
 def attention_stages(
     model: Model, text: Any, *, layer: int = 0, head: int | None = None, dropout: float = 0.1, seed: int = 0
 ) -> Figure:
-    """What attention makes of a text, or of its tokens (T,), in one layer, in four panels for a head, or for
-    each head where `head` is None: scores q k^T / sqrt(C / H); scores with the causal mask; weights, their
-    softmax; weights after dropout, where crosses mark what was dropped and the rest is scaled up.
+    """Attention to a text, or to its tokens (T,), in one layer, in four panels for a head. `head` None: for each head.
 
-    Queries run down, keys across. The mask of dropout is that of the first sequence of step 0 of a training
-    with this `seed`. Raises ValueError where the model has no tokenizer, or the picture would not be legible
-    (above 48 tokens, or 8 heads), and IndexError for a layer or a head that the model does not have.
+    The panels are: scores q k^T / sqrt(C / H); scores with the causal mask; weights, the softmax of the scores; weights
+    after dropout. Crosses mark dropped weights; the others are scaled up.
+
+    Queries run down, keys across. The dropout mask belongs to the first sequence of step 0 of a training with this
+    `seed`. Raises ValueError if the model has no tokenizer. Raises ValueError too if the picture would not be legible
+    (more than 48 tokens or 8 heads). Raises IndexError for a layer or a head that the model does not have.
     """
     config = model.config
     if model.tokenizer is None:
         raise ValueError("the model has no tokenizer to make tokens of the text; set model.tokenizer")
     if not 0 <= layer < config.layers:
-        raise IndexError(f"layer is {layer}; wanted: 0 to {config.layers - 1}")
+        raise IndexError(f"layer is {layer}; expected 0 to {config.layers - 1}")
     if head is not None and not 0 <= head < config.heads:
-        raise IndexError(f"head is {head}; wanted: None or 0 to {config.heads - 1}")
+        raise IndexError(f"head is {head}; expected None or 0 to {config.heads - 1}")
     if head is None and config.heads > MOST_HEADS:
         raise ValueError(f"the model has {config.heads} heads, more than {MOST_HEADS}; name one with `head`")
     tokens = _arrays.tokens("the text", model.tokenizer.encode(text) if isinstance(text, str) else text, 1)
@@ -182,13 +183,13 @@ def _stages(model: Model, tokens: Int, layer: int, dropout: float, seed: int) ->
     masked = np.where(np.tri(length, dtype=bool), scores, np.float32(-np.inf))
     weights = ops.softmax(masked)
     dropped = ops.attention_dropout(weights, dropout, seed=seed, layer=layer)
-    # Of ones and not of the weights, some of which may be zero by themselves.
+    # Dropout of ones shows the mask. A weight may be zero by itself.
     kept = ops.attention_dropout(np.ones_like(weights), dropout, seed=seed, layer=layer) != 0
     return _Stages(scores, masked, weights, dropped, kept)
 
 
 def _label(tokenizer: Tokenizer, token: int) -> str:
-    """A token as the text of a tick, with nothing invisible in it."""
+    """A token as the text of a tick, with invisible characters escaped."""
     piece = tokenizer.decode([token])
     if isinstance(tokenizer, ByteTokenizer) and token >= 0x80:
         return f"\\x{token:02x}"  # A part of a character.
@@ -200,7 +201,7 @@ def _draw_stages(
     stages: _Stages, heads: Sequence[int], labels: list[str], layer: int, dropout: float
 ) -> Figure:
     length = len(labels)
-    # One head's panels stand two by two where a row of four would be too wide to be legible.
+    # One head's panels stand two by two if a row of four would be too wide to be legible.
     square = len(heads) == 1 and length > 24
     side = min(max(0.16 * length, 2.6), 7.5 if square else 4.4)
     rows, columns = (2, 2) if square else (len(heads), 4)
@@ -209,7 +210,7 @@ def _draw_stages(
     of_head = panels.reshape(len(heads), 4)
     shown = list(heads)
     scores = Normalize(stages.scores[shown].min(), stages.scores[shown].max())
-    # Most weights are small: their square roots get the shades.
+    # Shades show square roots, because most weights are small.
     weights = PowerNorm(0.5, 0, max(stages.weights[shown].max(), stages.dropped[shown].max()))
     later = ~np.tri(length, dtype=bool)
     for row, head in zip(of_head, heads, strict=True):
@@ -255,7 +256,7 @@ def _draw_stages(
 
 
 def _draw_mask(axes: Axes, length: int) -> None:
-    """A hatched staircase over the cells above the diagonal: what a query may not look at."""
+    """A hatched staircase over the cells above the diagonal: the keys that the causal mask hides from a query."""
     steps = np.arange(length)
     below = np.stack([np.repeat(steps + 0.5, 2)[:-1], np.repeat(steps - 0.5, 2)[1:]], axis=1)
     corners = np.concatenate([below, [[length - 0.5, -0.5]]])
@@ -277,27 +278,27 @@ def _label_tokens(panels: npt.NDArray[Any], labels: list[str], side: float) -> N
 
 
 class _Plane(NamedTuple):
-    """Two directions in the space of parameters, (2, P), and what is to be seen in their plane."""
+    """Two directions in the space of parameters, (2, P), and the loss in their plane."""
 
     directions: Float
     path: Numbers
-    """Points of training (n, 2), the trained parameters last; those alone where the directions are random."""
+    """Points of training (n, 2), the trained parameters last. With random directions they are the only point."""
     labels: tuple[str, str]
     low: Numbers
     high: Numbers
 
 
 def loss_surface(run: Run, tokens: Any, *, size: int = 21) -> Figure:
-    """The validation loss in nats on a plane through the trained parameters, at `size` x `size` points, with
-    the path of training on it.
+    """The validation loss in nats on a plane through the trained parameters, at `size` x `size` points, with the path
+    of training on it.
 
-    The plane is that of the two principal directions of the path (Li et al. 2018, "Visualizing the Loss
-    Landscape of Neural Nets"): of the snapshots minus the trained parameters. Where there are fewer than
-    three snapshots, or they lie on a line, it is spanned by two random directions, each filter as long as the
-    model's. The loss is that of a few windows of `tokens` (length,), which has at least two.
+    The two principal directions of the snapshots minus the trained parameters span the plane (Li et al. 2018,
+    "Visualizing the Loss Landscape of Neural Nets"). With fewer than three snapshots, or with snapshots on a line,
+    two random directions span it, and each filter is as long as the model's. The loss is computed on a few windows of
+    `tokens` (length,), at least two.
     """
     if size < 2:
-        raise ValueError(f"size is {size}; wanted: at least 2")
+        raise ValueError(f"size is {size}; expected at least 2")
     model = copy.deepcopy(run.model())
     inputs, targets = _sample(_arrays.text("tokens", tokens), model.config.context)
     plane = _principal_plane(run, model) or _random_plane(model)
@@ -315,7 +316,7 @@ def loss_surface(run: Run, tokens: Any, *, size: int = 21) -> Figure:
 def _sample(tokens: npt.NDArray[Any], context: int) -> tuple[Int, Int]:
     """Windows (B, T) spread evenly over a text, and their targets."""
     if len(tokens) < 2:
-        raise ValueError(f"tokens has {len(tokens)} tokens; wanted: at least 2")
+        raise ValueError(f"tokens has {len(tokens)} tokens; expected at least 2")
     length = min(context, SAMPLE, len(tokens) - 1)
     starts = np.linspace(0, len(tokens) - length - 1, SAMPLE // length, dtype=int)
     windows = np.stack([tokens[start : start + length + 1] for start in starts]).astype(np.int32)
@@ -335,7 +336,7 @@ def _set(model: Model, flat: Float) -> None:
 
 
 def _principal_plane(run: Run, model: Model) -> _Plane | None:
-    """The plane of the path's two principal directions; None where the snapshots span none."""
+    """The plane of the path's two principal directions; None if the snapshots do not span a plane."""
     if len(run.snapshots) < 3:
         return None
     path = np.stack([_flat(Model.load(snapshot)) for _, snapshot in run.snapshots]) - _flat(model)
@@ -343,7 +344,7 @@ def _principal_plane(run: Run, model: Model) -> _Plane | None:
     if lengths[1] <= 1e-6 * lengths[0]:
         return None
     directions = directions[:2]
-    # Training then goes from left to right and from below.
+    # With these signs, training runs from left to right and upwards.
     directions[path[0] @ directions.T > 0] *= -1
     points = path @ directions.T
     if path[-1].any():
@@ -356,8 +357,8 @@ def _principal_plane(run: Run, model: Model) -> _Plane | None:
 
 
 def _random_plane(model: Model) -> _Plane:
-    """A plane of two random directions with the model's own scale: the weights of one output, or the vector
-    of one token or position, are as long as in the model. Biases and norms stay (Li et al. 2018, section 4)."""
+    """A plane of two random directions with the model's own scale. The weights of each output, and the vector of each
+    token or position, are as long as in the model. Biases and norms do not change (Li et al. 2018, section 4)."""
     random = np.random.default_rng(0)
     directions = []
     for _ in range(2):
@@ -366,7 +367,7 @@ def _random_plane(model: Model) -> _Plane:
             if view.ndim == 1:
                 pieces.append(np.zeros(view.size, np.float32))
                 continue
-            # Products' weights are [in, out]; embeddings and the head have their vectors in rows.
+            # Weights of products are [in, out]. Embeddings and the head have one vector a row.
             axis = 0 if name.startswith("h.") else 1
             piece = random.standard_normal(view.shape, dtype=np.float32)
             wanted, given = (np.linalg.norm(x, axis=axis, keepdims=True) for x in (view, piece))
@@ -381,7 +382,7 @@ def _random_plane(model: Model) -> _Plane:
 def _draw_surface(run: Run, plane: _Plane, x: Numbers, y: Numbers, loss: Numbers) -> Figure:
     figure = Figure(figsize=(8, 6.2), layout="constrained")
     axes = figure.add_subplot()
-    # Even ratios between levels, so that the valley has as many of them as the slopes.
+    # Equal ratios between levels, so that the valley has as many levels as the slopes.
     levels = np.geomspace(loss.min(), loss.max(), 25)
     filled = axes.contourf(x, y, loss, levels, cmap="viridis", norm="log")
     axes.contour(x, y, loss, levels, colors="white", linewidths=0.4, alpha=0.5)

@@ -1,12 +1,10 @@
-"""The folder that a training run leaves.
+"""The folder of a training run.
 
-| file | what it is |
-|---|---|
-| config.json | the model, the recipe, the tokenizer's kind, the text's files, the seed |
-| metrics.csv | a row per step |
-| checkpoint.safetensors | the newest: all that going on needs |
-| checkpoints/step-NNNNNN.safetensors | the parameters on their way |
-| sample.txt | what the trained model writes |
+- config.json: the model, the recipe, the tokenizer's kind, the text's files and the seed.
+- metrics.csv: a row per step.
+- checkpoint.safetensors: the newest checkpoint, to resume from.
+- checkpoints/step-NNNNNN.safetensors: the parameters during training.
+- sample.txt: text from the trained model.
 """
 
 from __future__ import annotations
@@ -40,20 +38,20 @@ COLUMNS = (
     "tokens_per_second",
     "seconds",
 )
-"""Of metrics.csv: those of `Report`, and the seconds of training so far, evaluation included."""
+"""The columns of metrics.csv: the fields of `Report`, and the seconds of training so far, evaluation included."""
 
 Tokens = npt.NDArray[Any]
 
 
 class Snapshot(NamedTuple):
-    """The parameters after so many steps, as a file that `Model.load` reads."""
+    """The parameters after a number of steps, in a file that `Model.load` reads."""
 
     step: int
     path: Path
 
 
 class Text(NamedTuple):
-    """Texts joined, and what tells later whether a file was changed."""
+    """Joined texts, and checksums that later show whether a file was changed."""
 
     text: str
     files: list[dict[str, Any]]
@@ -61,8 +59,8 @@ class Text(NamedTuple):
 
     @classmethod
     def read(cls, paths: Iterable[str | os.PathLike[str]]) -> Text:
-        """Raises OSError for a file that can't be read, ValueError for one that is empty or not UTF-8. A byte order
-        mark, as some editors begin files with, is no part of the text."""
+        """Raises OSError for a file that cannot be read, ValueError for one that is empty or not UTF-8. A byte order
+        mark, which some editors write, is not part of the text."""
         texts, files = [], []
         for path in map(Path, paths):
             data = path.read_bytes()
@@ -85,11 +83,11 @@ def make_tokenizer(kind: str, text: str) -> Tokenizer:
         return WordTokenizer.from_text(text)
     if kind == "byte":
         return ByteTokenizer()
-    raise ValueError(f"tokenizer is {kind!r}; wanted: 'char', 'word' or 'byte'")
+    raise ValueError(f"tokenizer is {kind!r}; expected 'char', 'word' or 'byte'")
 
 
 def split(tokens: Tokens, context: int) -> tuple[Tokens, Tokens]:
-    """Tokens for training and, the last tenth, for validation; ValueError where they are too few."""
+    """Tokens for training and, from the last tenth, for validation. ValueError if they are too few."""
     training = len(tokens) - -(-len(tokens) // 10)
     if training <= context:
         wanted = -(-(context + 1) * 10 // 9)
@@ -112,9 +110,9 @@ def new_folder(parent: str | os.PathLike[str], name: str) -> Path:
 
 
 class Run:
-    """A run's folder. Raises FileNotFoundError where there is none, ValueError where it is something else.
+    """A run's folder. Raises FileNotFoundError if it does not exist, ValueError if it is something else.
 
-    Everything is read when it is asked for; a run may be looked at while it trains.
+    Everything is read on demand, so that a run can be inspected while it trains.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -126,7 +124,7 @@ class Run:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any], trainer: Trainer) -> Run:
-        """Begins a run in a folder, which may be there already; ValueError where it has something in it."""
+        """Begins a run in a folder, which may exist already. ValueError if it is not empty."""
         path = Path(path)
         path.mkdir(parents=True, exist_ok=True)
         if any(path.iterdir()):
@@ -146,7 +144,7 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """What config.json says: "jostle" (the version), "files", "tokenizer", "model" (the arguments of
+        """The contents of config.json: "jostle" (the version), "files", "tokenizer", "model" (the arguments of
         `jostle.Config`), "recipe", "seed"."""
         config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not config.keys() >= {"files", "tokenizer", "model", "recipe"}:
@@ -155,26 +153,26 @@ class Run:
 
     @property
     def checkpoint(self) -> Path:
-        """The newest checkpoint, with all that going on needs."""
+        """The newest checkpoint, to resume from."""
         return self.path / "checkpoint.safetensors"
 
     @property
     def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
-        """The columns of metrics.csv by name, each (steps,); losses are in nats, validation_loss is NaN where it
-        was not evaluated."""
+        """The columns of metrics.csv by name, each (steps,); losses are in nats, validation_loss is NaN where
+        it was not evaluated."""
         rows = csv.reader(self._metrics_lines()[1:])
         table = [[float(field) if field else np.nan for field in row] for row in rows]
         columns = np.array(table, dtype=np.float64).reshape(-1, len(COLUMNS)).T
         return dict(zip(COLUMNS, columns, strict=True))
 
     def _metrics_lines(self) -> list[str]:
-        """Of metrics.csv, without one that is being written."""
+        """The lines of metrics.csv, without one that is being written."""
         text = (self.path / "metrics.csv").read_text(encoding="utf-8")
         return text[: text.rfind("\n") + 1].splitlines(keepends=True)
 
     @property
     def snapshots(self) -> list[Snapshot]:
-        """The parameters on their way, from the initial ones, by step."""
+        """The saved parameters by step, from the initial ones on."""
         paths = (self.path / "checkpoints").glob("step-*.safetensors")
         return sorted(Snapshot(int(path.stem.removeprefix("step-")), path) for path in paths)
 
@@ -183,7 +181,7 @@ class Run:
         return load(self.checkpoint, threads)
 
     def text(self) -> str:
-        """The text, read again; OSError where a file is gone, ValueError where it was changed."""
+        """The text, read again. OSError if a file is gone, ValueError if it was changed."""
         read = Text.read(file["path"] for file in self.config["files"])
         for file, now in zip(self.config["files"], read.files, strict=True):
             if file != now:
@@ -198,7 +196,7 @@ class Run:
         )
 
     def trainer(self, threads: int | None = None) -> Trainer:
-        """Training as the newest checkpoint left it; goes on bit for bit."""
+        """A trainer from the newest checkpoint. It continues bit for bit."""
         train, validation = self.tokens()
         try:
             return Trainer.resume(self.checkpoint, train=train, validation=validation, threads=threads)
@@ -206,14 +204,14 @@ class Run:
             raise ValueError(f"{self.checkpoint}: {error}") from None
 
     def save(self, trainer: Trainer, *, snapshot: bool) -> None:
-        """Writes the newest checkpoint and, with `snapshot`, the parameters to where they stay."""
+        """Writes the newest checkpoint and, with `snapshot`, a copy of the parameters that is kept."""
         if snapshot:
             trainer.model.save(self.path / "checkpoints" / f"step-{trainer.step:06}.safetensors")
         trainer.save(self.checkpoint)
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None) -> Model:
-    """The model of a checkpoint's file or of a run's folder."""
+    """The model in a checkpoint file or in a run's folder."""
     if Path(path).is_dir():
         return Run(path).model(threads)
     try:
@@ -223,9 +221,9 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Model:
 
 
 class Metrics:
-    """Appends to a run's metrics.csv, after cutting off the rows of steps that the checkpoint has not done.
+    """Appends to a run's metrics.csv, after removing the rows of steps that come after the checkpoint.
 
-    A context manager: what is added is in the file at the latest when it ends, or `sync` is called.
+    A context manager. Rows are in the file when it ends, or when `sync` was called.
     """
 
     def __init__(self, run: Run, step: int) -> None:
@@ -256,7 +254,7 @@ class Metrics:
             self._file.flush()
 
     def sync(self) -> None:
-        """Sees to it that all rows are on the disk."""
+        """Makes sure that all rows are on the disk."""
         self._file.flush()
         os.fsync(self._file.fileno())
 
@@ -268,5 +266,5 @@ class Metrics:
 
 
 def _shortest(number: float) -> str:
-    """The fewest digits that are this float32."""
+    """The fewest digits that identify this float32."""
     return str(np.float32(number))

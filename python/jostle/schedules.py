@@ -1,4 +1,4 @@
-"""How the learning rate goes: a linear warm-up to the optimizer's rate, then a fall to a final one."""
+"""Learning-rate schedules: a linear warm-up to the optimizer's rate, then a decay to a final rate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jostle import _arguments
 
 @dataclass(frozen=True)
 class Schedule:
-    """What all schedules have. Lengths are in steps."""
+    """The base class of all schedules. Lengths are in steps."""
 
     warmup: int = 0
 
@@ -22,7 +22,7 @@ class Schedule:
             object.__setattr__(self, name, check(name, given))
 
     def _native(self, peak: float, steps: int) -> tuple[str, float, int, int, int, float]:
-        """Name, peak, warmup, steps, decay_steps, last, as the native module takes them."""
+        """The tuple that the native module takes: name, peak, warmup, steps, decay_steps, last."""
         return (self._name, peak, self.warmup, steps, getattr(self, "decay", 0), getattr(self, "final", 0.0))
 
     def _settings(self) -> dict[str, Any]:
@@ -31,14 +31,14 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Constant(Schedule):
-    """The optimizer's rate for ever, after warm-up."""
+    """The optimizer's rate for ever, after the warm-up."""
 
     _name = "constant"
 
 
 @dataclass(frozen=True)
 class Linear(Schedule):
-    """In a straight line from the end of warm-up to the last step."""
+    """A straight line from the end of the warm-up to the last step."""
 
     final: float = 0.0
     _name = "linear"
@@ -46,7 +46,7 @@ class Linear(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """Along half a cosine from the end of warm-up to the last step (nanoGPT's get_lr)."""
+    """Half a cosine from the end of the warm-up to the last step (nanoGPT's get_lr)."""
 
     final: float = 0.0
     _name = "cosine"
@@ -54,7 +54,7 @@ class Cosine(Schedule):
 
 @dataclass(frozen=True)
 class WarmupStableDecay(Schedule):
-    """The optimizer's rate until `decay` steps before the last, then in a straight line (Hu et al. 2024)."""
+    """The optimizer's rate until `decay` steps before the last, then a straight line (Hu et al. 2024)."""
 
     decay: int = 0
     final: float = 0.0
@@ -68,4 +68,4 @@ def from_settings(settings: dict[str, Any]) -> Schedule:
     for kind in (Constant, Linear, Cosine, WarmupStableDecay):
         if kind._name == name:
             return kind(**settings)
-    raise ValueError(f"the checkpoint names the schedule {name!r}, which is none")
+    raise ValueError(f"the checkpoint names the schedule {name!r}, which is not a schedule")

@@ -13,7 +13,7 @@ from jostle import _arguments
 
 
 class Tokenizer:
-    """What all tokenizers have. One of your own is a subclass; `Model.load` and `Trainer.resume` want it again."""
+    """The base class of all tokenizers. Subclass it for your own, which `Model.load` and `Trainer.resume` then ask for."""
 
     vocab: int
     """V: the number of different tokens."""
@@ -27,7 +27,7 @@ class Tokenizer:
         raise NotImplementedError
 
     def state(self) -> dict[str, Any]:
-        """What JSON can hold, and `from_state` takes; of a class of your own, its name."""
+        """A value for JSON that `from_state` accepts. For a class of your own it is the class name."""
         return {"kind": type(self).__qualname__, "vocab": self.vocab}
 
     @staticmethod
@@ -40,7 +40,7 @@ class Tokenizer:
             return CharTokenizer(state["characters"])
         if kind == "word":
             return WordTokenizer(state["words"])
-        raise ValueError(f"a tokenizer of the kind {kind!r} is not known; wanted: it, as tokenizer=")
+        raise ValueError(f"a tokenizer of the kind {kind!r} is not known; expected it, as tokenizer=")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.state() == other.state()
@@ -53,19 +53,19 @@ class Tokenizer:
 
 
 def _narrow(tokens: Any, vocab: int) -> npt.NDArray[Any]:
-    """Tokens in the narrowest integers that training takes without a copy."""
+    """Tokens in the narrowest integers that training accepts without a copy."""
     kind = np.uint8 if vocab <= 1 << 8 else np.uint16 if vocab <= 1 << 16 else np.int32
     return np.asarray(tokens, dtype=kind)
 
 
 class _Table(Tokenizer):
-    """Pieces of text by number."""
+    """A table of pieces of text; a token is an index into it."""
 
     def __init__(self, pieces: Iterable[str]) -> None:
         self._pieces = list(pieces)
         self._numbers = {piece: number for number, piece in enumerate(self._pieces)}
         if len(self._numbers) != len(self._pieces) or not self._pieces:
-            raise ValueError("wanted: at least one piece, and none twice")
+            raise ValueError("expected at least one piece, and none twice")
         self.vocab = len(self._pieces)
 
     def _encode(self, pieces: Iterable[str], kind: str) -> npt.NDArray[Any]:
@@ -87,13 +87,13 @@ class _Table(Tokenizer):
 
 
 class CharTokenizer(_Table):
-    """A token for each character that a text has, in the order of their code points."""
+    """A token for each character of a text, in the order of their code points."""
 
     def __init__(self, characters: Iterable[str]) -> None:
         super().__init__(characters)
         for piece in self._pieces:
             if len(piece) != 1:
-                raise ValueError(f"characters has {piece!r}; wanted: single characters")
+                raise ValueError(f"characters has {piece!r}; expected single characters")
 
     @classmethod
     def from_text(cls, text: str) -> CharTokenizer:
@@ -108,7 +108,7 @@ class CharTokenizer(_Table):
 
 
 class WordTokenizer(_Table):
-    """A token for each word, number, run of spaces and other character that a text has: nothing is lost."""
+    """A token for each word, number, run of spaces and other character of a text: nothing is lost."""
 
     _pattern = re.compile(r"[^\W\d_]+|\d+|\s+|.", re.DOTALL)
 
@@ -125,7 +125,7 @@ class WordTokenizer(_Table):
 
 
 class ByteTokenizer(Tokenizer):
-    """A token for each byte of UTF-8: knows every text."""
+    """A token for each byte of UTF-8: encodes every text."""
 
     vocab = 256
 
@@ -133,9 +133,9 @@ class ByteTokenizer(Tokenizer):
         return np.frombuffer(_arguments.instance("text", text, str).encode(), dtype=np.uint8)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of tokens; bytes that are no UTF-8 become replacement characters."""
+        """The text of tokens. Bytes that are not UTF-8 become replacement characters."""
         try:
-            # A list, or else bytes would take an array's memory for the tokens.
+            # A list, because `bytes` would copy the memory of an array instead of its elements.
             return bytes(list(tokens)).decode(errors="replace")
         except ValueError:
             raise IndexError("a token is outside the vocabulary of 256") from None

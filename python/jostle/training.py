@@ -19,15 +19,15 @@ from jostle.tokenizers import Tokenizer
 _SETTLED = frozenset(
     ("model", "optimizer", "batch", "steps", "schedule", "clip", "accumulate", "seed", "recompute", "fused")
 )
-"""Of a trainer, what it computes with as it was when the trainer was made."""
+"""A trainer's settings that cannot change after it was made."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one step did."""
+    """The results of one step."""
 
     step: int
-    """Steps done, this one included."""
+    """The number of steps done, this one included."""
     loss: float
     """The mean loss of the step's batch before the update, dropout included, in nats."""
     learning_rate: float
@@ -35,28 +35,30 @@ class Report:
     gradient_norm: float
     """The gradient's global norm before clipping."""
     tokens_per_second: float
-    """Tokens trained on per second, in this step alone."""
+    """Tokens per second, in this step alone."""
     validation_loss: float | None = None
-    """The mean loss on the whole validation text after the step, without dropout; None where not evaluated."""
+    """The mean loss on the whole validation text after the step, without dropout; None if not evaluated."""
 
 
 class Trainer:
-    """Trains a model on random windows of a text; iterate over it to take the steps.
+    """Trains a model on random windows of a text. Iterate over it to take the steps.
 
-    train, validation: texts of tokens (length,); uint8, uint16 and int32 are used where they lie.
-    batch: sequences in a micro-batch, each of the model's context. steps: how many to take in all.
-    schedule: of the learning rate, whose peak is the optimizer's. clip: the gradient's largest norm; None for any.
-    accumulate: micro-batches in a step. evaluate_every: steps between evaluations on `validation`; there is also
-    one after the last step.
+    train, validation: texts of tokens (length,). uint8, uint16 and int32 are used without a copy.
+    batch: sequences in a micro-batch, each as long as the model's context. steps: the number of steps in all.
+    schedule: the learning rate's course; its peak is the optimizer's learning rate. clip: the largest norm of the
+    gradient; None for no clipping. accumulate: micro-batches in a step. evaluate_every: steps between evaluations on
+    `validation`, which is also evaluated after the last step.
 
-    recompute: make each block's activations again in the backward pass: less memory, more work, the same bits.
-    fused: update in the backward pass, without memory for all gradients: the same bits, but needs clip=None and
-    accumulate=1. A gradient that is not finite raises FloatingPointError then too, when some parameters have changed
-    already: go on from what was saved.
+    recompute: activation recomputation in the backward pass. It needs less memory and more work, and gives the same
+    bits.
 
-    Which windows and masks a step has is a function of the seed and the step. Ctrl-C is seen between steps; nothing
-    but the last report is lost then: go on iterating, or save and resume, with the same bits as if training had
-    never stopped.
+    fused: update within the backward pass, without memory for all gradients. It gives the same bits, but needs clip=None
+    and accumulate=1. A gradient that is not finite then raises FloatingPointError after some parameters have already
+    changed: continue from the last checkpoint.
+
+    A step's windows and dropout masks are a function of the seed and the step. Ctrl-C takes effect between steps, and
+    loses at most the last report. Iterate on, or save and resume: training continues with the bits of a run that was
+    never interrupted.
     """
 
     def __init__(
@@ -121,12 +123,12 @@ class Trainer:
 
     @property
     def tokens_per_step(self) -> int:
-        """Tokens that a step trains on."""
+        """The tokens that a step trains on."""
         return self.batch * self.model.config.context * self.accumulate
 
     @property
     def step(self) -> int:
-        """Steps done."""
+        """The number of steps done."""
         return self.optimizer.steps
 
     def __len__(self) -> int:
@@ -137,7 +139,7 @@ class Trainer:
             yield self.advance()
 
     def advance(self) -> Report:
-        """Takes one step, also beyond the last."""
+        """Takes one step, even beyond the last."""
         begin = time.perf_counter()
         loss, rate, norm = self._training.step(self.train)
         elapsed = time.perf_counter() - begin
@@ -152,7 +154,7 @@ class Trainer:
         return self._training.evaluate(_arrays.text("text", text))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes all that resuming needs but the texts; the file appears whole or not at all."""
+        """Writes everything that `resume` needs, except the texts. The file appears complete or not at all."""
         settings = {
             "batch": self.batch,
             "steps": self.steps,
@@ -180,8 +182,8 @@ class Trainer:
         instruction_set: str | None = None,
         tokenizer: Tokenizer | None = None,
     ) -> Trainer:
-        """Goes on where `save` was called, with the bits of a training that never stopped. For checkpoints that C and
-        Rust write there is `Optimizer.load`.
+        """Continues from `save`, with the bits of a run that was never interrupted. For checkpoints that C and Rust
+        programs write, see `Optimizer.load`.
 
         tokenizer: as for `Model.load`.
         """
@@ -192,7 +194,7 @@ class Trainer:
         model = Model._from_bytes(data, metadata, None, threads, instruction_set, frozen, tokenizer)
         if not settings:
             raise ValueError(
-                f"{os.fspath(path)} holds a model, but no training to resume; wanted: what Trainer.save wrote"
+                f"{os.fspath(path)} holds a model, but no training to resume; expected what Trainer.save wrote"
             )
         schedule = schedules.from_settings(settings.pop("schedule"))
         optimizer = optimizers.from_settings(model, settings.pop("optimizer"))

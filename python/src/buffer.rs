@@ -1,4 +1,4 @@
-//! Memory that arrays are views on: it lives as long as any of them.
+//! Memory that NumPy arrays view. It lives as long as any of the arrays.
 
 use std::cell::UnsafeCell;
 use std::ops::Range;
@@ -10,7 +10,10 @@ use numpy::ndarray::ArrayView1;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 
-/// So many zeros, or an error where the system has no memory for them.
+use crate::config::optimizer_state;
+use crate::engine::Engine;
+
+/// A vector of zeros, or an error if the system has no memory for it.
 pub fn zeros<T: Clone + Default>(what: &'static str, length: usize) -> Result<Vec<T>, Error> {
     let mut all = Vec::new();
     all.try_reserve_exact(length).map_err(|_| Error::TooLarge { what })?;
@@ -18,20 +21,20 @@ pub fn zeros<T: Clone + Default>(what: &'static str, length: usize) -> Result<Ve
     Ok(all)
 }
 
-/// Bytes from one cache line to the next.
+/// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// So many float32 numbers, zero at first. They begin with a cache line: vectors that straddle two take processors twice
-/// as long, which is 3 % of a training step.
+/// float32 numbers, initially zero. They begin with a cache line: vectors that straddle two lines take twice as long, which
+/// is 3 % of a training step.
 #[pyclass(frozen, module = "jostle._native")]
 pub struct Buffer {
     memory: UnsafeCell<Box<[f32]>>,
-    /// Where in memory they are.
+    /// The range of the numbers in `memory`.
     range: Range<usize>,
 }
 
-// SAFETY: the numbers are written by Rust only while an engine's lock is held (`Buffer::slice`), and by Python
-// through arrays, which promise no more about threads than NumPy's own.
+// SAFETY: Rust only writes the numbers while an engine's lock is held (`Buffer::slice`). Python writes them through arrays,
+// which promise no more about threads than other NumPy arrays do.
 unsafe impl Sync for Buffer {}
 
 #[pymethods]
@@ -41,7 +44,7 @@ impl Buffer {
     pub fn new(length: usize) -> PyResult<Buffer> {
         let bytes = length.saturating_mul(4);
         let memory: Vec<f32> = zeros("buffer", length.saturating_add(LINE / size_of::<f32>()))
-            .map_err(|_| PyMemoryError::new_err(format!("{bytes} bytes of memory can't be had")))?;
+            .map_err(|_| PyMemoryError::new_err(format!("{bytes} bytes of memory are not available")))?;
         let memory = memory.into_boxed_slice();
         let first = memory.as_ptr().align_offset(LINE);
         Ok(Buffer { memory: UnsafeCell::new(memory), range: first..first + length })
@@ -51,9 +54,9 @@ impl Buffer {
         self.range.len()
     }
 
-    /// A writable array of all numbers, without a copy.
+    /// A writable array that views all numbers.
     fn array<'py>(slf: &Bound<'py, Self>) -> Bound<'py, PyArray1<f32>> {
-        // SAFETY: the array keeps the buffer alive, whose memory neither moves nor shrinks.
+        // SAFETY: the array keeps the buffer alive, and the buffer's memory neither moves nor shrinks.
         unsafe {
             let Buffer { memory, range } = slf.get();
             let numbers = &(&*memory.get())[range.clone()];
@@ -63,20 +66,19 @@ impl Buffer {
 }
 
 impl Buffer {
-    /// The numbers, to be written.
+    /// The numbers, writable.
     ///
     /// # Safety
-    /// The lock of the engine that the buffer belongs to is held as long as the slice is used.
+    /// The lock of the buffer's engine is held as long as the slice is used.
     #[expect(clippy::mut_from_ref, reason = "the engine's lock makes it exclusive")]
     pub unsafe fn slice(&self) -> &mut [f32] {
-        // SAFETY: the caller holds the lock. Arrays that Python reads or writes meanwhile may see or leave
-        // numbers of either moment, as with any array that two threads use.
+        // SAFETY: the caller holds the lock. Python may read or write the arrays meanwhile, with the races of any array that
+        // two threads use.
         unsafe { &mut (&mut *self.memory.get())[self.range.clone()] }
     }
 }
 
-/// What an optimiser keeps from step to step: its numbers, and how many steps it has taken. They change together,
-/// whenever Ctrl-C comes.
+/// An optimiser's state between steps: its numbers and its number of steps. They change together, whenever Ctrl-C comes.
 #[pyclass(frozen, module = "jostle._native")]
 pub struct State {
     numbers: Py<Buffer>,
@@ -85,9 +87,10 @@ pub struct State {
 
 #[pymethods]
 impl State {
-    /// So many zeros, before the first step.
+    /// The state of a kind of optimiser for an engine, before the first step: zeros.
     #[new]
-    fn new(py: Python<'_>, length: usize) -> PyResult<State> {
+    fn new(py: Python<'_>, engine: &Bound<'_, Engine>, kind: &str) -> PyResult<State> {
+        let length = engine.get().plan(1, optimizer_state(kind)?)?.optimizer;
         Ok(State { numbers: Py::new(py, Buffer::new(length)?)?, steps: AtomicU64::new(0) })
     }
 
@@ -96,7 +99,7 @@ impl State {
         self.numbers.clone_ref(py)
     }
 
-    /// Steps taken.
+    /// The number of steps done.
     #[getter]
     pub fn steps(&self) -> u64 {
         self.steps.load(Ordering::Relaxed)
@@ -109,10 +112,10 @@ impl State {
 }
 
 impl State {
-    /// The numbers, to be written.
+    /// The numbers, writable.
     ///
     /// # Safety
-    /// As [`Buffer::slice`].
+    /// As for [`Buffer::slice`].
     #[expect(clippy::mut_from_ref, reason = "the engine's lock makes it exclusive")]
     pub unsafe fn slice(&self) -> &mut [f32] {
         // SAFETY: the caller holds the lock.

@@ -13,8 +13,8 @@ use crate::config::{optimizer_state, to_python};
 use crate::engine::{Engine, Locked, Position};
 use crate::error::exception;
 
-/// A checkpoint of the engine's parameters and, unless that is None, an optimiser's state, by its kind; with the
-/// steps of the state, or else of the engine.
+/// A checkpoint of the engine's parameters and, unless it is None, an optimiser's state and its kind. The number of steps is
+/// the state's or, without one, the engine's.
 #[pyfunction]
 pub fn write_checkpoint<'py>(
     py: Python<'py>,
@@ -43,8 +43,8 @@ pub fn write_checkpoint<'py>(
     Ok(PyBytes::new(py, &bytes))
 }
 
-/// Reads parameters, steps and, unless that is None, an optimiser's state into the engine's memory; returns the seed,
-/// or None where the file is not a checkpoint of ours but holds the parameters.
+/// Reads parameters, steps and, unless it is None, an optimiser's state into the engine's memory. Returns the seed, or None
+/// if the file has parameters but is not a checkpoint of jostle.
 #[pyfunction]
 pub fn read_checkpoint<'py>(
     py: Python<'py>,
@@ -60,7 +60,7 @@ pub fn read_checkpoint<'py>(
     let state = state.as_ref().map(|(_, buffer)| buffer.get());
     let read = |mut locked: Locked<'_>| {
         let file = Checkpoint::new(bytes)?;
-        // First what may be missing, so that nothing is changed then.
+        // The state first: if it is missing, nothing has changed.
         if let Some(state) = state {
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             file.read(&plan, locked.parameters, Some(unsafe { state.slice() }))?;
@@ -79,8 +79,8 @@ pub fn read_checkpoint<'py>(
     engine.get().locked(py, &plan, |locked| Ok(read(locked)))?.map_err(|error| by_name(&plan, error))
 }
 
-/// A refusal, with the name of the tensor where the core tells its number: those of the parameters come first, then
-/// theirs in each part of the state.
+/// The exception for an error, with the tensor's name instead of its number. The parameters are numbered first, then the
+/// tensors in each part of the state.
 fn by_name(plan: &Plan, error: Error) -> PyErr {
     let (number, what) = match error {
         Error::Checkpoint(CheckpointError::Missing { tensor }) => (tensor, "is missing"),
@@ -91,18 +91,18 @@ fn by_name(plan: &Plan, error: Error) -> PyErr {
     let whose = if number < tensors { "" } else { "the optimizer's state of " };
     match plan.tensors().nth(number % tensors) {
         Some(Tensor { name, shape, rank, .. }) => PyValueError::new_err(format!(
-            "checkpoint: {whose}{name} {what}; wanted: float32 {:?}",
+            "checkpoint: {whose}{name} {what}; expected float32 {:?}",
             &shape[..rank]
         )),
         None => exception(error),
     }
 }
 
-/// The configuration that a checkpoint states, as keyword arguments of `jostle.Config`.
+/// The configuration in a checkpoint, as keyword arguments of `jostle.Config`.
 #[pyfunction]
 pub fn checkpoint_config<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyDict>> {
     let config = Checkpoint::new(bytes).and_then(|file| file.config()).map_err(exception)?;
-    to_python(py, &config)
+    to_python(py, config)
 }
 
 /// All metadata of a file.

@@ -1,71 +1,50 @@
-//! From the Python package's configurations to the core's, and the sizes that follow from them.
+//! Turns the Python package's configurations into the core's, and computes plans.
 
-use jostle::{
-    Activation, Config, Dropout, Error, Frozen, InstructionSet, OptimizerState, Options, Plan, Target,
-};
+use jostle::config::{Field, Value};
+use jostle::{Activation, Config, Error, Frozen, InstructionSet, OptimizerState, Options, Plan, Target};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::error::exception;
 
-/// The attributes of a `jostle.Config`.
-#[derive(FromPyObject)]
-pub struct PyConfig {
-    vocab: usize,
-    context: usize,
-    layers: usize,
-    heads: usize,
-    width: usize,
-    hidden: usize,
-    embedding_dropout: f32,
-    attention_dropout: f32,
-    attention_projection_dropout: f32,
-    mlp_projection_dropout: f32,
-    activation: String,
-    bias: bool,
-    tied: bool,
-    norm_epsilon: f32,
+/// The configuration of a `jostle.Config`, which has an attribute for each field of the core.
+pub struct PyConfig(Config);
+
+impl<'py> FromPyObject<'_, 'py> for PyConfig {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, 'py, PyAny>) -> PyResult<PyConfig> {
+        let mut config = Config::new(1, 1, 1, 1, 1);
+        for field in Field::ALL {
+            let given = object.getattr(field.name())?;
+            match config.value(*field) {
+                Value::Size(place) => *place = given.extract()?,
+                Value::Rate(place) | Value::Fraction(place) => *place = given.extract()?,
+                Value::Flag(place) => *place = given.extract()?,
+                Value::Activation(place) => *place = activation(given.extract()?)?,
+            }
+        }
+        config.validate().map_err(exception)?;
+        Ok(PyConfig(config))
+    }
 }
 
 impl PyConfig {
-    pub fn to_core(&self) -> PyResult<Config> {
-        let config = Config {
-            vocab: self.vocab,
-            context: self.context,
-            layers: self.layers,
-            heads: self.heads,
-            width: self.width,
-            hidden: self.hidden,
-            dropout: Dropout {
-                embedding: self.embedding_dropout,
-                attention: self.attention_dropout,
-                attention_projection: self.attention_projection_dropout,
-                mlp_projection: self.mlp_projection_dropout,
-            },
-            activation: activation(&self.activation)?,
-            bias: self.bias,
-            tied: self.tied,
-            norm_epsilon: self.norm_epsilon,
-        };
-        config.validate().map_err(exception)?;
-        Ok(config)
+    pub fn core(&self) -> Config {
+        self.0
     }
 }
 
-/// The names of activations, here and in checkpoints.
+/// The activation of a name.
 pub fn activation(name: &str) -> PyResult<Activation> {
-    match name {
-        "gelu" => Ok(Activation::Gelu),
-        "gelu_tanh" => Ok(Activation::GeluTanh),
-        _ => Err(wrong_choice("activation", name, "'gelu' or 'gelu_tanh'")),
-    }
+    Activation::named(name).ok_or_else(|| wrong_choice("activation", name, "'gelu' or 'gelu_tanh'"))
 }
 
 fn wrong_choice(what: &str, given: &str, wanted: &str) -> PyErr {
-    pyo3::exceptions::PyValueError::new_err(format!("{what} is {given:?}; wanted: {wanted}"))
+    pyo3::exceptions::PyValueError::new_err(format!("{what} is {given:?}; expected {wanted}"))
 }
 
-/// What an optimiser keeps, by name.
+/// An optimiser's state, by name.
 pub fn optimizer_state(name: &str) -> PyResult<OptimizerState> {
     match name {
         "none" => Ok(OptimizerState::None),
@@ -75,51 +54,43 @@ pub fn optimizer_state(name: &str) -> PyResult<OptimizerState> {
     }
 }
 
-/// The tensors of these names, which are not to be trained.
+/// The set of tensors that are not trained, by name.
 pub fn frozen_tensors(config: &Config, names: &[String]) -> PyResult<Frozen> {
     Frozen::named(config, names.iter().map(String::as_str)).map_err(exception)
 }
 
 /// A configuration's fields as the keyword arguments of `jostle.Config`.
-pub fn to_python<'py>(py: Python<'py>, config: &Config) -> PyResult<Bound<'py, PyDict>> {
+pub fn to_python<'py>(py: Python<'py>, mut config: Config) -> PyResult<Bound<'py, PyDict>> {
     let fields = PyDict::new(py);
-    fields.set_item("vocab", config.vocab)?;
-    fields.set_item("context", config.context)?;
-    fields.set_item("layers", config.layers)?;
-    fields.set_item("heads", config.heads)?;
-    fields.set_item("width", config.width)?;
-    fields.set_item("hidden", config.hidden)?;
-    fields.set_item("embedding_dropout", config.dropout.embedding)?;
-    fields.set_item("attention_dropout", config.dropout.attention)?;
-    fields.set_item("attention_projection_dropout", config.dropout.attention_projection)?;
-    fields.set_item("mlp_projection_dropout", config.dropout.mlp_projection)?;
-    let activation = match config.activation {
-        Activation::Gelu => "gelu",
-        Activation::GeluTanh => "gelu_tanh",
-    };
-    fields.set_item("activation", activation)?;
-    fields.set_item("bias", config.bias)?;
-    fields.set_item("tied", config.tied)?;
-    fields.set_item("norm_epsilon", config.norm_epsilon)?;
+    for field in Field::ALL {
+        let name = field.name();
+        match config.value(*field) {
+            Value::Size(size) => fields.set_item(name, *size)?,
+            Value::Rate(number) | Value::Fraction(number) => fields.set_item(name, *number)?,
+            Value::Flag(flag) => fields.set_item(name, *flag)?,
+            Value::Activation(activation) => fields.set_item(name, activation.name())?,
+        }
+    }
     Ok(fields)
 }
 
-/// Raises `ValueError` where the configuration cannot be a model.
+/// Raises `ValueError` if the configuration is invalid.
 #[pyfunction]
-pub fn validate(config: PyConfig) -> PyResult<()> {
-    config.to_core().map(|_| ())
+pub fn validate(config: PyConfig) {
+    // Extraction has validated it.
+    let _ = config;
 }
 
 /// The names of all tensors of a model, in their order.
 #[pyfunction]
 pub fn tensor_names(config: PyConfig) -> PyResult<Vec<String>> {
-    let plan = Plan::new(&config.to_core()?, &Options::new(1)).map_err(exception)?;
+    let plan = Plan::new(&config.core(), &Options::new(1)).map_err(exception)?;
     Ok(plan.tensors().map(|tensor| tensor.name.to_string()).collect())
 }
 
-/// What the plan settles (batch, threads, whether it recomputes and how many multiply-adds that adds to a pass, whether
-/// the update is fused), and bytes of each region that training needs, in the order in which a plan prints them; with a budget, the plan that
-/// fits it.
+/// The choices of a plan, and the bytes of each region in the order in which a plan prints them. The choices are batch,
+/// threads, recomputation, the multiply-adds that it adds to a pass, and the fused optimizer step. With a budget, it is the
+/// plan that fits the budget.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 pub fn plan<'py>(
@@ -133,7 +104,7 @@ pub fn plan<'py>(
     frozen: Vec<String>,
     budget: Option<usize>,
 ) -> PyResult<(usize, usize, bool, usize, bool, Bound<'py, PyDict>)> {
-    let config = config.to_core()?;
+    let config = config.core();
     let frozen = frozen_tensors(&config, &frozen)?;
     let options =
         Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused, frozen };
@@ -161,8 +132,8 @@ pub fn plan<'py>(
     Ok((batch, threads, recompute, plan.recomputed(), fused, bytes))
 }
 
-/// The C header of `#define`s for a model on this machine or, where `device` is true, on a microcontroller. `command`
-/// is told in it as what made it.
+/// The C header of `#define`s for a model on this machine or, if `device` is true, on a microcontroller. The header names
+/// `command` as the command that made it.
 #[pyfunction]
 #[allow(clippy::too_many_arguments)]
 pub fn defines(
@@ -177,7 +148,7 @@ pub fn defines(
     prefix: &str,
     command: &str,
 ) -> PyResult<String> {
-    let config = config.to_core()?;
+    let config = config.core();
     let frozen = frozen_tensors(&config, &frozen)?;
     let options =
         Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused, frozen };
@@ -186,14 +157,14 @@ pub fn defines(
     jostle_plan::header(command, prefix, device, &plan).map_err(exception)
 }
 
-/// The names of the instruction sets that this processor has; the fastest first.
+/// The names of the instruction sets that this processor has, the fastest first.
 #[pyfunction]
 pub fn instruction_sets() -> Vec<&'static str> {
     let has = |name: &&str| InstructionSet::named(name).is_ok();
     InstructionSet::NAMES.into_iter().rev().filter(has).collect()
 }
 
-/// The instruction set of a name, or the fastest.
+/// The instruction set with this name, or the fastest.
 pub fn instruction_set(name: Option<&str>) -> PyResult<InstructionSet> {
     let Some(name) = name else { return Ok(InstructionSet::detect()) };
     InstructionSet::named(name).map_err(|error: Error| {

@@ -1,13 +1,12 @@
-//! A model: its parameters and gradients, its threads, and one lock for all that computes with them.
+//! A model: its parameters, gradients and threads, with one lock for all computing.
 
 use std::borrow::Cow;
 use std::sync::{Mutex, PoisonError};
 
 use jostle::ops::attention::{self, Attention};
-use jostle::optimizer::{clip_factor, gradient_norm};
 use jostle::{
-    Compute, Config, DropoutKey, Error, Frozen, Gradients, InstructionSet, Loss, Optimizer, OptimizerState,
-    Options, Pass, Plan, Shape, initialization, model,
+    Buffers, Compute, Config, DropoutKey, Error, Frozen, Gradients, InstructionSet, Loss, Optimizer,
+    OptimizerState, Options, Pass, Plan, Recipe, Schedule, Shape, Trainer, initialization, model,
 };
 use jostle_pool::Pool;
 use numpy::{
@@ -28,30 +27,29 @@ pub struct Engine {
     pub simd: InstructionSet,
     frozen: Frozen,
     pool: Pool,
-    /// Those that are trained, then those that are frozen.
+    /// The parameters that are trained, then the frozen parameters.
     pub parameters: Py<Buffer>,
-    /// Of those that are trained.
+    /// The gradients of the parameters that are trained.
     pub gradients: Py<Buffer>,
-    /// Its lock is the engine's: whoever holds it may use the parameters, the gradients and the states that belong
-    /// to them.
+    /// This lock is the engine's: its holder may use the parameters, the gradients and the states of their optimisers.
     kept: Mutex<Kept>,
 }
 
 struct Kept {
-    /// Activations and scratch, as long as the largest pass so far wanted.
+    /// Activations and scratch, as long as the largest pass so far has needed.
     workspace: Vec<f32>,
     position: Position,
 }
 
-/// Where training stands: what the masks of `backward` depend on besides the seed.
+/// The progress of training, which selects the dropout masks of `backward` together with the seed.
 #[derive(Clone, Copy, Default)]
 pub struct Position {
     pub step: u64,
-    /// Sequences that the gradients hold of this step.
+    /// The number of sequences of this step that are in the gradients.
     pub sequences: u64,
 }
 
-/// What a call may use while it holds the lock.
+/// The memory that a call may use while it holds the lock.
 pub struct Locked<'a> {
     pub compute: Compute<'a>,
     pub parameters: &'a mut [f32],
@@ -61,28 +59,8 @@ pub struct Locked<'a> {
     pub position: &'a mut Position,
 }
 
-/// All parameters, in the order of a plan that freezes none.
-fn in_order<'a>(plan: &Plan, parameters: &'a [f32], frozen: &'a [f32]) -> Result<Cow<'a, [f32]>, Error> {
-    if frozen.is_empty() {
-        return Ok(Cow::Borrowed(parameters));
-    }
-    let mut all = zeros("parameters", parameters.len().saturating_add(frozen.len()))?;
-    let mut rest = &mut all[..];
-    for tensor in plan.tensors() {
-        let from = if tensor.frozen { frozen } else { parameters };
-        let place = rest.split_off_mut(..tensor.len()).unwrap_or_default();
-        place.copy_from_slice(&from[tensor.offset..][..tensor.len()]);
-    }
-    Ok(Cow::Owned(all))
-}
-
-/// The plan that freezes nothing.
-fn whole(plan: &Plan) -> Result<Plan, Error> {
-    Plan::new(&plan.config, &Options { frozen: Frozen::NONE, ..plan.options })
-}
-
 impl Locked<'_> {
-    /// Has `write` write all parameters, in the order of the plan that it is given, which freezes none.
+    /// Has `write` write all parameters in the order of the plan that it receives, which freezes none.
     pub fn write_in_order(
         &mut self,
         plan: &Plan,
@@ -91,21 +69,25 @@ impl Locked<'_> {
         if self.frozen.is_empty() {
             return write(plan, self.parameters);
         }
-        let whole = whole(plan)?;
+        let whole = plan.unfrozen()?;
         let mut all = zeros("parameters", whole.parameters)?;
         write(&whole, &mut all)?;
-        let mut rest = &all[..];
-        for tensor in plan.tensors() {
-            let to = if tensor.frozen { &mut *self.frozen } else { &mut *self.parameters };
-            let values = rest.split_off(..tensor.len()).unwrap_or_default();
-            to[tensor.offset..][..tensor.len()].copy_from_slice(values);
-        }
-        Ok(())
+        plan.scatter(&all, self.parameters, self.frozen)
     }
 }
 
+/// All parameters in the order of a plan that freezes none.
+fn in_order<'a>(plan: &Plan, parameters: &'a [f32], frozen: &[f32]) -> Result<Cow<'a, [f32]>, Error> {
+    if frozen.is_empty() {
+        return Ok(Cow::Borrowed(parameters));
+    }
+    let mut all = zeros("parameters", parameters.len().saturating_add(frozen.len()))?;
+    plan.gather(parameters, frozen, &mut all)?;
+    Ok(Cow::Owned(all))
+}
+
 impl Engine {
-    /// Waits for the lock without holding up other Python threads, and computes with all of the plan's memory.
+    /// Waits for the lock without blocking other Python threads, and runs `body` with the plan's memory.
     pub fn locked<T: Send>(
         &self,
         py: Python<'_>,
@@ -118,7 +100,7 @@ impl Engine {
             let Kept { workspace, position } = &mut *kept;
             let wanted = plan.workspace();
             if workspace.len() < wanted {
-                // A new one: nothing is to be kept of what is there.
+                // Freed before the new one is allocated; its contents are not needed.
                 *workspace = Vec::new();
                 *workspace = zeros("workspace", wanted)?;
             }
@@ -132,19 +114,19 @@ impl Engine {
         .map_err(exception)
     }
 
-    /// The plan for passes of so many sequences, at least one.
+    /// The plan for passes of `batch` sequences, at least one.
     pub fn plan(&self, batch: usize, optimizer: OptimizerState) -> PyResult<Plan> {
         self.plan_with(Options { optimizer, ..Options::new(batch.max(1)) })
     }
 
-    /// The plan for these options, but with the engine's threads and frozen tensors.
+    /// The plan for these options, with the engine's threads and frozen tensors.
     pub fn plan_with(&self, options: Options) -> PyResult<Plan> {
         let options = Options { threads: self.threads, frozen: self.frozen, ..options };
         Plan::new(&self.config, &options).map_err(exception)
     }
 
-    /// Has `body` look at what forward without dropout leaves of every block, also of those that backward does not
-    /// reach: for once as if nothing were frozen.
+    /// Has `body` look at the activations of every block after a forward pass without dropout. The pass runs as if nothing
+    /// were frozen, because a plan does not keep activations of blocks that backward does not reach.
     fn look<T: Send>(
         &self,
         py: Python<'_>,
@@ -153,7 +135,7 @@ impl Engine {
         body: impl FnOnce(&Plan, &mut [f32]) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
         let own = self.plan(shape.sequences, OptimizerState::None)?;
-        let plan = whole(&own).map_err(exception)?;
+        let plan = own.unfrozen().map_err(exception)?;
         self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, frozen, workspace, .. } = locked;
             let parameters = &in_order(&own, parameters, frozen)?;
@@ -175,14 +157,14 @@ fn targets<'a>(targets: &'a PyReadonlyArray2<'_, i32>, shape: Shape) -> PyResult
     let (targets, given) = batch(targets)?;
     if given != shape {
         return Err(PyValueError::new_err(format!(
-            "targets have the shape ({}, {}); wanted: that of the tokens, ({}, {})",
+            "targets have the shape ({}, {}); expected the shape of the tokens, ({}, {})",
             given.sequences, given.length, shape.sequences, shape.length
         )));
     }
     Ok(targets)
 }
 
-/// An optimiser by its name and its numbers.
+/// An optimiser, by its name and its numbers.
 pub fn optimizer(name: &str, numbers: Vec<f32>) -> PyResult<Optimizer> {
     let optimizer = match (name, &numbers[..]) {
         ("adamw", &[beta1, beta2, epsilon, weight_decay]) => {
@@ -200,7 +182,7 @@ pub fn optimizer(name: &str, numbers: Vec<f32>) -> PyResult<Optimizer> {
     Ok(optimizer)
 }
 
-/// Raises `ValueError` where the optimiser's numbers are out of range.
+/// Raises `ValueError` if the optimiser's numbers are out of range.
 #[pyfunction]
 pub fn check_optimizer(name: &str, numbers: Vec<f32>) -> PyResult<()> {
     optimizer(name, numbers).map(|_| ())
@@ -219,13 +201,14 @@ impl Engine {
         instruction_set: Option<&str>,
         frozen: Vec<String>,
     ) -> PyResult<Engine> {
-        let config = config.to_core()?;
+        let config = config.core();
         let simd = self::instruction_set(instruction_set)?;
         let frozen = frozen_tensors(&config, &frozen)?;
         let options = Options { threads, frozen, ..Options::new(1) };
         let plan = Plan::new(&config, &options).map_err(exception)?;
-        let pool = Pool::new(threads)
-            .map_err(|error| PyOSError::new_err(format!("{threads} threads can't be had: {error}")))?;
+        let pool = Pool::new(threads).map_err(|error| {
+            PyOSError::new_err(format!("{threads} threads could not be started: {error}"))
+        })?;
         Ok(Engine {
             config,
             threads,
@@ -271,7 +254,7 @@ impl Engine {
         Ok(plan.tensors().map(describe).collect())
     }
 
-    /// The step and the sequence at which the masks of the next `backward` are.
+    /// The step and the sequence that select the dropout masks of the next `backward`.
     #[getter]
     fn position(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
         let plan = self.plan(1, OptimizerState::None)?;
@@ -289,7 +272,7 @@ impl Engine {
         })
     }
 
-    /// All gradients become zero: a step begins.
+    /// Sets all gradients to zero, which begins a step.
     fn zero_gradients(&self, py: Python<'_>) -> PyResult<()> {
         let plan = self.plan(1, OptimizerState::None)?;
         self.locked(py, &plan, |locked| {
@@ -299,7 +282,7 @@ impl Engine {
         })
     }
 
-    /// Random initial parameters, a function of the seed.
+    /// Writes random initial parameters, which are a function of the seed.
     fn initialize(&self, py: Python<'_>, seed: u64) -> PyResult<()> {
         let plan = self.plan(1, OptimizerState::None)?;
         self.locked(py, &plan, |mut locked| {
@@ -418,7 +401,7 @@ impl Engine {
         PyArray1::from_vec(py, weights).reshape([layers, sequences, heads, length, length])
     }
 
-    /// Changes the parameters along the gradients; returns the gradients' norm before clipping.
+    /// Updates the parameters; returns the gradients' norm before clipping.
     fn update(
         &self,
         py: Python<'_>,
@@ -430,21 +413,23 @@ impl Engine {
     ) -> PyResult<f32> {
         let optimizer = self::optimizer(optimizer, numbers)?;
         let plan = self.plan(1, optimizer.state())?;
+        let schedule = Schedule::constant(learning_rate);
+        // The seed is for batches and dropout masks, which an update does not have.
+        let recipe = Recipe { optimizer, schedule, clip, accumulate: 1, seed: 0 };
         let state = state.get();
         self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, gradients, position, .. } = locked;
+            let Locked { compute, parameters, frozen, gradients, workspace, position } = locked;
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
-            let (numbers, step) = (unsafe { state.slice() }, state.steps());
-            let norm = gradient_norm(compute, gradients);
-            if !norm.is_finite() {
-                return Err(Error::NotFinite { what: "gradient norm", value: norm });
-            }
-            let factor = clip.map_or(1.0, |clip| clip_factor(norm, clip));
-            optimizer.update(compute, &plan, parameters, gradients, numbers, step, learning_rate, factor)?;
-            let step = step.saturating_add(1);
+            let optimizer = unsafe { state.slice() };
+            let batch = &mut zeros("batch", plan.batch)?;
+            let buffers = Buffers { parameters, frozen, gradients, optimizer, workspace, batch };
+            let mut trainer = Trainer::new(&plan, &recipe, buffers, compute)?;
+            trainer.resume_at(state.steps(), 0);
+            let report = trainer.update(Loss::default())?;
+            let step = trainer.steps();
             state.set_steps(step);
             *position = Position { step, sequences: 0 };
-            Ok(norm)
+            Ok(report.gradient_norm)
         })
     }
 }

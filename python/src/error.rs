@@ -1,4 +1,4 @@
-//! The core's refusals as Python's exceptions.
+//! The core's errors as Python's exceptions.
 
 use jostle::Error;
 use pyo3::PyErr;

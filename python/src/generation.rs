@@ -1,4 +1,4 @@
-//! The model in use: the core's generator, made anew for each call from what is kept here.
+//! Text generation: each call makes the core's generator from the memory and the progress that are kept here.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -60,7 +60,7 @@ impl Generator {
         Ok(Generator { engine: engine.unbind(), plan, kept: Mutex::new(kept) })
     }
 
-    /// Appends tokens; returns the logits `[V]` of the next.
+    /// Appends tokens; returns the logits `[V]` of the next token.
     fn feed<'py>(
         &self,
         py: Python<'py>,
@@ -71,8 +71,8 @@ impl Generator {
         Ok(PyArray1::from_vec(py, logits))
     }
 
-    /// Draws so many tokens, feeding each; `number` counts those drawn before with this seed. Ctrl-C is seen after
-    /// each token.
+    /// Draws and feeds `count` tokens. `number` is the number of tokens that were drawn before with this seed. Ctrl-C is
+    /// handled after each token.
     #[expect(clippy::too_many_arguments)]
     fn draw(
         &self,

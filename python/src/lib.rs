@@ -1,16 +1,14 @@
-//! `jostle._native`: the core on buffers that NumPy arrays look at. Knows Python's objects and the core's values;
-//! holds no arithmetic. What users see is in `jostle/*.py`.
+//! `jostle._native`: the core on buffers that NumPy arrays view. It converts between Python's objects and the core's values
+//! and does no arithmetic. The public interface is in `jostle/*.py`.
 //!
-//! | module | what it is |
-//! |---|---|
-//! | `buffer` | memory that arrays are views on |
-//! | `config` | from the Python package's configurations to the core's |
-//! | `engine` | a model: its parameters and gradients, its threads, and one lock |
-//! | `training` | steps and evaluation on a text |
-//! | `generation` | the model in use |
-//! | `checkpoint` | to bytes and back |
-//! | `operations` | the operations alone, on arrays |
-//! | `error` | refusals as exceptions |
+//! * `buffer`: memory that arrays view.
+//! * `config`: configurations, plans, instruction sets.
+//! * `engine`: a model: its parameters and gradients, its threads, and one lock.
+//! * `training`: steps and evaluation on a text.
+//! * `generation`: text generation.
+//! * `checkpoint`: checkpoints as bytes.
+//! * `operations`: single operations on arrays.
+//! * `error`: errors as exceptions.
 
 mod buffer;
 mod checkpoint;
@@ -21,7 +19,7 @@ mod generation;
 mod operations;
 mod training;
 
-/// The compiled part of the package `jostle`; not for use by others.
+/// The compiled, private part of the package `jostle`.
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]

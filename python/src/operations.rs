@@ -1,5 +1,5 @@
-//! The operations alone, on arrays of float32, C-contiguous; results are new arrays. Shapes are checked by
-//! `jostle/ops.py`, and again by the core.
+//! Single operations on C-contiguous float32 arrays; results are new arrays. `jostle/ops.py` checks shapes, and the core
+//! checks them again.
 
 use jostle::matmul::{self as core_matmul, Matrix, Size, Start};
 use jostle::ops::attention::{self as core_attention, Attention};
@@ -20,7 +20,7 @@ use crate::error::exception;
 type Array<'py> = Bound<'py, PyArrayDyn<f32>>;
 type Input<'py> = PyReadonlyArrayDyn<'py, f32>;
 
-/// A new array of this shape, which `fill` writes without holding up other Python threads.
+/// A new array of this shape, which `fill` writes without blocking other Python threads.
 fn compute<'py, const N: usize>(
     py: Python<'py>,
     shapes: [&[usize]; N],
@@ -44,14 +44,14 @@ fn width(x: &Input<'_>) -> usize {
     x.shape().last().copied().unwrap_or(1)
 }
 
-/// A matrix or its transpose, and its shape then.
+/// A matrix or its transpose, with its shape.
 fn matrix<'a>(x: &'a Input<'_>, transposed: bool) -> PyResult<(Matrix<'a>, [usize; 2])> {
     let [rows, columns] = *x.shape() else { return Err(exception(Error::Zero { what: "dimensions" })) };
     let matrix = Matrix::new(x.as_slice()?, columns);
     Ok(if transposed { (matrix.transposed(), [columns, rows]) } else { (matrix, [rows, columns]) })
 }
 
-/// `a b`, either transposed first if so wished.
+/// The product `a b`, with either matrix transposed first if its flag is set.
 #[pyfunction]
 pub fn matmul<'py>(
     py: Python<'py>,
@@ -83,7 +83,7 @@ pub fn softmax<'py>(py: Python<'py>, x: Input<'py>) -> PyResult<Array<'py>> {
     Ok(y)
 }
 
-/// The gradient of the scores, from that of the softmax and the softmax.
+/// The gradient of the scores, from the softmax and its gradient.
 #[pyfunction]
 pub fn softmax_backward<'py>(py: Python<'py>, d_y: Input<'py>, y: Input<'py>) -> PyResult<Array<'py>> {
     let (shape, width, d_y, y) = (y.shape(), width(&y), d_y.as_slice()?, y.as_slice()?);
@@ -117,7 +117,7 @@ pub fn attention<'py>(
     Ok((out, stats))
 }
 
-/// The gradient of qkv, from that of out and what `attention` took and returned.
+/// The gradient of qkv, from the gradient of out and the inputs and outputs of `attention`.
 #[pyfunction]
 pub fn attention_backward<'py>(
     py: Python<'py>,
@@ -138,7 +138,7 @@ pub fn attention_backward<'py>(
     Ok(d_qkv)
 }
 
-/// Dropout of one sequence's weights `[H, T, T]`, with the mask of `attention`; its own backward.
+/// Dropout of one sequence's attention weights `[H, T, T]`, with the mask of `attention`; it is its own backward.
 #[pyfunction]
 pub fn attention_dropout<'py>(
     py: Python<'py>,
@@ -159,7 +159,7 @@ pub fn attention_dropout<'py>(
     Ok(y)
 }
 
-/// Layer normalisation of rows; returns y, mean and rstd. An empty bias is none.
+/// Layer normalisation of rows; returns y, mean and rstd. An empty bias means no bias.
 #[pyfunction]
 pub fn layer_norm<'py>(
     py: Python<'py>,
@@ -219,7 +219,7 @@ pub fn gelu_backward<'py>(
     Ok(d_x)
 }
 
-/// Dropout of the rows of the last two dimensions; its own backward.
+/// Dropout of the rows of the last two dimensions; it is its own backward.
 #[pyfunction]
 pub fn dropout<'py>(py: Python<'py>, x: Input<'py>, rate: f32, seed: u64, step: u64) -> PyResult<Array<'py>> {
     let mask = Mask::new(rate, seed, Stream::EmbeddingDropout, step, 0).map_err(exception)?;

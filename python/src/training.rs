@@ -1,4 +1,4 @@
-//! Steps and evaluation on a text: the core's trainer, made anew for each call from what is kept here.
+//! Steps and evaluation on a text: each call makes the core's trainer from the memory and the progress that are kept here.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -11,7 +11,7 @@ use crate::buffer::{State, zeros};
 use crate::engine::{Engine, Locked, Position, optimizer};
 use crate::error::exception;
 
-/// A text of tokens: an array that is looked at where it lies.
+/// A text of tokens, borrowed from a NumPy array.
 enum Text<'py> {
     U8(PyReadonlyArray1<'py, u8>),
     U16(PyReadonlyArray1<'py, u16>),
@@ -19,8 +19,8 @@ enum Text<'py> {
 }
 
 impl<'py> Text<'py> {
-    /// Tries no type in vain: the text of the error that no one sees would be Python's work, and Ctrl-C during that
-    /// be lost.
+    /// Compares types instead of trying to extract each: a failed extraction would build an error text in Python, and Ctrl-C
+    /// would be lost meanwhile.
     fn new(array: &Bound<'py, PyUntypedArray>) -> PyResult<Text<'py>> {
         let (py, kind) = (array.py(), array.dtype());
         if kind.is_equiv_to(&dtype::<u8>(py)) {
@@ -41,19 +41,6 @@ impl<'py> Text<'py> {
     }
 }
 
-/// The part of a text from `first` on, at most so many tokens.
-fn part<'a>(tokens: Tokens<'a>, first: usize, count: usize) -> Tokens<'a> {
-    fn cut<T>(tokens: &[T], first: usize, count: usize) -> &[T] {
-        let rest = tokens.get(first..).unwrap_or_default();
-        rest.get(..count).unwrap_or(rest)
-    }
-    match tokens {
-        Tokens::U8(tokens) => Tokens::U8(cut(tokens, first, count)),
-        Tokens::U16(tokens) => Tokens::U16(cut(tokens, first, count)),
-        Tokens::I32(tokens) => Tokens::I32(cut(tokens, first, count)),
-    }
-}
-
 /// A model in training.
 #[pyclass(frozen, module = "jostle._native")]
 pub struct Training {
@@ -66,7 +53,7 @@ pub struct Training {
 }
 
 impl Training {
-    /// Runs `body` on a trainer that has done the steps that the state says, and keeps how many it has done then.
+    /// Runs `body` on a trainer with the number of steps of the state, and keeps its number of steps afterwards.
     fn run<T: Send>(
         &self,
         py: Python<'_>,
@@ -78,7 +65,7 @@ impl Training {
             let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             let (optimizer, before) = (unsafe { state.slice() }, state.steps());
-            // A fused update has room for some of them only.
+            // With a fused optimizer step, the plan has room for some gradients only.
             let gradients = gradients.get_mut(..self.plan.gradients).unwrap_or_default();
             let buffers = Buffers { parameters, frozen, gradients, optimizer, workspace, batch: &mut batch };
             let compute: Compute<'_> = compute;
@@ -95,20 +82,20 @@ impl Training {
     }
 }
 
-/// A schedule by its name: how the rate falls after warm-up.
+/// The decay of the learning rate after warm-up, by the schedule's name.
 fn decay(name: &str, decay_steps: u64, last: f32) -> PyResult<Decay> {
     match name {
         "constant" => Ok(Decay::Constant),
         "linear" => Ok(Decay::Linear { last }),
         "cosine" => Ok(Decay::Cosine { last }),
         "warmup_stable_decay" => Ok(Decay::WarmupStableDecay { decay_steps, last }),
-        _ => Err(PyValueError::new_err(format!("no schedule {name:?}"))),
+        _ => Err(PyValueError::new_err(format!("unknown schedule {name:?}"))),
     }
 }
 
 #[pymethods]
 impl Training {
-    /// `batch`: sequences, whether backward recomputes, whether it updates. `schedule`: name, peak, warmup, steps,
+    /// `batch`: sequences, activation recomputation, fused optimizer step. `schedule`: name, peak, warmup, steps,
     /// decay_steps, last.
     #[new]
     #[expect(clippy::too_many_arguments)]
@@ -135,7 +122,7 @@ impl Training {
         Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch })
     }
 
-    /// The next step; returns loss, learning rate and gradient norm.
+    /// Runs the next step; returns loss, learning rate and gradient norm.
     fn step<'py>(&self, py: Python<'py>, text: &Bound<'py, PyUntypedArray>) -> PyResult<(f32, f32, f32)> {
         let text = Text::new(text)?;
         let text = text.tokens()?;
@@ -143,7 +130,7 @@ impl Training {
         Ok((report.loss, report.learning_rate, report.gradient_norm))
     }
 
-    /// The mean loss on a whole text, without dropout. Ctrl-C is seen after each pass.
+    /// The mean loss on a whole text, without dropout. Ctrl-C is handled after each pass.
     fn evaluate<'py>(&self, py: Python<'py>, text: &Bound<'py, PyUntypedArray>) -> PyResult<f32> {
         let text = Text::new(text)?;
         let text = text.tokens()?;
@@ -151,12 +138,9 @@ impl Training {
         if text.len() < 2 {
             return Err(exception(Error::Data { given: text.len(), wanted: 2 }));
         }
-        let (mut total, mut first) = (Loss::default(), 0_usize);
-        while first.saturating_add(1) < text.len() {
-            let part = part(text, first, pass.saturating_add(1));
-            let loss = self.run(py, |trainer| trainer.evaluate(part))?;
-            total = Loss { sum: total.sum + loss.sum, counted: total.counted + loss.counted };
-            first = first.saturating_add(pass);
+        let mut total = Loss::default();
+        for piece in text.pieces(pass) {
+            total = total.plus(self.run(py, |trainer| trainer.evaluate(piece))?);
             py.check_signals()?;
         }
         Ok(total.mean())

@@ -1,4 +1,4 @@
-"""What several test files share."""
+"""Helpers that several test files share."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def random_tokens(config: jostle.Config, shape: tuple[int, ...], seed: int = 0) 
 
 
 def batch(seed: int = 0, shape: tuple[int, int] = (3, 8)) -> tuple[Any, Any]:
-    """Tokens for a model of the configuration above, and what comes next."""
+    """Tokens for a model of the configuration above, and their targets."""
     tokens = random_tokens(SMALL, shape, seed)
     return tokens, np.roll(tokens, -1, axis=1)
 
 
 def go_on(model: jostle.Model, optimizer: Any) -> None:
-    """The rest of a step, which begins as it begins the next."""
+    """Ends the current step and begins the next one."""
     model.backward(*batch())
     optimizer.step()
     model.zero_gradients()
 
 
 def text(vocab: int) -> npt.NDArray[np.uint8]:
-    """A text with structure, that of core/tests/contract: a stride that changes slowly."""
+    """The structured text of core/tests/contract: its stride changes slowly."""
     i = np.arange(2000)
     return ((i * i // 97 + 5 * i) % vocab).astype(np.uint8)
 
@@ -53,7 +53,7 @@ def bits(arrays: Any) -> bytes:
 
 
 def relative_error(given: Any, wanted: Any) -> float:
-    """The norm of the difference over the norm of what is wanted; NaN where anything is."""
+    """The relative error: the norm of the difference over the norm of the wanted values. NaN if any value is NaN."""
     given, wanted = np.asarray(given, np.float64), np.asarray(wanted, np.float64)
     assert given.shape == wanted.shape
     size = np.linalg.norm(wanted)
@@ -62,9 +62,9 @@ def relative_error(given: Any, wanted: Any) -> float:
 
 
 def run_python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Runs a program with this interpreter and this package; fails where it does, and shows what it said."""
+    """Runs a program with this interpreter and this package. If it fails, fails too and shows its output."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, **options
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, **options
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr, done.stderr
@@ -72,11 +72,11 @@ def run_python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def instruction_sets() -> list[str]:
-    """Those that JOSTLE_INSTRUCTION_SETS names, every one of which must be there; without it, all there are."""
+    """The instruction sets that JOSTLE_INSTRUCTION_SETS lists, which must all be available; by default, all available."""
     found = jostle._native.instruction_sets()
     wanted = os.environ.get("JOSTLE_INSTRUCTION_SETS")
     if wanted is None:
         return found
     names = [name.strip() for name in wanted.split(",") if name.strip()]
-    assert names and set(names) <= set(found), f"wanted: {names}; here: {found}"
+    assert names and set(names) <= set(found), f"expected {names}; here: {found}"
     return names

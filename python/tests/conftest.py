@@ -1,5 +1,5 @@
-"""Settings of hypothesis: the same examples in every run, and no folder of its own beside the tests. Ctrl-C. And models to
-test with."""
+"""Fixtures, and settings: hypothesis tries the same examples in every run, and leaves no folder beside the tests. Ctrl-C
+works."""
 
 import signal
 
@@ -12,7 +12,7 @@ import jostle
 settings.register_profile("jostle", deadline=None, derandomize=True, database=None, max_examples=60)
 settings.load_profile("jostle")
 
-# Shells start what is to run in the background with SIGINT ignored, which children inherit: those of the tests too.
+# Shells start background jobs with SIGINT ignored. The processes that tests start would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -23,7 +23,7 @@ def model():
 
 @pytest.fixture
 def trained():
-    """A model and its optimizer after a few steps, in the middle of another one."""
+    """A model and its optimizer after a few steps, in the middle of the next one."""
     config = jostle.Config(vocab=13, context=8, layers=2, heads=2, width=8, dropout=0.1)
     model = jostle.Model(config, seed=3, threads=1)
     optimizer = jostle.AdamW(model, learning_rate=0.01)

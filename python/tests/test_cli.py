@@ -29,17 +29,17 @@ TRAIN = (
     " --checkpoint-every 100 --evaluate-every 60"
 ).split()
 CLOCKS = ("tokens_per_second", "seconds")
-"""Columns of metrics.csv that differ from run to run."""
+"""The columns of metrics.csv that differ from run to run."""
 
 
 def environment() -> dict[str, str]:
-    """This process's, without what users may have set about terminals."""
+    """The environment of this process, without variables about terminals."""
     unset = ("FORCE_COLOR", "NO_COLOR", "COLUMNS", "LINES", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
     return {name: value for name, value in os.environ.items() if name not in unset} | {"TERM": "xterm"}
 
 
 def jostle_says(*arguments: object, cwd: Path | None = None) -> str:
-    """What a command prints on stdout; it must succeed and leave stderr empty."""
+    """The output of a command, which must succeed and leave stderr empty."""
     done = refused(*arguments, cwd=cwd)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout
@@ -52,7 +52,7 @@ def refused(*arguments: object, cwd: Path | None = None) -> subprocess.Completed
         env=environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=300,
         check=False,
     )
 
@@ -71,7 +71,7 @@ def text(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path, text: Path) -> tuple[Run, str]:
-    """A run that nobody disturbed, and what was printed."""
+    """A run without interruption, and its output."""
     printed = jostle_says("train", text, *TRAIN, cwd=folder)
     return Run(folder / "runs" / "snow-1"), printed
 
@@ -95,14 +95,14 @@ def test_train_leaves_a_folder(trained: tuple[Run, str], text: Path) -> None:
     assert evaluated.tolist() == [60, 120, 180, 240, 300]
     assert (np.diff(metrics["seconds"]) >= 0).all()
 
-    # The rows are those of the package's own trainer, to the last bit.
+    # The package's own trainer gives the same rows, to the last bit.
     train, validation = run.tokens()
     assert len(train) + len(validation) == len(text.read_text(encoding="utf-8"))
     last = run.trainer()
     assert last.step == STEPS
     assert np.float32(last.evaluate(validation)) == np.float32(metrics["validation_loss"][-1])
 
-    # No terminal: lines, and nothing that moves a cursor.
+    # Without a terminal, lines and nothing that moves a cursor.
     assert "\x1b" not in printed and "\r" not in printed
     assert f"\nstep {STEPS}/{STEPS}  loss " in printed
     loss, validation_loss = metrics["loss"][59], metrics["validation_loss"][59]
@@ -124,7 +124,7 @@ def test_a_second_run_has_a_folder_of_its_own(folder: Path, text: Path, trained:
 
 def test_ctrl_c_and_resume_end_in_the_same_bytes(folder: Path, text: Path, trained: tuple[Run, str]) -> None:
     undisturbed, _ = trained
-    # The training takes less than a second: on a busy machine it may be over before Ctrl-C comes.
+    # The training takes less than a second. On a busy machine it may end before Ctrl-C arrives.
     for number in range(5):
         out = folder / f"disturbed run {number}"
         terminal = spawn(["train", str(text), *TRAIN, "--out", str(out)])
@@ -140,7 +140,7 @@ def test_ctrl_c_and_resume_end_in_the_same_bytes(folder: Path, text: Path, train
     assert 0 < done < STEPS
     assert Run(out).trainer().step == done
 
-    # As if it had been killed later, between two checkpoints: rows of steps that will be taken again.
+    # As if it had been killed between two checkpoints: the last rows belong to steps that will be taken again.
     with (out / "metrics.csv").open("a", encoding="utf-8") as file:
         file.write(f"{done + 1},9,9,9,9,9,9\n{done + 2},9,9")
     terminal = spawn(["train", "--resume", str(out)])
@@ -167,7 +167,7 @@ def spawn(arguments: Sequence[str]) -> pexpect.spawn:
         env=environment(),
         dimensions=(24, 120),
         encoding="utf-8",
-        timeout=30,
+        timeout=300,
     )
 
 
@@ -256,7 +256,7 @@ def test_plan() -> None:
     tight = refused("plan", *sizes, "--fit", "2K")
     assert tight.returncode == 1
     least = jostle.plan(config, recompute=True)
-    assert f"wanted: at least {least.training}" in tight.stderr
+    assert f"expected at least {least.training}" in tight.stderr
     for given in (["--recompute"], ["--fit", least.training]):
         printed = jostle_says("plan", *sizes, "--batch", 1, *given)
         assert f" {least.training:,} " in printed
@@ -320,8 +320,8 @@ def test_help_has_an_example(command: str) -> None:
         ("train latin.txt", "latin.txt is not UTF-8 text (byte 1)"),
         ("train short.txt", "the text has 5 tokens; at least 73 are needed for a context of 64"),
         ("train snow.txt --heads 3", "width 128 is not divisible by heads 3"),
-        ("train snow.txt --dropout 1", "dropout.embedding is 1; wanted"),
-        ("train snow.txt --steps 5 --warmup 6", "warmup is 6 steps; wanted: at most 5"),
+        ("train snow.txt --dropout 1", "embedding_dropout is 1; expected"),
+        ("train snow.txt --steps 5 --warmup 6", "warmup is 6 steps; expected at most 5"),
         ("train snow.txt --out runs", "runs is not empty"),
         ("train --resume missing", "missing: No such run folder"),
         ("generate missing x", "missing: No such file or directory"),
@@ -332,7 +332,7 @@ def test_help_has_an_example(command: str) -> None:
         ("generate runs/snow-1 ?", "the character '?' is not in the vocabulary"),
         ("generate runs/snow-1 I --top-p 2", "top_p is 2; wanted"),
         ("predict runs/snow-1 ", "the prompt is empty"),
-        ("plan --defines --prefix 2D", "prefix is '2D'; wanted: letters"),
+        ("plan --defines --prefix 2D", "prefix is '2D'; expected letters"),
         ("plot runs/snow-1 --kind attention --layer 2", "layer is 2; wanted"),
     ],
 )

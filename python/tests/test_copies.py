@@ -15,7 +15,7 @@ PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_pickles(trained, protocol):
     model, optimizer = trained
-    # The model's own copy and the optimizer's are one: pickle keeps identity.
+    # The optimizer's model is still the same object as the model: pickle keeps identity.
     copied, other = pickle.loads(pickle.dumps((model, optimizer), protocol))
     check_copy(trained, (copied, other))
 
@@ -86,12 +86,14 @@ def test_a_forked_child_can_use_and_drop_the_model():
     done = run_python("""
 import gc, os, sys, warnings
 import jostle
-# Later Pythons warn of any fork while there are threads.
+# Newer versions of Python warn of any fork while there are threads.
 warnings.simplefilter("ignore", DeprecationWarning)
+
 config = jostle.Config(vocab=65, context=64, layers=2, heads=2, width=64)
 model = jostle.Model(config, threads=2)
 tokens = [list(range(64))] * 4
 loss = model.backward(tokens, tokens)
+
 child = os.fork()
 if child == 0:
     code = 1
@@ -120,8 +122,11 @@ def loss(model):
     return model.loss([[1, 2, 3]], [[2, 3, 4]])
 if __name__ == "__main__":
     model = jostle.Model(jostle.Config(vocab=5, context=4, layers=1, heads=1, width=4), threads=2)
+
     import pickle, sys, subprocess
+
     program = "import pickle, sys; print(pickle.load(sys.stdin.buffer).loss([[1, 2, 3]], [[2, 3, 4]]))"
+
     done = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(model), capture_output=True)
     assert float(done.stdout) == loss(model), done.stderr
 """)

@@ -1,4 +1,4 @@
-"""What is saved, and what goes on from it."""
+"""Saving, loading and resuming."""
 
 import dataclasses
 import errno
@@ -29,7 +29,7 @@ def test_a_loaded_model_is_the_same(trained, tmp_path):
     loaded = jostle.Model.load(tmp_path / "model", threads=2)
     assert loaded.config == model.config and loaded.seed == model.seed and loaded.threads == 2
     assert bits(loaded.parameters) == bits(model.parameters)
-    # The masks go on too.
+    # Dropout masks continue too.
     assert loaded.backward(*batch()) == model.backward(*batch())
 
 
@@ -40,9 +40,9 @@ def test_files_of_others_need_their_configuration(model, tmp_path):
         jostle.Model.load(path)
     assert bits(jostle.Model.load(path, config=SMALL).parameters) == bits(model.parameters)
     for change, sentence in (
-        ({"width": 16}, r"wte.weight has another type or shape; wanted: float32 \[13, 16\]"),
-        ({"hidden": 9}, r"h.0.mlp.c_fc.weight has another type or shape; wanted: float32 \[8, 9\]"),
-        ({"layers": 3}, r"h.2.ln_1.weight is missing; wanted: float32 \[8\]"),
+        ({"width": 16}, r"wte.weight has another type or shape; expected float32 \[13, 16\]"),
+        ({"hidden": 9}, r"h.0.mlp.c_fc.weight has another type or shape; expected float32 \[8, 9\]"),
+        ({"layers": 3}, r"h.2.ln_1.weight is missing; expected float32 \[8\]"),
     ):
         with pytest.raises(ValueError, match=f"^checkpoint: {sentence}$"):
             jostle.Model.load(path, config=dataclasses.replace(SMALL, **change))
@@ -126,7 +126,7 @@ def test_every_optimizer_and_schedule_resumes(model, tmp_path, make, schedule):
 
 @pytest.mark.parametrize("frozen", [(), ("wpe.weight", "h.0.*")])
 def test_optimizers_load_what_names_no_trainer(frozen, tmp_path):
-    """As C and Rust write it: with the optimizer's state, but not how training goes on."""
+    """A checkpoint as C and Rust write it: with the optimizer's state, without the trainer's settings."""
     path, config = tmp_path / "checkpoint", dataclasses.replace(SMALL, attention_dropout=0.1)
 
     def train(model, optimizer):

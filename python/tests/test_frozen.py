@@ -1,5 +1,5 @@
-"""Parameters that are not trained: they stay as they are, and the others get the bits of a training that puts these back
-after every step. What is written down is that of core/tests/contract."""
+"""Frozen parameters keep their values. The others get the bits of a training that restores the frozen ones after every
+step. The expected bits are those in core/tests/contract."""
 
 import copy
 import pickle
@@ -14,7 +14,7 @@ from jostle import _native
 
 CONFIG = jostle.Config(vocab=27, context=35, layers=2, heads=3, width=21, dropout=0.2)
 FROZEN = ["w*", "h.0.*", "h.1.ln_1.bias"]
-"""By patterns and by name, so that backward ends with the second block."""
+"""Patterns and a name, chosen so that the backward pass ends with the second block."""
 OPTIMIZERS = [jostle.AdamW, lambda model: jostle.SGD(model, 0.05, 0.9), lambda model: jostle.SGD(model, 0.05)]
 
 
@@ -26,7 +26,7 @@ def make(frozen=(), threads=1, optimizer=jostle.AdamW, batch=4, **settings):
 
 
 def put_back(optimizer, steps):
-    """A training of all parameters, without clipping, of which some get their old values after each step."""
+    """Trains all parameters without clipping, and restores the old values of some after each step."""
     trainer = make(optimizer=optimizer)
     parameters = trainer.model.parameters
     kept = {name: parameters[name].copy() for name in make(FROZEN).model.frozen}
@@ -123,7 +123,7 @@ def test_views_of_frozen_parameters_are_writable():
 
 
 def test_the_checkpoint_that_was_written_down(tmp_path):
-    """C and Rust write the same bytes: what they read is what Python wrote, and the other way round."""
+    """C, Rust and Python write the same bytes, so each can read the others' files."""
     model = jostle.Model(CONFIG, 1337, threads=2, frozen=FROZEN)
     optimizer = jostle.AdamW(model, learning_rate=3e-3)
     trainer = jostle.Trainer(
@@ -164,7 +164,7 @@ def test_copies(copied):
 
 
 def test_fine_tuning(tmp_path):
-    """What has learnt to count by fours learns to count by fives, with its first block and all embeddings as they are."""
+    """A model that counts by fours learns to count by fives while its first block and all embeddings are frozen."""
     path = tmp_path / "fours.safetensors"
 
     def learn(model, stride):
@@ -176,7 +176,7 @@ def test_fine_tuning(tmp_path):
 
     fours = jostle.Model(CONFIG)
     assert learn(fours, 4)[1] < 0.2
-    # A file of others.
+    # A file of another program.
     safetensors.numpy.save_file({name: array.copy() for name, array in fours.parameters.items()}, path)
     fives = jostle.Model.load(path, config=CONFIG, frozen=["w*", "h.0.*"])
     assert bits(fives.parameters) == bits(fours.parameters)

@@ -1,4 +1,4 @@
-"""Text that models write."""
+"""Generation."""
 
 import numpy as np
 import pytest

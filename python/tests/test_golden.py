@@ -1,4 +1,4 @@
-"""PyTorch's numbers, through the package: core/tests/golden.rs says what they are and why the tolerances hold."""
+"""The package against PyTorch's numbers. core/tests/golden.rs describes them and the tolerances."""
 
 import numpy as np
 import pytest
@@ -97,7 +97,7 @@ def test_twenty_steps_of_training(golden):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize(("setting", "factor"), [("learning_rate", 1.001), ("clip", 1.01), ("beta1", 0.99)])
 def test_a_wrong_setting_is_seen(case, setting, factor):
-    """The tolerances above could have told."""
+    """A wrong setting exceeds the tolerances above."""
     golden = Golden(case)
     golden.settings[setting] = str(golden.number(setting) * factor)
     with pytest.raises(AssertionError):

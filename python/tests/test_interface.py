@@ -1,4 +1,4 @@
-"""The names that are fixed, as the README and the issue of the package write them, and what they promise."""
+"""The public names, as the README uses them, and their promises."""
 
 import dataclasses
 import pickle
@@ -9,6 +9,7 @@ import pytest
 from common import SMALL, bits, flat, random_tokens, text
 
 import jostle
+from jostle import _native
 
 
 def test_every_name_as_it_is_written_down(tmp_path):
@@ -110,7 +111,7 @@ def test_rates_of_dropout():
     assert rates(residual_dropout=0.3) == (0, 0, 0.3, 0.3)
     assert rates(embedding_dropout=0.1, attention_dropout=0.2) == (0.1, 0.2, 0, 0)
 
-    # What sets the rates is neither told as one of them nor without effect.
+    # `dropout` and `residual_dropout` are not fields, and must have an effect.
     config = jostle.Config(**sizes, dropout=0.1)
     assert config.dropout is None and config.residual_dropout is None
     assert dataclasses.replace(config, attention_dropout=0.5).attention_dropout == 0.5
@@ -158,7 +159,7 @@ def test_plans(model):
     assert "_RECOMPUTE 1u" in again.defines() and "_RECOMPUTE 0u" in least.defines()
     fused = jostle.plan(SMALL, fused=True)
     assert fused["gradients"] < least["gradients"] and (fused.fused, least.fused) == (True, False)
-    # A norm's gradient [T, C] has the place of other numbers.
+    # A norm's gradient [T, C] shares memory with other numbers.
     assert least["scratch"] - fused["scratch"] == 4 * SMALL.context * SMALL.width
     assert {**fused, "gradients": 0, "scratch": 0} == {**least, "gradients": 0, "scratch": 0}
     assert jostle.plan(SMALL, budget=again.training - 1).fused
@@ -187,3 +188,10 @@ def test_representations(model):
     assert repr(trainer).endswith("0 of 2 steps)")
     assert jostle.__version__.count(".") == 2
     assert all(hasattr(jostle, name) for name in jostle.__all__)
+
+
+def test_a_configuration_has_the_fields_of_the_core(tmp_path):
+    jostle.Model(SMALL, seed=1).save(tmp_path / "model")
+    core = _native.checkpoint_config((tmp_path / "model").read_bytes())
+    assert sorted(core) == sorted(field.name for field in dataclasses.fields(jostle.Config))
+    assert jostle.Config(**core) == SMALL

@@ -1,4 +1,4 @@
-"""Ctrl-C at whatever moment: training goes on with the bits of one that never stopped."""
+"""Ctrl-C at any moment: training continues with the bits of a run that was never interrupted."""
 
 import queue
 import signal
@@ -22,7 +22,7 @@ def trainer() -> jostle.Trainer:
 def test_no_step_is_taken_twice() -> None:
     disturbed, main, interruptions = trainer(), threading.main_thread().ident, 0
     assert main is not None
-    # Each press is asked for, so that none comes where nothing waits for it, however busy the machine is.
+    # The program asks for each press, so that it expects every one, however busy the machine is.
     wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
 
     def press() -> None:

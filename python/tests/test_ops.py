@@ -1,4 +1,4 @@
-"""The operations alone: forward against NumPy in float64, backward against finite differences of that."""
+"""Single operations: forward against NumPy in float64, backward against finite differences of the NumPy version."""
 
 import math
 
@@ -49,7 +49,7 @@ def cross_entropy(logits, targets):
 
 
 def gradients(function, d_y, *inputs):
-    """What backward should return: by central differences in float64, of the sum of d_y times the output."""
+    """The expected result of backward: central differences in float64 of the sum of d_y times the output."""
     inputs = [np.array(x, np.float64) for x in inputs]
     found = []
     for x in inputs:
@@ -175,7 +175,7 @@ def test_dropout(rate):
     # The share of zeros, and with it the mean, within five standard deviations.
     assert abs((y == 0).mean() - rate) <= 5 * math.sqrt(rate * (1 - rate) / count)
     assert abs(y.mean(dtype=float) - 1) <= 5 * math.sqrt(rate / (1 - rate) / count) + 1e-6
-    # Also row by row and column by column: the greatest of 700 deviations, within six.
+    # The same for each row and each column. The greatest of 700 deviations is within six.
     for axis in (0, 1):
         shares = (y == 0).mean(axis)
         assert abs(shares - rate).max() <= 6 * math.sqrt(rate * (1 - rate) / shape[axis])

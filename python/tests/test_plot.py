@@ -1,4 +1,4 @@
-"""The pictures show what was computed: data, marks and pixels are held against the model's numbers."""
+"""Pictures show the computed numbers: the tests compare data, marks and pixels with the model's numbers."""
 
 from __future__ import annotations
 
@@ -121,9 +121,9 @@ def test_attention_dropout_is_that_of_attention() -> None:
 
 
 def test_attention_dropout_refuses_what_is_no_weights() -> None:
-    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); wanted: \(2, 3, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 4\); expected \(2, 3, 3\)"):
         ops.attention_dropout(np.zeros((2, 3, 4), np.float32), 0.1)
-    with pytest.raises(ValueError, match="2 dimensions; wanted: 3"):
+    with pytest.raises(ValueError, match="2 dimensions; expected 3"):
         ops.attention_dropout(np.zeros((3, 3), np.float32), 0.1)
     with pytest.raises(ValueError, match="dropout rate"):
         ops.attention_dropout(np.zeros((2, 3, 3), np.float32), 1.0)
@@ -291,7 +291,7 @@ def test_curves_are_the_metrics() -> None:
     assert len(colours) == 2
     (legend,) = figure.legends
     texts = [text.get_text() for text in legend.get_texts()]
-    # The straight line's last mean is that of its last 400 / 50 + 1 and 300 / 50 + 1 steps.
+    # A line's last mean covers its last 400 / 50 + 1 and 300 / 50 + 1 steps.
     assert texts == [
         "plain: training 1.030",
         "wide: training 1.030",
@@ -387,7 +387,7 @@ def test_the_path_is_in_its_plane(run: FakeRun, tokens: npt.NDArray[np.uint8]) -
     lines = labelled(axes)
     assert set(lines) == {"training", "start: step 0", "trained"}
     path = lines["training"]
-    # A plane shows all distances as they are: from the trained parameters, and from point to point.
+    # A plane preserves all distances: from the trained parameters, and from point to point.
     points = np.array([*POINTS, (0, 0)])
     for i in range(5):
         wanted, given = (np.linalg.norm(p - p[i], axis=1) for p in (points, path))
@@ -481,7 +481,7 @@ def test_random_directions_are_as_long_as_the_models_filters() -> None:
 def test_the_surface_refuses_what_it_cannot_draw(run: FakeRun) -> None:
     with pytest.raises(ValueError, match="size is 1"):
         plot.loss_surface(run, np.arange(10), size=1)
-    with pytest.raises(ValueError, match="1 tokens; wanted: at least 2"):
+    with pytest.raises(ValueError, match="1 tokens; expected at least 2"):
         plot.loss_surface(run, np.arange(1))
     with pytest.raises(IndexError, match="16"):
         plot.loss_surface(run, np.arange(20))

@@ -1,5 +1,5 @@
 """The numerical contract through the package: bits that do not depend on threads, instruction sets, micro-batches,
-interruption, or on who takes the steps. The run is that of core/tests/contract."""
+interruption, or on the caller that takes the steps. The run is the one in core/tests/contract."""
 
 import copy
 import gc
@@ -142,7 +142,7 @@ def test_a_copy_goes_on_with_equal_bits(expected):
     copied = copy.deepcopy(trainer)
     assert copied.model is not trainer.model and copied.optimizer.model is copied.model
     assert bits(train(trainer, STEPS - 20).model.parameters) == expected
-    # The copy has not moved meanwhile.
+    # The copy has not changed meanwhile.
     assert copied.step == 20
     assert bits(train(copied, STEPS - 20).model.parameters) == expected
 
@@ -171,7 +171,7 @@ def test_two_models_train_in_two_threads_at_once(expected):
 
 
 def test_one_model_in_several_threads_waits_for_itself():
-    """Calls on one model follow each other: each has the bits that it has alone."""
+    """Calls on one model run one after the other: each has the bits that it has alone."""
     model = jostle.Model(SMALL, threads=2)
     batches = [random_tokens(SMALL, (3, 8), seed) for seed in range(4)]
     alone = [model.logits(tokens).tobytes() for tokens in batches]
@@ -191,7 +191,7 @@ def test_one_model_in_several_threads_waits_for_itself():
 
 
 def test_python_goes_on_while_a_model_computes():
-    """Ticks of a second thread within a single call: there are none where the call keeps the lock of Python."""
+    """The ticks of a second thread within one call. There are none if the call keeps Python's lock."""
     config = jostle.Config(vocab=64, context=64, layers=4, heads=4, width=128)
     model = jostle.Model(config, threads=1)
     tokens = random_tokens(config, (64, 64))
@@ -216,7 +216,7 @@ def test_python_goes_on_while_a_model_computes():
         }
         for name, call in calls.items():
             within = 0
-            # A busy machine may let the second thread wait; a call that keeps the lock does so every time.
+            # On a busy machine the second thread may have to wait. A call that keeps the lock makes it wait every time.
             for _ in range(20):
                 begin = time.perf_counter()
                 call()

@@ -1,9 +1,9 @@
-"""What the package costs."""
+"""The package's overhead, in counts that a busy machine does not change."""
 
-import statistics
-import time
+import sys
+from collections import Counter
 
-import numpy as np
+import pytest
 from common import random_tokens, run_python
 
 import jostle
@@ -11,56 +11,58 @@ import jostle
 TINY = jostle.Config(vocab=65, context=32, layers=2, heads=2, width=32)
 
 
-def test_importing_takes_at_most_100_ms_beyond_numpy():
-    # The processor's time: what others use it for meanwhile is no cost of the package.
-    code = "import time, numpy; t = time.thread_time(); import jostle; print(time.thread_time() - t)"
-    assert min(float(run_python(code).stdout) for _ in range(3)) <= 0.1
-
-
-def test_nothing_but_numpy_is_imported():
+def test_import_loads_few_modules_beyond_numpy():
     code = """
 import sys, numpy
 before = set(sys.modules)
 import jostle
-print(*{name.partition(".")[0] for name in set(sys.modules) - before})
+print(*set(sys.modules) - before)
 """
-    imported = set(run_python(code).stdout.split())
-    assert "jostle" in imported
-    assert not imported & {"typer", "rich", "click", "matplotlib", "safetensors", "torch"}
+    imported = run_python(code).stdout.split()
+    packages = {name.partition(".")[0] for name in imported}
+    assert "jostle" in packages
+    assert not packages & {"typer", "rich", "click", "matplotlib", "safetensors", "torch"}
+    # 90 with Python 3.11; releases of Python differ in their own modules.
+    assert len(imported) <= 120, sorted(imported)
 
 
-class Timed:
-    """An engine whose last `backward` took so many seconds."""
+def instructions(call):
+    """The bytecode instructions and the calls of functions, those in C included, that a call executes."""
+    counts = Counter()
 
-    def __init__(self, engine):
-        self._backward = engine.backward
-        self.seconds = 0.0
+    def trace(frame, event, argument):
+        frame.f_trace_opcodes = True
+        counts[event] += 1
+        return trace
 
-    def backward(self, *given):
-        begin = time.perf_counter()
-        done = self._backward(*given)
-        self.seconds = time.perf_counter() - begin
-        return done
+    def profile(frame, event, argument):
+        counts[event] += 1
+
+    for set_function, function in ((sys.settrace, trace), (sys.setprofile, profile)):
+        set_function(function)
+        try:
+            call()
+        finally:
+            set_function(None)
+    return counts["opcode"], counts["call"] // 2 + counts["c_call"]
 
 
-def test_backward_costs_at_most_5_percent_over_the_rust_call():
-    """The package's layer, plus all that a call costs of a model so small that it computes next to nothing.
+CALLS = {
+    "backward": lambda model, tokens: model.backward(tokens, tokens),
+    "logits": lambda model, tokens: model.logits(tokens),
+    "loss": lambda model, tokens: model.loss(tokens, tokens),
+}
 
-    Each is compared with the step of its turn, and half of the turns may be disturbed.
-    """
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_costs_few_instructions_however_large_the_batch(name):
     model = jostle.Model(TINY, threads=1)
-    tokens, targets = random_tokens(TINY, (8, 32), 0), random_tokens(TINY, (8, 32), 1)
-    timed = model._engine = Timed(model._engine)
-    least = jostle.Model(jostle.Config(vocab=1, context=1, layers=1, heads=1, width=1), threads=1)
-    one = np.zeros((1, 1), np.int32)
-    turns = []
-    for _ in range(500):
-        begin = time.perf_counter()
-        model.backward(tokens, targets)
-        between = time.perf_counter()
-        least._engine.backward(one, one, None, 1)
-        end = time.perf_counter()
-        turns.append((end - between, between - begin - timed.seconds, timed.seconds))
-    share = statistics.median((call + layer) / step for call, layer, step in turns)
-    call, layer, step = (statistics.median(part) * 1e6 for part in zip(*turns, strict=True))
-    assert share <= 0.05, f"{share:.1%}: {call:.1f} + {layer:.1f} us beside {step:.0f} us"
+    found = []
+    for shape in ((1, 1), (8, 32)):
+        tokens = random_tokens(TINY, shape)
+        CALLS[name](model, tokens)
+        found.append(instructions(lambda tokens=tokens: CALLS[name](model, tokens)))
+    assert found[0] == found[1]
+    # At most 183 and 19 with Python 3.11.
+    opcodes, calls = found[0]
+    assert opcodes <= 260 and calls <= 28, f"{opcodes} instructions, {calls} calls"

@@ -1,4 +1,4 @@
-"""PyTorch beside jostle, live, where it is installed; the golden files hold the same for everyone."""
+"""Compares with PyTorch if it is installed. The golden files have the same numbers for everyone."""
 
 import math
 
@@ -46,7 +46,7 @@ def test_a_random_model(seed):
         context=int(random.integers(1, 70)),
         layers=int(random.integers(1, 4)),
         heads=heads,
-        # The norm of one or two numbers leaves signs alone, and of its gradient only rounding.
+        # The norm of one or two numbers leaves only their signs, and its gradient is only rounding.
         width=heads * int(random.integers(3, 12)),
         hidden=int(random.integers(1, 90)),
         activation=str(random.choice(["gelu", "gelu_tanh"])),
@@ -72,5 +72,5 @@ def test_a_random_model(seed):
     largest = max(np.linalg.norm(x.grad.numpy()) for x in p.values())
     for name, gradient in model.gradients.items():
         error = np.linalg.norm(gradient - p[name].grad.numpy())
-        # The norm's own gradient may cancel to nothing: then beside the largest of all.
+        # The norm's own gradient may cancel to zero, and is then compared with the largest of all.
         assert error <= 1e-5 * np.linalg.norm(p[name].grad.numpy()) + 1e-7 * largest, name

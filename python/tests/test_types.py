@@ -1,4 +1,4 @@
-"""The types that users see: mypy --strict takes a program that is right, and refuses one that is not."""
+"""The types that users see: mypy --strict accepts a correct program, and refuses a wrong one."""
 
 import os
 import sys

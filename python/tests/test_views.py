@@ -1,4 +1,4 @@
-"""Arrays that look at a model's own memory."""
+"""Arrays that are views of a model's memory."""
 
 import gc
 
@@ -30,7 +30,7 @@ def test_views_are_writable_and_no_copies(model):
 
 
 def test_numbers_begin_with_a_cache_line(model):
-    """Where vectors straddle two, steps take longer."""
+    """Buffers begin at a cache line: steps take longer if vectors straddle two."""
     for views in (model.parameters, model.gradients):
         assert next(iter(views.values())).ctypes.data % 64 == 0
 
@@ -44,7 +44,7 @@ def test_views_outlive_everything_else():
     wanted = [view.copy() for view in views]
     del model, optimizer, trainer
     gc.collect()
-    # Whatever took the memory would show.
+    # If the memory were reused, this would show.
     others = [np.full(view.size, np.nan, np.float32) for view in views for _ in range(100)]
     for view, copied in zip(views, wanted, strict=True):
         assert np.array_equal(view, copied)
@@ -54,7 +54,7 @@ def test_views_outlive_everything_else():
 
 
 def test_memory_is_given_back():
-    """Forty models of 8 MB each, one after the other, whose views are in a cycle with them."""
+    """Forty models of 8 MB, one after the other, each in a reference cycle with its views."""
     run_python("""
 import gc, resource, jostle
 config = jostle.Config(vocab=1000, context=8, layers=1, heads=1, width=256)
@@ -64,7 +64,7 @@ def make():
 for _ in range(10):
     make()
 gc.collect()
-# Not the peak, which is at least that of the process that started this one.
+# Not the peak, which is inherited from the parent process.
 def resident():
     return int(open("/proc/self/statm", "rb").read().split()[1]) * resource.getpagesize()
 before = resident()

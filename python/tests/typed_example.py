@@ -1,5 +1,5 @@
-"""What users write, for mypy --strict: test_types.py has it checked, once as it is and once with the line at the end
-that must fail."""
+"""A user's program for mypy --strict. test_types.py checks it as it is, and once with the line at the end that must
+fail."""
 
 from collections.abc import Iterator
 from pathlib import Path

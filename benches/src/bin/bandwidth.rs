@@ -1,4 +1,4 @@
-//! Reads or updates memory on request, on so many threads at once. Reads lines with a number of times, and answers each
+//! Reads or updates memory on request, on a number of threads at once. Reads lines with a number of times, and answers each
 //! with a line of JSON:
 //!
 //!     echo 20 | bandwidth

@@ -27,8 +27,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     initialize(simd, &plan, &mut parameters, 1)?;
     let (mut memory, mut window, mut order) = (zeros(plan.generation), vec![0; context], vec![0; vocab]);
     let mut generator = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window)?;
-    // All parameters but the positions, of which a token takes one: the head is tied to the token embedding, of
-    // which it takes all rows.
+    // All parameters except the position embeddings: a token reads only one row of them. The head is tied and reads the
+    // whole token embedding.
     let read = size_of::<f32>() * (plan.parameters - context * width);
     turns::serve(&serde_json::json!({ "parameters": plan.parameters, "bytes_per_token": read }), || {
         generator.clear();

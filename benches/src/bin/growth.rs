@@ -1,5 +1,5 @@
-//! How a step's time grows with each of the context, the width, the batch and the threads: Markdown tables. The
-//! points of a table take turns.
+//! The growth of a step's time with context, width, batch and threads, each alone: Markdown tables. The points of a table
+//! take turns.
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -24,12 +24,12 @@ const TURN: Duration = Duration::from_millis(20);
 
 #[derive(Parser)]
 struct Arguments {
-    /// How often each point takes its turn
+    /// The number of turns of each point
     #[arg(long, default_value_t = 15)]
     rounds: usize,
 }
 
-/// What is measured: a model, and the threads that it trains on.
+/// A point of a table: a model, and the number of threads that it trains on.
 struct Point {
     value: usize,
     sizes: Sizes,

@@ -1,4 +1,4 @@
-//! Training steps with nothing around them, for `scripts/test-instructions.sh` to count: on one thread, with dropout
+//! Training steps with nothing around them, for `scripts/test/counts.sh` to count: on one thread, with dropout
 //! 0.1 and AVX2.
 //!
 //! `instructions V,T,L,H,C,B steps`

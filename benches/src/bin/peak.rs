@@ -1,4 +1,4 @@
-//! The processor's peak on request, as the binary `step` does training steps: fused multiply-adds on so many
+//! The processor's peak on request, as the binary `step` does training steps: fused multiply-adds on a number of
 //! threads at once.
 
 use std::error::Error;

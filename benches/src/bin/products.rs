@@ -1,7 +1,7 @@
-//! The products of a training step on request, without what is between them: each as often as a step has it, on operands
-//! that stay where they are. Attention comes with its softmax, since its products are parts of it. Threads go together or
-//! apart as the step's do; apart, each adds to gradients of its own, and waits for no other. The protocol is that of the
-//! binary `step`:
+//! The products of a training step on request, without the operations between them: each as often as in a step, on operands
+//! that stay in place. Attention includes its softmax, because its products are parts of it. Threads are data-parallel or
+//! work-sharing as in the step. Data-parallel threads add to gradients of their own, and never wait for each other. The
+//! protocol is the same as for the binary `step`:
 //!
 //!     echo 20 | products --sizes 65,64,4,4,128,12
 //!
@@ -58,13 +58,13 @@ fn share(units: usize, workers: usize, i: usize) -> Range<usize> {
     i * units / workers..(i + 1) * units / workers
 }
 
-/// Those who take some sequences through the products: one worker, or all threads together.
+/// The workers that compute some sequences' products: a single one, or all threads.
 struct Team<'a> {
     config: Config,
     sequences: usize,
     compute: Compute<'a>,
     weight: &'a [f32],
-    /// The rows that enter a product, and the gradients of those that leave it.
+    /// The input rows of a product, and the gradients of its output rows.
     x: Floats,
     d_y: Floats,
     d_logits: Floats,
@@ -72,14 +72,14 @@ struct Team<'a> {
     all: Mutex<All>,
 }
 
-/// What one worker writes.
+/// The outputs of one worker.
 struct Worker {
     output: Floats,
     stats: Floats,
     scratch: Floats,
 }
 
-/// What the team's workers write together, and their scratch, so much for each.
+/// The outputs that all workers share, and their scratch, this much for each.
 struct All {
     output: Floats,
     scratch: Floats,
@@ -130,7 +130,7 @@ impl<'a> Team<'a> {
         self.sequences * self.config.context
     }
 
-    /// The task on all threads, each with its worker's share of so many units.
+    /// Runs the task on all threads, each with its worker's share of the units.
     fn share(&self, units: usize, task: impl Fn(Range<usize>, &mut Worker) + Sync) {
         let workers = self.workers.len();
         self.compute.parallel.run(workers, &|i| {
@@ -151,7 +151,7 @@ impl<'a> Team<'a> {
         self.product(size, [Matrix::new(&self.d_y, n), Matrix::new(self.weight, n).transposed()]);
     }
 
-    /// A product of all rows, which the team's workers share out.
+    /// A product of all rows, whose work the workers share.
     fn product(&self, size: Size, [a, b]: [Matrix<'_>; 2]) {
         let All { output, scratch, each } = &mut *self.all.lock().expect("no panic");
         let (c, scratch) = ((&mut **output, size.n), (&mut **scratch, *each));
@@ -193,8 +193,8 @@ impl<'a> Team<'a> {
         self.product(Size { m, n: c, k: v }, [Matrix::new(&self.d_logits, v), weight]);
     }
 
-    /// By blocks of the vocabulary, as the step has it: one sequence after the other where each has tokens of a block, all
-    /// together where few have.
+    /// By blocks of the vocabulary, as in the step: sequence by sequence if each has tokens of a block, all at once if few
+    /// have.
     #[inline(never)]
     fn head_gradients(&self, of_weight: Range<usize>, Worker { output, scratch, .. }: &mut Worker) {
         const BLOCK: usize = Plan::VOCABULARY_BLOCK;

@@ -1,5 +1,5 @@
-//! One table: GFLOP/s of three libraries at each shape, on one thread, taking turns; how jostle compares with
-//! the better of the others, and with the processor's peak measured in the same rounds.
+//! A table of three libraries' GFLOP/s at each shape, on one thread, taking turns. It compares jostle with the better of
+//! the other two, and with the processor's peak in the same rounds.
 //!
 //! `sgemm-table [instruction set] [filter] [rounds]`
 

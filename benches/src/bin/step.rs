@@ -24,7 +24,7 @@ struct Arguments {
     /// Vector instructions: portable, neon, avx2 or avx512 [default: the fastest there are]
     #[arg(long)]
     instruction_set: Option<String>,
-    /// Instead, write what the model computes without dropout to a safetensors file
+    /// Instead, write the model's numbers without dropout to a safetensors file
     #[arg(long, value_name = "FILE")]
     reference: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! What an emulated board needs: a way to start, to print, to stop, and to count instructions (`-icount shift=0`).
+//! An emulated board: start-up, printing, stopping, and counting instructions (`-icount shift=0`).
 
 use core::arch::{asm, global_asm};
 use core::fmt;
@@ -12,7 +12,7 @@ global_asm!(
     ".thumb_func",
     ".type start,%function",
     "start:",
-    // Where there is a floating-point unit, it is off after reset; elsewhere this changes nothing.
+    // A floating-point unit is off after reset. Without one, this changes nothing.
     "ldr r0, =0xe000ed88",
     "ldr r1, =0xf00000",
     "str r1, [r0]",
@@ -35,7 +35,7 @@ global_asm!(
 
 /// Asks the emulator for something (semihosting).
 fn ask(operation: usize, argument: *const usize) {
-    // SAFETY: the emulator reads what the argument points to, as the operation says.
+    // SAFETY: the argument points to memory as the operation requires.
     #[cfg(target_arch = "arm")]
     unsafe {
         asm!("bkpt 0xab", inout("r0") operation => _, in("r1") argument);
@@ -68,12 +68,12 @@ pub fn stop(code: usize) -> ! {
     loop {}
 }
 
-/// Instructions since some moment, in steps of some tens on Arm, where it is time that the emulator counts: a
-/// nanosecond for each.
+/// Instructions since an arbitrary moment. On Arm the emulator counts time, one nanosecond for each instruction, in ticks
+/// of some tens of nanoseconds.
 #[cfg(target_arch = "arm")]
 pub fn instructions() -> u32 {
     unsafe extern "C" {
-        /// Its address is the nanoseconds of a tick.
+        /// Its address is the number of nanoseconds in a tick.
         static tick: u8;
     }
     const SYSTICK: *mut u32 = 0xe000_e010 as *mut u32;
@@ -90,7 +90,7 @@ pub fn instructions() -> u32 {
     }
 }
 
-/// Instructions since some moment.
+/// Instructions since an arbitrary moment.
 #[cfg(target_arch = "riscv32")]
 pub fn instructions() -> u32 {
     let count;

@@ -1,4 +1,4 @@
-//! What the programs of this crate share: the board, and how a panic ends.
+//! Shared by the programs of this crate: the board, and the panic handler.
 #![no_std]
 
 pub mod board;

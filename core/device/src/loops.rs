@@ -1,4 +1,4 @@
-//! Loops that processors have of their own against what the contract says of them, bit by bit.
+//! Processor-specific loops against the numerical contract, bit by bit.
 
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::Mask;
@@ -11,7 +11,7 @@ use libm::fmaf;
 use super::products::Random;
 
 const SIMD: InstructionSet = InstructionSet::PORTABLE;
-/// Elements of a row: past two blocks of sixteen, and every rest.
+/// Elements of a row: more than two blocks of sixteen, so that every remainder occurs.
 const WIDEST: usize = 37;
 const ROWS: usize = 2;
 
@@ -21,7 +21,7 @@ fn random<const N: usize>(random: &mut Random) -> [f32; N] {
     core::array::from_fn(|_| random.number())
 }
 
-/// A sum as the contract has it: sixteen partial sums and a tree.
+/// A sum in the contract's order: sixteen partial sums and a tree.
 fn sum(terms: impl Iterator<Item = f32>) -> f32 {
     let mut partial = [0.0_f32; 16];
     for (i, term) in terms.enumerate() {
@@ -39,7 +39,7 @@ fn equal(a: &[f32], b: &[f32]) -> bool {
     a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits())
 }
 
-/// How many lengths were compared, or what is wrong.
+/// The number of compared lengths, or the failure.
 pub fn compare() -> Result<usize, (&'static str, usize)> {
     let mut numbers = Random(1181783497);
     for width in 1..=WIDEST {
@@ -212,7 +212,7 @@ fn gelu_of(x: f32) -> f32 {
     fmaf(below, tail, if x > 0.0 { x } else { 0.0 })
 }
 
-/// Neighbours' exponentials are far from too small, on the border, and zero.
+/// Exponentials of neighbours are normal, on the border, and zero.
 fn softmax_of_row(numbers: &mut Random, n: usize) -> bool {
     let mut x: [f32; WIDEST] = random(numbers);
     for (x, special) in
@@ -229,8 +229,8 @@ fn softmax_of_row(numbers: &mut Random, n: usize) -> bool {
         && (0..n).all(|i| equal(&[y[i]], &[exp_of_negative(x[i] - maximum) * reciprocal]))
 }
 
-/// Outputs, statistics and gradients of `n` positions against those with a dropout that drops one element of 2^31: its loops
-/// go element by element.
+/// Compares outputs, statistics and gradients of `n` positions with a second run, whose dropout drops one element of 2^31.
+/// The loops of that run take one element at a time.
 fn attention_of_rows(numbers: &mut Random, n: usize) -> bool {
     const WIDTH: usize = 4;
     let qkv: [f32; 3 * WIDTH * WIDEST] = random(numbers);

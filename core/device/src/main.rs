@@ -1,5 +1,5 @@
-//! Tests of the core on emulated devices: products have the reference's bits and other loops the contract's, and what
-//! products and a training step cost in instructions.
+//! Tests of the core on emulated devices. Products must have the reference's bits, and other loops the contract's. Then
+//! prints the instructions of products and of a training step.
 #![no_std]
 #![no_main]
 
@@ -11,7 +11,7 @@ use core::fmt::Write;
 
 use device::board::{Console, instructions, stop};
 
-/// In hundredths, since printing floats takes much code.
+/// In hundredths, since printing floats needs much code.
 fn ratio(console: &mut Console, name: &str, taken: u32, work: u32) {
     let hundredths = (u64::from(taken) * 100).div_ceil(u64::from(work.max(1)));
     let (whole, rest) = (hundredths / 100, hundredths % 100);

@@ -3,7 +3,7 @@
 use jostle::InstructionSet;
 use jostle::matmul::{Matrix, Size, Start, matmul, reference, scratch};
 
-/// Elements of each operand: sides up to 11 and 70, twice apart.
+/// Elements of each operand: sides up to 11 and 70, with strides of up to twice that.
 const LENGTH: usize = 11 * 70 * 2 + 64;
 
 static mut OPERANDS: [[f32; LENGTH]; 5] = [[0.0; _]; _];
@@ -25,7 +25,7 @@ impl Random {
     }
 }
 
-/// The ways in which a matrix of `rows` by `columns` may lie.
+/// The layouts of a matrix of `rows` by `columns`.
 fn matrices(data: &[f32], rows: usize, columns: usize) -> [Matrix<'_>; 4] {
     [
         Matrix::new(data, columns),
@@ -35,7 +35,7 @@ fn matrices(data: &[f32], rows: usize, columns: usize) -> [Matrix<'_>; 4] {
     ]
 }
 
-/// No side of a product here is longer.
+/// The longest side of a product here.
 const LARGEST: Size = Size { m: 64, n: 64, k: 64 };
 
 /// The number of products compared, or the size of one that is wrong.
@@ -71,7 +71,7 @@ pub fn compare(sides: &[usize], inner: &[usize]) -> Result<u32, Size> {
     Ok(count)
 }
 
-/// Instructions that a product takes whose sides are all `side`, for each way of A and B that models use.
+/// The instructions of a product whose sides are all `side`, for each layout of A and B that models use.
 pub fn count(side: usize, counter: fn() -> u32) -> [u32; 3] {
     static mut LARGE: [[f32; 64 * 64]; 3] = [[0.5; _]; _];
     // SAFETY: as above.

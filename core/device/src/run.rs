@@ -1,5 +1,5 @@
-//! The training run of firmware, in C (`ffi/examples/firmware/train.c`) as in Rust, whose bits
-//! `core/tests/golden/device_steps.txt` states for every processor: `core/tests/device.rs` includes this file too.
+//! The training run of firmware. `ffi/examples/firmware/train.c` is the same run in C, and `core/tests/device.rs` includes
+//! this file. `core/tests/golden/device_steps.txt` has the bits, which are equal on every processor.
 
 use jostle::{Config, Decay, Dropout, Optimizer, Recipe, Schedule};
 
@@ -22,7 +22,7 @@ const TOKENS: [u8; LETTERS.len()] = {
     }
     tokens
 };
-/// The text, a to z as 0 to 25 and a space as 26: what is trained on, and the last eighth, for evaluation.
+/// The text, a to z as 0 to 25 and a space as 26. The last eighth is for evaluation.
 pub static TEXT: (&[u8], &[u8]) = TOKENS.split_at(TOKENS.len() - TOKENS.len() / 8);
 
 /// FNV-1a over the parameters' bytes, little-endian.

@@ -1,4 +1,4 @@
-//! What a training step costs.
+//! The instructions of a training step.
 
 use jostle::initialization::initialize;
 use jostle::{
@@ -52,7 +52,7 @@ macro_rules! model {
             core::hint::black_box(trainer.step(&text[..])?);
             let taken = counter().wrapping_sub(before);
             let (c, t) = ($width, 16);
-            // Projections and the MLP, and the head; attention's scores and sums at all earlier positions.
+            // Projections, the MLP and the output head; attention's scores and sums over all earlier positions.
             let row = 12 * c * c + c * 27 + c * (t + 1);
             Ok((taken, 3 * row * $batch * t * $accumulate, PLAN.parameters as u32))
         }

@@ -1,4 +1,4 @@
-//! Saving a run and going on with it.
+//! Saves and resumes a run.
 
 use core::hint::black_box;
 
@@ -20,7 +20,7 @@ pub fn save(memory: &mut Memory, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// The model that the file states, and the state.
+/// Reads the model from the file, then its state.
 pub fn resume(memory: &mut Memory) -> Result<(), Error> {
     let file = Checkpoint::new(memory.checkpoint)?;
     let plan = Plan::new(&file.config()?, black_box(&OPTIONS))?;

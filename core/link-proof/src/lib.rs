@@ -1,8 +1,8 @@
-//! The core on static buffers, for a processor without an operating system: as firmware uses it (`bin/training.rs`,
-//! `bin/generation.rs` and `bin/engine.rs`, each with more of it), and all of it (`bin/link-proof.rs`).
+//! The core on static buffers, for a processor without an operating system. Three programs use parts of it as firmware does
+//! (`bin/training.rs`, `bin/generation.rs` and `bin/engine.rs`, in ascending order); `bin/link-proof.rs` uses the whole core.
 //!
-//! That these link proves two things: nothing reaches a panic, because the panic handler calls a function
-//! that does not exist; and nothing allocates, because there is no allocator.
+//! Linking them proves two things. No code reaches a panic, because the panic handler calls a function that does not
+//! exist. No code allocates, because an allocator is missing.
 #![no_std]
 
 pub mod checkpoint;
@@ -31,10 +31,10 @@ const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
     Err(_) => panic!("not a model"),
 };
 
-/// Enough for the header, and for all numbers.
+/// Room for the header and for all numbers.
 const CHECKPOINT: usize = 16_384 + 4 * (PLAN.parameters + PLAN.optimizer);
 
-/// All that the core needs.
+/// The core's buffers.
 pub struct Memory {
     pub parameters: &'static mut [f32],
     pub gradients: &'static mut [f32],
@@ -73,8 +73,8 @@ static mut MEMORY: Memory = Memory {
     checkpoint: buffer![u8; CHECKPOINT],
 };
 
-/// The buffers, for a `main` that is called once. The compiler cannot know how long they are, so that no check is left out
-/// because it can.
+/// The buffers, for a `main` that is called once. The compiler does not know their lengths, and so cannot remove checks that
+/// firmware would keep.
 pub fn memory() -> &'static mut Memory {
     // SAFETY: the only thread, and called once.
     black_box(unsafe { &mut *&raw mut MEMORY })

@@ -1,4 +1,4 @@
-//! Every operation, forward and backward, as one would call it alone.
+//! Calls of every single operation, forward and backward.
 
 use core::hint::black_box;
 
@@ -9,7 +9,7 @@ use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
 use jostle::rng::Stream;
 use jostle::{Activation, Error, InstructionSet};
 
-/// Calls them one after another, with lengths that the compiler can't know (and that need not fit).
+/// Calls every operation, with lengths that the compiler cannot know and that need not match.
 pub fn all(buffers: &mut [f32], tokens: &mut [i32]) -> Result<(), Error> {
     let simd = InstructionSet::detect();
     let mut buffers = buffers.chunks_mut(black_box(1024).max(1));

@@ -1,4 +1,4 @@
-//! What firmware does: initialise, train, evaluate, generate.
+//! Initialises, trains, evaluates and generates, as firmware does.
 
 use core::hint::black_box;
 
@@ -10,7 +10,7 @@ use jostle::{
 
 use crate::{CONFIG, Memory, OPTIONS};
 
-/// Made when the program runs, as those of C programs are.
+/// Made at run time, as in C programs.
 pub fn plan() -> Result<Plan, Error> {
     Plan::new(black_box(&CONFIG), black_box(&OPTIONS))
 }
@@ -23,7 +23,7 @@ const RECIPE: Recipe = Recipe {
     seed: 1,
 };
 
-/// One step, of whatever the recipe says, and the loss after it.
+/// One step, and the loss after it.
 pub fn train(memory: &mut Memory, plan: &Plan) -> Result<(), Error> {
     with_trainer(memory, plan, |trainer, text| {
         black_box(trainer.step(text)?);

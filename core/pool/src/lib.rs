@@ -1,5 +1,5 @@
-//! Threads for `jostle`, which creates none itself: a pool that waits spinning while steps follow each other,
-//! and asleep when they do not. Knows nothing of models.
+//! Threads for `jostle`, which creates none itself. The pool's threads spin while steps follow each other, and sleep
+//! when they do not. Knows nothing of models.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -11,54 +11,54 @@ use std::{hint, io, mem, process};
 
 use jostle::Parallel;
 
-/// How often a thread looks for news before it sleeps: longer than what lies between two forks of a step,
-/// and some hundred microseconds at most.
+/// The number of times that a thread checks for work before it sleeps. That is longer than the time between two forks
+/// of a step, and at most some hundred microseconds.
 const SPINS: usize = 5_000;
 
-/// The thread that calls [`Parallel::run`], and so many others that there are as many as asked for.
+/// The thread that calls [`Parallel::run`], and the other threads of the pool.
 ///
-/// Tasks are taken one by one by whichever thread is free, so a thread that the system holds up delays only
-/// the task it has, and those that wait for it. A `run` within a task, or while another thread's `run` is under way, does all its tasks
-/// itself. A panic in a task is resumed in the thread that called `run`, after the other tasks.
+/// Free threads take tasks one by one. A thread that the system holds up therefore delays only its own task, and
+/// tasks that wait for it. A `run` within a task, or during another thread's `run`, does all its tasks itself. A
+/// panic in a task is resumed in the thread that called `run`, after the other tasks.
 ///
-/// A process that was forked off has the calling thread alone, which then does all tasks.
+/// After `fork`, the child process has only the calling thread, which then does all tasks.
 pub struct Pool {
     shared: Arc<Shared>,
     workers: Vec<JoinHandle<()>>,
-    /// The process that the workers run in.
+    /// The process in which the workers run.
     process: u32,
 }
 
 type Task = dyn Fn(usize) + Sync;
 
-/// What the threads have in common. A round is one call of `run`.
+/// The state that the threads share. A round is one call of `run`.
 ///
-/// Each part has cache lines of its own: with all in one, which waiting threads keep asking for, a round of a fork and a
-/// join took twice as long.
+/// Each part has cache lines of its own. Waiting threads keep reading them: with all parts in one line, a round of a
+/// fork and a join took twice as long.
 struct Shared {
     round: CacheAligned<Round>,
-    /// Tasks that workers have done in all rounds, modulo its range.
+    /// The number of tasks that workers have done in all rounds; it wraps around.
     done: CacheAligned<AtomicUsize>,
     caller: CacheAligned<Caller>,
-    /// The pool is being dropped.
+    /// Whether the pool is being dropped.
     ended: AtomicBool,
 }
 
-/// What workers wait for.
+/// The part that workers wait for.
 struct Round {
-    /// The round's. Written by the thread that holds `busy`, while no task is under way; read by threads that have claimed
-    /// a task and not finished it.
+    /// The round's task. The thread that holds `busy` writes it while no task is running. Threads read it between
+    /// claiming a task and finishing it.
     task: UnsafeCell<Option<*const Task>>,
-    /// Tasks of the round that no thread has claimed.
+    /// The number of tasks of the round that no thread has claimed.
     unclaimed: AtomicUsize,
 }
 
-/// What workers have to do with seldom.
+/// The part that workers seldom use.
 struct Caller {
-    /// A round is under way.
+    /// Whether a round is running.
     busy: AtomicBool,
-    /// The round's caller sleeps until it is woken. It doesn't park: for a thread that isn't Rust's own,
-    /// `thread::current` allocates what nobody frees.
+    /// Whether the round's caller sleeps until it is woken. It doesn't park, because `thread::current` allocates
+    /// memory that is never freed if the thread is not Rust's own.
     sleeps: AtomicBool,
     falls_asleep: Mutex<()>,
     wake: Condvar,
@@ -66,18 +66,17 @@ struct Caller {
     panic: Mutex<Option<Box<dyn Any + Send>>>,
 }
 
-/// Alone in its cache lines, which some processors fetch in pairs.
+/// A value with its own pair of cache lines, because some processors fetch lines in pairs.
 #[repr(align(128))]
 struct CacheAligned<T>(T);
 
-// SAFETY: `task` is written and read by turns only, as its comment says, and may be called from any
-// thread.
+// SAFETY: `task` is never written and read at once, as its comment says, and may be called from any thread.
 unsafe impl Send for Shared {}
 // SAFETY: as above.
 unsafe impl Sync for Shared {}
 
 impl Pool {
-    /// So many threads, of which the caller's is one; 0 is taken as 1. An error where the system refuses one.
+    /// A pool of this many threads, including the caller's; 0 means 1. Fails if the system refuses a thread.
     pub fn new(threads: usize) -> io::Result<Pool> {
         let shared = Arc::new(Shared {
             round: CacheAligned(Round { task: UnsafeCell::new(None), unclaimed: AtomicUsize::new(0) }),
@@ -103,20 +102,20 @@ impl Pool {
 impl Drop for Pool {
     fn drop(&mut self) {
         if self.process != process::id() {
-            // A forked child: the workers are not here to be joined, and never end.
+            // In a forked child the workers do not exist, so they cannot be joined.
             return mem::forget(mem::take(&mut self.workers));
         }
         self.shared.ended.store(true, Ordering::Release);
         for worker in self.workers.drain(..) {
             worker.thread().unpark();
-            // A worker catches its tasks' panics.
+            // Cannot fail: a worker catches its tasks' panics.
             let _ = worker.join();
         }
     }
 }
 
-// SAFETY: the caller keeps the last task, and others are claimed by taking one off `unclaimed`, so no two threads have the
-// same; `run` returns when all are done.
+// SAFETY: the caller does the last task. Others are claimed by decrementing `unclaimed`, so that no two threads have
+// the same. `run` returns when all are done.
 unsafe impl Parallel for Pool {
     fn threads(&self) -> usize {
         self.workers.len() + 1
@@ -129,12 +128,12 @@ unsafe impl Parallel for Pool {
             return (0..tasks).for_each(task);
         }
         let done_before = shared.done.0.load(Ordering::Relaxed);
-        // SAFETY: only the lifetime changes. The pointer is followed by threads that have claimed a task and
-        // not finished it, and this function returns when there are none.
+        // SAFETY: only the lifetime changes. Threads use the pointer only between claiming a task and finishing it,
+        // and this function returns after that.
         let pointer = unsafe { mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Task>(task) };
-        // SAFETY: this thread set `busy`, and no task is under way: no other thread writes or reads.
+        // SAFETY: this thread set `busy` and no task is running, so no other thread writes or reads.
         unsafe { *shared.round.0.task.get() = Some(pointer) };
-        // Publishes the line above to whoever claims a task.
+        // Publishes the line above to threads that claim a task.
         shared.round.0.unclaimed.store(tasks - 1, Ordering::Release);
         for worker in self.workers.iter().take(tasks - 1) {
             worker.thread().unpark();
@@ -158,14 +157,14 @@ unsafe impl Parallel for Pool {
 }
 
 impl Shared {
-    /// A worker's life.
+    /// The loop of a worker.
     fn work(&self) {
         let ended = || self.ended.load(Ordering::Acquire);
         while !ended() {
             while self.claim_and_call() {
                 self.done.0.fetch_add(1, Ordering::SeqCst);
-                // Waking costs a call of the system, which a caller that spins doesn't need. One that is about to sleep
-                // looks at `done` after it has said so, in the one order that all threads see.
+                // Waking is a system call, which a spinning caller doesn't need. A caller sets `sleeps` before it
+                // checks `done` for the last time, and sequential consistency orders the two for all threads.
                 let CacheAligned(caller) = &self.caller;
                 if caller.sleeps.load(Ordering::SeqCst) {
                     drop(caller.falls_asleep.lock());
@@ -173,15 +172,15 @@ impl Shared {
                 }
             }
             let news = || self.round.0.unclaimed.load(Ordering::Relaxed) > 0 || ended();
-            // Whoever has news calls `unpark` after making it, so that a thread which has just looked in vain
-            // doesn't sleep on.
+            // The thread that publishes work calls `unpark` afterwards, so that a thread that has just found nothing
+            // does not sleep on.
             while !spin(news) {
                 thread::park();
             }
         }
     }
 
-    /// Returns when workers have done so many tasks.
+    /// Returns when workers have done this many tasks.
     fn wait_for_workers(&self, tasks: usize) {
         let finished = || self.done.0.load(Ordering::SeqCst) == tasks;
         if spin(finished) {
@@ -196,17 +195,17 @@ impl Shared {
         caller.sleeps.store(false, Ordering::Relaxed);
     }
 
-    /// Claims a task and calls it; `false` where all are claimed.
+    /// Claims a task and calls it. Returns `false` if all are claimed.
     fn claim_and_call(&self) -> bool {
         let claim = |unclaimed: usize| unclaimed.checked_sub(1);
         let Ok(unclaimed) = self.round.0.unclaimed.fetch_update(Ordering::Acquire, Ordering::Relaxed, claim)
         else {
             return false;
         };
-        // SAFETY: until this thread says that its task is done, the round isn't over and nobody writes; `unclaimed` was
+        // SAFETY: until this thread reports its task as done, the round isn't over and nobody writes. `unclaimed` was
         // stored after the task, and acquired here.
         let Some(task) = (unsafe { *self.round.0.task.get() }) else { return false };
-        // SAFETY: as above, the call of `run` that lent the task hasn't returned.
+        // SAFETY: as above, the call of `run` that lent the task has not returned.
         self.call(unsafe { &*task }, unclaimed - 1);
         true
     }
@@ -219,7 +218,7 @@ impl Shared {
     }
 }
 
-/// Looks for a while whether the condition holds.
+/// Checks the condition for a while. Returns whether it became true.
 fn spin(condition: impl Fn() -> bool) -> bool {
     for _ in 0..SPINS {
         if condition() {

@@ -5,7 +5,7 @@ use crate::target::Target;
 /// `TABLES[k][b]` is what byte b contributes once k more bytes have followed it.
 static TABLES: [[u32; 256]; 8] = tables();
 
-/// What half a byte contributes: all the table that a small machine has room for.
+/// The contribution of half a byte: the only table on portable targets, where memory is short.
 static HALVES: [u32; 16] = {
     let (whole, mut halves, mut half) = (tables(), [0; 16], 0);
     while half < 16 {
@@ -56,7 +56,7 @@ impl Crc {
         Crc(bytes.iter().fold(self.0, |crc, byte| half(half(crc ^ u32::from(*byte)))))
     }
 
-    /// Goes over eight bytes at a time (Kounavis & Berry 2005): a checkpoint can have gigabytes.
+    /// Processes eight bytes at a time (Kounavis & Berry 2005), because a checkpoint can have gigabytes.
     fn by_eight(self, bytes: &[u8]) -> Crc {
         let [t0, t1, t2, t3, t4, t5, t6, t7] = &TABLES;
         let at = |table: &[u32; 256], byte: u8| table[usize::from(byte)];

@@ -4,29 +4,30 @@
 use super::json::{Chars, Cursor, Malformed, Text};
 use crate::error::{CheckpointError, Error};
 
-/// Where one tensor lies in the file's data, and how.
+/// A tensor's place and type in the file's data.
 #[derive(Clone, Copy)]
 pub(super) struct Entry<'a> {
     name: Text<'a>,
-    /// The byte of the file where it is described.
+    /// The byte of the file at which its description begins.
     pub at: usize,
     pub is_f32: bool,
     pub rank: usize,
-    /// The first two sizes; 1 where there are fewer.
+    /// The first two sizes; missing ones are 1.
     pub shape: [usize; 2],
-    /// In bytes of the data; no more than `end`.
+    /// Its first byte in the data; at most `end`.
     pub begin: usize,
     pub end: usize,
 }
 
 impl<'a> Entry<'a> {
-    /// The name, less the prefix that a GPT-2 with a head gives to all that is not the head.
+    /// The name without the prefix `transformer.`, which Hugging Face's GPT-2 with a head gives to all tensors but
+    /// the head.
     pub fn name(&self) -> Chars<'a> {
         let name = self.name.chars();
         name.clone().after("transformer.").unwrap_or(name)
     }
 
-    /// Reads the object that follows a tensor's name. Each of its three members is wanted exactly once.
+    /// Reads the object after a tensor's name. Each of its three members must occur exactly once.
     fn read(name: Text<'a>, at: usize, cursor: &mut Cursor<'a>) -> Result<Entry<'a>, Malformed> {
         let (mut is_f32, mut shape, mut range) = (None, None, None);
         cursor.expect(b'{')?;
@@ -57,13 +58,13 @@ impl<'a> Entry<'a> {
 pub(super) struct Items<'a> {
     cursor: Cursor<'a>,
     first: bool,
-    /// The last metadata object that was passed, and how many were.
+    /// The last metadata object so far, and the number of them.
     pub metadata: Pairs<'a>,
     pub metadata_objects: usize,
 }
 
 impl<'a> Items<'a> {
-    /// Begins to read a header that ends at byte `end` of the file.
+    /// Starts to read a header that ends at byte `end` of the file.
     pub fn new(text: &'a [u8], end: usize) -> Result<Items<'a>, Error> {
         let mut cursor = Cursor::new(text, end);
         if text.starts_with(b"{") && cursor.eat(b'{') {
@@ -73,7 +74,7 @@ impl<'a> Items<'a> {
         }
     }
 
-    /// For what is malformed where reading stands.
+    /// The error for malformed text at the current place.
     pub fn error(&self) -> Error {
         self.cursor.error()
     }
@@ -98,7 +99,7 @@ impl<'a> Items<'a> {
         self.cursor.finish().map(|()| None)
     }
 
-    /// The next tensor of a header that has been read to its end before, so that there is no error on the way.
+    /// The next tensor of a header that was read completely before, so that no error can occur.
     pub fn tensor(&mut self) -> Option<Entry<'a>> {
         self.next().ok().flatten()
     }
@@ -116,8 +117,8 @@ impl<'a> Items<'a> {
         Ok(())
     }
 
-    /// The bytes from the data's beginning that the tensors cover without gap, each byte once. One pass where
-    /// they are listed in the order in which they lie, as all known writers do; else more.
+    /// The number of bytes from the data's beginning that the tensors cover without a gap, each byte once. It takes
+    /// one pass if tensors are listed in the order of their data, as all known writers do, and otherwise more.
     pub fn covered(self) -> usize {
         let mut covered = 0;
         loop {
@@ -152,7 +153,7 @@ pub struct Pairs<'a> {
 }
 
 impl<'a> Pairs<'a> {
-    /// The byte of the file where they begin.
+    /// The byte of the file at which they begin.
     pub(super) fn at(&self) -> usize {
         self.cursor.at()
     }
@@ -174,7 +175,7 @@ impl<'a> Pairs<'a> {
         Ok(Some(Pair { key, value, at }))
     }
 
-    /// The next of a header that has been read to its end before, so that there is no error on the way.
+    /// The next entry of a header that was read completely before, so that no error can occur.
     pub(super) fn pair(&mut self) -> Option<Pair<'a>> {
         self.step().ok()?
     }

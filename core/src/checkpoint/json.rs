@@ -7,7 +7,7 @@ use crate::compact::format::{self, Written};
 use crate::compact::utf8;
 use crate::error::{CheckpointError, Error};
 
-/// The text is no such JSON. Where it is not, the cursor tells that was reading.
+/// The text is not such JSON. The cursor that was reading it knows the place.
 #[derive(Debug)]
 pub(super) struct Malformed;
 
@@ -15,27 +15,27 @@ pub(super) struct Malformed;
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Cursor<'a> {
     rest: &'a [u8],
-    /// Where in the file the header ends.
+    /// The byte of the file at which the header ends.
     end: usize,
 }
 
 impl<'a> Cursor<'a> {
-    /// Begins to read `text`, which ends at byte `end` of the file.
+    /// Starts to read `text`, which ends at byte `end` of the file.
     pub fn new(text: &'a [u8], end: usize) -> Cursor<'a> {
         Cursor { rest: text, end }
     }
 
-    /// The byte of the file at which reading stands.
+    /// The byte of the file at the current place.
     pub fn at(&self) -> usize {
         self.end.saturating_sub(self.rest.len())
     }
 
-    /// For what is malformed at this place.
+    /// The error for malformed text at this place.
     pub fn error(&self) -> Error {
         CheckpointError::Header { at: self.at() }.into()
     }
 
-    /// Goes past white space.
+    /// Skips white space.
     #[inline(never)]
     fn trim(&mut self) {
         while let [b' ' | b'\t' | b'\n' | b'\r', rest @ ..] = self.rest {
@@ -56,7 +56,7 @@ impl<'a> Cursor<'a> {
         if self.eat(token) { Ok(()) } else { Err(Malformed) }
     }
 
-    /// Whether a list or object that is closed by `close` has another element; steps to it or past the end.
+    /// Whether a list or object that `close` ends has another element. Moves to it, or past the end.
     #[inline(never)]
     pub fn more(&mut self, first: bool, close: u8) -> Result<bool, Malformed> {
         if self.eat(close) {
@@ -68,7 +68,7 @@ impl<'a> Cursor<'a> {
         Ok(true)
     }
 
-    /// Nothing but white space may follow.
+    /// Refuses anything but white space from here on.
     pub fn finish(&mut self) -> Result<(), Malformed> {
         self.trim();
         if self.rest.is_empty() { Ok(()) } else { Err(Malformed) }
@@ -85,7 +85,7 @@ impl<'a> Cursor<'a> {
         Ok(Text(raw))
     }
 
-    /// The name of an object's member, up to its value.
+    /// The name of an object's member. Moves to its value.
     #[inline(never)]
     pub fn name(&mut self) -> Result<Text<'a>, Malformed> {
         let name = self.string()?;
@@ -107,7 +107,7 @@ impl<'a> Cursor<'a> {
         Ok(number)
     }
 
-    /// A list of such numbers: how many there are, and the first two; 1 where there are fewer.
+    /// A list of such numbers: how many there are, and the first two; missing ones are 1.
     #[inline(never)]
     pub fn numbers(&mut self) -> Result<(usize, [usize; 2]), Malformed> {
         let (mut count, mut numbers) = (0, [1; 2]);
@@ -123,17 +123,17 @@ impl<'a> Cursor<'a> {
     }
 }
 
-/// A JSON string as it stands in the file, known to be well formed. Its `Display` is the text meant.
+/// A JSON string as written in the file, known to be well formed. Its `Display` is the decoded text.
 #[derive(Clone, Copy, Debug)]
 pub struct Text<'a>(&'a [u8]);
 
 impl<'a> Text<'a> {
-    /// The characters meant.
+    /// The decoded characters.
     pub fn chars(self) -> Chars<'a> {
         Chars(self.0)
     }
 
-    /// UTF-8 bytes of the text meant.
+    /// The number of UTF-8 bytes of the decoded text.
     pub fn len(self) -> usize {
         self.chars().map(char::len_utf8).sum()
     }
@@ -143,16 +143,16 @@ impl<'a> Text<'a> {
         self.0.is_empty()
     }
 
-    /// Whether the text meant is `text`.
+    /// Whether the decoded text is `text`.
     #[inline(never)]
     pub fn is(self, text: &str) -> bool {
         self.chars().is(&text)
     }
 
-    /// Copies the text meant into the first [`Text::len`] bytes of `buffer`, which may be longer.
+    /// Copies the decoded text into the first [`Text::len`] bytes of `buffer`, which may be longer.
     ///
     /// # Errors
-    /// [`CheckpointError::Buffer`] where it is shorter; nothing has been written then.
+    /// [`CheckpointError::Buffer`] if it is shorter; nothing has been written then.
     pub fn copy_to(self, buffer: &mut [u8]) -> Result<&str, Error> {
         let error = CheckpointError::Buffer { given: buffer.len(), wanted: self.len() };
         let (target, _) = buffer.split_at_mut_checked(self.len()).ok_or(error)?;
@@ -160,12 +160,12 @@ impl<'a> Text<'a> {
         Ok(core::str::from_utf8(target).unwrap_or_default())
     }
 
-    /// Bytes of the text as it stands.
+    /// The bytes of the text as written.
     pub(super) fn raw_len(self) -> usize {
         self.0.len()
     }
 
-    /// The text where no character of it is escaped.
+    /// The text, if none of its characters is escaped.
     #[inline(never)]
     pub(super) fn plain(self) -> Option<&'a [u8]> {
         let is_escape = |byte: &u8| matches!(byte, b'\\');
@@ -173,7 +173,7 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Formats into a slice that was measured before.
+/// Formats into a slice of the right length.
 struct Sink<'a>(&'a mut [u8]);
 
 impl Write for Sink<'_> {
@@ -190,19 +190,19 @@ impl fmt::Display for Text<'_> {
     }
 }
 
-/// The characters that a JSON string means. Ends at the closing quote, or where the string is malformed.
+/// The decoded characters of a JSON string. Ends at the closing quote, or at malformed text.
 #[derive(Clone, Debug)]
 pub struct Chars<'a>(&'a [u8]);
 
 impl<'a> Chars<'a> {
-    /// What follows `prefix`, if the text begins with it.
+    /// The rest after `prefix`, if the text begins with it.
     pub(super) fn after(self, prefix: &str) -> Option<Chars<'a>> {
         let mut same = Same(Some(self));
         format::Sink::put(&mut same, prefix.as_bytes());
         same.0
     }
 
-    /// Whether the remaining characters are what is written.
+    /// Whether the remaining characters are the given ones.
     #[inline(never)]
     pub(super) fn is(self, text: &dyn Written) -> bool {
         let mut same = Same(Some(self));
@@ -227,7 +227,7 @@ impl Iterator for Chars<'_> {
     }
 }
 
-/// What a backslash and the text after it mean.
+/// The character of an escape sequence.
 fn escaped(rest: &mut &[u8]) -> Option<char> {
     match *rest.split_off_first()? {
         c @ (b'"' | b'\\' | b'/') => Some(char::from(c)),
@@ -254,7 +254,7 @@ fn utf16_unit(rest: &mut &[u8]) -> Option<u32> {
     super::hexadecimal(rest.split_off(..4)?)
 }
 
-/// What is left of characters after what was written, if that is how they begin.
+/// The rest of some characters, if they begin with the given ones.
 struct Same<'a>(Option<Chars<'a>>);
 
 impl format::Sink for Same<'_> {

@@ -1,14 +1,14 @@
-//! Checkpoints: save and resume, bit for bit, in the [safetensors] format, from and to the caller's bytes.
-//! Knows nothing of files on a disk, nor of what the numbers mean. [`slots`] keeps them in flash memory.
+//! Checkpoints: save and resume, bit for bit, in the [safetensors] format, from and to the caller's bytes. Knows
+//! nothing of files on a disk, or of the meaning of the numbers. [`slots`] keeps checkpoints in flash memory.
 //!
-//! A file holds the parameters under Hugging Face GPT-2's names, the optimiser's state under the same names
-//! with a prefix (`optimizer.first_moment.`, `optimizer.second_moment.` or `optimizer.momentum.`), and, as text
-//! in `__metadata__`, the configuration, the step, the seed and whatever the caller adds. Step and seed are all
-//! that resuming needs besides: every random number and the place in the data are functions of the two.
+//! A file holds the parameters under Hugging Face GPT-2's names. The optimiser's state has the same names with a
+//! prefix: `optimizer.first_moment.`, `optimizer.second_moment.` or `optimizer.momentum.`. `__metadata__` has the
+//! configuration, the step, the seed and the caller's own entries as text. Step and seed are enough to resume: every
+//! random number, and every window of the data, is a function of the two.
 //!
-//! A checksum covers each byte of the file, so a checkpoint that was altered is refused, also one that another
-//! program read and saved again with its metadata. Files without metadata that begin with `jostle.` are foreign:
-//! they have no checksum, and their parameters can be read too ([`Checkpoint::read_parameters`]).
+//! A checksum covers each byte of the file, so an altered checkpoint is refused, even one that another program read
+//! and saved again with its metadata. Files without `jostle.` metadata are foreign: they have no checksum, and
+//! [`Checkpoint::read_parameters`] can read them.
 //!
 //! ```
 //! use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
@@ -51,39 +51,39 @@ use crate::layout::{OptimizerState, Plan, Tensor};
 use crc::Crc;
 use read::Header;
 
-/// Bytes: safetensors' own limit.
+/// The most bytes of a header: safetensors' own limit.
 const LONGEST_HEADER: usize = 100_000_000;
 
-/// The largest product of a header's names and bytes. Without a heap, names are compared each with each, and
-/// a hostile header must not cost hours. Some 350 layers with AdamW's state stay below.
+/// The largest product of a header's names and bytes. Without a heap, each name is compared with each other, and a
+/// hostile header must not cost hours. Some 350 layers with AdamW's state stay below.
 const MOST_COMPARISONS: u64 = 1 << 34;
 
-/// How far training has come.
+/// The progress of training.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
     /// The number of steps done.
     pub step: u64,
-    /// What all random streams grow from.
+    /// The seed of all random streams.
     pub seed: u64,
 }
 
-/// What [`write()`] writes.
+/// The contents of a checkpoint, for [`write()`].
 #[derive(Clone, Copy, Debug)]
 pub struct Contents<'a> {
     /// Exactly [`Plan::parameters`] numbers.
     pub parameters: &'a [f32],
-    /// Exactly [`Plan::frozen`] numbers: a file holds them as if they were trained, but no state of theirs.
+    /// Exactly [`Plan::frozen`] numbers. A file holds them as if they were trained, but without optimiser state.
     pub frozen: &'a [f32],
-    /// Exactly [`Plan::optimizer`] numbers; `None` for a file that cannot be resumed, only used.
+    /// Exactly [`Plan::optimizer`] numbers; `None` for a file that can be used but not resumed.
     pub optimizer: Option<&'a [f32]>,
-    /// How far training has come.
+    /// The progress of training.
     pub progress: Progress,
-    /// Keys and values of the caller's own, e.g. a tokenizer's table. Any text; keys differ from each other,
-    /// are not `format` and do not begin with `jostle.`.
+    /// The caller's own keys and values, e.g. a tokenizer's table. Values can be any text. Keys must differ from each
+    /// other, must not be `format`, and must not begin with `jostle.`.
     pub metadata: &'a [(&'a str, &'a str)],
 }
 
-/// What precedes a tensor's name: nothing, for the parameters, then one prefix for each part of the state.
+/// The prefixes of tensors' names: an empty one for the parameters, then one for each part of the state.
 #[inline(never)]
 fn prefixes(plan: &Plan, optimizer: bool) -> &'static [&'static str] {
     match plan.options.optimizer {
@@ -93,12 +93,12 @@ fn prefixes(plan: &Plan, optimizer: bool) -> &'static [&'static str] {
     }
 }
 
-/// Whether a file has this tensor for the prefix of this number.
+/// Whether a file has this tensor under the prefix with this number.
 fn has_part(part: usize, tensor: &Tensor) -> bool {
     part == 0 || !tensor.frozen
 }
 
-/// A safetensors file whose structure, and checksum if it is a checkpoint, have been found right.
+/// A safetensors file whose structure is valid. If it is a checkpoint, its checksum is right too.
 #[derive(Clone, Copy, Debug)]
 pub struct Checkpoint<'a> {
     header: Header<'a>,
@@ -106,14 +106,14 @@ pub struct Checkpoint<'a> {
 }
 
 impl<'a> Checkpoint<'a> {
-    /// Examines the bytes of a whole file; copies none.
+    /// Examines the bytes of a whole file, without copying.
     ///
     /// # Errors
-    /// [`CheckpointError::Truncated`], [`Header`](CheckpointError::Header),
-    /// [`Duplicate`](CheckpointError::Duplicate) or [`Offsets`](CheckpointError::Offsets) where it is not
-    /// safetensors; [`Checksum`](CheckpointError::Checksum) or [`Metadata`](CheckpointError::Metadata) where it
-    /// is a checkpoint that was altered; [`Error::TooLarge`] where it has more tensors than can be examined in
-    /// reasonable time.
+    /// [`CheckpointError::Truncated`], [`Header`](CheckpointError::Header), [`Duplicate`](CheckpointError::Duplicate)
+    /// or [`Offsets`](CheckpointError::Offsets) if it is not safetensors.
+    ///
+    /// [`Checksum`](CheckpointError::Checksum) or [`Metadata`](CheckpointError::Metadata) if it is an altered
+    /// checkpoint. [`Error::TooLarge`] if it has too many tensors to examine in reasonable time.
     pub fn new(bytes: &'a [u8]) -> Result<Checkpoint<'a>, Error> {
         let truncated = |wanted| CheckpointError::Truncated { given: bytes.len(), wanted };
         let (length, rest) = bytes.split_first_chunk::<8>().ok_or(truncated(8))?;
@@ -138,30 +138,31 @@ impl<'a> Checkpoint<'a> {
     /// The configuration of the model in a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError::Metadata`] where the file states none, or not in full; the errors of
+    /// [`CheckpointError::Metadata`] if the configuration is missing or incomplete; the errors of
     /// [`Config::validate`].
     pub fn config(&self) -> Result<Config, Error> {
         self.header.config()
     }
 
-    /// How far training had come.
+    /// The progress of training.
     ///
     /// # Errors
-    /// [`CheckpointError::Metadata`] where the file does not say.
+    /// [`CheckpointError::Metadata`] if it is missing.
     pub fn progress(&self) -> Result<Progress, Error> {
         self.header.progress()
     }
 
-    /// Reads a checkpoint into `parameters` ([`Plan::parameters`] numbers; those of frozen tensors are passed over) and, unless it is `None`, the
-    /// optimiser's state into `optimizer` ([`Plan::optimizer`] numbers). Returns how far training had come.
+    /// Reads a checkpoint into `parameters` ([`Plan::parameters`] numbers, without frozen tensors) and, unless it is
+    /// `None`, the optimiser's state into `optimizer` ([`Plan::optimizer`] numbers). Returns the progress of
+    /// training.
     ///
-    /// The plan may have other dropout rates, batch and threads than the checkpoint was trained with; for equal
-    /// bits, its rates must be those of [`Checkpoint::config`].
+    /// The plan may have other dropout rates, batch and threads than the checkpoint was trained with; for equal bits,
+    /// its rates must be the same as in [`Checkpoint::config`].
     ///
     /// # Errors
-    /// [`Error::Length`] for the slices, [`CheckpointError::Metadata`] where the file is not a checkpoint,
+    /// [`Error::Length`] for the slices; [`CheckpointError::Metadata`] if the file is not a checkpoint;
     /// [`Configuration`](CheckpointError::Configuration), [`Missing`](CheckpointError::Missing) or
-    /// [`Shape`](CheckpointError::Shape) where it is one of another model. Nothing has been written then.
+    /// [`Shape`](CheckpointError::Shape) if it belongs to another model. Nothing has been written then.
     pub fn read(
         &self,
         plan: &Plan,
@@ -173,10 +174,10 @@ impl<'a> Checkpoint<'a> {
         Ok(progress)
     }
 
-    /// Reads only the parameters ([`Plan::parameters`] numbers), also from safetensors files that others
-    /// wrote: GPT-2's names, with or without `transformer.` before them, in any order, as F32. Tensors that
-    /// the model does not have are ignored (causal masks; also `lm_head.weight` where the plan's head is tied).
-    /// Where the file states a configuration, it must be the plan's but for dropout.
+    /// Reads only the parameters ([`Plan::parameters`] numbers). The safetensors file may come from another program:
+    /// it needs GPT-2's names, with or without the prefix `transformer.`, in any order, as F32. Tensors that the
+    /// model does not have are ignored (causal masks; also `lm_head.weight` if the plan's head is tied). If the file
+    /// has a configuration, it must be the plan's, except for dropout.
     ///
     /// # Errors
     /// As [`Checkpoint::read`]. Nothing has been written then.
@@ -195,7 +196,7 @@ impl<'a> Checkpoint<'a> {
     }
 }
 
-/// Compares a checkpoint's checksum, which covers the file as it is with zeros in the checksum's own place.
+/// Compares a checkpoint's checksum. It covers the file with zeros in place of the checksum itself.
 fn check(bytes: &[u8], header: &Header) -> Result<(), Error> {
     if !header.is_checkpoint() {
         return Ok(());

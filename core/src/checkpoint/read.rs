@@ -1,19 +1,20 @@
-//! From a file's header to the numbers of a model, wherever the data lie.
+//! From a file's header to the numbers of a model, wherever the data are stored.
 
 use super::header::{Entry, Items, Pairs};
 use super::json::Text;
 use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
-use crate::config::Config;
+use crate::config::{Config, Field};
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::{Plan, Tensor};
 
-/// The length of the header that follows a file's first eight bytes.
+/// The length of the header, from a file's first eight bytes.
 pub(super) fn header_length(length: [u8; 8]) -> Result<usize, Error> {
     let length = usize::try_from(u64::from_le_bytes(length)).unwrap_or(usize::MAX);
     if length > LONGEST_HEADER { Err(CheckpointError::Header { at: 0 }.into()) } else { Ok(length) }
 }
 
-/// Fills numbers with what begins at a byte of the data. A trait of its own, as [`crate::parallel`]'s tasks have.
+/// Fills numbers with the data from a byte on. It is a trait of its own for the same reason as [`crate::parallel`]'s
+/// tasks.
 pub(super) trait Fill {
     fn fill(&mut self, begin: usize, numbers: &mut [f32]) -> Result<(), Error>;
 }
@@ -24,7 +25,7 @@ impl<F: FnMut(usize, &mut [f32]) -> Result<(), Error>> Fill for F {
     }
 }
 
-/// The header of a safetensors file, whose structure has been found right.
+/// The header of a safetensors file with a valid structure.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Header<'a> {
     items: Items<'a>,
@@ -32,7 +33,7 @@ pub(super) struct Header<'a> {
 }
 
 impl<'a> Header<'a> {
-    /// Examines the header of a file that has so many bytes after it. Names may occur twice yet.
+    /// Examines the header of a file with `data_length` bytes after it. Does not check for duplicate names.
     pub fn new(text: &'a [u8], data_length: usize) -> Result<Header<'a>, Error> {
         let data_at = text.len().saturating_add(8);
         let items = Items::new(text, data_at)?;
@@ -79,7 +80,7 @@ impl<'a> Header<'a> {
         self.pairs
     }
 
-    /// Whether it says that it is one of the engine's own.
+    /// Whether the file claims to be a checkpoint of the engine.
     pub fn is_checkpoint(&self) -> bool {
         self.pairs().any(|(key, _)| key.chars().after(metadata::OWN).is_some())
     }
@@ -95,7 +96,8 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Reads all that the plan has into `parameters` and, unless it is `None`, `optimizer`. Nothing has been written where anything but `fill` fails.
+    /// Reads all tensors of the plan into `parameters` and, unless it is `None`, `optimizer`. Only errors of `fill`
+    /// can occur after something was written.
     pub fn copy(
         &self,
         plan: &Plan,
@@ -109,16 +111,17 @@ impl<'a> Header<'a> {
         }
         if self.is_checkpoint() {
             let mut config = plan.config;
-            for (key, field) in metadata::FIELDS.iter().take(metadata::OF_MODEL) {
+            for field in Field::ALL.iter().filter(|field| field.shapes_model()) {
+                let key = field.key();
                 let given = self.metadata(key).ok_or(CheckpointError::Metadata { key })?;
-                if !given.chars().is(&field(&mut config)) {
+                if !given.chars().is(&config.value(*field)) {
                     return Err(CheckpointError::Configuration { key }.into());
                 }
             }
         }
         let prefixes = prefixes(plan, optimizer.is_some());
         let state = optimizer.unwrap_or_default();
-        // Twice: the first time, only to find that nothing is missing.
+        // Two passes: the first only checks that nothing is missing.
         self.visit(plan, prefixes, &mut |_, _, _| Ok(()))?;
         self.visit(plan, prefixes, &mut |part, tensor, begin| {
             if tensor.frozen {
@@ -135,8 +138,8 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Finds each tensor of the plan once for each prefix, and passes the prefix's number, the tensor and where in the
-    /// data it begins; it takes as many bytes as its shape says.
+    /// Finds each tensor of the plan once for each prefix. Passes on the prefix's number, the tensor, and its first
+    /// byte in the data. Its size in bytes matches its shape.
     fn visit(
         &self,
         plan: &Plan,
@@ -172,8 +175,8 @@ impl<'a> Header<'a> {
     }
 }
 
-/// The next tensor of that name, among the rest of them. Most files list tensors in the model's order, so that it is the
-/// first.
+/// The next tensor with that name among the remaining ones. Most files list tensors in the model's order, so that it
+/// is the first.
 fn named<'a>(items: &mut Items<'a>, prefix: &str, tensor: &Tensor) -> Option<Entry<'a>> {
     loop {
         let entry = items.tensor()?;

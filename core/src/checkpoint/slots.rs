@@ -1,16 +1,17 @@
-//! Checkpoints in two slots of flash memory, so that one is whole whenever the power fails. Knows nothing of devices.
+//! Checkpoints in two slots of flash memory, so that one is complete whenever the power fails. Knows nothing of
+//! devices.
 //!
-//! A slot begins with its record, rounded up to what can be programmed at once, and the checkpoint's bytes follow:
+//! A slot begins with its record, rounded up to the unit of programming. The checkpoint's bytes follow.
 //!
 //! | bytes | record |
 //! |---|---|
-//! | 0..8 | sequence number: each save's is one more than that of the newest whole slot |
+//! | 0..8 | sequence number: one more than in the newest complete slot |
 //! | 8..16 | length of the checkpoint in bytes |
 //! | 16..20 | CRC-32 of the checkpoint, then of the 16 bytes before |
 //!
-//! all little-endian. [`Slots::save`] erases the slot that is not the newest whole one, programs the checkpoint and, last
-//! of all, the record. A slot is whole if its record fits what it holds; where a save was cut off, it does not, and the
-//! other slot counts.
+//! All numbers are little-endian. [`Slots::save`] erases the slot that is not the newest complete one, and programs
+//! the checkpoint. It programs the record last. A slot is complete if its record matches its contents. After an
+//! interrupted save it does not, and the other slot is used.
 
 use core::num::NonZeroUsize;
 
@@ -21,16 +22,15 @@ use super::{Contents, Progress};
 use crate::error::{CheckpointError, Error};
 use crate::layout::Plan;
 
-/// Bytes of a record before rounding up; what is beyond its fields is padding.
+/// The bytes of a record before rounding up, with padding after its fields.
 const RECORD: usize = 32;
 
-/// What erases, programs and reads two slots of flash memory, numbered 0 and 1. Its errors are numbers of its own, which
-/// [`Error::Flash`] passes on.
+/// A driver for two slots of flash memory, numbered 0 and 1. [`Error::Flash`] passes on its error numbers.
 pub trait Flash {
-    /// Bytes of each slot.
+    /// The bytes of each slot.
     fn slot_size(&self) -> usize;
 
-    /// Bytes that are programmed at once; at least 1.
+    /// The unit of programming in bytes; at least 1.
     fn write_size(&self) -> usize;
 
     /// Erases a whole slot.
@@ -46,34 +46,34 @@ pub trait Flash {
     /// The driver's.
     fn program(&mut self, slot: usize, at: usize, bytes: &[u8]) -> Result<(), i32>;
 
-    /// Reads from byte `at` of a slot on, whatever it holds.
+    /// Reads from byte `at` of a slot on, whatever the contents.
     ///
     /// # Errors
-    /// The driver's; e.g. where a word has been programmed in part, and the memory notices.
+    /// The driver's, for example if the memory detects a word that was programmed in part.
     fn read(&mut self, slot: usize, at: usize, bytes: &mut [u8]) -> Result<(), i32>;
 }
 
-/// Where a whole checkpoint lies: bytes `offset..offset + length` of a slot are a file for
-/// [`Checkpoint::new`](super::Checkpoint::new), which memory-mapped flash can be read as in place.
+/// The place of a complete checkpoint. Bytes `offset..offset + length` of the slot are a file for
+/// [`Checkpoint::new`](super::Checkpoint::new), which can read memory-mapped flash in place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Slot {
     /// 0 or 1.
     pub index: usize,
-    /// Which save made it, counted from 1.
+    /// The number of its save, counted from 1.
     pub sequence: u64,
-    /// Bytes before the checkpoint.
+    /// The bytes before the checkpoint.
     pub offset: usize,
-    /// Bytes of the checkpoint.
+    /// The bytes of the checkpoint.
     pub length: usize,
 }
 
 impl Slot {
-    /// The fields of its record that its checksum covers.
+    /// The fields of the record that its checksum covers.
     fn fields(&self) -> [[u8; 8]; 2] {
         [self.sequence.to_le_bytes(), (self.length as u64).to_le_bytes()]
     }
 
-    /// Its record's checksum, from that of the checkpoint.
+    /// The record's checksum, from the checksum of the checkpoint.
     fn checksum(&self, contents: Crc) -> u32 {
         contents.update(self.fields().as_flattened()).finish()
     }
@@ -83,18 +83,18 @@ impl Slot {
 pub struct Slots<'a> {
     flash: &'a mut dyn Flash,
     block: &'a mut [u8],
-    /// Bytes that are programmed at once.
+    /// The unit of programming in bytes.
     unit: NonZeroUsize,
-    /// Bytes of a record in flash, a multiple of these.
+    /// The bytes of a record in flash, a multiple of the unit.
     record: usize,
 }
 
 impl<'a> Slots<'a> {
-    /// The block must hold a record, and for [`Slots::load`] a checkpoint's header; its contents are lost. Between
-    /// steps, a workspace will do.
+    /// The block must have room for a record, and for [`Slots::load`] for a checkpoint's header. Its contents are
+    /// lost. Between steps, the workspace can serve as the block.
     ///
     /// # Errors
-    /// [`Error::Zero`] where nothing is programmed at once, [`Error::Buffer`] where the block is too short,
+    /// [`Error::Zero`] if the unit of programming is 0, [`Error::Buffer`] if the block is too short,
     /// [`Error::TooLarge`].
     #[inline(never)]
     pub fn new(flash: &'a mut dyn Flash, block: &'a mut [u8]) -> Result<Slots<'a>, Error> {
@@ -106,34 +106,34 @@ impl<'a> Slots<'a> {
         Ok(Slots { flash, block, unit, record })
     }
 
-    /// The newest whole checkpoint; `None` where there is none.
+    /// The newest complete checkpoint, if any.
     ///
     /// # Errors
-    /// [`Error::Flash`] where neither slot can be read. One that can't is not whole: memory that checks itself refuses
-    /// to read a word whose programming was cut off.
+    /// [`Error::Flash`] if neither slot can be read. A slot that cannot be read is not complete: memory with error
+    /// detection refuses to read a word whose programming was interrupted.
     pub fn newest(&mut self) -> Result<Option<Slot>, Error> {
         self.survey().map(|(newest, _)| newest)
     }
 
-    /// The newest whole checkpoint, and the slot for the next.
+    /// The newest complete checkpoint, and the slot for the next one.
     fn survey(&mut self) -> Result<(Option<Slot>, usize), Error> {
         match [self.whole(0), self.whole(1)] {
             [Ok(Some(first)), Ok(Some(second))] if second.sequence > first.sequence => Ok((Some(second), 0)),
             [Ok(Some(first)), _] => Ok((Some(first), 1)),
             [_, Ok(Some(second))] => Ok((Some(second), 0)),
             [Ok(None), _] => Ok((None, 0)),
-            // The first may be whole, and readable again later.
+            // The first slot may be complete, and readable again later.
             [Err(_), Ok(None)] => Ok((None, 1)),
             [Err(error), Err(_)] => Err(error),
         }
     }
 
-    /// Saves a checkpoint in the slot that does not hold the newest whole one, and reads it back. Where it fails or is
-    /// cut off, the newest whole one is as it was.
+    /// Saves a checkpoint in the slot without the newest complete one, and reads it back. If it fails or is
+    /// interrupted, the newest complete checkpoint does not change.
     ///
     /// # Errors
-    /// As [`write()`](super::write()); [`Error::Buffer`] where a slot is too short: nothing has been erased then.
-    /// [`Error::Flash`]; [`Error::FlashContents`] where the slot does not hold what was programmed.
+    /// As [`write()`](super::write()); [`Error::Buffer`] if a slot is too short: nothing has been erased then.
+    /// [`Error::Flash`]; [`Error::FlashContents`] if the slot does not contain the programmed bytes.
     pub fn save(&mut self, plan: &Plan, contents: &Contents) -> Result<Slot, Error> {
         let writing = Writing::new(plan, contents)?;
         let unit = self.unit;
@@ -182,13 +182,13 @@ impl<'a> Slots<'a> {
         if self.whole(index)? == Some(slot) { Ok(slot) } else { Err(Error::FlashContents { slot: index }) }
     }
 
-    /// Reads the newest whole checkpoint as [`Checkpoint::read`](super::Checkpoint::read) does; `None` where there is
-    /// none.
+    /// Reads the newest complete checkpoint, as [`Checkpoint::read`](super::Checkpoint::read). Returns `None` without
+    /// one.
     ///
     /// # Errors
-    /// As [`Checkpoint::read`](super::Checkpoint::read); [`Error::Buffer`] where the block is shorter than the
-    /// checkpoint's header. Nothing has been written then. [`Error::Flash`], which may leave the numbers written in
-    /// part.
+    /// As [`Checkpoint::read`](super::Checkpoint::read); [`Error::Buffer`] if the block is shorter than the
+    /// checkpoint's header. Nothing has been written then. [`Error::Flash`], after which the numbers may be written
+    /// in part.
     pub fn load(
         &mut self,
         plan: &Plan,
@@ -225,7 +225,7 @@ impl<'a> Slots<'a> {
         Ok(Some(progress))
     }
 
-    /// What a slot holds if it is whole.
+    /// The checkpoint in a slot, if the slot is complete.
     fn whole(&mut self, index: usize) -> Result<Option<Slot>, Error> {
         let failed = |code| Error::Flash { operation: "read", slot: index, code };
         let mut fields = [[0; 8]; 2];
@@ -254,13 +254,13 @@ fn unit(write_size: usize) -> Result<NonZeroUsize, Error> {
     NonZeroUsize::new(write_size).ok_or(Error::Zero { what: "write_size" })
 }
 
-/// Bytes of a record in flash that is programmed `unit` bytes at once.
+/// The bytes of a record in flash whose unit of programming is `unit` bytes.
 fn record(unit: NonZeroUsize) -> Result<usize, Error> {
     RECORD.checked_next_multiple_of(unit.get()).ok_or(Error::TooLarge { what: "write_size" })
 }
 
-/// The bytes that a slot must have for a checkpoint of `length` bytes, in flash that is programmed `write_size` bytes at
-/// once. Its sectors may ask for more.
+/// The bytes that a slot needs for a checkpoint of `length` bytes, in flash whose unit of programming is `write_size`
+/// bytes. The size of sectors may require more.
 ///
 /// # Errors
 /// [`Error::Zero`], [`Error::TooLarge`] for `write_size`.

@@ -1,19 +1,21 @@
-//! Writing a checkpoint, a piece at a time. The header is formatted by one function: to be measured, to be summed up,
-//! and to be kept.
+//! Writes a checkpoint piece by piece. One function formats the header, for its length, for the checksum, and for the
+//! file.
 
 use super::{Contents, LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::compact::format::{Hex, Number, Sink, Written};
+use crate::config::Field;
 use crate::error::{CheckpointError, Error, exact_length};
 use crate::layout::Plan;
 
 /// The header up to the checksum.
 const OPENING: &str = "{\"__metadata__\":{\"format\":\"pt\",\"jostle.checksum\":\"";
-/// Bytes of a piece of the data.
+/// The bytes of a piece of the data.
 const PIECE: usize = 256;
-/// What stands in the checksum's place while the checksum is computed: 0, as it is formatted.
+/// The placeholder for the checksum while it is computed: a formatted 0.
 pub(super) const NO_CHECKSUM: &str = "00000000";
 
-/// Where a checkpoint's bytes go, a piece at a time. A trait of its own, as [`crate::parallel`]'s tasks have.
+/// The destination of a checkpoint's bytes. It is a trait of its own for the same reason as [`crate::parallel`]'s
+/// tasks.
 pub(super) trait Put {
     fn put(&mut self, bytes: &[u8]) -> Result<(), Error>;
 }
@@ -24,7 +26,7 @@ impl<F: FnMut(&[u8]) -> Result<(), Error>> Put for F {
     }
 }
 
-/// Passes on what is put and counts it, until an error stops it.
+/// Passes on and counts bytes until an error occurs.
 struct Pieces<'a> {
     put: &'a mut dyn Put,
     count: usize,
@@ -47,7 +49,7 @@ impl Sink for Pieces<'_> {
     }
 }
 
-/// Text as it stands in a JSON string.
+/// Text escaped for a JSON string.
 struct Escaped<'a>(&'a str);
 
 impl Written for Escaped<'_> {
@@ -65,7 +67,7 @@ impl Written for Escaped<'_> {
     }
 }
 
-/// A member of the metadata, after those before it.
+/// A member of the metadata, with its separator.
 #[inline(never)]
 fn pair(out: &mut dyn Sink, key: &str, value: &dyn Written) {
     out.put(b",\"");
@@ -75,7 +77,7 @@ fn pair(out: &mut dyn Sink, key: &str, value: &dyn Written) {
     out.put(b"\"");
 }
 
-/// Whole numbers, each after what separates it from those before it.
+/// Whole numbers, each with its separator.
 fn numbers(out: &mut dyn Sink, mut before: &str, numbers: &[usize]) {
     for number in numbers {
         out.put(before.as_bytes());
@@ -84,7 +86,7 @@ fn numbers(out: &mut dyn Sink, mut before: &str, numbers: &[usize]) {
     }
 }
 
-/// Returns how many tensors it names.
+/// Returns the number of tensors.
 fn header(
     out: &mut dyn Sink,
     checksum: u32,
@@ -99,8 +101,8 @@ fn header(
     pair(out, metadata::STEP, &Number(progress.step));
     pair(out, metadata::SEED, &Number(progress.seed));
     let mut config = plan.config;
-    for (key, field) in &metadata::FIELDS {
-        pair(out, key, &field(&mut config));
+    for field in Field::ALL {
+        pair(out, field.key(), &config.value(*field));
     }
     for (key, value) in pairs {
         pair(out, key, &Escaped(value));
@@ -124,7 +126,7 @@ fn header(
     count
 }
 
-/// The bytes of a checkpoint's parts.
+/// The sizes of a checkpoint's parts, in bytes.
 struct Sizes {
     header: usize,
     total: usize,
@@ -140,7 +142,7 @@ fn sizes(plan: &Plan, optimizer: bool, pairs: &[(&str, &str)]) -> Result<Sizes, 
     let too_large = Error::TooLarge { what: "checkpoint header" };
     let nowhere = &mut |_: &[u8]| Ok(());
     let mut pieces = Pieces::new(nowhere);
-    // The longest there are, so that one buffer serves the whole of a training run.
+    // The longest values, so that one buffer is enough for a whole training run.
     let progress = Progress { step: u64::MAX, seed: u64::MAX };
     let tensors = header(&mut pieces, 0, plan, optimizer, progress, pairs);
     let header = pieces.count.checked_next_multiple_of(8).ok_or(too_large)?;
@@ -157,16 +159,16 @@ fn sizes(plan: &Plan, optimizer: bool, pairs: &[(&str, &str)]) -> Result<Sizes, 
     }
 }
 
-/// The exact bytes of a checkpoint of this plan, with or without the optimiser's state, with these metadata.
-/// Step and seed do not change it.
+/// The exact size in bytes of a checkpoint of this plan, with or without the optimiser's state, with this metadata.
+/// It does not depend on step and seed.
 ///
 /// # Errors
-/// As [`write()`], for the metadata; [`Error::TooLarge`] where no such file can be.
+/// As [`write()`], for the metadata; [`Error::TooLarge`] if the file would be too large.
 pub fn size(plan: &Plan, optimizer: bool, metadata: &[(&str, &str)]) -> Result<usize, Error> {
     sizes(plan, optimizer, metadata).map(|sizes| sizes.total)
 }
 
-/// A checkpoint to be written, measured and found right.
+/// A checkpoint to write, with checked contents and known sizes.
 pub(super) struct Writing<'a> {
     plan: &'a Plan,
     contents: &'a Contents<'a>,
@@ -175,7 +177,7 @@ pub(super) struct Writing<'a> {
 
 impl<'a> Writing<'a> {
     /// # Errors
-    /// As [`write()`], but for the length of a buffer.
+    /// As [`write()`], except for the length of a buffer.
     pub fn new(plan: &'a Plan, contents: &'a Contents<'a>) -> Result<Writing<'a>, Error> {
         exact_length("parameters", contents.parameters.len(), plan.parameters)?;
         exact_length("frozen parameters", contents.frozen.len(), plan.frozen)?;
@@ -186,16 +188,16 @@ impl<'a> Writing<'a> {
         Ok(Writing { plan, contents, sizes })
     }
 
-    /// The bytes of the whole.
+    /// The size of the file in bytes.
     pub fn size(&self) -> usize {
         self.sizes.total
     }
 
-    /// Puts all bytes in their order, in pieces of a few hundred bytes at most. Two passes: the checksum stands before
-    /// what it covers.
+    /// Puts all bytes in order, in pieces of at most a few hundred bytes. It takes two passes, because the checksum
+    /// comes before the bytes that it covers.
     ///
     /// # Errors
-    /// Those of `put`.
+    /// The errors of `put`.
     pub fn put(&self, put: &mut dyn Put) -> Result<(), Error> {
         let mut crc = super::Crc::START;
         self.pass(0, &mut |piece: &[u8]| {
@@ -235,12 +237,11 @@ fn put_numbers(out: &mut Pieces<'_>, numbers: &[f32]) {
     }
 }
 
-/// Writes a checkpoint into the first [`size`] bytes of `bytes`, and returns how many those are.
+/// Writes a checkpoint into the first [`size`] bytes of `bytes`. Returns their number.
 ///
 /// # Errors
-/// [`Error::Length`] where parameters or optimiser state are not as long as the plan says,
-/// [`CheckpointError::Buffer`] where `bytes` is too short, [`CheckpointError::Key`] where a metadata key is
-/// `format`, begins with `jostle.` or occurs twice. Nothing has been written then.
+/// [`Error::Length`] if parameters or optimiser state have another length. [`CheckpointError::Buffer`] if `bytes` is
+/// too short. [`CheckpointError::Key`] if a metadata key is reserved or occurs twice. Nothing has been written then.
 pub fn write(bytes: &mut [u8], plan: &Plan, contents: &Contents) -> Result<usize, Error> {
     let writing = Writing::new(plan, contents)?;
     let total = writing.size();

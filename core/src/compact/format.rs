@@ -1,21 +1,23 @@
-//! Numbers as text: whole ones, and floats as the shortest decimal that reads back to the same bits, as Rust displays
-//! them, in exact arithmetic. The language's own conversions are exact too, but take 25 KB of code and tables, and can
-//! panic; its formatting takes 1 KB more wherever text is put together.
+//! Numbers as text: whole numbers, and floats as the shortest decimal that reads back to the same bits, as Rust
+//! displays them. The arithmetic is exact.
+//!
+//! The language's own conversions are exact too, but take 25 KB of code and tables, and can panic. Its formatting
+//! takes another 1 KB.
 
 use core::cmp::Ordering;
 use core::fmt::{self, Write};
 
 use crate::simd::processor;
 
-/// Where text goes, a piece at a time. One that takes no more keeps the reason, and passes the rest over.
+/// A destination of text. If it cannot take more, it keeps the error and ignores the rest.
 pub trait Sink {
     /// Takes the next piece.
     fn put(&mut self, text: &[u8]);
 }
 
-/// What can be written as text.
+/// A value that can be written as text.
 pub trait Written {
-    /// Puts it there.
+    /// Writes it.
     fn write(&self, out: &mut dyn Sink);
 }
 
@@ -25,7 +27,7 @@ impl Written for &str {
     }
 }
 
-/// Displays what is written, of ASCII alone.
+/// Displays ASCII text that was written.
 pub(crate) fn display(text: &dyn Written, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     struct Display<'a, 'f>(&'a mut fmt::Formatter<'f>, fmt::Result);
     impl Sink for Display<'_, '_> {
@@ -50,10 +52,10 @@ impl Written for Number {
     }
 }
 
-/// All digits of a whole number, and which is the first that counts.
+/// All digits of a whole number, and the index of the first significant one.
 fn digits(number: u64) -> ([u8; 20], usize) {
     let (mut digits, mut first) = ([b'0'; 20], 19);
-    // Sixteen bits at a time: a division of 64 bits takes half a kilobyte where registers have 32.
+    // Divides sixteen bits at a time: with 32-bit registers a 64-bit division takes half a kilobyte.
     let mut limbs = [48, 32, 16, 0].map(|shift| (number >> shift) as u32 & 0xffff);
     for (place, digit) in digits.iter_mut().enumerate().rev() {
         let mut rest = 0;
@@ -70,7 +72,7 @@ fn digits(number: u64) -> ([u8; 20], usize) {
     (digits, first)
 }
 
-/// The whole number that digits mean.
+/// The whole number of some digits.
 #[inline(never)]
 pub(crate) fn whole(text: &[u8]) -> Option<u64> {
     let digit = |byte: &u8| byte.checked_sub(b'0').filter(|digit| *digit < 10).map(u64::from);
@@ -79,7 +81,7 @@ pub(crate) fn whole(text: &[u8]) -> Option<u64> {
     number.filter(|_| !text.is_empty())
 }
 
-/// The last so many hexadecimal digits.
+/// The last hexadecimal digits of a number.
 pub struct Hex(pub u32, pub u32);
 
 impl Written for Hex {
@@ -92,10 +94,10 @@ impl Written for Hex {
     }
 }
 
-/// A float. Not infinite, nor NaN.
+/// A finite float.
 pub(crate) struct Float(pub f32);
 
-/// Digits that tell every float from its neighbours.
+/// The number of digits that distinguishes every float from its neighbours.
 const DIGITS: u32 = 9;
 
 impl Written for Float {
@@ -105,7 +107,7 @@ impl Written for Float {
         }
         let (number, exponent) = shortest(self.0.to_bits() & 0x7fff_ffff);
         let (digits, first) = digits(u64::from(number));
-        // Places count from that of the ones; the last digit's is the exponent.
+        // Places are counted from the ones. The place of the last digit is the exponent.
         let before_ones = (digits.len() - first) as i32 + exponent;
         for place in (exponent.min(0)..before_ones.max(1)).rev() {
             if place == -1 {
@@ -118,7 +120,7 @@ impl Written for Float {
     }
 }
 
-/// A float to seven digits, with an exponent where it is very small or large; infinite and NaN too.
+/// A float with seven digits, and with an exponent if it is very small or large. It may be infinite or NaN.
 pub struct Rounded(pub f32);
 
 impl Written for Rounded {
@@ -134,7 +136,7 @@ impl Written for Rounded {
             return out.put(b"infinity");
         }
         let (number, place) = leading(bits);
-        // Nine digits to seven; as 0.000000 to 9.999999 times a power of ten.
+        // Rounds nine digits to seven, as 0.000000 to 9.999999 times a power of ten.
         let number = (number + 50) / 100;
         let (digits, first) = digits(u64::from(number));
         let mut exponent = place + (digits.len() - first) as i32 + 1;
@@ -160,7 +162,7 @@ impl Written for Rounded {
     }
 }
 
-/// The float that a decimal without an exponent means, of at most nine digits beside zeros before and after.
+/// The float of a decimal without an exponent, with at most nine digits apart from leading and trailing zeros.
 pub(crate) fn parse(text: &[u8]) -> Option<f32> {
     let positive = text.strip_prefix(b"-");
     let (negative, text) = (positive.is_some(), positive.unwrap_or(text));
@@ -194,7 +196,7 @@ pub(crate) fn parse(text: &[u8]) -> Option<f32> {
 /// The bits of the float nearest to a decimal, ties to even, from one float to another.
 #[inline(never)]
 fn nearest(decimal: (u32, i32), (mut below, mut above): (u32, u32)) -> u32 {
-    // To the greatest float that is not above the decimal.
+    // Finds the greatest float that is not above the decimal.
     while above - below > 1 {
         processor::stay_rolled();
         let middle = below + (above - below) / 2;
@@ -225,7 +227,7 @@ fn leading(bits: u32) -> (u32, i32) {
     (digits, place)
 }
 
-/// The shortest decimal that no float is nearer to, and among these the nearest.
+/// The shortest decimal that identifies the float, and among these the nearest.
 fn shortest(bits: u32) -> (u32, i32) {
     if bits == 0 {
         return (0, 0);
@@ -266,7 +268,7 @@ fn compare((a, i): (u32, i32), (b, j): (u32, i32)) -> Ordering {
     left.0.iter().rev().cmp(right.0.iter().rev())
 }
 
-/// A whole number in 384 bits, the lowest first: enough for 2^30 10^40 2^151.
+/// A whole number of 384 bits, the lowest first: enough for 2^30 10^40 2^151.
 struct Whole([u32; 12]);
 
 impl Whole {
@@ -276,7 +278,7 @@ impl Whole {
         Whole(limbs)
     }
 
-    /// Times `factor` as often; not at all for a negative count.
+    /// Multiplies by `factor`, `count` times; never for a negative count.
     #[inline(never)]
     fn times(mut self, factor: u32, count: i32) -> Whole {
         for _ in 0..count {
@@ -309,7 +311,7 @@ mod tests {
         text
     }
 
-    /// Against the language.
+    /// Compares with the language.
     #[track_caller]
     fn check(x: f32) {
         let wanted = x.to_string();
@@ -369,7 +371,7 @@ mod tests {
         ] {
             assert_eq!(text(Rounded(x)), wanted);
         }
-        // Against the language, which rounds to even where two are as near.
+        // Compares with the language, which rounds ties to even.
         let mut random = Random::new(63);
         for x in (0..3000).map(|_| random.any()).filter(|x| x.is_finite()) {
             let exact = std::format!("{x:.130e}");

@@ -1,25 +1,27 @@
-//! f64, as far as training and sampling need it, with the same bits on every processor: what is summed up over a model, and
-//! what few numbers a step takes. Where f64 is emulated, all of it is done here in whole numbers, through one function that
-//! rounds: 2 KB less of flash than the compiler's emulation, which is a function for each operation with all cases of IEEE
-//! 754, and 6 KB less than the `libm` crate's powers, roots and cosines, which are nearer by an ulp or two that do not show in
-//! an f32.
+//! The f64 arithmetic that training and sampling need, with the same bits on every processor: sums over a model, and
+//! a few numbers of each step.
 //!
-//! Left out is what no number here comes to: results beyond the greatest number, results below the least normal one, which
-//! are zero, and the sign of zero.
+//! On targets that emulate f64, all of it is done here with whole numbers, and one function rounds. That saves 2 KB
+//! of flash compared with the compiler's emulation, which has a function with all cases of IEEE 754 for each
+//! operation. It saves another 6 KB compared with powers, roots and cosines of the `libm` crate. Those are more
+//! accurate by an ulp or two, which does not show in an f32.
+//!
+//! Cases that cannot occur here are left out: results beyond the greatest number, subnormal results, which become
+//! zero, and the sign of zero.
 
 use core::ops::{Add, Mul, Neg, Sub};
 
 use crate::simd::processor;
 use crate::target::Target;
 
-/// A number of f64, as its bits: where f64 is emulated, registers of whole numbers are where it is calculated.
+/// An f64, as its bits: targets that emulate f64 calculate in integer registers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct SoftF64(u64);
 
 /// The mantissa of 1.
 const MANTISSA: u64 = 1 << 52;
 const SIGN: u64 = 1 << 63;
-/// The exponent, as it is stored, of what is no finite number.
+/// The stored exponent of infinity and NaN.
 const NOT_FINITE: u32 = 0x7FF;
 
 impl SoftF64 {
@@ -34,7 +36,7 @@ impl SoftF64 {
         f64::from_bits(self.0)
     }
 
-    /// Whether it is more than another. Neither is negative, nor NaN.
+    /// Whether it is greater than another. Neither may be negative or NaN.
     pub fn exceeds(self, other: SoftF64) -> bool {
         self.0 > other.0
     }
@@ -56,7 +58,7 @@ impl SoftF64 {
         (self.0 >> 52) as u32 & NOT_FINITE
     }
 
-    /// What makes `mantissa * 2^exponent` of a finite number, but for its sign.
+    /// The mantissa and the exponent of a finite number, without its sign: `mantissa * 2^exponent`.
     fn parts(self) -> (u64, i32) {
         let exponent = self.stored_exponent();
         let mantissa = if exponent == 0 { 0 } else { self.0 & (MANTISSA - 1) | MANTISSA };
@@ -118,12 +120,12 @@ impl Mul for SoftF64 {
     }
 }
 
-/// The number nearest to `mantissa * 2^exponent`, ties to even. Of a mantissa with more than 54 bits, the last may stand for
-/// all that comes after it.
+/// The number nearest to `mantissa * 2^exponent`, ties to even. In a mantissa of more than 54 bits, the last bit may
+/// be a sticky bit.
 #[inline(never)]
 fn nearest(sign: u64, mut mantissa: u64, exponent: i32) -> SoftF64 {
-    // The exponent of the first bit, as it is stored, less the bit, which is not. Callers come near, so that shifting bit by
-    // bit is the quickest.
+    // The stored exponent of the first bit, without that bit, which is not stored. Callers pass mantissas of nearly
+    // the right size, so shifting bit by bit is the fastest.
     let mut stored = exponent + 1085;
     while mantissa < 1 << 63 {
         processor::stay_rolled();
@@ -141,14 +143,14 @@ fn nearest(sign: u64, mut mantissa: u64, exponent: i32) -> SoftF64 {
     SoftF64((sign | (stored as u64) << 52) + kept + up)
 }
 
-/// Of numbers that are not both infinite.
+/// For numbers that are not both infinite.
 #[inline(never)]
 fn sum(x: SoftF64, y: SoftF64) -> SoftF64 {
     let (x, y) = if x.0 << 1 < y.0 << 1 { (y, x) } else { (x, y) };
     if x.stored_exponent() == NOT_FINITE {
         return x;
     }
-    // With ten bits more, which round the sum; the last of them stands for all that is shifted out.
+    // With ten more bits for rounding. The last of them is a sticky bit for the bits that are shifted out.
     let ((mantissa, exponent), (addend, least)) = (x.parts(), y.parts());
     let mut addend = addend << 10;
     let shift = (exponent - least).min(63);
@@ -160,7 +162,7 @@ fn sum(x: SoftF64, y: SoftF64) -> SoftF64 {
     nearest(x.0 & SIGN, (mantissa << 10).wrapping_add(addend), exponent - 10)
 }
 
-/// Of finite numbers.
+/// For finite numbers.
 #[inline(never)]
 fn product(x: SoftF64, y: SoftF64) -> SoftF64 {
     let ((a, i), (b, j)) = (x.parts(), y.parts());
@@ -182,7 +184,7 @@ fn of_single(x: f32) -> SoftF64 {
         0 => (mantissa, -149),
         _ => (mantissa | 1 << 23, stored as i32 - 150),
     };
-    // Near where [`nearest`] would have it.
+    // Nearly the size that [`nearest`] needs.
     nearest(sign, u64::from(mantissa) << 39, exponent - 39)
 }
 
@@ -193,7 +195,7 @@ fn to_single(x: SoftF64) -> f32 {
         NOT_FINITE if magnitude.0 << 12 != 0 => f32::NAN.to_bits(),
         1151.. => f32::INFINITY.to_bits(),
         stored => {
-            // The f32's last bit is the last of a sum with what has no other.
+            // Adding a number of the right size leaves the f32's last bit as the last bit of the sum.
             let least = stored.max(897) + 29;
             let rounded = sum(SoftF64(u64::from(least) << 52), magnitude).0 as u32;
             ((least - 926) << 23) + rounded
@@ -202,9 +204,10 @@ fn to_single(x: SoftF64) -> f32 {
     f32::from_bits((x.0 >> 32) as u32 & 1 << 31 | bits)
 }
 
-/// The quotient by a positive normal number, correctly rounded. A dividend that is zero, infinite, NaN or subnormal as it is.
+/// The quotient by a positive normal number, correctly rounded. A dividend that is zero, infinite, NaN or subnormal
+/// is returned unchanged.
 ///
-/// In whole numbers, nine digits at a time, estimated from below by a quotient of 32 bits.
+/// Long division with whole numbers, nine bits at a time, each estimated from below by a 32-bit quotient.
 #[inline(never)]
 pub(crate) fn quotient(x: SoftF64, divisor: SoftF64) -> SoftF64 {
     if !x.get().is_normal() {
@@ -215,7 +218,7 @@ pub(crate) fn quotient(x: SoftF64, divisor: SoftF64) -> SoftF64 {
     if rest >= divisor {
         (digits, rest) = (1, rest - divisor);
     }
-    // To two digits more than the quotient has, to round it.
+    // Computes two more digits than the quotient has, for rounding.
     while digits < 4 * MANTISSA {
         processor::stay_rolled();
         rest <<= 9;
@@ -232,7 +235,8 @@ pub(crate) fn quotient(x: SoftF64, divisor: SoftF64) -> SoftF64 {
     nearest(x.0 & SIGN, digits | u64::from(rest != 0), exponent)
 }
 
-/// The root of a normal number, correctly rounded; zero, infinity, NaN, and what else has no sound root, as they are.
+/// The square root of a positive normal number, correctly rounded. Zero, infinity, NaN and all others are returned
+/// unchanged.
 ///
 /// Digit by digit, in whole numbers: x is m 4^n, and its root sqrt(m) 2^n.
 #[inline(never)]
@@ -242,7 +246,8 @@ pub(crate) fn sqrt(x: SoftF64) -> SoftF64 {
     }
     let (mantissa, exponent) = x.parts();
     let odd = exponent & 1;
-    // Twice the rest, which stays below 2^56, and a digit more than the root has, to round it: no root ends with it.
+    // Twice the remainder, which stays below 2^56. One more digit than the root has is computed for rounding; no
+    // exact root ends with it.
     let (mut rest, mut root, mut digit) = (2 * (mantissa << odd), 0, 2 * MANTISSA);
     while digit > 0 {
         processor::stay_rolled();
@@ -273,7 +278,7 @@ pub(crate) fn power(mut x: SoftF64, mut exponent: u64) -> SoftF64 {
 
 /// The cosine of an angle from 0 to pi.
 pub(crate) fn cos_of_half_turn(angle: SoftF64) -> SoftF64 {
-    /// What is lost of pi as an f64.
+    /// The difference between pi and its f64.
     const REST_OF_PI: SoftF64 = SoftF64::new(1.224_646_799_147_353_2e-16);
     if angle.exceeds(SoftF64::new(core::f64::consts::FRAC_PI_2)) {
         -cosine(SoftF64::new(core::f64::consts::PI) - angle + REST_OF_PI)
@@ -282,10 +287,10 @@ pub(crate) fn cos_of_half_turn(angle: SoftF64) -> SoftF64 {
     }
 }
 
-/// The cosine of an angle up to a right one, by its series.
+/// The cosine of an angle up to pi / 2, by its series.
 #[inline(never)]
 fn cosine(angle: SoftF64) -> SoftF64 {
-    /// One over the products of neighbouring numbers, 2n (2n - 1), the greatest first: the factors of the series' terms.
+    /// 1 / (2n (2n - 1)), the greatest n first: the factors between the series' terms.
     const FACTORS: [f64; 11] = {
         let (mut factors, mut i) = ([0.0; 11], 0);
         while i < factors.len() {
@@ -307,7 +312,7 @@ mod tests {
     use super::*;
     use crate::test_common::Random;
 
-    /// Numbers of all magnitudes, those near each other, and sums of few bits, whose halves are ties.
+    /// Numbers of all magnitudes, numbers near each other, and sums of few bits, whose halves are ties.
     fn pairs() -> impl Iterator<Item = [f64; 2]> {
         let mut random = Random::new(74);
         let mut number = move |spread: u64| {

@@ -1,24 +1,27 @@
-//! The multiply-adds of a pass: those of the products in the family's table, and of attention.
+//! The multiply-adds of a pass: the products in the family's table, and attention.
 
 use super::{Count, Frozen, Group, Plan};
 
 impl Plan {
-    /// The multiply-adds of the largest stage of a pass over a full batch, R = B T rows: the greatest of
-    /// R (4 C^2 + 2 C F + 2 T C) for a block forward, R (8 C^2 + 5 T C) and 4 R C F for its branches backward, and
-    /// R V C for the head (2 R V C backward where it is not tied).
+    /// The multiply-adds of the largest stage of a pass over a full batch, with R = B T rows. The greatest one is:
+    ///
+    /// R (4 C^2 + 2 C F + 2 T C) for a block forward, R (8 C^2 + 5 T C) and 4 R C F for its branches backward.
+    ///
+    /// R V C for the head; 2 R V C for its backward if it is not tied.
     pub const fn largest_stage(&self) -> usize {
         let [attention, mlp, logits] = self.products();
         let forward = attention.add(mlp).add(self.scores().times(2));
         let backward = attention.times(2).add(self.scores().times(5)).max(mlp.times(2));
-        // The gradient of a tied matrix is made with the embedding's.
+        // The gradient of a tied matrix is computed with the embedding's.
         let head = if self.config.tied { logits } else { logits.times(2) };
         self.pass(forward.max(backward).max(head))
     }
 
     /// The multiply-adds of a training pass over a full batch: R L (12 C^2 + 6 C F + 7 T C) + 3 R V C, as in
-    /// [`Plan::largest_stage`], and what [`Plan::recomputed`] adds. Where tensors are frozen, less by R for each
-    /// element of a frozen weight of a product, and by R (4 C^2 + 5 T C) and 2 R C F for each branch of a block that
-    /// backward does not reach.
+    /// [`Plan::largest_stage`], plus [`Plan::recomputed`].
+    ///
+    /// Frozen tensors save R for each element of a frozen weight of a product. They also save R (4 C^2 + 5 T C) or 2
+    /// R C F for each branch of a block that backward does not reach.
     pub fn multiply_adds(&self) -> usize {
         let [attention, mlp, logits] = self.products();
         let block = attention.add(mlp).times(3).add(self.scores().times(7));
@@ -30,7 +33,7 @@ impl Plan {
             Some(Group::Attention { layer }) => both.times(layer),
             Some(Group::Embedding) | None => Count::ZERO,
         };
-        // No others can be.
+        // Only these can be frozen.
         let tensors = self.tensors().take(Frozen::MOST);
         let frozen = tensors.filter(|tensor| tensor.frozen && tensor.is_factor(self.config.tied));
         let all = block.times(layers).add(logits.times(3));
@@ -39,19 +42,19 @@ impl Plan {
     }
 
     /// The multiply-adds that [`crate::Options::recompute`] adds to a pass over a full batch: R (4 C^2 + C F + 2 T C)
-    /// for each block of backward but the last; 0 without it.
+    /// for each block of backward except the last; 0 without it.
     pub const fn recomputed(&self) -> usize {
         if !self.options.recompute {
             return 0;
         }
         let [attention, ..] = self.products();
-        // The MLP's second product is not made again.
+        // The MLP's second product is not recomputed.
         let mlp = Count::of(self.config.width).times(self.config.hidden);
         let block = attention.add(mlp).add(self.scores().times(2));
         self.pass(block.times(self.backward_layers().saturating_sub(1)))
     }
 
-    /// The products of a row, forward: those of a block's attention branch, of its MLP branch, and of the head.
+    /// The products of a row in forward: a block's attention branch, its MLP branch, and the head.
     const fn products(&self) -> [Count; 3] {
         let config = &self.config;
         let [attention, mlp] = [Group::Attention { layer: 0 }, Group::Mlp { layer: 0 }];
@@ -63,7 +66,7 @@ impl Plan {
         Count::of(self.config.context).times(self.config.width)
     }
 
-    /// So many multiply-adds for each row of a full batch.
+    /// This many multiply-adds for each row of a full batch.
     const fn pass(&self, per_row: Count) -> usize {
         per_row.times(self.config.context).times(self.options.batch).get()
     }

@@ -1,8 +1,8 @@
-//! Numbers of elements that may exceed what the machine can address.
+//! Numbers of elements that may exceed the machine's address space.
 
 use crate::error::Error;
 
-/// A sum of products, which stays at the greatest number instead of overflowing.
+/// A sum of products. It saturates instead of overflowing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Count(usize);
 
@@ -13,7 +13,7 @@ impl Count {
         Count(n)
     }
 
-    /// The number, if `condition` holds, and else zero.
+    /// The number if `condition` is true, otherwise zero.
     pub const fn only_if(self, condition: bool) -> Count {
         if condition { self } else { Count::ZERO }
     }
@@ -35,7 +35,7 @@ impl Count {
         self.0
     }
 
-    /// The number, if so many elements of four bytes can exist.
+    /// The number, if that many elements of four bytes can exist.
     pub const fn elements(self, what: &'static str) -> Result<usize, Error> {
         if self.0 <= isize::MAX as usize / 4 { Ok(self.0) } else { Err(Error::TooLarge { what }) }
     }

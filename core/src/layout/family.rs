@@ -1,7 +1,7 @@
 //! The table of a model's tensors: their names, shapes, order, roles and initial values. The only file that knows them.
 //! Layout, initialisation, gradients, costs and checkpoints read the table; `model` computes with its sites.
 //!
-//! Today's one family is GPT-2 (Radford et al. 2019), with the names and shapes of Hugging Face's files.
+//! The only family is GPT-2 (Radford et al. 2019), with the names and shapes of Hugging Face's files.
 
 use super::Count;
 use crate::config::Config;
@@ -13,7 +13,7 @@ pub(super) enum Dim {
     Context,
     Width,
     Hidden,
-    /// Queries, keys and values, one behind the other.
+    /// Queries, keys and values, side by side.
     Qkv,
     /// The columns of a vector.
     One,
@@ -32,7 +32,7 @@ impl Dim {
     }
 }
 
-/// A computation that has parameters: a weight, and perhaps a bias.
+/// A computation with parameters: a weight, and perhaps a bias.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Site {
     Tokens,
@@ -47,10 +47,10 @@ pub(crate) enum Site {
     Logits,
 }
 
-/// What a tensor is to the model.
+/// A tensor's role in the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A table, of which each token or position takes a row.
+    /// A table with a row for each token or position.
     Embedding,
     /// The matrix of a product.
     Weight,
@@ -60,7 +60,7 @@ pub enum Role {
     Bias,
 }
 
-/// How a product's matrix lies: with a row for each column of the input, or of the output.
+/// The order of a product's matrix: a row for each column of the input, or of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
     /// `[in, out]`, as Hugging Face's `Conv1D`.
@@ -79,7 +79,7 @@ pub(crate) enum Initial {
     Ones,
 }
 
-/// Which configurations have a tensor.
+/// The configurations that have a tensor.
 #[derive(Clone, Copy)]
 enum When {
     Always,
@@ -115,7 +115,7 @@ impl Slot {
         [self.rows.of(config), self.columns.of(config)]
     }
 
-    /// The elements, however many that is.
+    /// The number of elements, which may saturate.
     pub const fn elements(&self, config: &Config) -> Count {
         let [rows, columns] = self.shape(config);
         Count::of(rows).times(columns)
@@ -184,7 +184,7 @@ tensors! {
 }
 
 impl Site {
-    /// How the matrix of the site's product lies.
+    /// The order of the site's matrix.
     pub const fn order(self) -> Order {
         match self {
             Site::Logits => Order::OutIn,
@@ -193,7 +193,7 @@ impl Site {
     }
 }
 
-/// Sites whose gradients one stage of backward makes ready. They follow each other in the table.
+/// The sites whose gradients one stage of backward computes. They are adjacent in the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Group {
     Embedding,
@@ -206,7 +206,7 @@ impl Group {
     /// The most sites of a group.
     pub const MOST_SITES: usize = 3;
 
-    /// Its sites, in the order in which their tensors lie. A group with fewer sites repeats its last.
+    /// Its sites in memory order. A group with fewer sites repeats its last one.
     pub const fn sites(self) -> [Site; Group::MOST_SITES] {
         match self {
             Group::Embedding => [Site::Tokens, Site::Positions, Site::Positions],
@@ -216,7 +216,7 @@ impl Group {
         }
     }
 
-    /// The first row of the table that is the group's, and the first after it.
+    /// The group's first row in the table, and the first row after the group.
     pub(super) const fn slots(self) -> [usize; 2] {
         const EMBEDDING: [usize; 2] = slots(&Group::Embedding);
         const ATTENTION: [usize; 2] = slots(&Group::Attention { layer: 0 });
@@ -230,7 +230,7 @@ impl Group {
         }
     }
 
-    /// The multiply-adds of the group's products for one row, forward: those of the head too where its matrix is tied.
+    /// The multiply-adds of the group's products for one row in forward. The head counts even if its matrix is tied.
     pub const fn products(self, config: &Config) -> Count {
         let ([mut i, end], mut sum) = (self.slots(), Count::ZERO);
         while let Some(slot) = slot(i)
@@ -263,12 +263,12 @@ const fn slots(group: &Group) -> [usize; 2] {
     [first, end]
 }
 
-/// The rows of the table that each block repeats, likewise.
+/// The rows of the table that each block repeats: the first, and the first after them.
 pub(super) const BLOCK: [usize; 2] =
     [Group::Attention { layer: 0 }.slots()[0], Group::Mlp { layer: 0 }.slots()[1]];
 
-/// The row of the table and the layer of the tensor at a place of a model that has all tensors; those before and after the
-/// blocks have layers 0 and `layers`.
+/// The row of the table, and the layer, of the tensor at a place in a model that has all tensors. Tensors before the
+/// blocks have layer 0, and tensors after them have layer `layers`.
 pub(super) const fn at(place: usize, layers: usize) -> Option<(usize, usize)> {
     let [before, end] = BLOCK;
     let per_block = end - before;
@@ -299,7 +299,7 @@ pub(super) const fn next(mut place: usize, config: &Config) -> Option<(usize, us
     None
 }
 
-/// The elements of some rows of the table.
+/// The number of elements of some rows of the table.
 pub(super) const fn elements([mut i, end]: [usize; 2], config: &Config) -> Count {
     let mut sum = Count::ZERO;
     while let Some(slot) = slot(i)
@@ -313,7 +313,7 @@ pub(super) const fn elements([mut i, end]: [usize; 2], config: &Config) -> Count
     sum
 }
 
-/// The elements of all tensors.
+/// The number of elements of all tensors.
 pub(super) const fn all_elements(config: &Config) -> Count {
     let [before, end] = BLOCK;
     let blocks = elements(BLOCK, config).times(config.layers);

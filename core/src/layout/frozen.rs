@@ -1,4 +1,4 @@
-//! Which tensors are not trained.
+//! The set of frozen tensors.
 
 use super::{Count, Tensors, family};
 use crate::config::Config;
@@ -6,21 +6,22 @@ use crate::error::Error;
 
 const WORDS: usize = 10;
 
-/// Tensors that are not trained. Their values lie apart from the parameters, in memory that is only read.
+/// A set of tensors that are not trained. Their values are in a buffer of their own, which is only read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frozen([u64; WORDS]);
 
 impl Frozen {
-    /// All are trained.
+    /// The empty set: all tensors are trained.
     pub const NONE: Frozen = Frozen([0; WORDS]);
 
-    /// How many tensors can be told apart: those of 52 layers and more.
+    /// Only tensors with a number below this can be frozen: 52 layers and more.
     pub const MOST: usize = 64 * WORDS;
 
-    /// The tensors of these names, e.g. `wte.weight` and `h.0.attn.c_attn.weight`.
+    /// The tensors with these names, e.g. `wte.weight` and `h.0.attn.c_attn.weight`.
     ///
     /// # Errors
-    /// [`Error::Name`] for one that the model has not; [`Error::TooLarge`] for one beyond [`Frozen::MOST`].
+    /// [`Error::Name`] for a name that the model does not have; [`Error::TooLarge`] for a tensor beyond
+    /// [`Frozen::MOST`].
     pub fn named<'n>(config: &Config, names: impl IntoIterator<Item = &'n str>) -> Result<Frozen, Error> {
         let mut frozen = Frozen::NONE;
         for (index, name) in names.into_iter().enumerate() {
@@ -29,12 +30,12 @@ impl Frozen {
         Ok(frozen)
     }
 
-    /// The number of the tensor of that name, in the order of [`crate::Plan::tensors`].
+    /// The number of the tensor with this name, in the order of [`crate::Plan::tensors`].
     pub fn number(config: &Config, name: &str) -> Option<usize> {
         Tensors::new(config, &Frozen::NONE).position(|tensor| tensor.name.is(name))
     }
 
-    /// These and the tensor of that number, in the order of [`crate::Plan::tensors`].
+    /// The set with another tensor, by its number in the order of [`crate::Plan::tensors`].
     ///
     /// # Errors
     /// [`Error::TooLarge`] for a number that is not below [`Frozen::MOST`].
@@ -45,7 +46,7 @@ impl Frozen {
         }
     }
 
-    /// Adds the tensor of that number.
+    /// Adds the tensor with this number.
     ///
     /// # Errors
     /// As for [`Frozen::with`].
@@ -57,7 +58,7 @@ impl Frozen {
         Ok(())
     }
 
-    /// Whether the tensor of that number is among them.
+    /// Whether the set has the tensor with this number.
     pub const fn has(&self, number: usize) -> bool {
         number < Frozen::MOST && self.0[number / 64] >> (number % 64) & 1 == 1
     }
@@ -73,12 +74,12 @@ impl Frozen {
         true
     }
 
-    /// The elements of all of them, and the layer of the first tensor that is trained: 0 for the embeddings, the number
-    /// of layers for what comes after the blocks.
+    /// The number of elements of the set, and the layer of the first trained tensor: 0 for the embeddings, the number
+    /// of layers for the tensors after the blocks.
     pub(super) const fn elements_and_first_trained(&self, config: &Config) -> (Count, usize) {
         let (mut sum, mut first) = (Count::ZERO, None);
         let (mut number, mut place) = (0, 0);
-        // Only the first MOST can be frozen.
+        // Only the first MOST tensors can be frozen.
         while number < Frozen::MOST
             && !self.is_none()
             && let Some((at, row, layer)) = family::next(place, config)
@@ -98,7 +99,7 @@ impl Frozen {
         }
     }
 
-    /// How many blocks backward goes through.
+    /// The number of blocks that backward reaches.
     pub(super) const fn backward_layers(&self, config: &Config) -> usize {
         let (_, first_trained) = self.elements_and_first_trained(config);
         config.layers.saturating_sub(first_trained)

@@ -1,13 +1,14 @@
-//! Where everything lies: each tensor's name, shape and offset, and every size. The only module that knows
-//! them. It computes nothing with the numbers that lie there.
+//! The layout of all memory: each tensor's name, shape and offset, and every size. Only this module knows them. It
+//! computes nothing with the values.
 //!
-//! All buffers are the caller's. [`Plan::new`] says how long each must be ([`Tensor`] tells of the parameters
-//! one by one); the model and the workspace cut them into named pieces, without copying.
+//! All buffers belong to the caller. [`Plan::new`] computes their lengths, and [`Tensor`] describes each parameter
+//! tensor. The model cuts the buffers into named regions without copying.
 
 mod cost;
 mod count;
 mod family;
 mod frozen;
+mod order;
 mod parameters;
 mod regions;
 mod tensors;
@@ -36,7 +37,7 @@ use workspace::{
     attention_in_activated, fused_gradient, generation, hidden_columns, per_row, worker_scratch,
 };
 
-/// What the optimiser keeps for each parameter between steps.
+/// The state that the optimiser keeps for each parameter between steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OptimizerState {
     /// Nothing: plain SGD.
@@ -48,7 +49,7 @@ pub enum OptimizerState {
 }
 
 impl OptimizerState {
-    /// Numbers kept per parameter.
+    /// The numbers kept per parameter.
     pub const fn per_parameter(self) -> usize {
         match self {
             OptimizerState::None => 0,
@@ -58,35 +59,37 @@ impl OptimizerState {
     }
 }
 
-/// How the model is to be trained, as far as memory depends on it.
+/// The options of training that memory depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
-    /// B: the largest number of sequences that one pass takes (a micro-batch).
+    /// B: the largest number of sequences in one pass (a micro-batch).
     pub batch: usize,
-    /// How many workers may run at once; each has scratch of its own.
+    /// The number of workers that may run at once. Each has its own scratch.
     pub threads: usize,
-    /// What the optimiser keeps.
+    /// The optimiser's state.
     pub optimizer: OptimizerState,
-    /// Forward keeps each block's input only, and backward makes the rest of a block again, in one block's memory:
-    /// the same bits for fewer activations and more work ([`Plan::recomputed`]).
+    /// Activation recomputation: forward keeps only each block's input, and backward recomputes a block's activations
+    /// in the memory of one block. It gives the same bits with less memory and more work ([`Plan::recomputed`]).
     pub recompute: bool,
-    /// Backward updates parameters as soon as it has made their gradients, which then need memory for some rows of one
-    /// tensor only: the same bits, in one pass a step and without clipping ([`crate::Error::Fused`]).
+    /// The fused optimizer step: backward updates parameters as soon as it has their gradients, which then need
+    /// memory for some rows of one tensor only. It gives the same bits, but a step is one pass without clipping
+    /// ([`crate::Error::Fused`]).
     pub fused: bool,
-    /// What is not trained. Backward goes no further than the first tensor that is, and keeps no activations of blocks
-    /// before it.
+    /// The tensors that are not trained. Backward ends at the first trained tensor, and the activations of blocks
+    /// before it are not kept.
     pub frozen: Frozen,
 }
 
 impl Options {
-    /// `batch` sequences a pass, one thread, AdamW, all activations and gradients kept, all tensors trained.
+    /// `batch` sequences a pass, one thread, AdamW. All activations and gradients are kept, and all tensors are
+    /// trained.
     pub const fn new(batch: usize) -> Options {
         let (optimizer, frozen) = (OptimizerState::AdamW, Frozen::NONE);
         Options { batch, threads: 1, optimizer, recompute: false, fused: false, frozen }
     }
 }
 
-/// The length of every buffer for one configuration, counted in elements of four bytes.
+/// The length of every buffer for one configuration, in elements of four bytes.
 ///
 /// ```
 /// use jostle::{Config, Options, Plan};
@@ -100,21 +103,23 @@ impl Options {
 pub struct Plan {
     /// The model that the plan is for.
     pub config: Config,
-    /// How it is trained.
+    /// The options of training.
     pub options: Options,
-    /// f32s: all parameters that are trained, in the order of [`Plan::tensors`], without gaps.
+    /// f32s: all trained parameters, in the order of [`Plan::tensors`], without gaps.
     pub parameters: usize,
-    /// f32s: all that are not ([`Options::frozen`]), likewise; only read, so that they may lie in flash.
+    /// f32s: all frozen parameters ([`Options::frozen`]), in the same order. They are only read, so they may be in
+    /// flash.
     pub frozen: usize,
-    /// f32s: a gradient for each parameter, in the same order; with [`Options::fused`], for some rows of a tensor.
+    /// f32s: a gradient for each trained parameter, in the same order; with [`Options::fused`], for some rows of a
+    /// tensor.
     pub gradients: usize,
-    /// f32s: what the optimiser keeps (AdamW: all first moments, then all second moments).
+    /// f32s: the optimiser's state (AdamW: all first moments, then all second moments).
     pub optimizer: usize,
-    /// f32s: what forward leaves for backward.
+    /// f32s: the activations that forward keeps for backward.
     pub activations: usize,
-    /// f32s: intermediate results of one layer, and each worker's packing space.
+    /// f32s: intermediate results of one block, and the scratch of each worker.
     pub scratch: usize,
-    /// f32s: what a [`crate::Generator`] needs beside the parameters; no part of training.
+    /// f32s: the memory of a [`crate::Generator`], besides the parameters. It is not needed for training.
     pub generation: usize,
     /// i32s: the tokens of one micro-batch, then their targets.
     pub batch: usize,
@@ -131,7 +136,7 @@ macro_rules! get {
 }
 
 impl Plan {
-    /// Sizes every buffer, or names what is wrong with the configuration or options.
+    /// Computes the length of every buffer. An error names the wrong value of the configuration or the options.
     pub const fn new(config: &Config, options: &Options) -> Result<Plan, Error> {
         Plan::on(Target::HERE, config, options)
     }
@@ -177,16 +182,17 @@ impl Plan {
         })
     }
 
-    /// The fastest plan, with at most the batch and the threads of `options`, that trains in so many bytes: of those
-    /// that keep all activations and those that make them again in backward ([`Options::recompute`]), the one with the
-    /// fewest multiply-adds per thread, each thread with a sequence of its own; then the largest batch. None of it
-    /// shows in the result: `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
+    /// The fastest plan that trains in `budget` bytes, with at most the batch and the threads of `options`.
     ///
-    /// Where none of them does, the update is fused into backward ([`Options::fused`]), with all sequences in one
-    /// pass, since such a step is no more: the same result again, but without clipping.
+    /// It has the fewest multiply-adds per thread, with or without recomputation ([`Options::recompute`]), and at
+    /// least one sequence for each thread. Among such plans it has the largest batch. Results do not depend on the
+    /// choice: `accumulate` of [`crate::Recipe`] makes one step of several micro-batches.
+    ///
+    /// If no such plan fits, the update is fused into backward ([`Options::fused`]), with all sequences in one pass,
+    /// because such a step is a single pass. The result is again the same, but without clipping.
     ///
     /// # Errors
-    /// As [`Plan::new`]; [`Error::Budget`] where no plan needs as little.
+    /// As [`Plan::new`]; [`Error::Budget`] if every plan needs more.
     pub fn fit(config: &Config, options: &Options, budget: usize) -> Result<Plan, Error> {
         let most = options.threads.min(options.batch);
         Plan::new(config, &Options { threads: most, ..*options })?;
@@ -207,7 +213,7 @@ impl Plan {
                 while threads > 1 && !fits(fewest.max(threads), threads) {
                     threads -= 1;
                 }
-                // Bytes grow with the batch: `batch` fits, `beyond` doesn't.
+                // Bytes grow with the batch: `batch` fits, and `beyond` does not.
                 let (mut batch, mut beyond) = (fewest.max(threads), options.batch.saturating_add(1));
                 while beyond.saturating_sub(batch) > 1 {
                     let middle = batch.midpoint(beyond);
@@ -225,7 +231,7 @@ impl Plan {
         Err(Error::Budget { given: budget, wanted })
     }
 
-    /// Whether a sequence has fewer multiply-adds per thread.
+    /// Whether it has fewer multiply-adds per sequence and thread.
     fn is_faster_than(&self, other: &Plan) -> bool {
         let per_sequence =
             |plan: &Plan| plan.multiply_adds().checked_div(plan.options.batch).unwrap_or(0) as u128;
@@ -233,28 +239,28 @@ impl Plan {
             < per_sequence(other) * (self.options.threads as u128)
     }
 
-    /// f32s: activations and scratch, which the caller hands over as one slice.
+    /// f32s: activations and scratch, which are one buffer.
     pub const fn workspace(&self) -> usize {
         self.activations.saturating_add(self.scratch)
     }
 
-    /// Bytes of all regions that training needs.
+    /// The bytes of all buffers of training.
     pub const fn bytes(&self) -> usize {
         let elements = self.parameters.saturating_add(self.gradients).saturating_add(self.optimizer);
         elements.saturating_add(self.workspace()).saturating_add(self.batch).saturating_mul(4)
     }
 
-    /// Every parameter tensor, in the order in which they lie.
+    /// All parameter tensors in memory order.
     pub fn tensors(&self) -> Tensors<'_> {
         Tensors::new(&self.config, &self.options.frozen)
     }
 
-    /// The tensor of that name.
+    /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
         self.tensors().find(|tensor| tensor.name.is(name))
     }
 
-    /// How many blocks backward goes through.
+    /// The number of blocks that backward reaches.
     pub(crate) const fn backward_layers(&self) -> usize {
         self.options.frozen.backward_layers(&self.config)
     }
@@ -268,14 +274,14 @@ impl Plan {
             return Err(Error::Context { length: shape.length, context: self.config.context });
         }
         if shape.sequences > self.options.batch {
-            return Err(Error::Plan { what: "so many sequences in one pass" });
+            return Err(Error::Plan { what: "that many sequences in one pass" });
         }
         Ok(())
     }
 }
 
 impl fmt::Display for Plan {
-    /// The bytes of each region, one a line, and what less of them costs.
+    /// The bytes of each buffer, one a line, and the cost of saving memory.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (what, elements) in [
             ("parameters", self.parameters),

@@ -1,10 +1,10 @@
-//! The parameters by name, those that are trained and those that are not.
+//! The parameters by site, trained and frozen ones.
 
 use super::{Group, Order, Plan, SiteTensors, Tensor};
 
-/// A slice from whose front pieces are taken.
+/// A slice that pieces are cut off from.
 pub(crate) trait Cut: Sized {
-    /// Takes `len` elements off the front; an empty piece where there are not so many.
+    /// Cuts `len` elements off the front. The piece is empty if there are fewer.
     fn cut(&mut self, len: usize) -> Self;
 }
 
@@ -24,8 +24,8 @@ impl Cut for &mut [f32] {
     }
 }
 
-/// The parameters of a norm, each `[C]`, or of a product, whose matrix lies as `order` says. The bias is empty where the
-/// model has none.
+/// The parameters of a norm, each `[C]`, or of a product, whose matrix has the order `order`. The bias is empty if
+/// the model has none.
 #[derive(Clone, Copy)]
 pub(crate) struct Affine<'a> {
     pub weight: &'a [f32],
@@ -53,7 +53,7 @@ impl<'a> Parameters<'a> {
         [tokens.weight, positions.weight]
     }
 
-    /// The final norm, and the head's product, whose matrix may be the embedding of tokens.
+    /// The final norm and the head's product, whose matrix may be the token embedding.
     pub fn head(&self) -> [Affine<'a>; 2] {
         let [norm, mut head, _] = self.of(Group::Logits);
         if self.plan.config.tied {

@@ -1,6 +1,5 @@
-//! The regions of memory that training and generation use besides parameters. Each list below makes a struct, its size
-//! and its cut, so that they agree. Where uses of one region follow each other, the list names each and says why the
-//! memory may be shared.
+//! The memory regions of training and generation, besides parameters. Each list below makes a struct, its size and
+//! its cut, so that they agree. If several uses share one region, the list names each use and gives the reason.
 
 use super::parameters::Cut;
 use super::{Count, Options};
@@ -19,13 +18,13 @@ pub(crate) struct Sizes {
     /// V.
     pub vocab: Count,
     pub context: usize,
-    /// Rows that generation computes at a time.
+    /// The rows that generation computes at a time.
     pub chunk: usize,
     pub heads: usize,
     pub layers: usize,
-    /// Blocks whose activations forward keeps for backward.
+    /// The blocks whose activations forward keeps for backward.
     pub kept: usize,
-    /// Columns of the MLP's hidden activations that exist at a time after the activation function.
+    /// The columns of the activation function's output that exist at a time.
     pub columns: usize,
     pub tied: bool,
     pub fused: bool,
@@ -52,7 +51,7 @@ impl Sizes {
     }
 }
 
-/// A row of a list, for tests.
+/// An entry of a list, for tests.
 #[cfg(test)]
 pub(crate) struct Region {
     pub uses: &'static [&'static str],
@@ -60,7 +59,7 @@ pub(crate) struct Region {
     pub because: Option<&'static str>,
 }
 
-/// Rows of a prompt that a generator computes at a time: few where memory is short.
+/// The rows of a prompt that a generator computes at a time: few if memory is short.
 const fn chunk(target: Target) -> usize {
     match target {
         Target::Vectors => 16,
@@ -70,9 +69,9 @@ const fn chunk(target: Target) -> usize {
 
 const ONE: Count = Count::of(1);
 
-/// `regions! { struct Name<'a>(s) { region: elements, or later_use: elements, because "…"; … } }` makes the struct, with a
-/// slice for each region, `per_row`, the elements of all regions for one row, and `cut`. A region is as long as the longest
-/// of its uses; a last one after `..` gets the rest of the memory, which may be longer.
+/// `regions! { struct Name<'a>(s) { region: elements, or later_use: elements, because "…"; … } }` makes the struct
+/// with a slice for each region, `per_row` (the elements of all regions for one row), and `cut`. A region is as long
+/// as the longest of its uses. The last region, after `..`, gets the rest of the memory, which may be longer.
 macro_rules! regions {
     ($(
         $(#[$meta:meta])*
@@ -109,7 +108,7 @@ macro_rules! regions {
                 $last_elements$(.max($of_last_use))*
             })?
 
-            /// Cuts the regions of so many rows off the front of some memory, in their order.
+            /// Cuts the regions of `rows` rows off the front of some memory, in order.
             pub fn cut(memory: &mut &'a mut [f32], $s: &Sizes, rows: usize) -> $name<'a> {
                 $name {
                     $($region: memory.cut($elements$(.max($of_use))*.get() * rows),)*
@@ -117,7 +116,7 @@ macro_rules! regions {
                 }
             }
 
-            /// Each region: its uses, its elements for one row, and why uses share it.
+            /// Each region: its uses, its elements for one row, and the reason for sharing.
             #[cfg(test)]
             pub fn table($s: &Sizes) -> std::vec::Vec<Region> {
                 std::vec![
@@ -134,7 +133,7 @@ macro_rules! regions {
                 ]
             }
 
-            /// Its regions, in their order.
+            /// Its regions in order.
             #[cfg(test)]
             pub fn each(&mut self) -> std::vec::Vec<&mut [f32]> {
                 std::vec![$(&mut *self.$region,)* $(&mut *self.$last,)?]
@@ -144,23 +143,24 @@ macro_rules! regions {
 }
 
 regions! {
-    /// What forward leaves for backward. Each block's backward needs `x` before it, and what its own forward left.
+    /// The activations that forward keeps for backward. Each block's backward needs the `x` before it, and the
+    /// activations of its own forward.
     struct Activations<'a>(s) {
         /// `[L][R, C]`: the residual stream before each block.
         x: s.width.times(s.layers);
-        /// `[kept][R, C]`: the residual stream between the branches of the blocks that are kept.
+        /// `[kept][R, C]`: the residual stream between the branches of each kept block.
         middle: s.width.times(s.kept);
         /// `[kept]` times [`AttentionActivations`] and [`MlpActivations`].
         blocks: AttentionActivations::per_row(s).add(MlpActivations::per_row(s)).times(s.kept);
         final_mean: ONE;
         final_rstd: ONE;
-        /// `[R, C]`: the input of the head, where backward ends with the gradient of a tied matrix.
+        /// `[R, C]`: the input of a tied head. Backward computes the gradient of the tied matrix last.
         tied_head_input: s.width.only_if(s.tied);
-        /// `[R, V]`: the logits, then their gradient, likewise.
+        /// `[R, V]`: the logits of a tied head, then their gradient.
         tied_logits: s.vocab.only_if(s.tied);
     }
 
-    /// What the attention branch of a block leaves for its backward besides the residual stream.
+    /// The activations that a block's attention branch keeps for its backward, besides the residual stream.
     struct AttentionActivations<'a>(s) {
         mean: ONE;
         rstd: ONE;
@@ -172,7 +172,7 @@ regions! {
         attended: s.width;
     }
 
-    /// What the MLP branch of a block leaves, likewise.
+    /// The activations that a block's MLP branch keeps for its backward.
     struct MlpActivations<'a>(s) {
         mean: ONE;
         rstd: ONE;
@@ -181,7 +181,7 @@ regions! {
             because "the gradients of the MLP's weights are made before attention's backward writes d_qkv";
     }
 
-    /// Intermediate results that each block uses again.
+    /// Intermediate results. Every block reuses them.
     struct Scratch<'a>(s) {
         /// `[R, C]`.
         last_x: s.width, or d_branch: s.width,
@@ -200,7 +200,7 @@ regions! {
                 updates the MLP's second weight before it makes the norm's output again";
     }
 
-    /// A generator's memory; the rows of a chunk are [`ChunkRows`], and the worker's scratch lies behind them.
+    /// A generator's memory. The rows of a chunk are [`ChunkRows`], and the worker's scratch is behind them.
     struct Generation<'a>(s) {
         /// `[L, context, 2C]`: the keys and values of each block.
         cache: s.width.times(2).times(s.layers).times(s.context);
@@ -209,7 +209,7 @@ regions! {
         .. chunk: ChunkRows::per_row(s).times(s.chunk);
     }
 
-    /// Intermediate results of the rows that generation computes at a time.
+    /// Intermediate results of the rows of a chunk.
     struct ChunkRows<'a>(s) {
         x: s.width;
         normed: s.width;
@@ -220,7 +220,7 @@ regions! {
         activated: s.hidden;
         mean: ONE;
         rstd: ONE;
-        /// `[R, 2]`, of one head at a time.
+        /// `[R, 2]`, for one head at a time.
         attention_stats: ONE.times(2);
     }
 }

@@ -10,15 +10,15 @@ use crate::config::Config;
 /// One parameter tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
-    /// Which one; its `Display` is Hugging Face GPT-2's name, e.g. `h.0.attn.c_attn.weight`.
+    /// The name. Its `Display` is Hugging Face GPT-2's name, e.g. `h.0.attn.c_attn.weight`.
     pub name: TensorName,
     /// 1 for biases and norms, 2 for matrices.
     pub rank: usize,
     /// The shape; a vector has its length in `shape[0]` and 1 in `shape[1]`.
     pub shape: [usize; 2],
-    /// Where it begins in the parameters, or among the frozen ones, in elements.
+    /// The offset of its first element in the parameters, or in the frozen parameters.
     pub offset: usize,
-    /// Whether it is not trained: see [`crate::Options::frozen`].
+    /// Whether it is frozen: see [`crate::Options::frozen`].
     pub frozen: bool,
 }
 
@@ -33,7 +33,7 @@ impl Tensor {
         self.len() == 0
     }
 
-    /// What the tensor is to the model.
+    /// The tensor's role in the model.
     pub fn role(&self) -> Role {
         self.name.slot().map_or(Role::Weight, |slot| slot.role)
     }
@@ -42,12 +42,12 @@ impl Tensor {
         self.name.slot().map_or(Initial::Zeros, |slot| slot.initial)
     }
 
-    /// The elements of a row; a vector is one.
+    /// The elements of a row. A vector is one row.
     pub(crate) const fn row_len(&self) -> usize {
         if self.rank == 1 { self.shape[0] } else { self.shape[1] }
     }
 
-    /// Whether it is a factor of a product, as the token embedding is where the head is tied.
+    /// Whether it is a factor of a product. The token embedding is one if the head is tied.
     pub(crate) fn is_factor(&self, tied: bool) -> bool {
         self.role() == Role::Weight || tied && self.name.slot().is_some_and(|slot| slot.site == Site::Tokens)
     }
@@ -66,7 +66,7 @@ impl TensorName {
         family::slot(self.row)
     }
 
-    /// Whether `name` is this tensor's, e.g. `h.0.attn.c_attn.weight`.
+    /// Whether `name` is the name of this tensor, e.g. `h.0.attn.c_attn.weight`.
     pub fn is(&self, name: &str) -> bool {
         let mut rest = Rest(Some(name.as_bytes()));
         self.write(&mut rest);
@@ -74,7 +74,7 @@ impl TensorName {
     }
 }
 
-/// The rest of a text after what was written, if the text begins with that.
+/// The rest of a text after a prefix, if the text begins with the prefix.
 struct Rest<'a>(Option<&'a [u8]>);
 
 impl Sink for Rest<'_> {
@@ -101,7 +101,7 @@ impl fmt::Display for TensorName {
     }
 }
 
-/// The tensors of one site; `None` where the configuration has no such tensor.
+/// The tensors of one site; `None` for a tensor that the configuration does not have.
 #[derive(Clone, Copy)]
 pub(crate) struct SiteTensors {
     pub site: Site,
@@ -110,7 +110,7 @@ pub(crate) struct SiteTensors {
 }
 
 impl Plan {
-    /// The tensors of a group's sites. A group with fewer sites than the largest repeats its last, without tensors.
+    /// The tensors of a group's sites. A group with fewer sites repeats its last one, without tensors.
     #[inline(never)]
     pub(crate) fn group(&self, group: Group) -> [SiteTensors; Group::MOST_SITES] {
         let [_, end] = group.places(self.config.layers);
@@ -124,14 +124,14 @@ impl Plan {
         found
     }
 
-    /// Whether backward comes to a group: whether it, or one before it, has a tensor that is trained.
+    /// Whether backward reaches a group: whether that group, or one before it, has a trained tensor.
     pub(crate) fn reaches(&self, group: Group) -> bool {
         let [_, end] = group.places(self.config.layers);
         let mut tensors = self.tensors();
         iter::from_fn(|| tensors.next_before(end)).any(|tensor| !tensor.frozen)
     }
 
-    /// The group of the first tensor that is trained: backward goes no further.
+    /// The group of the first trained tensor, at which backward ends.
     pub(crate) fn first_trained(&self) -> Option<Group> {
         let TensorName { row, layer } = self.tensors().find(|tensor| !tensor.frozen)?.name;
         let groups = [Group::Embedding, Group::Attention { layer }, Group::Mlp { layer }, Group::Logits];
@@ -140,12 +140,13 @@ impl Plan {
 }
 
 impl Group {
-    /// The place of the group's first tensor, and the first after the group, in a model that has all tensors.
+    /// The place of the group's first tensor, and of the first tensor after the group, in a model that has all
+    /// tensors.
     const fn places(self, layers: usize) -> [usize; 2] {
         let blocks = match self {
             Group::Embedding => 0,
             Group::Attention { layer } | Group::Mlp { layer } => layer,
-            // The table has one block already.
+            // The table contains one block.
             Group::Logits => layers.wrapping_sub(1),
         };
         let (before, [first, end]) = (blocks.wrapping_mul(BLOCK[1] - BLOCK[0]), self.slots());
@@ -158,10 +159,10 @@ impl Group {
 pub struct Tensors<'a> {
     config: &'a Config,
     frozen: &'a Frozen,
-    /// The place of the next in a model that has all tensors.
+    /// The place of the next tensor in a model that has all tensors.
     place: usize,
     number: usize,
-    /// Where the next begins, if it is trained, and if it is not.
+    /// The offset of the next tensor if it is trained, and if it is frozen.
     offsets: [usize; 2],
 }
 
@@ -170,12 +171,12 @@ impl<'a> Tensors<'a> {
         Tensors { config, frozen, place: 0, number: 0, offsets: [0; 2] }
     }
 
-    /// From a group's first tensor on.
+    /// The iterator from a group's first tensor on.
     fn of_group(config: &'a Config, frozen: &'a Frozen, group: Group) -> Tensors<'a> {
         let mut tensors = Tensors::new(config, frozen);
         let [place, _] = group.places(config.layers);
         if frozen.is_none() {
-            // Quickly: nothing depends on which tensors come before.
+            // The fast case: without frozen tensors, offsets need no walk over the tensors before.
             let [first, _] = group.slots();
             let whole_blocks = (place - first) / (BLOCK[1] - BLOCK[0]);
             let blocks = match whole_blocks {
@@ -190,7 +191,7 @@ impl<'a> Tensors<'a> {
         tensors
     }
 
-    /// The next, if its place is before `end`.
+    /// The next tensor, if its place is before `end`.
     #[inline(never)]
     fn next_before(&mut self, end: usize) -> Option<Tensor> {
         let (place, row, layer) = family::next(self.place, self.config)?;

@@ -1,4 +1,4 @@
-//! The workspace of a pass: its regions cut for some rows, and the views that each step of the pass has of them.
+//! The workspace of a pass: its regions, cut for some rows, and the views of them that each stage of the pass uses.
 
 use super::regions::{Activations, AttentionActivations, Generation, MlpActivations, Scratch, Sizes};
 use super::{Count, Cut, Options, Plan, Shape};
@@ -25,7 +25,7 @@ pub(crate) struct RowRegions<'a> {
     rows: usize,
 }
 
-/// The parts of the workspace that belong to rows, and to workers. Rows can be divided between two sequences.
+/// The parts of the workspace that belong to rows, and to workers. Rows can be divided between sequences.
 pub(crate) struct WorkspaceParts<'a> {
     /// `[R]`.
     pub losses: &'a mut [f32],
@@ -48,7 +48,7 @@ impl<'a> WorkspaceParts<'a> {
     }
 }
 
-/// The view of a block's forward pass.
+/// The view for a block's forward pass.
 pub(crate) struct BlockForward<'w> {
     /// The residual stream before the block, between its branches, and after it.
     pub x: &'w [f32],
@@ -59,7 +59,7 @@ pub(crate) struct BlockForward<'w> {
     pub activated: &'w mut [f32],
 }
 
-/// The view of a block's backward pass.
+/// The view for a block's backward pass.
 pub(crate) struct BlockBackward<'w> {
     pub x: &'w [f32],
     pub middle: &'w [f32],
@@ -88,7 +88,7 @@ pub(crate) struct Head<'w> {
     pub rstd: &'w mut [f32],
     /// The final norm's output `[R, C]`.
     pub input: &'w mut [f32],
-    /// `[R, V]`; their gradient after the loss.
+    /// `[R, V]`: the logits, and after the loss their gradient.
     pub logits: &'w mut [f32],
     pub losses: &'w mut [f32],
     pub d_residual: &'w mut [f32],
@@ -202,8 +202,8 @@ impl<'a> RowRegions<'a> {
 }
 
 impl Sizes {
-    /// The place of a block's activations among those that are kept. The last blocks have their own; those before them share
-    /// the first.
+    /// The place of a block's activations among the kept ones. The last blocks have places of their own. The blocks
+    /// before them share the first place.
     fn kept_place(&self, layer: usize) -> usize {
         (layer + self.kept).saturating_sub(self.layers)
     }
@@ -216,7 +216,7 @@ pub(crate) struct BlockActivations<'a> {
 }
 
 impl<'a> BlockActivations<'a> {
-    /// The activations at a place among those that are kept.
+    /// The activations at a place among the kept ones.
     fn at(blocks: &'a mut [f32], place: usize, sizes: &Sizes, rows: usize) -> BlockActivations<'a> {
         let per_row = AttentionActivations::per_row(sizes).add(MlpActivations::per_row(sizes));
         let mut memory = blocks.get_mut(place * per_row.get() * rows..).unwrap_or_default();
@@ -244,14 +244,15 @@ impl Plan {
         Activations::per_row(&sizes).add(Scratch::per_row(&sizes)).get()
     }
 
-    /// Columns of the MLP's activated hidden width that exist at a time.
+    /// The columns of the activation function's output that exist at a time.
     #[inline(never)]
     pub(crate) const fn hidden_columns(&self) -> usize {
         hidden_columns(&self.config, &self.options, self.gradients)
     }
 }
 
-/// The columns of the hidden width: all, or in a fused step as many as there is room for rows of the next weight's gradient.
+/// The columns of the hidden width: all, or in a fused step as many as `gradients` has room for rows of the next
+/// weight's gradient.
 pub(super) const fn hidden_columns(config: &Config, options: &Options, gradients: usize) -> usize {
     match gradients.checked_div(config.width) {
         Some(rows) if options.fused && rows < config.hidden => rows,
@@ -259,31 +260,32 @@ pub(super) const fn hidden_columns(config: &Config, options: &Options, gradients
     }
 }
 
-/// The elements of a row's activations, its loss among them, and those of its scratch.
+/// The elements of a row's activations, including its loss, and the elements of its scratch.
 pub(super) const fn per_row(sizes: &Sizes) -> [Count; 2] {
     [Activations::per_row(sizes).add(Count::of(1)), Scratch::per_row(sizes)]
 }
 
-/// The scratch of one worker: for products, and for attention's tiles unless `activated` has room for them.
+/// The scratch of one worker: for products, and for attention's tiles unless `activated` elements are enough for
+/// them.
 pub(super) const fn worker_scratch(config: &Config, rows: usize, activated: usize, target: Target) -> usize {
     let (c, f, v) = (config.width, config.hidden, config.vocab);
-    // Each side of each product is one of these; rows are the inner index of the gradients of weights.
+    // The sides of all products; rows are the inner index of weights' gradients.
     let longest = max(max(max(3 * c, f), v), max(rows, config.context));
     let products = matmul::scratch_on(target, longest, longest);
     let attention = attention::worker_scratch(target, config.context, config.head_width());
-    // A row of the residual stream, too.
+    // It must also hold a row of the residual stream.
     max(max(products, c), if attention <= activated { 0 } else { attention })
 }
 
-/// Memory for attention's tiles: the worker's scratch, or a region that is not in use meanwhile. Where only one of them is
+/// Memory for attention's tiles: the worker's scratch, or a region that is unused meanwhile. If only one of them is
 /// long enough, it is the longer one.
 pub(crate) fn attention_scratch<'a>(scratch: &'a mut [f32], unused: &'a mut [f32]) -> &'a mut [f32] {
     let is_longer = matches!(Target::HERE, Target::Portable) && unused.len() > scratch.len();
     if is_longer { unused } else { scratch }
 }
 
-/// The elements of [`Scratch::activated`] that attention's tiles may use: all of them in a fused step, where one worker does
-/// everything and has no vectors.
+/// The elements of [`Scratch::activated`] that attention's tiles may use: all of them in a fused step with one worker
+/// on a portable target, otherwise none.
 pub(super) const fn attention_in_activated(
     sizes: &Sizes,
     options: &Options,

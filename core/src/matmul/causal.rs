@@ -1,9 +1,9 @@
-//! Products under a causal mask on machines with vectors: of some queries and all keys up to the last of them. They are
-//! small and many: what [`super::packed`] does before its first multiply-add, and from tile to tile, would take half as
-//! long again as theirs.
+//! Products under a causal mask on targets with vectors, for some queries and all keys up to the last query. They are
+//! small and many. The preparations in [`super::packed`], before the first multiply-add and from tile to tile, would
+//! take half as long as the multiply-adds.
 //!
-//! Scores and weights are `[keys, queries]`, rows [`QUERIES`] apart. No register tile goes beyond a multiple of sixteen
-//! keys or queries, so that what lies beyond the diagonal's squares of sixteen is neither read nor written.
+//! Scores and weights are `[keys, queries]`, rows [`QUERIES`] apart. No register tile extends beyond a multiple of
+//! sixteen keys or queries, so that elements beyond the diagonal's squares of sixteen are neither read nor written.
 
 use core::ops::Range;
 
@@ -13,25 +13,25 @@ use super::packed::{
 use super::{Matrix, PerUnit, Queries, Start};
 use crate::simd::{InstructionSet, WideVector, vectorized};
 
-/// The most queries that go through together, and the distance from one row of scores or weights to the next.
+/// The most queries in a product, and the distance between rows of scores or weights.
 pub(crate) const QUERIES: usize = 2 * COLUMNS;
 
-/// The most rows of a register tile. More would leave out less of what is masked, and sixteen chains of multiply-adds, eight
-/// by two panels, are enough; with one panel, those of the next tile follow closely.
+/// The most rows of a register tile. Lower tiles skip more of the masked elements. Eight rows by two panels give
+/// sixteen chains of multiply-adds, which is enough. With one panel, the chains of the next tile follow closely.
 const TILE_ROWS: usize = 8;
 
-/// The scratch that these products need, in elements: panels of all queries, or one of columns that don't fill it.
+/// The scratch in elements: panels for all queries, or one partial panel.
 pub(crate) const fn scratch(length: usize, head_width: usize) -> usize {
     let panels = if length > COLUMNS { 2 } else { 1 };
     let (queries, rest) = (head_width.saturating_mul(panels * COLUMNS), length.saturating_mul(COLUMNS));
-    // Panels begin with a cache line.
+    // Panels begin at a cache line.
     (if queries > rest { queries } else { rest }).saturating_add(15)
 }
 
-/// Some rows of so many columns, and the distance from one to the next.
+/// A number of rows and columns, and the distance between rows.
 struct Rows<'a>(&'a [f32], usize, usize, usize);
 
-/// Whether the numbers of queries and keys are sound, the scratch is long enough, and the elements hold their rows.
+/// Whether the numbers of queries and keys are valid, the scratch is long enough, and the slices hold their rows.
 #[inline(always)]
 fn fit(queries: Queries, space: &[f32], operands: [Rows<'_>; 3]) -> bool {
     let Queries { first, count, keys, head_width } = queries;
@@ -44,7 +44,7 @@ fn fit(queries: Queries, space: &[f32], operands: [Rows<'_>; 3]) -> bool {
     fit
 }
 
-/// `scores[key, query] = a[key] . b[query]`, of queries not before the key. Rows of both are contiguous.
+/// `scores[key, query] = a[key] . b[query]`, for queries not before the key. Rows of both are contiguous.
 pub(crate) fn scores(
     simd: InstructionSet,
     queries: Queries,
@@ -80,7 +80,8 @@ pub(crate) fn over_keys(
     }
 }
 
-/// `out[key] = start + sum over queries of weights[key, query] x[query]`. Rows of x are contiguous; the start is no bias.
+/// `out[key] = start + sum over queries of weights[key, query] x[query]`. Rows of x are contiguous. The start must
+/// not be a bias.
 pub(crate) fn over_queries(
     simd: InstructionSet,
     queries: Queries,
@@ -103,7 +104,7 @@ pub(crate) fn over_queries(
 
 vectorized! {
     /// # Safety
-    /// Sizes must be those that [`scores`] checks.
+    /// Sizes must pass the checks of [`scores`].
     unsafe fn scores_trusted<V>(
         queries: Queries,
         scores: *mut f32,
@@ -114,8 +115,8 @@ vectorized! {
         let Queries { first, count, keys, head_width: k } = queries;
         let (packed, b_panel) = (aligned(space), COLUMNS * k);
         let both = count > COLUMNS;
-        // SAFETY: the space has a panel for each sixteen queries, the first of which see no keys from `first + COLUMNS` on;
-        // all else is the caller's promise.
+        // SAFETY: the space has a panel for each sixteen queries. The first sixteen do not see keys from `first +
+        // COLUMNS` on. The rest is the caller's promise.
         unsafe {
             pack_panel::<V>(packed, b.data.as_ptr(), b.transposed(), k, count.min(COLUMNS));
             if both {
@@ -151,7 +152,7 @@ vectorized! {
 
 vectorized! {
     /// # Safety
-    /// Sizes must be those that [`over_keys`] checks.
+    /// Sizes must pass the checks of [`over_keys`].
     unsafe fn over_keys_trusted<V>(
         queries: Queries,
         out: *mut f32,
@@ -174,14 +175,14 @@ vectorized! {
             columns: head_width,
             first: First::Zero,
         };
-        // SAFETY: passed on from the caller; a query's keys end with its own.
+        // SAFETY: the caller's promise. A query's keys end with its own position.
         unsafe { sums::<V, CONTIGUOUS_COLUMNS>(count, |rows| 0..first + rows.end, tile, space) }
     } portable {}
 }
 
 vectorized! {
     /// # Safety
-    /// Sizes must be those that [`over_queries`] checks.
+    /// Sizes must pass the checks of [`over_queries`].
     unsafe fn over_queries_trusted<V>(
         queries: Queries,
         out: *mut f32,
@@ -205,15 +206,15 @@ vectorized! {
             columns: head_width,
             first: start,
         };
-        // SAFETY: passed on from the caller; a key's queries begin with its own.
+        // SAFETY: the caller's promise. A key's queries begin with its own position.
         unsafe { sums::<V, CONTIGUOUS_ROWS>(keys, |rows| rows.start.saturating_sub(first)..count, tile, space) }
     } portable {}
 }
 
-/// Sums over keys or queries: all columns of C.
+/// Sums over keys or queries, for all columns of C.
 ///
 /// # Safety
-/// As for [`tile`], of all `rows` and the `steps` of them; the space must hold a panel of `k` steps.
+/// As for [`tile`], for all `rows` and their `steps`. The space must hold a panel of `k` steps.
 #[inline(always)]
 unsafe fn sums<V: WideVector, const FORM: u8>(
     rows: usize,
@@ -246,10 +247,11 @@ unsafe fn sums<V: WideVector, const FORM: u8>(
     }
 }
 
-/// Rows of C, by one panel of columns or two: register tiles one below the other, each of the steps that its rows take.
+/// Rows of C by one or two panels of columns: register tiles one below the other, each with the steps that its rows
+/// need.
 ///
 /// # Safety
-/// As for [`tile`], of all `rows` and the `steps` of them.
+/// As for [`tile`], for all `rows` and their `steps`.
 #[inline(always)]
 unsafe fn strip<V: WideVector, const FORM: u8, const P: usize>(
     rows: Range<usize>,

@@ -1,11 +1,11 @@
 //! Matrix products. Knows nothing of models.
 //!
 //! # The contract
-//! `C[m, n] = start + A[m, 0] * B[0, n] + A[m, 1] * B[1, n] + ...`, as one chain of fused multiply-adds over
-//! the inner index in ascending order, for every element of C. `start` is zero, a bias, or what C holds.
-//! Vector lanes run over columns of C, blocks of the inner index store and reload the same f32, and threads
-//! share out elements of C: neither the instruction set, nor the blocking, nor the number of threads shows in
-//! a single bit. [`reference()`] is the contract in ten lines.
+//! `C[m, n] = start + A[m, 0] * B[0, n] + A[m, 1] * B[1, n] + ...`, as one chain of fused multiply-adds over the
+//! inner index in ascending order, for every element of C. `start` is zero, a bias, or the value of C. Vector lanes
+//! are columns of C, blocks of the inner index store and reload the same f32, and threads share the elements of C. So
+//! the instruction set, the blocking and the number of threads do not change a single bit. [`reference()`] is the
+//! contract in ten lines.
 
 #[cfg_attr(
     not(any(target_arch = "x86_64", target_arch = "aarch64")),
@@ -39,7 +39,7 @@ pub(crate) use packed::CLOSE;
 pub use packed::scratch;
 pub(crate) use packed::scratch_on;
 
-/// A matrix that is read: element `[i, j]` is `data[i * row_stride + j * column_stride]`.
+/// An input matrix: element `[i, j]` is `data[i * row_stride + j * column_stride]`.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
     /// The elements.
@@ -51,7 +51,7 @@ pub struct Matrix<'a> {
 }
 
 impl<'a> Matrix<'a> {
-    /// Rows of `columns` elements, one behind the other.
+    /// Contiguous rows of `columns` elements.
     pub const fn new(data: &'a [f32], columns: usize) -> Matrix<'a> {
         Matrix { data, row_stride: columns, column_stride: 1 }
     }
@@ -62,13 +62,13 @@ impl<'a> Matrix<'a> {
         Matrix { data: self.data.get(first..).unwrap_or_default(), ..self }
     }
 
-    /// Rows and columns exchanged, without moving an element.
+    /// The transposed matrix, without moving an element.
     pub const fn transposed(self) -> Matrix<'a> {
         Matrix { data: self.data, row_stride: self.column_stride, column_stride: self.row_stride }
     }
 }
 
-/// How many rows of a product are enough that making it in parts takes hardly longer.
+/// With this many rows, computing a product in parts takes hardly longer.
 pub(crate) const fn rows_enough(target: Target) -> usize {
     match target {
         Target::Vectors => 128,
@@ -76,13 +76,13 @@ pub(crate) const fn rows_enough(target: Target) -> usize {
     }
 }
 
-/// What a causal mask leaves of a product whose sides are positions. What it leaves out is skipped by tiles, so
-/// that some of it may be computed nevertheless.
+/// The causal mask of a product whose sides are positions. Whole masked tiles are skipped; other masked elements may
+/// be computed.
 #[derive(Clone, Copy)]
 pub(crate) enum Causal {
-    /// All of it: no side is masked.
+    /// No mask.
     Whole,
-    /// C holds scores: columns after `row + first` are not wanted.
+    /// C holds scores: columns after `row + first` are not needed.
     Columns { first: usize },
     /// A holds weights: they are zero after the inner index `row + first`.
     Inner { first: usize },
@@ -91,7 +91,7 @@ pub(crate) enum Causal {
 }
 
 impl Causal {
-    /// How many of `n` columns are wanted of rows that end at `below`.
+    /// The number of the `n` columns that rows up to `below` need.
     #[inline(always)]
     fn columns(self, below: usize, n: usize) -> usize {
         match self {
@@ -100,7 +100,7 @@ impl Causal {
         }
     }
 
-    /// Of the rows from `row` on, as a product of their own.
+    /// The mask of the rows from `row` on, as a separate product.
     fn from(self, row: usize) -> Causal {
         match self {
             Causal::Whole => Causal::Whole,
@@ -110,8 +110,8 @@ impl Causal {
         }
     }
 
-    /// The steps, counted from the block's first, that the inner block `inner` takes for a tile of rows and the
-    /// columns from `column` on; `None` where the tile is not wanted.
+    /// The steps of the inner block `inner`, counted from its first, for a tile of rows and the columns from `column`
+    /// on; `None` if the tile is masked.
     #[inline(always)]
     fn steps(self, rows: Range<usize>, column: usize, inner: Range<usize>) -> Option<Range<usize>> {
         let length = inner.end - inner.start;
@@ -126,7 +126,7 @@ impl Causal {
     }
 }
 
-/// Queries `first..first + count` of one head, and the keys up to the last of them.
+/// Queries `first..first + count` of one head, and the keys up to the last query.
 #[derive(Clone, Copy)]
 pub(crate) struct Queries {
     pub first: usize,
@@ -137,19 +137,19 @@ pub(crate) struct Queries {
     pub head_width: usize,
 }
 
-/// Where every element's chain of multiply-adds starts.
+/// The start of every element's chain of multiply-adds.
 #[derive(Clone, Copy)]
 pub enum Start<'a> {
-    /// At zero; C is not read.
+    /// Zero; C is not read.
     Zero,
-    /// At the bias of its column, `[n]`; C is not read.
+    /// The bias of its column, `[n]`; C is not read.
     Bias(&'a [f32]),
-    /// At what C holds.
+    /// The value of C.
     Accumulate,
 }
 
 impl Start<'_> {
-    /// Of some columns.
+    /// The start of some columns.
     fn from(self, columns: &Range<usize>) -> Self {
         match self {
             Start::Bias(bias) => Start::Bias(bias.get(columns.clone()).unwrap_or_default()),
@@ -169,7 +169,7 @@ pub struct Size {
     pub k: usize,
 }
 
-/// The number of elements that rows and columns with these strides reach over.
+/// The number of elements that rows and columns with these strides span.
 #[inline(never)]
 fn reach(rows: usize, columns: usize, row_stride: usize, column_stride: usize) -> Option<usize> {
     let (Some(last_row), Some(last_column)) = (rows.checked_sub(1), columns.checked_sub(1)) else {
@@ -209,7 +209,7 @@ fn check(
 
 /// `C = start + A B` on the calling thread.
 ///
-/// `c` holds rows `c_stride` apart; `scratch` at least [`scratch`] elements.
+/// The rows of `c` are `c_stride` apart. `scratch` has at least [`scratch`] elements.
 pub fn matmul(
     simd: InstructionSet,
     size: Size,
@@ -239,7 +239,7 @@ pub(crate) fn matmul_trusted(
     causal_trusted(simd, size, c, start, a, b, Causal::Whole, scratch);
 }
 
-/// [`matmul_trusted`] of what a causal mask leaves.
+/// [`matmul_trusted`] under a causal mask.
 #[allow(clippy::too_many_arguments)]
 #[inline(never)]
 pub(crate) fn causal_trusted(
@@ -259,9 +259,9 @@ pub(crate) fn causal_trusted(
     }
 }
 
-/// [`matmul`] on all threads, which share out the longer of C's sides.
+/// [`matmul`] on all threads, which share the longer side of C.
 ///
-/// `scratch` is cut into one part of `worker_scratch` elements for each worker.
+/// Each worker gets a part of `worker_scratch` elements of `scratch`.
 pub fn matmul_parallel(
     compute: Compute<'_>,
     size: Size,
@@ -290,8 +290,8 @@ pub fn matmul_parallel(
         };
         let (start, a, b) = (start.from(&columns), a.from(rows.start, 0), b.from(0, columns.start));
         let size = Size { m: rows.end - rows.start, n: columns.end - columns.start, k };
-        // SAFETY: all sizes were checked for the whole product; workers' parts of C and of the scratch are
-        // disjoint, and `run` returns before the borrows end.
+        // SAFETY: all sizes were checked for the whole product. Workers' parts of C and of the scratch are disjoint,
+        // and `run` returns before the borrows end.
         unsafe {
             let c = c.pointer().add(rows.start * c_stride + columns.start);
             let scratch = scratch.pointer().add(worker * worker_scratch);
@@ -302,8 +302,7 @@ pub fn matmul_parallel(
     Ok(())
 }
 
-/// [`matmul_trusted`], where C is the last that is left of what workers go through one behind the other: by so many columns
-/// at a time.
+/// [`matmul_trusted`], where C is the end of the remaining elements in a relay: `at_once` columns at a time.
 #[cfg(not(target_os = "none"))]
 #[allow(clippy::too_many_arguments)]
 pub(crate) fn matmul_in_turn(
@@ -324,12 +323,12 @@ pub(crate) fn matmul_in_turn(
     turn.last_by_columns([m, n], at_once, |c, columns| {
         let (start, b) = (start.from(&columns), b.from(0, columns.start));
         let size = Size { m, n: columns.len(), k };
-        // SAFETY: all sizes were checked for the whole product, of which these columns of C are nobody else's meanwhile.
+        // SAFETY: all sizes were checked for the whole product. Nobody else uses these columns of C meanwhile.
         unsafe { product(simd, size, c.add(columns.start), n, start, a, b, Causal::Whole, scratch) };
     });
 }
 
-/// The contract, to be read: the same bits as [`matmul`], element by element.
+/// The contract as readable code: the same bits as [`matmul`], element by element.
 pub fn reference(
     size: Size,
     (c, c_stride): PerUnit<'_>,
@@ -360,7 +359,7 @@ pub fn reference(
 ///
 /// # Safety
 /// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
-/// - C must be writable and nobody else's meanwhile.
+/// - C must be writable, and nobody else may use it meanwhile.
 /// - `space` must hold [`scratch`] elements.
 #[cfg(not(feature = "matrixmultiply"))]
 #[allow(clippy::too_many_arguments)]
@@ -375,7 +374,7 @@ unsafe fn product(
     causal: Causal,
     space: &mut [f32],
 ) {
-    // SAFETY: passed on from the caller.
+    // SAFETY: the caller's promise.
     unsafe {
         if simd.has_vectors() {
             packed::product(simd, size, c, c_stride, start, a, b, causal, space);
@@ -385,10 +384,10 @@ unsafe fn product(
     }
 }
 
-/// The product by the `matrixmultiply` crate: another order of summation, for comparison.
+/// The product of the `matrixmultiply` crate, with another order of summation, for comparison.
 ///
 /// # Safety
-/// As for the product that this replaces.
+/// As for the product that it replaces.
 #[cfg(feature = "matrixmultiply")]
 #[allow(clippy::too_many_arguments)]
 unsafe fn product(
@@ -404,13 +403,13 @@ unsafe fn product(
 ) {
     if let Start::Bias(bias) = start {
         for i in 0..m {
-            // SAFETY: the caller vouches for `m` rows of `n`, and a bias of `n`.
+            // SAFETY: the caller promises `m` rows of `n`, and a bias of `n`.
             unsafe { core::ptr::copy_nonoverlapping(bias.as_ptr(), c.add(i * c_stride), n) };
         }
     }
     let beta = if let Start::Zero = start { 0.0 } else { 1.0 };
     let stride = |n: usize| n as isize;
-    // SAFETY: the caller vouches for every index.
+    // SAFETY: the caller promises every index.
     unsafe {
         matrixmultiply::sgemm(
             m,

@@ -1,8 +1,9 @@
 //! The product in register tiles of [`WideVector::TILE_ROWS`] by one or two panels of [`COLUMNS`].
 //!
-//! The five loops of Goto & van de Geijn (2008), in another order, outermost first: blocks of the inner index, blocks of
-//! columns, passes of rows, panels of columns, tiles of rows. B is packed into panels of sixteen columns, a block of
-//! which stays in the second-level cache, unless it is close anyway; A is read where it lies.
+//! The five loops follow Goto & van de Geijn (2008) in another order. From the outermost to the innermost:
+//! blocks of the inner index, blocks of columns, passes of rows, panels of columns, tiles of rows. B is packed into
+//! panels of sixteen columns, and a packed block stays in the second-level cache. A B that is in that cache anyway
+//! need not be packed. A is read in place.
 
 use core::ops::Range;
 
@@ -13,55 +14,56 @@ use crate::target::Target;
 /// Columns of a panel.
 pub(super) const COLUMNS: usize = LANES;
 
-/// The longest block of the inner index. A panel of B (48 KiB) comes from the second-level cache, at half the rate that it
-/// gives; the longer the block, the fewer passes over C.
+/// The longest block of the inner index. A panel of B (48 KiB) comes from the second-level cache, at half of its
+/// bandwidth. Longer blocks need fewer passes over C.
 const BLOCK_K: usize = 768;
 /// The widest block of columns: a packed block of B (384 KiB) stays in the second-level cache.
 const BLOCK_N: usize = 128;
-/// Rows that go through all panels of a block together: their part of A (252 KiB at most) stays beside it. A multiple
-/// of every `TILE_ROWS`.
+/// The rows of a pass, which uses all panels of a block. Their part of A (at most 252 KiB) stays in the cache beside
+/// the block. A multiple of every `TILE_ROWS`.
 const BLOCK_M: usize = 84;
-/// Fewer rows than this don't repay packing a B whose rows are contiguous, and which comes from memory.
+/// With fewer rows than this, packing does not pay for a B with contiguous rows that comes from memory.
 const ROWS_WORTH_PACKING: usize = 16;
-/// Nor do fewer than this where B is close: tiles read it from the second-level cache as fast as from panels.
+/// With fewer rows than this, packing does not pay for a B in the second-level cache: tiles read it as fast as
+/// panels.
 const ROWS_WORTH_PACKING_CLOSE: usize = 257;
 
-/// A B with contiguous rows, no more than these, is read where it lies: its panels stay in the first-level cache.
+/// A B with at most this many contiguous rows is read in place: its panels stay in the first-level cache.
 const INNER_WORTH_PACKING_B: usize = 64;
 
-/// The longest block of the inner index where A is transposed: its columns, of which a tile takes a part of a cache line or
-/// two, stay in the first-level cache.
+/// The longest block of the inner index for a transposed A. A tile reads a part of one or two cache lines of each
+/// column, and these lines stay in the first-level cache.
 const TRANSPOSED_K: usize = 256;
 
-/// How far ahead rows of B are asked for: weights of large models come from memory, and processors don't foresee the
-/// jump from a row to the next.
+/// The distance of prefetching in rows of B. Weights of large models come from memory, and processors do not predict
+/// the jump from one row to the next.
 const ROWS_AHEAD: usize = 8;
-/// Elements of an operand that stays in the second-level cache, or so near that asking ahead does not repay.
+/// The most elements of an operand that stays in the second-level cache, so that prefetching does not pay.
 pub(crate) const CLOSE: usize = 1 << 19;
-/// Fewer steps than this don't repay asking for the next tile's C ahead.
+/// With fewer steps than this, prefetching the next tile's C does not pay.
 const WORTH_PREFETCHING: usize = 64;
 
-/// Steps of the inner index between two computations of row addresses.
+/// The steps of the inner index between two computations of row addresses.
 const UNROLL: usize = 4;
 
 const fn min(a: usize, b: usize) -> usize {
     if a < b { a } else { b }
 }
 
-/// The elements of scratch that a product of this size, or smaller in every direction, needs at most.
+/// The scratch that is enough for a product of this size, or of smaller sides, in elements.
 pub const fn scratch(size: Size) -> usize {
     scratch_on(Target::HERE, size.n, size.k)
 }
 
-/// [`scratch`] on any target: as much for any number of rows, since no more than a block of B is copied, or some rows of
-/// A.
+/// [`scratch`] on any target. It does not depend on the number of rows, since only a block of B, or some rows of A,
+/// are copied.
 pub(crate) const fn scratch_on(target: Target, n: usize, k: usize) -> usize {
     if matches!(target, Target::Portable) {
         return super::portable::scratch(k);
     }
     let k = min(k, BLOCK_K);
     let b = min(n.div_ceil(COLUMNS).saturating_mul(COLUMNS), BLOCK_N) * k;
-    // Panels begin with a cache line.
+    // Panels begin at a cache line.
     b + 15
 }
 
@@ -80,7 +82,7 @@ vectorized! {
         causal: Causal,
         space: &mut [f32],
     ) {
-        // SAFETY: passed on from the caller.
+        // SAFETY: the caller's promise.
         unsafe {
             if row::serves(size, b) {
                 row::row::<V>(size, c, start, a, b);
@@ -91,7 +93,7 @@ vectorized! {
     } portable {}
 }
 
-/// Where a tile's accumulators start.
+/// The start of a tile's accumulators.
 #[derive(Clone, Copy)]
 pub(super) enum First {
     Zero,
@@ -108,29 +110,29 @@ pub(super) struct Tile {
     pub a_column: usize,
     pub b: *const f32,
     pub b_row: usize,
-    /// From the first panel of B to the second.
+    /// The distance from the first panel of B to the second.
     pub b_panel: usize,
     pub c: *mut f32,
     pub c_row: usize,
-    /// Columns of C to write, of one panel or two; B has whole panels nevertheless.
+    /// The columns of C to write, in one or two panels. B has whole panels in any case.
     pub columns: usize,
     pub first: First,
 }
 
-/// The first cache line of some space.
+/// The space from its first cache line on.
 #[inline(always)]
 pub(super) fn aligned(space: *mut f32) -> *mut f32 {
     space.wrapping_add((space as usize).wrapping_neg() / 4 % 16)
 }
 
-/// The size of blocks that cut `total` into as few as `most` allows, of nearly equal size.
+/// The size of blocks that divide `total` into the fewest blocks of at most `most`, of nearly equal size.
 #[inline(always)]
 fn even(total: usize, most: usize, unit: usize) -> usize {
     let blocks = total.div_ceil(most.max(1)).max(1);
     min(total.div_ceil(blocks).div_ceil(unit) * unit, most)
 }
 
-/// The rows of the next tile: no tile is so low that its few chains of multiply-adds leave the units idle.
+/// The rows of the next tile. No tile has so few rows that its chains of multiply-adds leave the units idle.
 #[inline(always)]
 pub(super) fn tile_rows(rows: usize, most: usize) -> usize {
     if rows >= 2 * most {
@@ -142,7 +144,7 @@ pub(super) fn tile_rows(rows: usize, most: usize) -> usize {
     }
 }
 
-/// The two loops over blocks: of the inner index, of columns.
+/// The two loops over blocks of the inner index and of columns.
 ///
 /// # Safety
 /// As for [`super::product`].
@@ -163,7 +165,7 @@ unsafe fn blocks<V: WideVector>(
     let pack_b = b.column_stride != 1 || m >= rows_worth_packing && k > INNER_WORTH_PACKING_B;
     let next_panel = COLUMNS * b.column_stride;
     let block_n = match pack_b {
-        // A panel is used once: from the first-level cache, before the next is packed.
+        // Each panel is used only once: from the first-level cache, before the next panel is packed.
         true if m <= V::TILE_ROWS => V::TILE_PANELS * COLUMNS,
         true => even(n, BLOCK_N, COLUMNS),
         false => n,
@@ -172,7 +174,7 @@ unsafe fn blocks<V: WideVector>(
     let space = space.as_mut_ptr();
     let space_b = aligned(space);
     let far = a.column_stride == 1 && m.saturating_mul(k) > CLOSE;
-    // SAFETY: all offsets below stay within what the caller vouches for: columns below `n`, inner indices below `k`; the
+    // SAFETY: all offsets below are within the caller's promise: columns below `n`, inner indices below `k`. The
     // space holds a block of B, or one panel of it ([`scratch_on`]).
     unsafe {
         let mut p = 0;
@@ -214,15 +216,15 @@ unsafe fn blocks<V: WideVector>(
     }
 }
 
-/// A block of A, where it lies.
+/// A block of A, in place.
 #[derive(Clone, Copy)]
 struct BlockA {
     a: *const f32,
-    /// From one row to the next.
+    /// The distance between rows.
     row: usize,
-    /// From one column to the next.
+    /// The distance between columns.
     column: usize,
-    /// Whether it comes from the third-level cache or memory, a row at a time.
+    /// Whether rows come from the third-level cache or memory.
     far: bool,
 }
 
@@ -230,28 +232,28 @@ struct BlockA {
 #[derive(Clone, Copy)]
 struct BlockB {
     panels: *const f32,
-    /// From one row of a panel to the next.
+    /// The distance between rows of a panel.
     row: usize,
     next_panel: usize,
-    /// The last panel of a B that lies where it was, and is not whole.
+    /// The last panel, if B is read in place and that panel is not full.
     copied: Option<*const f32>,
 }
 
-/// Where a block stands in the whole product.
+/// The place of a block in the product.
 #[derive(Clone)]
 struct Place {
     column: usize,
     inner: Range<usize>,
-    /// Of all of C.
+    /// The columns of the whole C.
     all_columns: usize,
     causal: Causal,
 }
 
-/// The three loops within a block: passes of so few rows that what they read of A stays close, panels of columns, tiles
-/// of rows.
+/// The three loops within a block: passes of rows, few enough that their part of A stays in the cache; panels of
+/// columns; tiles of rows.
 ///
 /// # Safety
-/// A readable for `rows` and the place's inner indices, B for those and `columns`; C as in [`tile`].
+/// A must be readable for `rows` and the place's inner indices, and B for these and `columns`. C is as in [`tile`].
 #[inline(always)]
 unsafe fn tiles<V: WideVector>(
     (rows, columns): (usize, usize),
@@ -273,7 +275,7 @@ unsafe fn tiles<V: WideVector>(
                 Some(copied) if rest < COLUMNS => (copied, COLUMNS),
                 _ => (b.panels.wrapping_add(column / COLUMNS * b.next_panel), b.row),
             };
-            // A panel that was copied does not lie behind the one before.
+            // A copied panel is not adjacent to the panel before it.
             let second = if b.copied.is_some() { COLUMNS } else { 1 };
             let panels = if V::TILE_PANELS == 2 && rest >= COLUMNS + second { 2 } else { 1 };
             let width = min(panels * COLUMNS, rest);
@@ -282,12 +284,12 @@ unsafe fn tiles<V: WideVector>(
                 other => other,
             };
             let mut row = low;
-            // The last tiles share what is left of all rows.
+            // The last tiles share the remaining rows.
             while row < high {
                 let tile_rows = tile_rows(rows - row, V::TILE_ROWS);
                 let tile_a = a.a.wrapping_add(row * a.row);
                 if a.far && rows - row > BLOCK_M {
-                    // Each panel's tiles ask for a part of the rows that the next pass begins with.
+                    // Each panel's tiles prefetch a part of the rows of the next pass.
                     let steps = inner * column / columns..inner * (column + width) / columns;
                     ask_ahead::<V>(tile_a.wrapping_add(BLOCK_M * a.row), a.row, tile_rows, steps);
                 }
@@ -321,7 +323,7 @@ unsafe fn tiles<V: WideVector>(
     }
 }
 
-/// Asks for some steps of rows of A that lie `distance` apart.
+/// Prefetches some steps of rows of A that are `distance` apart.
 #[inline(always)]
 fn ask_ahead<V: WideVector>(a: *const f32, distance: usize, rows: usize, steps: Range<usize>) {
     for row in 0..rows {
@@ -331,11 +333,11 @@ fn ask_ahead<V: WideVector>(a: *const f32, distance: usize, rows: usize, steps: 
     }
 }
 
-/// Copies a block of B into panels. Where its rows are contiguous, all panels grow together, row by row: memory
-/// gives what follows faster than what lies a row apart.
+/// Copies a block of B into panels. If its rows are contiguous, all panels are filled together, row by row: memory is
+/// faster in order than a row apart.
 ///
 /// # Safety
-/// `from` readable at `inner` rows and `columns` columns of B's strides, `to` writable for as many panels of
+/// `from` must be readable at `inner` rows and `columns` columns with B's strides, `to` writable for the panels of
 /// `16 * inner`.
 #[inline(always)]
 unsafe fn pack_panels<V: WideVector>(
@@ -367,7 +369,7 @@ unsafe fn pack_panels<V: WideVector>(
 /// Copies sixteen columns of a block of B, `[inner, 16]`, padding with zeros.
 ///
 /// # Safety
-/// `from` readable at `inner` rows and `width` columns of B's strides, `to` writable for `16 * inner`.
+/// `from` must be readable at `inner` rows and `width` columns with B's strides, `to` writable for `16 * inner`.
 #[inline(always)]
 pub(super) unsafe fn pack_panel<V: WideVector>(
     to: *mut f32,
@@ -395,12 +397,12 @@ pub(super) unsafe fn pack_panel<V: WideVector>(
     }
 }
 
-/// How a tile reads A: which of its two distances is one, and so a constant of the code.
+/// The way in which a tile reads A: one of its two distances is one, and a constant in the code.
 pub(super) const CONTIGUOUS_ROWS: u8 = 0;
 pub(super) const CONTIGUOUS_COLUMNS: u8 = 1;
 const STRIDED: u8 = 2;
 
-/// One register tile, with its number of rows and its way of reading A made constant.
+/// One register tile, with its number of rows and its way of reading A as constants.
 ///
 /// # Safety
 /// As for [`tile`]; `rows` must be 1 to [`WideVector::TILE_ROWS`].
@@ -409,7 +411,7 @@ unsafe fn tile_of<V: WideVector>(rows: usize, t: Tile) {
     macro_rules! dispatch {
         ($form:ident, $panels:literal: $($rows:literal)*) => {
             match rows {
-                // SAFETY: passed on from the caller.
+                // SAFETY: the caller's promise.
                 $($rows if $rows <= V::TILE_ROWS => unsafe { tile::<V, $form, $rows, $panels>(t) },)*
                 _ => {}
             }
@@ -434,8 +436,8 @@ unsafe fn tile_of<V: WideVector>(rows: usize, t: Tile) {
 /// `M` rows of C by `P` panels of columns, accumulated in registers.
 ///
 /// # Safety
-/// A readable for `M` rows and `k` columns, B for `k` rows of `P` panels, C readable where accumulated onto and
-/// writable for `M` rows of `columns`, a bias for `columns`.
+/// A must be readable for `M` rows and `k` columns, B for `k` rows of `P` panels, and a bias for `columns`. C must be
+/// writable for `M` rows of `columns`, and readable if it is accumulated onto.
 #[inline(always)]
 pub(super) unsafe fn tile<V: WideVector, const FORM: u8, const M: usize, const P: usize>(t: Tile) {
     let a_row = if FORM == CONTIGUOUS_COLUMNS { 1 } else { t.a_row };
@@ -461,7 +463,7 @@ pub(super) unsafe fn tile<V: WideVector, const FORM: u8, const M: usize, const P
                 }
             }
         }
-        // Few steps are over before they would show.
+        // With few steps, prefetching comes too late.
         for i in 0..if t.k < WORTH_PREFETCHING { 0 } else { M } {
             for panel in 0..P {
                 V::prefetch(t.c.wrapping_add((M + i) * t.c_row + panel * COLUMNS).cast_const());
@@ -493,7 +495,7 @@ pub(super) unsafe fn tile<V: WideVector, const FORM: u8, const M: usize, const P
 /// One multiply-add onto each accumulator: a column of A times a row of B.
 ///
 /// # Safety
-/// `a` readable for `M` elements `a_row` apart, `b` for `P` times sixteen, `b_panel` apart.
+/// `a` must be readable for `M` elements `a_row` apart, and `b` for `P` times sixteen elements, `b_panel` apart.
 #[inline(always)]
 unsafe fn step<V: WideVector, const M: usize, const P: usize>(
     sums: &mut [[V; P]; M],
@@ -520,7 +522,7 @@ unsafe fn step<V: WideVector, const M: usize, const P: usize>(
 /// The first `columns` of sixteen columns.
 ///
 /// # Safety
-/// `from` readable for as many.
+/// `from` must be readable for these.
 #[inline(always)]
 pub(super) unsafe fn load<V: WideVector>(from: *const f32, columns: usize) -> V {
     // SAFETY: see above.
@@ -536,7 +538,7 @@ pub(super) unsafe fn load<V: WideVector>(from: *const f32, columns: usize) -> V 
 /// The first `columns` of sixteen columns.
 ///
 /// # Safety
-/// `to` writable for as many.
+/// `to` must be writable for these.
 #[inline(always)]
 pub(super) unsafe fn store<V: WideVector>(vector: V, to: *mut f32, columns: usize) {
     // SAFETY: see above.

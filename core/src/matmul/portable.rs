@@ -1,5 +1,5 @@
-//! The product on machines without vectors: strips of tiles, four rows by four columns each. Four rows of A may be copied
-//! to lie together, for all tiles of a strip; B is read where it lies.
+//! The product on portable targets: strips of tiles of four rows by four columns. Four rows of A may be copied
+//! together for all tiles of a strip. B is read in place.
 
 use core::ops::Range;
 
@@ -12,19 +12,19 @@ pub(super) const fn scratch(k: usize) -> usize {
     SIDE * if k < PACKED { k } else { PACKED }
 }
 
-/// One operand of tiles: the rows of A or the columns of B, its lines.
+/// An operand of tiles. Its lines are the rows of A or the columns of B.
 #[derive(Clone, Copy)]
 struct Side {
     data: *const f32,
     form: Form,
-    /// From one line to the next.
+    /// The distance between lines.
     stride: usize,
     step: usize,
     count: usize,
 }
 
 impl Side {
-    /// `None` where neither way is contiguous.
+    /// `None` if neither direction is contiguous.
     #[inline(always)]
     fn new(data: &[f32], stride: usize, step: usize, count: usize) -> Option<Side> {
         let form = match (step, stride) {
@@ -35,13 +35,13 @@ impl Side {
         Some(Side { data: data.as_ptr(), form, stride, step, count })
     }
 
-    /// The first of the four lines that a tile computes for the lines from `line` on: at the end it reaches back.
+    /// The first of the four lines of the tile for `line`. At the end, the tile reaches back.
     #[inline(always)]
     fn first(self, line: usize) -> usize {
         line.min(self.count.saturating_sub(SIDE))
     }
 
-    /// Where a line's step lies.
+    /// The place of a line's step.
     #[inline(always)]
     fn at(self, line: usize, step: usize) -> *const f32 {
         self.data.wrapping_add(line * self.stride + step * self.step)
@@ -52,7 +52,7 @@ impl Side {
 ///
 /// # Safety
 /// - Every index that `size` and the strides imply must be within the matrices, C and the bias.
-/// - C must be writable and nobody else's meanwhile.
+/// - C must be writable, and nobody else may use it meanwhile.
 /// - `space` must hold [`scratch`] elements.
 #[allow(clippy::too_many_arguments)]
 #[inline(never)]
@@ -69,7 +69,7 @@ pub(super) unsafe fn product(
     let Size { m, n, k } = size;
     let rows = Side::new(a.data, a.row_stride, a.column_stride, m);
     let columns = Side::new(b.data, b.column_stride, b.row_stride, n);
-    // SAFETY: passed on from the caller.
+    // SAFETY: the caller's promise.
     unsafe {
         match (rows, columns) {
             (Some(rows), Some(columns)) if n >= SIDE && (m >= SIDE || rows.form == Form::Along) => {
@@ -88,13 +88,13 @@ pub(super) unsafe fn product(
     }
 }
 
-/// Where the chains start.
+/// The start of the chains.
 #[derive(Clone, Copy)]
 struct Starts {
     first: *const f32,
     row: usize,
     column: usize,
-    /// Whether C is not read, so that elements of it may be computed twice.
+    /// Whether C is not read, so that elements may be computed twice.
     fresh: bool,
 }
 
@@ -119,12 +119,12 @@ struct Tiles {
     rows: Side,
     columns: Side,
     causal: Causal,
-    /// Room for four rows of A.
+    /// Space for four rows of A.
     packed: *mut f32,
 }
 
 impl Tiles {
-    /// One row as a product of its own, which goes through as four times itself.
+    /// One row as a separate product: the tile computes the same row four times.
     fn row(self, row: usize) -> Self {
         let first = self.start.first.wrapping_add(row * self.start.row);
         Tiles {
@@ -138,14 +138,14 @@ impl Tiles {
     }
 
     /// # Safety
-    /// As for [`product`], whose operands `rows` and `columns` are.
+    /// As for [`product`], with `rows` and `columns` as operands.
     #[inline(never)]
     unsafe fn compute(&self) {
         let Tiles { k, mut start, c, c_row, .. } = *self;
         let mut step = 0;
         loop {
             let end = k.min(step + BLOCK);
-            // SAFETY: passed on from the caller.
+            // SAFETY: the caller's promise.
             unsafe { self.strips(step..end, start) };
             if end == k {
                 break;
@@ -154,8 +154,8 @@ impl Tiles {
         }
     }
 
-    /// Some steps of all strips. What is left beside whole tiles is computed by tiles that reach back; where C is read, they
-    /// keep what they reach back over.
+    /// Some steps of all strips. Tiles at the edges reach back over computed elements. If C is read, they keep those
+    /// elements.
     ///
     /// # Safety
     /// As for [`Tiles::compute`].
@@ -200,7 +200,7 @@ impl Tiles {
             };
             self.alike(&mut strips, row, &inner);
             let count = strips.count;
-            // SAFETY: the strips' rows and columns are within C, or those that an edge wants; a block fits.
+            // SAFETY: the strips' rows and columns are within C, or needed by an edge. A block fits.
             unsafe {
                 if !start.fresh && first < row {
                     edges(columns, &strips, false, row - first..SIDE, 0..width);
@@ -215,8 +215,8 @@ impl Tiles {
         }
     }
 
-    /// Finds how many strips from a row on differ by the same each, and have no edges; and by what they differ, beside
-    /// rows, starts and C.
+    /// Finds the number of strips from a row on that have no edges and differ by the same amount each. Returns that
+    /// amount too, apart from rows, starts and C.
     #[inline(never)]
     fn alike(&self, strips: &mut Strips, row: usize, inner: &Range<usize>) {
         let Tiles { k, rows, columns, .. } = *self;
@@ -246,7 +246,7 @@ impl Tiles {
     }
 }
 
-/// The columns of a strip's rows from some on, tile by tile; where C is read, only `rows` are wanted.
+/// The columns of a strip's rows from one on, tile by tile. If C is read, only `rows` are needed.
 ///
 /// # Safety
 /// As for [`product`].
@@ -263,7 +263,7 @@ unsafe fn edges(side: Side, strips: &Strips, fresh: bool, rows: Range<usize>, co
             count: 1,
             ..*strips
         };
-        // SAFETY: passed on from the caller.
+        // SAFETY: the caller's promise.
         unsafe {
             if fresh {
                 compute(&mut tile);
@@ -276,14 +276,14 @@ unsafe fn edges(side: Side, strips: &Strips, fresh: bool, rows: Range<usize>, co
     }
 }
 
-/// One tile, of which some rows and columns are wanted, and perhaps no others within C.
+/// One tile with some needed rows and columns. The others may be outside of C.
 ///
 /// # Safety
 /// As for [`product`].
 unsafe fn edge(tile: &mut Strips, rows: Range<usize>, columns: Range<usize>) {
     let mut sums = [[0.0; SIDE]; SIDE];
     let (c, c_row) = (tile.c, tile.c_row);
-    // SAFETY: the elements are those that the caller vouches for; the kernel's are those of `sums`.
+    // SAFETY: the caller promises the elements. The kernel writes only to `sums`.
     unsafe {
         for (i, row) in sums.iter_mut().enumerate().take(rows.end).skip(rows.start) {
             for (j, sum) in row.iter_mut().enumerate().take(columns.end).skip(columns.start) {
@@ -303,7 +303,7 @@ unsafe fn edge(tile: &mut Strips, rows: Range<usize>, columns: Range<usize>) {
     }
 }
 
-/// Element by element, however the operands lie.
+/// Element by element, for operands with any strides.
 ///
 /// # Safety
 /// As for [`product`].
@@ -350,7 +350,7 @@ mod tests {
     use super::*;
     use crate::matmul::reference;
 
-    /// Edges of tiles in every direction, however the operands lie; C is longer than its rows.
+    /// Edges of tiles in every direction, for operands with any strides. Rows of C have gaps between them.
     #[test]
     fn tiles_have_the_references_bits() {
         let numbers = |seed: u32| (1_u32..2000).map(move |i| ((i * seed) % 977) as f32 / 31.0 - 15.0);
@@ -383,7 +383,8 @@ mod tests {
         }
     }
 
-    /// What the mask leaves is right, whatever stands elsewhere, in one block of the inner index and in several.
+    /// The unmasked elements are right, whatever the others contain, with one block of the inner index and with
+    /// several.
     #[test]
     fn causal_products_have_the_references_bits() {
         for t in [11, 16, PACKED + 5] {

@@ -1,13 +1,13 @@
-//! One row of C, as when generating: as fast as B comes from memory, which goes by once.
+//! One row of C, as in generation. It reads B once, as fast as memory allows.
 
 use super::packed::{COLUMNS, load, store};
 use super::{Matrix, Size, Start};
 use crate::simd::WideVector;
 
-/// Contiguous rows of B in one pass over C.
+/// The number of contiguous rows of B in one pass over C.
 const ROWS_AT_ONCE: usize = 8;
 
-/// Whether [`row`] computes such a product.
+/// Whether [`row`] handles such a product.
 #[inline(always)]
 pub(super) fn serves(Size { m, n, .. }: Size, b: Matrix<'_>) -> bool {
     m == 1 && (b.column_stride == 1 || b.row_stride == 1 && n >= COLUMNS)
@@ -16,7 +16,7 @@ pub(super) fn serves(Size { m, n, .. }: Size, b: Matrix<'_>) -> bool {
 /// `C = start + A B` for one row.
 ///
 /// # Safety
-/// As for [`super::packed::product`], with sizes that this [`serves`].
+/// As for [`super::packed::product`], with sizes for which [`serves`] is true.
 #[inline(always)]
 pub(super) unsafe fn row<V: WideVector>(
     size: Size,
@@ -25,7 +25,7 @@ pub(super) unsafe fn row<V: WideVector>(
     a: Matrix<'_>,
     b: Matrix<'_>,
 ) {
-    // SAFETY: passed on from the caller.
+    // SAFETY: the caller's promise.
     unsafe {
         if b.column_stride == 1 {
             by_rows::<V>(size, c, start, a, b);
@@ -35,7 +35,7 @@ pub(super) unsafe fn row<V: WideVector>(
     }
 }
 
-/// Where rows of B are contiguous: C waits in the first-level cache, and the rows go by, [`ROWS_AT_ONCE`].
+/// For contiguous rows of B: C stays in the first-level cache, while rows stream by, [`ROWS_AT_ONCE`].
 ///
 /// # Safety
 /// As for [`row`].
@@ -86,7 +86,7 @@ unsafe fn by_rows<V: WideVector>(
     }
 }
 
-/// Where columns of B are contiguous: sixteen at a time, transposed in registers.
+/// For contiguous columns of B: sixteen at a time, transposed in registers.
 ///
 /// # Safety
 /// As for [`row`]; at least sixteen columns.
@@ -101,7 +101,7 @@ unsafe fn by_columns<V: WideVector>(
     let whole = k - k % COLUMNS;
     let mut column = 0;
     while column < n {
-        // The last sixteen reach back over columns that are done, and leave them as they are.
+        // The last sixteen reach back over finished columns, and do not change them.
         let done = COLUMNS.saturating_sub(n - column);
         let first = column - done;
         // SAFETY: columns stay below `n` and inner indices below `k`.
@@ -129,7 +129,7 @@ unsafe fn by_columns<V: WideVector>(
     }
 }
 
-/// Where the chains of sixteen columns start.
+/// The start of the chains of sixteen columns.
 ///
 /// # Safety
 /// All sixteen must be within C and the bias.

@@ -1,4 +1,5 @@
-//! From the logits' gradient to the gradients of all activations; `gradients.rs` makes those of parameters from them.
+//! Backward: from the logits' gradient to the gradients of all activations. `gradients.rs` computes the gradients of
+//! parameters from them.
 
 use core::ops::Range;
 
@@ -13,13 +14,13 @@ use crate::ops::{attention, dropout, gelu, layer_norm, rows_mut};
 use crate::rng::Stream;
 use crate::simd;
 
-/// The stages of backward, in their order. Only the workspace and the gradients are carried from one to the next; the
-/// loss has left the logits' gradient where the logits were.
+/// The stages of backward in order. Only the workspace and the gradients carry results from one stage to the next.
+/// The loss has replaced the logits by their gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backward {
     /// The head, unless it is tied, and the final norm.
     Logits,
-    /// A block's activations again, where the plan recomputes them and forward has not left them.
+    /// Recomputes a block's activations, if the plan does so and forward has not kept them.
     Recompute {
         /// The block's number, from 0.
         layer: usize,
@@ -34,15 +35,15 @@ pub enum Backward {
         /// The block's number, from 0.
         layer: usize,
     },
-    /// The embeddings, and the head where it is tied.
+    /// The embeddings, and the head if it is tied.
     Embedding,
 }
 
 impl Backward {
-    /// The stage of that number in a whole backward pass, which ends with the first tensor that is trained.
+    /// The stage with this number in a whole backward pass, which ends at the first trained tensor.
     pub(super) fn at(number: usize, plan: &Plan) -> Option<Backward> {
         let Some(number) = number.checked_sub(1) else { return Some(Backward::Logits) };
-        // Forward has left the last block's activations.
+        // Forward has kept the last block's activations.
         let (per_block, number) = if plan.options.recompute { (3, number + 1) } else { (2, number) };
         let (block, to_come) = (number / per_block, per_block - number % per_block);
         let (stage, group) = match plan.config.layers.checked_sub(block + 1) {
@@ -57,7 +58,7 @@ impl Backward {
 }
 
 impl Pass<'_> {
-    /// The gradients of a stage's activations, from which those of its parameters are made.
+    /// Computes the gradients of a stage's activations. The gradients of its parameters depend on them.
     #[inline(never)]
     pub(super) fn backward_stage(&self, stage: Backward, workspace: &mut Workspace<'_>) {
         match stage {
@@ -76,7 +77,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Back through the head's product.
+    /// The backward pass of the head's product.
     #[inline(never)]
     pub(super) fn logits_backward(&self, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
@@ -92,7 +93,7 @@ impl Pass<'_> {
         );
     }
 
-    /// Back through the final norm.
+    /// The backward pass of the final norm.
     #[inline(never)]
     pub(super) fn final_norm_backward(&self, workspace: &mut Workspace<'_>) {
         let (simd, c) = (self.compute.simd, self.plan.config.width);
@@ -115,8 +116,8 @@ impl Pass<'_> {
         self.drop_gradient(&mut self.workers(workspace.worker_scratch), d_branch, d_residual, mask);
     }
 
-    /// Back through the MLP's second product and its activation function, for some columns of the hidden width: `hidden`
-    /// becomes its gradient, and `activated` the activation function's output again.
+    /// The backward pass of the MLP's second product and of the activation function, for some columns of the hidden
+    /// width. `hidden` becomes its own gradient, and `activated` the recomputed output of the activation function.
     #[inline(never)]
     pub(super) fn mlp_backward_columns(
         &self,
@@ -131,8 +132,8 @@ impl Pass<'_> {
         let hidden = kept.mlp.hidden.get_mut(..m * f).unwrap_or_default();
         let [.., output] = self.parameters().of(Group::Mlp { layer });
         let mut workers = self.workers(workspace.worker_scratch);
-        // Where forward has kept the output and left the slope in `hidden`, only the product remains: as many columns at a
-        // time as there are in the gradient of the norm's output, whose memory is not in use yet.
+        // If forward has kept the output, with the slope in `hidden`, only the product remains. It processes C
+        // columns at a time, in the memory of the gradient of the norm's output, which is still unused.
         let keeps = self.keeps_activated(layer);
         let (d_activated, most) = if keeps { (d_normed, c) } else { (activated, columns.len()) };
         let mut first = columns.start;
@@ -153,7 +154,7 @@ impl Pass<'_> {
         }
     }
 
-    /// Back through the MLP's first product and its norm.
+    /// The backward pass of the MLP's first product and its norm.
     #[inline(never)]
     pub(super) fn mlp_backward_input(&self, layer: usize, workspace: &mut Workspace<'_>) {
         let (c, f) = (self.plan.config.width, self.plan.config.hidden);
@@ -189,7 +190,7 @@ impl Pass<'_> {
         let d_attended = &*d_attended;
         let buffers = [(&mut *d_qkv, 3 * c), (&mut *normed, c)];
         workers.by_sequence(x.len(), buffers, |sequences, [d_qkv, normed], scratch| {
-            // The norm's output is made again only after this.
+            // The norm's output is recomputed only after this.
             let space = attention_scratch(scratch, normed);
             for (sequence, d_qkv) in sequences.zip(rows_mut(d_qkv, 3 * t * c)) {
                 let this = sequence..sequence + 1;
@@ -205,7 +206,8 @@ impl Pass<'_> {
         self.norm_backward(&mut workers, &norm, [normed, d_residual], d_normed, x, statistics);
     }
 
-    /// Back through a branch's norm of x `[R, C]`: makes its output again, and adds the gradient of x to `d_x`.
+    /// The backward pass of a branch's norm of x `[R, C]`: recomputes its output, and adds the gradient of x to
+    /// `d_x`.
     #[inline(never)]
     fn norm_backward(
         &self,

@@ -1,4 +1,4 @@
-//! The forward pass of a block's two residual branches and of the head, for training, recomputing and generating alike.
+//! The forward pass of a block's two residual branches and of the head, for training, recomputation and generation.
 
 use super::{Pass, Workers, rows_of, with_columns};
 use crate::layout::{Affine, AttentionActivations, Group, MlpActivations};
@@ -35,8 +35,8 @@ impl Pass<'_> {
         self.add_residual(workers, out, x, self.mask(Stream::AttentionProjectionDropout, layer));
     }
 
-    /// `out = x + dropout(activation(norm(x) W_in) W_out)`, all `[R, C]`. Without `out`, as in recomputing, it ends with the
-    /// input of the activation function.
+    /// `out = x + dropout(activation(norm(x) W_in) W_out)`, all `[R, C]`. Without `out`, for recomputation, it ends
+    /// with the input of the activation function.
     #[inline(never)]
     pub(crate) fn mlp_branch(
         &self,
@@ -74,11 +74,11 @@ impl Pass<'_> {
         self.add_residual(workers, out, x, self.mask(Stream::MlpProjectionDropout, layer));
     }
 
-    /// The activation function; where the layer keeps it, `hidden` becomes the slope.
+    /// The activation function. If the layer keeps its output, `hidden` becomes the slope.
     fn activate(&self, layer: usize, hidden: &mut [f32], activated: &mut [f32]) {
         let (simd, activation) = (self.compute.simd, self.plan.config.activation);
         if self.keeps_activated(layer) {
-            // The slope times one.
+            // The slope times 1.
             activated.fill(1.0);
             gelu::exchange(simd, hidden, activated, activation);
         } else {

@@ -1,5 +1,5 @@
-//! Data-parallel passes: each worker runs the whole pass on some of the sequences, in a part of the workspace of its own.
-//! Workers meet at the loss. They add to the gradients one behind the other, as micro-batches do, by the relay.
+//! Data-parallel passes: each worker runs the whole pass on some of the sequences, in its own part of the workspace.
+//! Workers synchronise at the loss. They add to the gradients in their order, like micro-batches, in a relay.
 
 use core::mem;
 
@@ -20,8 +20,9 @@ const ROUND_ROWS: usize = 24;
 const ROUND_COLUMNS: usize = 32;
 
 impl Plan {
-    /// Whether workers share the work of each operation instead of running the pass on their own sequences: where too many
-    /// would have no sequence, or where packing the same weights each would take longer than meeting more often.
+    /// Whether workers share the work of each operation instead of running the pass on their own sequences. They do
+    /// if too many workers would have no sequence, or if packing the same weights in each worker costs more than
+    /// frequent synchronisation.
     #[doc(hidden)]
     pub fn shares_work(&self, Shape { sequences, length }: Shape, threads: usize) -> bool {
         let threads = threads.min(self.options.threads).max(1);
@@ -35,7 +36,8 @@ impl Plan {
 }
 
 impl Pass<'_> {
-    /// The workers of a data-parallel pass; `None` where one worker, or work-sharing, is faster or the plan wants it.
+    /// The number of workers of a data-parallel pass; `None` if one worker or work-sharing is faster, or the plan
+    /// needs it.
     pub(super) fn data_parallel_workers(&self) -> Option<usize> {
         let threads = self.compute.parallel.threads();
         if self.plan.options.fused || self.plan.shares_work(self.shape, threads) {
@@ -46,7 +48,7 @@ impl Pass<'_> {
         Some(self.compute.workers(self.shape.sequences, work, most)).filter(|workers| *workers > 1)
     }
 
-    /// Forward and the sum of the losses; then backward, where the sum is finite and there are gradients to be made.
+    /// Forward and the sum of the losses. Then backward, if the sum is finite and gradients are requested.
     pub(super) fn data_parallel(
         &self,
         workers: usize,
@@ -108,8 +110,8 @@ impl Pass<'_> {
         );
     }
 
-    /// As [`Pass::gradients`], for one worker of several: adds to the gradients of the workers before it, the last tensors
-    /// first. Large weights are cut into pieces, since the next worker waits for each.
+    /// As [`Pass::gradients`], for one of several workers: adds to the gradients of the workers before it, the last
+    /// tensors first. Large weights are divided into pieces, because the next worker waits for each piece.
     fn gradients_in_turn(
         &self,
         stage: Backward,

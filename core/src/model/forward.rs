@@ -1,14 +1,14 @@
-//! The stages of forward: from tokens to logits.
+//! Forward: from tokens to logits, in stages.
 
 use super::{Pass, Workers, rows_of};
 use crate::layout::{BlockForward, Head, InUse, Workspace, attention_scratch};
 use crate::ops::{attention, dropout, embedding, rows_mut};
 use crate::rng::Stream;
 
-/// The stages of forward, in their order. Only the workspace is carried from one to the next.
+/// The stages of forward in order. Only the workspace carries results from one stage to the next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forward {
-    /// The residual stream's beginning.
+    /// The beginning of the residual stream.
     Embedding,
     /// One block: attention, then the MLP.
     Block {
@@ -20,7 +20,7 @@ pub enum Forward {
 }
 
 impl Forward {
-    /// The stage of that number in a pass over so many layers.
+    /// The stage with this number in a pass over `layers` layers.
     pub(super) fn at(number: usize, layers: usize) -> Option<Forward> {
         match number.checked_sub(1) {
             None => Some(Forward::Embedding),
@@ -30,12 +30,12 @@ impl Forward {
     }
 }
 
-/// How much of a block is computed.
+/// The extent of a block's computation.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Extent {
-    /// All.
+    /// The whole block.
     Whole,
-    /// The activations that its backward needs. The residual stream after the block stays as it is.
+    /// Only the activations that its backward needs. The residual stream after the block does not change.
     Activations,
 }
 
@@ -75,7 +75,7 @@ impl Pass<'_> {
         });
     }
 
-    /// One block's forward, or its activations again for its backward.
+    /// One block's forward pass, or the recomputation of its activations.
     #[inline(never)]
     pub(super) fn block(&self, layer: usize, workspace: &mut Workspace<'_>, extent: Extent) {
         let config = &self.plan.config;

@@ -1,10 +1,11 @@
-//! The fused optimizer step: backward updates parameters as soon as their gradients are made, which then need memory for
-//! some rows of one tensor only. Everything that a fused step does otherwise is in this file and in the list of regions.
+//! The fused optimizer step: backward updates parameters as soon as it has their gradients, which then need memory
+//! for some rows of one tensor only. All differences of a fused step are in this file and in the list of regions.
 //!
-//! A stage of backward first makes the gradients of activations, which needs the stage's parameters, and then those of the
-//! parameters, some rows at a time. These are made of activations alone, so that each may change its tensor at once.
-//! The MLP's branch iterates over columns of the hidden width, since only some of them exist at a time, and each
-//! part updates its rows of the second weight. The head updates its matrix before the final norm's backward.
+//! A stage of backward first computes the gradients of activations, which needs the stage's parameters. Then it
+//! computes the gradients of the parameters, some rows at a time. These depend on activations alone, so each may
+//! change its tensor at once. The MLP's branch iterates over columns of the hidden width, because only some of them
+//! exist at a time. Each part updates its rows of the second weight. The head updates its matrix before the final
+//! norm's backward pass.
 
 use core::ops::Range;
 
@@ -59,8 +60,8 @@ impl TrainingPass<'_> {
         self.update(stage, InUse::Normed, 0..0, rules, workspace)
     }
 
-    /// Updates the stage's parameters whose gradients are made of the region in use: of the MLP's second weight or of the
-    /// head the rows `early`, and else all parameters but these two.
+    /// Updates the parameters of a stage whose gradients depend on the region in use. `Activated`: the rows `early`
+    /// of the MLP's second weight or of the head. `Normed`: all other parameters.
     #[inline(never)]
     fn update(
         &mut self,
@@ -111,7 +112,7 @@ impl TrainingPass<'_> {
         let rows = rows.cloned().unwrap_or(0..tensor.shape[0]);
         let columns = tensor.shape[1];
         let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
-        // Whole register tiles of processors without vectors, whose parts are as small as that.
+        // Whole register tiles, which matters on portable targets, where parts are that small.
         let whole = most - most % SIDE;
         let most = if whole > 0 { whole } else { most };
         let mut first = rows.start;
@@ -142,7 +143,7 @@ impl TrainingPass<'_> {
 }
 
 impl Pass<'_> {
-    /// Some rows of the gradient of a site's weight or bias, shared out among the workers.
+    /// Some rows of the gradient of a site's weight or bias, shared among the workers.
     fn gradient_tile(
         &self,
         source: &Source<'_>,

@@ -1,4 +1,4 @@
-//! The gradients of a stage's parameters, from the activations and their gradients that the stage has left.
+//! The gradients of a stage's parameters, from its activations and their gradients.
 
 use core::ops::Range;
 
@@ -26,12 +26,13 @@ impl Gradients {
     }
 }
 
-/// What the gradients of a site's parameters are made of, in R rows. Rows of a gradient can be made in any order.
+/// The inputs of the gradients of a site's parameters, with R rows. The rows of a gradient can be computed in any
+/// order.
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     None,
-    /// A product of x `[R, from]` and d_y `[R, to]`: the weight's gradient is x^T d_y or its transpose, as the weight lies,
-    /// and the bias's the column sums of d_y.
+    /// A product of x `[R, from]` and d_y `[R, to]`. The weight's gradient is x^T d_y or its transpose, in the
+    /// weight's order. The bias's gradient is the column sums of d_y.
     Product {
         x: &'a [f32],
         from: usize,
@@ -39,26 +40,26 @@ pub(super) enum Source<'a> {
         to: usize,
         order: Order,
     },
-    /// A norm: the column sums of d_y times the normed x, each `[R, C]`, and those of d_y. Mean and rstd are those of x's
-    /// rows.
+    /// A norm. The weight's gradient is the column sums of d_y times the normed x, each `[R, C]`. The bias's gradient
+    /// is the column sums of d_y. Mean and rstd are the statistics of x's rows.
     Norm {
         x: &'a [f32],
         d_y: &'a [f32],
         mean: &'a [f32],
         rstd: &'a [f32],
     },
-    /// The embedding of tokens: the rows of d_x `[R, C]`, after the product of a head that is tied.
+    /// The token embedding: the rows of d_x `[R, C]`, after the product of a tied head.
     Tokens {
         d_x: &'a [f32],
         head: Option<TiedHead<'a>>,
     },
-    /// The embedding of positions: the rows of d_x `[R, C]`.
+    /// The position embedding: the rows of d_x `[R, C]`.
     Positions {
         d_x: &'a [f32],
     },
 }
 
-/// The gradient of the logits `[R, V]`, and the input `[R, C]` that they were made of.
+/// The gradient of the logits `[R, V]`, and the head's input `[R, C]`.
 #[derive(Clone, Copy)]
 pub(super) struct TiedHead<'a> {
     d_logits: &'a [f32],
@@ -74,13 +75,13 @@ pub(super) struct Rows<'g> {
 }
 
 impl Plan {
-    /// Rows of a tied matrix whose gradient stays in cache while it is made.
+    /// The number of rows of a tied matrix whose gradient stays in the cache during its computation.
     #[doc(hidden)]
     pub const VOCABULARY_BLOCK: usize = 192;
 }
 
 impl Backward {
-    /// The sites whose gradients the stage makes ready.
+    /// The sites whose gradients the stage computes.
     pub(super) fn group(self) -> Option<Group> {
         match self {
             Backward::Logits => Some(Group::Logits),
@@ -97,15 +98,15 @@ pub(super) fn trained(tensor: &Option<Tensor>) -> Option<&Tensor> {
     tensor.as_ref().filter(|tensor| !tensor.frozen)
 }
 
-/// The shape of a gradient; without rows where none is wanted.
+/// The shape of a gradient; without rows if it is not needed.
 #[inline(never)]
 pub(super) fn shape(tensor: &Option<Tensor>) -> [usize; 2] {
     trained(tensor).map_or([0, 0], |tensor| tensor.shape)
 }
 
 impl Pass<'_> {
-    /// The gradients of all parameters of a stage, after [`Pass::backward_stage`]. All workers meet once, each with
-    /// its share of every tensor.
+    /// The gradients of all parameters of a stage, after [`Pass::backward_stage`]. One fork gives each worker its
+    /// share of every tensor.
     #[inline(never)]
     pub(super) fn gradients(
         &self,
@@ -137,8 +138,9 @@ impl Pass<'_> {
         });
     }
 
-    /// What the gradients of each site of a stage are made of. In a fused step some regions share memory: the sources of the
-    /// one in use are valid. Of the MLP's activated hidden width there are so many columns.
+    /// The inputs of the gradients of each site of a stage. In a fused step some regions share memory, and only
+    /// sources in the region in use are valid. `columns` is the number of columns of the activation function's
+    /// output.
     pub(super) fn sources<'w>(
         &self,
         stage: Backward,
@@ -188,7 +190,7 @@ impl Pass<'_> {
         }
     }
 
-    /// The multiply-adds of so many rows of gradients, at most.
+    /// An upper bound of the multiply-adds for this many rows of gradients.
     pub(super) fn work(&self, source: &Source<'_>, rows: usize) -> usize {
         let c = self.plan.config.width;
         let per_row = match *source {
@@ -197,7 +199,7 @@ impl Pass<'_> {
             Source::Product { from, order: Order::OutIn, .. } => from,
             Source::Norm { .. } => 1,
             Source::Tokens { head: Some(_), .. } => c,
-            // All rows together take each row of d_x once.
+            // All rows of the gradient together use each row of d_x once.
             Source::Tokens { head: None, .. } | Source::Positions { .. } => return self.rows() * c,
         };
         self.rows().saturating_mul(per_row).saturating_mul(rows)
@@ -251,12 +253,12 @@ impl Pass<'_> {
         }
     }
 
-    /// Some rows of the token embedding's gradient, and of the head's where it is tied.
+    /// Some rows of the token embedding's gradient, including the gradient of a tied head.
     ///
-    /// A tied matrix takes, sequence after sequence, the head's product and then the rows of that sequence's
-    /// tokens: an order that does not depend on how the sequences are cut into micro-batches. Rows of the
-    /// vocabulary are taken in blocks, so that a block stays in cache through all sequences, and few blocks of a large
-    /// vocabulary have tokens in a sequence.
+    /// For each sequence, a tied matrix first gets the head's product, and then the rows of that sequence's tokens.
+    /// This order does not depend on the division into micro-batches. The vocabulary is processed in blocks, so that
+    /// a block stays in the cache for all sequences. In a large vocabulary, few blocks have tokens of a given
+    /// sequence.
     #[inline(never)]
     fn token_gradient(
         &self,
@@ -280,7 +282,7 @@ impl Pass<'_> {
             }
             let mut done = 0;
             while done < self.tokens.len() {
-                // The product goes on through sequences of which no token is here.
+                // The product continues over sequences without a token in this block.
                 let tokens = self.tokens.get(done..).unwrap_or_default();
                 let before = tokens.iter().position(is_here).unwrap_or(tokens.len()) / t.max(1) * t;
                 let tokens = tokens.get(..before + t).unwrap_or(tokens);

@@ -1,16 +1,14 @@
-//! The whole model, forward and backward: a listing of operations that reads like the figure of GPT-2.
-//! It knows the order of operations, but neither where numbers lie (`layout`), nor how they are computed (`ops`), nor what
-//! happens to the gradients (`optimizer`).
+//! The whole model, forward and backward: a listing of operations that reads like the figure of GPT-2. It knows the
+//! order of operations. It does not know offsets (`layout`), how operations compute (`ops`), or the use of the
+//! gradients (`optimizer`).
 //!
-//! | file | what it holds |
-//! |---|---|
-//! | `branch.rs` | the forward pass of a block's branches and of the head, for training, recomputing and generating |
-//! | `forward.rs`, `backward.rs` | the stages of a training pass |
-//! | `gradients.rs` | the parameters' gradients, from what a stage of backward leaves |
-//! | `fused.rs` | backward that updates parameters on its way |
-//! | `stage.rs` | the order of the stages, and the loss |
-//! | `data_parallel.rs` | each worker runs the pass on its own sequences |
-//! | `work_sharing.rs` | all workers share the work of each operation |
+//! * `branch.rs`: the forward pass of a block's branches and of the head, for training, recomputation and generation.
+//! * `forward.rs`, `backward.rs`: the stages of a training pass.
+//! * `gradients.rs`: the gradients of parameters, after each stage of backward.
+//! * `fused.rs`: the fused optimizer step.
+//! * `stage.rs`: the order of the stages, and the loss.
+//! * `data_parallel.rs`: each worker runs the pass on its own sequences.
+//! * `work_sharing.rs`: all workers share the work of each operation.
 
 mod backward;
 pub(crate) mod branch;
@@ -40,15 +38,14 @@ use crate::ops::{cross_entropy, embedding, rows_mut};
 use crate::parallel::{Compute, PerUnit};
 use crate::rng::Stream;
 
-/// Which dropout masks a training pass uses. Evaluation and generation have none.
+/// The key of a training pass's dropout masks. Evaluation and generation have none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropoutKey {
     /// The run's seed.
     pub seed: u64,
     /// The step, counted from 0.
     pub step: u64,
-    /// The number of the pass's first sequence among all of the step: micro-batches together then have the
-    /// masks of one large batch.
+    /// The number of the pass's first sequence in the step, so that micro-batches have the masks of one large batch.
     pub first_sequence: u64,
 }
 
@@ -57,12 +54,12 @@ pub struct DropoutKey {
 pub struct Loss {
     /// The sum over targets that count.
     pub sum: f64,
-    /// How many targets count (are not -1).
+    /// The number of targets that count (are not -1).
     pub counted: usize,
 }
 
 impl Loss {
-    /// The mean over targets that count; 0 where none does.
+    /// The mean over targets that count; 0 if none does.
     pub fn mean(self) -> f32 {
         if self.counted == 0 {
             0.0
@@ -71,26 +68,26 @@ impl Loss {
         }
     }
 
-    /// Of both together.
-    pub(crate) fn plus(self, other: Loss) -> Loss {
+    /// The loss of both together.
+    pub fn plus(self, other: Loss) -> Loss {
         let sum = (SoftF64::new(self.sum) + SoftF64::new(other.sum)).get();
         Loss { sum, counted: self.counted + other.counted }
     }
 }
 
-/// What backward does with what the gradients hold.
+/// Backward's treatment of the previous contents of the gradients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gradients {
-    /// Add to it: a further micro-batch.
+    /// Adds to them, for a further micro-batch.
     Add,
-    /// Overwrite it: the first micro-batch of a step.
+    /// Overwrites them, for the first micro-batch of a step.
     Overwrite,
 }
 
 /// One pass of a model over tokens `[B, T]`.
 #[derive(Clone, Copy)]
 pub struct Pass<'a> {
-    /// What computes.
+    /// The means of computing.
     pub compute: Compute<'a>,
     /// The model and its sizes.
     pub plan: &'a Plan,
@@ -102,21 +99,21 @@ pub struct Pass<'a> {
     pub tokens: &'a [i32],
     /// B and T; at most the plan's batch and the context.
     pub shape: Shape,
-    /// Which dropout masks apply, in training; `None` in use.
+    /// The dropout masks, in training; otherwise `None`.
     pub dropout: Option<DropoutKey>,
 }
 
-/// What [`Pass::each_masked`] calls with rows, their mask, and the position of the first.
+/// The function that [`Pass::each_masked`] calls with rows, their mask, and the position of the first row.
 type OnRows<'f> = dyn FnMut(&mut [f32], Option<Mask>, usize) + 'f;
 
-/// Some rows of a matrix with so many columns.
+/// Some rows of a matrix with `columns` columns.
 #[inline(never)]
 fn rows_of<'a, T>(x: &'a [T], rows: &Range<usize>, columns: usize) -> &'a [T] {
     x.get(rows.start * columns..rows.end * columns).unwrap_or_default()
 }
 
-/// Calls `f` with some columns of the rows of `x`, which has `width` of them, and with the rows of `y`, which has no
-/// others; with all rows at once where that is all there is.
+/// Calls `f` with some columns of each row of `x`, which has `width` columns, and with the row of `y`, which has only
+/// those columns. If `x` has no other columns either, it is one call with all rows.
 fn with_columns(
     x: &mut [f32],
     width: usize,
@@ -132,8 +129,8 @@ fn with_columns(
 }
 
 impl Pass<'_> {
-    /// Whether a block's forward leaves the output and the slope of the activation function. The last block's does, where
-    /// their memory is not used for anything else before its backward; other blocks make both again.
+    /// Whether a block's forward keeps the output and the slope of the activation function. The last block's does, if
+    /// their memory is not reused before its backward. Other blocks recompute both.
     fn keeps_activated(&self, layer: usize) -> bool {
         let crate::Config { layers, tied, .. } = self.plan.config;
         tied && layer + 1 == layers && !self.plan.options.fused
@@ -161,13 +158,13 @@ impl Pass<'_> {
         Ok(Loss { sum: self.losses(workspace, targets, counted), counted })
     }
 
-    /// Forward, loss and backward: the gradient of the sum of losses on `targets [R]` divided by `counted`
-    /// (all targets of the step that count, so that micro-batches add up to a mean).
+    /// Forward, loss and backward: computes the gradient of the sum of losses on `targets [R]` divided by `counted`.
+    /// `counted` is the number of targets that count in the whole step, so that micro-batches add up to a mean.
     ///
-    /// `gradients`: exactly [`Plan::gradients`] elements, untouched where the loss is not finite.
+    /// `gradients`: exactly [`Plan::gradients`] elements, unchanged if the loss is not finite.
     ///
     /// # Errors
-    /// [`Error::Fused`] where the plan has room for the gradients of some rows only.
+    /// [`Error::Fused`] if the plan has room for the gradients of some rows only.
     pub fn backward(
         &self,
         gradients: &mut [f32],
@@ -189,7 +186,7 @@ impl Pass<'_> {
         Ok(Workspace::cut(self.parts(workspace)?, self.plan, self.shape))
     }
 
-    /// Refuses what does not fit together.
+    /// Refuses buffers and shapes that do not match.
     fn parts<'w>(&self, workspace: &'w mut [f32]) -> Result<WorkspaceParts<'w>, Error> {
         exact_length("parameters", self.parameters.len(), self.plan.parameters)?;
         exact_length("frozen parameters", self.frozen.len(), self.plan.frozen)?;
@@ -209,7 +206,7 @@ impl Pass<'_> {
         self.shape.rows()
     }
 
-    /// The workers' scratch, with the length of each one's.
+    /// The workers' scratch, with the length of one worker's part.
     fn scratch<'w>(&self, worker_scratch: &'w mut [f32]) -> PerUnit<'w> {
         let each = worker_scratch.len().checked_div(self.plan.options.threads).unwrap_or(0);
         (worker_scratch, each)
@@ -223,7 +220,7 @@ impl Pass<'_> {
         Parameters::new(self.parameters, self.frozen, self.plan)
     }
 
-    /// A layer's dropout of that stream, if it has any.
+    /// A layer's dropout mask for this stream, if any.
     #[inline(never)]
     fn mask(&self, stream: Stream, layer: usize) -> Option<Mask> {
         let DropoutKey { seed, step, .. } = self.dropout?;
@@ -252,8 +249,8 @@ impl Pass<'_> {
         }
     }
 
-    /// Applies `f` to rows of `C` columns, the first of which is that row of the pass: to those of each sequence with the
-    /// mask that they have, and the position of the first.
+    /// Applies `f` to rows of `C` columns, which begin at row `first` of the pass. It is called for the rows of each
+    /// sequence, with their mask, and the position of the first row.
     #[inline(never)]
     fn each_masked(&self, first: usize, mut x: &mut [f32], mask: Option<Mask>, f: &mut OnRows<'_>) {
         let (t, c) = (self.shape.length, self.plan.config.width);
@@ -267,13 +264,13 @@ impl Pass<'_> {
     }
 }
 
-/// The logits `[R, V]` that [`Pass::forward`] left in the workspace.
+/// The logits `[R, V]` of [`Pass::forward`], in the workspace.
 pub fn logits<'w>(plan: &Plan, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
     Ok(Workspace::new(workspace, plan, shape)?.regions.into_logits())
 }
 
-/// The queries, keys and values `[R, 3C]` of one block that [`Pass::forward`] left in the workspace: for each
-/// sequence, the input of [`crate::ops::attention`]. A plan that recomputes has those of the last block only.
+/// The queries, keys and values `[R, 3C]` of one block after [`Pass::forward`], in the workspace: for each sequence,
+/// the input of [`crate::ops::attention`]. With recomputation only the last block has them.
 pub fn qkv<'w>(
     plan: &Plan,
     workspace: &'w mut [f32],

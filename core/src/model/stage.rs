@@ -1,5 +1,5 @@
-//! A training pass as a sequence of stages. Between two of them everything lies in the workspace and the gradients,
-//! so that a pass may stop after any of them and go on later.
+//! A training pass as a sequence of stages. Between two stages all results are in the workspace and the gradients, so
+//! that a pass can stop after any stage and continue later.
 
 use super::fused::NotFinite;
 use super::{Backward, DropoutKey, Forward, Gradients, Loss, Pass};
@@ -13,21 +13,21 @@ use crate::parallel::Compute;
 /// A part of a training pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Towards the logits.
+    /// A stage of forward.
     Forward(Forward),
-    /// The loss, and the logits' gradient in their place.
+    /// The loss. The logits become their gradient.
     Loss,
-    /// Towards the gradients of parameters.
+    /// A stage of backward.
     Backward(Backward),
 }
 
 impl Stage {
-    /// A whole training pass, as the plan has it, in its order: to the first tensor that is trained.
+    /// The stages of the plan's training pass in order, down to the first trained tensor.
     pub fn all(plan: &Plan) -> impl Iterator<Item = Stage> {
         (0..).map_while(|number| Stage::at(plan, number))
     }
 
-    /// The stage of that number, of a whole training pass.
+    /// The stage with this number in a whole training pass.
     #[inline(never)]
     pub(crate) fn at(plan: &Plan, number: usize) -> Option<Stage> {
         let layers = plan.config.layers;
@@ -40,7 +40,7 @@ impl Stage {
         }
     }
 
-    /// How many stages a training pass has.
+    /// The number of stages of a training pass.
     pub fn count(plan: &Plan) -> usize {
         Stage::all(plan).count()
     }
@@ -58,7 +58,7 @@ pub(crate) struct Inputs<'a> {
 }
 
 impl<'a> Inputs<'a> {
-    /// The pass, with the parameters as they are now.
+    /// The pass with the current parameters.
     #[inline(never)]
     pub fn pass(&self, parameters: &'a [f32]) -> Pass<'a> {
         let Inputs { compute, plan, frozen, tokens, shape, dropout } = *self;
@@ -66,11 +66,11 @@ impl<'a> Inputs<'a> {
     }
 }
 
-/// A training pass with all that it changes besides the workspace.
+/// A training pass, with the buffers that it changes besides the workspace.
 pub(crate) struct TrainingPass<'a> {
     pub inputs: Inputs<'a>,
     pub targets: &'a [i32],
-    /// Targets that count in all micro-batches of the step.
+    /// The targets that count in all micro-batches of the step.
     pub counted: usize,
     pub parameters: &'a mut [f32],
     /// Exactly [`Plan::gradients`] elements.
@@ -105,7 +105,8 @@ impl TrainingPass<'_> {
         Ok(loss)
     }
 
-    /// The stage of that number, after those before it: the sum of the losses where it is the loss, 0 otherwise.
+    /// Runs the stage with this number, after the stages before it. Returns the sum of the losses for the loss stage,
+    /// otherwise 0.
     pub fn stage(&mut self, number: usize, workspace: &mut [f32]) -> Result<f64, Error> {
         self.pass().check_targets(self.targets)?;
         let mut workspace = self.pass().check(workspace);
@@ -167,8 +168,8 @@ impl Pass<'_> {
         Ok(sum.get())
     }
 
-    /// A stage, after those before it, of a plan that is not fused: the sum of the losses where it is the loss, 0
-    /// otherwise. Between two stages everything lies where any number of workers finds it.
+    /// Runs a stage, after the stages before it, of a plan that is not fused. Returns the sum of the losses for the
+    /// loss stage, otherwise 0. Results are at the same place for any number of workers.
     #[inline(never)]
     pub(crate) fn stage(
         &self,
@@ -190,7 +191,7 @@ impl Pass<'_> {
         Ok(0.0)
     }
 
-    /// The sum of the losses, or an error where training cannot continue with it.
+    /// The sum of the losses, or an error if training cannot continue with it.
     pub(super) fn finite_loss(
         &self,
         workspace: &mut Workspace<'_>,
@@ -200,8 +201,9 @@ impl Pass<'_> {
         finite(self.losses(workspace, targets, counted))
     }
 
-    /// The sum of the losses, added in the order of the rows whatever the number of workers. The logits become the gradient
-    /// of the sum divided by `counted`. Evaluation does not need that, but one function for both is smaller.
+    /// The sum of the losses, added in the order of the rows whatever the number of workers. The logits become the
+    /// gradient of the sum divided by `counted`. Evaluation does not need the gradient, but a single function is
+    /// smaller.
     #[inline(never)]
     pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
         let vocab = self.plan.config.vocab;

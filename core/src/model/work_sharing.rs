@@ -1,5 +1,5 @@
-//! Work-sharing passes: all workers meet at every operation and share out its rows, or the columns of a product. The model
-//! is written once, for one worker and for several.
+//! Work-sharing passes: all workers take part in every operation, and share its rows, or the columns of a product.
+//! The model is written once, for one worker and for several.
 
 use core::ops::Range;
 
@@ -8,8 +8,8 @@ use crate::matmul::{Matrix, Size, Start, matmul_parallel, matmul_trusted};
 use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
 use crate::target::Target;
 
-/// The workers of a pass over rows of that shape. In a product each takes some columns, so that it packs a part of a weight
-/// only.
+/// The workers of a pass over rows of this shape. In a product each computes some columns, so that it packs only a
+/// part of a weight.
 pub(crate) struct Workers<'a> {
     pub compute: Compute<'a>,
     pub shape: Shape,
@@ -22,8 +22,8 @@ impl Workers<'_> {
         matches!(Target::HERE, Target::Portable) || self.compute.parallel.threads() == 1
     }
 
-    /// An operation on so many elements, cut by row: `task` has some rows, and their part of each buffer, which has so many
-    /// columns.
+    /// An operation on `elements` elements, divided by row. `task` gets some rows, and their part of each buffer,
+    /// which is given with its number of columns.
     pub fn by_row<const N: usize>(
         &mut self,
         elements: usize,
@@ -33,7 +33,7 @@ impl Workers<'_> {
         self.cut((self.shape.rows(), 1), elements, buffers, |rows, buffers, _| task(rows, buffers));
     }
 
-    /// An operation cut by sequence, likewise, with the worker's scratch.
+    /// The same, divided by sequence, and with the worker's scratch.
     pub fn by_sequence<const N: usize>(
         &mut self,
         elements: usize,
@@ -75,7 +75,7 @@ impl Workers<'_> {
         debug_assert_eq!(result, Ok(()));
     }
 
-    /// `y = x W + b` of `x [R, k]` and `y [R, n]`.
+    /// `y = x W + b`, with `x [R, k]` and `y [R, n]`.
     pub fn linear(&mut self, y: &mut [f32], x: &[f32], affine: Affine<'_>, [k, n]: [usize; 2]) {
         let Affine { bias, .. } = affine;
         let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
@@ -83,7 +83,7 @@ impl Workers<'_> {
         self.product((y, n), size, start, Matrix::new(x, k), matrix(affine, [k, n]));
     }
 
-    /// `d_x = d_y W^T` of `d_y [R, n]` and `d_x [R, k]`.
+    /// `d_x = d_y W^T`, with `d_y [R, n]` and `d_x [R, k]`.
     pub fn linear_backward(&mut self, d_x: &mut [f32], d_y: &[f32], affine: Affine<'_>, [k, n]: [usize; 2]) {
         let size = Size { m: self.shape.rows(), n: k, k: n };
         let transposed = matrix(affine, [k, n]).transposed();
@@ -91,7 +91,7 @@ impl Workers<'_> {
     }
 }
 
-/// W `[k, n]`, as it lies.
+/// W `[k, n]`, in its order.
 fn matrix(affine: Affine<'_>, [k, n]: [usize; 2]) -> Matrix<'_> {
     match affine.order {
         Order::InOut => Matrix::new(affine.weight, n),

@@ -1,8 +1,8 @@
-//! Multi-head attention with the causal mask inside (Vaswani et al. 2017).
+//! Multi-head attention with a causal mask (Vaswani et al. 2017).
 //!
 //! For each head, `scores = q k^T / sqrt(C / H)`, minus infinity where a key comes later than its query, then
-//! softmax, dropout, and `out = weights v`. Rows go through in tiles; the T x T matrix of weights is never
-//! whole in memory. Backward makes a tile's weights again from two numbers a row that forward left.
+//! softmax, dropout, and `out = weights v`. Rows are processed in tiles, so that the T x T matrix of weights is never
+//! complete in memory. Backward recomputes a tile's weights from two numbers a row that forward kept.
 
 mod rows;
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
@@ -18,7 +18,7 @@ use crate::target::Target;
 
 pub(crate) use rows::attend;
 
-/// Query rows of a tile. Their number shows in memory only: the next tile goes on from the same sums.
+/// The query rows of a tile. Their number affects memory only: the next tile continues the same sums.
 const TILE: usize = tile_rows(Target::HERE);
 
 const fn tile_rows(target: Target) -> usize {
@@ -28,7 +28,7 @@ const fn tile_rows(target: Target) -> usize {
     }
 }
 
-/// Elements from one row of a tile to the next: whole vectors.
+/// The distance between rows of a tile, in elements: whole vectors.
 const fn tile_stride(target: Target, columns: usize) -> usize {
     match target {
         Target::Vectors => columns.div_ceil(LANES).saturating_mul(LANES),
@@ -36,8 +36,8 @@ const fn tile_stride(target: Target, columns: usize) -> usize {
     }
 }
 
-/// Elements that the work on one head takes: two tiles, what operands are copied to where there are vectors, and what a
-/// product takes besides.
+/// The scratch of one head, in elements: two tiles, the copies of operands on targets with vectors, and a product's
+/// scratch.
 pub(crate) const fn worker_scratch(target: Target, length: usize, head_width: usize) -> usize {
     let longest = if length > head_width { length } else { head_width };
     let heads = match target {
@@ -55,7 +55,7 @@ pub(crate) const fn worker_scratch(target: Target, length: usize, head_width: us
     heads.saturating_add(if matches!(target, Target::Vectors) && products < least { least } else { products })
 }
 
-/// Elements that two tiles and the operands of their products take where there are vectors.
+/// The scratch of two tiles and the operands of their products on targets with vectors, in elements.
 const fn vector_scratch(length: usize, head_width: usize) -> usize {
     let tile = tile_rows(Target::Vectors);
     let keys = length.div_ceil(LANES).saturating_mul(LANES);
@@ -63,8 +63,8 @@ const fn vector_scratch(length: usize, head_width: usize) -> usize {
     keys.saturating_mul(tile).saturating_add(gathered).saturating_mul(2)
 }
 
-/// So many rows of keys or values are copied together: each tile of queries reads them all, and where they lie they are
-/// pages apart.
+/// From this many rows on, keys or values are copied into contiguous memory: each tile of queries reads all of them,
+/// and in place they are pages apart.
 const WORTH_GATHERING: usize = 96;
 
 /// The scratch that [`forward`] and [`backward`] need, in elements.
@@ -79,13 +79,13 @@ pub struct Attention {
     pub heads: usize,
     /// C.
     pub width: usize,
-    /// Dropout of the weights; `None` in use.
+    /// Dropout of the weights; `None` outside of training.
     pub mask: Option<Mask>,
-    /// Which sequence of the step it is: tells its mask apart from the others'.
+    /// The sequence's number in the step, which selects its mask.
     pub sequence: u64,
 }
 
-/// Where one head's queries, keys or values lie in rows of a matrix.
+/// One head's queries, keys and values, as parts of the rows of a matrix.
 #[derive(Clone, Copy)]
 pub(crate) struct Head<'a> {
     pub query: Matrix<'a>,
@@ -112,7 +112,7 @@ impl Attention {
         self.mask.map(|mask| mask.at(self.sequence.wrapping_mul(self.heads as u64).wrapping_add(head as u64)))
     }
 
-    /// Refuses sizes that do not fit; returns T.
+    /// Refuses sizes that do not match. Returns T.
     fn check_qkv(&self, qkv: &[f32], scratch_length: usize) -> Result<usize, Error> {
         if self.heads == 0 {
             return Err(Error::Zero { what: "heads" });
@@ -152,7 +152,7 @@ pub fn forward(
     Ok(())
 }
 
-/// Writes `d_qkv [T, 3C]` from `d_out [T, C]` and what [`forward`] read and wrote.
+/// Writes `d_qkv [T, 3C]` from `d_out [T, C]`, and from the input and outputs of [`forward`].
 ///
 /// `scratch` as for [`forward`].
 #[allow(clippy::too_many_arguments)]
@@ -173,7 +173,7 @@ pub fn backward(
     Ok(())
 }
 
-/// Writes the weights `[H, T, T]` that [`forward`] used, before dropout: for looking at.
+/// Writes the weights `[H, T, T]` that [`forward`] used, before dropout, for inspection.
 ///
 /// `scratch` as for [`forward`].
 pub fn weights(
@@ -212,7 +212,7 @@ pub(crate) fn head_scale(width: usize) -> f32 {
 }
 
 impl Queries {
-    /// All queries, so many at a time.
+    /// All queries, `at_once` at a time.
     fn tiles(length: usize, at_once: usize, head_width: usize) -> impl Iterator<Item = Queries> {
         (0..length).step_by(at_once).map(move |first| {
             let count = at_once.min(length - first);
@@ -250,7 +250,7 @@ impl Queries {
     }
 }
 
-/// What begins at an element.
+/// The part that begins at an element.
 fn part(x: &mut [f32], first: usize) -> &mut [f32] {
     x.get_mut(first..).unwrap_or_default()
 }

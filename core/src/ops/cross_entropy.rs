@@ -1,5 +1,5 @@
-//! Cross-entropy of a softmax, with ignored targets; the mean over those that count (PyTorch's
-//! `cross_entropy(ignore_index=-1)`).
+//! The cross-entropy of a softmax with ignored targets, as PyTorch's `cross_entropy(ignore_index=-1)`: the mean over
+//! the targets that count.
 
 use super::softmax::exp_of_scaled;
 use super::{count_rows, rows, rows_mut};
@@ -7,10 +7,10 @@ use crate::error::{Error, exact_length};
 use crate::simd::math::{exp_of_negative, log, log_of};
 use crate::simd::{self, InstructionSet, vectorized};
 
-/// The target that does not count.
+/// The target that is ignored.
 pub const IGNORED: i32 = -1;
 
-/// Refuses targets outside `0..vocab` other than [`IGNORED`]; returns how many count.
+/// Refuses targets outside `0..vocab` other than [`IGNORED`]. Returns the number of targets that count.
 pub fn count_targets(targets: &[i32], vocab: usize) -> Result<usize, Error> {
     let mut counted = 0;
     for (index, target) in targets.iter().enumerate() {
@@ -24,8 +24,8 @@ pub fn count_targets(targets: &[i32], vocab: usize) -> Result<usize, Error> {
     Ok(counted)
 }
 
-/// Writes `losses [R]`, minus the logarithm of each target's probability, from `logits [R, V]` and
-/// `targets [R]`; 0 where the target is ignored.
+/// Writes `losses [R]`, minus the logarithm of each target's probability, from `logits [R, V]` and `targets [R]`; 0
+/// for an ignored target.
 pub fn forward(
     simd: InstructionSet,
     losses: &mut [f32],
@@ -38,8 +38,8 @@ pub fn forward(
     Ok(())
 }
 
-/// Writes `losses [R]` as [`forward`] and replaces `logits [R, V]` by their gradient: of the sum of losses
-/// divided by `counted`.
+/// Writes `losses [R]` as [`forward`] and replaces `logits [R, V]` by the gradient of the sum of losses divided by
+/// `counted`.
 pub fn backward(
     simd: InstructionSet,
     losses: &mut [f32],
@@ -66,7 +66,7 @@ fn target_logit(logits: &[f32], target: i32) -> Option<f32> {
     usize::try_from(target).ok().and_then(|target| logits.get(target).copied())
 }
 
-/// From the logarithm of the sum of exponentials less their maximum.
+/// The loss, from the logarithm of the sum of exponentials after subtracting their maximum.
 #[inline(always)]
 fn loss(log: f32, maximum: f32, logit: f32) -> f32 {
     log + maximum - logit
@@ -90,7 +90,7 @@ vectorized! {
     ) {
         let share = 1.0 / counted.max(1) as f32;
         let (mut losses, mut logits, mut targets) = (losses, logits, targets);
-        // As many rows as a vector has lanes take each step together: the chain of steps of one row is long.
+        // Each step processes as many rows as a vector has lanes, because the chain of steps of one row is long.
         while !losses.is_empty() {
             let count = V::LANES.min(losses.len());
             let losses = losses.split_off_mut(..count).unwrap_or_default();

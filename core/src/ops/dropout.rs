@@ -1,8 +1,7 @@
-//! Dropout (Srivastava et al. 2014), inverted: survivors are scaled during training, so that use needs no
-//! change.
+//! Dropout (Srivastava et al. 2014), inverted: training scales the survivors, so that inference needs no change.
 //!
-//! Whether an element is dropped depends on (seed, stream, step, layer, place, row, column) alone. Forward
-//! and backward ask for the same mask again instead of storing it.
+//! Whether an element is dropped depends on (seed, stream, step, layer, place, row, column) alone. Backward computes
+//! the mask of forward again, so that no mask is stored.
 
 use super::{count_rows, rows, rows_mut};
 use crate::compact::soft_f64;
@@ -12,7 +11,7 @@ use crate::simd::{self, InstructionSet, Loop, Vector, vectorized};
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::simd::{LANES, WideVector};
 
-/// Which elements of a tensor are dropped in one step: a function of row and column, drawn on demand.
+/// The dropped elements of a tensor in one step: a function of row and column, drawn on demand.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Mask {
     key: u64,
@@ -25,7 +24,7 @@ impl Mask {
     /// The mask of one layer at one step; `None` for rate 0.
     ///
     /// The rate is rounded down to a multiple of 2^-31. Survivors are multiplied by one over the probability to
-    /// survive, so that the expected value stays what it was (rate 0.5: by 2).
+    /// survive, so that the expected value does not change (rate 0.5: by 2).
     pub fn new(rate: f32, seed: u64, stream: Stream, step: u64, layer: u64) -> Result<Option<Mask>, Error> {
         if !(0.0..1.0).contains(&rate) {
             return Err(Error::Range {
@@ -40,7 +39,7 @@ impl Mask {
             return Ok(None);
         }
         let scale = soft_f64::quotient(u64::from(UNIT).into(), u64::from(UNIT - threshold).into()).single();
-        // That share of all i32, the least ones.
+        // The elements whose draw is in this share of all i32, the smallest ones, are dropped.
         let bound = (2 * threshold).wrapping_add(i32::MIN as u32) as i32;
         Ok(Some(Mask { key: rng::key(seed, stream, step, layer), first_row: 0, bound, scale }))
     }
@@ -56,7 +55,7 @@ impl Mask {
         Mask { key: rng::mix(self.key, place), ..self }
     }
 
-    /// The mask of the rows from that one on.
+    /// The mask of the rows from `row` on.
     #[inline]
     pub(crate) fn from(self, first_row: usize) -> Mask {
         Mask { first_row, ..self }
@@ -92,7 +91,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// Drops and scales a vector of elements, the first of which stands in column `LANES * block`.
+    /// Drops and scales a vector of elements that begins in column `LANES * block`.
     #[inline(always)]
     pub(crate) fn apply<V: Vector>(self, block: usize, x: V) -> V {
         V::select(self.dropped::<V>(block), V::zero(), x.mul(V::splat(self.scale)))
@@ -105,7 +104,7 @@ impl Row {
         (V::select(dropped, V::zero(), x.mul(scale)), V::select(dropped, V::zero(), y.mul(scale)))
     }
 
-    /// The draw is the column number through the row's key and Wellons' `lowbias32` mixer.
+    /// The draw mixes the column number with the row's key by Wellons' `lowbias32`.
     #[inline(always)]
     fn dropped<V: Vector>(self, block: usize) -> V::Mask {
         let first = V::splat_bits((block as u32).wrapping_mul(V::LANES as u32));
@@ -127,13 +126,13 @@ pub(crate) struct Rows<V: WideVector> {
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 impl<V: WideVector> Rows<V> {
-    /// [`Row::apply`] to a column.
+    /// [`Row::apply`] for a column.
     #[inline(always)]
     pub(crate) fn apply(self, column: usize, x: V) -> V {
         V::select(self.dropped(column), V::zero(), x.mul(V::splat(self.scale)))
     }
 
-    /// [`Row::apply_to_both`] of a column.
+    /// [`Row::apply_to_both`] for a column.
     #[inline(always)]
     pub(crate) fn apply_to_both(self, column: usize, x: V, y: V) -> (V, V) {
         let (dropped, scale) = (self.dropped(column), V::splat(self.scale));
@@ -147,11 +146,11 @@ impl<V: WideVector> Rows<V> {
     }
 }
 
-/// What spreads column numbers.
+/// The odd multiplier that spreads column numbers.
 const SPREAD: u32 = 0x9E37_79B9;
 
-/// Whether elements of spread columns are dropped, from their rows' keys: through Wellons' `lowbias32` mixer, but for its
-/// last step, which mends the lower half of the bits, where a comparison hardly looks.
+/// Whether elements of spread columns are dropped, from their rows' keys. It is Wellons' `lowbias32` mixer without
+/// its last step, which improves the lower half of the bits; a comparison hardly depends on them.
 #[inline(always)]
 fn dropped<V: Vector>(spread: V::Bits, [low, high]: [V::Bits; 2], bound: i32) -> V::Mask {
     let h = V::xor_bits(spread, low);
@@ -161,9 +160,9 @@ fn dropped<V: Vector>(spread: V::Bits, [low, high]: [V::Bits; 2], bound: i32) ->
     V::lt_bits(V::mul_bits(h, V::splat_bits(0x846C_A68B)), V::splat_bits(bound as u32))
 }
 
-/// Writes `y = dropout(x)`, both `[R, width]`. Backward is the same function on gradients.
+/// Writes `y = dropout(x)`, both `[R, width]`. Backward applies the same function to gradients.
 ///
-/// `place` tells apart tensors that share a mask's layer and step: the sequence in the batch, for one.
+/// `place` distinguishes tensors with the same layer and step, for example by the sequence in the batch.
 pub fn forward(
     simd: InstructionSet,
     y: &mut [f32],

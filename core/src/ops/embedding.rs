@@ -1,4 +1,4 @@
-//! Token embedding plus learned position embedding.
+//! The sum of token embedding and learned position embedding.
 
 use core::ops::Range;
 
@@ -15,9 +15,8 @@ pub fn check_tokens(tokens: &[i32], vocab: usize) -> Result<(), Error> {
     }
 }
 
-/// Writes `x [R, C]`: the row of `wte [V, C]` that each of `tokens [R]` names, plus the row of
-/// `wpe [context, C]` of its position, which starts at 0 again every `length` tokens. The last sequence may be
-/// shorter.
+/// Writes `x [R, C]`: for each of `tokens [R]` its row of `wte [V, C]`, plus the row of `wpe [context, C]` for its
+/// position. Positions start at 0 again every `length` tokens; the last sequence may be shorter.
 pub fn forward(
     simd: InstructionSet,
     x: &mut [f32],
@@ -62,7 +61,7 @@ pub fn backward(
     Ok(())
 }
 
-/// Refuses sequences of no tokens, or of more than there are positions.
+/// Refuses sequences without tokens, or with more tokens than positions.
 fn check_length(length: usize, context: usize) -> Result<(), Error> {
     match length {
         0 => Err(Error::Zero { what: "length" }),
@@ -71,7 +70,7 @@ fn check_length(length: usize, context: usize) -> Result<(), Error> {
     }
 }
 
-/// The row of a matrix, if it has it.
+/// A row of a matrix, if it exists.
 #[inline(always)]
 fn row(x: &[f32], index: usize, width: usize) -> Option<&[f32]> {
     let first = index.checked_mul(width)?;
@@ -79,7 +78,7 @@ fn row(x: &[f32], index: usize, width: usize) -> Option<&[f32]> {
 }
 
 vectorized! {
-    /// One sequence, or the rest of one: `wpe` begins with the first token's position.
+    /// One sequence, or the rest of one. `wpe` begins with the position of the first token.
     pub(crate) fn add_embeddings<V>(x: &mut [f32], tokens: &[i32], wte: &[f32], wpe: &[f32], width: usize) {
         for ((x, token), position) in rows_mut(x, width).zip(tokens).zip(rows(wpe, width)) {
             let token = usize::try_from(*token).ok().and_then(|token| row(wte, token, width));
@@ -90,7 +89,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// Adds the rows of `d_x` whose tokens are in `vocabulary` to `d_wte`, which begins with its first.
+    /// Adds the rows of `d_x` whose tokens are in `vocabulary` to `d_wte`, which begins with the first token of
+    /// `vocabulary`.
     pub(crate) fn token_gradients<V>(
         d_wte: &mut [f32], vocabulary: Range<usize>, d_x: &[f32], tokens: &[i32], width: usize,
     ) {
@@ -105,7 +105,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// Adds to the rows of `d_wpe`, which begins with position `first`, sequence after sequence.
+    /// Adds to the rows of `d_wpe`, whose first row is position `first`, sequence after sequence.
     pub(crate) fn position_gradients<V>(d_wpe: &mut [f32], first: usize, d_x: &[f32], width: usize, length: usize) {
         for d_x in d_x.chunks(length.saturating_mul(width).max(1)) {
             for (d_wpe, d_x) in rows_mut(d_wpe, width).zip(rows(d_x, width).skip(first)) {

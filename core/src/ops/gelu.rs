@@ -8,17 +8,17 @@ use crate::simd::{self, InstructionSet, Loop, vectorized};
 /// Twice sqrt(2 / pi).
 const TANH_SCALE: f32 = 2.0 * 0.797_884_6;
 const TANH_CUBIC: f32 = 0.044_715 * TANH_SCALE;
-/// Here the exponential's argument is -88: the least that [`exp_bounded`] takes.
+/// At this argument the exponential's argument is -88, the least that [`exp_bounded`] accepts.
 const TANH_LEAST: f32 = -10.030;
 
-/// Writes `y = gelu(x)`, element by element; both of any one length.
+/// Writes `y = gelu(x)`, element by element. Both have the same length.
 pub fn forward(simd: InstructionSet, y: &mut [f32], x: &[f32], activation: Activation) -> Result<(), Error> {
     exact_length("y", y.len(), x.len())?;
     activate(simd, y, x, activation);
     Ok(())
 }
 
-/// Writes `d_x = d_y gelu'(x)`, element by element; all of any one length.
+/// Writes `d_x = d_y gelu'(x)`, element by element. All have the same length.
 pub fn backward(
     simd: InstructionSet,
     d_x: &mut [f32],
@@ -32,7 +32,7 @@ pub fn backward(
     Ok(())
 }
 
-/// gelu and its derivative, from what it multiplies -|x| with, and the derivative there.
+/// gelu and its derivative, from the factor of -|x|, and the derivative at -|x|.
 #[inline(always)]
 fn on_both_sides<V: simd::Vector>(x: V, below: V, tail: V, slope: V) -> (V, V) {
     let y = below.mul_add(tail, x.max(V::zero()));
@@ -48,11 +48,11 @@ fn exact<V: simd::Vector>(x: V) -> (V, V) {
 
 /// The tanh form and its derivative.
 ///
-/// (1 + tanh u) / 2 = 1 / (1 + e^(-2u)), whose derivative by 2u is the product of it and its complement.
+/// (1 + tanh u) / 2 = 1 / (1 + e^(-2u)), and its derivative by 2u is the product of it and its complement.
 #[inline(always)]
 fn tanh_form<V: simd::Vector>(x: V) -> (V, V) {
     let one = V::splat(1.0);
-    // -|x|, down to where the exponential is zero.
+    // -|x|, but not below the point where the exponential is zero.
     let below = below_zero(x, TANH_LEAST);
     let square = below.mul(below);
     let e = exp_bounded(below.mul(square.mul_add(V::splat(TANH_CUBIC), V::splat(TANH_SCALE))));
@@ -83,8 +83,8 @@ vectorized! {
 }
 
 vectorized! {
-    /// Both at once, each in the other's place: `x` becomes the gradient of the input, and `d_y` the output
-    /// `gelu(x)`, which the weight gradient of the next product needs again.
+    /// Both at once, in exchanged buffers: `x` becomes the gradient of the input, and `d_y` becomes the output
+    /// `gelu(x)`, which the weight gradient of the next product needs.
     pub(crate) fn exchange<V>(x: &mut [f32], d_y: &mut [f32], activation: Activation) {
         match activation {
             Activation::Gelu if V::run(Loop::GeluExchange { x: &mut *x, d_y: &mut *d_y }) => {}

@@ -1,4 +1,4 @@
-//! Layer normalisation (Ba, Kiros & Hinton 2016), PyTorch's `LayerNorm` with the variance of a population.
+//! Layer normalisation (Ba, Kiros & Hinton 2016), as PyTorch's `LayerNorm`, with the population variance.
 //!
 //! `y = (x - mean) / sqrt(variance + epsilon) * weight + bias`, row by row.
 
@@ -31,7 +31,7 @@ pub fn forward(
     Ok(())
 }
 
-/// Adds the gradient of the input to `d_x [R, C]`, from `d_y [R, C]`, `x` and what [`forward`] left.
+/// Adds the gradient of the input to `d_x [R, C]`, from `d_y [R, C]`, `x`, and the statistics of [`forward`].
 pub fn backward(
     simd: InstructionSet,
     d_x: &mut [f32],
@@ -71,7 +71,7 @@ pub fn backward_parameters(
 }
 
 vectorized! {
-    /// Mean and reciprocal standard deviation of each row.
+    /// The mean and the reciprocal standard deviation of each row.
     #[inline(never)]
     pub(crate) fn statistics<V>(mean: &mut [f32], rstd: &mut [f32], x: &[f32], width: usize, epsilon: f32) {
         let share = V::splat(1.0).div(V::splat(width as f32));
@@ -87,14 +87,14 @@ vectorized! {
             *rstd = if V::LANES == 1 { reciprocal(V::splat(squares)).first() } else { squares };
         }
         if V::LANES > 1 {
-            // Quotients and roots of many rows together: they take long.
+            // Quotients and roots have a long latency, so many rows are computed together.
             simd::update(rstd, [], |_, squares: V, []| reciprocal(squares));
         }
     }
 }
 
 vectorized! {
-    /// The normalised rows, from known statistics; backward makes them again with this.
+    /// The normalised rows, from known statistics. Backward recomputes them with this function.
     #[inline(never)]
     pub(crate) fn apply<V>(
         y: &mut [f32], x: &[f32], mean: &[f32], rstd: &[f32], weight: &[f32], bias: &[f32],

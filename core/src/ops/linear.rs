@@ -71,7 +71,7 @@ pub fn backward_parameters(
     Ok(())
 }
 
-/// A slice under the name that its caller knows.
+/// A slice with the name that its caller knows.
 type Named<'a> = (&'static str, &'a [f32]);
 
 /// The size of `y = x W`, from the slices' lengths.

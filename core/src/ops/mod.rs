@@ -1,9 +1,9 @@
-//! The operations of a transformer, forward and backward side by side, one a file. Each works on plain
-//! slices, on the calling thread, and knows nothing of the model it is used in.
+//! The operations of a transformer, one a file, with forward and backward side by side. Each works on plain slices on
+//! the calling thread, and knows nothing of the model around it.
 //!
-//! Matrices are row-major. Outputs come first, gradients are called `d_` after what they are the gradient of.
-//! `backward` adds to gradients of parameters and of inputs that others add to as well, and overwrites the
-//! rest; each function says which.
+//! Matrices are row-major. Outputs are the first arguments. `d_x` is the gradient of `x`. Gradients of parameters are
+//! added to. Gradients of inputs are overwritten, or added to if the input is also used elsewhere; each function says
+//! which.
 
 pub mod attention;
 pub mod cross_entropy;
@@ -16,7 +16,7 @@ pub mod softmax;
 
 use crate::error::{Error, exact_length};
 
-/// Whole rows of a matrix, one after the other.
+/// The whole rows of a matrix, in order.
 pub(crate) struct Rows<S> {
     rest: S,
     width: usize,
@@ -40,20 +40,20 @@ impl<'a, T> Iterator for Rows<&'a mut [T]> {
     }
 }
 
-/// The rows of a matrix with so many columns; none for a matrix without columns. The language's `chunks_exact` would
-/// divide, and check the divisor again wherever two are zipped.
+/// The rows of a matrix with `width` columns. A matrix without columns has no rows. `chunks_exact` would divide, and
+/// would check the divisor again wherever two iterators are zipped.
 #[inline]
 pub(crate) fn rows<T>(x: &[T], width: usize) -> Rows<&[T]> {
     Rows { rest: x, width: row_len(width) }
 }
 
-/// The rows, to be written.
+/// The rows, for writing.
 #[inline]
 pub(crate) fn rows_mut<T>(x: &mut [T], width: usize) -> Rows<&mut [T]> {
     Rows { rest: x, width: row_len(width) }
 }
 
-/// No slice has a row as long as that of a matrix without columns.
+/// The length of a row. A matrix without columns gets a length that no slice has.
 #[inline]
 const fn row_len(width: usize) -> usize {
     if width == 0 { usize::MAX } else { width }

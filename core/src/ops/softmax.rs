@@ -1,5 +1,5 @@
-//! Softmax of rows, with causal masking before it: later columns are set to minus infinity, so that their
-//! weights are zero and the rest need no renormalising (Vaswani et al. 2017, section 3.2.3).
+//! The softmax of rows, and a causal mask for it. The mask sets later columns to minus infinity, so that their
+//! weights are zero and the others sum to 1 (Vaswani et al. 2017, section 3.2.3).
 
 use super::{count_rows, rows, rows_mut};
 use crate::error::{Error, exact_length};
@@ -43,7 +43,7 @@ pub(crate) fn mask_after(row: &mut [f32], last: usize) {
     row.iter_mut().skip(last.saturating_add(1)).for_each(|score| *score = f32::NEG_INFINITY);
 }
 
-/// Replaces a row by `exp(x * scale - maximum)`; returns the maximum (of `x * scale`, where `scale` is positive) and one
+/// Replaces a row by `exp(x * scale - maximum)`; returns the maximum (of `x * scale`, for a positive `scale`) and one
 /// over the sum.
 #[inline(always)]
 pub(crate) fn exponentials<V: Vector>(row: &mut [f32], scale: f32) -> (f32, f32) {
@@ -51,13 +51,14 @@ pub(crate) fn exponentials<V: Vector>(row: &mut [f32], scale: f32) -> (f32, f32)
     (maximum, 1.0 / exp_of_scaled::<V>(row, scale, maximum))
 }
 
-/// `x = exp(x * scale - maximum)`, where that is the greatest `x * scale`; returns the sum.
+/// `x = exp(x * scale - maximum)`, where `maximum` is the greatest `x * scale`. Returns the sum.
 #[inline(always)]
 pub(crate) fn exp_of_scaled<V: Vector>(x: &mut [f32], scale: f32, maximum: f32) -> f32 {
     if V::run(Loop::Exp { x: &mut *x, scale, maximum }) {
         return simd::total::<V>(x);
     }
-    // As they come: what was just written in part can't be read before it has reached the cache.
+    // Sum the exponentials in registers: a vector that was just written in parts cannot be read before it has reached
+    // the cache.
     let (mut sum, length) = (Sum::new(), x.len());
     simd::update(
         x,

@@ -1,4 +1,9 @@
-//! A buffer that workers go through one behind the other, each adding to what those before it have left there.
+//! A relay: workers process one buffer one behind the other, as in a relay race, and each adds to the sums of the
+//! workers before it.
+//!
+//! The buffer is the track, which workers run from its end to its beginning. A worker adds to a piece as soon as the
+//! worker before it has passed that piece. So every element receives the workers' contributions in the order of the
+//! workers, while all of them run at once.
 
 use core::array;
 use core::hint;
@@ -7,18 +12,19 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Compute, Parallel, PerUnit, Share, Shared, Units};
 
-/// How many workers can go one behind the other.
+/// The most workers in a relay.
 pub(crate) const MOST_TURNS: usize = 64;
 
-/// How often a worker looks whether it may go on before it lets other threads run: some hundred microseconds.
+/// The number of times that a worker checks whether it may continue before it lets other threads run: some hundred
+/// microseconds.
 const SPINS: usize = 20_000;
 
-/// How far a worker has come. Alone in its cache lines, which some processors fetch in pairs.
+/// A worker's progress. It has its own pair of cache lines, because some processors fetch lines in pairs.
 #[repr(align(128))]
 struct Progress {
-    /// Elements of the buffer that it has not done with.
+    /// The elements of the buffer, from its beginning, that the worker has not passed.
     left: AtomicUsize,
-    /// Of the matrix that these end with: where it begins, its columns, and how many of them are done with.
+    /// The matrix at their end: its beginning, its columns, and the number of finished columns.
     first: AtomicUsize,
     columns: AtomicUsize,
     done: AtomicUsize,
@@ -30,10 +36,11 @@ impl Progress {
         Progress { left, first, columns, done }
     }
 
-    /// Whether it has done with that many columns of a matrix which begins at `first`.
+    /// Whether the worker has finished that many columns of the matrix that begins at `first`.
     fn has_done(&self, done: usize, columns: usize, first: usize) -> bool {
-        // In this order. Only one matrix begins at `first`, and none of its columns were done with before it: if some are, it
-        // is that one, or that one is done with. Where it ends doesn't matter: what is behind its end is done with.
+        // The reads must be in this order. Only one matrix begins at `first`, and `done` is 0 again before `first` is
+        // stored. So `done` counts columns of that matrix, or of a later one if that matrix is already finished. The
+        // end of the matrix does not matter: everything behind it is finished.
         self.left.load(Ordering::Acquire) <= first
             || self.first.load(Ordering::Acquire) == first
                 && self.done.load(Ordering::Acquire) >= done
@@ -41,38 +48,38 @@ impl Progress {
     }
 }
 
-/// One worker's way through the buffer, from its end to its beginning.
+/// One worker's turn: its way through the buffer, from the end to the beginning.
 pub(crate) struct Turn<'a> {
     buffer: Shared,
     left: usize,
     own: &'a Progress,
-    /// Of the worker before, if there is one.
+    /// The progress of the worker before, if there is one.
     before: Option<&'a Progress>,
     parallel: &'a dyn Parallel,
 }
 
 impl Turn<'_> {
-    /// Whether no worker goes before.
+    /// Whether this is the first worker.
     pub fn is_first(&self) -> bool {
         self.before.is_none()
     }
 
-    /// Calls `task` with the last `len` elements of what is left (with all of it, if it is less), when the worker before has
-    /// done with them.
+    /// Calls `task` with the last `len` of the remaining elements (or all of them, if they are fewer), as soon as the
+    /// worker before has passed them.
     pub fn last(&mut self, len: usize, task: impl FnOnce(&mut [f32])) {
         let first = self.left.saturating_sub(len);
         self.wait(|before| before.left.load(Ordering::Acquire) <= first);
         #[expect(unsafe_code, reason = "workers touch parts of one buffer by turns")]
-        // SAFETY: of the buffer, borrowed for as long as all turns, whose length `left` began with. Workers before have done
-        // with what is behind `first`, since each says so after the one before it, and never comes back; those behind wait
-        // for this one.
+        // SAFETY: the elements are within the buffer, which is borrowed for as long as all turns, because `left`
+        // began with its length. All workers before have passed `first` and never return: each reports that after the
+        // one before it. The workers behind wait for this one.
         task(unsafe { core::slice::from_raw_parts_mut(self.buffer.pointer().add(first), self.left - first) });
         self.leave(first);
     }
 
-    /// Calls `task` with a matrix `[rows, columns]`, the last of what is left, and some columns, `at_once` at most, that are
-    /// its own: with one range after the other, when the worker before has done with it. Nothing happens where so much isn't
-    /// left, or the matrix is empty.
+    /// Calls `task` with the matrix `[rows, columns]` at the end of the remaining elements, and with a range of at
+    /// most `at_once` columns. Each range follows the one before it, as soon as the worker before has finished it.
+    /// Nothing happens if fewer elements remain, or if the matrix is empty.
     pub fn last_by_columns(
         &mut self,
         [rows, columns]: [usize; 2],
@@ -94,7 +101,7 @@ impl Turn<'_> {
         self.leave(first);
     }
 
-    /// What is behind `first` is done with.
+    /// Reports that the worker has passed `first`.
     fn leave(&mut self, first: usize) {
         self.left = first;
         self.own.done.store(0, Ordering::Relaxed);
@@ -116,7 +123,7 @@ impl Turn<'_> {
 }
 
 impl Drop for Turn<'_> {
-    /// Leaves the rest as it is.
+    /// Passes the rest without changing it.
     fn drop(&mut self) {
         self.wait(|before| before.left.load(Ordering::Acquire) == 0);
         self.leave(0);
@@ -124,8 +131,8 @@ impl Drop for Turn<'_> {
 }
 
 impl Compute<'_> {
-    /// As [`Compute::split`], on so many workers: each has a way through the whole of `buffer`, too. At most [`MOST_TURNS`], and as
-    /// many as have scratch.
+    /// As [`Compute::split`], on this many workers, and each also gets a turn through the whole of `buffer`. There
+    /// are at most [`MOST_TURNS`] workers, and only as many as have scratch.
     pub(crate) fn relay<const N: usize>(
         &self,
         workers: usize,
@@ -137,14 +144,15 @@ impl Compute<'_> {
         let progress: [Progress; MOST_TURNS] = array::from_fn(|_| Progress::of(buffer.len()));
         let (begun, left, buffer) = (AtomicUsize::new(0), buffer.len(), Shared(buffer.as_mut_ptr()));
         self.run_on(workers.min(MOST_TURNS), buffers, scratch, &|share: Share, scratch: &mut [f32]| {
-            // In the order in which they begin, so that none waits for one that hasn't.
+            // Turns are numbered in the order in which tasks begin, so that none waits for a task that has not begun.
             let worker = begun.fetch_add(1, Ordering::Relaxed);
             let Some(own) = progress.get(worker).filter(|_| worker < share.workers) else { return };
             let before = worker.checked_sub(1).and_then(|before| progress.get(before));
             let turn = Turn { buffer, left, own, before, parallel: self.parallel };
             let share = Share { worker, ..share };
             #[expect(unsafe_code, reason = "workers touch disjoint parts")]
-            // SAFETY: no two have the same `worker`; the buffers are borrowed, and `run` has checked their lengths.
+            // SAFETY: no two tasks have the same `worker`. The buffers are borrowed, and `run` has checked their
+            // lengths.
             task(share, buffers.each_ref().map(|buffer| unsafe { buffer.part(share) }), scratch, turn);
         });
     }

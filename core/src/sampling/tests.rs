@@ -19,7 +19,7 @@ fn weights(simd: InstructionSet, sampling: Sampling, logits: &[f32]) -> Vec<f32>
     weights
 }
 
-/// The probabilities of what is kept, in f64, with a full sort and the host's exp.
+/// The probabilities of the kept tokens, in f64, with a full sort and the host's exp.
 fn reference(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
     fn softmax(logits: &[f64]) -> Vec<f64> {
         let greatest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -57,14 +57,14 @@ fn reference(sampling: Sampling, logits: &[f32]) -> Vec<f64> {
     softmax(&logits)
 }
 
-/// Normal-ish logits; rounded to halves, so that many are equal, where `ties`.
+/// Roughly normal logits. With `ties` they are rounded to halves, so that many are equal.
 fn random_logits(seed: u64, vocab: usize, ties: bool) -> Vec<f32> {
     let mut rng = generator(seed, Stream::Batches, 0, 0);
     let mut logit = || (0..4).map(|_| uniform(&mut rng) * 4.0 - 2.0).sum::<f32>();
     (0..vocab).map(|_| if ties { (logit() * 2.0).round() / 2.0 } else { logit() }).collect()
 }
 
-/// Every combination of some values of each filter.
+/// All combinations of some values of each filter.
 fn samplings() -> Vec<Sampling> {
     let mut all = vec![];
     for temperature in [0.7, 1.0, 1.9] {
@@ -118,7 +118,7 @@ fn the_tightest_filters_agree_with_greedy() {
             }
         }
     }
-    // 0 and -0 are equal, to the filters too.
+    // 0 and -0 are equal for the filters too.
     let sampling = Sampling { top_k: Some(1), ..Sampling::new(1.0) };
     let mut rng = generator(1, Stream::Sampling, 0, 0);
     assert_eq!(sample_with(sampling, &[-0.0, 0.0, -1.0], &mut rng), Ok(0));
@@ -134,7 +134,7 @@ fn filters_keep_what_the_reference_keeps() {
             let total: f64 = given.iter().copied().map(f64::from).sum();
             for (token, (given, expected)) in given.iter().zip(&expected).enumerate() {
                 assert_eq!(*given > 0.0, *expected > 0.0, "V {vocab}, token {token}, {sampling:?}");
-                // A few ulp of f32 in the temperature's division, exp and sum; exponents here reach 25.
+                // A few ulp of f32 from the division, exp and the sum; exponents reach 25 here.
                 let error = (f64::from(*given) / total - expected).abs();
                 assert!(error <= 4e-6 * expected, "V {vocab}, token {token}, {sampling:?}");
             }
@@ -200,7 +200,7 @@ fn every_instruction_set_gives_the_same_bits() {
     }
 }
 
-/// Fixed for ever: a change here changes what everyone's seeds write.
+/// Fixed for ever: a change here changes the text of every seed.
 #[test]
 fn a_seed_writes_what_it_always_wrote() {
     let logits = random_logits(2, 65, false);

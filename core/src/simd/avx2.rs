@@ -6,9 +6,8 @@ use core::arch::x86_64::*;
 
 use super::{LANES, Vector, WideVector};
 
-// Every `unsafe` in this file calls an intrinsic that needs AVX2 or FMA.
-// SAFETY (of all of them): the type is only used where `is_available` was true (`super::InstructionSet`),
-// and loads and stores go through references to whole arrays.
+// Every `unsafe` in this file calls an intrinsic that needs AVX2 or FMA. SAFETY (of all of them): the type is only
+// used if `is_available` was true (`super::InstructionSet`), and loads and stores use references to whole arrays.
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(__m256, __m256);
@@ -31,7 +30,7 @@ pub(super) fn enabled_state() -> u64 {
         // SAFETY: register 0 always exists.
         unsafe { _xgetbv(0) }
     }
-    // SAFETY: only called after the OSXSAVE bit was seen.
+    // SAFETY: only called if the OSXSAVE bit is set.
     unsafe { read() }
 }
 
@@ -159,7 +158,7 @@ impl Vector for Avx2 {
     fn load_partial(from: &[f32]) -> Self {
         let from_upper = from.as_ptr().wrapping_add(8);
         let (lower, upper) = first_lanes(from.len());
-        // Lanes that the masks leave out are neither read nor written.
+        // Masked lanes are neither read nor written.
         unsafe { Avx2(_mm256_maskload_ps(from.as_ptr(), lower), _mm256_maskload_ps(from_upper, upper)) }
     }
     #[inline(always)]
@@ -183,7 +182,7 @@ impl WideVector for Avx2 {
     }
     #[inline(always)]
     unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
-        // SAFETY: the caller vouches for every index.
+        // SAFETY: the caller promises every index.
         unsafe { transpose(to, from, stride, count) }
     }
     #[inline(always)]
@@ -193,7 +192,7 @@ impl WideVector for Avx2 {
         count: usize,
         sum: Self,
     ) -> Self {
-        // SAFETY: the caller vouches for every index.
+        // SAFETY: the caller promises every index.
         unsafe {
             let lower = mul_add_eight(a, b, count, sum.0);
             Avx2(lower, mul_add_eight(a, (b.0.add(8 * b.1), b.1), count, sum.1))
@@ -223,7 +222,7 @@ pub(super) unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, co
             let (to, from) = (to.add(8 * half), from.add(8 * half * stride));
             let mut p = 0;
             while p < whole {
-                // The rows that follow are asked for, a cache line each: weights of large models come from memory.
+                // Prefetches a cache line of each of the next rows: weights of large models come from memory.
                 if p.is_multiple_of(LANES) {
                     for j in 8..16 {
                         Avx2::prefetch(from.wrapping_add(j * stride + p));
@@ -260,8 +259,8 @@ unsafe fn transpose_eight(to: *mut f32, from: *const f32, stride: usize) {
     }
 }
 
-/// [`Vector::mul_add_transposed`] for eight of the lanes: so many rows of B the processor follows as streams,
-/// and their current cache lines fit a set of the first-level cache where they all fall into one.
+/// [`Vector::mul_add_transposed`] for eight of the lanes. The processor can prefetch eight rows of B as streams.
+/// Their current cache lines fit into one set of the first-level cache, if all map to the same set.
 ///
 /// # Safety
 /// As there.
@@ -272,7 +271,7 @@ pub(super) unsafe fn mul_add_eight(
     count: usize,
     mut sum: __m256,
 ) -> __m256 {
-    // Whole pages apart, the next rows would drive these out of the cache.
+    // If rows are whole pages apart, prefetching the next ones would evict these from the cache.
     let prefetch_next = !b_stride.is_multiple_of(1024);
     for first in (0..count).step_by(LANES) {
         if prefetch_next {

@@ -6,14 +6,13 @@ use core::arch::x86_64::*;
 
 use super::{LANES, Vector, WideVector, avx2};
 
-// Every `unsafe` in this file calls an intrinsic that needs AVX-512.
-// SAFETY (of all of them): the type is only used where `is_available` was true (`super::InstructionSet`),
-// and loads and stores go through references to whole arrays.
+// Every `unsafe` in this file calls an intrinsic that needs AVX-512. SAFETY (of all of them): the type is only used
+// if `is_available` was true (`super::InstructionSet`), and loads and stores use references to whole arrays.
 
 #[derive(Clone, Copy)]
 pub(crate) struct Avx512(__m512);
 
-/// Whether the processor and the operating system offer AVX-512 F and DQ beside AVX2 and FMA.
+/// Whether the processor and the operating system offer AVX-512 F and DQ, AVX2 and FMA.
 pub(crate) fn is_available() -> bool {
     const F_DQ: u32 = 1 << 16 | 1 << 17;
     const ZMM_STATE: u64 = 0b1110_0110;
@@ -116,7 +115,7 @@ impl Vector for Avx512 {
     }
     #[inline(always)]
     fn shift_left<const N: i32>(a: Self::Bits) -> Self::Bits {
-        // The intrinsic's constant is unsigned, which `N` cannot become here; the count comes in a register.
+        // The intrinsic needs an unsigned constant, which `N` cannot become here, so the count is in a register.
         unsafe { _mm512_sll_epi32(a, _mm_cvtsi32_si128(N)) }
     }
     #[inline(always)]
@@ -133,7 +132,7 @@ impl Vector for Avx512 {
     }
     #[inline(always)]
     fn load_partial(from: &[f32]) -> Self {
-        // Lanes that the mask leaves out are neither read nor written.
+        // Masked lanes are neither read nor written.
         unsafe { Avx512(_mm512_maskz_loadu_ps(first_lanes(from.len()), from.as_ptr())) }
     }
     #[inline(always)]
@@ -152,12 +151,12 @@ impl WideVector for Avx512 {
     }
     #[inline(always)]
     unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
-        // SAFETY: the caller vouches for every index; AVX-512 includes AVX2.
+        // SAFETY: the caller promises every index. AVX-512 includes AVX2.
         unsafe {
             let whole = count - count % LANES;
             let mut p = 0;
             while p < whole {
-                // The columns that follow are asked for: weights of large models come from memory.
+                // Prefetches the next columns: weights of large models come from memory.
                 for j in 0..LANES {
                     Self::prefetch(from.wrapping_add(j * stride + p + LANES));
                 }
@@ -227,7 +226,7 @@ unsafe fn transpose_block(to: *mut f32, from: *const f32, stride: usize) {
     }
 }
 
-/// The mask of the first `count` lanes; all of them from sixteen on.
+/// The mask of the first `count` lanes, at most sixteen.
 #[inline(always)]
 fn first_lanes(count: usize) -> __mmask16 {
     if count < LANES { (1 << count) - 1 } else { __mmask16::MAX }

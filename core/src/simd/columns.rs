@@ -3,10 +3,10 @@
 use super::slices::load_each;
 use super::{Lanes, Vector};
 
-/// Adds to `sums[i]`, row after row, `f(row, in[row, column + i]...)`, of inputs with rows of `width`.
+/// Adds `f(row, in[row, column + i]...)` to `sums[i]`, row after row. Inputs have rows of `width`.
 ///
-/// Sums meet memory once, however many the rows: threads that add up neighbouring columns would otherwise wrest a
-/// cache line from each other at every row.
+/// Each sum is read and written once, for any number of rows. Otherwise threads that sum neighbouring columns would
+/// compete for a cache line at every row.
 #[inline(always)]
 pub(crate) fn add_columns<V: Vector, const N: usize>(
     sums: &mut [f32],
@@ -23,7 +23,7 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
     }
     let mut from = inputs.map(|input| input.as_ptr().wrapping_add(column));
     let (vectors, rest) = V::Array::cut_mut(sums);
-    // SAFETY: the columns lie within rows of `width`, of which each input has `rows`.
+    // SAFETY: the columns are within rows of `width`, and each input has `rows` of them.
     unsafe {
         let vectors = add_vectors::<V, N, 8>(vectors, &mut from, rows, width, &mut f);
         let vectors = add_vectors::<V, N, 4>(vectors, &mut from, rows, width, &mut f);
@@ -45,8 +45,8 @@ pub(crate) fn add_columns<V: Vector, const N: usize>(
     }
 }
 
-/// The sums of as many columns as make `COUNT` vectors, again and again; returns those that are left. Sums of `COUNT`
-/// vectors stay in registers through all rows: each waits for the one before, and several do so at once.
+/// Sums groups of `COUNT` vectors of columns. Returns the remaining columns. The sums of a group stay in registers
+/// for all rows. Each addition waits for the one before it, so several sums run at once.
 ///
 /// # Safety
 /// The inputs must be readable there in `rows` rows, `width` apart.
@@ -68,7 +68,7 @@ unsafe fn add_vectors<'a, V: Vector, const N: usize, const COUNT: usize>(
             V::stay_rolled();
             let from = inputs.map(|from| from.wrapping_add(row * width));
             for (i, partial) in partial.iter_mut().enumerate() {
-                // SAFETY: the caller vouches for it.
+                // SAFETY: the caller's promise.
                 *partial = partial.add(f(row, unsafe { load_each(from, i) }));
             }
         }

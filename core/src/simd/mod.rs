@@ -1,9 +1,9 @@
-//! One small vocabulary of vector operations ([`Vector`]), what is done with it to whole slices (`slices.rs`), one file per
-//! instruction set, and, here, the one place that chooses between them. Knows nothing of what is computed.
+//! A small vocabulary of vector operations ([`Vector`]), loops over whole slices with it (`slices.rs`), and one file
+//! per instruction set. This file chooses the instruction set. Knows nothing of the computations.
 //!
-//! A vector is sixteen f32 lanes, whatever the registers' width, or one lane where there are no vectors. Sums always
-//! go through sixteen partial sums ([`Sum`]), so that they have the same order on every processor. Add, multiply,
-//! divide and square root are IEEE and never contracted; only [`Vector::mul_add`] is fused.
+//! A vector has sixteen f32 lanes, whatever the width of registers, or one lane on portable targets. Sums always use
+//! sixteen partial sums ([`Sum`]), so that their order is the same on every processor. Add, multiply, divide and
+//! square root are IEEE and never contracted; only [`Vector::mul_add`] is fused.
 
 use crate::error::Error;
 
@@ -45,15 +45,15 @@ pub(crate) enum Kind {
     Neon,
 }
 
-/// A set of vector instructions that this processor has. All give the same bits; they differ in speed.
+/// A set of vector instructions that this processor has. All give the same bits and differ only in speed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InstructionSet(Kind);
 
 impl InstructionSet {
-    /// No vector instructions: there on every processor, and the reference for the others.
+    /// No vector instructions. It is available on every processor, and the reference for the other sets.
     pub const PORTABLE: InstructionSet = InstructionSet(Kind::Portable);
 
-    /// Every name that [`InstructionSet::named`] knows on some processor.
+    /// All names that [`InstructionSet::named`] knows on some processor.
     pub const NAMES: [&'static str; 4] = ["portable", "neon", "avx2", "avx512"];
 
     /// The fastest that this processor has.
@@ -66,7 +66,7 @@ impl InstructionSet {
         return Self::PORTABLE;
     }
 
-    /// The set of that name, for tests and measurements; [`Error::InstructionSet`] where it is absent.
+    /// The set with this name, for tests and measurements; [`Error::InstructionSet`] if it is not available.
     pub fn named(name: &str) -> Result<InstructionSet, Error> {
         match name {
             "portable" => Ok(Self::PORTABLE),
@@ -93,7 +93,7 @@ impl InstructionSet {
         }
     }
 
-    /// Whether it has vectors: [`Vector`]s of sixteen lanes.
+    /// Whether its [`Vector`]s have sixteen lanes.
     pub(crate) fn has_vectors(self) -> bool {
         self.0 != Kind::Portable
     }
@@ -103,12 +103,12 @@ impl InstructionSet {
     }
 }
 
-/// Asks the processor once: under a hypervisor, asking takes many microseconds.
+/// Detects the processor once, because under a hypervisor that takes many microseconds.
 #[cfg(target_arch = "x86_64")]
 fn x86_64_detect() -> Kind {
     use core::sync::atomic::{AtomicU8, Ordering};
 
-    /// One more than the number of sets found, each of which includes the one before; 0 before asking.
+    /// One more than the number of available sets; 0 before detection. Each set includes the one before it.
     static KNOWN: AtomicU8 = AtomicU8::new(0);
     if KNOWN.load(Ordering::Relaxed) == 0 {
         let found = u8::from(avx2::is_available()) + u8::from(avx512::is_available());
@@ -121,15 +121,16 @@ fn x86_64_detect() -> Kind {
     }
 }
 
-/// Writes a function once, for every instruction set: the body is compiled for each with its vectors as
-/// `V`, and the function takes the [`InstructionSet`] to use as its first argument. With `unsafe fn`, the
-/// caller's promises hold for the body as well.
+/// Defines a function for every instruction set: the body is compiled for each set with its vectors as `V`. The
+/// function's first argument is the [`InstructionSet`] to use. With `unsafe fn`, the caller's promises hold for the
+/// body as well.
 ///
-/// A second body, `portable { ... }`, is for processors without vectors; the first may then use [`WideVector`].
+/// An optional second body, `portable { ... }`, is for processors without vectors. The first may then use
+/// [`WideVector`].
 ///
-/// The body stands in functions that have the instructions enabled, so that closures in it have them too.
-/// What it calls is `#[inline(always)]` and keeps vector operations out of closures of its own: those are
-/// compiled without the instructions, and each operation in them can become a call.
+/// The body is compiled in functions with the instructions enabled, so closures in it have them too. Functions that
+/// the body calls must be `#[inline(always)]`, and must not use vector operations in closures of their own. Those
+/// closures would be compiled without the instructions, and each operation in them could become a call.
 macro_rules! vectorized {
     ($(#[$meta:meta])* $vis:vis unsafe fn $($rest:tt)*) => {
         $crate::simd::vectorized! { @ [$(#[$meta])* $vis] [unsafe] $($rest)* }
@@ -188,8 +189,8 @@ macro_rules! vectorized {
             }
 
             #[allow(unsafe_code, unused_unsafe)]
-            // SAFETY: an `InstructionSet` is only made where the processor has it; what an unsafe function
-            // asks for, its caller has promised.
+            // SAFETY: an `InstructionSet` is only made if the processor has it. The caller of an unsafe function has
+            // made its promises.
             unsafe {
                 match simd.kind() {
                     Kind::Portable => portable($($arg),*),

@@ -6,9 +6,8 @@ use core::arch::aarch64::*;
 
 use super::{LANES, Vector, WideVector};
 
-// Every `unsafe` in this file calls a NEON intrinsic.
-// SAFETY (of all of them): NEON is part of the aarch64 baseline that the file is compiled for, and loads and
-// stores go through references to whole arrays.
+// Every `unsafe` in this file calls a NEON intrinsic. SAFETY (of all of them): NEON is part of the aarch64 baseline
+// that the file is compiled for, and loads and stores use references to whole arrays.
 
 #[derive(Clone, Copy)]
 pub(crate) struct Neon([float32x4_t; 4]);

@@ -1,9 +1,8 @@
-//! Loops over whole slices in terms of any [`Vector`]: element by element, and sums. What is left beside whole vectors is
-//! padded with zeros.
+//! Loops over whole slices with any [`Vector`]: element by element, and sums. The last vector is padded with zeros.
 
 use super::{LANES, Lanes, Loop, Reduction, Vector, add_columns, vectorized};
 
-/// A sum in sixteen partial sums, of which each takes every sixteenth element, and the fixed tree over them.
+/// A sum of sixteen partial sums, each over every sixteenth element, and the fixed tree over them.
 pub(crate) struct Sum<V>([V; LANES]);
 
 impl<V: Vector> Sum<V> {
@@ -12,7 +11,7 @@ impl<V: Vector> Sum<V> {
         Sum(V::no_sums())
     }
 
-    /// Adds the vector of this number.
+    /// Adds the vector with this number.
     #[inline(always)]
     pub(crate) fn add(&mut self, number: usize, x: V) {
         let partial = &mut self.0[number % (LANES / V::LANES)];
@@ -25,7 +24,7 @@ impl<V: Vector> Sum<V> {
     }
 }
 
-/// The tree of [`Vector::total`] over vectors, lane by lane.
+/// The tree of [`Vector::total`], over vectors and lane by lane.
 #[inline(always)]
 pub(crate) fn tree<V: Vector>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [V; LANES]) -> V {
     let even = a.add(i).add(e.add(m)).add(c.add(k).add(g.add(o)));
@@ -33,7 +32,7 @@ pub(crate) fn tree<V: Vector>([a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: 
     even.add(odd)
 }
 
-/// `out[i] = f(i / LANES, in[i]...)` in vectors, the rest of the last one padded with zeros.
+/// `out[i] = f(i / LANES, in[i]...)` in vectors. The last one is padded with zeros.
 #[inline(always)]
 pub(crate) fn map<V: Vector, const N: usize>(
     out: &mut [f32],
@@ -63,7 +62,7 @@ pub(crate) fn update<V: Vector, const N: usize>(
     );
 }
 
-/// As [`update`], of several slices at once.
+/// As [`update`], for several slices at once.
 #[inline(always)]
 pub(crate) fn update_all<V: Vector, const M: usize, const N: usize>(
     mut xs: [&mut [f32]; M],
@@ -81,9 +80,10 @@ pub(crate) fn update_all<V: Vector, const M: usize, const N: usize>(
     let mut i = 0;
     while i < full {
         V::stay_rolled();
-        // SAFETY: all slices hold these vectors.
+        // SAFETY: all slices contain these vectors.
         unsafe {
-            // Two go through side by side, so that one's chain of operations fills the other's gaps: 1 % of a `tiny` step.
+            // Two vectors side by side, so that the chain of operations of one fills the gaps of the other: 1 % of a
+            // `tiny` step.
             if V::LANES > 1 && i + 1 < full {
                 let (old_a, old_b) = (load_each(old, i), load_each(old, i + 1));
                 let (in_a, in_b) = (load_each(inputs_at, i), load_each(inputs_at, i + 1));
@@ -112,7 +112,7 @@ pub(crate) fn update_all<V: Vector, const M: usize, const N: usize>(
     }
 }
 
-/// The vectors of number `i`.
+/// The vectors with number `i`.
 ///
 /// # Safety
 /// All must be readable.
@@ -120,26 +120,26 @@ pub(crate) fn update_all<V: Vector, const M: usize, const N: usize>(
 pub(super) unsafe fn load_each<V: Vector, const N: usize>(from: [*const f32; N], i: usize) -> [V; N] {
     let mut vectors = [V::zero(); N];
     for (vector, from) in vectors.iter_mut().zip(from) {
-        // SAFETY: the caller vouches for it.
+        // SAFETY: the caller's promise.
         *vector = V::load(unsafe { &*from.cast::<V::Array>().add(i) });
     }
     vectors
 }
 
-/// Writes the vectors of number `i`.
+/// Writes the vectors with number `i`.
 ///
 /// # Safety
 /// All must be writable.
 #[inline(always)]
 unsafe fn store_each<V: Vector, const M: usize>(vectors: [V; M], to: [*mut f32; M], i: usize) {
     for (vector, to) in vectors.into_iter().zip(to) {
-        // SAFETY: the caller vouches for it.
+        // SAFETY: the caller's promise.
         vector.store(unsafe { &mut *to.cast::<V::Array>().add(i) });
     }
 }
 
-/// The sum of `f(in[i]...)`. Where a last vector is not full, lanes beyond it count as zero, whatever `f` makes of
-/// zeros.
+/// The sum of `f(in[i]...)`. If the last vector is not full, its missing lanes count as zero, even if `f` of zeros is
+/// not zero.
 #[inline(always)]
 pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl FnMut([V; N]) -> V) -> f32 {
     let length = inputs.first().map_or(0, |input| input.len());
@@ -151,7 +151,7 @@ pub(crate) fn sum<V: Vector, const N: usize>(inputs: [&[f32]; N], mut f: impl Fn
     let mut sum = Sum::new();
     for i in 0..full {
         V::stay_rolled();
-        // SAFETY: all slices hold this vector.
+        // SAFETY: all slices contain this vector.
         sum.add(i, f(unsafe { load_each(inputs.map(<[f32]>::as_ptr), i) }));
     }
     let rest = length % V::LANES;
@@ -192,7 +192,7 @@ pub(crate) fn sum_of_two<V: Vector>(y: &mut [f32], a: &[f32], b: &[f32]) {
     );
 }
 
-/// Adds to the sums, row after row, the columns of x that begin with `column`, of rows of `width`.
+/// Adds the columns of x from `column` on to the sums, row after row. Rows have `width` columns.
 #[inline(always)]
 pub(crate) fn add_rows<V: Vector>(sums: &mut [f32], column: usize, width: usize, x: &[f32]) {
     if !V::run(Loop::AddColumns { sums: &mut *sums, column, width, x }) {
@@ -233,8 +233,8 @@ pub(crate) fn dot<V: Vector>(x: &[f32], y: &[f32]) -> f32 {
     )
 }
 
-/// The greatest element; minus infinity for none. Which of two zeros it is, and whether it is NaN where one element
-/// is, depends on the vectors, and shows in no softmax: its exponentials are the same, or their sum is NaN.
+/// The greatest element, or minus infinity without elements. The sign of a zero, and whether NaN wins, depend on the
+/// vectors. That does not show in a softmax: its exponentials are the same, or their sum is NaN.
 #[inline(always)]
 pub(crate) fn maximum<V: Vector>(x: &[f32]) -> f32 {
     let (vectors, tail) = V::Array::cut(x);

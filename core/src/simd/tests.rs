@@ -7,7 +7,7 @@ use crate::test_common::{Random, assert_same_bits, bits, instruction_sets};
 
 type Lanes = [f32; LANES];
 
-/// Results that are exact to the bit, and results of arithmetic, where one NaN is as good as another.
+/// Results that are exact to the bit, and results of arithmetic, where all NaNs are equal.
 #[derive(Debug, Default)]
 struct Results {
     exact: Vec<(&'static str, Vec<u32>)>,
@@ -15,7 +15,7 @@ struct Results {
 }
 
 vectorized! {
-    /// Every operation of the vocabulary on the same operands.
+    /// All operations of the vocabulary on the same operands.
     fn operations<V>(results: &mut Results, a: &Lanes, b: &Lanes, c: &Lanes) {
         let lanes = |f: &dyn Fn(u32, [V; 3]) -> V| {
             let mut out = [0.0; LANES];
@@ -154,7 +154,7 @@ fn every_operation_on_random_values_equals_portable() {
     }
 }
 
-/// Portable itself against the language, so that the comparisons above rest on something.
+/// Compares the portable set with the language, because the comparisons above rest on it.
 #[test]
 fn portable_means_what_its_names_say() {
     let mut random = Random::new(13);

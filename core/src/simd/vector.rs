@@ -1,8 +1,8 @@
-//! The vocabulary: what every instruction set gives.
+//! The vocabulary of vector operations that every instruction set implements.
 
 use super::{Loop, Reduction};
 
-/// Lanes of a [`WideVector`], and partial sums of every [`Sum`].
+/// The lanes of a [`WideVector`], and the partial sums of every [`Sum`].
 pub(crate) const LANES: usize = 16;
 
 /// A vector's lanes in memory.
@@ -32,11 +32,11 @@ impl<const N: usize> Lanes for [f32; N] {
 pub(crate) trait Vector: Copy {
     /// The lanes in memory.
     type Array: Lanes;
-    /// As many u32 lanes.
+    /// The same number of u32 lanes.
     type Bits: Copy;
-    /// As many truth values.
+    /// The same number of truth values.
     type Mask: Copy;
-    /// How many lanes.
+    /// The number of lanes.
     const LANES: usize = Self::Array::COUNT;
 
     fn splat(value: f32) -> Self;
@@ -53,30 +53,29 @@ pub(crate) trait Vector: Copy {
     fn max(self, other: Self) -> Self;
     fn lt(self, other: Self) -> Self::Mask;
     fn select(mask: Self::Mask, yes: Self, no: Self) -> Self;
-    /// Partial sums of nothing.
+    /// Empty partial sums.
     #[inline(always)]
     fn no_sums() -> [Self; LANES] {
         [Self::zero(); LANES]
     }
 
-    /// The fixed tree of every sum over the partial ones, of which there are sixteen lanes in the first vectors:
-    /// `j` and `j + 8`, then `j + 4`, `j + 2`, `j + 1`.
+    /// The fixed tree of every sum over its sixteen partial sums, which are the lanes of the first vectors: `j` and
+    /// `j + 8`, then `j + 4`, `j + 2`, `j + 1`.
     fn total(partial: [Self; LANES]) -> f32;
     /// The greatest lane.
     fn reduce_max(self) -> f32;
 
-    /// Stands in loops that are to stay as they are written, where copies of their bodies take more flash than they
-    /// save time.
+    /// Keeps a compiler from unrolling a loop on targets where that takes more flash than it saves time.
     #[inline(always)]
     fn stay_rolled() {}
 
-    /// Runs a loop of the instruction set's own; whether it has it.
+    /// Runs the instruction set's own loop. Returns whether it has one.
     #[inline(always)]
     fn run(_: Loop<'_>) -> bool {
         false
     }
 
-    /// The sum by a loop of the instruction set's own, where it has it.
+    /// The sum by the instruction set's own loop, if it has one.
     #[inline(always)]
     fn reduce(_: Reduction<'_>) -> Option<f32> {
         None
@@ -143,33 +142,33 @@ pub(crate) trait Vector: Copy {
     }
 }
 
-/// Sixteen f32 lanes, with what products need beside.
+/// Sixteen f32 lanes, with further operations for products.
 pub(crate) trait WideVector: Vector<Array = [f32; LANES]> {
-    /// Rows of a product's register tile: as many accumulators as the registers hold beside the operands.
+    /// The rows of a product's register tile: as many accumulators as fit into the registers beside the operands.
     const TILE_ROWS: usize;
-    /// Its panels of sixteen columns: two where one register holds sixteen lanes, so that an element of A serves two
-    /// multiply-adds, which loads would otherwise hold up.
+    /// Its panels of sixteen columns: two if one register holds sixteen lanes. An element of A then serves two
+    /// multiply-adds, which would otherwise wait for loads.
     const TILE_PANELS: usize;
 
     /// `to[16 * p + j] = from[j * stride + p]` for `j` in `0..16` and `p` in `0..count`.
     ///
     /// # Safety
-    /// `to` must be writable for `16 * count` elements and `from` readable at every index named.
+    /// `to` must be writable for `16 * count` elements, and `from` readable at every index above.
     #[inline(always)]
     unsafe fn transpose(to: *mut f32, from: *const f32, stride: usize, count: usize) {
         for p in 0..count {
             for j in 0..LANES {
-                // SAFETY: the caller vouches for both indices.
+                // SAFETY: the caller promises both indices.
                 unsafe { *to.add(LANES * p + j) = *from.add(j * stride + p) };
             }
         }
     }
 
-    /// The chains `sum[j] + a[0] * b[j, 0] + a[1] * b[j, 1] + ...` of `count` multiply-adds, a multiple of
-    /// sixteen, where element `p` of A is `a.0[p * a.1]` and element `[j, p]` of B is `b.0[j * b.1 + p]`.
+    /// The chains `sum[j] + a[0] * b[j, 0] + a[1] * b[j, 1] + ...` of `count` multiply-adds, a multiple of sixteen.
+    /// Element `p` of A is `a.0[p * a.1]`, and element `[j, p]` of B is `b.0[j * b.1 + p]`.
     ///
     /// # Safety
-    /// Both must be readable at every index named.
+    /// Both must be readable at every index above.
     #[inline(always)]
     unsafe fn mul_add_transposed(
         a: (*const f32, usize),
@@ -179,7 +178,7 @@ pub(crate) trait WideVector: Vector<Array = [f32; LANES]> {
     ) -> Self {
         let mut block = [[0.0; LANES]; LANES];
         for first in (0..count).step_by(LANES) {
-            // SAFETY: passed on from the caller.
+            // SAFETY: the caller's promise.
             unsafe {
                 Self::transpose(block.as_mut_ptr().cast(), b.0.add(first), b.1, LANES);
                 for (p, row) in (first..).zip(&block) {
@@ -190,7 +189,7 @@ pub(crate) trait WideVector: Vector<Array = [f32; LANES]> {
         sum
     }
 
-    /// Asks for the cache line of an address, which need not be readable. Changes no result.
+    /// Prefetches the cache line of an address, which need not be readable. Does not change results.
     #[inline(always)]
     fn prefetch(_: *const f32) {}
 }

@@ -1,4 +1,4 @@
-//! A step in bounded pieces, for callers with a watchdog. Where it has come to is three numbers; all else lies in the
+//! A step in bounded pieces, for callers with a watchdog. Its progress is three numbers; everything else is in the
 //! caller's buffers.
 
 use core::task::Poll;
@@ -10,10 +10,11 @@ use crate::error::Error;
 use crate::model::{Loss, Stage};
 use crate::optimizer::{part_of, parts, squares_of_part};
 
-/// What [`Trainer::poll`], or [`Trainer::accumulate`] with a fused update, has done of the current step: to be kept by hosts that hold no Rust value between calls.
+/// The progress of [`Trainer::poll`], or of [`Trainer::accumulate`] with a fused update, in the current step. Hosts
+/// that hold no Rust value between calls keep it.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pieces {
-    /// How many pieces are done; 0 between steps.
+    /// The number of pieces done; 0 between steps.
     pub done: u64,
     /// The sum of the losses so far.
     pub loss: f64,
@@ -22,18 +23,20 @@ pub struct Pieces {
 }
 
 impl Trainer<'_> {
-    /// Does one piece of a step, and tells what the step did when it was the last: [`Trainer::step`], with the same
-    /// bits, in [`Trainer::pieces_per_step`] calls with the same text.
+    /// Does one piece of a step. After the last piece, returns the step's report. [`Trainer::pieces_per_step`] calls
+    /// with the same text have the bits of [`Trainer::step`].
     ///
-    /// A piece is one [`Stage`] of one micro-batch, of at most [`crate::Plan::largest_stage`] multiply-adds (a batch
-    /// of 1 has the smallest; more sequences then come through [`crate::Recipe::accumulate`], with the same bits), or
-    /// a 64th of the gradient's norm or of the update, but at least 4096 parameters.
+    /// A piece is one [`Stage`] of one micro-batch, with at most [`crate::Plan::largest_stage`] multiply-adds. Or it
+    /// is a 64th of the gradient's norm or of the update, but at least 4096 parameters. A batch of 1 has the smallest
+    /// stages, and [`crate::Recipe::accumulate`] then makes a larger batch, with the same bits.
     ///
-    /// Until the step is done, gradients, workspace and batch must stay as they are, and every other call that trains
-    /// or evaluates is refused with [`Error::Unfinished`]. [`Trainer::resume_at`] gives the step up; once the update
-    /// has begun (the last pieces, at most 64), that leaves some parameters changed and others not. An error gives it
-    /// up too, and always with the parameters as they were before the step, but for [`Error::PartlyUpdated`]. With
-    /// [`crate::Options::fused`] the update begins with the first stage of backward.
+    /// Until the step is done, gradients, workspace and batch must not change, and other calls that train or evaluate
+    /// return [`Error::Unfinished`].
+    ///
+    /// [`Trainer::resume_at`] abandons the step. Once the update has begun (the last pieces, at most 64), some
+    /// parameters have then changed and others have not. An error also abandons the step, with the parameters as
+    /// before the step, except for [`Error::PartlyUpdated`]. With [`crate::Options::fused`] the update begins with
+    /// the first stage of backward.
     pub fn poll<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Poll<Report>, Error> {
         let result = self.piece(text.into());
         match result {
@@ -43,20 +46,20 @@ impl Trainer<'_> {
         result
     }
 
-    /// How many calls of [`Trainer::poll`] make a step.
+    /// The number of calls of [`Trainer::poll`] in a step.
     pub fn pieces_per_step(&self) -> u64 {
         let stages = Stage::count(self.plan) as u64;
         let parts = if self.plan.options.fused { 0 } else { parts(self.plan.parameters) as u64 };
         stages.saturating_mul(self.recipe.accumulate as u64).saturating_add(2 * parts)
     }
 
-    /// What [`Trainer::poll`] has done of the current step.
+    /// The progress of [`Trainer::poll`] in the current step.
     pub fn pieces(&self) -> Pieces {
         self.pieces
     }
 
-    /// Goes on within a step, after [`Trainer::resume_at`]: `pieces` is what [`Trainer::pieces`] told, and all
-    /// buffers are as they were then.
+    /// Continues within a step, after [`Trainer::resume_at`]. `pieces` comes from [`Trainer::pieces`], and all
+    /// buffers must be as they were then.
     pub fn resume_pieces(&mut self, pieces: Pieces) {
         self.pieces = pieces;
     }

@@ -1,12 +1,12 @@
-//! What all tests share: the instruction sets to try, random numbers, threads, and comparison by bits.
+//! Shared by all tests: the instruction sets to try, random numbers, threads, and comparison by bits.
 #![allow(dead_code, reason = "each test file uses some of it")]
 
 use std::vec::Vec;
 
 use jostle::{Compute, InstructionSet, Parallel};
 
-/// The instruction sets that `JOSTLE_INSTRUCTION_SETS` names, separated by commas, every one of which must
-/// be there; without it, all that this machine has.
+/// The instruction sets that `JOSTLE_INSTRUCTION_SETS` names, separated by commas. This machine must have each of them.
+/// Without the variable, every set that this machine has.
 pub fn instruction_sets() -> Vec<InstructionSet> {
     let found = |name: &str| InstructionSet::named(name);
     match std::env::var("JOSTLE_INSTRUCTION_SETS") {
@@ -23,7 +23,7 @@ pub fn instruction_sets() -> Vec<InstructionSet> {
     }
 }
 
-/// Steele, Lea & Flood's SplitMix64, apart from the crate's own random numbers.
+/// Steele, Lea & Flood's SplitMix64, independent of the crate's own random numbers.
 #[derive(Clone)]
 pub struct Random(u64);
 
@@ -53,7 +53,7 @@ impl Random {
         (0..count).map(|_| self.number()).collect()
     }
 
-    /// Any float that is not NaN, denormals and infinities as likely as others.
+    /// Any float but NaN. Each bit pattern is equally likely, so many are denormal.
     pub fn any(&mut self) -> f32 {
         loop {
             let x = f32::from_bits(self.bits() as u32);
@@ -77,7 +77,7 @@ pub fn assert_same_bits(got: &[f32], wanted: &[f32], what: impl std::fmt::Displa
     }
 }
 
-/// Threads of the standard library, started for each task.
+/// Starts a thread of the standard library for each task.
 pub struct Threads(pub usize);
 
 // SAFETY: a thread for each index, joined before `run` returns.

@@ -1,4 +1,4 @@
-//! GPT-2's forward pass in f64, written as plainly as it can be: the oracle of the gradient checks.
+//! GPT-2's forward pass in f64, as plain as possible: the oracle of the gradient checks.
 
 use jostle::{Activation, Config, Plan};
 

@@ -2,21 +2,32 @@
 #![allow(dead_code)]
 
 use jostle::{
-    Buffers, Compute, Config, Frozen, InstructionSet, Loss, Options, Parallel, Pass, Plan, Recipe, Shape,
-    Trainer, initialization::initialize, layout::Tensor, model,
+    Buffers, Compute, Config, Frozen, InstructionSet, Loss, Optimizer, Options, Parallel, Pass, Plan, Recipe,
+    Schedule, Shape, Trainer, initialization::initialize, layout::Tensor, model,
 };
 
-/// The plan that trains what this one freezes, too.
+/// AdamW with clipping at a constant rate.
+pub fn recipe(rate: f32, seed: u64) -> Recipe {
+    let schedule = Schedule::constant(rate);
+    Recipe { optimizer: Optimizer::ADAMW, schedule, clip: Some(1.0), accumulate: 1, seed }
+}
+
+/// A text with structure: a stride that changes slowly.
+pub fn text(vocab: usize, length: usize) -> Vec<u8> {
+    (0..length).map(|i| ((i * i / 97 + 5 * i) % vocab) as u8).collect()
+}
+
+/// The same plan with no frozen tensors.
 pub fn whole(plan: &Plan) -> Plan {
     Plan::new(&plan.config, &Options { frozen: Frozen::NONE, ..plan.options }).unwrap()
 }
 
-/// The tensors of a plan that freezes some, each with its place among all.
+/// The plan's tensors, each with the same tensor of the plan that freezes none.
 pub fn places(plan: &Plan) -> Vec<(Tensor, Tensor)> {
     plan.tensors().zip(whole(plan).tensors()).collect()
 }
 
-/// Of the values of all tensors, those of the tensors that are frozen, or of those that are not.
+/// Picks the values of the frozen tensors, or of the others, from the values of all tensors.
 pub fn part(plan: &Plan, values: &[f32], frozen: bool) -> Vec<f32> {
     let places = places(plan).into_iter().filter(|(tensor, _)| tensor.frozen == frozen);
     places.flat_map(|(_, all)| values[all.offset..all.offset + all.len()].to_vec()).collect()
@@ -33,13 +44,13 @@ pub struct Session {
 }
 
 impl Session {
-    /// What need not be cleared is NaN, so that reading before writing shows.
+    /// Memory that need not be cleared begins as NaN, which shows a read before the first write.
     pub fn new(config: &Config, recipe: &Recipe, batch: usize, threads: usize) -> Session {
         let optimizer = recipe.optimizer.state();
         Session::with(config, &Options { threads, optimizer, ..Options::new(batch) })
     }
 
-    /// As [`Session::new`], with these options.
+    /// As [`Session::new`], with any options.
     pub fn with(config: &Config, options: &Options) -> Session {
         let plan = Plan::new(config, options).unwrap();
         Session {
@@ -78,7 +89,7 @@ impl Session {
         Trainer::new(&self.plan, recipe, buffers, Compute { simd, parallel }).unwrap()
     }
 
-    /// Initialises with the recipe's seed where training begins, then takes `count` steps from `first` on.
+    /// Takes `count` steps from step `first` on. If that is 0, first initialises with the recipe's seed.
     pub fn train(
         &mut self,
         recipe: &Recipe,

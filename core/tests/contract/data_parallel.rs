@@ -1,4 +1,4 @@
-//! Data-parallel passes: gradients, losses and what they leave untouched.
+//! Data-parallel passes: gradients, losses, and memory that must stay untouched.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +11,7 @@ use crate::common::{Random, Threads, assert_same_bits, bits, instruction_sets};
 use crate::session::{Session, part};
 use crate::{PLAIN, recipe, text};
 
-/// So many threads, and how often they were forked.
+/// Counts how often its threads were forked.
 struct Counted(Threads, AtomicUsize);
 
 impl Counted {
@@ -36,7 +36,7 @@ unsafe impl Parallel for Counted {
     }
 }
 
-/// More threads than there are: one, which takes the last call first.
+/// Claims more threads than it has: one, which takes the last call first.
 struct Backwards(usize);
 
 // SAFETY: one call for each index, one after the other.
@@ -55,7 +55,7 @@ fn config() -> Config {
     Config { dropout: Dropout::all(0.2), ..Config::new(27, 19, 2, 2, 22) }
 }
 
-/// Tokens and targets, some of which don't count.
+/// Tokens and targets, with some ignored targets.
 fn windows(vocab: usize, rows: usize) -> (Vec<i32>, Vec<i32>) {
     let mut random = Random::new(11);
     let mut token = || random.size(0, vocab - 1) as i32;
@@ -63,7 +63,7 @@ fn windows(vocab: usize, rows: usize) -> (Vec<i32>, Vec<i32>) {
     (tokens, (0..rows).map(|row| if row % 5 == 3 { -1 } else { token() }).collect())
 }
 
-/// The sum of losses and the gradients of so many micro-batches of that shape, which overwrite what was there.
+/// The sum of losses and the gradients of that many micro-batches, which overwrite the buffer's contents.
 fn gradients(session: &mut Session, compute: Compute<'_>, shape: Shape, batches: usize) -> (u64, Vec<f32>) {
     let (tokens, targets) = windows(session.plan.config.vocab, batches * shape.rows());
     session.gradients.fill(f32::NAN);
@@ -80,7 +80,7 @@ fn gradients(session: &mut Session, compute: Compute<'_>, shape: Shape, batches:
     (f64::to_bits(sum), session.gradients.clone())
 }
 
-/// Two micro-batches by all threads against the same, and against one large batch, by one.
+/// Compares two micro-batches on all threads with the same two, and with one large batch, on one thread.
 fn check(config: &Config, options: Options, shape: Shape, threads: &[usize], simd: InstructionSet) {
     let one = Compute { simd, ..Compute::serial() };
     let mut whole = Session::with(config, &Options { batch: 2 * options.batch, recompute: false, ..options });
@@ -98,12 +98,12 @@ fn check(config: &Config, options: Options, shape: Shape, threads: &[usize], sim
             assert_same_bits(&found.1, &expected, &what);
             assert_eq!(found.0, loss, "{what}");
         }
-        // Forward and backward, twice: they meet at the loss only.
+        // Forward and backward, twice: workers join only at the loss.
         assert_eq!(counted.1.into_inner(), 4, "not data-parallel: {threads} threads, {shape:?} {config:?}");
     }
 }
 
-/// Sequences that come out even, and some that don't: workers then have unlike shares.
+/// Numbers of sequences that threads divide evenly, and others, which give workers unequal shares.
 const CASES: [(usize, &[usize]); 6] =
     [(4, &[2]), (5, &[2, 5]), (6, &[2, 3]), (10, &[5]), (8, &[8]), (16, &[8])];
 
@@ -130,7 +130,7 @@ fn data_parallel_passes_have_the_same_bits_on_every_instruction_set() {
 }
 
 #[test]
-fn data_parallel_passes_drop_what_one_worker_does() {
+fn data_parallel_passes_drop_the_elements_of_one_worker() {
     let none = Dropout::NONE;
     for dropout in [
         none,
@@ -154,8 +154,8 @@ fn data_parallel_passes_of_less_than_a_batch_have_the_bits_of_one_worker() {
     }
 }
 
-/// Gradients large enough to be handed on in pieces: of rows of the token embedding or the head, of rows and columns of
-/// wide weights. Workers have unlike shares, so that their pieces differ too.
+/// Gradients large enough to be passed on in pieces: rows of the token embedding or the output head, rows and columns of
+/// wide weights. Workers have unequal shares, so that their pieces differ too.
 #[test]
 fn large_gradients_are_handed_on_in_pieces() {
     let large = Config { vocab: 1301, layers: 1, ..config() };
@@ -172,7 +172,7 @@ fn large_gradients_are_handed_on_in_pieces() {
     }
 }
 
-/// So many rows that a norm's gradients take as long as pieces of a weight: they go whole, weight and bias at once.
+/// So many rows that a norm's gradients take as long as pieces of a weight. Each norm's gradients are one piece.
 #[test]
 fn norms_of_many_rows_have_the_bits_of_one_worker() {
     let config = Config { hidden: 4, ..Config::new(27, 20, 1, 1, 128) };
@@ -181,8 +181,8 @@ fn norms_of_many_rows_have_the_bits_of_one_worker() {
 }
 
 #[test]
-fn data_parallel_passes_leave_out_what_is_frozen() {
-    // Enough of them that biases alone are worth the fork.
+fn data_parallel_passes_leave_out_frozen_tensors() {
+    // Enough rows that biases alone are worth the fork.
     let shape = Shape { sequences: 10, length: 19 };
     let is = |name: &str, begins: &[&str]| begins.iter().any(|begin| name.starts_with(begin));
     let choices: [&dyn Fn(&str) -> bool; 7] = [
@@ -219,7 +219,7 @@ fn data_parallel_passes_leave_out_what_is_frozen() {
     }
 }
 
-/// To the last bit of an f64, whatever the number of threads.
+/// Equal to the last bit of an f64, for any number of threads.
 #[test]
 fn data_parallel_evaluation_has_the_loss_of_one_worker() {
     let text = text(27);
@@ -258,7 +258,7 @@ fn a_loss_that_is_not_finite_leaves_gradients_and_parameters_as_they_are() {
     }
 }
 
-/// A step in pieces is never data-parallel, and leaves off where a whole one would.
+/// A step in pieces is never data-parallel, and has the bits of a whole step.
 #[test]
 fn steps_and_pieces_by_turns_have_the_bits_of_steps_by_one_worker() {
     let text = text(27);
@@ -270,7 +270,7 @@ fn steps_and_pieces_by_turns_have_the_bits_of_steps_by_one_worker() {
         let parallel = Counted::new(threads);
         let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &parallel);
         let losses = [0, 1, 2, 3, 4, 5].map(|step| {
-            // One thread: all steps whole. Then all in pieces, every second, every third.
+            // One thread takes whole steps. Then every step is in pieces, or every second, or every third.
             if pieces > 0 && step % pieces == 0 {
                 loop {
                     if let core::task::Poll::Ready(report) = trainer.poll(&text[..]).unwrap() {

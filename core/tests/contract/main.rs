@@ -1,5 +1,5 @@
-//! The numerical contract on whole training runs: equal bits for every instruction set, number of threads,
-//! cut into micro-batches, and interruption; and for generation against the full forward pass.
+//! The numerical contract on whole training runs: equal bits on every instruction set, and for any number of threads,
+//! micro-batches and interruptions. Generation with a cache has the bits of the full forward pass.
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -15,24 +15,18 @@ use jostle::{
 };
 use session::Session;
 
-/// Everything at once that could depend on order: dropout everywhere, odd sizes, tied head, clipping.
+/// Everything that could depend on order: dropout everywhere, odd sizes, a tied head, clipping.
 fn config() -> Config {
     Config { dropout: Dropout::all(0.2), ..Config::new(27, 35, 2, 3, 21) }
 }
 
 fn recipe() -> Recipe {
-    Recipe {
-        optimizer: Optimizer::ADAMW,
-        schedule: Schedule { peak: 3e-3, warmup: 5, steps: 60, decay: Decay::Cosine { last: 1e-4 } },
-        clip: Some(1.0),
-        accumulate: 1,
-        seed: 1337,
-    }
+    let schedule = Schedule { peak: 3e-3, warmup: 5, steps: 60, decay: Decay::Cosine { last: 1e-4 } };
+    Recipe { schedule, ..session::recipe(3e-3, 1337) }
 }
 
-/// A text with structure: a stride that changes slowly.
-fn text(vocab: u8) -> Vec<u8> {
-    (0..2000_u32).map(|i| ((i * i / 97 + 5 * i) % u32::from(vocab)) as u8).collect()
+fn text(vocab: usize) -> Vec<u8> {
+    session::text(vocab, 2000)
 }
 
 const STEPS: usize = 50;
@@ -40,7 +34,7 @@ const STEPS: usize = 50;
 fn trained(config: &Config, recipe: &Recipe, batch: usize, simd: InstructionSet, threads: usize) -> Vec<u32> {
     let mut session = Session::new(config, recipe, batch, threads);
     let parallel = Threads(threads);
-    let text = text(config.vocab as u8);
+    let text = text(config.vocab);
     session.train(recipe, simd, &parallel, &text, 0, STEPS);
     bits(&session.parameters)
 }
@@ -56,10 +50,10 @@ fn fifty_steps_have_equal_bits_on_every_instruction_set_and_number_of_threads() 
     }
 }
 
-/// Fewer sequences than threads, or a number that does not come out even: all workers take a layer together. Products
-/// and operations on elements are large enough to be shared out, by rows that begin within a sequence, too.
+/// With fewer sequences than threads, or a number that they do not divide evenly, workers share each operation. Products and
+/// element-wise operations are large enough for that, and some workers' rows begin within a sequence.
 #[test]
-fn layers_taken_together_have_the_bits_of_one_worker() {
+fn work_sharing_has_the_bits_of_one_worker() {
     let recipe = Recipe { optimizer: PLAIN, clip: None, ..recipe() };
     let config = Config { dropout: Dropout::all(0.2), ..Config::new(27, 61, 2, 4, 80) };
     let simd = InstructionSet::detect();
@@ -92,7 +86,7 @@ fn other_recipes_have_equal_bits_too() {
 #[test]
 fn micro_batches_have_the_bits_of_one_large_batch() {
     let simd = InstructionSet::detect();
-    // Many a sequence of four tokens has none of half a vocabulary of 250.
+    // Many sequences of four tokens have no token of half a vocabulary of 250.
     let short = Config { vocab: 250, context: 4, ..config() };
     for config in [config(), Config { tied: false, ..config() }, short] {
         let expected = trained(&config, &recipe(), 6, simd, 2);
@@ -103,7 +97,7 @@ fn micro_batches_have_the_bits_of_one_large_batch() {
     }
 }
 
-/// As [`trained`], with these options, by whole steps or in pieces.
+/// As [`trained`], with any options, by whole steps or in pieces.
 fn trained_with(
     config: &Config,
     recipe: &Recipe,
@@ -132,7 +126,7 @@ fn untied() -> Config {
     Config { tied: false, bias: false, activation: Activation::GeluTanh, hidden: 50, ..config() }
 }
 
-/// Everything at once for four blocks: a plan that recomputes keeps one block's activations.
+/// As [`config`] with four blocks. A plan that recomputes keeps one block's activations.
 #[test]
 fn recomputed_activations_have_the_bits_of_kept_ones() {
     let sgd = Recipe { optimizer: PLAIN, ..recipe() };
@@ -154,7 +148,7 @@ fn recomputed_activations_have_the_bits_of_kept_ones() {
     }
 }
 
-/// What forward leaves in one place for all blocks is the last one's.
+/// Blocks that share memory leave the last block's values there.
 #[test]
 fn only_the_last_block_has_its_queries_where_activations_are_recomputed() {
     let (shape, tokens) = (Shape { sequences: 1, length: 4 }, [1, 2, 3, 4]);
@@ -169,7 +163,7 @@ fn only_the_last_block_has_its_queries_where_activations_are_recomputed() {
     assert!(kept[0].is_ok() && kept[0] != kept[1]);
 }
 
-/// Parameters, and what the optimiser keeps, of an update within backward: of several tiles a tensor.
+/// Parameters and optimizer state after a fused optimizer step, with several tiles for each tensor.
 #[test]
 fn a_fused_update_has_the_bits_of_one_after_backward() {
     let momentum = Optimizer::Sgd { momentum: 0.9 };
@@ -196,7 +190,7 @@ fn a_fused_update_has_the_bits_of_one_after_backward() {
     }
 }
 
-/// A fused step on the caller's batch, by a trainer made anew for each call; its report but for the norm's last bits.
+/// A fused step on the caller's batch, by a new trainer for each call. The reports agree up to the norm's last bits.
 #[test]
 fn a_fused_step_of_a_given_batch_ends_with_update() {
     let recipe = Recipe { optimizer: PLAIN, clip: None, ..recipe() };
@@ -263,7 +257,7 @@ fn resuming_has_the_bits_of_never_having_stopped() {
     assert!(bits(&second.parameters) == expected);
 }
 
-/// A product whose scratch is too short has no effect but in debug builds, as tests are, where it panics.
+/// Debug builds panic where a product's scratch is too short.
 #[test]
 fn scratch_is_enough_at_any_shape() {
     let mut random = Random::new(7);
@@ -296,7 +290,7 @@ fn scratch_is_enough_at_any_shape() {
     }
 }
 
-/// A trainer made anew for every micro-batch and every update, as hosts do that hold no Rust value.
+/// A new trainer for every micro-batch and every update, as in hosts that cannot keep a Rust value.
 #[test]
 fn a_trainer_can_be_resumed_within_a_step() {
     let (config, recipe, simd) = (config(), recipe(), InstructionSet::detect());
@@ -338,7 +332,7 @@ fn checksum(bytes: impl IntoIterator<Item = u8>) -> String {
     format!("{:016x}", bytes.into_iter().fold(0xcbf2_9ce4_8422_2325, step))
 }
 
-/// The bits themselves, which every face and every device must give: `golden/fifty_steps.txt`.
+/// Rust, C, Python and every device must produce these bits: `golden/fifty_steps.txt`.
 #[test]
 fn fifty_steps_have_the_bits_that_were_written_down() {
     let found = trained(&config(), &recipe(), 4, InstructionSet::detect(), 1);
@@ -346,7 +340,7 @@ fn fifty_steps_have_the_bits_that_were_written_down() {
     assert_eq!(checksum(little_endian), include_str!("../golden/fifty_steps.txt").trim());
 }
 
-/// The checkpoint of a training that leaves some tensors as they are, to the byte: `golden/frozen_checkpoint.txt`.
+/// The bytes of a checkpoint after training with frozen tensors: `golden/frozen_checkpoint.txt`.
 #[test]
 fn training_with_frozen_tensors_ends_in_the_checkpoint_that_was_written_down() {
     let plan = Plan::new(&config(), &Options::new(4)).unwrap();
@@ -382,7 +376,7 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
     session.train(&recipe, InstructionSet::detect(), &Serial, &text(27), 0, 20);
     let tokens: Vec<i32> = text(27).iter().skip(100).take(80).map(|token| i32::from(*token)).collect();
     for simd in instruction_sets() {
-        // One by one, then in lumps that cross chunks of positions and the end of the context.
+        // One by one, then in groups that cross chunks of positions and the end of the context.
         for lumps in [[1; 60].as_slice(), &[7, 1, 20, 1, 1, 3], &[35, 1, 1], &[34, 4, 1, 30], &[80]] {
             let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; config.context]);
             let (plan, parameters) = (session.plan, session.parameters.clone());
@@ -395,7 +389,7 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
                 let seen = &tokens[fed.saturating_sub(config.context)..fed];
                 let expected = full_logits(&mut session, simd, seen);
                 assert!(found == expected, "{} after {fed} tokens in lumps {lumps:?}", simd.name());
-                // As a host does that holds no Rust value.
+                // As in a host that cannot keep a Rust value.
                 let filled = generator.filled();
                 assert_eq!(filled, fed.min(config.context));
                 generator = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();

@@ -1,4 +1,4 @@
-//! Steps in pieces, and what a step's stages are.
+//! Steps in pieces, and the stages of a step.
 
 use core::task::Poll;
 
@@ -11,7 +11,7 @@ use crate::common::{Threads, bits};
 use crate::session::Session;
 use crate::{config, recipe, text};
 
-/// A step in pieces, by a trainer that is made anew for each of them.
+/// A step in pieces, by a new trainer for each piece.
 fn step_in_pieces(
     session: &mut Session,
     recipe: &Recipe,
@@ -40,7 +40,7 @@ fn a_step_in_pieces_has_the_bits_of_a_whole_one() {
     let momentum = Recipe { optimizer: Optimizer::Sgd { momentum: 0.9 }, clip: None, ..recipe() };
     let plain = Recipe { optimizer: Optimizer::Sgd { momentum: 0.0 }, ..recipe() };
     let untied = Config { tied: false, bias: false, hidden: 50, ..config() };
-    // Of several parts with several chunks each.
+    // Several parts with several chunks each.
     let large = Config { hidden: 4096, ..Config::new(27, 8, 2, 3, 42) };
     let text = text(27);
     for (config, recipe, batch, threads) in [
@@ -124,7 +124,7 @@ fn nothing_else_is_done_within_a_step_in_pieces() {
     let Ok(Poll::Ready(report)) = trainer.poll(&text[..]) else { panic!("more pieces than told") };
     trainer.evaluate(&text[..]).unwrap();
 
-    // Given up before the update, a step leaves no trace.
+    // A step that is abandoned before the update changes nothing.
     let mut other = Session::new(&config(), &recipe, 1, 1);
     other.initialize(5);
     let mut trainer = other.trainer(&recipe, InstructionSet::detect(), &Serial);
@@ -144,7 +144,7 @@ fn errors_give_a_step_in_pieces_up_and_change_no_parameter() {
     session.initialize(5);
     let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
     assert_eq!(trainer.poll(&text[..3]), Err(Error::Data { given: 3, wanted: 36 }));
-    // A token that the caller changed between two pieces.
+    // The caller changes a token between two pieces.
     assert_eq!(trainer.poll(&text[..]), Ok(Poll::Pending));
     trainer.buffers().batch[7] = 27;
     assert_eq!(trainer.poll(&text[..]), Err(Error::Token { index: 7, token: 27, vocab: 27 }));

@@ -1,19 +1,18 @@
-"""Makes the golden files beside it: what PyTorch computes for small models of odd shapes.
+"""Writes the golden files in its folder: PyTorch's results for small models of odd shapes.
 
     pip install torch safetensors numpy
     python core/tests/golden/make.py
 
-Each `<case>.safetensors` holds a model's parameters, a batch, its logits, loss and gradients, and twenty steps of
-training: the loss and the global norm of the gradients before each update. Its metadata are the configuration.
+Each `<case>.safetensors` holds a model's parameters, a batch, its logits, loss and gradients. It also holds the loss
+and the global norm of the gradients before each of twenty updates. Its metadata are the configuration.
 
-The numbers that go in (parameters, learning rate, betas, ...) are f32; everything is then computed in f64, AdamW
-included, and rounded to f32 once, when stored. So the reference has no error of its own, and whatever a test
-finds is the tested engine's rounding or its mistake. For comparison, the script does it all in f32 too and prints
-how far PyTorch's own f32 lies from the reference: no engine can be asked for less.
+The inputs (parameters, learning rate, betas, ...) are f32. Everything is then computed in f64, AdamW included, and
+rounded to f32 once, when stored. So the reference has no error of its own: a difference is the tested engine's rounding
+or its mistake. For comparison, the script computes everything in f32 too, and prints the error of PyTorch's f32.
 
-The model is GPT-2 as nanoGPT trains it: pre-norm blocks; query, key and value in one product, in this order, each
-with its heads side by side; learned positions. Names and shapes are those of Hugging Face GPT-2, whose matrices
-are `[in, out]` (nanoGPT's are the transpose). Without bias there is none in products and none in norms.
+The model is GPT-2 as nanoGPT trains it: pre-norm blocks and learned positions. Query, key and value are one product, in
+this order, each with its heads side by side. Names and shapes follow Hugging Face's GPT-2, whose matrices are
+`[in, out]` (nanoGPT has the transpose). Without bias, neither products nor norms have one.
 B batch, T length, C width, F hidden, V vocabulary, L layers, H heads.
 """
 
@@ -54,9 +53,9 @@ class Case:
     ignored: float = 0.0  # the share of targets that do not count
 
 
-# What each case is there for. The hyperparameters differ too, so that no default can stand in for one of them.
+# The purpose of each case. The hyperparameters differ too, so that no default passes for one of them.
 CASES = {
-    # One position: attention has nothing to choose from; the rest of the context goes unused.
+    # One position: attention has one key, and the rest of the context is unused.
     "one_token": Case(11, 4, 1, 1, 8, 32, batch=3, length=1, clip=3.0),
     # As in GPT-2 but small: two heads, hidden 4C, the whole context.
     "gpt2": Case(27, 16, 2, 2, 16, 64, batch=2, length=16, clip=1.9, beta2=0.999),
@@ -64,7 +63,7 @@ CASES = {
     "three_heads": Case(
         33, 12, 1, 3, 15, 60, batch=3, length=9, clip=1.9, activation="gelu_tanh", ignored=0.3, epsilon=1e-3
     ),
-    # No biases and a head of its own; V and C are multiples of 16.
+    # No biases and an untied head; V and C are multiples of 16.
     "no_bias_untied": Case(
         48, 10, 1, 4, 16, 64, batch=2, length=10, clip=2.4, bias=False, tied=False, beta2=0.95, norm_epsilon=1e-3
     ),

@@ -1,12 +1,15 @@
-//! Each operation against its formula in f64: forward directly, backward by central differences.
+//! Each operation against its formula in f64: the forward pass directly, the backward pass by central differences.
 
 mod attention;
+mod causal_mask;
 #[path = "../common/mod.rs"]
 mod common;
+mod dropout;
+mod errors;
 
 use common::{Random, assert_same_bits, instruction_sets};
 use jostle::matmul::{self, Size};
-use jostle::ops::dropout::{self, Mask};
+use jostle::ops::dropout::Mask;
 use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
 use jostle::rng::Stream;
 use jostle::{Activation, InstructionSet};
@@ -15,7 +18,7 @@ fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
 }
 
-/// Root of the sum of squares of the difference, relative to that of `wanted`; a zero `wanted` is refused.
+/// Checks the norm of the difference relative to the norm of `wanted`, which must not be zero.
 #[track_caller]
 fn assert_near(got: &[f32], wanted: &[f64], tolerance: f64, what: &str) {
     assert_eq!(got.len(), wanted.len(), "{what}");
@@ -25,7 +28,7 @@ fn assert_near(got: &[f32], wanted: &[f64], tolerance: f64, what: &str) {
     let difference = squares(&mut got.iter().zip(wanted).map(|(g, w)| f64::from(*g) - w));
     // Written so that NaN fails.
     assert!(difference <= tolerance * size, "{what}: relative error {:e}", difference / size);
-    // One element far off does not hide behind many.
+    // Many exact elements must not hide one wrong element.
     let greatest = wanted.iter().fold(0.0_f64, |a, b| a.max(b.abs()));
     for (i, (g, w)) in got.iter().zip(wanted).enumerate() {
         let error = (f64::from(*g) - w).abs();
@@ -55,10 +58,10 @@ fn differences(x: &[f64], factors: &[f32], f: impl Fn(&[f64]) -> Vec<f64>) -> Ve
         .collect()
 }
 
-/// Few roundings of 6e-8 each.
+/// A few roundings of 6e-8 each.
 const TIGHT: f64 = 1e-6;
 
-/// Runs on each instruction set; results must be the same bits everywhere. Returns them once.
+/// Runs on each instruction set, checks that all results have the same bits, and returns them.
 #[track_caller]
 fn on_every_set<const N: usize>(run: impl Fn(InstructionSet) -> [Vec<f32>; N]) -> [Vec<f32>; N] {
     let portable = run(InstructionSet::PORTABLE);
@@ -126,7 +129,7 @@ fn layer_norm_is_its_formula_and_its_gradients_are_its_slopes() {
             assert_near(&rstd, &deviations.collect::<Vec<_>>(), TIGHT, &what("rstd"));
             let slope = differences(&x, &d_y, |x| layer_norm_f64(x, &weight, &bias));
             let by_itself: Vec<f32> = d_x.iter().zip(&before).map(|(a, b)| a - b).collect();
-            // Only two columns: the exact gradient almost cancels.
+            // The exact gradient of two columns almost cancels.
             if width > 2 {
                 assert_near(&by_itself, &slope, 3e-6, &what("d_x"));
             }
@@ -403,11 +406,11 @@ fn mask(rate: f32, layer: u64) -> Option<Mask> {
     Mask::new(rate, 1234, Stream::AttentionDropout, 5, layer).unwrap()
 }
 
-/// What a mask multiplies a matrix `[rows, width]` by.
+/// The factors by which a mask multiplies a matrix `[rows, width]`.
 fn factors(mask: Option<Mask>, rows: usize, width: usize, place: u64) -> Vec<f32> {
     let mut factors = vec![9.0; rows * width];
     let ones = vec![1.0; rows * width];
-    dropout::forward(InstructionSet::PORTABLE, &mut factors, &ones, width, mask, place).unwrap();
+    jostle::ops::dropout::forward(InstructionSet::PORTABLE, &mut factors, &ones, width, mask, place).unwrap();
     factors
 }
 
@@ -420,8 +423,8 @@ fn dropout_multiplies_by_its_mask_in_both_directions() {
             let (x, d_y) = (random.numbers(rows * width), random.numbers(rows * width));
             let [y, d_x] = on_every_set(|simd| {
                 let (mut y, mut d_x) = (vec![9.0; rows * width], vec![9.0; rows * width]);
-                dropout::forward(simd, &mut y, &x, width, mask, 2).unwrap();
-                dropout::backward(simd, &mut d_x, &d_y, width, mask, 2).unwrap();
+                jostle::ops::dropout::forward(simd, &mut y, &x, width, mask, 2).unwrap();
+                jostle::ops::dropout::backward(simd, &mut d_x, &d_y, width, mask, 2).unwrap();
                 [y, d_x]
             });
             let factors = factors(mask, rows, width, 2);

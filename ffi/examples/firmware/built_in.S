@@ -1,4 +1,4 @@
-/* What is built into flash: the text as tokens (a to z are 0 to 25, a space is 26), made from text.txt by
+/* The contents of flash: the text as tokens (a to z are 0 to 25, a space is 26), made from text.txt by
  *     tr -d '\n' <text.txt | tr 'a-z ' '\000-\032' >text.tokens
  * and a checkpoint to begin with, which may be empty. */
     .section .rodata

@@ -1,4 +1,4 @@
-/* The vectors of a Cortex-M, and its reset. */
+/* The vector table and the reset handler of a Cortex-M. */
 #include "board.h"
 
 extern uint32_t stack_top[];
@@ -15,14 +15,14 @@ void reset(void)
     start();
 }
 
-/* A stack that overflows ends here too: below it is no memory. */
+/* A stack overflow ends here too, because memory begins with the stack. */
 static void fault(void)
 {
     board_print("FAILED: the processor has stopped at a fault\n");
     board_exit(1);
 }
 
-/* NMI and HardFault, which the other faults become. */
+/* NMI, and HardFault, which the other faults escalate to. */
 __attribute__((section(".vectors"), used)) static const struct {
     uint32_t *stack;
     void (*reset)(void), (*nmi)(void), (*hard_fault)(void);

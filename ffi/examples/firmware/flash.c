@@ -1,6 +1,6 @@
-/* A simulation of flash memory, as strict as there is: a word can be programmed once after each erasure. flash.bin keeps
- * it between runs. Where there is a file cut.txt, the power fails once as many words and sectors have been changed as
- * it says, in the middle of the next. */
+/* A simulation of the strictest kind of flash memory: a word can be programmed once after each erasure. The file
+ * flash.bin keeps the contents between runs. If the file cut.txt exists, it holds a number of words and sectors. When
+ * that many have been changed, the power fails in the middle of the next change. */
 #include "board.h"
 
 enum { SLOT = 65536, SECTOR = 2048, WORD = 8, ERASED = 0xFF, POWER_FAILED = 3 };
@@ -34,7 +34,7 @@ uint32_t board_flash_changes(void)
     return changes;
 }
 
-/* Changes one word or sector: to what is given, or, where nothing is, to what erased memory holds. */
+/* Changes one word or sector to the given contents. NULL erases it. */
 static void change(uint8_t *place, const uint8_t *bytes, size_t size)
 {
     const int cut = changes == most;

@@ -1,4 +1,4 @@
-/* The board that an operating system is. */
+/* The board functions under an operating system. */
 #include <stdio.h>
 #include <stdlib.h>
 

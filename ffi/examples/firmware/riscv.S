@@ -1,4 +1,4 @@
-/* The reset of a RISC-V. */
+/* The reset handler of a RISC-V. */
 #if defined(__riscv_flen)
 #define FLOATS 0x2000 /* mstatus.FS: the floating-point unit */
 #else
@@ -17,7 +17,7 @@ reset:
 
     .balign 4
 fault:
-    /* A stack that overflows ends here too: go back to its top. */
+    /* A stack overflow ends here too, so start again at the top of the stack. */
     la sp, stack_top
     la a0, message
     call board_print

@@ -1,5 +1,5 @@
-/* Input and output through the debugger or emulator that the processor is attached to: Arm's semihosting, which
- * RISC-V has taken over. */
+/* Input and output through the debugger or emulator that the processor is attached to: Arm's semihosting, which RISC-V
+ * adopted. */
 #include "board.h"
 
 enum { OPEN = 0x01, CLOSE = 0x02, WRITE0 = 0x04, WRITE = 0x05, READ = 0x06, EXIT_EXTENDED = 0x20 };
@@ -11,7 +11,7 @@ static uintptr_t call(uintptr_t operation, const void *argument)
 #if defined(__riscv)
     register uintptr_t a0 __asm__("a0") = operation;
     register const void *a1 __asm__("a1") = argument;
-    /* These three instructions, uncompressed and in one page, are what the debugger looks for. */
+    /* The debugger looks for these three instructions, uncompressed and in one page. */
     __asm__ volatile(".balign 16\n\t.option push\n\t.option norvc\n\t"
                      "slli x0, x0, 0x1f\n\tebreak\n\tsrai x0, x0, 7\n\t.option pop"
                      : "+r"(a0)
@@ -37,7 +37,7 @@ _Noreturn void board_exit(int status)
     for (;;) call(EXIT_EXTENDED, block);
 }
 
-/* A file's handle; -1 where it cannot be opened. */
+/* A file's handle; -1 if it cannot be opened. */
 static intptr_t open_file(const char *name, uintptr_t mode)
 {
     uintptr_t length = 0;
@@ -46,7 +46,7 @@ static intptr_t open_file(const char *name, uintptr_t mode)
     return (intptr_t)call(OPEN, block);
 }
 
-/* Reads or writes, and closes. Both calls return how many bytes they did not take. */
+/* Reads or writes, and closes. Both calls return the number of bytes that they did not transfer. */
 static size_t transfer(uintptr_t operation, const char *name, uintptr_t mode, const void *bytes, size_t size)
 {
     const intptr_t handle = open_file(name, mode);

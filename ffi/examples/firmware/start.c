@@ -1,5 +1,5 @@
-/* From reset to main on any processor: initial values of variables, and a painted stack, so that its peak can be
- * read off. The symbols are sections.ld's. */
+/* From reset to main on any processor. Sets the initial values of variables, and paints the stack, so that its peak can
+ * be measured. The symbols are defined in sections.ld. */
 #include "board.h"
 
 extern uint32_t data_begin[], data_end[], bss_begin[], bss_end[], stack_bottom[], stack_top[];
@@ -9,13 +9,13 @@ int main(void);
 
 enum { PAINT = 0x51AC4BED };
 
-/* Called by the reset handler, with a stack and nothing else. */
+/* The reset handler calls it when only the stack is set up. */
 _Noreturn void start(void)
 {
     const uint32_t *from = data_load;
     for (uint32_t *to = data_begin; to < data_end;) *to++ = *from++;
     for (uint32_t *to = bss_begin; to < bss_end;) *to++ = 0;
-    /* Not what this function stands on. */
+    /* Spare the frame of this function. */
     const uint32_t *const used = (uint32_t *)__builtin_frame_address(0) - 16;
     for (volatile uint32_t *to = stack_bottom; to < used;) *to++ = PAINT;
     board_exit(main());

@@ -1,10 +1,10 @@
-/* Firmware that trains: a text in flash, a model in static arrays whose sizes jostle-plan has written, nothing else.
- * One source for all targets; what differs between boards is in board.h and the linker scripts.
+/* Firmware that trains. The text is in flash, and the model is in static arrays whose sizes jostle-plan has written.
+ * There is one source for all targets; board.h and the linker scripts cover the differences between boards.
  *
- * It saves into two slots of flash memory, so that whenever the power fails, the next run goes on from the newest whole
- * checkpoint. Where there is none, it begins with the one that is built in, or, where that is empty, with random
- * numbers. It prints checksums of the parameters, which are the same on every processor however often the power
- * failed, and leaves the last checkpoint in trained.safetensors. */
+ * It saves into two slots of flash memory. Whenever the power fails, the next run continues from the newest complete
+ * checkpoint. Without one it begins with the built-in checkpoint, or, if that is empty, with random numbers. It prints
+ * checksums of the parameters, which are the same on every processor, however often the power failed. It leaves the last
+ * checkpoint in trained.safetensors. */
 #include "board.h"
 #include "model.h"
 
@@ -38,10 +38,10 @@ static const jostle_buffers buffers = {
     .batch = batch, .batch_size = sizeof batch,
 };
 
-/* built_in.S: the text's tokens, of which an eighth, at the end, is for evaluation; and a checkpoint. */
+/* In built_in.S: the text's tokens, whose last eighth is for evaluation, and a checkpoint. */
 extern const uint8_t text[], text_end[], checkpoint[], checkpoint_end[];
 
-/* With this, Python's jostle.Trainer.resume() takes the checkpoints. */
+/* This metadata lets Python's jostle.Trainer.resume() continue the checkpoints. */
 static const jostle_metadata metadata[] = {{
     "trainer",
     "{\"batch\": 1, \"steps\": 200, \"clip\": 1.0, \"accumulate\": 4, \"evaluate_every\": 200, "
@@ -63,7 +63,7 @@ static void print_number(uint64_t number)
     board_print(first);
 }
 
-/* To three places. */
+/* A number with three decimals. */
 static void print_loss(float loss)
 {
     const uint32_t thousandths = (uint32_t)(loss * 1000.0f + 0.5f);
@@ -127,8 +127,7 @@ static void generate(void)
     int32_t token = 26;
     check(jostle_sampling_init(&sampling, sizeof sampling));
     sampling.temperature = 0.5f;
-    check(jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, NULL, 0, memory,
-                                sizeof memory, window, sizeof window, &error));
+    check(jostle_generator_init(&generator, &plan, NULL, &buffers, memory, sizeof memory, window, sizeof window, &error));
     for (uint64_t i = 0; i < GENERATED; i++) {
         float *logits;
         check(jostle_generator_feed(&generator, &token, sizeof token, &logits, &error));
@@ -139,21 +138,19 @@ static void generate(void)
     board_print("\n");
 }
 
-/* The numbers to go on from, and the step that they are of. */
+/* Reads or makes the first parameters, and returns their step. */
 static uint64_t restore(void)
 {
     jostle_progress progress = {.step = 0, .seed = SEED};
     const size_t built_in = (size_t)(checkpoint_end - checkpoint);
     /* The workspace is free between steps. */
-    const jostle_status status = jostle_slots_load(&board_flash, &plan, parameters, sizeof parameters, optimizer,
-                                                   sizeof optimizer, (uint8_t *)workspace, sizeof workspace, &progress,
-                                                   &error);
+    const jostle_status status = jostle_slots_load(&board_flash, &plan, &buffers, (uint8_t *)workspace,
+                                                   sizeof workspace, &progress, &error);
     if (status != JOSTLE_NOT_FOUND) {
         check(status);
         board_print("resumed from flash memory");
     } else if (built_in) {
-        check(jostle_checkpoint_read(checkpoint, built_in, &plan, parameters, sizeof parameters, optimizer,
-                                     sizeof optimizer, &progress, &error));
+        check(jostle_checkpoint_read(checkpoint, built_in, &plan, &buffers, &progress, &error));
         board_print("resumed from the built-in checkpoint");
     } else {
         check(jostle_initialize(&plan, parameters, sizeof parameters, SEED, &error));
@@ -193,16 +190,15 @@ static uint64_t begin(void)
 static void save(uint64_t step)
 {
     const jostle_progress progress = {.step = step, .seed = SEED};
-    check(jostle_slots_save(&board_flash, &plan, parameters, sizeof parameters, NULL, 0, optimizer,
-                            sizeof optimizer, &progress,
-                            metadata, 1, (uint8_t *)workspace, sizeof workspace, &error));
+    check(jostle_slots_save(&board_flash, &plan, &buffers, &progress, metadata, 1, (uint8_t *)workspace,
+                            sizeof workspace, &error));
     print_step(step);
     board_print("saved, ");
     print_number(board_flash_changes());
     board_print(" words and sectors of flash memory changed\n");
 }
 
-/* The newest checkpoint as a file, from where it lies. */
+/* Writes the newest checkpoint as a file, directly from flash. */
 static void export(void)
 {
     jostle_slot slot;

@@ -2,8 +2,8 @@
 
     train.py TEXT STEPS TO [FROM]
 
-TEXT holds one token a byte. Takes STEPS steps in all, the first where the checkpoint FROM has come to, writes a
-checkpoint TO, and prints the checksum that the firmware prints after so many steps.
+TEXT holds one token a byte. Trains up to step STEPS, from the checkpoint FROM if it is given. Writes a checkpoint TO,
+and prints the checksum that the firmware prints after as many steps.
 """
 
 import sys
@@ -14,7 +14,7 @@ import jostle
 
 
 def begin(text: np.ndarray) -> jostle.Trainer:
-    """What train.c sets up."""
+    """The setup of train.c."""
     config = jostle.Config(vocab=27, context=16, layers=1, heads=4, width=16, dropout=0.1)
     model = jostle.Model(config, seed=1337)
     return jostle.Trainer(

@@ -1,6 +1,6 @@
-# Sets `result` to the archive for a processor, in GCC's words for it (cortex-m4, rv32imafc), whose calls pass floats
-# in registers of an Arm's floating-point unit if `hard`; to nothing where the package has none. The folders are those
-# that Arduino looks into: src/PROCESSOR, and below it FPU-hard. For calls, all units are the same.
+# Sets `result` to the archive for a processor by GCC's name for it (cortex-m4, rv32imafc), or to an empty string if the
+# package has none. If `hard`, calls pass floats in registers of an Arm's floating-point unit. The folders follow
+# Arduino's rule: src/PROCESSOR, and below it FPU-hard. All floating-point units have the same calling convention.
 function(jostle_archive result processor hard)
     set(folder "${CMAKE_CURRENT_FUNCTION_LIST_DIR}/../src/${processor}")
     if(hard)

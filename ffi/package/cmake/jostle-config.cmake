@@ -1,6 +1,6 @@
-# find_package(jostle): the imported target jostle::jostle, the archive for the processor that the C compiler's flags
-# name: -mcpu and -mfloat-abi on Arm, -march on RISC-V. Where they do not, JOSTLE_PROCESSOR says it (cortex-m4,
-# rv32imafc), and JOSTLE_HARD whether floats are passed in registers of an Arm's floating-point unit.
+# find_package(jostle): the imported target jostle::jostle. It is the archive for the processor that the C compiler's
+# flags name: -mcpu and -mfloat-abi on Arm, -march on RISC-V. Without such flags, set JOSTLE_PROCESSOR (cortex-m4,
+# rv32imafc), and set JOSTLE_HARD if floats are passed in registers of an Arm's floating-point unit.
 cmake_minimum_required(VERSION 3.17)
 include("${CMAKE_CURRENT_LIST_DIR}/archive.cmake")
 

@@ -15,7 +15,7 @@ def value(option):
 
 
 processor = value("-mcpu") or value("-march") or env.BoardConfig().get("build.cpu", "")
-# Calls that pass floats in registers are the same for all floating-point units of Arm.
+# All floating-point units of Arm have the same calling convention.
 floats = "*-hard" if value("-mfloat-abi") == "hard" else "."
 archives = list((Path(pio_lib_builder.src_dir) / processor).glob(floats + "/libjostle.a")) if processor else []
 if not archives:

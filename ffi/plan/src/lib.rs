@@ -1,26 +1,26 @@
 //! The C header of `#define`s for a model: the text that the command `jostle-plan` writes.
 
 use jostle::checkpoint;
-use jostle::{Activation, Error, OptimizerState, Plan};
+use jostle::config::{Field, Value};
+use jostle::{Error, OptimizerState, Plan};
 
-/// The sizes that the header defines, most of them named like the fields of jostle_plan: name, bytes, and what they are
-/// for.
+/// The sizes that the header defines: name, bytes, and a comment. Most names are fields of jostle_plan.
 fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static str)>, Error> {
-    // What a microcontroller can address: the core has only asked whether this machine can.
+    // The core has checked that this machine can address the buffers, not that a microcontroller can.
     let most = if device { i32::MAX as usize } else { isize::MAX as usize };
     let bytes = |elements: usize| elements.saturating_mul(4);
     let sizes = vec![
-        ("parameters", bytes(plan.parameters), "float: those that are trained"),
-        ("frozen", bytes(plan.frozen), "float: those that are not, only read; where it is 0, hand over NULL"),
-        ("gradients", bytes(plan.gradients), "float"),
-        ("optimizer", bytes(plan.optimizer), "float; where it is 0, hand over NULL"),
+        ("parameters", bytes(plan.parameters), "float: the parameters that are trained"),
+        ("frozen", bytes(plan.frozen), "float: the frozen parameters, only read; if it is 0, pass NULL"),
+        ("gradients", bytes(plan.gradients), "float: the gradients"),
+        ("optimizer", bytes(plan.optimizer), "float: the optimiser's state; if it is 0, pass NULL"),
         ("workspace", bytes(plan.workspace()), "float: activations and scratch"),
         ("batch", bytes(plan.batch), "int32_t: tokens and targets"),
-        ("training", plan.bytes(), "the sum of the above but for the frozen ones"),
+        ("training", plan.bytes(), "the sum of the above, except the frozen parameters"),
         ("generation", bytes(plan.generation), "float: a generator's memory"),
         ("window", bytes(plan.config.context), "int32_t: a generator's window"),
         ("order", bytes(plan.config.vocab), "uint32_t: scratch for drawing a token"),
-        ("checkpoint", checkpoint::size(plan, true, &[])?, "with the optimizer's state, without metadata"),
+        ("checkpoint", checkpoint::size(plan, true, &[])?, "with the optimiser's state, without metadata"),
     ];
     match sizes.iter().find(|(_, size, _)| *size > most) {
         Some((what, ..)) => Err(Error::TooLarge { what }),
@@ -28,13 +28,10 @@ fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static
     }
 }
 
-/// A header for this plan, made by this command, for a microcontroller or this machine; `prefix` begins every name.
+/// The header of a plan, for a microcontroller or this machine. `command` is the command line that makes it; every name
+/// begins with `prefix`.
 pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<String, Error> {
     let (config, options) = (&plan.config, &plan.options);
-    let activation = match config.activation {
-        Activation::Gelu => "JOSTLE_GELU",
-        Activation::GeluTanh => "JOSTLE_GELU_TANH",
-    };
     let optimizer = match options.optimizer {
         OptimizerState::None => "JOSTLE_STATE_NONE",
         OptimizerState::Momentum => "JOSTLE_STATE_MOMENTUM",
@@ -48,28 +45,20 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
     } else {
         let names = frozen.join(",\n    ");
         format!(
-            "\n/* The tensors that are not trained, in the order in which their values lie. */\n\
+            "\n/* The tensors that are not trained, in the order of their values. */\n\
              static const char *const {prefix}_FROZEN_NAMES[] = {{\n    {names}\n}};\n"
         )
     };
-    let float = |x: f32| format!("{x:?}f");
-    // In the order of the structs' fields, as C++20 wants it.
-    let config = [
-        ("vocab", integer(config.vocab)),
-        ("context", integer(config.context)),
-        ("layers", integer(config.layers)),
-        ("heads", integer(config.heads)),
-        ("width", integer(config.width)),
-        ("hidden", integer(config.hidden)),
-        ("activation", activation.to_owned()),
-        ("bias", integer(config.bias.into())),
-        ("tied", integer(config.tied.into())),
-        ("embedding_dropout", float(config.dropout.embedding)),
-        ("attention_dropout", float(config.dropout.attention)),
-        ("attention_projection_dropout", float(config.dropout.attention_projection)),
-        ("mlp_projection_dropout", float(config.dropout.mlp_projection)),
-        ("norm_epsilon", float(config.norm_epsilon)),
-    ];
+    // In the order of the structs' fields, which C++20's designated initializers must have.
+    let mut values = *config;
+    let value = |field: &Field| match values.value(*field) {
+        Value::Size(size) => integer(*size),
+        Value::Rate(number) | Value::Fraction(number) => format!("{number:?}f"),
+        Value::Flag(flag) => integer((*flag).into()),
+        Value::Activation(activation) => format!("JOSTLE_{}", activation.name().to_uppercase()),
+    };
+    let values: Vec<String> = Field::ALL.iter().map(value).collect();
+    let config: Vec<(&str, String)> = Field::ALL.iter().map(|field| field.name()).zip(values).collect();
     let options = [
         ("batch", integer(options.batch)),
         ("threads", integer(options.threads)),
@@ -101,7 +90,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
 /* {command}
  *
  * A model, and the bytes of each of its buffers on {machine}. Written by jostle-plan {version}:
- * to change it, call that again. Static arrays of these sizes are aligned as jostle wants them:
+ * run it again to change this file. jostle needs no more alignment than these static arrays have:
  *
  *     static float parameters[{prefix}_PARAMETERS_SIZE / sizeof(float)];
  */
@@ -111,10 +100,10 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
 #include <jostle.h>
 
 #if JOSTLE_VERSION_MAJOR != {major} || JOSTLE_VERSION_MINOR != {minor}
-#error \"made for jostle {major}.{minor}: call that version's jostle-plan\"
+#error \"made for jostle {major}.{minor}: run the jostle-plan of the installed version\"
 #endif
 
-/* The model, and what its memory depends on. */
+/* The model, and the options that its memory depends on. */
 {config_defines}{options_defines}{names}
 /* Bytes. */
 {sizes}

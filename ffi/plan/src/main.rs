@@ -1,5 +1,5 @@
-//! Writes a C header of `#define`s for a model: what it is, and the bytes of every buffer that it needs, so that
-//! firmware can keep them in static arrays. The sizes are the core's; the library checks them again at run time.
+//! Writes a C header of `#define`s for a model: its configuration and the size of each buffer, for static arrays in
+//! firmware. The sizes come from the core; the library checks them again at run time.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ struct Arguments {
     /// The number of different tokens
     #[arg(long)]
     vocab: u32,
-    /// The longest sequence that the model can look at
+    /// The longest sequence of the model
     #[arg(long)]
     context: u32,
     /// The number of blocks
@@ -28,7 +28,7 @@ struct Arguments {
     /// The width of the residual stream
     #[arg(long)]
     width: u32,
-    /// The width of the MLP between its products [default: 4 times the width]
+    /// The hidden width of the MLP [default: 4 times the width]
     #[arg(long)]
     hidden: Option<u32>,
     /// Sequences in a pass
@@ -37,19 +37,19 @@ struct Arguments {
     /// Threads that may work at once
     #[arg(long, default_value_t = 1)]
     threads: u32,
-    /// What the optimiser keeps: AdamW's moments, a momentum, or nothing
+    /// The optimiser's state: AdamW's moments, a momentum, or none
     #[arg(long, value_enum, default_value = "adamw")]
     optimizer: OptimizerName,
-    /// Make each block's activations again in backward: less memory, more work, the same results
+    /// Recompute each block's activations in backward: less memory, more work, the same results
     #[arg(long)]
     recompute: bool,
-    /// Update parameters within backward: gradients of some rows only, without clipping, in one pass a step
+    /// Fused optimizer step: memory for the gradients of some rows only, no clipping, one pass a step
     #[arg(long)]
     fused: bool,
-    /// A tensor that is not trained, e.g. wte.weight, whose values are only read: in flash, say; may be repeated
+    /// A tensor that is not trained, e.g. wte.weight; its values are only read, e.g. from flash; may be repeated
     #[arg(long, value_name = "NAME")]
     freeze: Vec<String>,
-    /// The head has a matrix of its own
+    /// The output matrix is not the token embedding
     #[arg(long)]
     untied: bool,
     /// Products and norms have no biases
@@ -58,6 +58,9 @@ struct Arguments {
     /// The activation of the MLP
     #[arg(long, value_enum, default_value = "gelu")]
     activation: ActivationName,
+    /// Added to the variance in every norm [default: 1e-5]
+    #[arg(long, value_name = "EPSILON")]
+    norm_epsilon: Option<f32>,
     /// The rate of dropout in all four places
     #[arg(long, value_name = "RATE", default_value_t = 0.0)]
     dropout: f32,
@@ -73,13 +76,13 @@ struct Arguments {
     /// ... on the output of the MLP's projection
     #[arg(long, value_name = "RATE")]
     mlp_projection_dropout: Option<f32>,
-    /// Sizes as on a microcontroller (32 bits, products without packing), not as on this machine
+    /// Sizes for a microcontroller (32 bits, products without packing) instead of this machine
     #[arg(long)]
     device: bool,
-    /// What the names of all macros begin with
+    /// The beginning of all names of macros
     #[arg(long, value_name = "NAME", default_value = "MODEL", value_parser = identifier)]
     prefix: String,
-    /// Where to write; the standard output if not given
+    /// The file to write [default: the standard output]
     #[arg(short, value_name = "FILE")]
     output: Option<PathBuf>,
 }
@@ -104,7 +107,7 @@ fn identifier(text: &str) -> Result<String, &'static str> {
     if !text.is_empty() && text.chars().all(word) && !text.starts_with(digit) {
         Ok(text.to_owned())
     } else {
-        Err("wanted: letters, digits and underscores, not beginning with a digit")
+        Err("expected letters, digits and underscores, not beginning with a digit")
     }
 }
 
@@ -128,6 +131,7 @@ impl Arguments {
             },
             bias: !self.no_bias,
             tied: !self.untied,
+            norm_epsilon: self.norm_epsilon.unwrap_or(usual.norm_epsilon),
             ..usual
         }
     }
@@ -153,7 +157,7 @@ impl Arguments {
     }
 }
 
-/// The command line that makes the header again, whatever it is called there and wherever it is written to.
+/// The command line that makes the header again, without the path of the program and of the output.
 fn command() -> String {
     let mut words = vec!["jostle-plan".to_owned()];
     let mut arguments = env::args().skip(1);
@@ -184,6 +188,29 @@ fn main() -> ExitCode {
         Err(message) => {
             eprintln!("jostle-plan: {message}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use jostle::config::Field;
+
+    use super::Arguments;
+
+    /// Fields whose argument negates them.
+    const NEGATED: [(&str, &str); 2] = [("bias", "no-bias"), ("tied", "untied")];
+
+    #[test]
+    fn every_field_of_a_configuration_has_an_argument() {
+        let command = Arguments::command();
+        for field in Field::ALL {
+            let negated = NEGATED.iter().find(|(name, _)| *name == field.name());
+            let wanted =
+                negated.map_or(field.name().replace('_', "-"), |(_, argument)| (*argument).to_owned());
+            let found = command.get_arguments().any(|argument| argument.get_long() == Some(&wanted));
+            assert!(found, "no argument --{wanted}");
         }
     }
 }

@@ -8,17 +8,17 @@ use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
 use crate::status::{Call, OrRefuse, Refused, call, jostle_error, jostle_status};
 
-/// Bytes of scratch that the attention functions need.
+/// The size in bytes of the scratch that the attention functions need.
 #[unsafe(no_mangle)]
 pub extern "C" fn jostle_attention_scratch_size(length: usize, width: usize) -> usize {
     bytes(attention::scratch(length, width))
 }
 
-/// Causal multi-head attention over one sequence (Vaswani et al. 2017): for each head, scores q k^T / sqrt(C / H),
-/// minus infinity where a key comes later than its query, softmax, dropout, times v.
+/// Causal multi-head attention over one sequence (Vaswani et al. 2017). For each head: scores q k^T / sqrt(C / H), minus
+/// infinity for keys later than the query, softmax, dropout, times v.
 ///
-/// Writes `out` [length, width] and `stats` [heads, length, 2] (each row's greatest score, and one over its sum of
-/// exponentials, for jostle_attention_backward) from `qkv` [length, 3 width].
+/// Writes `out` [length, width] and `stats` [heads, length, 2] from `qkv` [length, 3 width]. The stats of a row are its
+/// largest score and one over its sum of exponentials; jostle_attention_backward needs them.
 ///
 /// `scratch`: jostle_attention_scratch_size bytes.
 ///
@@ -42,10 +42,10 @@ pub unsafe extern "C" fn jostle_attention_forward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let attention = self::attention(call, heads, width, mask)?;
             let elements = area(call, length, width)?;
@@ -56,11 +56,9 @@ pub unsafe extern "C" fn jostle_attention_forward(
             let wanted = attention::scratch(length, width);
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             attention::forward(simd, out, stats, qkv, attention, scratch).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// # Safety
@@ -71,13 +69,13 @@ unsafe fn attention(
     width: usize,
     mask: *const jostle_mask,
 ) -> Result<attention::Attention, Refused> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     let (mask, sequence) = unsafe { dropout_mask(call, mask)? };
     Ok(attention::Attention { heads, width, mask, sequence })
 }
 
-/// Writes `d_qkv` [length, 3 width] from `d_out` [length, width] and what jostle_attention_forward read and wrote,
-/// with the same mask.
+/// Writes `d_qkv` [length, 3 width] from `d_out` [length, width] and from the inputs and outputs of
+/// jostle_attention_forward, with the same mask.
 ///
 /// # Safety
 /// As for jostle_attention_forward; `d_qkv` is writable, `d_out`, `out` and `stats` readable for so many bytes.
@@ -102,10 +100,10 @@ pub unsafe extern "C" fn jostle_attention_backward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let attention = self::attention(call, heads, width, mask)?;
             let elements = area(call, length, width)?;
@@ -118,14 +116,12 @@ pub unsafe extern "C" fn jostle_attention_backward(
             let wanted = attention::scratch(length, width);
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             attention::backward(simd, d_qkv, d_out, qkv, out, stats, attention, scratch).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Writes the attention weights [heads, length, length] of one sequence before dropout, for looking at.
+/// Writes the attention weights [heads, length, length] of one sequence before dropout, to inspect a model.
 ///
 /// # Safety
 /// As for jostle_attention_forward; `weights` is writable for so many bytes.
@@ -143,10 +139,10 @@ pub unsafe extern "C" fn jostle_attention_weights(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let attention = self::attention(call, heads, width, core::ptr::null())?;
             let wanted = area(call, heads, area(call, length, length)?)?;
@@ -155,9 +151,7 @@ pub unsafe extern "C" fn jostle_attention_weights(
             let wanted = attention::scratch(length, width);
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             attention::weights(simd, weights, qkv, attention, scratch).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -5,10 +5,10 @@ use jostle::ops::cross_entropy;
 use super::area;
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
-/// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and
-/// `targets` [rows], each in 0..vocab or -1: ignored, loss 0.
+/// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and `targets`
+/// [rows]. Targets are in 0..vocab, or -1, which is ignored and has the loss 0.
 ///
 /// # Safety
 /// `compute` is NULL or readable; `losses` is writable, `logits` and `targets` readable for so many bytes; `error`
@@ -26,24 +26,22 @@ pub unsafe extern "C" fn jostle_cross_entropy_forward(
     targets_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let losses = buffers.write("losses", losses, losses_size, rows)?;
             let logits = buffers.read("logits", logits, logits_size, area(call, rows, vocab)?)?;
             let targets = buffers.read("targets", targets, targets_size, rows)?;
             cross_entropy::forward(simd, losses, logits, targets, vocab).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// Writes `losses` as jostle_cross_entropy_forward and replaces `logits` by their gradient: of the sum of losses
-/// divided by `counted`, which for a mean is the number of targets other than -1.
+/// Writes `losses` as jostle_cross_entropy_forward does, and replaces `logits` by the gradient of the sum of losses divided by
+/// `counted`. For the mean loss, `counted` is the number of targets other than -1.
 ///
 /// # Safety
 /// As for jostle_cross_entropy_forward; `logits` is writable.
@@ -61,18 +59,16 @@ pub unsafe extern "C" fn jostle_cross_entropy_backward(
     targets_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let losses = buffers.write("losses", losses, losses_size, rows)?;
             let logits = buffers.write("logits", logits, logits_size, area(call, rows, vocab)?)?;
             let targets = buffers.read("targets", targets, targets_size, rows)?;
             cross_entropy::backward(simd, losses, logits, targets, vocab, counted).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

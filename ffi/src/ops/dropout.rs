@@ -1,4 +1,4 @@
-//! Dropout, and the masks that attention takes too.
+//! Dropout, and its masks, which attention takes too.
 
 use jostle::ops::dropout;
 use jostle::ops::dropout::Mask;
@@ -9,22 +9,22 @@ use crate::border::{self, Buffers, Structure};
 use crate::compute::{Workers, jostle_compute};
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
-/// Which dropout masks: streams with the same seed share nothing.
+/// The place of dropout in the model. Masks of different streams are independent, also with the same seed.
 #[repr(u32)]
 #[derive(Clone, Copy)]
 pub enum jostle_stream {
-    /// Of the embedding sum.
+    /// The sum of the embeddings.
     JOSTLE_EMBEDDING_DROPOUT = 4,
-    /// Of the attention weights.
+    /// The attention weights.
     JOSTLE_ATTENTION_DROPOUT = 5,
-    /// Of the attention's projection.
+    /// The output of the attention's projection.
     JOSTLE_ATTENTION_PROJECTION_DROPOUT = 6,
-    /// Of the MLP's projection.
+    /// The output of the MLP's projection.
     JOSTLE_MLP_PROJECTION_DROPOUT = 7,
 }
 
-/// A mask of dropout: which elements are zeroed is a function of these numbers, of row and column. Survivors are
-/// divided by the probability to survive. Where NULL is given for a mask, nothing is dropped.
+/// A dropout mask. These numbers, the row and the column of an element determine whether it is zeroed. The other elements
+/// are divided by the probability of being kept. NULL instead of a mask drops nothing.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_mask {
@@ -46,7 +46,7 @@ pub struct jostle_mask {
     pub sequence: u64,
 }
 
-// SAFETY: numbers, the first of which is `struct_size`.
+// SAFETY: numbers and pointers without padding; `struct_size` comes first.
 unsafe impl Structure for jostle_mask {}
 
 /// # Safety
@@ -56,7 +56,7 @@ pub(super) unsafe fn mask(call: &Call, mask: *const jostle_mask) -> Result<(Opti
     if mask.is_null() {
         return Ok((None, 0));
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller's promise is the same.
     let mask = unsafe { border::structure(call, "mask", mask)? };
     let stream = match mask.stream {
         given if given == JOSTLE_EMBEDDING_DROPOUT as u32 => Stream::EmbeddingDropout,
@@ -69,8 +69,8 @@ pub(super) unsafe fn mask(call: &Call, mask: *const jostle_mask) -> Result<(Opti
     Ok((made, mask.sequence))
 }
 
-/// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). Its own backward: d_x = dropout(d_y) with
-/// the same mask.
+/// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). It is its own backward: d_x = dropout(d_y) with the
+/// same mask.
 ///
 /// # Safety
 /// `compute` and `mask` are NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or
@@ -87,19 +87,17 @@ pub unsafe extern "C" fn jostle_dropout(
     x_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let (mask, sequence) = self::mask(call, mask)?;
             let elements = area(call, rows, width)?;
             let y = buffers.write("y", y, y_size, elements)?;
             let x = buffers.read("x", x, x_size, elements)?;
             dropout::forward(simd, y, x, width, mask, sequence).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -5,10 +5,10 @@ use jostle::ops::embedding;
 use super::area;
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
-/// Writes `x` [rows, width]: the row of `wte` [vocab, width] that each of `tokens` [rows] names, plus the row of
-/// `wpe` [context, width] of its position, which starts at 0 again every `length` tokens.
+/// Writes `x` [rows, width]: for each of `tokens` [rows], its row of `wte` [vocab, width] plus its position's row of `wpe`
+/// [context, width]. Positions start again at 0 after every `length` tokens.
 ///
 /// # Safety
 /// `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for so many bytes; `error` is
@@ -31,21 +31,19 @@ pub unsafe extern "C" fn jostle_embedding_forward(
     wpe_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let x = buffers.write("x", x, x_size, area(call, rows, width)?)?;
             let tokens = buffers.read("tokens", tokens, tokens_size, rows)?;
             let wte = buffers.read("wte", wte, wte_size, area(call, vocab, width)?)?;
             let wpe = buffers.read("wpe", wpe, wpe_size, area(call, context, width)?)?;
             embedding::forward(simd, x, tokens, wte, wpe, width, length).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Adds the gradients of the embeddings to `d_wte` [vocab, width] and `d_wpe` [context, width], row after row, from
@@ -71,19 +69,17 @@ pub unsafe extern "C" fn jostle_embedding_backward(
     tokens_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let d_wte = buffers.write("d_wte", d_wte, d_wte_size, area(call, vocab, width)?)?;
             let d_wpe = buffers.write("d_wpe", d_wpe, d_wpe_size, area(call, context, width)?)?;
             let d_x = buffers.read("d_x", d_x, d_x_size, area(call, rows, width)?)?;
             let tokens = buffers.read("tokens", tokens, tokens_size, rows)?;
             embedding::backward(simd, d_wte, d_wpe, d_x, tokens, width, length).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -4,7 +4,7 @@ use jostle::ops::gelu;
 
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
 /// y = gelu(x), `count` elements (Hendrycks & Gimpel 2016). `activation`: a jostle_activation.
 ///
@@ -21,19 +21,17 @@ pub unsafe extern "C" fn jostle_gelu_forward(
     x_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let y = buffers.write("y", y, y_size, count)?;
             let x = buffers.read("x", x, x_size, count)?;
             gelu::forward(simd, y, x, crate::config::activation(call, activation)?).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// d_x = d_y gelu'(x), `count` elements.
@@ -53,19 +51,17 @@ pub unsafe extern "C" fn jostle_gelu_backward(
     x_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let d_x = buffers.write("d_x", d_x, d_x_size, count)?;
             let d_y = buffers.read("d_y", d_y, d_y_size, count)?;
             let x = buffers.read("x", x, x_size, count)?;
             gelu::backward(simd, d_x, d_y, x, crate::config::activation(call, activation)?)
                 .or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -5,7 +5,7 @@ use jostle::ops::layer_norm;
 use super::area;
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
 /// Layer normalisation (Ba, Kiros & Hinton 2016): y = (x - mean) / sqrt(variance + epsilon) * weight + bias, row by
 /// row. Writes `y` [rows, width], `mean` [rows] and `rstd` [rows] (one over the standard deviation) from `x`,
@@ -34,10 +34,10 @@ pub unsafe extern "C" fn jostle_layer_norm_forward(
     bias_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let elements = area(call, rows, width)?;
             let y = buffers.write("y", y, y_size, elements)?;
@@ -47,11 +47,9 @@ pub unsafe extern "C" fn jostle_layer_norm_forward(
             let weight = buffers.read("weight", weight, weight_size, width)?;
             let bias = buffers.read_optional("bias", bias, bias_size, width)?;
             layer_norm::forward(simd, y, mean, rstd, x, weight, bias, epsilon).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Adds the gradient of the input to `d_x` [rows, width], from `d_y`, `x` and what jostle_layer_norm_forward left.
@@ -77,10 +75,10 @@ pub unsafe extern "C" fn jostle_layer_norm_backward(
     weight_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let elements = area(call, rows, width)?;
             let d_x = buffers.write("d_x", d_x, d_x_size, elements)?;
@@ -90,11 +88,9 @@ pub unsafe extern "C" fn jostle_layer_norm_backward(
             let rstd = buffers.read("rstd", rstd, rstd_size, rows)?;
             let weight = buffers.read("weight", weight, weight_size, width)?;
             layer_norm::backward(simd, d_x, d_y, x, mean, rstd, weight).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Adds the gradients of the parameters to `d_weight` [width] and `d_bias` [width] (or NULL), row after row.
@@ -120,10 +116,10 @@ pub unsafe extern "C" fn jostle_layer_norm_backward_parameters(
     rstd_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let elements = area(call, rows, width)?;
             let d_weight = buffers.write("d_weight", d_weight, d_weight_size, width)?;
@@ -133,9 +129,7 @@ pub unsafe extern "C" fn jostle_layer_norm_backward_parameters(
             let mean = buffers.read("mean", mean, mean_size, rows)?;
             let rstd = buffers.read("rstd", rstd, rstd_size, rows)?;
             layer_norm::backward_parameters(simd, d_weight, d_bias, d_y, x, mean, rstd).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -6,7 +6,7 @@ use jostle::ops::linear;
 use super::area;
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
 /// y = x W + b, with y [rows, out], x [rows, in], W [in, out] and b [out] or NULL.
 ///
@@ -33,10 +33,10 @@ pub unsafe extern "C" fn jostle_linear_forward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let y = buffers.write("y", y, y_size, area(call, rows, outputs)?)?;
             let x = buffers.read("x", x, x_size, area(call, rows, inputs)?)?;
@@ -45,11 +45,9 @@ pub unsafe extern "C" fn jostle_linear_forward(
             let wanted = matmul::scratch(Size { m: rows, n: outputs, k: inputs });
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             linear::forward(simd, y, x, weight, bias, inputs, scratch).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Writes d_x [rows, in] from d_y [rows, out] and W [in, out].
@@ -74,10 +72,10 @@ pub unsafe extern "C" fn jostle_linear_backward(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let d_x = buffers.write("d_x", d_x, d_x_size, area(call, rows, inputs)?)?;
             let d_y = buffers.read("d_y", d_y, d_y_size, area(call, rows, outputs)?)?;
@@ -85,11 +83,9 @@ pub unsafe extern "C" fn jostle_linear_backward(
             let wanted = matmul::scratch(Size { m: rows, n: inputs, k: outputs });
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             linear::backward(simd, d_x, d_y, weight, inputs, scratch).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Adds the gradients of the parameters to d_weight [in, out] and d_bias [out] (or NULL), from x [rows, in] and
@@ -117,10 +113,10 @@ pub unsafe extern "C" fn jostle_linear_backward_parameters(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let d_weight =
                 buffers.write("d_weight", d_weight, d_weight_size, area(call, inputs, outputs)?)?;
@@ -130,9 +126,7 @@ pub unsafe extern "C" fn jostle_linear_backward_parameters(
             let wanted = matmul::scratch(Size { m: inputs, n: outputs, k: rows });
             let scratch = buffers.write("scratch", scratch, scratch_size, wanted)?;
             linear::backward_parameters(simd, d_weight, d_bias, x, d_y, inputs, scratch).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

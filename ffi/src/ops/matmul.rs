@@ -8,33 +8,33 @@ use crate::border::{Buffers, input};
 use crate::compute::{Workers, jostle_compute};
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
-/// A matrix to be read.
+/// A matrix that is read.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_matrix {
     /// Its first element.
     pub data: *const f32,
-    /// Bytes that `data` has.
+    /// The size of `data` in bytes.
     pub size: usize,
-    /// From one row to the next, in elements.
+    /// The distance from one row to the next, in elements.
     pub row_stride: usize,
-    /// From one column to the next, in elements: 1 for rows that lie as they are.
+    /// The distance from one column to the next, in elements; 1 for a row-major matrix.
     pub column_stride: usize,
 }
 
-/// Where every element of a product starts.
+/// The value that each element of a product starts from.
 #[repr(u32)]
 #[derive(Clone, Copy)]
 pub enum jostle_start {
-    /// At zero; C is not read.
+    /// Zero; C is not read.
     JOSTLE_START_ZERO = 0,
-    /// At the bias of its column; C is not read.
+    /// The bias of its column; C is not read.
     JOSTLE_START_BIAS = 1,
-    /// At what C holds.
+    /// The element of C.
     JOSTLE_START_ACCUMULATE = 2,
 }
 
-/// Elements that rows and columns with these strides reach over.
+/// The number of elements from the first to the last of a matrix with these strides.
 fn reach(
     call: &Call,
     what: &'static str,
@@ -49,19 +49,18 @@ fn reach(
     count.ok_or_else(|| call.refuse_as_core(&Error::TooLarge { what }))
 }
 
-/// Bytes of scratch that a product of an [m, k] by a [k, n] matrix needs on one thread; a smaller product needs no
-/// more.
+/// The size in bytes of the scratch that a product of an [m, k] by a [k, n] matrix needs on one thread. A smaller product
+/// does not need more.
 #[unsafe(no_mangle)]
 pub extern "C" fn jostle_matmul_scratch_size(m: usize, n: usize, k: usize) -> usize {
     bytes(matmul::scratch(Size { m, n, k }))
 }
 
 /// C = start + A B, with C [m, n] of rows `c_stride` elements apart, A [m, k], B [k, n]. Each element is one chain
-/// of fused multiply-adds over the inner index in ascending order. Transposed matrices have their strides
-/// exchanged.
+/// of fused multiply-adds over the inner index in ascending order. To transpose a matrix, exchange its strides.
 ///
-/// `start`: a jostle_start; `bias` [n] is looked at with JOSTLE_START_BIAS only. As many threads work as `scratch`
-/// has room for, at jostle_matmul_scratch_size bytes each.
+/// `start`: a jostle_start; `bias` [n] is only read with JOSTLE_START_BIAS. Each thread needs jostle_matmul_scratch_size bytes
+/// of `scratch`, whose size limits the number of threads that work.
 ///
 /// # Safety
 /// `compute` is NULL or readable; `a` and `b` are readable and their data is; `bias` is readable, `c` and `scratch`
@@ -84,10 +83,10 @@ pub unsafe extern "C" fn jostle_matmul(
     scratch_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let workers = Workers::new(call, compute)?;
             let (a, b) = (input(call, "a", a)?, input(call, "b", b)?);
             let c = buffers.write("c", c, c_size, reach(call, "c", m, n, c_stride, 1)?)?;
@@ -114,9 +113,7 @@ pub unsafe extern "C" fn jostle_matmul(
             let scratch = buffers.write("scratch", scratch, scratch_size, one.saturating_mul(parts))?;
             matmul::matmul_parallel(compute, size, (c, c_stride), start, a, b, (scratch, one))
                 .or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

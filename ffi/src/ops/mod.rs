@@ -1,5 +1,5 @@
-//! The operations alone, on the caller's buffers: for programs that have a model of their own. Matrices are
-//! row-major and float; sizes of buffers are bytes, all other sizes elements. One file per operation, as in the core.
+//! Single operations on the caller's buffers, for programs with a model of their own. Matrices are row-major and float.
+//! Sizes of buffers are in bytes, all other sizes in elements. There is one file per operation, as in the core.
 
 pub mod attention;
 pub mod cross_entropy;
@@ -16,7 +16,7 @@ use jostle::Error;
 
 use crate::status::{Call, Refused};
 
-/// The product of two sizes, which must be one that can exist.
+/// The product of two sizes, refused if it overflows.
 fn area(call: &Call, rows: usize, columns: usize) -> Result<usize, Refused> {
     let area = rows.checked_mul(columns);
     area.ok_or_else(|| call.refuse_as_core(&Error::TooLarge { what: "rows and width" }))

@@ -1,4 +1,4 @@
-//! The gradient's norm, and what an optimiser does to one tensor.
+//! The gradient's norm, and an optimiser's update of one tensor.
 
 use jostle::optimizer::{clip_factor, gradient_norm};
 
@@ -6,9 +6,9 @@ use super::area;
 use crate::border::{self, Buffers, Output};
 use crate::compute::{Workers, jostle_compute};
 use crate::config::{self, jostle_recipe};
-use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
-/// The global norm of `count` gradients, in an order of summation that no number of threads changes.
+/// Computes the global norm of `count` gradients. The order of summation does not depend on the number of threads.
 ///
 /// # Safety
 /// `compute` is NULL or readable, `gradients` readable for so many bytes, `norm` writable, `error` NULL or writable.
@@ -21,32 +21,30 @@ pub unsafe extern "C" fn jostle_gradient_norm(
     norm: *mut f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let norm = Output::new(call, "norm", norm)?;
             let workers = Workers::new(call, compute)?;
             let gradients = Buffers::new(call).read("gradients", gradients, gradients_size, count)?;
             norm.write(gradient_norm(workers.compute(), gradients));
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
-/// The factor that brings a gradient of this norm to at most `clip` (PyTorch's clip_grad_norm_).
+/// The factor that scales a gradient of this norm to a norm of at most `clip` (PyTorch's clip_grad_norm_).
 #[unsafe(no_mangle)]
 pub extern "C" fn jostle_clip_factor(norm: f32, clip: f32) -> f32 {
     clip_factor(norm, clip)
 }
 
-/// Changes one tensor `x` of `count` elements along its gradient times `factor` (that of clipping, or 1), at `step`
-/// counted from 0, by the recipe's optimiser: AdamW, or SGD. The recipe's schedule is not looked at.
+/// Updates one tensor `x` of `count` elements by the recipe's optimiser, AdamW or SGD. The gradient is multiplied by `factor`,
+/// which is the factor of clipping or 1. `step` counts from 0. The recipe's schedule is ignored.
 ///
-/// `state`: what the optimiser keeps, zero before the first step: for AdamW first moments, then second moments; for
-/// SGD with momentum, velocities; for SGD without, NULL. `decays`: 1 where weight decay applies, as it does to
-/// matrices, else 0.
+/// `state`: the optimiser's state, zero before the first step. AdamW has first moments, then second moments; SGD with
+/// momentum has velocities; SGD without momentum has none: NULL. `decays`: 1 if weight decay applies, as it does to matrices,
+/// else 0.
 ///
 /// # Safety
 /// `compute` is NULL or readable, `recipe` readable; `x` and `state` are writable, `gradient` readable for so many
@@ -68,10 +66,10 @@ pub unsafe extern "C" fn jostle_optimizer_update(
     factor: f32,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let workers = Workers::new(call, compute)?;
             let optimizer = border::structure(call, "recipe", recipe)?.optimizer(call)?;
             let decays = config::flag(call, "decays", decays)?;
@@ -83,9 +81,7 @@ pub unsafe extern "C" fn jostle_optimizer_update(
             optimizer
                 .update_tensor(compute, x, gradient, state, decays, step, learning_rate, factor)
                 .or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }

@@ -5,7 +5,7 @@ use jostle::ops::softmax;
 use super::area;
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{Call, OrRefuse, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 
 /// Replaces each row of `x` [rows, width] by its softmax.
 ///
@@ -20,17 +20,15 @@ pub unsafe extern "C" fn jostle_softmax_forward(
     x_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
             let simd = Workers::new(call, compute)?.simd();
             let x = Buffers::new(call).write("x", x, x_size, area(call, rows, width)?)?;
             softmax::forward(simd, x, width).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Writes the gradient of the scores, d_x = y (d_y - sum(d_y y)) row by row; all [rows, width].
@@ -51,21 +49,19 @@ pub unsafe extern "C" fn jostle_softmax_backward(
     y_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        let mut buffers = Buffers::new(call);
-        // SAFETY: the caller's promise.
-        unsafe {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let mut buffers = Buffers::new(call);
             let simd = Workers::new(call, compute)?.simd();
             let elements = area(call, rows, width)?;
             let d_x = buffers.write("d_x", d_x, d_x_size, elements)?;
             let d_y = buffers.read("d_y", d_y, d_y_size, elements)?;
             let y = buffers.read("y", y, y_size, elements)?;
             softmax::backward(simd, d_x, d_y, y, width).or_refuse(call)?;
-        }
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+            Ok(())
+        })
+    }
 }
 
 /// Sets row i of `scores` [rows, width] to minus infinity after column i + `offset`: the causal mask.
@@ -81,13 +77,12 @@ pub unsafe extern "C" fn jostle_causal_mask(
     scores_size: usize,
     error: *mut jostle_error,
 ) -> jostle_status {
-    let body = |call: &Call| {
-        // SAFETY: the caller's promise.
-        let scores =
-            unsafe { Buffers::new(call).write("scores", scores, scores_size, area(call, rows, width)?)? };
-        softmax::causal_mask(scores, width, offset).or_refuse(call)?;
-        Ok(())
-    };
-    // SAFETY: the caller's promise.
-    unsafe { call(error, body) }
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let scores = Buffers::new(call).write("scores", scores, scores_size, area(call, rows, width)?)?;
+            softmax::causal_mask(scores, width, offset).or_refuse(call)?;
+            Ok(())
+        })
+    }
 }

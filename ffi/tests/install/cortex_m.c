@@ -1,5 +1,5 @@
-/* What a Cortex-M4F needs before main: where its stack is and what comes first, at address 0. For QEMU's mps2-an386,
- * whose memory there has 4 MiB. */
+/* The vector table of a Cortex-M4F at address 0: the initial stack pointer and the reset handler. For QEMU's mps2-an386,
+ * which has 4 MiB of memory there. */
 #include <stdint.h>
 
 extern void _start(void);

@@ -1,5 +1,5 @@
-/* That static arrays of the sizes in a header of jostle-plan's are what the library wants, and not a byte more.
- * Compiled with a header model.h for each of several models. */
+/* Checks that the sizes in a header of jostle-plan are exactly the sizes that the library needs. Compiled with a header
+ * model.h for each of several models. */
 #include "model.h"
 
 #include <stdio.h>
@@ -48,11 +48,10 @@ static jostle_status init_trainer(void)
 
 static jostle_status init_generator(size_t memory_size, size_t window_size)
 {
-    return jostle_generator_init(&generator, &plan, NULL, parameters, sizeof parameters, NULL, 0, memory,
-                                 memory_size, window, window_size, &error);
+    return jostle_generator_init(&generator, &plan, NULL, &buffers, memory, memory_size, window, window_size, &error);
 }
 
-/* A trainer is refused where this size is one byte less. */
+/* A trainer is refused if this size is one byte less. */
 static void one_byte_shorter(const char *what, size_t *size)
 {
     --*size;

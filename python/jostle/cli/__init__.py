@@ -1,4 +1,4 @@
-"""The command line: a file per command. Holds no arithmetic; what it shows, the package computes."""
+"""The command line, a file per command. It holds no arithmetic: the package computes everything."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ for module in (train, generate, predict, plan, plot):
 
 
 def run() -> None:
-    """Runs the command line; what the package refuses becomes one line on stderr and exit status 1."""
+    """Runs the command line. An error of the package becomes one line on stderr and exit status 1."""
     try:
         app(prog_name="jostle")
     except OSError as error:

@@ -1,4 +1,4 @@
-"""jostle generate: a text that goes on."""
+"""jostle generate: continues a text."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ def command(
     temperature: Annotated[
         float, typer.Option(help="Divides the logits; 0 takes the most probable token.")
     ] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Keep so many tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Keep the fewest with so much probability.")] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Keep that many tokens.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Keep the fewest tokens with that much probability.")
+    ] = None,
     min_p: Annotated[
-        float | None, typer.Option(help="Keep those with this share of the greatest probability.")
+        float | None, typer.Option(help="Keep the tokens with this share of the greatest probability.")
     ] = None,
     seed: options.Seed = 0,
 ) -> None:

@@ -8,11 +8,11 @@ from typing import Annotated
 import typer
 
 MODEL = "Model"
-"""The panel of `--help` that tells of sizes."""
+"""The panel of `--help` for sizes."""
 
 Context = Annotated[
     int,
-    typer.Option(min=1, rich_help_panel=MODEL, help="The longest sequence that it looks at."),
+    typer.Option(min=1, rich_help_panel=MODEL, help="The longest sequence that it attends to."),
 ]
 Layers = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="How many blocks.")]
 Heads = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="Attention heads; divide the width.")]
@@ -32,5 +32,5 @@ Batch = Annotated[int, typer.Option(min=1, help="Sequences in a batch.")]
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A checkpoint, or a run's folder.", show_default=False)
 ]
-Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="What to continue.", show_default=False)]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="Of everything random.")]
+Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.", show_default=False)]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The seed of everything random.")]

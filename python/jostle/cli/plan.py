@@ -19,7 +19,7 @@ EXAMPLE = "jostle plan --vocab 96 --context 32 --layers 2 --width 32 --heads 2 -
 
 
 class Optimizer(str, enum.Enum):
-    """What is kept between steps."""
+    """The optimizer, which decides what is kept between steps."""
 
     adamw = "adamw"
     momentum = "momentum"
@@ -30,7 +30,7 @@ def parse_bytes(given: str) -> int:
     """Bytes, as a number or with K, M or G for powers of 1024."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)", given, re.IGNORECASE)
     if match is None:
-        raise typer.BadParameter(f"{given!r} is no size; wanted: like 256K, 1.5M, 2G or plain bytes")
+        raise typer.BadParameter(f"{given!r} is not a valid size; expected for example 256K, 1.5M, 2G or plain bytes")
     return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
 
 
@@ -47,7 +47,7 @@ def command(
     tied: options.Tied = False,
     dropout: options.Dropout = 0.0,
     batch: options.Batch = 12,
-    threads: Annotated[int, typer.Option(min=1, help="How many compute.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="The number of threads.")] = 1,
     optimizer: Annotated[
         Optimizer, typer.Option(help="AdamW, SGD with momentum, or plain SGD.")
     ] = Optimizer.adamw,
@@ -63,7 +63,7 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A parameter that is not trained, by name or by a pattern like 'h.0.*'; may be repeated.",
+            help="A parameter that is not trained, by name or by a pattern like 'h.0.*'. May be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -83,9 +83,7 @@ def command(
         bool,
         typer.Option("--device", help="With --defines: the sizes on a microcontroller, not on this machine."),
     ] = False,
-    prefix: Annotated[
-        str, typer.Option(help="With --defines: what the names of all macros begin with.")
-    ] = "MODEL",
+    prefix: Annotated[str, typer.Option(help="With --defines: the prefix of all macros.")] = "MODEL",
 ) -> None:
     """Show the memory that training takes, without taking it."""
     config = jostle.Config(

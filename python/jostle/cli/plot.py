@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 EXAMPLE = "jostle plot runs/shakespeare-1 --kind attention --text 'O God, I have'"
 
 LEGIBLE = 24
-"""Tokens of the validation text that are easy to read in a picture of attention."""
+"""The number of validation tokens in a picture of attention: few enough to be legible."""
 
 
 class Kind(str, enum.Enum):
-    """What is drawn."""
+    """The kind of picture."""
 
     loss = "loss"
     attention = "attention"
@@ -66,7 +66,7 @@ def draw(
     head: int | None = None,
     out: Path | None = None,
 ) -> None:
-    """Saves the pictures, and prints where."""
+    """Saves the pictures, and prints their paths."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
     for path, figure in _figures(runs, kind, text, layer, head):
@@ -82,9 +82,9 @@ def draw(
 def _figures(
     runs: list[Run], kind: Kind, text: str | None, layer: int, head: int | None
 ) -> Iterator[tuple[Path, Figure]]:
-    """Pictures, and where they go unless another folder is asked for."""
+    """Pictures, and the folder that they are saved in by default."""
     try:
-        from jostle import plot  # Here, since only pictures need matplotlib.
+        from jostle import plot  # Imported here, since only pictures need matplotlib.
     except ImportError as error:
         raise ValueError(str(error)) from None
 
@@ -93,7 +93,7 @@ def _figures(
     for run in runs:
         if kind in (Kind.attention, Kind.all):
             model = run.model()
-            # Tokens, since bytes that are cut within a character are no text.
+            # Tokens instead of text, since bytes that are cut within a character are not text.
             shown = run.tokens()[1][: min(model.config.context, LEGIBLE)] if text is None else text
             yield run.path / "attention.png", plot.attention_stages(model, shown, layer=layer, head=head)
         if kind in (Kind.surface, Kind.all):

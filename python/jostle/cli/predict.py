@@ -1,4 +1,4 @@
-"""jostle predict: what may come next."""
+"""jostle predict: the most probable next tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a prompt to tokens, and from tokens to text that appears as it comes."""
+"""Turns a prompt into tokens, and tokens into text that appears as it is generated."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from jostle.tokenizers import ByteTokenizer, Tokenizer
 
 
 def tokenizer_of(model: Model) -> Tokenizer:
-    """A model's tokenizer; ValueError where its checkpoint has none."""
+    """A model's tokenizer. ValueError if its checkpoint has none."""
     if model.tokenizer is None:
-        raise ValueError("the checkpoint has no tokenizer: text can't be turned into its tokens")
+        raise ValueError("the checkpoint has no tokenizer: text cannot be turned into its tokens")
     return model.tokenizer
 
 
 def encode(model: Model, prompt: str) -> npt.NDArray[Any]:
-    """The tokens of a prompt (T,); ValueError where it is empty or has what the vocabulary hasn't."""
+    """The tokens of a prompt (T,). ValueError if it is empty, or has characters outside the vocabulary."""
     if not prompt:
-        raise ValueError("the prompt is empty; wanted: at least one character")
+        raise ValueError("the prompt is empty; expected at least one character")
     return tokenizer_of(model).encode(prompt)
 
 
 def pieces(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
-    """The text of tokens, piece by piece; bytes wait until their character is complete."""
+    """The text of tokens, piece by piece. Bytes wait until their character is complete."""
     if not isinstance(tokenizer, ByteTokenizer):
         for token in tokens:
             yield tokenizer.decode([token])
@@ -40,7 +40,7 @@ def pieces(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
 
 
 def show(text: Iterable[str]) -> str:
-    """Prints pieces as they come, and returns them joined."""
+    """Prints pieces as they arrive, and returns them joined."""
     shown = []
     for piece in text:
         shown.append(piece)

@@ -1,4 +1,4 @@
-"""jostle train: from texts to a run's folder."""
+"""jostle train: trains on texts, and leaves a run's folder."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from jostle.training import Report, Trainer
 EXAMPLE = "jostle train shakespeare.txt --steps 2000 --dropout 0.2"
 
 PAUSE = 5.0
-"""Seconds between two lines of progress where there is no terminal."""
+"""Seconds between two lines of progress without a terminal."""
 PROMPT = "The "
-"""What the sample begins with, where the vocabulary has it."""
+"""The beginning of the sample, if the vocabulary has its characters."""
 SAMPLE = 500
-"""Tokens of the sample."""
+"""The number of tokens in the sample."""
 
 RUN = "Run"
-"""The panel of `--help` that tells of what is kept."""
+"""The panel of `--help` for the files of a run."""
 
 
 class Kind(str, enum.Enum):
-    """A tokenizer."""
+    """The kind of tokenizer."""
 
     char = "char"
     word = "word"
@@ -60,7 +60,7 @@ def command(
         ),
     ] = None,
     tokenizer: Annotated[
-        Kind, typer.Option(rich_help_panel=options.MODEL, help="What a token is.")
+        Kind, typer.Option(rich_help_panel=options.MODEL, help="What a token stands for.")
     ] = Kind.char,
     context: options.Context = 64,
     layers: options.Layers = 4,
@@ -77,7 +77,7 @@ def command(
         float | None,
         typer.Option(
             metavar="RATE",
-            help="At the last step, at the end of half a cosine.",
+            help="The rate at the last step, at the end of half a cosine.",
             show_default="a tenth of the learning rate",
         ),
     ] = None,
@@ -88,7 +88,7 @@ def command(
     seed: options.Seed = 1337,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="How many compute.", show_default="all that there are"),
+        typer.Option(min=1, help="The number of threads.", show_default="all processors"),
     ] = None,
     out: Annotated[
         Path | None,
@@ -106,7 +106,7 @@ def command(
         typer.Option(
             metavar="RUN",
             rich_help_panel=RUN,
-            help="Go on with a run, with the bits of one that never stopped. Goes with no other option but"
+            help="Continue a run, with the bits of a run that was never interrupted. Allows no other option but"
             " --threads.",
             show_default=False,
         ),
@@ -114,7 +114,7 @@ def command(
 ) -> None:
     """Train a model on texts.
 
-    Ctrl-C stops it after the step and leaves a checkpoint, to go on with --resume.
+    Ctrl-C stops training after the current step and leaves a checkpoint for --resume.
     """
     if resume is not None:
         _refuse_others(ctx, ("resume", "threads"))
@@ -183,12 +183,12 @@ def command(
     _write_sample(run, trainer)
     if importlib.util.find_spec("matplotlib") is not None:
         plot.draw([run], plot.Kind.loss)
-        # All heads are drawn where they are few enough to be told apart.
+        # All heads are drawn if they are few enough to be distinguished.
         plot.draw([run], plot.Kind.attention, head=None if trainer.model.config.heads <= 4 else 0)
 
 
 def _refuse_others(ctx: typer.Context, allowed: tuple[str, ...]) -> None:
-    """What a run is does not change when it goes on."""
+    """Refuses options that --resume takes from the run."""
     for parameter in ctx.command.params:
         source = ctx.get_parameter_source(parameter.name or "")
         if parameter.name not in allowed and source is not None and source.name == "COMMANDLINE":
@@ -209,7 +209,7 @@ def _introduce(run: Run, trainer: Trainer) -> None:
 
 
 def _train(run: Run, trainer: Trainer) -> bool:
-    """Takes the steps that are left; returns whether it came to the last."""
+    """Takes the remaining steps. Returns whether it reached the last one."""
     every = run.config["recipe"]["checkpoint_every"]
     with Metrics(run, trainer.step) as metrics, _Display(trainer) as display, _ctrl_c() as stop:
         while trainer.step < trainer.steps and not stop.is_set():
@@ -218,7 +218,7 @@ def _train(run: Run, trainer: Trainer) -> bool:
             display.show(report)
             snapshot = trainer.step % every == 0 or trainer.step == trainer.steps
             if snapshot or stop.is_set():
-                # First the rows: a checkpoint is not to be ahead of them.
+                # Rows first: a checkpoint must not be ahead of them.
                 metrics.sync()
                 run.save(trainer, snapshot=snapshot)
         return not stop.is_set()
@@ -226,7 +226,7 @@ def _train(run: Run, trainer: Trainer) -> bool:
 
 @contextmanager
 def _ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets, in place of an exception, which would lose a step's report.
+    """An event that the first Ctrl-C sets. An exception would lose a step's report.
 
     The second raises KeyboardInterrupt.
     """
@@ -244,7 +244,7 @@ def _ctrl_c() -> Iterator[threading.Event]:
 
 
 class _Display:
-    """How it goes: in a terminal a bar, elsewhere a line every few seconds; a line for each evaluation."""
+    """Shows progress: a bar in a terminal, elsewhere a line every few seconds, and a line for each evaluation."""
 
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer

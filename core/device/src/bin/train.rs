@@ -1,5 +1,6 @@
-//! Firmware that trains: on a text in flash, in pieces as for a watchdog, saving into two slots of flash memory. The
-//! power fails in some of the saves; each time it goes on from the newest whole checkpoint, with the same bits.
+//! Firmware that trains on a text in flash. It takes steps in pieces, as for a watchdog, and saves into two slots of flash
+//! memory. The power fails during some saves. Each time training resumes from the newest complete checkpoint, with the
+//! same bits.
 #![no_std]
 #![no_main]
 
@@ -22,7 +23,7 @@ const PLAN: Plan = match Plan::new(&CONFIG, &Options::new(1)) {
 };
 const SAVE_EVERY: u64 = 50;
 
-/// All that the model needs, and a block to save through.
+/// The model's buffers, and a block for saving.
 struct Memory {
     parameters: [f32; PLAN.parameters],
     gradients: [f32; PLAN.gradients],
@@ -55,7 +56,7 @@ const NO_POWER: i32 = -1;
 /// A simulation of flash memory: words can be programmed once after each erasure.
 struct Simulated {
     slots: [[u8; SLOT]; 2],
-    /// Words and sectors that were changed, and how many may be.
+    /// Changed words and sectors, and the number of changes until the power fails.
     changes: usize,
     most: usize,
 }
@@ -63,7 +64,7 @@ struct Simulated {
 static mut FLASH: Simulated = Simulated { slots: [[0xFF; SLOT]; 2], changes: 0, most: usize::MAX };
 
 impl Simulated {
-    /// One word or sector, half of it where the power fails.
+    /// Changes a word or sector, or half of it if the power fails.
     fn change(&mut self, slot: usize, at: usize, bytes: &[u8]) -> Result<(), i32> {
         let power = self.changes < self.most;
         let place = self.slots.get_mut(slot).and_then(|slot| slot.get_mut(at..)).unwrap_or_default();
@@ -103,13 +104,13 @@ impl Flash for Simulated {
     }
 }
 
-/// To three places: printing floats takes much code.
+/// With three decimals: printing floats needs much code.
 fn print_loss(step: u64, what: &str, loss: f32) {
     let thousandths = (loss * 1000.0 + 0.5) as u32;
     let _ = writeln!(Console, "step {step}: {what} {}.{:03}", thousandths / 1000, thousandths % 1000);
 }
 
-/// From what flash holds, or from the beginning, to the last step.
+/// Trains to the last step, from the checkpoint in flash memory or from the beginning.
 fn train(memory: &mut Memory, flash: &mut Simulated) -> Result<(), Error> {
     let Memory { parameters, gradients, optimizer, workspace, batch, block, .. } = memory;
     let mut step = match Slots::new(flash, block)?.load(&PLAN, parameters, Some(optimizer))? {
@@ -126,7 +127,7 @@ fn train(memory: &mut Memory, flash: &mut Simulated) -> Result<(), Error> {
         let mut trainer = Trainer::new(&PLAN, &RECIPE, buffers, Compute::serial())?;
         trainer.resume_at(step, 0);
         let report = loop {
-            // Here a watchdog would be fed, or a radio looked after.
+            // Firmware would reset a watchdog here, or serve a radio.
             if let Poll::Ready(report) = trainer.poll(TEXT.0)? {
                 break report;
             }
@@ -178,7 +179,7 @@ fn check<T>(result: Result<T, Error>) -> T {
 extern "C" fn main() -> ! {
     // SAFETY: the only thread, and no other borrow.
     let (memory, flash) = unsafe { (&mut *&raw mut MEMORY, &mut *&raw mut FLASH) };
-    // In erasing the first slot, in erasing the other, and in the middle of a checkpoint.
+    // While the first slot is erased, while the other is erased, and in the middle of a checkpoint.
     for most in [3, 6700, 3000] {
         (flash.changes, flash.most) = (0, most);
         match train(memory, flash) {

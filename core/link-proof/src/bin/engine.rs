@@ -1,4 +1,4 @@
-//! What firmware links that initialises, trains, evaluates, generates, saves and resumes.
+//! Firmware that initialises, trains, evaluates, generates, saves and resumes.
 #![no_std]
 #![no_main]
 

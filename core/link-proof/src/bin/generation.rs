@@ -1,4 +1,4 @@
-//! What firmware links that initialises, trains, evaluates and generates.
+//! Firmware that initialises, trains, evaluates and generates.
 #![no_std]
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What firmware links that initialises, trains and evaluates.
+//! Firmware that initialises, trains and evaluates.
 #![no_std]
 #![no_main]
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::layout::{Frozen, Group, OptimizerState};
 use crate::test_common::Random;
 
-/// Plans with every option in every combination that chance finds.
+/// Plans with random combinations of all options.
 fn plans() -> impl Iterator<Item = Plan> {
     let mut random = Random::new(19);
     (0..400).map(move |_| {
@@ -32,7 +32,7 @@ fn plans() -> impl Iterator<Item = Plan> {
     })
 }
 
-/// Checks that regions follow each other without a gap, as long as the list says, and that sharing has a reason.
+/// Checks that regions are adjacent, have the lengths of the list, and that sharing has a reason.
 fn check(table: &[Region], regions: Vec<&mut [f32]>, rows: usize, per_row: usize) {
     assert_eq!(table.len(), regions.len());
     assert_eq!(table.iter().map(|region| region.elements).sum::<usize>(), per_row);
@@ -78,7 +78,7 @@ fn regions_are_disjoint_and_add_up_to_the_plan() {
                 check(&tables[0], attention.each(), rows, per_row[0].get());
                 check(&tables[1], mlp.each(), rows, per_row[1].get());
             }
-            // Each kept block has activations of its own, and those before them share one place.
+            // Each kept block has its own activations. The blocks before them share one place.
             ends.dedup();
             assert_eq!(ends.len(), sizes.kept);
         }
@@ -95,7 +95,7 @@ fn regions_are_disjoint_and_add_up_to_the_plan() {
     }
 }
 
-/// A region that two uses share has the memory of both: what one writes, the other finds.
+/// Two uses of one region see the same memory: one reads the values that the other wrote.
 #[test]
 fn regions_share_memory_only_where_the_list_says_so() {
     let shared: Vec<_> = {
@@ -143,7 +143,7 @@ fn regions_share_memory_only_where_the_list_says_so() {
     }
 }
 
-/// Whether attention's tiles lie in the activated columns or in the worker's scratch, and however short the sequences are.
+/// Attention's tiles fit into the activated columns or the worker's scratch, for sequences of any length.
 #[test]
 fn attention_finds_its_scratch_on_portable_targets() {
     let (mut in_activated, mut in_scratch) = (0, 0);

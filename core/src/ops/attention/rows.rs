@@ -1,5 +1,5 @@
-//! Attention query by query: lanes are keys, or there is one. On machines without vectors, and on all machines where few
-//! queries look at many keys, as when generating. Tiles of scores and weights are `[queries, keys]`.
+//! Attention query by query: vector lanes are keys, or there is only one lane. Used on portable targets, and on all
+//! targets for few queries and many keys, as in generation. Tiles of scores and weights are `[queries, keys]`.
 
 use super::{Attention, Head, TILE, head_scale, part, tile_stride};
 use crate::matmul::{Causal, Matrix, Queries, Size, Start, causal_trusted, scratch_on};
@@ -11,7 +11,7 @@ use crate::simd::tile::SIDE;
 use crate::simd::{self, InstructionSet, Loop, Portable, Vector, vectorized};
 use crate::target::Target;
 
-/// How many queries go through at a time: more than [`TILE`] where one tile is little work and the scratch has room.
+/// The number of queries in a tile: more than [`TILE`] if that is little work and the scratch has room.
 fn queries_at_once(scratch: &[f32], length: usize, head_width: usize) -> usize {
     let Target::Portable = Target::HERE else { return TILE };
     let products = scratch_on(Target::HERE, length, length.max(head_width));
@@ -20,7 +20,7 @@ fn queries_at_once(scratch: &[f32], length: usize, head_width: usize) -> usize {
     TILE.max(rows - rows % SIDE)
 }
 
-/// `tile[query, key] = a[query] . b[key]`, of keys not after the query.
+/// `tile[query, key] = a[query] . b[key]`, for keys not after the query.
 fn scores(
     queries: Queries,
     simd: InstructionSet,
@@ -58,7 +58,8 @@ pub(super) fn forward(
     }
 }
 
-/// Writes the outputs and statistics of some queries of one head, whose rows of queries begin with the first of them.
+/// Writes the outputs and statistics of some queries of one head. The head's rows of queries begin with the first of
+/// them.
 pub(crate) fn attend(
     simd: InstructionSet,
     out: (&mut [f32], usize),
@@ -117,7 +118,7 @@ pub(super) fn backward(
     }
 }
 
-/// A tile's row up to and including column `last`. Those after, which the mask leaves nothing of, are cleared.
+/// A tile's row up to and including column `last`. The masked columns after it are cleared.
 #[inline(always)]
 fn up_to_mask<V: Vector>(row: &mut [f32], last: usize) -> &mut [f32] {
     let (row, masked) = row.split_at_mut_checked(last + 1).unwrap_or_default();
@@ -128,7 +129,7 @@ fn up_to_mask<V: Vector>(row: &mut [f32], last: usize) -> &mut [f32] {
 }
 
 vectorized! {
-    /// Scores to weights after dropout, row by row, zero where masked; leaves each row's maximum and reciprocal sum.
+    /// Scores to weights after dropout, row by row, zero where masked; stores each row's maximum and reciprocal sum.
     fn softmax<V>(
         tile: &mut [f32],
         stats: &mut [f32],
@@ -154,11 +155,11 @@ vectorized! {
     }
 }
 
-/// `weights` holds raw scores and becomes the weights after dropout; `d_scores` holds the gradient of the
-/// weights after dropout and becomes that of the raw scores.
+/// `weights` holds raw scores and becomes the weights after dropout; `d_scores` holds the gradient of the weights
+/// after dropout and becomes the gradient of the raw scores.
 ///
-/// The sum over a row of weight times its gradient equals that of `out` times `d_out` (Dao et al. 2022,
-/// appendix B), with dropout as without.
+/// The sum over a row of weight times its gradient equals the sum of `out` times `d_out` (Dao et al. 2022, appendix
+/// B), with dropout as without.
 fn gradient(
     (weights, d_scores, stride): (&mut [f32], &mut [f32], usize),
     stats: &[f32],

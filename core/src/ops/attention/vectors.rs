@@ -1,8 +1,8 @@
-//! Attention on machines with vectors: lanes are queries.
+//! Attention on targets with vectors: vector lanes are queries.
 //!
-//! Tiles of scores and weights are transposed, `[keys, queries]`: a softmax then takes sixteen queries' steps at once
-//! and no sum or maximum across lanes, and of the operands of products only queries and gradients of outputs are
-//! transposed; keys and values are read where they lie.
+//! Tiles of scores and weights are transposed, `[keys, queries]`: a softmax then processes sixteen queries at once,
+//! without a sum or maximum across lanes. Of the operands of products, only queries and gradients of outputs are
+//! transposed; keys and values are read in place.
 
 use super::{Attention, TILE, WORTH_GATHERING, head_scale, part};
 use crate::matmul::causal::{over_keys, over_queries, scores};
@@ -12,7 +12,7 @@ use crate::ops::{rows, rows_mut};
 use crate::simd::math::exp_of_negative;
 use crate::simd::{self, InstructionSet, LANES, vectorized};
 
-/// The rows of a matrix, copied together where there are many, and the rest of the space.
+/// The rows of a matrix, copied into contiguous memory if there are many, and the rest of the space.
 fn gather<'a>(
     x: Matrix<'a>,
     length: usize,
@@ -108,7 +108,7 @@ pub(super) fn backward(
 }
 
 vectorized! {
-    /// Scores to weights after dropout, zero where masked; leaves each query's maximum and reciprocal sum.
+    /// Scores to weights after dropout, zero where masked; stores each query's maximum and reciprocal sum.
     fn softmax<V>(tile: &mut [f32], stats: &mut [f32], first: usize, scale: f32, mask: Option<Mask>) {
         let (vectors, _) = tile.as_chunks_mut::<LANES>();
         let (tile, _) = vectors.as_chunks_mut::<{ TILE / LANES }>();
@@ -159,10 +159,10 @@ vectorized! {
 }
 
 vectorized! {
-    /// `weights` holds raw scores and becomes the weights after dropout; `d_scores` holds the gradient of the
-    /// weights after dropout and becomes that of the raw scores.
+    /// `weights` holds raw scores and becomes the weights after dropout; `d_scores` holds the gradient of the weights
+    /// after dropout and becomes the gradient of the raw scores.
     ///
-    /// The sum over a row of weight times its gradient equals that of `out` times `d_out` (Dao et al. 2022,
+    /// The sum over a row of weight times its gradient equals the sum of `out` times `d_out` (Dao et al. 2022,
     /// appendix B), with dropout as without.
     fn gradient<V>(
         weights: &mut [f32],

@@ -9,7 +9,7 @@ use super::*;
 use crate::simd::InstructionSet;
 use crate::test_common::Random;
 
-/// A thread for each index, begun as far apart as chance has it.
+/// A thread for each index, started at random moments.
 struct Hurried(usize);
 
 // SAFETY: a thread for each index, joined before `run` returns.
@@ -28,10 +28,10 @@ unsafe impl Parallel for Hurried {
     }
 }
 
-/// The caller's thread alone, which calls these indices.
+/// Only the caller's thread, which calls these indices.
 struct Alone(Vec<usize>);
 
-// SAFETY: one call after the other; those that should not be are what is tested.
+// SAFETY: one call after the other. Wrong indices are part of the test.
 #[expect(unsafe_code)]
 unsafe impl Parallel for Alone {
     fn threads(&self) -> usize {
@@ -43,10 +43,10 @@ unsafe impl Parallel for Alone {
     }
 }
 
-/// One processor, which a thread has until it ends or gives way to the next.
+/// One processor. A thread keeps it until it ends or gives way to the next.
 struct OneProcessor {
     threads: usize,
-    /// Whose turn it is, and who has ended.
+    /// The thread that has the processor, and the threads that have ended.
     turn: Mutex<(usize, Vec<bool>)>,
     passed: Condvar,
 }
@@ -98,21 +98,21 @@ unsafe impl Parallel for OneProcessor {
     }
 }
 
-/// What a worker does with its turn, before it drops it.
+/// A worker's actions in its turn, before it drops it.
 #[derive(Clone, Debug)]
 enum Call {
     Last(usize),
     ByColumns([usize; 2], usize),
-    /// Within `last`, or within a matrix after so many columns.
+    /// Panics within `last`, or within a matrix after a number of columns.
     Panic(Option<usize>),
 }
 
-/// An element after the worker has been there: not commutative, and exact.
+/// An element after a worker has changed it. The function is exact and not commutative.
 fn after(x: f32, worker: usize) -> f32 {
     ((x as u32 * 7 + worker as u32 + 1) % 8191) as f32
 }
 
-/// What workers one after the other leave of a buffer.
+/// The buffer after the workers, one after the other.
 fn one_by_one(buffer: &mut [f32], calls: &[Vec<Call>]) {
     for (worker, calls) in calls.iter().enumerate() {
         let mut left = buffer.len();
@@ -134,10 +134,10 @@ fn one_by_one(buffer: &mut [f32], calls: &[Vec<Call>]) {
     }
 }
 
-/// Of a matrix in which a worker panics.
+/// The matrix after a worker panics in it.
 const COLUMNS: usize = 8;
 
-/// The same by the relay, dawdling here and there.
+/// The same by the relay, with random delays.
 fn relayed(host: &dyn Parallel, buffer: &mut [f32], calls: &[Vec<Call>], seed: u64) {
     let (workers, len) = (calls.len(), buffer.len());
     let (mut units, mut scratch) = (vec![0.0; 3 * workers], vec![0.0; workers]);
@@ -158,7 +158,7 @@ fn relayed(host: &dyn Parallel, buffer: &mut [f32], calls: &[Vec<Call>], seed: u
                 part.iter_mut().for_each(|x| *x = after(*x, worker));
             }
         };
-        // Of some columns, where the matrix ends.
+        // The columns up to the end of the matrix.
         let some = |first: *mut f32, rows: usize, width: usize, columns: Range<usize>| {
             for row in 0..rows {
                 if row == rows / 2 {
@@ -166,7 +166,7 @@ fn relayed(host: &dyn Parallel, buffer: &mut [f32], calls: &[Vec<Call>], seed: u
                 }
                 let start = row * width + columns.start;
                 #[expect(unsafe_code)]
-                // SAFETY: of the matrix, and nobody else's meanwhile: which is what is tested.
+                // SAFETY: the elements are within the matrix. The test checks that nobody else uses them meanwhile.
                 let row = unsafe { core::slice::from_raw_parts_mut(first.add(start), columns.len()) };
                 row.iter_mut().for_each(|x| *x = after(*x, worker));
             }
@@ -212,11 +212,11 @@ fn check(host: &dyn Parallel, len: usize, calls: &[Vec<Call>], seed: u64) {
     assert_eq!(found, expected, "{calls:?}");
 }
 
-/// Through a buffer of that length, and sometimes not to its beginning.
+/// Actions for a buffer of this length, sometimes not down to its beginning.
 fn any_calls(random: &mut Random, len: usize) -> Vec<Call> {
     let (mut calls, mut left) = (Vec::new(), len);
     while left > 0 && random.size(0, 40) > 0 {
-        // Few widths and heights, so that two workers often take matrices that differ in one of them.
+        // Few widths and heights, so that the matrices of two workers often differ in only one of them.
         let (width, rows) = ([4, 8, 16][random.size(0, 2)], random.size(0, 4));
         let call = match random.size(0, 2) {
             0 => Call::Last([0, 16, 24, 64][random.size(0, 3)]),
@@ -257,7 +257,7 @@ fn workers_who_cut_alike_go_one_behind_the_other() {
     });
 }
 
-/// That they agree is for speed: the order holds nevertheless.
+/// Workers need equal actions only for speed: the order is kept with different ones too.
 #[test]
 fn workers_who_cut_differently_go_one_behind_the_other() {
     in_time(|| {
@@ -267,7 +267,7 @@ fn workers_who_cut_differently_go_one_behind_the_other() {
             let calls: Vec<_> = (0..workers).map(|_| any_calls(&mut random, 200)).collect();
             check(&Hurried(workers), 200, &calls, round);
         }
-        // What differs in one thing only.
+        // Actions that differ in one detail.
         let by_columns =
             |shapes: &[[usize; 2]]| shapes.iter().map(|shape| Call::ByColumns(*shape, 4)).collect();
         for (one, other) in [
@@ -297,7 +297,7 @@ fn hosts_may_call_in_any_order_and_on_one_thread() {
     });
 }
 
-/// Nothing is handed out to the second call.
+/// The second call gets nothing.
 #[test]
 fn more_calls_than_workers_have_no_effect() {
     in_time(|| {
@@ -321,7 +321,7 @@ fn more_calls_than_workers_have_no_effect() {
     });
 }
 
-/// Those behind still wait for those before.
+/// Workers behind still wait for the workers before them.
 #[test]
 fn a_leg_may_be_dropped_early() {
     in_time(|| {
@@ -355,7 +355,7 @@ fn a_leg_may_be_dropped_early() {
     });
 }
 
-/// It leaves the rest as it is, and the panic reaches whoever called.
+/// The rest does not change, and the panic reaches the caller.
 #[test]
 fn a_panic_holds_nobody_up() {
     in_time(|| {
@@ -381,7 +381,7 @@ fn a_panic_holds_nobody_up() {
     });
 }
 
-/// With a processor for one thread only, who waits must let others run.
+/// With a single processor, a waiting thread must let others run.
 #[test]
 fn who_waits_gives_way() {
     in_time(|| {
@@ -401,7 +401,7 @@ fn many_more_threads_than_processors_come_to_an_end() {
             let calls = vec![any_calls(&mut random, 400); 16];
             check(&Hurried(16), 400, &calls, round);
         }
-        // No more than there is room for.
+        // Not more than the most workers.
         let calls = vec![vec![Call::Last(5); 3]; MOST_TURNS];
         check(&Hurried(MOST_TURNS), 10, &calls, 0);
     });

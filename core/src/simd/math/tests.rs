@@ -31,24 +31,24 @@ vectorized! {
 }
 
 impl Function {
-    /// The exact value, as far as an f64 can tell.
+    /// The exact value, to the precision of an f64.
     fn exact(self, x: f64) -> f64 {
         match self {
             ExpOfNegative => libm::exp(x),
-            // Five times as fast as that of the `libm` crate.
+            // Five times as fast as the function of the `libm` crate.
             Log => x.ln(),
             Normal => 0.5 * libm::erfc(-x * core::f64::consts::FRAC_1_SQRT_2),
         }
     }
 
-    /// The error as it counts. In the normal distribution's lower half floats lie closer than in its upper
-    /// half, with about the same absolute error; farther down the rounding of the exponent's square shows.
+    /// The weighted error. In the normal distribution's lower half, floats are denser than in the upper half, but the
+    /// absolute error is about the same. Farther down, the rounding of the exponent's square dominates.
     fn counted(self, x: f32, ulps: f64) -> f64 {
         if self == Normal && x < 0.0 { ulps / (1.65 * (1.0 + f64::from(x * x))) } else { ulps }
     }
 
-    /// The most that it may be off, in ulps that count; what was measured over all floats is less: 0.905 (exp), 0.875
-    /// (log) and 1.714.
+    /// The largest allowed error in weighted ulps. The measured errors over all floats are smaller: 0.905 (exp),
+    /// 0.875 (log) and 1.714.
     fn bound(self) -> f64 {
         match self {
             ExpOfNegative => 0.91,
@@ -64,8 +64,8 @@ impl Function {
     }
 }
 
-/// The distance from the exact value, in units of its last place as an f32 (2^-149 for denormals). Infinity
-/// counts as 2^128, the float that would come next.
+/// The distance from the exact value, in units of its last place as an f32 (2^-149 for denormals). Infinity counts as
+/// 2^128, which would be the next float.
 fn ulps(y: f32, exact: f64) -> f64 {
     let exponent = (((exact.to_bits() >> 52) & 0x7ff) as i64 - 1023).clamp(-126, 127);
     let unit = f64::from_bits(((exponent - 23 + 1023) as u64) << 52);
@@ -73,7 +73,7 @@ fn ulps(y: f32, exact: f64) -> f64 {
     ((f64::from(y).clamp(-limit, limit) - exact.clamp(-limit, limit)) / unit).abs()
 }
 
-/// Floats with the same sign in order of magnitude, and how to know their exact values.
+/// Floats with the same sign in order of magnitude, and a source of their exact values.
 struct Region {
     function: Function,
     bits: RangeInclusive<u32>,
@@ -83,7 +83,7 @@ struct Region {
 enum Exact {
     /// The f64 function of the `libm` crate.
     Libm,
-    /// It is so flat there that its correctly rounded value is the same throughout.
+    /// The function is so flat there that its correctly rounded value is constant.
     Constant(f32),
 }
 
@@ -104,7 +104,7 @@ fn regions() -> Vec<Region> {
     ]
 }
 
-/// The greatest error over every `stride`th float of a region, and where it is.
+/// The greatest error over every `stride`th float of a region, and its argument.
 fn greatest_error(simd: InstructionSet, region: &Region, stride: u32) -> (f64, f32) {
     const BLOCK: usize = 1024;
     let (first, last) = (*region.bits.start(), *region.bits.end());
@@ -156,7 +156,7 @@ fn greatest_error(simd: InstructionSet, region: &Region, stride: u32) -> (f64, f
     })
 }
 
-/// The fastest set is tested against the exact values, the others against its bits.
+/// The fastest set is compared with the exact values, the others with its bits.
 fn assert_within_bounds(stride: u32) {
     let simd = *instruction_sets().last().unwrap();
     let mut results = Vec::new();

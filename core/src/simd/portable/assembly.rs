@@ -1,4 +1,4 @@
-//! What processors with loops of assembly have in common.
+//! Shared by processors with loops in assembly.
 
 use super::loops::{Reduction, Row, count};
 use crate::simd::math::exp_of;
@@ -20,7 +20,7 @@ unsafe extern "C" {
 
 #[inline(always)]
 pub(crate) fn reduce(one: Reduction<'_>) -> Option<f32> {
-    // SAFETY: all slices hold `count` elements.
+    // SAFETY: all slices have `count` elements.
     Some(unsafe {
         match one {
             Reduction::Sum { x } => jostle_sum(x.as_ptr(), x.len()),
@@ -35,11 +35,11 @@ pub(crate) fn reduce(one: Reduction<'_>) -> Option<f32> {
     })
 }
 
-/// `x = exp(x scale - maximum)` by a loop that takes where it begins and how many elements there are, and returns how many
-/// are left from one on that is not for it.
+/// `x = exp(x scale - maximum)` by a loop over a pointer and a number of elements. It stops at an element that it
+/// cannot handle, and returns the number of remaining elements.
 ///
 /// # Safety
-/// The loop must stay within the elements that it is given, and return no more than there are.
+/// The loop must stay within its elements, and return at most their number.
 #[inline(always)]
 pub(super) unsafe fn exponentials(
     x: &mut [f32],
@@ -47,7 +47,7 @@ pub(super) unsafe fn exponentials(
     maximum: f32,
     kernel: impl Fn(*mut f32, usize) -> usize,
 ) {
-    // SAFETY: `left` elements lie before the end.
+    // SAFETY: there are `left` elements before the end.
     unsafe {
         let (mut left, end) = (x.len(), x.as_mut_ptr().add(x.len()));
         loop {

@@ -1,4 +1,5 @@
-//! A fused multiply-add, a square root and tiles for processors that may have none. The only file that emulates them.
+//! The fused multiply-add, the square root and tiles for processors that may lack the instructions. Only this file
+//! emulates them.
 
 pub(crate) use super::loops::{reduce, run};
 pub(crate) use super::tile::PACKED as BLOCK;
@@ -18,8 +19,8 @@ pub(crate) fn sqrt(x: f32) -> f32 {
 #[inline(always)]
 pub(crate) fn stay_rolled() {}
 
-/// Copies four lines of A to `[k][4]`, `distance` elements apart: lines that lie along the inner index, or steps of
-/// lines across it. A strip reads each of them once for every tile.
+/// Copies four lines of A to `[k][4]`. `distance` is the distance between lines that are contiguous along the inner
+/// index, or between steps of lines across it. A strip reads the copies once for every tile.
 ///
 /// # Safety
 /// `to` must be writable for `4 * k` elements, and `from` readable at every index named.
@@ -28,17 +29,17 @@ type Pack = unsafe extern "C" fn(to: *mut f32, distance: usize, from: *const f32
 /// Computes a strip of packed rows.
 ///
 /// # Safety
-/// For every tile, sixteen elements of `start` and of C and `k` steps of B must be within what the pointers may reach,
-/// and A hold `k` steps.
+/// For every tile, sixteen elements of `start` and of C, and `k` steps of B, must be valid for the pointers. A must
+/// hold `k` steps.
 type Kernel = unsafe extern "C" fn(&Strips);
 
-/// Computes all strips, which leaves the fields at the last one.
+/// Computes all strips. Afterwards the fields describe the last one.
 ///
 /// # Safety
 /// As for [`Kernel`] and [`Pack`], at each strip.
 pub(crate) unsafe fn compute(strips: &mut Strips) {
     loop {
-        // SAFETY: passed on from the caller.
+        // SAFETY: the caller's promise.
         unsafe {
             (strips.code.pack)(strips.a, strips.distance, strips.rows, strips.k);
             (strips.code.kernel)(strips);
@@ -58,7 +59,7 @@ pub(crate) unsafe fn compute(strips: &mut Strips) {
     }
 }
 
-/// How strips are computed.
+/// The functions that compute strips.
 #[derive(Clone, Copy)]
 pub(crate) struct Code {
     pack: Pack,

@@ -1,5 +1,5 @@
-//! Loops over whole slices that an instruction set may have of its own, where compilers make them two to eight times as
-//! long. Each does what the operation says that asks for it, to the bit.
+//! Loops over whole slices that an instruction set may implement itself, where compilers need two to eight times the
+//! instructions. Each gives the bits of the operation that calls it.
 
 /// Element by element, over slices of one length.
 #[allow(dead_code, reason = "Cortex-M and RISC-V have their own")]
@@ -8,19 +8,19 @@ pub(crate) enum Loop<'a> {
     Copy { y: &'a mut [f32], x: &'a [f32] },
     /// `x += y`.
     Add { x: &'a mut [f32], y: &'a [f32] },
-    /// `sums += x`, row after row, of columns from `column` on and rows of `width`.
+    /// `sums += x`, row after row, for the columns from `column` on of rows of `width`.
     AddColumns { sums: &'a mut [f32], column: usize, width: usize, x: &'a [f32] },
     /// `x *= y`.
     Multiply { x: &'a mut [f32], y: &'a [f32] },
     /// `x *= factor`.
     Scale { x: &'a mut [f32], factor: f32 },
-    /// From exponentials `e` and the gradient of a softmax, `e *= reciprocal` and `d_y = e (d_y - dot) scale`.
+    /// For exponentials `e` and the gradient of a softmax: `e *= reciprocal` and `d_y = e (d_y - dot) scale`.
     SoftmaxGradient { e: &'a mut [f32], d_y: &'a mut [f32], reciprocal: f32, dot: f32, scale: f32 },
     /// `x -= y * factor`.
     SubtractScaled { x: &'a mut [f32], y: &'a [f32], factor: f32 },
     /// `x = 0`.
     Clear { x: &'a mut [f32] },
-    /// `x = exp(x * scale - maximum)`, of which no argument is greater than zero.
+    /// `x = exp(x * scale - maximum)`, whose arguments are at most zero.
     Exp { x: &'a mut [f32], scale: f32, maximum: f32 },
     /// `y = gelu(x)`, the exact form.
     Gelu { y: &'a mut [f32], x: &'a [f32] },
@@ -39,7 +39,7 @@ pub(crate) enum Loop<'a> {
         row: Row,
         means: [f32; 2],
     },
-    /// `d_weight += d_y * normed(x)`, row after row, of columns from `column` on and rows of `width`.
+    /// `d_weight += d_y * normed(x)`, row after row, for the columns from `column` on of rows of `width`.
     NormWeight {
         d_weight: &'a mut [f32],
         column: usize,
@@ -54,19 +54,19 @@ pub(crate) enum Loop<'a> {
 /// A [`Sum`](super::Sum) over slices of one length.
 #[allow(dead_code, reason = "as above")]
 pub(crate) enum Reduction<'a> {
-    /// Of x.
+    /// The sum of x.
     Sum { x: &'a [f32] },
-    /// Of the squares of `x - mean`.
+    /// The sum of the squares of `x - mean`.
     SquaredDeviations { x: &'a [f32], mean: f32 },
-    /// Of the squares of x.
+    /// The sum of the squares of x.
     Squares { x: &'a [f32] },
-    /// Of `x * y`.
+    /// The sum of `x * y`.
     Dot { x: &'a [f32], y: &'a [f32] },
-    /// Of `d_y * weight * normed(x)`.
+    /// The sum of `d_y * weight * normed(x)`.
     NormDot { d_y: &'a [f32], weight: &'a [f32], x: &'a [f32], row: Row },
 }
 
-/// What norms a row: `normed(x) = (x - mean) * rstd`.
+/// The statistics of a row: `normed(x) = (x - mean) * rstd`.
 #[allow(dead_code, reason = "as above")]
 #[derive(Clone, Copy)]
 pub(crate) struct Row {
@@ -78,9 +78,9 @@ pub(crate) struct Row {
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct AdamW {
-    /// What weight decay leaves.
+    /// The factor of weight decay.
     pub keep: f32,
-    /// That of clipping.
+    /// The factor of clipping.
     pub factor: f32,
     pub beta1: f32,
     /// 1 - `beta1`.
@@ -93,7 +93,7 @@ pub(crate) struct AdamW {
     pub epsilon: f32,
 }
 
-/// How many elements all have.
+/// The number of elements, which all slices have.
 #[allow(dead_code, reason = "as above")]
 #[inline(always)]
 pub(super) fn count<const N: usize>(slices: [&[f32]; N]) -> usize {
@@ -102,14 +102,14 @@ pub(super) fn count<const N: usize>(slices: [&[f32]; N]) -> usize {
     slices.iter().fold(first, |least, slice| least.min(slice.len()))
 }
 
-/// Runs a loop, where there is one.
+/// Runs a loop, if there is one.
 #[allow(dead_code, reason = "as above")]
 #[inline(always)]
 pub(crate) fn run(_: Loop<'_>) -> bool {
     false
 }
 
-/// The sum, where there is a loop for it.
+/// The sum, if there is a loop for it.
 #[allow(dead_code, reason = "as above")]
 #[inline(always)]
 pub(crate) fn reduce(_: Reduction<'_>) -> Option<f32> {

@@ -1,7 +1,7 @@
 //! One lane, for processors without vector instructions, and the reference for the others.
 //!
-//! `processor` is the one module of three that fits the processor: its fused multiply-add, square root, register tiles, and
-//! loops, where it has its own (`loops.rs` lists them).
+//! `processor` is one of three modules, chosen for the target. It has the fused multiply-add, the square root,
+//! register tiles, and any loops of its own (`loops.rs` lists them).
 
 #[cfg(any(processor = "riscv", processor = "thumb"))]
 mod assembly;
@@ -76,7 +76,7 @@ impl Vector for Portable {
     }
     #[inline(never)]
     fn no_sums() -> [Self; LANES] {
-        // Compilers that know the value call `memset`, whose loop takes five times as long on small machines.
+        // If compilers know the value, they call `memset`, whose loop takes five times as long on microcontrollers.
         let zero = black_box(Self::zero());
         core::array::from_fn(|_| zero)
     }

@@ -1,15 +1,15 @@
-//! What a product is made of on machines without vectors: tiles of four rows by four columns, sixteen chains of
-//! multiply-adds in as many registers.
+//! The tiles of products on portable targets: four rows by four columns, sixteen chains of multiply-adds in sixteen
+//! registers.
 
 use super::processor::Code;
 
-/// Rows and columns of a tile.
+/// The rows and columns of a tile.
 pub(crate) const SIDE: usize = 4;
 
-/// Steps of the inner index for which there is room where A is packed.
+/// The steps of the inner index that fit into the space for a packed A.
 pub(crate) const PACKED: usize = 48;
 
-/// Which way an operand of a tile is contiguous.
+/// The direction in which an operand of a tile is contiguous.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Form {
     /// Along the inner index: four lines, each with its own pointer.
@@ -18,40 +18,42 @@ pub(crate) enum Form {
     Across,
 }
 
-/// Strips of tiles, one below the other. A strip is tiles side by side: four rows of
-/// `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`, four columns for each tile. Distances are counted in elements. The
-/// order of the fields is part of the kernels.
+/// Strips of tiles, one below the other. A strip is four rows of tiles side by side, four columns for each tile:
+///
+/// `c[i, j] = start[i, j] + a[i, 0] * b[0, j] + ...`
+///
+/// Distances are in elements. The kernels depend on the order of the fields.
 #[repr(C)]
 pub(crate) struct Strips {
-    /// Where four rows of A are packed, if they are.
+    /// The space for four packed rows of A, if they are packed.
     pub a: *mut f32,
-    /// From one of them to the next, or from one of their steps to the next where they lie across.
+    /// The distance between rows of A, or between their steps if they are across.
     pub distance: usize,
-    /// The first one's first step.
+    /// The first step of the first row.
     pub rows: *const f32,
     pub k: usize,
-    /// From behind the last step of one tile's B to the next tile's; it wraps around, as most go back.
+    /// The distance from the end of a tile's B to the next tile's B. It wraps around, because it is mostly negative.
     pub b_next: usize,
     /// At least one.
     pub tiles: usize,
-    /// C, or else the same for all rows: four for each tile, or a tile's zeros for all tiles.
+    /// The starts: C, or the same for all rows: four for each tile, or one tile of zeros for all.
     pub start: *const f32,
     pub c: *mut f32,
-    /// The first elements of four columns; where they lie across, only the first one's is used.
+    /// The first elements of four columns. If they are across, only the first is used.
     pub b: [*const f32; SIDE],
-    /// From one step of B to the next, where they lie across.
+    /// The distance between steps of B, if they are across.
     pub b_step: usize,
     pub start_row: usize,
-    /// From one tile's starts to the next's.
+    /// The distance between the starts of tiles.
     pub start_next: usize,
     pub c_row: usize,
     pub code: Code,
     pub next: Next,
-    /// How many strips; at least one.
+    /// The number of strips; at least one.
     pub count: usize,
 }
 
-/// What is added from one strip to the next; it may wrap around.
+/// The increments from one strip to the next. They may wrap around.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(crate) struct Next {

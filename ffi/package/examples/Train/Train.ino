@@ -1,5 +1,5 @@
-// Trains a model on a sentence, forever: prints the loss, and now and then what the model writes.
-// model.h was written by jostle-plan, whose command is in its first line.
+// Trains a model on a sentence, forever. Prints the loss, and now and then a text from the model.
+// jostle-plan wrote model.h; the command is in its first line.
 #include <jostle.h>
 
 #include "model.h"
@@ -19,9 +19,10 @@ static uint32_t order[MODEL_ORDER_SIZE / sizeof(uint32_t)];
 static uint8_t tokens[LENGTH];
 static jostle_plan plan;
 static jostle_trainer trainer;
+static jostle_buffers buffers;
 static jostle_error error;
 
-// Stops with what went wrong.
+// Prints the error and stops.
 static void check(int32_t status) {
     if (status == JOSTLE_OK) return;
     char message[160];
@@ -37,8 +38,7 @@ static void generate() {
     jostle_sampling sampling;
     int32_t token = 26;
     check(jostle_sampling_init(&sampling, sizeof sampling));
-    check(jostle_generator_init(&generator, &plan, nullptr, parameters, sizeof parameters, nullptr, 0, memory, sizeof memory,
-                                window, sizeof window, &error));
+    check(jostle_generator_init(&generator, &plan, nullptr, &buffers, memory, sizeof memory, window, sizeof window, &error));
     for (uint64_t i = 0; i < 64; i++) {
         float *logits;
         check(jostle_generator_feed(&generator, &token, sizeof token, &logits, &error));
@@ -61,7 +61,6 @@ void setup() {
     recipe.warmup = 10;
     recipe.seed = 1337;
 
-    jostle_buffers buffers = {};
     buffers.struct_size = sizeof buffers;
     buffers.parameters = parameters, buffers.parameters_size = sizeof parameters;
     buffers.gradients = gradients, buffers.gradients_size = sizeof gradients;
@@ -73,7 +72,7 @@ void setup() {
 }
 
 void loop() {
-    // One piece of a step: between two of them the sketch may do other things.
+    // One piece of a step. Between two pieces the sketch may do other things.
     jostle_report report;
     uint32_t done;
     check(jostle_trainer_poll(&trainer, tokens, sizeof tokens, JOSTLE_U8, &done, &report, &error));

@@ -17,8 +17,8 @@ macro_rules! floats {
     };
 }
 
-/// A function that goes through `count` elements of the slices to which pointers are given: those that are changed, those
-/// that are only written, and those that are read. The block, of one element of each, is written out four times and once.
+/// Defines a function over `count` elements of some slices, given as pointers: changed slices, written slices, and
+/// read slices. The block processes one element of each. It is expanded four times, and once for the rest.
 macro_rules! each {
     (
         $(#[$meta:meta])*
@@ -31,7 +31,7 @@ macro_rules! each {
         $(#[$meta])*
         ///
         /// # Safety
-        /// All must hold `count` elements.
+        /// All must have `count` elements.
         #[allow(clippy::too_many_arguments)]
         #[inline(never)]
         pub(super) unsafe fn $name(
@@ -60,7 +60,7 @@ macro_rules! each {
                 ($($x[3],)* $($y[3],)*) = one($($x[3],)* $($z[3],)* $($number),*);
                 ($($x,)* $($y,)*)
             }
-            // SAFETY: the caller vouches for as many elements as are left.
+            // SAFETY: the caller promises the remaining elements.
             unsafe {
                 while count >= 4 {
                     stay_rolled();
@@ -138,7 +138,7 @@ each! {
 }
 
 each! {
-    /// From a softmax's exponentials and the gradient of what they become.
+    /// From a softmax's exponentials and the gradient of its weights.
     softmax_gradient(reciprocal: f32, dot: f32, scale: f32),
     change: [e, d_y],
     write: [],
@@ -194,10 +194,10 @@ each! {
     { d_weight += d_y * ((x - row.mean) * row.rstd) }
 }
 
-/// Adds `rows` rows, `width` apart, to `count` sums, four of which stay in registers through all rows.
+/// Adds `rows` rows, `width` apart, to `count` sums. Four sums at a time stay in registers for all rows.
 ///
 /// # Safety
-/// There must be so many sums, and elements from `x` on in each row.
+/// There must be `count` sums, and `count` elements from `x` on in each row.
 #[inline(never)]
 pub(super) unsafe fn add_columns(
     mut sums: *mut f32,

@@ -2,7 +2,7 @@
 
 use crate::simd::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
 
-/// What the exponential's loop reads: in fa2 to fa7, then in ft0 to ft4.
+/// The constants of the exponential's loop: in fa2 to fa7, then in ft0 to ft4.
 pub(super) static EXPONENTIAL: [f32; 11] = [
     core::f32::consts::LOG2_E,
     ROUND,
@@ -18,7 +18,8 @@ pub(super) static EXPONENTIAL: [f32; 11] = [
     -87.0,
 ];
 
-/// What GELU's loops read: in fs0 to fs11, then in ft5 to ft11, then in fa6 and fa7. Signs are for |x| instead of minus it.
+/// The constants of GELU's loops: in fs0 to fs11, then in ft5 to ft11, then in fa6 and fa7. Signs are for |x| instead
+/// of -|x|.
 pub(super) static GELU: [f32; 21] = [
     ROUND + 127.0,
     core::f32::consts::LOG2_E,
@@ -43,8 +44,8 @@ pub(super) static GELU: [f32; 21] = [
     DENSITY,
 ];
 
-/// From r to its exponential's polynomial, with registers for its square and two sums, and those of the coefficients and of
-/// 1.
+/// The exponential's polynomial of r. Arguments are registers for the square and two sums, and the registers of the
+/// coefficients and of 1.
 macro_rules! polynomial {
     (
         $r:literal $square:literal $low:literal $high:literal,
@@ -78,9 +79,9 @@ macro_rules! fused {
     };
 }
 
-// Returns how many elements are left: none, or those from one on whose exponential may be denormal, or is of no number.
-// `simd::math::exp_of_negative`, with the same operations otherwise; fa0 is the scale, fa1 the maximum. A result is a factor
-// with n added to its exponent.
+// `simd::math::exp_of_negative`, with the same operations. It stops at an element whose exponential may be denormal,
+// or whose argument is NaN, and returns the number of remaining elements. Registers: fa0 is the scale, fa1 the
+// maximum. A result is a factor with n added to its exponent.
 function!(
     "jostle_exp",
     memory!("flw" "a2", "0" "fa2", "4" "fa3", "8" "fa4", "12" "fa5", "16" "fa6", "20" "fa7", "24" "ft0", "28" "ft1"),
@@ -108,8 +109,8 @@ function!(
     "ret",
 );
 
-/// A function that goes through `a2` elements, with x at `$x`. `simd::math::normal_tail`, with the same operations but for
-/// signs. At its end, x is in ft0, |x| in ft1, the bell in ft2, q in ft3, and zero in fa5.
+/// Defines a function over `a2` elements, with x at `$x`. It is `simd::math::normal_tail`, with the same operations
+/// except for signs. At its end, x is in ft0, |x| in ft1, the bell in ft2, q in ft3, and zero in fa5.
 macro_rules! gelu {
     ($name:literal, x: $x:literal, end: [$($end:expr),* $(,)?]) => {
         function!(
@@ -128,7 +129,7 @@ macro_rules! gelu {
             "flt.s t0, fa6, ft1",
             "bnez t0, 4f",
             "2:",
-            // w, and meanwhile the bell.
+            // w, interleaved with the bell.
             instructions!(
                 "fadd.s" "fa0" "fs11" "ft1",
                 "fdiv.s" "fa0" "ft1" "fa0",
@@ -162,7 +163,7 @@ macro_rules! gelu {
             memory!("flw" "sp", "24" "fs6", "28" "fs7", "32" "fs8", "36" "fs9", "40" "fs10", "44" "fs11"),
             "addi sp, sp, 48",
             "ret",
-            // Down to where the exponential is zero.
+            // Bounded where the exponential becomes zero.
             "4:",
             "fmv.s ft1, fa6",
             "j 2b",

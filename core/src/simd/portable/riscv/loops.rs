@@ -1,4 +1,4 @@
-//! What a step does beside products.
+//! The loops of a step, apart from products.
 
 use super::super::assembly::exponentials;
 use super::super::loops::{Loop, Row, count};
@@ -13,7 +13,7 @@ unsafe extern "C" {
 
 #[inline(always)]
 pub(crate) fn run(one: Loop<'_>) -> bool {
-    // SAFETY: all slices hold `count` elements.
+    // SAFETY: all slices have `count` elements.
     unsafe {
         match one {
             Loop::Copy { y, x } => elementwise::copy(y.as_mut_ptr(), x.as_ptr(), count([&*y, x])),
@@ -51,7 +51,7 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
                 elementwise::adamw(x, m, v, gradient.as_ptr(), count, *numbers);
             }
             Loop::Norm { y, x, weight, bias: [], row } => {
-                // A sum that starts with it is what it would be without.
+                // A sum that starts with this zero has the same bits as a sum without it.
                 y.fill(-0.0);
                 let count = count([&*y, x, weight]);
                 elementwise::norm_weight(y.as_mut_ptr(), weight.as_ptr(), x.as_ptr(), count, row);

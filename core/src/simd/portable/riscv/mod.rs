@@ -6,8 +6,8 @@ pub(crate) use super::assembly::reduce;
 pub(crate) use loops::run;
 pub(crate) use products::{BLOCK, Code, code, compute};
 
-/// A function, global because the crate may be compiled in several units, of which any may call it. Outside of functions,
-/// the assembler does not know what the target has.
+/// Defines a global function, because the crate may be compiled in several units, and each may call it. Outside of
+/// functions, the assembler does not know the target's extensions.
 macro_rules! function {
     ($name:literal, $($instruction:expr),* $(,)? $(; $($operand:ident = $value:expr),* $(,)?)?) => {
         core::arch::global_asm!(
@@ -27,7 +27,7 @@ macro_rules! function {
     };
 }
 
-/// Registers from or to memory, one after the other.
+/// Loads or stores registers, one after the other.
 macro_rules! memory {
     ($instruction:literal $address:literal, $($at:literal $register:literal),*) => {
         concat!($($instruction, " ", $register, ", ", $at, "(", $address, ")\n"),*)
@@ -44,7 +44,7 @@ mod sums;
 #[inline(always)]
 pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     let mut sum = c;
-    // SAFETY: targets whose names have an F have this instruction, which changes nothing but its result.
+    // SAFETY: targets with an F in their name have this instruction, which changes only its result.
     unsafe {
         asm!(
             "fmadd.s {sum}, {a}, {b}, {sum}",
@@ -69,9 +69,9 @@ pub(crate) fn sqrt(x: f32) -> f32 {
     root
 }
 
-/// Keeps a compiler from unrolling the loop that it stands in.
+/// Keeps a compiler from unrolling the loop around it.
 #[inline(always)]
 pub(crate) fn stay_rolled() {
-    // SAFETY: no instruction.
+    // SAFETY: it contains no instruction.
     unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
 }

@@ -1,4 +1,4 @@
-//! Strips of tiles. Both operands are read where they lie: with one element to a load, copies of A would gain nothing.
+//! Strips of tiles. Both operands are read in place: a load reads only one element, so copies of A would not help.
 
 use core::mem::offset_of;
 
@@ -7,7 +7,7 @@ use super::super::tile::{Form, Next, Strips};
 /// All steps of the inner index at once.
 pub(crate) const BLOCK: usize = usize::MAX;
 
-/// Where `jostle_strips` goes on: it jumps there, and no one else may.
+/// An address within `jostle_strips`. Only that function may jump there.
 pub(crate) type Code = unsafe extern "C" fn();
 
 pub(crate) fn code(a: Form, b: Form) -> Code {
@@ -19,14 +19,14 @@ pub(crate) fn code(a: Form, b: Form) -> Code {
     }
 }
 
-/// Computes all strips, which leaves the fields at the last one.
+/// Computes all strips. Afterwards the fields describe the last one.
 ///
 /// # Safety
-/// For every tile of every strip, sixteen elements of `start` and of C and `k` steps of A and B must be within what the
-/// pointers may reach.
+/// For every tile of every strip, sixteen elements of `start` and of C, and `k` steps of A and B, must be valid for
+/// the pointers.
 #[inline(always)]
 pub(crate) unsafe fn compute(strips: &mut Strips) {
-    // SAFETY: passed on from the caller.
+    // SAFETY: the caller's promise.
     unsafe { jostle_strips(strips) }
 }
 
@@ -38,7 +38,7 @@ unsafe extern "C" {
     fn jostle_strip_across_across();
 }
 
-/// All sums from or to memory, rows `$apart` from `$first` on.
+/// Loads or stores all sums, in rows `$apart` from `$first` on.
 macro_rules! sums {
     ($instruction:literal, $first:literal $apart:literal) => {
         concat!(
@@ -53,16 +53,16 @@ macro_rules! sums {
     };
 }
 
-/// One element of A by four of B, each product onto its sum.
+/// Multiplies one element of A by four of B, and adds each product to its sum.
 macro_rules! row {
     ($a:literal, $($sum:literal $b:literal),*) => {
         concat!($("fmadd.s ", $sum, ", ", $a, ", ", $b, ", ", $sum, "\n"),*)
     };
 }
 
-/// The registers of A, a pointer for each line or one and the distance between steps: how they come from the strips, a step
-/// at some offset, and on to the next steps; and whether there are four steps at all, and four more, which the end of the
-/// first line tells or a number.
+/// The registers of A: a pointer for each line, or one pointer and the distance between steps. The macro loads them
+/// from the strips, loads a step at an offset, or advances to the next steps. It also tests whether there are four
+/// steps, or four more, by the end of the first line or by a count.
 macro_rules! a {
     (along lines) => {
         concat!(
@@ -88,7 +88,7 @@ macro_rules! a {
     (across next $p:literal) => { "" };
 }
 
-/// The same of B, and on to the next tile.
+/// The same for B. It also advances to the next tile.
 macro_rules! b {
     (along lines) => { memory!("lw" "a0", "{b}" "a5", "{b} + 4" "a6", "{b} + 8" "a7", "{b} + 12" "t0") };
     (across lines) => { "lw a5, {b}(a0)\n lw a6, {b_step}(a0)\n slli a6, a6, 2" };
@@ -106,7 +106,7 @@ macro_rules! b {
     (across tile) => { "add a5, a5, s3" };
 }
 
-/// A step at some offset: four elements of A by four of B.
+/// A step at an offset: four elements of A by four of B.
 macro_rules! step {
     ($a:tt $b:tt $p:literal) => {
         concat!(
@@ -120,8 +120,8 @@ macro_rules! step {
     };
 }
 
-/// The part of the function below that takes a tile through its steps, four in a loop and the rest one by one. It begins
-/// with what is the same for all tiles of a strip.
+/// The part of the function below that does a tile's steps: four in each iteration, and the rest one by one. It
+/// begins with the setup that all tiles of a strip share.
 macro_rules! strip {
     ($name:literal, $a:tt $b:tt) => {
         concat!(
@@ -150,7 +150,7 @@ macro_rules! strip {
     };
 }
 
-/// What a field is at the next strip.
+/// Advances a field to the next strip.
 macro_rules! next {
     ($field:literal) => {
         concat!(
@@ -176,11 +176,15 @@ macro_rules! next {
     };
 }
 
-// For each tile: sums from their starts, steps, sums to C. Sixteen sums in ft0 to ft7 and fa0 to fa7, A in fs0 to fs3 and B
-// in ft8 to ft11. `a0` is the strips; `a1` to `a4` go through A, `a5` to `t0` through B, `t2` through the starts and `t3`
-// through C; `t1` counts steps, `t4` tiles. In bytes, `s0` and `s1` are from one row of starts and one tile's to the next,
-// `s2` from one row of C to the next, `s3` to the next tile's B; `s4` is how many steps
-// are left behind the fours, `s5` to `s8` where A begins, `s9` where a tile's steps do, and `s10` where the fours end.
+// For each tile: loads the sums from their starts, does the steps, stores the sums to C. The sixteen sums are in ft0
+// to ft7 and fa0 to fa7, A in fs0 to fs3, and B in ft8 to ft11.
+//
+// `a0` points to the strips, `a1` to `a4` to A, `a5` to `t0` to B, `t2` to the starts, `t3` to C. `t1` counts steps,
+// `t4` tiles.
+//
+// Distances in bytes: `s0` between rows of starts, `s1` between tiles of starts, `s2` between rows of C, `s3` to the
+// next tile's B. `s4` is the number of steps after the groups of four. `s5` to `s8` are the beginnings of A, `s9` the
+// address of a tile's steps, and `s10` the end of the groups of four.
 function!(
     "jostle_strips",
     "addi sp, sp, -64",

@@ -1,7 +1,7 @@
-//! Sums of sixteen elements at a time. The instructions of a block take the last lane first and are all equally long, so
-//! that the rest enters where as many lanes are left.
+//! Sums of sixteen elements at a time. A block processes the last lane first, and its instructions all have the same
+//! length. So the rest can jump into the block at its number of lanes.
 
-// What sums begin with, for a caller that is to be returned to by t0.
+// The beginning of a sum. It returns to t0.
 function!(
     "jostle_no_sums",
     "fmv.w.x fa0, zero\n fmv.w.x fa1, zero\n fmv.w.x fa2, zero\n fmv.w.x fa3, zero",
@@ -18,7 +18,7 @@ macro_rules! half {
     };
 }
 
-// What they end with.
+// The end of a sum.
 function!(
     "jostle_tree",
     half!("fa0" "ft0", "fa1" "ft1", "fa2" "ft2", "fa3" "ft3", "fa4" "ft4", "fa5" "ft5", "fa6" "ft6", "fa7" "ft7"),
@@ -28,9 +28,9 @@ function!(
     "ret",
 );
 
-/// A function that sums as many terms as `$count` says, of the slices to which `$slices` point. The partial sums are in fa0 to
-/// fa7 and ft0 to ft7, operands in ft8 and ft9, and the function's numbers in ft10 and ft11. `$lane` is one term onto one
-/// sum, in so many instructions.
+/// Defines a function that sums `$count` terms of the slices at `$slices`. The partial sums are in fa0 to fa7 and ft0
+/// to ft7, operands in ft8 and ft9, and the function's constants in ft10 and ft11. `$lane` adds one term to one sum,
+/// in a fixed number of instructions.
 macro_rules! sum {
     ($name:literal, count: $count:literal, slices: [$($slice:literal),*], lane: $lane:ident $instructions:literal) => {
         function!(
@@ -51,7 +51,7 @@ macro_rules! sum {
             "addi t2, t2, -16",
             "bgez t2, 1b",
             "2:",
-            // The rest, unless it is done.
+            // The rest, if any.
             "addi t0, t2, 16",
             "blez t0, 3f",
             "lla t0, 1b",

@@ -2,9 +2,8 @@
 
 use core::arch::global_asm;
 
-/// A function that goes through `r12` elements of the slices to which pointers are given: those that are read, those that
-/// are changed, and those that are only written. Four elements of each are in s0 to s3, s4 to s7, s8 to s11 and s12 to
-/// s15; constants are in those from s20 on.
+/// Defines a function over `r12` elements of some slices, given as pointers: read slices, changed slices, and written
+/// slices. Four elements of each are in s0 to s3, s4 to s7, s8 to s11 and s12 to s15. Constants are in s20 and after.
 macro_rules! each {
     (
         $name:literal,
@@ -125,7 +124,7 @@ each! {
     leave: ["vpop {{s20-s21}}"],
 }
 
-/// From a softmax's exponentials and the gradient of what they become.
+/// From a softmax's exponentials and the gradient of its weights.
 macro_rules! softmax_gradient {
     ($(($e:literal $d_y:literal $c:literal $d:literal))*) => {
         concat!(
@@ -163,8 +162,8 @@ each! {
     leave: ["vpop {{s20-s21}}"],
 }
 
-/// Elements of m, v and the gradient, of which there are `$m`, `$v` and `$g` in all; the gradient's registers then hold
-/// `r4`'s epsilons, and at last x.
+/// Updates elements in the registers `$m`, `$v` and `$g` of m, v and the gradient. The gradient's registers are then
+/// reused for the copies of epsilon at `r4`, and last for x.
 macro_rules! adamw {
     ($m:literal $v:literal $g:literal, $(($one_m:literal $one_v:literal $one_g:literal))*) => {
         concat!(
@@ -193,8 +192,8 @@ macro_rules! adamw {
     };
 }
 
-// Eight elements at a time: the numbers are in s24 to s31 but for epsilon, of which as many copies are on the stack. `r5` is
-// zero where the factor is one.
+// Eight elements at a time. The constants are in s24 to s31, except for epsilon: eight copies of it are on the stack.
+// `r5` is zero if the factor is one.
 function!(
     "jostle_adamw",
     "push {{r4, r5, lr}}",
@@ -233,7 +232,7 @@ function!(
     "pop {{r4, r5, pc}}",
 );
 
-/// From x, weight and bias, of which the last is made y.
+/// From x, weight and bias. The bias's registers become y.
 macro_rules! norm {
     ($(($x:literal $weight:literal $bias:literal $d:literal))*) => {
         concat!(

@@ -1,15 +1,15 @@
-//! Exponentials, and GELU, of two elements at a time.
+//! Exponentials and GELU of two elements at a time.
 
 use core::arch::global_asm;
 
 use crate::simd::math::{DENSITY, EXP, LN_2, NORMAL, NORMAL_LEAST, NORMAL_SCALE, ROUND};
 
-/// What the exponential's loop reads, in the order of its registers.
+/// The constants of the exponential's loop, in the order of its registers.
 #[repr(C)]
 pub(super) struct Exp {
     /// In s14 to s20.
     constant: [f32; 7],
-    /// What sums begin with, once for each element of a pair.
+    /// The starts of sums, once for each element of a pair.
     start: [[f32; 2]; 5],
 }
 
@@ -18,18 +18,18 @@ pub(super) static EXPONENTIAL: Exp = Exp {
     start: [[ROUND; 2], [EXP[0]; 2], [EXP[2]; 2], [1.0; 2], [1.0; 2]],
 };
 
-/// What GELU's loops read, in the order of their registers.
+/// The constants of GELU's loops, in the order of their registers.
 #[repr(C)]
 pub(super) struct Gelu {
     /// In s17 to s31.
     constant: [f32; 15],
-    /// What sums begin with, once for each element of a pair: in s4 to s13, then in s6 to s13.
+    /// The starts of sums, once for each element of a pair: in s4 to s13, then in s6 to s13.
     exp: [[f32; 2]; 5],
     normal: [[f32; 2]; 4],
     most: f32,
 }
 
-// The signs are for |x| instead of minus it.
+// The signs are for |x| instead of -|x|.
 pub(super) static GELU: Gelu = {
     const BIASED: f32 = ROUND + 127.0;
     Gelu {
@@ -56,7 +56,7 @@ pub(super) static GELU: Gelu = {
     }
 };
 
-/// The same for both elements of a pair: a mnemonic and registers.
+/// The same instruction for both elements of a pair: a mnemonic and registers.
 macro_rules! pair {
     ($($op:literal $a:literal $b:literal, $c:literal $d:literal, $e:literal $f:literal;)*) => {
         concat!($(
@@ -66,8 +66,8 @@ macro_rules! pair {
     };
 }
 
-/// From r in s2 and s3 to its exponential's polynomial in s12 and s13, with registers for the square and those of the
-/// coefficients. s6 to s13 hold what sums begin with.
+/// The exponential's polynomial in s12 and s13, of r in s2 and s3. Arguments are registers for the square, and the
+/// registers of the coefficients. s6 to s13 hold the starts of sums.
 macro_rules! polynomial {
     ($square0:literal $square1:literal, $one:literal $three:literal $four:literal) => {
         pair!(
@@ -82,10 +82,10 @@ macro_rules! polynomial {
     };
 }
 
-// Returns how many elements are left: none, or those from a pair on whose exponentials may be too small for their powers of
-// two to be added to the exponents. `simd::math::exp_of_negative`, with the same operations otherwise. s21 is the scale; `r2`
-// points to what sums begin with; `r1` is how many elements follow the pair. The last one of an odd number goes through as a
-// pair on the stack.
+// `simd::math::exp_of_negative`, with the same operations. It stops at a pair whose exponentials may be too small for
+// adding n to the exponents, and returns the number of remaining elements. Registers: s21 is the scale, `r2` points
+// to the starts of sums, and `r1` is the number of elements after the pair. The last element of an odd number is
+// processed as a pair on the stack.
 function!(
     "jostle_exp",
     "push {{r4-r6, lr}}",
@@ -105,7 +105,7 @@ function!(
     "2:",
     "vldmia r2, {{s2-s13}}",
     pair!("vnmls.f32" "s2" "s3", "s0" "s1", "s21" "s21";),
-    // Neither is above zero, so that none of two is below their sum.
+    // Neither is above zero, so their sum is a lower bound of both.
     "vadd.f32 s0, s2, s3",
     "vmov r4, s0",
     "cmp r4, r3",
@@ -117,7 +117,7 @@ function!(
         "vfms.f32" "s2" "s3", "s0" "s1", "s17" "s17";
     ),
     polynomial!("s0" "s1", "s18" "s19" "s20"),
-    // Onto the exponents.
+    // Added to the exponents.
     "vmov r4, r5, s12, s13",
     "vmov r6, r12, s4, s5",
     "add r4, r4, r6, lsl #23",
@@ -150,8 +150,9 @@ function!(
     "b 5b",
 );
 
-/// A function that goes through `r2` pairs, which `load` leaves in r4 and r5 and `end` consumes. `simd::math::normal_tail`,
-/// with the same operations but for signs: s0 and s1 hold |x|, s2 and s3 become the bell, s12 and s13 q.
+/// Defines a function over `r2` pairs. `load` puts a pair into r4 and r5, and `end` consumes it. It is
+/// `simd::math::normal_tail`, with the same operations except for signs. s0 and s1 hold |x|, s2 and s3 become the
+/// bell, s12 and s13 become q.
 macro_rules! gelu {
     ($name:literal, load: $load:literal, end: [$($end:expr),* $(,)?]) => {
         function!(
@@ -168,7 +169,7 @@ macro_rules! gelu {
             "vmov s0, s1, r4, r5",
             "vabs.f32 s0, s0",
             "vabs.f32 s1, s1",
-            // Seldom: at least one is large, or not a number.
+            // Rare: at least one is large, or NaN.
             "vadd.f32 s2, s0, s1",
             "vmov r6, s2",
             "cmp r6, r7",
@@ -230,7 +231,7 @@ gelu! {
     "jostle_gelu",
     load: "ldmia r1!, {{r4, r5}}",
     end: [
-        // What is below zero becomes zero.
+        // Negative values become zero.
         "bic r4, r4, r4, asr #31",
         "bic r5, r5, r5, asr #31",
         "vmov s4, s5, r4, r5",

@@ -1,5 +1,4 @@
-//! What a step does beside products, by loops of assembly. `vmla` and its like round the product as well as the sum,
-//! `vfma` only the sum.
+//! The loops of a step, apart from products, in assembly. `vmla` rounds the product and the sum, `vfma` only the sum.
 
 use super::super::assembly::exponentials;
 use super::super::loops::{AdamW, Loop, Row, count};
@@ -64,7 +63,7 @@ unsafe extern "C" {
 
 #[inline(always)]
 pub(crate) fn run(one: Loop<'_>) -> bool {
-    // SAFETY: all slices hold `count` elements.
+    // SAFETY: all slices have `count` elements.
     unsafe {
         match one {
             Loop::Copy { y, x } => jostle_copy(y.as_mut_ptr(), x.as_ptr(), count([&*y, x])),
@@ -119,7 +118,7 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
                 jostle_adamw(x, m, v, gradient.as_ptr(), count, numbers);
             }
             Loop::Norm { y, x, weight, bias: [], row: Row { mean, rstd } } => {
-                // A sum that starts with it is what it would be without.
+                // A sum that starts with this zero has the same bits as a sum without it.
                 y.fill(-0.0);
                 let count = count([&*y, x, weight]);
                 jostle_norm_weight(y.as_mut_ptr(), weight.as_ptr(), x.as_ptr(), count, mean, rstd);

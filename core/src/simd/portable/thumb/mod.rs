@@ -13,7 +13,7 @@ pub(crate) use loops::run;
 /// `a * b + c` with one rounding.
 #[inline(always)]
 pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
-    // SAFETY: below; the ABI of these targets hands floats over in s0, s1, s2.
+    // SAFETY: defined below. Their ABI passes floats in s0, s1, s2.
     unsafe { jostle_mul_add(a, b, c) }
 }
 
@@ -28,7 +28,7 @@ unsafe extern "C" {
     fn jostle_sqrt(x: f32) -> f32;
 }
 
-/// Four steps of two lines: the two elements of each to a pair of registers.
+/// Four steps of two lines: the two elements of each step go to a pair of registers.
 macro_rules! lines {
     ($one:literal $two:literal, $a:literal $b:literal $c:literal $d:literal) => {
         concat!(
@@ -54,7 +54,7 @@ macro_rules! lines {
     };
 }
 
-/// A function, global because the crate may be compiled in several units, of which any may call it.
+/// Defines a global function, because the crate may be compiled in several units, and each may call it.
 macro_rules! function {
     ($name:literal, $($instruction:expr),* $(,)? $(; $($operand:ident = $value:expr),* $(,)?)?) => {
         global_asm!(
@@ -81,14 +81,15 @@ mod exponential;
 mod loops;
 mod sums;
 
-/// Keeps a compiler from unrolling the loop that it stands in.
+/// Keeps a compiler from unrolling the loop around it.
 #[inline(always)]
 pub(crate) fn stay_rolled() {
-    // SAFETY: no instruction.
+    // SAFETY: it contains no instruction.
     unsafe { asm!("", options(nomem, nostack, preserves_flags)) };
 }
 
-/// How four lines of A are copied, and where `jostle_strips` goes on: it jumps there, and no one else may.
+/// The function that copies four lines of A, and an address within `jostle_strips`. Only that function may jump
+/// there.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct Code {
@@ -113,10 +114,10 @@ pub(crate) fn code(a: Form, b: Form) -> Code {
 /// Computes all strips.
 ///
 /// # Safety
-/// As for `tile::compute`; the kernel and what packs must be those of this file.
+/// As for `tile::compute`. The kernel and the packing function must come from this file.
 #[inline(always)]
 pub(crate) unsafe fn compute(strips: &mut Strips) {
-    // SAFETY: passed on from the caller.
+    // SAFETY: the caller's promise.
     unsafe { jostle_strips(strips) }
 }
 
@@ -128,7 +129,8 @@ unsafe extern "C" {
     fn jostle_pack_across(to: *mut f32, distance: usize, from: *const f32, k: usize);
 }
 
-// Four elements of two lines at a time go through the core's registers, from where pairs of one step move on together.
+// Four elements of two lines at a time are loaded into the core's registers. From there, pairs of one step are stored
+// together.
 function!(
     "jostle_pack_along",
     "push {{lr}}",
@@ -187,7 +189,7 @@ function!(
     "bx lr",
 );
 
-/// One element of A by four of B, each product onto its sum.
+/// Multiplies one element of A by four of B, and adds each product to its sum.
 macro_rules! row {
     ($a:literal, $($sum:literal $b:literal),*) => {
         concat!($("vfma.f32 ", $sum, ", ", $a, ", ", $b, "\n"),*)
@@ -206,12 +208,13 @@ macro_rules! step {
     };
 }
 
-/// The bytes of two steps' instructions, all of which have four.
+/// The bytes of the instructions of two steps. Each instruction has four bytes.
 const TWO_STEPS: usize = 4 * (5 + 32);
 
-/// The part of the function below that takes a strip's tiles through their steps: `lines` brings the registers of B, `one`
-/// and `two` go so many steps on, `next` goes to the next tile's B. One step comes first where their number is odd; of two
-/// at a time there are eight steps in a loop that is entered where so many are left that the others divide by eight.
+/// The part of the function below that does the steps of a strip's tiles. `lines` loads the registers of B, `one` and
+/// `two` advance by one or two steps, and `next` advances to the next tile's B. If the number of steps is odd, a
+/// single step comes first. The loop has eight steps, two at a time. It is entered at the point from which the
+/// remaining number is a multiple of eight.
 macro_rules! strip {
     (
         $name:literal,
@@ -249,10 +252,12 @@ macro_rules! strip {
     };
 }
 
-// For each tile: sums from their starts, steps, sums to C. Sixteen sums in s0 to s15; A in s16 to s23 and B in s24 to s31, two
-// steps of the inner index at a time. `r1` goes through A, from `r2` to `r3`; `r0` goes through the starts, `r9` to `r12`
-// through the rows of C; `r4` is the distance to the next tile's B, `lr` counts tiles. On the stack is where a tile goes on:
-// after its start, after its first step where their number is odd, and at the next tile.
+// For each tile: loads the sums from their starts, does the steps, stores the sums to C. The sixteen sums are in s0
+// to s15. A is in s16 to s23 and B in s24 to s31, two steps of the inner index at a time.
+//
+// `r1` runs over A, from `r2` to `r3`. `r0` points to the starts, `r9` to `r12` to the rows of C. `r4` is the
+// distance to the next tile's B, and `lr` counts tiles. The stack holds three addresses: after the start of a tile,
+// after the single first step of an odd number, and at the next tile.
 function!(
     "jostle_strips",
     "push {{r0, r4-r11, lr}}",
@@ -296,21 +301,21 @@ function!(
     "3:",
     "mov r1, r2",
     "ldr pc, [sp, #8]",
-    // At C.
+    // Starts at C.
     "4:",
     "vldmia r9, {{s0-s3}}",
     "vldmia r10, {{s4-s7}}",
     "vldmia r11, {{s8-s11}}",
     "vldmia r12, {{s12-s15}}",
     "ldr pc, [sp]",
-    // At the same for all rows.
+    // The same starts for all rows.
     "5:",
     "vldmia r0, {{s0-s3}}",
     "vldmia r0, {{s4-s7}}",
     "vldmia r0, {{s8-s11}}",
     "vldmia r0!, {{s12-s15}}",
     "ldr pc, [sp]",
-    // At zero.
+    // Starts at zero.
     "6:",
     "vldmia r0, {{s0-s15}}",
     "ldr pc, [sp]",

@@ -2,7 +2,7 @@
 
 use core::arch::global_asm;
 
-/// Terms onto sums.
+/// Adds terms to sums.
 macro_rules! terms {
     (sum: $($sum:literal $x:literal),*) => {
         concat!($("vadd.f32 ", $sum, ", ", $sum, ", ", $x, "\n",)*)
@@ -26,7 +26,7 @@ macro_rules! terms {
     };
 }
 
-/// s16 to s31 onto the sums.
+/// Adds s16 to s31 to the sums.
 macro_rules! add_sixteen {
     () => {
         concat!(
@@ -36,7 +36,7 @@ macro_rules! add_sixteen {
     };
 }
 
-// Sixteen columns at a time through all rows, and the rest one by one.
+// Sixteen columns at a time over all rows, and the rest one by one.
 function!(
     "jostle_add_columns",
     "push {{r4, r5, lr}}",
@@ -87,7 +87,7 @@ macro_rules! half {
     };
 }
 
-// What sums begin with.
+// The beginning of a sum.
 global_asm!(
     ".section .rodata.jostle_no_sums,\"a\",%progbits",
     ".p2align 2",
@@ -98,7 +98,7 @@ global_asm!(
     ".text"
 );
 
-// What they end with.
+// The end of a sum.
 function!(
     "jostle_tree",
     half!("s0" "s8", "s1" "s9", "s2" "s10", "s3" "s11", "s4" "s12", "s5" "s13", "s6" "s14", "s7" "s15"),
@@ -109,8 +109,9 @@ function!(
     "bx lr",
 );
 
-/// A function that sums `r3` terms. The partial sums are in s0 to s15, operands in those after, and the function's numbers
-/// in s30 and s31, unless it has none. A block of sixteen takes them all; the rest go through memory one by one, onto s0.
+/// Defines a function that sums `r3` terms. The partial sums are in s0 to s15, operands in the registers after them,
+/// and any constants in s30 and s31. A block adds one term to each of the sixteen sums. The remaining terms are added
+/// one by one to s0, with the sums in memory.
 macro_rules! sum {
     ($name:literal, count: $count:literal, block: [$($block:expr),* $(,)?], one: [$($one:expr),* $(,)?]) => {
         function!(
@@ -168,7 +169,7 @@ sum! {
     one: ["vldmia r0!, {{s16}}", terms!(deviation: "s0" "s16")]
 }
 
-/// The square of each of sixteen onto its sum.
+/// Adds the squares of sixteen elements to their sums.
 macro_rules! squares {
     ($($sum:literal $x:literal),*) => {
         terms!(product: $($sum $x $x),*)
@@ -202,7 +203,7 @@ sum! {
     one: ["vldmia r0!, {{s16}}", "vldmia r1!, {{s24}}", terms!(product: "s0" "s16" "s24")]
 }
 
-/// Four columns of d_y, weight and x onto their sums.
+/// Adds four columns of d_y, weight and x to their sums.
 macro_rules! norm_dot {
     ($a:literal $b:literal $c:literal $d:literal) => {
         concat!(

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs the firmware of ffi/examples/firmware on emulated processors: each must end in the parameters whose checksums
-# core/tests/golden/device_steps.txt states, also where the power fails in the middle of saves; and go on from
-# checkpoints of C and Python, as Rust, C and Python from its. An emulator proves function, and times nothing.
-#     scripts/test-device.sh [NAME...]
-# runs only those of the targets in scripts/devices.sh.
+# Runs the firmware of ffi/examples/firmware on emulated processors:
+#     scripts/test/device/firmware.sh [NAME...]   # some targets of scripts/devices.sh
+#
+# The parameters must have the checksums in core/tests/golden/device_steps.txt, even if the power fails during saves. The
+# firmware must resume from checkpoints of C and Python, and Rust, C and Python from the firmware's.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
 . scripts/devices.sh
 
@@ -19,7 +19,7 @@ firmware=ffi/examples/firmware
 golden=core/tests/golden/device_steps.txt
 warnings=(-Wall -Wextra -Wpedantic -Wstrict-prototypes -Werror)
 
-# build STEPS CHECKPOINT ELF: for the target in use, with a checkpoint to begin with.
+# build STEPS CHECKPOINT ELF: for the current target, with a built-in checkpoint.
 build() {
     cp "$2" "$work/checkpoint.safetensors"
     # shellcheck disable=SC2086 # words
@@ -36,8 +36,8 @@ build_here() {
         -o "$3"
 }
 
-# run DIRECTORY ELF: on the target in use, or ELF itself where there is none, in a new or old directory that takes its
-# files. Fails where the program does, unless because the power failed.
+# run DIRECTORY PROGRAM: runs an .elf file on the current target, any other program on this machine. Its files are in
+# DIRECTORY. Fails if the program fails for another reason than a power failure.
 run() {
     local status=0
     mkdir -p "$1"
@@ -48,14 +48,14 @@ run() {
     [ $status -eq 0 ] || [[ $status -eq 3 && -e $1/cut.txt ]] || fail "$1: status $status: $(cat "$1/printed.txt")"
 }
 
-# compare DIRECTORY STEP...: that the checksums which were printed there are those of every other processor.
+# compare DIRECTORY STEP...: compares the checksums printed in DIRECTORY with the golden ones.
 compare() {
     local wanted
     wanted=$(for step in "${@:2}"; do grep "^step $step:" $golden; done)
     grep checksum "$1/printed.txt" | diff - <(echo "$wanted") || fail "$1: other bits (<) than $golden (>)"
 }
 
-# begins DIRECTORY TEXT: that the program went on from there.
+# begins DIRECTORY TEXT: checks which state the program started from.
 begins() {
     sed -n 2p "$1/printed.txt" | grep -qx "$2" || fail "$1: wanted: $2; $(sed -n 2p "$1/printed.txt")"
 }
@@ -66,7 +66,7 @@ for target; do
     build_archive "$rust"
 done
 
-# The sizes of the static arrays, and what is built in.
+# The sizes of the static arrays, and the built-in files.
 rm -rf "$work"
 mkdir -p "$work/here"
 plan() {
@@ -87,9 +87,9 @@ for target; do
     echo "$name: $(grep checksum "$work/$name/printed.txt" | paste -sd';'); $(tail -n1 "$work/$name/printed.txt")"
 done
 
-# The power fails: in the first save's erasing, in its record, in the second's erasing, in the middle of a checkpoint, in
-# what pads a record that is whole already, and in the last save. Each run goes on from the newest whole checkpoint, and
-# the last ends in the bits of a run that was never cut off.
+# The power fails six times: while the first save erases, and in its record; while the second save erases; in the middle of
+# a checkpoint; in the padding after a complete record; and in the last save. Each run resumes from the newest complete
+# checkpoint. The last run ends with the bits of an uninterrupted one.
 for target; do
     use "$target"
     [ "$steps" -eq 200 ] || continue
@@ -121,7 +121,7 @@ END
     echo "$name: cut off in six saves, and the same checkpoint in the end"
 done
 
-# From a checkpoint of the host's the device goes on, and from the device's the host: in C,
+# Device and host resume from each other's checkpoints: in C,
 use "$1"
 cargo build --locked --quiet --profile library -p jostle-archive
 build_here 5 $nothing "$work/here/train-5"
@@ -134,7 +134,7 @@ build_here 200 "$work/from-c/trained.safetensors" "$work/here/train-200"
 run "$work/to-c" "$work/here/train-200"
 begins "$work/to-c" "resumed from the built-in checkpoint at step 10"
 compare "$work/to-c" 200
-# (also from the flash memory as it is,)
+# (also from an image of the flash memory,)
 rm "$work/to-c"/*
 cp "$work/from-c/flash.bin" "$work/to-c"
 run "$work/to-c" "$work/here/train-200"
@@ -148,7 +148,7 @@ echo "checkpoints: from C to $name, and from there to C and Rust, with the bits 
 # and in Python.
 python=$CARGO_TARGET_DIR/python-venv/bin/python
 [ -x "$python" ] && "$python" -c 'import jostle' ||
-    not_run "checkpoints from Python to devices and back: scripts/test-python.sh installs the package"
+    not_run "checkpoints from Python to devices and back: scripts/test/python.sh --install installs the package"
 mkdir "$work/python"
 "$python" $firmware/train.py "$work/text.tokens" 5 "$work/python/5.safetensors" >/dev/null
 build 10 "$work/python/5.safetensors" "$work/from-python.elf"

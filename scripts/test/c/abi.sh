@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Tests the C ABI in C (ffi/tests): the header, bad input, PyTorch's numbers, equal bits, that nothing allocates or
-# prints, what the libraries export and need; under valgrind, AddressSanitizer and UndefinedBehaviorSanitizer too.
+# Tests the C ABI with the C programs of ffi/tests: the header, bad input, PyTorch's numbers, equal bits, and the absence
+# of allocations and output. They also run under valgrind, AddressSanitizer and UndefinedBehaviorSanitizer. Then checks
+# the symbols that the libraries export and need.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
 
 packages gcc g++ libc6-dev binutils valgrind python3 ||
@@ -20,12 +21,12 @@ say() { echo "== $*"; }
 header() { python3 ffi/tests/header.py "$1" include/jostle.h "${@:2}"; }
 
 warnings=(-Wall -Wextra -Wpedantic -Werror -Iinclude)
-# compile PROGRAM ARGUMENTS...: C99 with what POSIX adds.
+# compile PROGRAM ARGUMENTS...: as C99 with POSIX.
 compile() {
     gcc -std=c99 -D_POSIX_C_SOURCE=200809L -O1 -g "${warnings[@]}" -Wstrict-prototypes -o "$work/$1" "${@:2}"
 }
 static=("$hosted/libjostle.a" -lm -lpthread -ldl)
-# Under the name that it goes by once it is installed.
+# The library's name once it is installed.
 ln -sf "$hosted/libjostle.so" "$work/libjostle.so.0"
 shared=(-L"$hosted" -Wl,-rpath,"$work" -ljostle -lm -lpthread)
 
@@ -41,7 +42,7 @@ say "as it is"
 for test in bad_input golden same_bits; do
     compile $test ffi/tests/$test.c "${static[@]}"
     compile $test-shared ffi/tests/$test.c "${shared[@]}"
-    # Every buffer on the heap, just as long as it must be: for valgrind and AddressSanitizer.
+    # Every buffer on the heap with its exact length, for valgrind and AddressSanitizer.
     compile $test-heap -DHEAP ffi/tests/$test.c "${static[@]}"
     compile $test-sanitized -DHEAP -fsanitize=address,undefined -fno-sanitize-recover=all ffi/tests/$test.c \
         "${static[@]}"
@@ -55,20 +56,26 @@ for kind in "" -shared; do
     "$work/same_bits$kind" $golden
 done
 
+say "a program built with an older header"
+mkdir -p "$work/older"
+header cut jostle_options recompute >"$work/older/jostle.h"
+compile older_header -iquote "$work/older" ffi/tests/older_header.c "${static[@]}"
+"$work/older_header"
+
 say "AddressSanitizer, UndefinedBehaviorSanitizer"
 "$work/bad_input-sanitized" | tail -1
 "$work/golden-sanitized" $golden/*.safetensors | tail -1
 "$work/same_bits-sanitized" $golden | tail -1
 
 say "valgrind"
-# What is possibly lost is the standard library's note of the main thread.
+# The standard library's record of the main thread counts as possibly lost.
 checked() {
     valgrind --quiet --error-exitcode=9 --leak-check=full --errors-for-leak-kinds=definite \
         --show-leak-kinds=definite "$work/$1-heap" "${@:2}" | tail -1
 }
 checked bad_input
 checked golden $golden/{one_token,three_heads,two_tiles}.safetensors
-# Valgrind is slow, and doesn't know every instruction set.
+# Valgrind is slow, and does not support every instruction set.
 JOSTLE_INSTRUCTION_SETS=fastest checked same_bits $golden 3
 
 say "nothing allocates, prints or exits"
@@ -92,8 +99,8 @@ say "symbols"
 exported=$(nm -D --defined-only "$hosted/libjostle.so" | awk '{print $3}' | sort)
 diff <(header functions | sort) <(echo "$exported") || fail "libjostle.so exports other functions than the header's"
 
-# examine TOOLS ARCHIVE [LD'S ARGUMENTS...]: links the functions of a freestanding archive into one object, with
-# nothing that they don't need, and looks at what that lacks and at where it could panic.
+# examine TOOLS ARCHIVE [LD'S ARGUMENTS...]: links the functions of a freestanding archive and their dependencies into
+# one object, and checks its undefined symbols and its calls of panics.
 examine() {
     local tools=$1 archive=$2 object=$work/collected.o functions without_checkpoints callers
     shift 2
@@ -102,7 +109,7 @@ examine() {
     mapfile -t without_checkpoints < <(printf '%s\n' "${functions[@]}" | grep -vE '^-ujostle_(checkpoint|slots)_')
 
     collect "$@" "${functions[@]}"
-    # Not nm: some versions take the compiler's intermediate code, which the archive holds too, for the object's.
+    # Not nm: some versions read the compiler's intermediate code in the archive instead of the object code.
     "${tools}readelf" -sW "$object" >"$work/symbols"
     for function in "${functions[@]#-u}"; do
         grep -q "FUNC.* $function\$" "$work/symbols" || fail "$archive lacks $function"
@@ -111,13 +118,13 @@ examine() {
     unlisted=$(grep -v '^#' ffi/archive/needs.txt | sort | comm -23 "$work/needed" - | xargs)
     [ -z "$unlisted" ] || fail "$archive needs what ffi/archive/needs.txt doesn't list: $unlisted"
 
-    # Where core itself turns floats into text and back, it keeps checks that can't fail.
+    # Rust's core library keeps checks that cannot fail where it converts floats to text and back.
     callers=$("${tools}objdump" -dr "$object" 2>"$work/objdump.txt" |
         awk '/^[0-9a-f]+ <.*>:$/ {caller = $2} /R_.*(panicking|slice_index|unwrap_failed|expect_failed)/ {print caller}' |
         sort -u | grep -vE '4core(9panicking|5slice5index|3num|3fmt5float)' || true)
-    [ -z "$callers" ] || fail "$archive: what can reach a panic: $callers"
+    [ -z "$callers" ] || fail "$archive: these functions can reach a panic: $callers"
 
-    # Nothing but checkpoints does that.
+    # Only checkpoints convert floats.
     collect "$@" "${without_checkpoints[@]}"
     ! "${tools}readelf" -sW "$object" | grep panicking || fail "$archive: the symbols above panic"
     echo "$archive: $(grep -vc '^$' "$work/needed" || true) symbols needed, no panic"
@@ -134,7 +141,7 @@ for target in thumbv7em-none-eabihf thumbv8m.main-none-eabihf riscv32imafc-unkno
         riscv32*) examine riscv64-unknown-elf- "$archive" -m elf32lriscv ;;
     esac
 done
-# A whole program, with every call of every function.
+# A whole program that calls every function.
 arm-none-eabi-gcc -std=c99 -Os "${warnings[@]}" -DFREESTANDING -mcpu=cortex-m4 -mfpu=fpv4-sp-d16 -mfloat-abi=hard \
     --specs=nosys.specs -Wl,--gc-sections -o "$work/cortex-m4" ffi/tests/bad_input.c \
     "$CARGO_TARGET_DIR/thumbv7em-none-eabihf/library/libjostle.a" -lm 2>"$work/newlib.txt" ||

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Rust on emulated processors without vectors. Products, which have kernels of their own there: their bits against the
-# reference's, and what they and a training step cost. Then firmware, which trains through power that fails. The
-# emulator counts instructions; it times nothing.
-#     scripts/test-products.sh [NAME...]
-# runs only those of the targets in scripts/devices.sh.
+# Runs core/device on emulated processors without vector instructions:
+#     scripts/test/device/rust.sh [NAME...]   # some targets of scripts/devices.sh
+#
+# Matrix products and loops, which have their own kernels there, must have the reference's bits. Prints the
+# instructions of each, and of a training step. Then firmware in Rust trains through power failures.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
 . scripts/devices.sh
 
-# use_linker: the linker and its arguments for the target in use. A tick of the Arm boards' timers is 25 or 20 million to
-# the second.
+# use_linker: sets the linker and its arguments for the current target. The Arm boards' timers tick 25 or 20 million
+# times a second.
 use_linker() {
     linker=arm-none-eabi-ld
     arguments="-T$PWD/core/device/arm.ld"
@@ -41,7 +41,7 @@ for target; do
     emulate "$programs/device" -icount shift=0
     case $name in
         cortex-m4 | rv32imafc)
-            echo "$name, in as many units of code as cargo makes unless told otherwise:"
+            echo "$name, with cargo's default number of codegen units:"
             (cd core/device && CARGO_PROFILE_RELEASE_LTO=false CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 RUSTFLAGS=$flags \
                 "${cargo[@]}" build --locked --quiet --release --bin device --target "$rust" --target-dir "$CARGO_TARGET_DIR/units")
             emulate "$CARGO_TARGET_DIR/units/$rust/release/device" -icount shift=0
@@ -49,7 +49,7 @@ for target; do
     esac
     [ "$name" = cortex-m4 ] || continue
     emulate "$programs/train" 2>&1 | tee "$CARGO_TARGET_DIR/$rust/train.txt"
-    # What was done again after the power failed ends in the same bits.
+    # Steps that are repeated after a power failure have the same bits.
     grep checksum "$CARGO_TARGET_DIR/$rust/train.txt" | sort -u | diff - <(sort core/tests/golden/device_steps.txt) ||
         fail "firmware in Rust has other bits (<) than core/tests/golden/device_steps.txt (>)"
 done

@@ -1,4 +1,4 @@
-"""Writes Python's own reference manual, 0.46 MB of English that every Python brings along, as training text."""
+"""Writes training text: Python's reference manual, 0.46 MB of English that every Python installation has."""
 
 import pathlib
 import sys

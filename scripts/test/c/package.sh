@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Builds firmware from the package alone, away from this repository: the guide's project (docs/firmware.md) and the
-# example, with CMake for a Cortex-M4F and a RISC-V; the example as a project of PlatformIO's, by its own build system;
-# the sketch, with the compiler's words that Arduino's specification prescribes. All of it runs under QEMU. What Zephyr
-# reads is checked without Zephyr.
+# Builds firmware from the package alone, outside this repository, and runs it under QEMU:
+#
+#   - The project of docs/firmware.md and the example, with CMake for a Cortex-M4F and a RISC-V.
+#   - The example, by PlatformIO's own build system.
+#   - The sketch, with the compiler options that Arduino's specification prescribes.
+#
+# The package's Zephyr module is checked without Zephyr.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
 . scripts/devices.sh
 
@@ -14,7 +17,7 @@ packages cmake make python3-venv gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-
         "(Debian: cmake gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc)"
 
 scripts/package.sh thumbv7em-none-eabihf riscv32imafc-unknown-none-elf >/dev/null
-# Where it could not be made, that has been said.
+# package.sh has said why it is missing.
 [ -e "$CARGO_TARGET_DIR/package/jostle/src/rv32imafc/libjostle.a" ] || exit 0
 
 tests=$PWD/ffi/tests/package
@@ -26,22 +29,22 @@ cp -R "$CARGO_TARGET_DIR/package/jostle" "$work"
 jostle=$work/jostle
 cd "$work"
 
-# run TARGET ELF: from the beginning.
+# run TARGET ELF: runs a program with empty flash memory.
 run() {
     rm -f flash.bin
     use "$1"
     emulate "$2" >printed.txt 2>&1 || fail "$2: $(cat printed.txt)"
 }
 
-# same WHAT: the parameters after ten steps are those of every other processor.
+# same NAME: checks the checksum of the parameters after ten steps, which is equal on every processor.
 same() {
     grep -qx "step 10: checksum $golden" printed.txt ||
         fail "$1 has other parameters after ten steps: $(cat printed.txt)"
     echo "package: $1: $(grep checksum printed.txt)"
 }
 
-# The guide's project, as it stands there. Its first commands have made the package and jostle-plan.
-# block LANGUAGE NUMBER: a block of the guide, counted from 1 in each language.
+# The guide's project, without its first commands, which make the package and jostle-plan.
+# block LANGUAGE NUMBER: a code block of the guide, counted from 1 in each language.
 block() {
     awk -v begin="\`\`\`$1" -v number="$2" '$0 == begin && ++count == number { inside = 1; next }
         /^```$/ { inside = 0 } inside' "$guide"
@@ -55,7 +58,7 @@ mapfile -t losses < <(sed -n 's/^loss \([0-9]\)\.\([0-9]*\)$/\1\2/p' guide.txt)
 [ ${#losses[@]} -eq 10 ] && [ "${losses[9]}" -lt "${losses[0]}" ] || fail "docs/firmware.md: $(cat guide.txt)"
 echo "package: guide: losses ${losses[*]} thousandths"
 
-# The bytes that the guide tells.
+# The guide's table of bytes.
 while IFS='|' read -r _ words bytes _; do
     words=${words//\`/}
     # shellcheck disable=SC2086 # words
@@ -73,13 +76,13 @@ run cortex-m4 cortex-m4f/train
 same "CMake, Cortex-M4F"
 run rv32imafc rv32imafc/train
 same "CMake, rv32imafc"
-# A processor that the package was made without.
+# A processor that the package has no archive for.
 ! cmake -S jostle/examples/firmware -B none -DCMAKE_PREFIX_PATH="$jostle" -DSTEPS=10 -DJOSTLE_PROCESSOR=cortex-m3 \
     -DCMAKE_TOOLCHAIN_FILE="$jostle/toolchains/cortex-m4f.cmake" >cmake.txt 2>&1 ||
     fail "CMake takes a processor that has no archive"
 grep -q "no archive for the processor 'cortex-m3'" cmake.txt || fail "CMake: $(cat cmake.txt)"
 
-# The sketch, as Arduino compiles one for a board whose build.mcu is cortex-m4.
+# The sketch, compiled as for an Arduino board whose build.mcu is cortex-m4.
 processor=(-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16)
 sed '1i #include <Arduino.h>' jostle/examples/Train/Train.ino >sketch.cpp
 for source in start semihosting cortex_m; do
@@ -96,8 +99,8 @@ mapfile -t losses < <(sed -n 's/^step [0-9]*: loss \([0-9]*\) thousandths$/\1/p'
     fail "the sketch's loss does not fall: $(cat printed.txt)"
 echo "package: sketch: loss ${losses[0]}, ${losses[1]} thousandths"
 
-# PlatformIO reads the manifests and builds the firmware by its own build system. What it takes from its registry is not
-# to be had everywhere: SCons comes from Python's instead, and the platform is one of the test's own.
+# PlatformIO reads the manifests and builds the firmware by its own build system. Its registry is not reachable
+# everywhere, so SCons comes from PyPI, and the test has its own platform.
 environment=$CARGO_TARGET_DIR/package-venv
 [ -x "$environment/bin/python" ] || python3 -m venv "$environment"
 "$environment/bin/python" -m pip install --quiet platformio==6.2.0 scons==4.11.1 kconfiglib==14.1.0
@@ -120,7 +123,7 @@ pio run --project-dir project >platformio.txt 2>&1 || fail "PlatformIO: $(cat pl
 run cortex-m4 project/.pio/build/emulated/program.elf
 same PlatformIO
 
-# Zephyr: its configuration language, and which archive is linked.
+# Zephyr: its Kconfig file, and the choice of the archive.
 PACKAGE=$jostle python -c '
 import kconfiglib, sys
 kconfig = kconfiglib.Kconfig(sys.argv[1])

@@ -1,9 +1,5 @@
-//! What operations refuse: each slice one element short, impossible sizes, tokens and rates. A refused call
-//! has written nothing.
+//! Operations refuse wrong lengths of slices, impossible sizes, and bad tokens and rates. A refused call writes nothing.
 
-mod common;
-
-use common::instruction_sets;
 use jostle::matmul::{self, Size};
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::{self, Mask};
@@ -11,14 +7,16 @@ use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
 use jostle::rng::Stream;
 use jostle::{Activation, Error, InstructionSet};
 
+use crate::common::instruction_sets;
+
 const GUARD: f32 = -7.25e30;
 
-/// A slice by name: a `d_` or output is full of guards, anything else of ones.
+/// Named slices. Outputs and gradients hold guards, the others ones.
 struct Slices(Vec<(&'static str, Vec<f32>)>);
 
 impl Slices {
-    /// Calls an operation with slices of the given lengths, which it must accept; then with each one element
-    /// short, which it must refuse with a length that is one off and with every slice as it was.
+    /// Calls an operation with slices of the given lengths, which it must accept. Then makes each slice one element
+    /// too short or too long: the operation must refuse that length and write nothing.
     fn check<const N: usize>(
         lengths: [(&'static str, usize); N],
         call: impl Fn(InstructionSet, &mut [&mut [f32]; N]) -> Result<(), Error>,
@@ -40,7 +38,7 @@ impl Slices {
             assert_eq!(result, Ok(()));
             for (i, (name, length)) in lengths.iter().enumerate() {
                 for by in [-1, 1] {
-                    // More scratch than needed is no error.
+                    // Excess scratch is allowed.
                     if by == 1 && *name == "scratch" {
                         continue;
                     }

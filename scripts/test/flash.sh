@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # Proves that the core links for a Cortex-M4F without an operating system, an allocator or a way to panic, compiled for
-# speed and for size. Where it does not, names the source lines from which a panic can be reached.
+# speed and for size. If it does not, names the source lines that can reach a panic.
 #
-# Prints the flash (code and constants) of the engine: of what firmware links that initialises, trains and evaluates; that
-# generates besides; and that saves and resumes besides. Fails where one is more than its bar.
+# Prints the flash (code and constants) of three programs, and fails if one exceeds its bar: `training` initialises,
+# trains and evaluates; `generation` also generates; `engine` also saves and resumes.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 . scripts/lib.sh
 
 target=thumbv7em-none-eabihf

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Installs the library, and builds C programs with what is installed, as people do who use it: README's program
-# through pkg-config, CMake and by hand, shared and static; then programs whose static arrays have the sizes that
-# jostle-plan writes, for this machine and for an emulated Cortex-M4.
+# Installs the library, and builds C programs as its users do: README's program through pkg-config, CMake and by hand,
+# shared and static. Then builds programs whose static arrays have the sizes that jostle-plan writes, for this machine
+# and for an emulated Cortex-M4.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
 
 programs cc c++ cmake pkg-config || packages g++ cmake pkgconf ||
@@ -15,7 +15,7 @@ trap 'rm -rf "$work"' EXIT
 warnings=(-std=c99 -O1 -Wall -Wextra -Wpedantic -Wstrict-prototypes -Werror)
 tests=ffi/tests/install
 
-# Where README installs to, below a home directory of the test's own; and staged, then moved to another place.
+# README's prefix, below a temporary home directory; then staged, and moved to another prefix.
 prefix=$work/jostle
 make install PREFIX="$prefix" DESTDIR=
 make install PREFIX="$work/not-here" DESTDIR="$work/stage"
@@ -31,12 +31,12 @@ IFS=. read -r major minor patch <<<"$version"
 [ "$("$prefix/bin/jostle-plan" --version)" = "jostle-plan $version" ] ||
     fail "jostle-plan and jostle.pc differ in version"
 
-# The libraries that a static program needs are said in three places.
+# Three files name the libraries that a static program needs.
 libraries() {
     tr -s ' ;"' '\n' | grep -x -e '-l[a-zA-Z_]*' | grep -vx -e -lc -e -ljostle | sort -u
 }
 wanted=$(cargo rustc --locked -p jostle-archive --crate-type staticlib -- --print native-static-libs 2>&1 |
-    sed -n 's/^note: native-static-libs: //p' | libraries) || fail "rustc does not tell what the archive needs"
+    sed -n 's/^note: native-static-libs: //p' | libraries) || fail "rustc does not print the libraries that the archive needs"
 compare() {
     diff <(echo "$wanted") <(libraries) || fail "$1 differs from rustc --print native-static-libs"
 }
@@ -44,7 +44,7 @@ compare jostle.pc < <(pkg-config --static --libs-only-l jostle)
 compare jostle-config.cmake < <(grep INTERFACE_LINK_LIBRARIES "$prefix/lib/cmake/jostle/jostle-config.cmake")
 compare README.md < <(grep 'libjostle\.a -l' README.md)
 
-# README's program, and README's commands as they stand there.
+# README's program, built by README's own commands.
 awk '/^```c$/ {inside = 1; next} /^```$/ {inside = 0} inside' README.md >"$work/train.c"
 cc "${warnings[@]}" -Wconversion -fsyntax-only $(pkg-config --cflags jostle) "$work/train.c"
 mapfile -t commands < <(grep '^cc train\.c ' README.md)
@@ -54,7 +54,7 @@ for i in "${!names[@]}"; do
     (cd "$work" && HOME=$work && eval "${commands[i]}" -o "${names[i]}") || fail "README: ${commands[i]}"
 done
 
-# CMake, from where the installation was moved to.
+# CMake, with the moved installation.
 configure() {
     cmake -S $tests -B "$work/cmake" -DCMAKE_PREFIX_PATH="$work/moved" -DSOURCE="$work/train.c" -DWANTED="$1" \
         >"$work/cmake.txt" 2>&1
@@ -83,7 +83,7 @@ make uninstall PREFIX="$work/moved" DESTDIR=
 [ -z "$(find "$work/moved" ! -type d)" ] || fail "make uninstall leaves $(find "$work/moved" ! -type d)"
 echo "install: the same output shared, static and by hand, through pkg-config and CMake"
 
-# Static arrays: on this machine.
+# Static arrays, on this machine.
 "$prefix/bin/jostle-plan" --vocab 27 --context 16 --layers 1 --heads 4 --width 16 >"$work/usual.h"
 "$prefix/bin/jostle-plan" --vocab 27 --context 16 --layers 1 --heads 4 --width 16 --prefix tiny_2 -o "$work/named.h"
 diff <(sed 1d "$work/usual.h") <(sed -e 1d -e s/tiny_2/MODEL/g "$work/named.h") ||
@@ -108,13 +108,13 @@ for model in "${models[@]}"; do
     echo -n "jostle-plan $model: "
     LD_LIBRARY_PATH=$prefix/lib "$work/sizes"
 done
-# What the last model's sizes don't show.
+# Settings that do not change the last model's sizes.
 for line in "VOCAB 256u" "ACTIVATION JOSTLE_GELU_TANH" "EMBEDDING_DROPOUT 0.1f" "ATTENTION_DROPOUT 0.2f" \
     "ATTENTION_PROJECTION_DROPOUT 0.1f" "MLP_PROJECTION_DROPOUT 0.1f"; do
     grep -qx "#define MODEL_$line" "$work/model.h" || fail "jostle-plan does not write $line"
 done
 
-# The plain step that jostle is compared with on devices is jostle's step.
+# The plain C step of the devices' benchmark computes the same step as jostle.
 for model in "${models[0]} --dropout 0.1" "--vocab 27 --context 8 --layers 3 --heads 2 --width 24 --batch 3 --untied" \
     "--vocab 27 --context 16 --layers 2 --heads 4 --width 16 --optimizer none"; do
     plan "$model"
@@ -126,7 +126,7 @@ for model in "${models[0]} --dropout 0.1" "--vocab 27 --context 8 --layers 3 --h
     LD_LIBRARY_PATH=$prefix/lib "$work/compare"
 done
 
-# Models that are none, and places that can't be written to.
+# Invalid models, and an output that cannot be written.
 refuse() {
     local message=$1 status=0 said
     shift
@@ -137,8 +137,8 @@ refuse() {
     [ ! -e "$work/refused.h" ] || fail "jostle-plan $* writes a header"
 }
 refuse "width 32 is not divisible by heads 3" --heads 3
-refuse "batch is 0; at least 1 is wanted" --heads 2 --batch 0
-refuse "dropout.attention is 1; wanted: at least 0 and less than 1" --heads 2 --attention-dropout 1
+refuse "batch is 0; expected at least 1" --heads 2 --batch 0
+refuse "attention_dropout is 1; expected at least 0 and less than 1" --heads 2 --attention-dropout 1
 refuse "parameters is too large for this machine" --heads 2 --hidden 9999999 --device
 if [ -c /dev/full ]; then
     status=0
@@ -148,9 +148,9 @@ if [ -c /dev/full ]; then
         fail "jostle-plan on a full disk: status $status, $said"
 fi
 
-# Static arrays: on a Cortex-M4F, with the archive that needs no operating system.
+# Static arrays, on a Cortex-M4F with the freestanding archive.
 target=thumbv7em-none-eabihf
-# Packages first: a compiler on the path may have come without its C library.
+# Packages first: a compiler on the path may lack its C library.
 packages gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm ||
     programs arm-none-eabi-gcc qemu-system-arm ||
     not_run "static arrays on a device: needs arm-none-eabi-gcc with newlib and qemu-system-arm" \

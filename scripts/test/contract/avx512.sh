@@ -1,10 +1,9 @@
 #!/usr/bin/env bash
-# Runs the core's tests on an emulated processor with AVX-512, for machines without one: as the first program
-# of a Linux kernel inside Bochs. Not a part of `make test`: it takes minutes and proves function, never time.
-# Arguments go to `cargo test`, to select test programs:
-#     scripts/test-avx512-emulated.sh --test matmul --test ops
+# Runs the core's tests on an emulated processor with AVX-512, for machines without one: as the first program of a Linux
+# kernel inside Bochs. Arguments go to `cargo test`, to select test programs:
+#     scripts/test/contract/avx512.sh --test matmul --test ops
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
 
 if grep -qw avx512dq /proc/cpuinfo; then
@@ -18,7 +17,7 @@ work=$CARGO_TARGET_DIR/avx512-emulated
 rm -rf "$work"
 mkdir -p "$work"/{disc/isolinux,root/bin,root/tests}
 
-# Static programs need nothing but the kernel.
+# Static programs need only the kernel.
 export CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 cargo test --locked -p jostle --target x86_64-unknown-linux-gnu --no-run --message-format=json "${@:---test=matmul}" |
     grep -o '"executable":"[^"]*"' | cut -d'"' -f4 |
@@ -39,13 +38,13 @@ chmod +x "$work/root/init"
 
 (
     cd "$work"
-    # The image of Debian's smallest kernel, without installing it.
+    # The image of Debian's smallest kernel, which is not installed.
     apt-get download -q "$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ {print $2}')"
     dpkg-deb --fsys-tarfile linux-image-*.deb | tar -x --wildcards --to-stdout './boot/vmlinuz*' \
         >disc/isolinux/vmlinuz
     cp /usr/lib/ISOLINUX/isolinux.bin /usr/lib/syslinux/modules/bios/ldlinux.c32 disc/isolinux/
-    # Bochs 2.7 states a wrong size for compacted XSAVE areas, at which Linux would give up AVX altogether.
-    # Unknown settings in capitals become init's environment.
+    # Bochs 2.7 reports a wrong size of compacted XSAVE areas, which would make Linux disable AVX.
+    # The kernel passes an unknown setting in capitals to init as an environment variable.
     cat >disc/isolinux/isolinux.cfg <<'END'
 DEFAULT linux
 LABEL linux
@@ -72,7 +71,7 @@ END
 )
 
 cd "$work"
-# Debian's Bochs waits for a debugger's command: c, continue; its input must stay open.
+# Debian's Bochs waits for the debugger command c (continue); its input must stay open.
 mkfifo commands
 timeout "${TIMEOUT:-1800}" bochs -q -f bochsrc <commands >bochs.txt 2>&1 &
 bochs=$!

@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Counts the instructions of one training step under valgrind, and fails where a count is more than 5 % above that in
-# benches/instructions.txt. `--renew` writes the counts there instead.
+# Counts the instructions of one training step under valgrind, and fails if a count is more than 5 % above the figure in
+# benches/instructions.txt:
+#     scripts/test/counts.sh
+#     scripts/test/counts.sh --renew   # writes the counts there instead
 #
-# A count is the difference between runs of two steps and of one, so that starting up cancels out. It does not
-# depend on how busy or fast the machine is, but a new compiler may change it.
+# A count is the difference between runs of two steps and of one, so that start-up cancels out. It does not depend on
+# the speed or load of the machine, but a new compiler may change it.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 . scripts/lib.sh
 
-sets=$(scripts/instruction-sets.sh)
-# valgrind knows nothing above AVX2.
+sets=$(instruction_sets)
+# valgrind supports no instruction set above AVX2.
 [[ ,$sets, == *,avx2,* ]] || not_run "instruction counts: need a processor with AVX2, this one has $sets"
 programs valgrind || packages valgrind libc6-dbg ||
     not_run "instruction counts: need valgrind (Debian: valgrind libc6-dbg)"
@@ -46,11 +48,11 @@ for line in "${lines[@]}"; do
     elif ((now * 100 > before * 105)); then
         passed=false
     elif ((now * 100 < before * 95)); then
-        echo "$name: renew the figure with scripts/test-instructions.sh --renew" >&2
+        echo "$name: renew the figure with scripts/test/counts.sh --renew" >&2
     fi
 done
 if [ "${1:-}" = --renew ]; then
     printf '%s\n' "${comments[@]}" "${renewed[@]}" >"$figures"
 elif ! $passed; then
-    fail "a training step takes more instructions than before; if it is meant to, scripts/test-instructions.sh --renew"
+    fail "a training step takes more instructions than before; if that is intended: scripts/test/counts.sh --renew"
 fi

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Builds the examples in C and runs them: natively, where their checkpoints must be those of the example in Rust,
-# byte for byte; under valgrind and with sanitizers, which must find nothing; and on what they must refuse.
+# Builds the examples in C and runs them. Natively, their checkpoints must equal the Rust example's byte for byte. Under
+# valgrind and with sanitizers, no error may be found. Then they must refuse bad arguments and files.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
 
 programs gcc valgrind python3 || packages gcc libc6-dev valgrind python3 ||
@@ -13,7 +13,7 @@ rm -rf "$work"
 mkdir -p "$work"/{native,clang,small,sanitized,checked}
 
 make --silent library
-cargo build --locked --quiet --release -p jostle --example train
+cargo build --locked --quiet --release -p jostle-pool --example train
 rust_train=$CARGO_TARGET_DIR/release/examples/train
 
 build() {
@@ -25,7 +25,7 @@ build() {
     done
 }
 build native gcc -O2
-# Who is watched is slow, and takes a small model.
+# Programs are slow under valgrind and with sanitizers, so they train a small model.
 small=(gcc -DWIDTH=32 -DLAYERS=1 -DCONTEXT=16 -DBATCH=4)
 build small "${small[@]}" -O2
 build sanitized "${small[@]}" -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all
@@ -35,7 +35,7 @@ if programs clang; then build clang clang -O2; fi
 same() {
     cmp "$1" "$2" || fail "$1 and $2 differ"
 }
-# What a program writes after its first empty line: what the model makes of the prompt.
+# The text after a program's first empty line, which the model has generated.
 written() {
     sed '1,/^$/d' "$1"
 }
@@ -58,7 +58,7 @@ foreign=$OLDPWD/core/tests/golden/gpt2.safetensors
     echo "¿Qué?"
 } >other.txt
 
-# Equal checkpoints and texts; each program goes on from the other's checkpoint to where the whole run ends.
+# Equal checkpoints and texts. Each program resumes from the other's checkpoint, and ends with the whole run's.
 "$rust_train" --text text.txt --steps 30 --threads 1 --generate 200 --save rust >rust.txt
 native/train text.txt --steps 30 --threads 2 --generate 200 --save c >c.txt
 same rust c
@@ -77,14 +77,14 @@ same c c-resumed
 native/train short.txt --seed 7 --steps 2 --generate 0 --save c-7 >/dev/null
 same rust-7 c-7
 
-# Progress is one line on a terminal. Debian's util-linux plays the terminal.
+# On a terminal, progress stays on one line. util-linux's `script` provides the terminal.
 if programs script; then
     script -qec "native/train short.txt --steps 3 --generate 0" /dev/null >terminal.txt
     [ "$(grep -c 'step' terminal.txt)" -eq 3 ] || fail "progress takes more than a line"
     for step in 1 2 3; do grep -q $'\r'"step $step/3  loss " terminal.txt || fail "step $step is not shown"; done
 fi
 
-# Fine-tuning learns; what it saves gives the loss that it ended with.
+# Fine-tuning learns, and the saved model has the last loss.
 native/finetune c other.txt tuned 30 >tuned.txt
 native/finetune tuned other.txt again 1 >again.txt
 loss() {
@@ -92,7 +92,7 @@ loss() {
 }
 awk -v before="$(loss tuned.txt before)" -v after="$(loss tuned.txt after)" 'BEGIN { exit !(after < before) }' ||
     fail "finetune has not learned"
-[ "$(loss tuned.txt after)" = "$(loss again.txt before)" ] || fail "finetune has not saved what it had"
+[ "$(loss tuned.txt after)" = "$(loss again.txt before)" ] || fail "finetune has saved another model"
 grep -Eq '^h\.3\.mlp\.c_proj\.weight +\[512, 128\] +[0-9.]+ +0\.[0-9]+$' tuned.txt || fail "no change is shown"
 [ "$(grep -cE '^(h\.[0-3]|wte|wpe|ln_f|lm_head)\.' tuned.txt)" -eq 53 ] || fail "finetune does not show every tensor"
 
@@ -108,7 +108,7 @@ if [ -x clang/train ]; then
     clang/by_hand text.txt 30 >/dev/null
 fi
 
-# All three programs, each run by `$@`; whoever watches, the bits are the same.
+# all FOLDER [COMMAND...]: runs the three programs by COMMAND. Valgrind and sanitizers do not change the bits.
 all() {
     local place=$1
     shift
@@ -123,7 +123,7 @@ same small/tuned sanitized/tuned
 all checked valgrind --quiet --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=all --show-leak-kinds=all
 same small/tuned checked/tuned
 
-# What is refused: with one sentence, which has these words, and status 1. The sanitizers watch.
+# refused WORDS PROGRAM...: the program, built with sanitizers, must print one line with WORDS and end with status 1.
 refused() {
     local words=$1 status=0
     shift
@@ -172,7 +172,7 @@ for program in 'train text.txt --resume' 'finetune @ text.txt unwanted'; do
     on() {
         local words=$1 line=${program/@/$2}
         [ "$line" != "$program" ] || line+=" $2"
-        # shellcheck disable=SC2086
+        # shellcheck disable=SC2086 # words
         refused "$words" $line
     }
     on 'missing cannot be opened' missing

@@ -1,14 +1,13 @@
 //! Statistics of dropout masks. Seeds are fixed, so a test that passes keeps passing; the bounds say how
 //! unlikely a fair mask would be to fail.
 
-mod common;
-
-use common::{Random, assert_same_bits, bits, instruction_sets};
 use jostle::InstructionSet;
 use jostle::ops::dropout::{self, Mask};
 use jostle::rng::Stream;
 
-/// Standard deviations that a mean may stray: one in two million.
+use crate::common::{Random, assert_same_bits, bits, instruction_sets};
+
+/// The standard deviations that a mean may differ by, exceeded once in two million.
 const SIGMAS: f64 = 5.0;
 
 fn mask(rate: f32, seed: u64, stream: Stream, step: u64, layer: u64) -> Mask {
@@ -73,8 +72,7 @@ fn the_mean_over_seeds_is_the_input() {
     }
 }
 
-/// The share by which two masks agree in dropping, against independence: the correlation of `n` fair pairs is
-/// normal with deviation 1 / sqrt(n).
+/// Checks that two masks drop independently: the correlation of `n` fair pairs is normal with deviation 1 / sqrt(n).
 #[track_caller]
 fn assert_independent(pairs: impl Iterator<Item = (bool, bool)>, what: &str) {
     let mut counts = [[0.0_f64; 2]; 2];
@@ -155,7 +153,7 @@ fn joint_patterns_of_four_are_equally_frequent() {
     assert_patterns_are_even(steps, "four steps in turn");
 }
 
-/// A column or a row that is dropped too often over many others would not show in neighbours.
+/// Comparing neighbours would not show a column or row that is dropped too often.
 #[test]
 fn no_column_and_no_row_is_favoured() {
     const SIDE: usize = 2048;
@@ -232,7 +230,7 @@ fn a_part_has_the_mask_of_the_whole() {
             assert_same_bits(narrow, &whole[..width], "fewer columns");
         }
     }
-    // Other draws in between change nothing.
+    // Other draws do not change the mask.
     drawn(self::mask(0.3, 14, Stream::EmbeddingDropout, 15, 17), 5, 5, 0);
     assert_eq!(bits(&drawn(mask, 50, 100, 17)), bits(&whole));
 }
@@ -252,7 +250,7 @@ fn every_instruction_set_draws_the_same_mask() {
     }
 }
 
-/// A change of the masks changes every training run; whoever makes one changes these numbers knowingly.
+/// A change of the masks changes every training run, so it must be deliberate.
 #[test]
 fn the_mask_is_the_one_it_always_was() {
     let drops = dropped(mask(0.5, 1, Stream::EmbeddingDropout, 2, 3), 4, 32, 4);

@@ -1,10 +1,10 @@
-//! Two routes to causal weights with one answer: zero the later weights and renormalise, or set the later
-//! scores to minus infinity before the softmax, which needs no renormalising.
+//! Causal weights, computed in two ways: zero the later weights and renormalise, or set the later scores to minus
+//! infinity before the softmax. The model's attention never computes those scores; `softmax::causal_mask` is for
+//! models that callers build from single operations.
 
-mod common;
-
-use common::instruction_sets;
 use jostle::ops::softmax;
+
+use crate::common::instruction_sets;
 
 #[rustfmt::skip]
 const WEIGHTS: [f32; 16] = [
