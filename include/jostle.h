@@ -127,6 +127,8 @@ enum jostle_status
     // A gradient is not finite in a fused optimizer step: some parameters and their optimiser state have changed already.
     // Training can continue from a checkpoint.
     JOSTLE_PARTLY_UPDATED = 27,
+    // Sizes inside the library do not match: a bug of jostle, which should be reported. Results of the call are not valid.
+    JOSTLE_INTERNAL = 28,
     // A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header does not have the safetensors format.

@@ -131,6 +131,11 @@ pub enum Error {
         /// The index of the gradient's tensor in [`crate::Plan::tensors`].
         tensor: usize,
     },
+    /// Sizes inside the engine do not match: a bug of jostle. The results of the call are not valid.
+    Internal {
+        /// The operation that noticed.
+        operation: &'static str,
+    },
     /// A step that [`crate::Trainer::poll`] has begun is not finished yet.
     Unfinished,
     /// A function of the flash memory's driver has failed.
@@ -254,6 +259,9 @@ impl fmt::Display for Error {
             }
             Error::PartlyUpdated { tensor } => {
                 write!(f, "the gradient of tensor {tensor} is not finite; some parameters have changed")
+            }
+            Error::Internal { operation } => {
+                write!(f, "internal error: the sizes in {operation} do not match; please report this bug")
             }
             Error::Unfinished => f.write_str("a step in pieces is not finished yet"),
             Error::Budget { given, wanted } => {

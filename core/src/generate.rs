@@ -5,6 +5,7 @@ use core::cell::Cell;
 
 use crate::config::Config;
 use crate::error::{Error, exact_length};
+use crate::fault::Watch;
 use crate::layout::{AttentionActivations, ChunkRows, Generation, MlpActivations, Parameters, Plan, Shape};
 use crate::matmul::{Matrix, Queries};
 use crate::model::{Pass, Workers};
@@ -80,13 +81,13 @@ impl<'a> Generator<'a> {
             *place = *token;
         }
         self.filled = kept + fresh;
-        let most = self.plan.sizes().chunk;
+        let (watch, most) = (Watch::begin(), self.plan.sizes().chunk);
         while computed < self.filled {
             let count = most.min(self.filled - computed);
             self.positions(computed, count);
             computed += count;
         }
-        Ok(self.memory.logits)
+        watch.end().map(|()| &mut *self.memory.logits)
     }
 
     /// Draws the next token from the logits of the last [`Generator::feed`], which it overwrites. Does not feed it.

@@ -55,6 +55,7 @@
 //! * `config`: the configuration of a model, and its validation.
 //! * `data`: token streams and the windows of training.
 //! * `error`: errors that name the given and the wanted value.
+//! * `fault`: mismatched sizes inside the engine, which must not pass in silence.
 //! * `generate`: generation with a KV cache.
 //! * `initialization`: random initial parameters.
 //! * `layout`: names, shapes and offsets of tensors, and every size.
@@ -89,6 +90,7 @@ pub mod compact;
 pub mod config;
 pub mod data;
 pub mod error;
+mod fault;
 pub mod generate;
 pub mod initialization;
 pub mod layout;

@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use crate::compact::soft_f64::{self, SoftF64};
 use crate::error::{Error, exact_length};
+use crate::fault::Watch;
 use crate::layout::{OptimizerState, Plan, Tensor};
 use crate::parallel::{Compute, ELEMENTWISE, Units, share};
 use crate::simd::{self, AdamW, InstructionSet, Loop, Reduction, vectorized};
@@ -94,8 +95,9 @@ impl Optimizer {
         exact_length("gradients", gradients.len(), plan.gradients)?;
         exact_length("optimizer state", state.len(), plan.optimizer)?;
         let rules = self.rules(step, learning_rate, factor);
+        let watch = Watch::begin();
         rules.update(compute, plan, None, parameters, gradients, state, 0..plan.parameters);
-        Ok(())
+        watch.end()
     }
 
     /// The rules for all parameters at one step.

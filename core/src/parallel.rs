@@ -8,6 +8,7 @@ use core::hint;
 use core::marker::PhantomData;
 use core::ops::Range;
 
+use crate::fault;
 use crate::simd::InstructionSet;
 #[cfg(not(target_os = "none"))]
 pub(crate) use relay::{MOST_TURNS, Turn};
@@ -168,7 +169,7 @@ impl Compute<'_> {
     ) {
         let short = |buffer: &Units<'_>| buffer.len < buffer.units.saturating_mul(buffer.per);
         if buffers.iter().any(short) || workers > 1 && scratch.len() / workers < worker_scratch {
-            debug_assert!(false, "a buffer is shorter than its units, or the scratch than the workers'");
+            fault::report(&"buffers of workers");
             return;
         }
         if workers <= 1 {

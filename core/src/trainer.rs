@@ -9,6 +9,7 @@ use core::ops::Range;
 
 use crate::data::Tokens;
 use crate::error::{Error, exact_length};
+use crate::fault::Watch;
 use crate::layout::{Plan, Shape};
 use crate::model::{DropoutKey, Inputs, Loss, Pass, TrainingPass};
 use crate::ops::rows_mut;
@@ -228,17 +229,19 @@ impl<'a> Trainer<'a> {
         if !norm.is_finite() {
             return Err(Error::NotFinite { what: "gradient norm", value: norm });
         }
-        self.update_part(learning_rate, norm, 0..self.plan.parameters);
+        self.update_part(learning_rate, norm, 0..self.plan.parameters)?;
         Ok(self.finish(loss, learning_rate, norm))
     }
 
-    fn update_part(&mut self, learning_rate: f32, norm: f32, part: Range<usize>) {
+    fn update_part(&mut self, learning_rate: f32, norm: f32, part: Range<usize>) -> Result<(), Error> {
+        let watch = Watch::begin();
         let Trainer { plan, recipe, buffers, compute, step, .. } = self;
         let Buffers { parameters, gradients, optimizer, .. } = buffers;
         let factor = recipe.clip.map_or(1.0, |clip| clip_factor(norm, clip));
         let rules = recipe.optimizer.rules(*step, learning_rate, factor);
         let gradients = gradients.get(part.clone()).unwrap_or_default();
         rules.update(*compute, plan, None, parameters, gradients, optimizer, part);
+        watch.end()
     }
 
     /// Ends the step.

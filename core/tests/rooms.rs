@@ -4,35 +4,54 @@ use std::fs;
 use std::path::Path;
 
 /// A file or folder of `src`, and the rooms that it may import.
-const ROOMS: [(&str, &[&str]); 22] = [
+const ROOMS: [(&str, &[&str]); 23] = [
     ("checkpoint", &["compact", "config", "error", "layout", "target"]),
     ("compact", &["simd", "target"]),
     ("config.rs", &["error"]),
     ("data.rs", &["error", "rng", "simd"]),
     ("error.rs", &[]),
+    ("fault.rs", &["error"]),
     (
         "generate.rs",
-        &["config", "error", "layout", "matmul", "model", "ops", "parallel", "rng", "sampling", "simd"],
+        &[
+            "fault", "config", "error", "layout", "matmul", "model", "ops", "parallel", "rng", "sampling",
+            "simd",
+        ],
     ),
     ("initialization.rs", &["error", "layout", "rng", "simd"]),
-    ("layout", &["compact", "config", "error", "matmul", "ops", "target"]),
-    ("matmul", &["error", "parallel", "simd", "target"]),
+    ("layout", &["fault", "compact", "config", "error", "matmul", "ops", "target"]),
+    ("matmul", &["fault", "error", "parallel", "simd", "target"]),
     (
         "model",
-        &["compact", "error", "layout", "matmul", "ops", "optimizer", "parallel", "rng", "simd", "target"],
+        &[
+            "fault",
+            "compact",
+            "error",
+            "layout",
+            "matmul",
+            "ops",
+            "optimizer",
+            "parallel",
+            "rng",
+            "simd",
+            "target",
+        ],
     ),
     ("ops", &["compact", "config", "error", "matmul", "rng", "simd", "target"]),
-    ("optimizer.rs", &["compact", "error", "layout", "parallel", "simd"]),
-    ("parallel", &["simd"]),
-    ("parallel.rs", &["simd"]),
+    ("optimizer.rs", &["fault", "compact", "error", "layout", "parallel", "simd"]),
+    ("parallel", &["fault", "simd"]),
+    ("parallel.rs", &["fault", "simd"]),
     ("rng.rs", &["simd"]),
     ("sampling", &["ops", "rng", "simd"]),
     ("sampling.rs", &["compact", "config", "error", "ops", "rng", "simd"]),
     ("schedule.rs", &["compact", "error"]),
-    ("simd", &["error", "target"]),
+    ("simd", &["fault", "error", "target"]),
     ("target.rs", &[]),
     ("tokenizer.rs", &["error"]),
-    ("trainer.rs", &["data", "error", "layout", "model", "ops", "optimizer", "parallel", "schedule"]),
+    (
+        "trainer.rs",
+        &["fault", "data", "error", "layout", "model", "ops", "optimizer", "parallel", "schedule"],
+    ),
 ];
 
 /// The rooms that a file imports, in code that is not a comment.

@@ -494,7 +494,10 @@ mod tests {
         let mut found = DEFAULTS;
         let given = whole.as_ptr().cast::<Grown>();
         // SAFETY: the array is as long as the largest size that is accepted.
-        let ended = status(|call| Ok(found = unsafe { structure(call, "grown", given)? }));
+        let ended = status(|call| {
+            found = unsafe { structure(call, "grown", given)? };
+            Ok(())
+        });
         if ended == JOSTLE_OK { Ok(found) } else { Err(ended) }
     }
 

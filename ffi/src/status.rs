@@ -69,6 +69,8 @@ pub enum jostle_status {
     /// A gradient is not finite in a fused optimizer step: some parameters and their optimiser state have changed already.
     /// Training can continue from a checkpoint.
     JOSTLE_PARTLY_UPDATED = 27,
+    /// Sizes inside the library do not match: a bug of jostle, which should be reported. Results of the call are not valid.
+    JOSTLE_INTERNAL = 28,
     /// A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     /// A checkpoint's header does not have the safetensors format.
@@ -100,7 +102,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 /// Each status and its text.
-const TEXTS: [(jostle_status, &CStr); 41] = [
+const TEXTS: [(jostle_status, &CStr); 42] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
     (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
@@ -129,6 +131,7 @@ const TEXTS: [(jostle_status, &CStr); 41] = [
     (JOSTLE_UNFINISHED, c"a step in pieces is not finished yet"),
     (JOSTLE_FUSED, c"not possible with a fused optimizer step"),
     (JOSTLE_PARTLY_UPDATED, c"a gradient is not finite; some parameters have changed"),
+    (JOSTLE_INTERNAL, c"internal error; please report it"),
     (JOSTLE_CHECKPOINT_TRUNCATED, c"the checkpoint is truncated"),
     (JOSTLE_CHECKPOINT_HEADER, c"the checkpoint's header does not have the safetensors format"),
     (JOSTLE_CHECKPOINT_DUPLICATE, c"a name occurs twice in the checkpoint"),
@@ -370,6 +373,7 @@ fn status_of(error: &Error) -> jostle_status {
         Error::Name { .. } => JOSTLE_NOT_FOUND,
         Error::Fused { .. } => JOSTLE_FUSED,
         Error::PartlyUpdated { .. } => JOSTLE_PARTLY_UPDATED,
+        Error::Internal { .. } => JOSTLE_INTERNAL,
         Error::Budget { .. } => JOSTLE_BUDGET,
         Error::Steps { .. } => JOSTLE_STEPS,
         Error::Flash { .. } => JOSTLE_FLASH,
@@ -402,6 +406,7 @@ fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
         | Error::Plan { what }
         | Error::Fused { what }
         | Error::Steps { what, .. }
+        | Error::Internal { operation: what }
         | Error::Flash { operation: what, .. }
         | Error::Checkpoint(
             CheckpointError::Metadata { key: what } | CheckpointError::Configuration { key: what },

@@ -1,6 +1,7 @@
 //! The parameters by site, trained and frozen ones.
 
 use super::{Group, Order, Plan, SiteTensors, Tensor};
+use crate::fault;
 
 /// A slice that pieces are cut off from.
 pub(crate) trait Cut: Sized {
@@ -11,16 +12,20 @@ pub(crate) trait Cut: Sized {
 impl Cut for &[f32] {
     #[inline(never)]
     fn cut(&mut self, len: usize) -> Self {
-        debug_assert!(self.len() >= len);
-        self.split_off(..len).unwrap_or_default()
+        self.split_off(..len).unwrap_or_else(|| {
+            fault::report(&"regions of memory");
+            &[]
+        })
     }
 }
 
 impl Cut for &mut [f32] {
     #[inline(never)]
     fn cut(&mut self, len: usize) -> Self {
-        debug_assert!(self.len() >= len);
-        self.split_off_mut(..len).unwrap_or_default()
+        self.split_off_mut(..len).unwrap_or_else(|| {
+            fault::report(&"regions of memory");
+            &mut []
+        })
     }
 }
 

@@ -11,6 +11,7 @@ use super::packed::{
     COLUMNS, CONTIGUOUS_COLUMNS, CONTIGUOUS_ROWS, First, Tile, aligned, pack_panel, tile, tile_rows,
 };
 use super::{Matrix, PerUnit, Queries, Start};
+use crate::fault;
 use crate::simd::{InstructionSet, WideVector, vectorized};
 
 /// The most queries in a product, and the distance between rows of scores or weights.
@@ -40,7 +41,9 @@ fn fit(queries: Queries, space: &[f32], operands: [Rows<'_>; 3]) -> bool {
         rows.saturating_sub(1).saturating_mul(distance).saturating_add(columns) <= elements.len()
     };
     let fit = sound && space.len() >= scratch(keys, head_width) && operands.into_iter().all(hold);
-    debug_assert!(fit, "sizes that the layout guarantees");
+    if !fit {
+        fault::report(&"attention's products");
+    }
     fit
 }
 

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use super::{Backward, Gradients, Pass, rows_of};
+use crate::fault;
 use crate::layout::{
     AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, Order, Plan,
     RowRegions, Tensor, Workspace,
@@ -237,7 +238,9 @@ impl Pass<'_> {
                 linear::bias_gradient(simd, bias, of_bias.start, c, d_y);
             }
             Source::Norm { x, d_y, mean, rstd } => {
-                debug_assert!(bias.is_empty() || of_weight == of_bias, "the same rows of both");
+                if !bias.is_empty() && of_weight != of_bias {
+                    fault::report(&"gradients of a norm");
+                }
                 mode.clear(weight);
                 mode.clear(bias);
                 layer_norm::parameter_gradients(simd, weight, bias, of_weight.start, c, d_y, x, mean, rstd);

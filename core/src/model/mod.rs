@@ -31,6 +31,7 @@ pub(crate) use work_sharing::Workers;
 
 use crate::compact::soft_f64::{self, SoftF64};
 use crate::error::{Error, exact_length};
+use crate::fault::{self, Watch};
 use crate::layout::{Parameters, Plan, Shape, Workspace, WorkspaceParts};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
@@ -109,7 +110,10 @@ type OnRows<'f> = dyn FnMut(&mut [f32], Option<Mask>, usize) + 'f;
 /// Some rows of a matrix with `columns` columns.
 #[inline(never)]
 fn rows_of<'a, T>(x: &'a [T], rows: &Range<usize>, columns: usize) -> &'a [T] {
-    x.get(rows.start * columns..rows.end * columns).unwrap_or_default()
+    x.get(rows.start * columns..rows.end * columns).unwrap_or_else(|| {
+        fault::report(&"rows of a matrix");
+        &[]
+    })
 }
 
 /// Calls `f` with some columns of each row of `x`, which has `width` columns, and with the row of `y`, which has only
@@ -140,22 +144,24 @@ impl Pass<'_> {
     ///
     /// `workspace`: exactly [`Plan::workspace`] elements.
     pub fn forward(&self, workspace: &mut [f32]) -> Result<(), Error> {
+        let watch = Watch::begin();
         let mut workspace = self.check(workspace)?;
         self.forward_trusted(&mut workspace);
-        Ok(())
+        watch.end()
     }
 
     /// The loss on `targets [R]`, each in `0..vocab` or -1 (ignored). Overwrites the workspace.
     pub fn loss(&self, workspace: &mut [f32], targets: &[i32]) -> Result<Loss, Error> {
-        let counted = self.check_targets(targets)?;
+        let (watch, counted) = (Watch::begin(), self.check_targets(targets)?);
         #[cfg(not(target_os = "none"))]
         if let Some(workers) = self.data_parallel_workers() {
             let sum = self.data_parallel(workers, None, workspace, targets, counted)?;
-            return Ok(Loss { sum, counted });
+            return watch.end().map(|()| Loss { sum, counted });
         }
         let workspace = &mut self.check(workspace)?;
         self.forward_trusted(workspace);
-        Ok(Loss { sum: self.losses(workspace, targets, counted), counted })
+        let sum = self.losses(workspace, targets, counted);
+        watch.end().map(|()| Loss { sum, counted })
     }
 
     /// Forward, loss and backward: computes the gradient of the sum of losses on `targets [R]` divided by `counted`.
@@ -177,9 +183,11 @@ impl Pass<'_> {
             return Err(Error::Fused { what: "backward" });
         }
         exact_length("gradients", gradients.len(), self.plan.gradients)?;
-        let on_targets = self.check_targets(targets)?;
-        let sum = self.whole(gradients, mode, workspace, targets, counted)?;
-        Ok(Loss { sum, counted: on_targets })
+        let (watch, on_targets) = (Watch::begin(), self.check_targets(targets)?);
+        let sum = self.whole(gradients, mode, workspace, targets, counted);
+        // A fault may be why the loss is not finite.
+        watch.end()?;
+        sum.map(|sum| Loss { sum, counted: on_targets })
     }
 
     pub(crate) fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {

@@ -5,6 +5,7 @@ use super::fused::NotFinite;
 use super::{Backward, DropoutKey, Forward, Gradients, Loss, Pass};
 use crate::compact::soft_f64::SoftF64;
 use crate::error::Error;
+use crate::fault::Watch;
 use crate::layout::{Head, InUse, Plan, Shape, Workspace};
 use crate::ops::cross_entropy;
 use crate::optimizer::{Optimizer, Rules};
@@ -122,7 +123,8 @@ impl TrainingPass<'_> {
         rules: Option<&Rules>,
         workspace: &mut Workspace<'_>,
     ) -> Result<f64, Error> {
-        match (stage, rules) {
+        let watch = Watch::begin();
+        let sum = match (stage, rules) {
             (Stage::Backward(stage), Some(rules)) => {
                 let done = self.backward_and_update(stage, rules, workspace);
                 done.map(|()| 0.0).map_err(|NotFinite { tensor }| Error::PartlyUpdated { tensor })
@@ -131,7 +133,8 @@ impl TrainingPass<'_> {
                 let (pass, mode) = (self.inputs.pass(self.parameters), self.mode());
                 pass.stage(stage, self.gradients, mode, workspace, self.targets, self.counted)
             }
-        }
+        };
+        watch.end().and(sum)
     }
 
     fn rules(&self) -> Option<Rules> {

@@ -91,7 +91,7 @@ impl Trainer<'_> {
             }
             Some(part) if part < parts => self.norm_piece(part, part + 1 == parts)?,
             Some(part) => {
-                self.update_part(learning_rate(), self.norm(), part_of(self.plan.parameters, part - parts));
+                self.update_part(learning_rate(), self.norm(), part_of(self.plan.parameters, part - parts))?;
             }
         }
         if !last {

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod data_parallel;
+mod faults;
 mod pieces;
 #[path = "../common/session.rs"]
 mod session;
