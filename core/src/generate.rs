@@ -87,7 +87,8 @@ impl<'a> Generator<'a> {
             self.positions(computed, count);
             computed += count;
         }
-        watch.end().map(|()| &mut *self.memory.logits)
+        watch.end()?;
+        Ok(self.memory.logits)
     }
 
     /// Draws the next token from the logits of the last [`Generator::feed`], which it overwrites. Does not feed it.

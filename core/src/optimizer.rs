@@ -101,6 +101,7 @@ impl Optimizer {
     }
 
     /// The rules for all parameters at one step.
+    #[inline(never)]
     pub(crate) fn rules(&self, step: u64, learning_rate: f32, factor: f32) -> Rules {
         let (plain, decaying) = match *self {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {

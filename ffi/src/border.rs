@@ -493,8 +493,8 @@ mod tests {
         let whole = [size, 1, 2, 3, 4, 5];
         let mut found = DEFAULTS;
         let given = whole.as_ptr().cast::<Grown>();
-        // SAFETY: the array is as long as the largest size that is accepted.
         let ended = status(|call| {
+            // SAFETY: the array is as long as the largest size that is accepted.
             found = unsafe { structure(call, "grown", given)? };
             Ok(())
         });

@@ -20,6 +20,7 @@ pub(super) enum Dim {
 }
 
 impl Dim {
+    #[inline(never)]
     pub const fn of(self, config: &Config) -> usize {
         match self {
             Dim::Vocab => config.vocab,

@@ -76,19 +76,14 @@ impl TrainingPass<'_> {
         let sources = self.pass().sources(stage, in_use, early.len(), &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
         for (tensors, source) in plan.group(group).iter().zip(&sources) {
-            let (weight, bias) = (&tensors.weight, &tensors.bias);
-            match (in_use, tensors.site) {
-                (InUse::Activated, Site::MlpOut | Site::Logits) => {
-                    self.update_tensor(weight, false, Some(&early), source, rules, scratch)?;
-                }
-                (InUse::Activated, _) => {}
-                (InUse::Normed, Site::MlpOut | Site::Logits) => {
-                    self.update_tensor(bias, true, None, source, rules, scratch)?;
-                }
-                (InUse::Normed, _) => {
-                    self.update_tensor(weight, false, None, source, rules, scratch)?;
-                    self.update_tensor(bias, true, None, source, rules, scratch)?;
-                }
+            let is_early = matches!(tensors.site, Site::MlpOut | Site::Logits);
+            let is_last = matches!(in_use, InUse::Normed);
+            if is_early != is_last {
+                let rows = if is_early { Some(&early) } else { None };
+                self.update_tensor(&tensors.weight, false, rows, source, rules, scratch)?;
+            }
+            if is_last {
+                self.update_tensor(&tensors.bias, true, None, source, rules, scratch)?;
             }
         }
         Ok(())

@@ -161,7 +161,8 @@ impl Pass<'_> {
         let workspace = &mut self.check(workspace)?;
         self.forward_trusted(workspace);
         let sum = self.losses(workspace, targets, counted);
-        watch.end().map(|()| Loss { sum, counted })
+        watch.end()?;
+        Ok(Loss { sum, counted })
     }
 
     /// Forward, loss and backward: computes the gradient of the sum of losses on `targets [R]` divided by `counted`.
@@ -187,7 +188,7 @@ impl Pass<'_> {
         let sum = self.whole(gradients, mode, workspace, targets, counted);
         // A fault may be why the loss is not finite.
         watch.end()?;
-        sum.map(|sum| Loss { sum, counted: on_targets })
+        Ok(Loss { sum: sum?, counted: on_targets })
     }
 
     pub(crate) fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {

@@ -134,7 +134,8 @@ impl TrainingPass<'_> {
                 pass.stage(stage, self.gradients, mode, workspace, self.targets, self.counted)
             }
         };
-        watch.end().and(sum)
+        watch.end()?;
+        sum
     }
 
     fn rules(&self) -> Option<Rules> {
