@@ -6,11 +6,11 @@
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use jostle::gradient_norm;
 use jostle::matmul::{Size, scratch};
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::{self, Mask};
 use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
-use jostle::optimizer::gradient_norm;
 use jostle::rng::Stream;
 use jostle::{Activation, Compute, Config, InstructionSet, Optimizer, Options, Plan};
 use jostle_benches::floats::{random, zeros};

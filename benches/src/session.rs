@@ -1,6 +1,6 @@
 //! A model with its memory and a text of random tokens, ready to train.
 
-use jostle::initialization::initialize;
+use jostle::initialize;
 use jostle::{
     Buffers, Compute, Config, Dropout, Error, InstructionSet, Optimizer, Options, Parallel, Plan, Recipe,
     Schedule, Trainer,

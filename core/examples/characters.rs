@@ -6,7 +6,7 @@
 
 use jostle::{
     Buffers, CharTable, Compute, Config, Decay, Error, Generator, Optimizer, Options, Plan, Recipe, Sampling,
-    Schedule, Trainer, initialization,
+    Schedule, Trainer, initialize,
 };
 
 const STEPS: u64 = 100;
@@ -32,7 +32,7 @@ pub(crate) fn main() -> Result<(), Error> {
     let mut workspace = vec![0.0; plan.workspace()];
     let mut batch = vec![0; plan.batch];
     let compute = Compute::serial();
-    initialization::initialize(compute.simd, &plan, &mut parameters, SEED)?;
+    initialize(compute.simd, &plan, &mut parameters, SEED)?;
 
     let recipe = Recipe {
         optimizer: Optimizer::ADAMW,

@@ -5,8 +5,7 @@
 //! ```
 
 use jostle::{
-    Buffers, Compute, Config, Error, Frozen, Optimizer, Options, Plan, Recipe, Schedule, Trainer,
-    initialization,
+    Buffers, Compute, Config, Error, Frozen, Optimizer, Options, Plan, Recipe, Schedule, Trainer, initialize,
 };
 
 /// Trains on a text for some steps; returns the loss on it.
@@ -39,7 +38,7 @@ pub(crate) fn main() -> Result<(), Error> {
     let config = Config::new(256, 32, 2, 2, 32);
     let whole = Plan::new(&config, &Options::new(4))?;
     let mut all = vec![0.0; whole.parameters];
-    initialization::initialize(Compute::serial().simd, &whole, &mut all, 1337)?;
+    initialize(Compute::serial().simd, &whole, &mut all, 1337)?;
     let english = "I like to ski when it snows. ".repeat(20);
     println!("English: loss {:.3}", train(&whole, &mut all, &[], english.as_bytes())?);
 

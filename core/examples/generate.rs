@@ -6,16 +6,14 @@
 //! cargo run --release -p jostle --example generate
 //! ```
 
-use jostle::{
-    ByteTokenizer, Config, Error, Generator, InstructionSet, Options, Plan, Sampling, initialization,
-};
+use jostle::{ByteTokenizer, Config, Error, Generator, InstructionSet, Options, Plan, Sampling, initialize};
 
 pub(crate) fn main() -> Result<(), Error> {
     let config = Config::new(ByteTokenizer.vocab(), 64, 2, 4, 64);
     let plan = Plan::new(&config, &Options::new(1))?;
     let simd = InstructionSet::detect();
     let mut parameters = vec![0.0; plan.parameters];
-    initialization::initialize(simd, &plan, &mut parameters, 1337)?;
+    initialize(simd, &plan, &mut parameters, 1337)?;
 
     // `memory` holds the cache: a key and a value for each layer and position.
     let mut memory = vec![0.0; plan.generation];

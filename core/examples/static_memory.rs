@@ -8,7 +8,7 @@
 
 use jostle::{
     Buffers, Compute, Config, Error, Optimizer, OptimizerState, Options, Plan, Recipe, Schedule, Trainer,
-    initialization,
+    initialize,
 };
 
 /// Letters and the space, context 16, 1 layer, 4 heads, width 16.
@@ -45,7 +45,7 @@ pub(crate) fn main() -> Result<(), Error> {
     println!("{} parameters, {} bytes for training", PLAN.parameters, size_of::<Memory>());
 
     let compute = Compute::serial();
-    initialization::initialize(compute.simd, &PLAN, &mut memory.parameters, 1337)?;
+    initialize(compute.simd, &PLAN, &mut memory.parameters, 1337)?;
     let recipe = Recipe {
         optimizer: Optimizer::Sgd { momentum: 0.0 },
         schedule: Schedule::constant(0.1),

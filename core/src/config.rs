@@ -2,8 +2,8 @@
 
 use crate::error::Error;
 
-/// The largest value of a size in a [`Config`]. [`crate::layout`] checks products of sizes.
-pub const LARGEST: usize = 1 << 30;
+/// The largest value of a size in a [`Config`]. `layout` checks products of sizes.
+pub(crate) const LARGEST: usize = 1 << 30;
 
 /// The activation between the two products of the MLP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +91,9 @@ pub struct Config {
 }
 
 impl Config {
+    /// The largest value of a size; products of sizes are checked when a plan is made.
+    pub const LARGEST: usize = LARGEST;
+
     /// GPT-2's choices for the given sizes: hidden width 4C, exact GELU, biases, tied output matrix, epsilon 1e-5, no dropout.
     pub const fn new(vocab: usize, context: usize, layers: usize, heads: usize, width: usize) -> Config {
         Config {
@@ -150,7 +153,7 @@ impl Config {
 #[doc(hidden)]
 #[derive(Debug, PartialEq)]
 pub enum Value<'a> {
-    /// At least 1 and at most [`LARGEST`].
+    /// At least 1 and at most [`Config::LARGEST`].
     Size(&'a mut usize),
     /// In `[0, 1)`.
     Rate(&'a mut f32),

@@ -11,7 +11,7 @@ pub enum Error {
         /// The size's name, e.g. `"layers"`.
         what: &'static str,
     },
-    /// A size, or a product of sizes, exceeds the address space of this machine (or [`crate::config::LARGEST`]).
+    /// A size, or a product of sizes, exceeds the address space of this machine (or [`crate::Config::LARGEST`]).
     TooLarge {
         /// The size's name.
         what: &'static str,
@@ -186,12 +186,12 @@ pub enum CheckpointError {
     },
     /// A tensor that the model has is missing.
     Missing {
-        /// Its index in [`crate::layout::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
+        /// Its index in [`crate::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
         tensor: usize,
     },
     /// A tensor does not have the type or shape of the model's.
     Shape {
-        /// Its index in [`crate::layout::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
+        /// Its index in [`crate::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
         tensor: usize,
     },
     /// The checksum does not match: the bytes were altered.

@@ -15,7 +15,7 @@
 //! let mut workspace = vec![0.0; plan.workspace()];
 //! let mut batch = vec![0; plan.batch];
 //! let compute = Compute::serial();
-//! initialization::initialize(compute.simd, &plan, &mut parameters, 1337)?;
+//! initialize(compute.simd, &plan, &mut parameters, 1337)?;
 //!
 //! let recipe = Recipe {
 //!     optimizer: Optimizer::ADAMW,
@@ -85,24 +85,25 @@ extern crate self as jostle;
 extern crate std;
 
 pub mod checkpoint;
+// Hidden: the C interface formats its messages with it.
 #[doc(hidden)]
 pub mod compact;
-pub mod config;
-pub mod data;
-pub mod error;
+mod config;
+mod data;
+mod error;
 mod fault;
-pub mod generate;
-pub mod initialization;
-pub mod layout;
+mod generate;
+mod initialization;
+mod layout;
 #[allow(unsafe_code)]
 pub mod matmul;
-pub mod model;
+mod model;
 pub mod ops;
-pub mod optimizer;
-pub mod parallel;
+mod optimizer;
+mod parallel;
 pub mod rng;
-pub mod sampling;
-pub mod schedule;
+mod sampling;
+mod schedule;
 #[allow(unsafe_code)]
 #[cfg_attr(feature = "matrixmultiply", allow(dead_code, reason = "products use some of it"))]
 mod simd;
@@ -111,20 +112,30 @@ mod target;
 #[path = "../tests/common/mod.rs"]
 #[allow(unsafe_code)]
 mod test_common;
-pub mod tokenizer;
-pub mod trainer;
+mod tokenizer;
+mod trainer;
 
 pub use config::{Activation, Config, Dropout};
 pub use data::Tokens;
 pub use error::{CheckpointError, Error};
 pub use generate::Generator;
-pub use layout::{Frozen, OptimizerState, Options, Plan, Shape};
+pub use initialization::initialize;
+pub use layout::{Frozen, OptimizerState, Options, Plan, Role, Shape, Tensor, TensorName, Tensors};
+// Hidden: tests compare the stages of a pass with the figure of GPT-2.
+#[doc(hidden)]
+pub use model::{Backward, Forward, Stage};
 pub use model::{DropoutKey, Gradients, Loss, Pass};
-pub use optimizer::Optimizer;
+pub use optimizer::{Optimizer, clip_factor, gradient_norm};
 pub use parallel::{Compute, Parallel, Serial};
-pub use sampling::Sampling;
+pub use sampling::{Sampling, sample};
 pub use schedule::{Decay, Schedule};
 pub use simd::InstructionSet;
 pub use target::Target;
 pub use tokenizer::{ByteTokenizer, CharTable};
 pub use trainer::{Buffers, Pieces, Recipe, Report, Trainer};
+
+/// The list of a configuration's fields. Hidden: checkpoints and the other interfaces take their lists from it.
+#[doc(hidden)]
+pub mod fields {
+    pub use crate::config::{Field, Value};
+}

@@ -78,7 +78,7 @@ impl Sampling {
 /// were drawn before it.
 ///
 /// Besides [`Sampling::validate`]'s errors: [`Error::Zero`] without logits, [`Error::TooLarge`] for more than
-/// [`LARGEST`] of them, and [`Error::Length`] for `order`. It is [`Error::NotFinite`] if a logit is NaN or plus
+/// [`crate::Config::LARGEST`] of them, and [`Error::Length`] for `order`. It is [`Error::NotFinite`] if a logit is NaN or plus
 /// infinity or all are minus infinity. Nothing is then drawn or written.
 pub fn sample(
     simd: InstructionSet,

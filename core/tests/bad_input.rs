@@ -120,8 +120,7 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
         let plan = Plan::new(&config, &options).unwrap();
         let mut buffers = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()].map(guarded);
         inner(&mut buffers[2]).fill(0.0);
-        jostle::initialization::initialize(InstructionSet::detect(), &plan, inner(&mut buffers[0]), 1)
-            .unwrap();
+        jostle::initialize(InstructionSet::detect(), &plan, inner(&mut buffers[0]), 1).unwrap();
         let mut batch = vec![7; plan.batch + 2];
         let parallel = Threads(threads);
         {

@@ -6,9 +6,9 @@ mod common;
 mod session;
 
 use common::{Threads, assert_same_bits, bits, instruction_sets};
+use jostle::Tensor;
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
-use jostle::layout::Tensor;
-use jostle::model::{Backward, Forward, Stage};
+use jostle::{Backward, Forward, Stage};
 use jostle::{
     Compute, Config, Dropout, DropoutKey, Error, Frozen, Generator, Gradients, InstructionSet, Optimizer,
     Options, Pass, Plan, Recipe, Shape,

@@ -16,9 +16,9 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use jostle::model::{Gradients, Pass, logits};
-use jostle::optimizer::{Optimizer, clip_factor, gradient_norm};
 use jostle::{Activation, Compute, Config, Dropout, Options, Plan, Shape};
+use jostle::{Gradients, Pass};
+use jostle::{Optimizer, clip_factor, gradient_norm};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensors};
 
@@ -72,7 +72,7 @@ impl Engine {
 
     fn logits(&mut self, parameters: &[f32], tokens: &[i32]) -> Vec<f32> {
         Engine::pass(&self.plan, self.shape, parameters, tokens).forward(&mut self.workspace).unwrap();
-        logits(&self.plan, &mut self.workspace, self.shape).unwrap().to_vec()
+        self.plan.logits(&mut self.workspace, self.shape).unwrap().to_vec()
     }
 
     /// The loss as evaluation computes it.

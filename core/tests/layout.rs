@@ -1,6 +1,6 @@
 //! Layout and names of parameters, sizes of memory, and refused configurations.
 
-use jostle::layout::Role;
+use jostle::Role;
 use jostle::{Config, Dropout, Error, OptimizerState, Options, Plan, Target};
 
 fn plan(config: &Config) -> Plan {
@@ -340,7 +340,7 @@ fn a_size_of_zero_is_refused_by_name() {
 #[test]
 fn a_size_beyond_the_largest_is_refused_by_name() {
     for (what, set) in SIZES {
-        for size in [jostle::config::LARGEST + 1, usize::MAX / 2, usize::MAX] {
+        for size in [jostle::Config::LARGEST + 1, usize::MAX / 2, usize::MAX] {
             let mut config = Config::new(65, 32, 2, 2, 32);
             set(&mut config, size);
             assert_eq!(Plan::new(&config, &Options::new(1)), Err(Error::TooLarge { what }));
@@ -351,7 +351,7 @@ fn a_size_beyond_the_largest_is_refused_by_name() {
 
 #[test]
 fn products_of_sizes_that_overflow_are_refused() {
-    let largest = jostle::config::LARGEST;
+    let largest = jostle::Config::LARGEST;
     let small = Config::new(2, 2, 1, 1, 2);
     let refused = |config: Config, options: Options| Plan::new(&config, &options).unwrap_err();
     let too_large = |what| Error::TooLarge { what };

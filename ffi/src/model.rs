@@ -1,6 +1,6 @@
 //! One pass of a model: logits, loss, gradients.
 
-use jostle::{DropoutKey, Gradients, Loss, Pass, Plan, Shape, model};
+use jostle::{DropoutKey, Gradients, Loss, Pass, Plan, Shape};
 
 use crate::border::{self, Buffers, Output, input, open};
 use crate::buffers::jostle_buffers;
@@ -151,7 +151,7 @@ pub unsafe extern "C" fn jostle_model_logits(
             let mut arguments = PassArguments::new(call, plan, compute, buffers, batch)?;
             let (pass, workspace) = arguments.pass(None);
             pass.forward(workspace).or_refuse(call)?;
-            output.write(model::logits(pass.plan, workspace, pass.shape).or_refuse(call)?.as_ptr());
+            output.write(pass.plan.logits(workspace, pass.shape).or_refuse(call)?.as_ptr());
             Ok(())
         })
     }

@@ -3,9 +3,9 @@
 use core::ffi::c_char;
 use core::mem::offset_of;
 
+use jostle::Tensor;
 use jostle::compact::format::{Sink, Written};
-use jostle::layout::Tensor;
-use jostle::{InstructionSet, Plan, initialization};
+use jostle::{InstructionSet, Plan, initialize};
 
 use crate::border::{self, Buffers, Handle, Kind, Output, open};
 use crate::config::{jostle_config, jostle_options};
@@ -308,7 +308,7 @@ pub unsafe extern "C" fn jostle_initialize(
             let plan = open(call, plan)?;
             let parameters =
                 Buffers::new(call).write("parameters", parameters, parameters_size, plan.parameters)?;
-            initialization::initialize(InstructionSet::detect(), plan, parameters, seed).or_refuse(call)?;
+            initialize(InstructionSet::detect(), plan, parameters, seed).or_refuse(call)?;
             Ok(())
         })
     }

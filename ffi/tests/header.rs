@@ -47,6 +47,6 @@ fn the_configuration_has_the_fields_of_the_core() {
     let (body, _) = rest.split_once("} jostle_config;").unwrap();
     let fields = body.lines().filter_map(|line| line.trim().strip_suffix(';')?.rsplit(' ').next());
     let wanted =
-        ["struct_size"].into_iter().chain(jostle::config::Field::ALL.iter().map(|field| field.name()));
+        ["struct_size"].into_iter().chain(jostle::fields::Field::ALL.iter().map(|field| field.name()));
     assert!(fields.eq(wanted.clone()), "wanted, in this order: {:?}", wanted.collect::<Vec<_>>());
 }

@@ -1,8 +1,8 @@
 //! Checkpoints as bytes objects.
 
+use jostle::CheckpointError;
+use jostle::Tensor;
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
-use jostle::error::CheckpointError;
-use jostle::layout::Tensor;
 use jostle::{Error, OptimizerState, Plan};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;

@@ -1,6 +1,6 @@
 //! Turns the Python package's configurations into the core's, and computes plans.
 
-use jostle::config::{Field, Value};
+use jostle::fields::{Field, Value};
 use jostle::{Activation, Config, Error, Frozen, InstructionSet, OptimizerState, Options, Plan, Target};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use jostle::ops::attention::{self, Attention};
 use jostle::{
     Buffers, Compute, Config, DropoutKey, Error, Frozen, Gradients, InstructionSet, Loss, Optimizer,
-    OptimizerState, Options, Pass, Plan, Recipe, Schedule, Shape, Trainer, initialization, model,
+    OptimizerState, Options, Pass, Plan, Recipe, Schedule, Shape, Trainer, initialize,
 };
 use jostle_pool::Pool;
 use numpy::{
@@ -245,7 +245,7 @@ impl Engine {
     /// Name, shape and offset of each tensor, and whether it is frozen.
     fn tensors(&self) -> PyResult<Vec<Tensor>> {
         let plan = self.plan(1, OptimizerState::None)?;
-        let describe = |tensor: jostle::layout::Tensor| {
+        let describe = |tensor: jostle::Tensor| {
             let shape = tensor.shape.into_iter().take(tensor.rank).collect();
             let offset =
                 if tensor.frozen { plan.parameters.saturating_add(tensor.offset) } else { tensor.offset };
@@ -287,7 +287,7 @@ impl Engine {
         let plan = self.plan(1, OptimizerState::None)?;
         self.locked(py, &plan, |mut locked| {
             let simd = locked.compute.simd;
-            locked.write_in_order(&plan, |plan, all| initialization::initialize(simd, plan, all, seed))
+            locked.write_in_order(&plan, |plan, all| initialize(simd, plan, all, seed))
         })
     }
 
@@ -303,7 +303,7 @@ impl Engine {
             let Locked { compute, parameters, frozen, workspace, .. } = locked;
             Pass { compute, plan: &plan, parameters, frozen, tokens, shape, dropout: None }
                 .forward(workspace)?;
-            let found = model::logits(&plan, workspace, shape)?;
+            let found = plan.logits(workspace, shape)?;
             let mut logits = zeros("logits", found.len())?;
             logits.copy_from_slice(found);
             Ok(logits)
@@ -367,7 +367,7 @@ impl Engine {
             let one = shape.rows().saturating_mul(3 * width);
             let mut all = zeros("qkv", one.saturating_mul(layers))?;
             for (layer, all) in all.chunks_exact_mut(one).enumerate() {
-                all.copy_from_slice(model::qkv(plan, workspace, shape, layer)?);
+                all.copy_from_slice(plan.qkv(workspace, shape, layer)?);
             }
             Ok(all)
         })?;
@@ -389,7 +389,7 @@ impl Engine {
             let mut all = zeros("attention weights", per_layer.saturating_mul(layers))?;
             let mut scratch = zeros("scratch", attention::scratch(length, width))?;
             for (layer, all) in all.chunks_exact_mut(per_layer).enumerate() {
-                let qkv = model::qkv(plan, workspace, shape, layer)?;
+                let qkv = plan.qkv(workspace, shape, layer)?;
                 let pairs = all.chunks_exact_mut(per_sequence).zip(qkv.chunks_exact(length * 3 * width));
                 for (weights, qkv) in pairs {
                     let one = Attention { heads, width, mask: None, sequence: 0 };

@@ -6,7 +6,7 @@
 use std::error::Error;
 
 use clap::Parser;
-use jostle::initialization::initialize;
+use jostle::initialize;
 use jostle::{Config, Generator, InstructionSet, Options, Plan, Sampling};
 use jostle_benches::floats::zeros;
 use jostle_benches::turns;

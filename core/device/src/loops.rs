@@ -3,7 +3,7 @@
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::Mask;
 use jostle::ops::{embedding, gelu, layer_norm, softmax};
-use jostle::optimizer::gradient_norm;
+use jostle::gradient_norm;
 use jostle::rng::Stream;
 use jostle::{Activation, Compute, InstructionSet, Optimizer};
 use libm::fmaf;

@@ -1,6 +1,6 @@
 //! The instructions of a training step.
 
-use jostle::initialization::initialize;
+use jostle::initialize;
 use jostle::{
     Buffers, Compute, Config, Decay, Error, InstructionSet, Optimizer, Options, Plan, Recipe, Schedule,
     Trainer,

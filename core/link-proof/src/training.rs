@@ -2,7 +2,7 @@
 
 use core::hint::black_box;
 
-use jostle::initialization::initialize;
+use jostle::initialize;
 use jostle::{
     Buffers, Compute, Decay, Error, Generator, InstructionSet, Optimizer, Plan, Recipe, Sampling, Schedule,
     Trainer,

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
 use jostle::{
     Buffers, CharTable, Compute, Config, Decay, Dropout, Generator, InstructionSet, Optimizer, Options, Plan,
-    Recipe, Sampling, Schedule, Trainer, initialization,
+    Recipe, Sampling, Schedule, Trainer, initialize,
 };
 use jostle_pool::Pool;
 
@@ -85,7 +85,7 @@ fn main() -> Result<()> {
         Some(file) => file.read(&plan, &mut parameters, Some(&mut optimizer))?,
         None => {
             let seed = arguments.get("--seed")?.unwrap_or(1337);
-            initialization::initialize(simd, &plan, &mut parameters, seed)?;
+            initialize(simd, &plan, &mut parameters, seed)?;
             Progress { step: 0, seed }
         }
     };

@@ -5,10 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use jostle::{
-    Compute, Config, Gradients, InstructionSet, Options, Parallel, Pass, Plan, Shape,
-    initialization::initialize,
-};
+use jostle::{Compute, Config, Gradients, InstructionSet, Options, Parallel, Pass, Plan, Shape, initialize};
 use jostle_pool::Pool;
 
 /// Runs tasks that write to the caller's stack, and counts the calls of each.

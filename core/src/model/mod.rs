@@ -140,7 +140,7 @@ impl Pass<'_> {
         tied && layer + 1 == layers && !self.plan.options.fused
     }
 
-    /// Computes the logits `[R, V]`, which [`logits`] then finds in the workspace.
+    /// Computes the logits `[R, V]`, which [`Plan::logits`] then finds in the workspace.
     ///
     /// `workspace`: exactly [`Plan::workspace`] elements.
     pub fn forward(&self, workspace: &mut [f32]) -> Result<(), Error> {
@@ -274,18 +274,16 @@ impl Pass<'_> {
 }
 
 /// The logits `[R, V]` of [`Pass::forward`], in the workspace.
-pub fn logits<'w>(plan: &Plan, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
-    Ok(Workspace::new(workspace, plan, shape)?.regions.into_logits())
-}
+impl Plan {
+    /// The logits `[R, V]` that [`Pass::forward`] left in the workspace.
+    pub fn logits<'w>(&self, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
+        Ok(Workspace::new(workspace, self, shape)?.regions.into_logits())
+    }
 
-/// The queries, keys and values `[R, 3C]` of one block after [`Pass::forward`], in the workspace: for each sequence,
-/// the input of [`crate::ops::attention`]. With recomputation only the last block has them.
-pub fn qkv<'w>(
-    plan: &Plan,
-    workspace: &'w mut [f32],
-    shape: Shape,
-    layer: usize,
-) -> Result<&'w [f32], Error> {
-    let kept = Workspace::new(workspace, plan, shape)?.regions.into_kept(layer);
-    Ok(kept.ok_or(Error::Plan { what: "that block's activations" })?.attention.qkv)
+    /// The queries, keys and values `[R, 3C]` of one block that [`Pass::forward`] left in the workspace: for each
+    /// sequence, the input of [`crate::ops::attention`]. A plan that recomputes has those of the last block only.
+    pub fn qkv<'w>(&self, workspace: &'w mut [f32], shape: Shape, layer: usize) -> Result<&'w [f32], Error> {
+        let kept = Workspace::new(workspace, self, shape)?.regions.into_kept(layer);
+        Ok(kept.ok_or(Error::Plan { what: "that block's activations" })?.attention.qkv)
+    }
 }

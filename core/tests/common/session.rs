@@ -3,7 +3,7 @@
 
 use jostle::{
     Buffers, Compute, Config, Frozen, InstructionSet, Loss, Optimizer, Options, Parallel, Pass, Plan, Recipe,
-    Schedule, Shape, Trainer, initialization::initialize, layout::Tensor, model,
+    Schedule, Shape, Tensor, Trainer, initialize,
 };
 
 /// AdamW with clipping at a constant rate.
@@ -115,7 +115,7 @@ impl Session {
         let Session { plan, parameters, frozen, workspace, .. } = self;
         let pass = Pass { compute, plan, parameters, frozen, tokens, shape, dropout: None };
         pass.forward(workspace).unwrap();
-        model::logits(plan, workspace, shape).unwrap().to_vec()
+        plan.logits(workspace, shape).unwrap().to_vec()
     }
 
     /// The evaluation loss of one sequence.

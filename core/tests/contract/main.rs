@@ -157,7 +157,7 @@ fn only_the_last_block_has_its_queries_where_activations_are_recomputed() {
         let mut session = Session::with(&config(), &Options { recompute, ..Options::new(1) });
         session.initialize(3);
         session.logits(InstructionSet::detect(), &tokens, shape);
-        [0, 1].map(|layer| jostle::model::qkv(&session.plan, &mut session.workspace, shape, layer).map(bits))
+        [0, 1].map(|layer| session.plan.qkv(&mut session.workspace, shape, layer).map(bits))
     });
     let missing = Error::Plan { what: "that block's activations" };
     assert_eq!(recomputed, [Err(missing), kept[1].clone()]);
@@ -496,6 +496,6 @@ fn pass_without_training_has_no_masks() {
         dropout: Some(jostle::DropoutKey { seed: 1, step: 0, first_sequence: 0 }),
     };
     pass.forward(&mut session.workspace).unwrap();
-    let training = jostle::model::logits(&plan, &mut session.workspace, shape).unwrap();
+    let training = plan.logits(&mut session.workspace, shape).unwrap();
     assert!(bits(training) != bits(&evaluation));
 }

@@ -2,7 +2,7 @@
 
 use core::task::Poll;
 
-use jostle::model::{Backward, Forward, Stage};
+use jostle::{Backward, Forward, Stage};
 use jostle::{
     Config, Error, InstructionSet, Loss, Optimizer, Options, Pieces, Plan, Recipe, Report, Serial, Shape,
 };

@@ -1,7 +1,7 @@
 //! The C header of `#define`s for a model: the text that the command `jostle-plan` writes.
 
 use jostle::checkpoint;
-use jostle::config::{Field, Value};
+use jostle::fields::{Field, Value};
 use jostle::{Error, OptimizerState, Plan};
 
 /// The sizes that the header defines: name, bytes, and a comment. Most names are fields of jostle_plan.

@@ -195,7 +195,7 @@ fn main() -> ExitCode {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
-    use jostle::config::Field;
+    use jostle::fields::Field;
 
     use super::Arguments;
 

@@ -1,6 +1,6 @@
 //! The gradient's norm, and an optimiser's update of one tensor.
 
-use jostle::optimizer::{clip_factor, gradient_norm};
+use jostle::{clip_factor, gradient_norm};
 
 use super::area;
 use crate::border::{self, Buffers, Output};

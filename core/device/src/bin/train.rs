@@ -13,7 +13,7 @@ use core::task::Poll;
 use device::board::{Console, stop};
 use jostle::checkpoint::slots::{Flash, Slots};
 use jostle::checkpoint::{Contents, Progress};
-use jostle::initialization::initialize;
+use jostle::initialize;
 use jostle::{Buffers, Compute, Error, Generator, InstructionSet, Options, Plan, Sampling, Trainer};
 use run::{CONFIG, RECIPE, SEED, TEXT, checksum};
 
