@@ -113,26 +113,8 @@ impl Config {
 
     /// Refuses an invalid configuration, with the name of the field.
     pub const fn validate(&self) -> Result<(), Error> {
-        let mut config = *self;
-        let mut i = 0;
-        while i < Field::ALL.len() {
-            let what = Field::ALL[i].name();
-            match config.value(Field::ALL[i]) {
-                Value::Size(&mut 0) => return Err(Error::Zero { what }),
-                Value::Size(&mut size) if size > LARGEST => return Err(Error::TooLarge { what }),
-                Value::Rate(&mut given) if !(given >= 0.0 && given < 1.0) => {
-                    return Err(Error::Range { what, given, wanted: "at least 0 and less than 1" });
-                }
-                Value::Fraction(&mut given) if !(given > 0.0 && given < 1.0) => {
-                    return Err(Error::Range { what, given, wanted: "more than 0 and less than 1" });
-                }
-                Value::Size(_)
-                | Value::Rate(_)
-                | Value::Fraction(_)
-                | Value::Flag(_)
-                | Value::Activation(_) => {}
-            }
-            i += 1;
+        if let Err(error) = self.validate_fields() {
+            return Err(error);
         }
         if !self.width.is_multiple_of(self.heads) {
             return Err(Error::Heads { width: self.width, heads: self.heads });
@@ -163,32 +145,59 @@ pub enum Value<'a> {
     Activation(&'a mut Activation),
 }
 
-/// The list of a configuration's fields. Validation, checkpoints and the faces read it. A row has the field's variant, its
-/// name, its key in a checkpoint, its kind, and its place in [`Config`].
+/// Refuses a value that fields of a kind must not have.
+macro_rules! check {
+    (Size $what:expr, $given:expr) => {
+        if $given == 0 {
+            return Err(Error::Zero { what: $what });
+        }
+        if $given > LARGEST {
+            return Err(Error::TooLarge { what: $what });
+        }
+    };
+    (Fraction $what:expr, $given:expr) => {
+        if !($given > 0.0 && $given < 1.0) {
+            let wanted = "more than 0 and less than 1";
+            return Err(Error::Range { what: $what, given: $given, wanted });
+        }
+    };
+    (Rate $what:expr, $given:expr) => {
+        if !($given >= 0.0 && $given < 1.0) {
+            let wanted = "at least 0 and less than 1";
+            return Err(Error::Range { what: $what, given: $given, wanted });
+        }
+    };
+    ($valid:ident $what:expr, $given:expr) => {
+        let _ = ($what, $given);
+    };
+}
+
+/// The list of a configuration's fields, by their kinds. Validation, checkpoints and the faces read it. A row has the
+/// field's variant, its name, its key in a checkpoint, and its place in [`Config`].
 macro_rules! fields {
-    ($($field:ident $name:literal $key:literal $kind:ident $($place:ident).+,)*) => {
+    ($($kind:ident { $($field:ident $name:literal $key:literal $($place:ident).+,)* })*) => {
         /// A field of a [`Config`].
         #[doc(hidden)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Field {
-            $($field,)*
+            $($($field,)*)*
         }
 
         impl Field {
             /// All fields, in the order of a checkpoint's metadata and of the C struct.
-            pub const ALL: &'static [Field] = &[$(Field::$field,)*];
+            pub const ALL: &'static [Field] = &[$($(Field::$field,)*)*];
 
             /// The name in errors, in C and in Python.
             pub const fn name(self) -> &'static str {
                 match self {
-                    $(Field::$field => $name,)*
+                    $($(Field::$field => $name,)*)*
                 }
             }
 
             /// The key in a checkpoint's metadata.
             pub const fn key(self) -> &'static str {
                 match self {
-                    $(Field::$field => $key,)*
+                    $($(Field::$field => $key,)*)*
                 }
             }
         }
@@ -198,29 +207,53 @@ macro_rules! fields {
             #[doc(hidden)]
             pub const fn value(&mut self, field: Field) -> Value<'_> {
                 match field {
-                    $(Field::$field => Value::$kind(&mut self.$($place).+),)*
+                    $($(Field::$field => Value::$kind(&mut self.$($place).+),)*)*
                 }
+            }
+
+            // A loop for each kind: one loop over all fields takes 200 bytes more of flash.
+            const fn validate_fields(&self) -> Result<(), Error> {
+                $({
+                    const NAMES: &[&str] = &[$($name,)*];
+                    let given = [$(self.$($place).+,)*];
+                    let mut i = 0;
+                    while i < NAMES.len() {
+                        check!($kind NAMES[i], given[i]);
+                        i += 1;
+                    }
+                })*
+                Ok(())
             }
         }
     };
 }
 
 fields! {
-    Vocab "vocab" "jostle.vocab" Size vocab,
-    Context "context" "jostle.context" Size context,
-    Layers "layers" "jostle.layers" Size layers,
-    Heads "heads" "jostle.heads" Size heads,
-    Width "width" "jostle.width" Size width,
-    Hidden "hidden" "jostle.hidden" Size hidden,
-    Activation "activation" "jostle.activation" Activation activation,
-    Bias "bias" "jostle.bias" Flag bias,
-    Tied "tied" "jostle.tied" Flag tied,
-    NormEpsilon "norm_epsilon" "jostle.norm_epsilon" Fraction norm_epsilon,
-    EmbeddingDropout "embedding_dropout" "jostle.dropout.embedding" Rate dropout.embedding,
-    AttentionDropout "attention_dropout" "jostle.dropout.attention" Rate dropout.attention,
-    AttentionProjectionDropout "attention_projection_dropout" "jostle.dropout.attention_projection"
-        Rate dropout.attention_projection,
-    MlpProjectionDropout "mlp_projection_dropout" "jostle.dropout.mlp_projection" Rate dropout.mlp_projection,
+    Size {
+        Vocab "vocab" "jostle.vocab" vocab,
+        Context "context" "jostle.context" context,
+        Layers "layers" "jostle.layers" layers,
+        Heads "heads" "jostle.heads" heads,
+        Width "width" "jostle.width" width,
+        Hidden "hidden" "jostle.hidden" hidden,
+    }
+    Activation {
+        Activation "activation" "jostle.activation" activation,
+    }
+    Flag {
+        Bias "bias" "jostle.bias" bias,
+        Tied "tied" "jostle.tied" tied,
+    }
+    Fraction {
+        NormEpsilon "norm_epsilon" "jostle.norm_epsilon" norm_epsilon,
+    }
+    Rate {
+        EmbeddingDropout "embedding_dropout" "jostle.dropout.embedding" dropout.embedding,
+        AttentionDropout "attention_dropout" "jostle.dropout.attention" dropout.attention,
+        AttentionProjectionDropout "attention_projection_dropout" "jostle.dropout.attention_projection"
+            dropout.attention_projection,
+        MlpProjectionDropout "mlp_projection_dropout" "jostle.dropout.mlp_projection" dropout.mlp_projection,
+    }
 }
 
 impl Field {

@@ -185,7 +185,7 @@ fn refuses_wrong_slices_and_tokens(threads: &Threads) {
         (good[1..].to_vec(), good.clone(), shape(2, 6), length("tokens", 11, 12)),
         (good.clone(), good[1..].to_vec(), shape(2, 6), length("targets", 11, 12)),
         (good.clone(), good.clone(), shape(1, 12), Error::Context { length: 12, context: 6 }),
-        (good.clone(), good.clone(), shape(3, 4), Error::Plan { what: "so many sequences in one pass" }),
+        (good.clone(), good.clone(), shape(3, 4), Error::Plan { what: "that many sequences in one pass" }),
         (vec![], vec![], shape(0, 6), Error::Zero { what: "sequences" }),
         (vec![], vec![], shape(2, 0), Error::Zero { what: "length" }),
         (vec![], vec![], shape(usize::MAX, 0), Error::Zero { what: "length" }),

@@ -169,10 +169,10 @@ unsafe impl Number for u8 {}
 /// The struct is `#[repr(C)]` without padding, its first field is `struct_size: u32`, and every bit pattern is a valid value
 /// of each field.
 pub(crate) unsafe trait Structure: Copy {
-    /// The size in the first header, which is the smallest that is accepted.
-    const FIRST_SIZE: usize = size_of::<Self>();
+    /// The size in the first header, which is the smallest that is accepted: the end of the last field that it had.
+    const FIRST_SIZE: usize;
     /// The fields after `FIRST_SIZE` as the init function sets them. The other fields are not read.
-    const DEFAULTS: MaybeUninit<Self> = MaybeUninit::uninit();
+    const DEFAULTS: Option<Self> = None;
 }
 
 /// The sizes that `struct_size` may have.
@@ -185,7 +185,9 @@ struct Sizes {
 impl Sizes {
     const fn of<T: Structure>(what: &'static str) -> Sizes {
         const {
+            let appended = T::FIRST_SIZE < size_of::<T>();
             assert!(T::FIRST_SIZE <= size_of::<T>() && T::FIRST_SIZE.is_multiple_of(SIZE_ALIGN));
+            assert!(T::DEFAULTS.is_some() == appended, "appended fields, and only these, have defaults");
             assert!(align_of::<T>().is_multiple_of(SIZE_ALIGN));
         }
         Sizes { what, first: T::FIRST_SIZE, here: size_of::<T>() }
@@ -248,11 +250,18 @@ pub(crate) unsafe fn structure<T: Structure>(
     what: &'static str,
     given: *const T,
 ) -> Result<T, Refused> {
-    let mut value = T::DEFAULTS;
+    let mut value = const { defaults::<T>() };
     // SAFETY: the caller vouches for `given`, and `value` has the size of the struct.
     unsafe { Sizes::of::<T>(what).read(call, given.cast(), value.as_mut_ptr().cast())? };
     // SAFETY: the bytes up to FIRST_SIZE were copied, and any bits are a value; DEFAULTS has set the fields after them.
     Ok(unsafe { value.assume_init() })
+}
+
+const fn defaults<T: Structure>() -> MaybeUninit<T> {
+    match T::DEFAULTS {
+        Some(value) => MaybeUninit::new(value),
+        None => MaybeUninit::uninit(),
+    }
 }
 
 /// Writes a struct that the caller's header says to have `size` bytes.
@@ -286,8 +295,9 @@ pub(crate) unsafe fn fill_whole<T: Structure>(
     if sizes.first < sizes.here {
         sizes.check(call, size)?;
         let beyond = sizes.here.saturating_sub(size);
+        let defaults = const { defaults::<T>() };
         // SAFETY: a struct has no padding, and its last `beyond` bytes lie behind FIRST_SIZE, so DEFAULTS has them too.
-        let [unknown, defaults] = [&raw const *value, T::DEFAULTS.as_ptr()]
+        let [unknown, defaults] = [&raw const *value, defaults.as_ptr()]
             .map(|value| unsafe { core::slice::from_raw_parts(value.cast::<u8>().add(size), beyond) });
         if unknown != defaults {
             return Err(call.refuse(Refusal::StructSize { what, given: size, wanted: sizes.here }));
@@ -459,7 +469,6 @@ impl<H: Handle> Output<H> {
 
 #[cfg(test)]
 mod tests {
-    use core::mem::MaybeUninit;
     use core::ptr::null_mut;
 
     use super::{Structure, fill, fill_whole, structure};
@@ -480,7 +489,7 @@ mod tests {
     // SAFETY: numbers and pointers without padding; `struct_size` comes first.
     unsafe impl Structure for Grown {
         const FIRST_SIZE: usize = 8;
-        const DEFAULTS: MaybeUninit<Grown> = MaybeUninit::new(DEFAULTS);
+        const DEFAULTS: Option<Grown> = Some(DEFAULTS);
     }
 
     fn status(body: impl FnOnce(&Call) -> Result<(), Refused>) -> jostle_status {

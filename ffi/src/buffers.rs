@@ -2,6 +2,8 @@
 
 use jostle::Plan;
 
+use core::mem::offset_of;
+
 use crate::border::{Buffers, Structure};
 use crate::status::Refused;
 
@@ -43,7 +45,9 @@ pub struct jostle_buffers {
 }
 
 // SAFETY: numbers and pointers without padding; `struct_size` comes first.
-unsafe impl Structure for jostle_buffers {}
+unsafe impl Structure for jostle_buffers {
+    const FIRST_SIZE: usize = offset_of!(jostle_buffers, batch_size) + size_of::<usize>();
+}
 
 impl jostle_buffers {
     /// The parameters, and those that are frozen.

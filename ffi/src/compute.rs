@@ -7,6 +7,8 @@ use core::ffi::c_void;
 
 use jostle::{Compute, Error, InstructionSet, Parallel, Serial};
 
+use core::mem::offset_of;
+
 use crate::border::{self, Structure};
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
@@ -56,7 +58,9 @@ pub struct jostle_compute {
 }
 
 // SAFETY: numbers and pointers without padding; `struct_size` comes first.
-unsafe impl Structure for jostle_compute {}
+unsafe impl Structure for jostle_compute {
+    const FIRST_SIZE: usize = offset_of!(jostle_compute, context) + size_of::<*mut c_void>();
+}
 
 /// Fills in the fastest instruction set on the caller's thread alone.
 ///

@@ -7,7 +7,7 @@ use jostle::{
 };
 
 use core::ffi::c_char;
-use core::mem::{MaybeUninit, offset_of};
+use core::mem::offset_of;
 
 use crate::border::{self, Structure};
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_status};
@@ -175,7 +175,9 @@ pub struct jostle_sampling {
 }
 
 // SAFETY: numbers and pointers without padding; `struct_size` comes first.
-unsafe impl Structure for jostle_config {}
+unsafe impl Structure for jostle_config {
+    const FIRST_SIZE: usize = offset_of!(jostle_config, mlp_projection_dropout) + size_of::<f32>();
+}
 impl jostle_options {
     const USUAL: jostle_options = jostle_options {
         struct_size: size_of::<jostle_options>() as u32,
@@ -192,12 +194,16 @@ impl jostle_options {
 // SAFETY: numbers and pointers without padding; `struct_size` comes first.
 unsafe impl Structure for jostle_options {
     const FIRST_SIZE: usize = offset_of!(jostle_options, recompute);
-    const DEFAULTS: MaybeUninit<jostle_options> = MaybeUninit::new(jostle_options::USUAL);
+    const DEFAULTS: Option<jostle_options> = Some(jostle_options::USUAL);
 }
 // SAFETY: numbers and pointers without padding; `struct_size` comes first.
-unsafe impl Structure for jostle_recipe {}
+unsafe impl Structure for jostle_recipe {
+    const FIRST_SIZE: usize = offset_of!(jostle_recipe, seed) + size_of::<u64>();
+}
 // SAFETY: numbers and pointers without padding; `struct_size` comes first.
-unsafe impl Structure for jostle_sampling {}
+unsafe impl Structure for jostle_sampling {
+    const FIRST_SIZE: usize = offset_of!(jostle_sampling, min_p) + size_of::<f32>();
+}
 
 pub(crate) fn flag(call: &Call, what: &'static str, given: u32) -> Result<bool, Refused> {
     match given {

@@ -5,6 +5,8 @@ use core::ffi::c_void;
 use jostle::checkpoint::Progress;
 use jostle::checkpoint::slots::{self, Flash, Slot, Slots};
 
+use core::mem::offset_of;
+
 use crate::border::{self, Buffers, Output, Structure, open};
 use crate::buffers::jostle_buffers;
 use crate::checkpoint::{CheckpointArguments, MetadataPairs, jostle_metadata, jostle_progress};
@@ -49,7 +51,9 @@ pub struct jostle_flash {
 }
 
 // SAFETY: numbers and pointers without padding; `struct_size` comes first.
-unsafe impl Structure for jostle_flash {}
+unsafe impl Structure for jostle_flash {
+    const FIRST_SIZE: usize = offset_of!(jostle_flash, context) + size_of::<*mut c_void>();
+}
 
 /// The place of a whole checkpoint in flash memory. If flash is memory-mapped, the jostle_checkpoint functions can read the
 /// checkpoint there.

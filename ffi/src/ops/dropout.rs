@@ -5,6 +5,8 @@ use jostle::ops::dropout::Mask;
 use jostle::rng::Stream;
 
 use super::area;
+use core::mem::offset_of;
+
 use crate::border::{self, Buffers, Structure};
 use crate::compute::{Workers, jostle_compute};
 use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
@@ -47,7 +49,9 @@ pub struct jostle_mask {
 }
 
 // SAFETY: numbers and pointers without padding; `struct_size` comes first.
-unsafe impl Structure for jostle_mask {}
+unsafe impl Structure for jostle_mask {
+    const FIRST_SIZE: usize = offset_of!(jostle_mask, sequence) + size_of::<u64>();
+}
 
 /// # Safety
 /// `mask` is NULL or readable for as many bytes as its `struct_size` says.
