@@ -46,7 +46,9 @@ def matmul_backward(d_c: Float, a: Float, b: Float) -> tuple[Float, Float]:
 def _factors(a: Float, b: Float) -> tuple[Float, Float]:
     a, b = floats("a", a, 2), floats("b", b, 2)
     if a.shape[1] != b.shape[0]:
-        raise ValueError(f"a has the shape {a.shape}, b {b.shape}; expected as many columns of a as rows of b")
+        raise ValueError(
+            f"a has the shape {a.shape}, b {b.shape}; expected as many columns of a as rows of b"
+        )
     return a, b
 
 

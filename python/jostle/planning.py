@@ -53,7 +53,9 @@ class Plan(Mapping[str, int]):
         header names as its origin.
         """
         if not (_arguments.instance("prefix", prefix, str).isascii() and prefix.isidentifier()):
-            raise ValueError(f"prefix is {prefix!r}; expected letters, digits and underscores, no digit first")
+            raise ValueError(
+                f"prefix is {prefix!r}; expected letters, digits and underscores, no digit first"
+            )
         return _native.defines(
             self.config,
             self.batch,

@@ -9,7 +9,7 @@ export JOSTLE_INSTRUCTION_SETS=${JOSTLE_INSTRUCTION_SETS-$(instruction_sets)}
 # exp, log and the normal distribution at every float.
 step cargo test --locked -p jostle --lib -- --ignored
 # As users build it: without debug assertions.
-step cargo test --locked -p jostle --release --test contract --test golden
+step cargo test --locked -p jostle --release --test contract --test golden --test faults
 # PyTorch's numbers, from the products of another library.
 step cargo test --locked -p jostle --features matrixmultiply --test golden --test matmul
 step scripts/test/contract/aarch64.sh

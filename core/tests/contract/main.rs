@@ -4,7 +4,6 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod data_parallel;
-mod faults;
 mod pieces;
 #[path = "../common/session.rs"]
 mod session;

@@ -30,7 +30,9 @@ def parse_bytes(given: str) -> int:
     """Bytes, as a number or with K, M or G for powers of 1024."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([KMG]?)", given, re.IGNORECASE)
     if match is None:
-        raise typer.BadParameter(f"{given!r} is not a valid size; expected for example 256K, 1.5M, 2G or plain bytes")
+        raise typer.BadParameter(
+            f"{given!r} is not a valid size; expected for example 256K, 1.5M, 2G or plain bytes"
+        )
     return int(float(match[1]) * 1024 ** " KMG".index(match[2].upper() or " "))
 
 

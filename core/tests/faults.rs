@@ -1,4 +1,8 @@
-//! Sizes that do not match inside the engine reach the caller as an error, in release builds too.
+//! Sizes that do not match inside the engine reach the caller as an error, in release builds too. A program of its own: calls
+//! in other threads may be blamed for a fault.
+
+#[path = "common/mod.rs"]
+mod common;
 
 use jostle::{
     Buffers, Compute, Config, Dropout, Error, Generator, Gradients, InstructionSet, Optimizer, Options, Pass,
@@ -20,7 +24,7 @@ fn is_internal(error: Error) -> bool {
 
 #[test]
 fn mismatched_sizes_are_an_error_of_every_call() {
-    let mut sets: Vec<_> = crate::common::instruction_sets();
+    let mut sets: Vec<_> = common::instruction_sets();
     sets.push(InstructionSet::PORTABLE);
     for simd in sets {
         let (plan, compute) = (altered(false), Compute { simd, parallel: &Serial });
