@@ -60,7 +60,9 @@ mod tests {
     use std::vec;
     use std::vec::Vec;
 
-    use crate::{Config, Error, Frozen, Options, Plan};
+    use super::super::{Frozen, Options, Plan};
+    use crate::config::Config;
+    use crate::error::Error;
 
     #[test]
     fn scattered_parameters_lie_where_the_tensors_say_and_gather_again() {
