@@ -1,11 +1,11 @@
-//! Sizes that do not match inside the engine reach the caller as an error, in release builds too.
+//! Mismatched sizes inside the engine reach the caller as an error, in release builds too.
 
 use jostle::{
     Buffers, Compute, Config, Dropout, Error, Generator, Gradients, InstructionSet, Optimizer, Options, Pass,
     Plan, Recipe, Schedule, Serial, Shape, Trainer,
 };
 
-/// A plan that was altered after planning: its buffers have the lengths that it says, but tensors of the altered
+/// A plan that was altered after planning. Its buffers have the planned lengths, but the tensors of the altered
 /// configuration do not fit into them.
 fn altered(fused: bool) -> Plan {
     let config = Config { dropout: Dropout::all(0.1), ..Config::new(11, 8, 2, 2, 8) };
