@@ -145,7 +145,7 @@ pub enum Value<'a> {
     Activation(&'a mut Activation),
 }
 
-/// Refuses a value that fields of a kind must not have.
+/// Refuses a value outside the range of a kind of field.
 macro_rules! check {
     (Size $what:expr, $given:expr) => {
         if $given == 0 {

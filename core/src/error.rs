@@ -133,7 +133,7 @@ pub enum Error {
     },
     /// Sizes inside the engine do not match: a bug of jostle. The results of the call are not valid.
     Internal {
-        /// The operation that noticed.
+        /// The operation that detected it.
         operation: &'static str,
     },
     /// A step that [`crate::Trainer::poll`] has begun is not finished yet.

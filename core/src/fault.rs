@@ -1,16 +1,16 @@
-//! Sizes that do not match inside the engine: bugs of jostle itself, which must not go wrong in silence.
+//! Mismatched sizes inside the engine. They are bugs of jostle itself, and must not pass in silence.
 //!
-//! Functions that trust the sizes of their caller check them all the same, since their unsafe code relies on it. After a
-//! mismatch such a function leaves its outputs as they are and reports a fault. On hosts every pass, update and call of a
-//! generator watches for faults, and returns [`Error::Internal`]. Bare metal has no room for that: there a faulty function
-//! leaves its outputs as they are, and nothing else happens.
+//! Functions that trust their caller's sizes check them all the same, because their unsafe code relies on them. After
+//! a mismatch such a function does not change its outputs, and reports a fault. On hosts every pass, every update and
+//! every call of a generator watches for faults, and returns [`Error::Internal`]. Bare metal has no room for that: a
+//! faulty function only leaves its outputs unchanged.
 
 use crate::error::Error;
 
 #[cfg(not(target_os = "none"))]
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
-/// Faults so far, in all threads.
+/// The number of faults so far, in all threads.
 #[cfg(not(target_os = "none"))]
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -18,7 +18,7 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 #[cfg(not(target_os = "none"))]
 static LAST: AtomicPtr<&'static str> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Reports that an operation got sizes that do not match.
+/// Reports that an operation got mismatched sizes.
 #[cfg(not(target_os = "none"))]
 #[cold]
 #[inline(never)]
@@ -32,7 +32,8 @@ pub(crate) fn report(operation: &'static &'static str) {
 #[inline(always)]
 pub(crate) fn report(_: &'static &'static str) {}
 
-/// The number of faults when a call began. Calls of other threads may be blamed for a fault, but a faulty one always is.
+/// The number of faults when a call began. A faulty call always returns the error; calls of other threads at the same
+/// time may return it too.
 pub(crate) struct Watch {
     #[cfg(not(target_os = "none"))]
     before: usize,
@@ -47,7 +48,7 @@ impl Watch {
         }
     }
 
-    /// An error, if there has been a fault since the beginning.
+    /// An error, if there was a fault since the beginning.
     #[cfg(not(target_os = "none"))]
     pub fn end(self) -> Result<(), Error> {
         if COUNT.load(Ordering::Acquire) == self.before {

@@ -1,5 +1,5 @@
-//! Sizes that do not match inside the engine reach the caller as an error, in release builds too. A program of its own: calls
-//! in other threads may be blamed for a fault.
+//! Mismatched sizes inside the engine reach the caller as an error, in release builds too. This is a test binary of its own,
+//! because calls in other threads may be blamed for a fault.
 
 #[path = "common/mod.rs"]
 mod common;
@@ -9,7 +9,7 @@ use jostle::{
     Plan, Recipe, Schedule, Serial, Shape, Trainer,
 };
 
-/// A plan that was altered after planning: its buffers have the lengths that it says, but tensors of the altered
+/// A plan that was altered after planning. Its buffers have the planned lengths, but the tensors of the altered
 /// configuration do not fit into them.
 fn altered(fused: bool) -> Plan {
     let config = Config { dropout: Dropout::all(0.1), ..Config::new(11, 8, 2, 2, 8) };

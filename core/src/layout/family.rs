@@ -153,13 +153,13 @@ const fn bias(site: Site, rows: Dim) -> Slot {
 /// The prefix of the names of a block's tensors, before its number and a dot.
 pub(super) const BLOCK_PREFIX: &str = "h.";
 
-/// Makes [`TABLE`] and [`NAMES`], apart from it so that firmware without checkpoints links no names.
+/// Makes [`TABLE`] and [`NAMES`]. Names are separate, so that firmware without checkpoints does not link them.
 macro_rules! tensors {
     ($($name:literal: $slot:expr;)*) => {
-        /// All tensors, in the order in which they lie; those of a block once.
+        /// All tensors in memory order. The tensors of a block are listed once.
         pub(super) static TABLE: [Slot; [$($name),*].len()] = [$($slot),*];
 
-        /// Their names, after the prefix of a block.
+        /// Their names, without the prefix of a block.
         pub(super) static NAMES: [&str; TABLE.len()] = [$($name),*];
     };
 }

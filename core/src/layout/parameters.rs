@@ -78,7 +78,7 @@ impl<'a> Parameters<'a> {
         })
     }
 
-    /// A tensor's values, wherever they lie.
+    /// A tensor's values, from the one or the other buffer.
     #[inline(never)]
     fn values(&self, tensor: &Option<Tensor>) -> &'a [f32] {
         let Some(tensor) = tensor else { return &[] };

@@ -71,16 +71,16 @@ pub(crate) struct BlockBackward<'w> {
     pub activated: &'w mut [f32],
 }
 
-/// In a fused step some regions of a view share memory: those in use have elements, the others have none.
+/// In a fused step some regions of a view share memory. The regions in use have elements, and the others are empty.
 #[derive(Clone, Copy)]
 pub(crate) enum InUse {
-    /// The activation function's output; the head's input.
+    /// The activation function's output, and the head's input.
     Activated,
-    /// A norm's output again, and the gradient of that output.
+    /// A norm's recomputed output, and its gradient.
     Normed,
 }
 
-/// The view of the head and the final norm, forward and backward, and of the loss.
+/// The view for the head, the final norm and the loss, forward and backward.
 pub(crate) struct Head<'w> {
     /// The residual stream after the last block.
     pub x: &'w [f32],
@@ -237,7 +237,7 @@ impl Plan {
         Shape { sequences: self.options.batch, length: self.config.context }.rows()
     }
 
-    /// Elements of the workspace that belong to a row, besides its loss.
+    /// The elements of the workspace for one row, besides its loss.
     #[cfg(not(target_os = "none"))]
     pub(crate) const fn per_row(&self) -> usize {
         let sizes = self.sizes();

@@ -82,7 +82,7 @@ impl Pass<'_> {
     pub(super) fn logits_backward(&self, workspace: &mut Workspace<'_>) {
         let config = &self.plan.config;
         let Head { logits: d_logits, d_residual, d_normed, .. } = workspace.regions.head(InUse::Activated);
-        // A fused step still needs the head's input, whose memory may be the one for this gradient.
+        // A fused step still needs the head's input, which may share memory with this gradient.
         let d_input = if self.plan.options.fused { d_residual } else { d_normed };
         let [_, head] = self.parameters().head();
         self.workers(workspace.worker_scratch).linear_backward(

@@ -35,7 +35,7 @@ impl TrainingPass<'_> {
             Backward::Logits => {
                 self.pass().logits_backward(workspace);
                 self.update(stage, InUse::Activated, 0..self.inputs.plan.config.vocab, rules, workspace)?;
-                // The norm's output is used up: the gradient of that output may now take its memory.
+                // The norm's output is not needed any more, so its gradient may now use the same memory.
                 let view = workspace.regions.head(InUse::Normed);
                 if let Some(d_normed) = view.d_normed.get_mut(..view.d_residual.len()) {
                     d_normed.copy_from_slice(view.d_residual);
@@ -89,8 +89,8 @@ impl TrainingPass<'_> {
         Ok(())
     }
 
-    /// Makes a tensor's gradient and updates it, as many rows at a time as the tile holds: all of them, or those that the source
-    /// is for.
+    /// Computes a tensor's gradient and updates the tensor, as many rows at a time as the tile holds. It covers all
+    /// rows, or the rows of the source.
     #[inline(never)]
     fn update_tensor(
         &mut self,

@@ -186,7 +186,7 @@ impl Pass<'_> {
         exact_length("gradients", gradients.len(), self.plan.gradients)?;
         let (watch, on_targets) = (Watch::begin(), self.check_targets(targets)?);
         let sum = self.whole(gradients, mode, workspace, targets, counted);
-        // A fault may be why the loss is not finite.
+        // A fault may be the reason why the loss is not finite.
         watch.end()?;
         Ok(Loss { sum: sum?, counted: on_targets })
     }
@@ -275,13 +275,13 @@ impl Pass<'_> {
 
 /// The logits `[R, V]` of [`Pass::forward`], in the workspace.
 impl Plan {
-    /// The logits `[R, V]` that [`Pass::forward`] left in the workspace.
+    /// The logits `[R, V]` of [`Pass::forward`], in the workspace.
     pub fn logits<'w>(&self, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
         Ok(Workspace::new(workspace, self, shape)?.regions.into_logits())
     }
 
-    /// The queries, keys and values `[R, 3C]` of one block that [`Pass::forward`] left in the workspace: for each
-    /// sequence, the input of [`crate::ops::attention`]. A plan that recomputes has those of the last block only.
+    /// The queries, keys and values `[R, 3C]` of one block after [`Pass::forward`], in the workspace: for each
+    /// sequence, the input of [`crate::ops::attention`]. With recomputation only the last block has them.
     pub fn qkv<'w>(&self, workspace: &'w mut [f32], shape: Shape, layer: usize) -> Result<&'w [f32], Error> {
         let kept = Workspace::new(workspace, self, shape)?.regions.into_kept(layer);
         Ok(kept.ok_or(Error::Plan { what: "that block's activations" })?.attention.qkv)

@@ -77,7 +77,7 @@ pub(crate) struct TrainingPass<'a> {
     /// Exactly [`Plan::gradients`] elements.
     pub gradients: &'a mut [f32],
     pub optimizer: &'a mut [f32],
-    /// In a fused step, how it updates parameters, and its learning rate.
+    /// The update rules and the learning rate of a fused step.
     pub update: Option<(&'a Optimizer, f32)>,
     /// The sum of the gradients' squares so far, in a fused step.
     pub squares: &'a mut f64,
