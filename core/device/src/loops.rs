@@ -1,9 +1,9 @@
 //! Processor-specific loops against the numerical contract, bit by bit.
 
+use jostle::gradient_norm;
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::Mask;
 use jostle::ops::{embedding, gelu, layer_norm, softmax};
-use jostle::gradient_norm;
 use jostle::rng::Stream;
 use jostle::{Activation, Compute, InstructionSet, Optimizer};
 use libm::fmaf;

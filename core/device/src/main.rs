@@ -3,6 +3,7 @@
 #![no_std]
 #![no_main]
 
+mod faults;
 mod loops;
 mod products;
 mod step;
@@ -39,6 +40,15 @@ extern "C" fn main() -> ! {
         }
         Err((what, length)) => {
             let _ = writeln!(console, "FAILED: {what} of length {length} has other bits than the contract's");
+            stop(1)
+        }
+    }
+    match faults::stays_in_bounds() {
+        Ok(true) => {
+            let _ = writeln!(console, "mismatched sizes write nothing out of bounds");
+        }
+        _ => {
+            let _ = writeln!(console, "FAILED: a step with mismatched sizes");
             stop(1)
         }
     }

@@ -123,6 +123,11 @@ fn regions_share_memory_only_where_the_list_says_so() {
         &["activated", "logits", "fused_normed"],
     ];
     assert_eq!(shared, wanted);
+    let document = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/memory.md");
+    let document = std::fs::read_to_string(document).unwrap();
+    for name in shared.into_iter().flatten() {
+        assert!(document.contains(&std::format!("`{name}`")), "docs/memory.md does not name {name}");
+    }
 
     for plan in plans().take(50) {
         let shape = Shape { sequences: 1, length: plan.config.context };
