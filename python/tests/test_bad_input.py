@@ -125,9 +125,9 @@ REFUSED = {
     "steps below 0": (lambda: trainer(steps=-1), ValueError, "steps is -1"),
     "accumulate 0": (lambda: trainer(accumulate=0), ValueError, "accumulate is 0"),
     "recomputing 1": (lambda: trainer(recompute=1), TypeError, "recompute is of int"),
-    "clipping a fused update": (lambda: trainer(fused=True), ValueError, "clip is impossible"),
+    "clipping a fused update": (lambda: trainer(fused=True), ValueError, "clip is not possible"),
     "accumulating for one": (
-        lambda: trainer(fused=True, clip=None, accumulate=2), ValueError, "accumulate is impossible",
+        lambda: trainer(fused=True, clip=None, accumulate=2), ValueError, "accumulate is not possible",
     ),
     "clip below 0": (lambda: trainer(clip=-1), ValueError, "clip is -1.0"),
     "trainer's seed": (lambda: trainer(seed=-1), ValueError, "seed is -1"),

@@ -330,10 +330,10 @@ def test_help_has_an_example(command: str) -> None:
         ("generate torn.safetensors x", "torn.safetensors: checkpoint: "),
         ("generate altered.safetensors x", "altered.safetensors: checkpoint: "),
         ("generate runs/snow-1 ?", "the character '?' is not in the vocabulary"),
-        ("generate runs/snow-1 I --top-p 2", "top_p is 2; wanted"),
+        ("generate runs/snow-1 I --top-p 2", "top_p is 2; expected"),
         ("predict runs/snow-1 ", "the prompt is empty"),
         ("plan --defines --prefix 2D", "prefix is '2D'; expected letters"),
-        ("plot runs/snow-1 --kind attention --layer 2", "layer is 2; wanted"),
+        ("plot runs/snow-1 --kind attention --layer 2", "layer is 2; expected"),
     ],
 )
 def test_refusals(folder: Path, trained: tuple[Run, str], arguments: str, sentence: str) -> None:
