@@ -23,6 +23,7 @@ impl Plan {
     /// Whether workers share the work of each operation instead of running the pass on their own sequences. They do
     /// if too many workers would have no sequence, or if packing the same weights in each worker costs more than
     /// frequent synchronisation.
+    // Hidden: the measurements of products alone divide the work as a step does.
     #[doc(hidden)]
     pub fn shares_work(&self, Shape { sequences, length }: Shape, threads: usize) -> bool {
         let threads = threads.min(self.options.threads).max(1);

@@ -77,6 +77,7 @@ pub(super) struct Rows<'g> {
 
 impl Plan {
     /// The number of rows of a tied matrix whose gradient stays in the cache during its computation.
+    // Hidden: the measurements of products alone take the same blocks.
     #[doc(hidden)]
     pub const VOCABULARY_BLOCK: usize = 192;
 }
