@@ -19,18 +19,9 @@ pub(super) enum Dim {
     One,
 }
 
-impl Dim {
-    #[inline(never)]
-    pub const fn of(self, config: &Config) -> usize {
-        match self {
-            Dim::Vocab => config.vocab,
-            Dim::Context => config.context,
-            Dim::Width => config.width,
-            Dim::Hidden => config.hidden,
-            Dim::Qkv => config.width.saturating_mul(3),
-            Dim::One => 1,
-        }
-    }
+/// The lengths of all sides, in the order of [`Dim`].
+const fn lengths(config: &Config) -> [usize; Dim::One as usize + 1] {
+    [config.vocab, config.context, config.width, config.hidden, config.width.saturating_mul(3), 1]
 }
 
 /// A computation with parameters: a weight, and perhaps a bias.
@@ -113,7 +104,8 @@ impl Slot {
 
     /// Rows and columns; a vector has its length and 1.
     pub const fn shape(&self, config: &Config) -> [usize; 2] {
-        [self.rows.of(config), self.columns.of(config)]
+        let lengths = lengths(config);
+        [lengths[self.rows as usize], lengths[self.columns as usize]]
     }
 
     /// The number of elements, which may saturate.
@@ -302,16 +294,17 @@ pub(super) const fn next(mut place: usize, config: &Config) -> Option<(usize, us
 
 /// The number of elements of some rows of the table.
 pub(super) const fn elements([mut i, end]: [usize; 2], config: &Config) -> Count {
-    let mut sum = Count::ZERO;
+    let (lengths, mut sum) = (lengths(config), 0_usize);
     while let Some(slot) = slot(i)
         && i < end
     {
         if slot.exists(config) {
-            sum = sum.add(slot.elements(config));
+            let elements = lengths[slot.rows as usize].saturating_mul(lengths[slot.columns as usize]);
+            sum = sum.saturating_add(elements);
         }
         i += 1;
     }
-    sum
+    Count::of(sum)
 }
 
 /// The number of elements of all tensors.

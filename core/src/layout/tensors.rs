@@ -113,13 +113,15 @@ impl Plan {
     /// The tensors of a group's sites. A group with fewer sites repeats its last one, without tensors.
     #[inline(never)]
     pub(crate) fn group(&self, group: Group) -> [SiteTensors; Group::MOST_SITES] {
-        let [_, end] = group.places(self.config.layers);
-        let mut tensors = Tensors::of_group(&self.config, &self.options.frozen, group);
+        let config = &self.config;
+        let mut tensors = Tensors::of_group(config, &self.options.frozen, group);
         let mut found = group.sites().map(|site| SiteTensors { site, weight: None, bias: None });
-        while let Some(tensor) = tensors.next_before(end) {
-            let Some(slot) = tensor.name.slot() else { break };
+        let [first, end] = group.slots();
+        for row in first..end {
+            let Some(slot) = family::slot(row).filter(|slot| slot.exists(config)) else { continue };
             let Some(here) = found.iter_mut().find(|found| found.site == slot.site) else { break };
-            *if slot.is_bias() { &mut here.bias } else { &mut here.weight } = Some(tensor);
+            let place = if slot.is_bias() { &mut here.bias } else { &mut here.weight };
+            *place = Some(tensors.next_is(TensorName { row, layer: group.layer(config.layers) }, slot));
         }
         found
     }
@@ -140,14 +142,22 @@ impl Plan {
 }
 
 impl Group {
+    /// The layer in the names of the group's tensors.
+    const fn layer(self, layers: usize) -> usize {
+        match self {
+            Group::Embedding => 0,
+            Group::Attention { layer } | Group::Mlp { layer } => layer,
+            Group::Logits => layers,
+        }
+    }
+
     /// The place of the group's first tensor, and of the first tensor after the group, in a model that has all
     /// tensors.
     const fn places(self, layers: usize) -> [usize; 2] {
         let blocks = match self {
-            Group::Embedding => 0,
-            Group::Attention { layer } | Group::Mlp { layer } => layer,
             // The table contains one block.
             Group::Logits => layers.wrapping_sub(1),
+            _ => self.layer(layers),
         };
         let (before, [first, end]) = (blocks.wrapping_mul(BLOCK[1] - BLOCK[0]), self.slots());
         [first.wrapping_add(before), end.wrapping_add(before)]
@@ -199,15 +209,19 @@ impl<'a> Tensors<'a> {
             return None;
         }
         self.place = place + 1;
-        let slot = family::slot(row)?;
+        Some(self.next_is(TensorName { row, layer }, family::slot(row)?))
+    }
+
+    /// The next tensor, which has this name.
+    #[inline(never)]
+    fn next_is(&mut self, name: TensorName, slot: &Slot) -> Tensor {
         let frozen = self.frozen.has(self.number);
         self.number += 1;
         let [trained, not] = &mut self.offsets;
         let end = if frozen { not } else { trained };
-        let (name, shape) = (TensorName { row, layer }, slot.shape(self.config));
-        let tensor = Tensor { name, rank: slot.rank(), shape, offset: *end, frozen };
+        let tensor = Tensor { name, rank: slot.rank(), shape: slot.shape(self.config), offset: *end, frozen };
         *end = end.wrapping_add(tensor.len());
-        Some(tensor)
+        tensor
     }
 }
 
