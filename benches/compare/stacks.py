@@ -41,11 +41,11 @@ OPERATIONS = {
 KINDS = {
     "attention": r"core/src/ops/attention",
     "head, gradients of the weight": r".*\b(token_gradient|head_gradients)\b",
-    "head, forward and gradients of activations": r"core/src/model/\w+.rs .*\bhead(_backward)?\b"
+    "head, forward and gradients of activations": r"core/src/model/\w+.rs .*\blogits(_backward)?\b"
     r"|benches/src/bin/products.rs .*\bhead\b",
     "linear, gradients of weights": r".*\b(gradient_rows|gradients_in_turn)\b|benches/src/bin/products.rs .*\bgradients\b",
-    "linear, gradients of activations": r".*\b(mlp|attention)_backward\b|benches/src/bin/products.rs .*\bbackward\b",
-    "linear, forward": r".*\b(mlp|attention)_half\b|benches/src/bin/products.rs .*\bforward\b",
+    "linear, gradients of activations": r".*\b(mlp_backward_\w+|attention_backward)\b|benches/src/bin/products.rs .*\bbackward\b",
+    "linear, forward": r".*\b(mlp|attention)_branch\b|benches/src/bin/products.rs .*\bforward\b",
 }
 
 # A product that all threads share. Only the stack of the calling thread tells its kind.

@@ -27,19 +27,19 @@ impl<F: FnMut(&[u8]) -> Result<(), Error>> Put for F {
 }
 
 /// Passes on and counts bytes until an error occurs.
-struct Pieces<'a> {
+struct Blocks<'a> {
     put: &'a mut dyn Put,
     count: usize,
     stopped: Result<(), Error>,
 }
 
-impl<'a> Pieces<'a> {
-    fn new(put: &'a mut dyn Put) -> Pieces<'a> {
-        Pieces { put, count: 0, stopped: Ok(()) }
+impl<'a> Blocks<'a> {
+    fn new(put: &'a mut dyn Put) -> Blocks<'a> {
+        Blocks { put, count: 0, stopped: Ok(()) }
     }
 }
 
-impl Sink for Pieces<'_> {
+impl Sink for Blocks<'_> {
     #[inline(never)]
     fn put(&mut self, bytes: &[u8]) {
         self.count = self.count.saturating_add(bytes.len());
@@ -141,11 +141,11 @@ fn sizes(plan: &Plan, optimizer: bool, pairs: &[(&str, &str)]) -> Result<Sizes, 
     }
     let too_large = Error::TooLarge { what: "checkpoint header" };
     let nowhere = &mut |_: &[u8]| Ok(());
-    let mut pieces = Pieces::new(nowhere);
+    let mut blocks = Blocks::new(nowhere);
     // The longest values, so that one buffer is enough for a whole training run.
     let progress = Progress { step: u64::MAX, seed: u64::MAX };
-    let tensors = header(&mut pieces, 0, plan, optimizer, progress, pairs);
-    let header = pieces.count.checked_next_multiple_of(8).ok_or(too_large)?;
+    let tensors = header(&mut blocks, 0, plan, optimizer, progress, pairs);
+    let header = blocks.count.checked_next_multiple_of(8).ok_or(too_large)?;
     let names = tensors.max(pairs.len()) as u64;
     if header > LONGEST_HEADER || names.saturating_mul(header as u64) > MOST_COMPARISONS {
         return Err(too_large);
@@ -193,7 +193,7 @@ impl<'a> Writing<'a> {
         self.sizes.total
     }
 
-    /// Puts all bytes in order, in pieces of at most a few hundred bytes. It takes two passes, because the checksum
+    /// Puts all bytes in order, in blocks of at most a few hundred bytes. It takes two passes, because the checksum
     /// comes before the bytes that it covers.
     ///
     /// # Errors
@@ -209,7 +209,7 @@ impl<'a> Writing<'a> {
 
     fn pass(&self, checksum: u32, put: &mut dyn Put) -> Result<(), Error> {
         let Writing { plan, contents, sizes } = self;
-        let mut out = Pieces::new(put);
+        let mut out = Blocks::new(put);
         out.put(&(sizes.header as u64).to_le_bytes());
         let (optimizer, progress) = (contents.optimizer.is_some(), contents.progress);
         header(&mut out, checksum, plan, optimizer, progress, contents.metadata);
@@ -227,7 +227,7 @@ impl<'a> Writing<'a> {
 }
 
 #[inline(never)]
-fn put_numbers(out: &mut Pieces<'_>, numbers: &[f32]) {
+fn put_numbers(out: &mut Blocks<'_>, numbers: &[f32]) {
     for numbers in numbers.chunks(PIECE / 4) {
         let mut bytes = [0; PIECE];
         for (place, number) in bytes.as_chunks_mut::<4>().0.iter_mut().zip(numbers) {

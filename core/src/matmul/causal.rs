@@ -30,14 +30,14 @@ pub(crate) const fn scratch(length: usize, head_width: usize) -> usize {
 }
 
 /// A number of rows and columns, and the distance between rows.
-struct Rows<'a>(&'a [f32], usize, usize, usize);
+struct Strided<'a>(&'a [f32], usize, usize, usize);
 
 /// Whether the numbers of queries and keys are valid, the scratch is long enough, and the slices hold their rows.
 #[inline(always)]
-fn fit(queries: Queries, space: &[f32], operands: [Rows<'_>; 3]) -> bool {
+fn fit(queries: Queries, space: &[f32], operands: [Strided<'_>; 3]) -> bool {
     let Queries { first, count, keys, head_width } = queries;
     let sound = count <= QUERIES && first.checked_add(count) == Some(keys);
-    let hold = |Rows(elements, rows, columns, distance): Rows<'_>| {
+    let hold = |Strided(elements, rows, columns, distance): Strided<'_>| {
         rows.saturating_sub(1).saturating_mul(distance).saturating_add(columns) <= elements.len()
     };
     let fit = sound && space.len() >= scratch(keys, head_width) && operands.into_iter().all(hold);
@@ -57,9 +57,9 @@ pub(crate) fn scores(
     space: &mut [f32],
 ) {
     let Queries { count, keys, head_width, .. } = queries;
-    let a_rows = Rows(a.data, keys, head_width, a.row_stride);
-    let b_rows = Rows(b.data, count, head_width, b.row_stride);
-    if fit(queries, space, [Rows(scores, keys, QUERIES, QUERIES), a_rows, b_rows]) {
+    let a_rows = Strided(a.data, keys, head_width, a.row_stride);
+    let b_rows = Strided(b.data, count, head_width, b.row_stride);
+    if fit(queries, space, [Strided(scores, keys, QUERIES, QUERIES), a_rows, b_rows]) {
         // SAFETY: just checked.
         unsafe { scores_trusted(simd, queries, scores.as_mut_ptr(), a, b, space.as_mut_ptr()) }
     }
@@ -75,9 +75,9 @@ pub(crate) fn over_keys(
     space: &mut [f32],
 ) {
     let Queries { count, keys, head_width, .. } = queries;
-    let out_rows = Rows(out, count, head_width, stride);
-    let x_rows = Rows(x.data, keys, head_width, x.row_stride);
-    if fit(queries, space, [out_rows, Rows(weights, keys, QUERIES, QUERIES), x_rows]) {
+    let out_rows = Strided(out, count, head_width, stride);
+    let x_rows = Strided(x.data, keys, head_width, x.row_stride);
+    if fit(queries, space, [out_rows, Strided(weights, keys, QUERIES, QUERIES), x_rows]) {
         // SAFETY: just checked.
         unsafe { over_keys_trusted(simd, queries, out.as_mut_ptr(), stride, weights, x, space.as_mut_ptr()) }
     }
@@ -95,9 +95,9 @@ pub(crate) fn over_queries(
     space: &mut [f32],
 ) {
     let Queries { count, keys, head_width, .. } = queries;
-    let out_rows = Rows(out, keys, head_width, stride);
-    let x_rows = Rows(x.data, count, head_width, x.row_stride);
-    if fit(queries, space, [out_rows, Rows(weights, keys, QUERIES, QUERIES), x_rows]) {
+    let out_rows = Strided(out, keys, head_width, stride);
+    let x_rows = Strided(x.data, count, head_width, x.row_stride);
+    if fit(queries, space, [out_rows, Strided(weights, keys, QUERIES, QUERIES), x_rows]) {
         let first = if let Start::Zero = start { First::Zero } else { First::C };
         let (out, space) = (out.as_mut_ptr(), space.as_mut_ptr());
         // SAFETY: just checked.

@@ -3,7 +3,7 @@
 
 use core::mem;
 
-use super::gradients::{Rows, Source, shape};
+use super::gradients::{GradientRows, Source, shape};
 use super::{Backward, DropoutKey, Gradients, Pass, Stage, rows_of};
 use crate::compact::soft_f64::SoftF64;
 use crate::error::Error;
@@ -137,7 +137,7 @@ impl Pass<'_> {
                 && rows < columns
             {
                 turn.last(of_bias, |bias| {
-                    let rows = Rows { weight: &mut [], of_weight: 0..0, bias, of_bias: 0..of_bias };
+                    let rows = GradientRows { weight: &mut [], of_weight: 0..0, bias, of_bias: 0..of_bias };
                     self.gradient_rows(&source, rows, mode, scratch);
                 });
                 let (x, d_y) = (Matrix::new(x, from).transposed(), Matrix::new(d_y, to));
@@ -155,7 +155,7 @@ impl Pass<'_> {
                 let of_weight_len = of_weight.len() * columns;
                 turn.last(of_weight_len + of_bias.len(), |gradient| {
                     let (weight, bias) = gradient.split_at_mut_checked(of_weight_len).unwrap_or_default();
-                    let rows = Rows { weight, of_weight, bias, of_bias };
+                    let rows = GradientRows { weight, of_weight, bias, of_bias };
                     self.gradient_rows(&source, rows, mode, scratch);
                 });
             }

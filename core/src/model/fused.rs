@@ -9,7 +9,7 @@
 
 use core::ops::Range;
 
-use super::gradients::{Rows, Source, trained};
+use super::gradients::{GradientRows, Source, trained};
 use super::{Backward, Gradients, Inputs, Pass, TrainingPass};
 use crate::compact::soft_f64::SoftF64;
 use crate::layout::{InUse, Site, Tensor, Workspace};
@@ -154,8 +154,8 @@ impl Pass<'_> {
             let share = share.of(count);
             let range = rows.start + share.start..rows.start + share.end;
             let rows = match is_bias {
-                false => Rows { weight: gradient, of_weight: range, bias: &mut [], of_bias: 0..0 },
-                true => Rows { weight: &mut [], of_weight: 0..0, bias: gradient, of_bias: range },
+                false => GradientRows { weight: gradient, of_weight: range, bias: &mut [], of_bias: 0..0 },
+                true => GradientRows { weight: &mut [], of_weight: 0..0, bias: gradient, of_bias: range },
             };
             self.gradient_rows(source, rows, Gradients::Overwrite, scratch);
         });

@@ -68,7 +68,7 @@ pub(super) struct TiedHead<'a> {
 }
 
 /// Some rows of the gradient of a site's weight, and of its bias.
-pub(super) struct Rows<'g> {
+pub(super) struct GradientRows<'g> {
     pub weight: &'g mut [f32],
     pub of_weight: Range<usize>,
     pub bias: &'g mut [f32],
@@ -135,7 +135,7 @@ impl Pass<'_> {
         self.compute.split_pairs(work, &buffers, scratch, |share, buffers, scratch| {
             for ((source, [weight, bias]), units) in sources.iter().zip(buffers).zip(units) {
                 let [of_weight, of_bias] = units.map(|rows| share.of(rows));
-                self.gradient_rows(source, Rows { weight, of_weight, bias, of_bias }, mode, scratch);
+                self.gradient_rows(source, GradientRows { weight, of_weight, bias, of_bias }, mode, scratch);
             }
         });
     }
@@ -212,11 +212,11 @@ impl Pass<'_> {
     pub(super) fn gradient_rows(
         &self,
         source: &Source<'_>,
-        rows: Rows<'_>,
+        rows: GradientRows<'_>,
         mode: Gradients,
         scratch: &mut [f32],
     ) {
-        let Rows { weight, of_weight, bias, of_bias } = rows;
+        let GradientRows { weight, of_weight, bias, of_bias } = rows;
         let (simd, c) = (self.compute.simd, self.plan.config.width);
         match *source {
             Source::None => {}

@@ -251,7 +251,7 @@ impl Queries {
 }
 
 /// The part that begins at an element.
-fn part(x: &mut [f32], first: usize) -> &mut [f32] {
+fn starting_at(x: &mut [f32], first: usize) -> &mut [f32] {
     x.get_mut(first..).unwrap_or_default()
 }
 

@@ -62,42 +62,42 @@ impl Mask {
     }
 
     #[inline]
-    pub(crate) fn row(self, row: usize) -> Row {
+    pub(crate) fn row(self, row: usize) -> RowMask {
         let key = rng::mix(self.key, (self.first_row + row) as u64);
-        Row { low: key as u32, high: (key >> 32) as u32, bound: self.bound, scale: self.scale }
+        RowMask { low: key as u32, high: (key >> 32) as u32, bound: self.bound, scale: self.scale }
     }
 
     /// Sixteen rows, one for each lane.
     #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
     #[inline(always)]
-    pub(crate) fn rows<V: WideVector>(self, first: usize) -> Rows<V> {
+    pub(crate) fn rows<V: WideVector>(self, first: usize) -> SixteenRowMasks<V> {
         let (mut low, mut high) = ([0.0; LANES], [0.0; LANES]);
         for (i, (low, high)) in low.iter_mut().zip(&mut high).enumerate() {
             let row = self.row(first + i);
             (*low, *high) = (f32::from_bits(row.low), f32::from_bits(row.high));
         }
         let (low, high) = (V::load(&low).to_bits(), V::load(&high).to_bits());
-        Rows { low, high, bound: self.bound, scale: self.scale }
+        SixteenRowMasks { low, high, bound: self.bound, scale: self.scale }
     }
 }
 
 /// One row of a mask.
 #[derive(Clone, Copy)]
-pub(crate) struct Row {
+pub(crate) struct RowMask {
     low: u32,
     high: u32,
     bound: i32,
     scale: f32,
 }
 
-impl Row {
+impl RowMask {
     /// Drops and scales a vector of elements that begins in column `LANES * block`.
     #[inline(always)]
     pub(crate) fn apply<V: Vector>(self, block: usize, x: V) -> V {
         V::select(self.dropped::<V>(block), V::zero(), x.mul(V::splat(self.scale)))
     }
 
-    /// [`Row::apply`] to the same elements of two matrices.
+    /// [`RowMask::apply`] to the same elements of two matrices.
     #[inline(always)]
     pub(crate) fn apply_to_both<V: Vector>(self, block: usize, x: V, y: V) -> (V, V) {
         let (dropped, scale) = (self.dropped::<V>(block), V::splat(self.scale));
@@ -117,7 +117,7 @@ impl Row {
 /// Sixteen rows of a mask, one for each lane.
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 #[derive(Clone, Copy)]
-pub(crate) struct Rows<V: WideVector> {
+pub(crate) struct SixteenRowMasks<V: WideVector> {
     low: V::Bits,
     high: V::Bits,
     bound: i32,
@@ -125,14 +125,14 @@ pub(crate) struct Rows<V: WideVector> {
 }
 
 #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
-impl<V: WideVector> Rows<V> {
-    /// [`Row::apply`] for a column.
+impl<V: WideVector> SixteenRowMasks<V> {
+    /// [`RowMask::apply`] for a column.
     #[inline(always)]
     pub(crate) fn apply(self, column: usize, x: V) -> V {
         V::select(self.dropped(column), V::zero(), x.mul(V::splat(self.scale)))
     }
 
-    /// [`Row::apply_to_both`] for a column.
+    /// [`RowMask::apply_to_both`] for a column.
     #[inline(always)]
     pub(crate) fn apply_to_both(self, column: usize, x: V, y: V) -> (V, V) {
         let (dropped, scale) = (self.dropped(column), V::splat(self.scale));

@@ -4,7 +4,7 @@
 
 use super::{count_rows, optional_length, rows, rows_mut};
 use crate::error::{Error, exact_length};
-use crate::simd::{self, InstructionSet, Loop, Reduction, Row, vectorized};
+use crate::simd::{self, InstructionSet, Loop, NormedRow, Reduction, vectorized};
 
 /// Normalises R rows of C.
 ///
@@ -101,7 +101,7 @@ vectorized! {
     ) {
         let width = weight.len();
         for (((y, x), mean), rstd) in rows_mut(y, width).zip(rows(x, width)).zip(mean).zip(rstd) {
-            let row = Row { mean: *mean, rstd: *rstd };
+            let row = NormedRow { mean: *mean, rstd: *rstd };
             if V::run(Loop::Norm { y: &mut *y, x, weight, bias, row }) {
                 continue;
             }
@@ -126,7 +126,7 @@ vectorized! {
         let share = V::splat(1.0).div(V::splat(width as f32));
         let d_y = rows(d_y, width);
         for ((((d_x, d_y), x), mean), rstd) in rows_mut(d_x, width).zip(d_y).zip(rows(x, width)).zip(mean).zip(rstd) {
-            let row = Row { mean: *mean, rstd: *rstd };
+            let row = NormedRow { mean: *mean, rstd: *rstd };
             let (mean, rstd) = (V::splat(*mean), V::splat(*rstd));
             let d_mean = V::splat(simd::dot::<V>(d_y, weight)).mul(share);
             let d_scale = V::reduce(Reduction::NormDot { d_y, weight, x, row });

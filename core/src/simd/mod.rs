@@ -28,7 +28,7 @@ pub(crate) use avx512::Avx512;
 pub(crate) use columns::add_columns;
 #[cfg(target_arch = "aarch64")]
 pub(crate) use neon::Neon;
-pub(crate) use portable::{AdamW, Loop, Portable, Reduction, Row, processor, tile};
+pub(crate) use portable::{AdamW, Loop, NormedRow, Portable, Reduction, processor, tile};
 pub(crate) use slices::{
     Sum, add, add_rows, clear, dot, map, maximum, multiply, sum, sum_of_two, total, tree, update, update_all,
 };

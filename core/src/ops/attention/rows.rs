@@ -1,7 +1,7 @@
 //! Attention query by query: vector lanes are keys, or there is only one lane. Used on portable targets, and on all
 //! targets for few queries and many keys, as in generation. Tiles of scores and weights are `[queries, keys]`.
 
-use super::{Attention, Head, TILE, head_scale, part, tile_stride};
+use super::{Attention, Head, TILE, head_scale, starting_at, tile_stride};
 use crate::matmul::{Causal, Matrix, Queries, Size, Start, causal_trusted, scratch_on};
 use crate::ops::dropout::Mask;
 use crate::ops::softmax::exponentials;
@@ -50,7 +50,7 @@ pub(super) fn forward(
         let mask = attention.head_mask(h);
         for queries in Queries::tiles(length, at_once, head_width) {
             let Queries { first, keys, .. } = queries;
-            let out = (part(out, first * width + h * head_width), width);
+            let out = (starting_at(out, first * width + h * head_width), width);
             let stats = stats.get_mut(2 * first..2 * keys).unwrap_or_default();
             let head = Head { query: head.query.from(first, 0), ..head };
             attend(simd, out, stats, queries, head, mask, scratch);
@@ -111,9 +111,29 @@ pub(super) fn backward(
 
             let (weights, d_scores) = (Matrix::new(weights, stride), Matrix::new(d_scores, stride));
             let (column, stride) = (h * head_width, 3 * width);
-            queries.over_keys(simd, (part(d_qkv, first * stride + column), stride), d_scores, head.key, rest);
-            queries.over_queries(simd, (part(d_qkv, width + column), stride), onto, d_scores, query, rest);
-            queries.over_queries(simd, (part(d_qkv, 2 * width + column), stride), onto, weights, d_out, rest);
+            queries.over_keys(
+                simd,
+                (starting_at(d_qkv, first * stride + column), stride),
+                d_scores,
+                head.key,
+                rest,
+            );
+            queries.over_queries(
+                simd,
+                (starting_at(d_qkv, width + column), stride),
+                onto,
+                d_scores,
+                query,
+                rest,
+            );
+            queries.over_queries(
+                simd,
+                (starting_at(d_qkv, 2 * width + column), stride),
+                onto,
+                weights,
+                d_out,
+                rest,
+            );
         }
     }
 }

@@ -4,7 +4,7 @@
 //! without a sum or maximum across lanes. Of the operands of products, only queries and gradients of outputs are
 //! transposed; keys and values are read in place.
 
-use super::{Attention, TILE, WORTH_GATHERING, head_scale, part};
+use super::{Attention, TILE, WORTH_GATHERING, head_scale, starting_at};
 use crate::matmul::causal::{over_keys, over_queries, scores};
 use crate::matmul::{Matrix, Queries, Start};
 use crate::ops::dropout::Mask;
@@ -52,7 +52,7 @@ pub(super) fn forward(
             scores(simd, queries, tile, key, head.query.from(first, 0), rest);
             let stats = stats.get_mut(2 * first..2 * keys).unwrap_or_default();
             softmax(simd, tile, stats, first, head_scale(head_width), mask);
-            let out = (part(out, first * width + h * head_width), width);
+            let out = (starting_at(out, first * width + h * head_width), width);
             over_keys(simd, queries, out, tile, value, rest);
         }
     }
@@ -92,12 +92,27 @@ pub(super) fn backward(
             gradient(simd, weights, d_scores, stats, [d_out, out], head_width, first, mask);
 
             let (column, stride) = (h * head_width, 3 * width);
-            over_keys(simd, queries, (part(d_qkv, first * stride + column), stride), d_scores, key, rest);
-            over_queries(simd, queries, (part(d_qkv, width + column), stride), onto, d_scores, query, rest);
+            over_keys(
+                simd,
+                queries,
+                (starting_at(d_qkv, first * stride + column), stride),
+                d_scores,
+                key,
+                rest,
+            );
             over_queries(
                 simd,
                 queries,
-                (part(d_qkv, 2 * width + column), stride),
+                (starting_at(d_qkv, width + column), stride),
+                onto,
+                d_scores,
+                query,
+                rest,
+            );
+            over_queries(
+                simd,
+                queries,
+                (starting_at(d_qkv, 2 * width + column), stride),
                 onto,
                 weights,
                 d_out,

@@ -1,6 +1,6 @@
 //! Shared by processors with loops in assembly.
 
-use super::loops::{Reduction, Row, count};
+use super::loops::{NormedRow, Reduction, count};
 use crate::simd::math::exp_of;
 
 unsafe extern "C" {
@@ -27,7 +27,7 @@ pub(crate) fn reduce(one: Reduction<'_>) -> Option<f32> {
             Reduction::SquaredDeviations { x, mean } => jostle_squared_deviations(x.as_ptr(), x.len(), mean),
             Reduction::Squares { x } => jostle_squares(x.as_ptr(), x.len()),
             Reduction::Dot { x, y } => jostle_dot(x.as_ptr(), y.as_ptr(), count([x, y])),
-            Reduction::NormDot { d_y, weight, x, row: Row { mean, rstd } } => {
+            Reduction::NormDot { d_y, weight, x, row: NormedRow { mean, rstd } } => {
                 let count = count([d_y, weight, x]);
                 jostle_norm_dot(d_y.as_ptr(), weight.as_ptr(), x.as_ptr(), count, mean, rstd)
             }

@@ -29,14 +29,14 @@ pub(crate) enum Loop<'a> {
     /// Parameters and first and second moments, in `changed`.
     AdamW { changed: [&'a mut [f32]; 3], gradient: &'a [f32], numbers: &'a AdamW },
     /// `y = normed(x) * weight + bias`.
-    Norm { y: &'a mut [f32], x: &'a [f32], weight: &'a [f32], bias: &'a [f32], row: Row },
+    Norm { y: &'a mut [f32], x: &'a [f32], weight: &'a [f32], bias: &'a [f32], row: NormedRow },
     /// `d_x += (d_y * weight - d_mean - normed(x) * d_scale) * rstd`.
     NormInput {
         d_x: &'a mut [f32],
         d_y: &'a [f32],
         weight: &'a [f32],
         x: &'a [f32],
-        row: Row,
+        row: NormedRow,
         means: [f32; 2],
     },
     /// `d_weight += d_y * normed(x)`, row after row, for the columns from `column` on of rows of `width`.
@@ -51,7 +51,7 @@ pub(crate) enum Loop<'a> {
     },
 }
 
-/// A [`Sum`](super::Sum) over slices of one length.
+/// A [`Sum`](crate::simd::Sum) over slices of one length.
 #[allow(dead_code, reason = "as above")]
 pub(crate) enum Reduction<'a> {
     /// The sum of x.
@@ -63,13 +63,13 @@ pub(crate) enum Reduction<'a> {
     /// The sum of `x * y`.
     Dot { x: &'a [f32], y: &'a [f32] },
     /// The sum of `d_y * weight * normed(x)`.
-    NormDot { d_y: &'a [f32], weight: &'a [f32], x: &'a [f32], row: Row },
+    NormDot { d_y: &'a [f32], weight: &'a [f32], x: &'a [f32], row: NormedRow },
 }
 
 /// The statistics of a row: `normed(x) = (x - mean) * rstd`.
 #[allow(dead_code, reason = "as above")]
 #[derive(Clone, Copy)]
-pub(crate) struct Row {
+pub(crate) struct NormedRow {
     pub mean: f32,
     pub rstd: f32,
 }

@@ -15,7 +15,7 @@ pub(crate) mod tile;
 use core::hint::black_box;
 
 use super::{LANES, Vector, tree};
-pub(crate) use loops::{AdamW, Loop, Reduction, Row};
+pub(crate) use loops::{AdamW, Loop, NormedRow, Reduction};
 
 #[derive(Clone, Copy)]
 #[repr(transparent)]

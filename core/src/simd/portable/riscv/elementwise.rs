@@ -1,6 +1,6 @@
 //! Loops over slices: four elements at a time, and the rest one by one.
 
-use super::super::loops::{AdamW, Row};
+use super::super::loops::{AdamW, NormedRow};
 use super::{sqrt, stay_rolled};
 
 /// The type of one element.
@@ -165,7 +165,7 @@ each! {
 
 each! {
     /// `y = normed(x) * weight + bias`.
-    norm(row: Row),
+    norm(row: NormedRow),
     change: [],
     write: [y],
     read: [x, weight, bias],
@@ -174,7 +174,7 @@ each! {
 
 each! {
     /// The gradient of a norm's input.
-    norm_input(row: Row, means: [f32; 2]),
+    norm_input(row: NormedRow, means: [f32; 2]),
     change: [d_x],
     write: [],
     read: [d_y, weight, x],
@@ -187,7 +187,7 @@ each! {
 
 each! {
     /// `d_weight += d_y * normed(x)`.
-    norm_weight(row: Row),
+    norm_weight(row: NormedRow),
     change: [d_weight],
     write: [],
     read: [d_y, x],

@@ -1,7 +1,7 @@
 //! The loops of a step, apart from products.
 
 use super::super::assembly::exponentials;
-use super::super::loops::{Loop, Row, count};
+use super::super::loops::{Loop, NormedRow, count};
 use super::elementwise;
 use super::exponential::{EXPONENTIAL, GELU};
 
@@ -70,7 +70,7 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
                 for (((d_y, x), &mean), &rstd) in all.zip(mean).zip(rstd) {
                     let [d_y, x] = [d_y, x].map(|row| row.get(column..).unwrap_or_default());
                     let count = d_weight.len().min(d_y.len()).min(x.len());
-                    let (d_weight, row) = (d_weight.as_mut_ptr(), Row { mean, rstd });
+                    let (d_weight, row) = (d_weight.as_mut_ptr(), NormedRow { mean, rstd });
                     elementwise::norm_weight(d_weight, d_y.as_ptr(), x.as_ptr(), count, row);
                 }
             }

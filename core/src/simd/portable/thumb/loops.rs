@@ -1,7 +1,7 @@
 //! The loops of a step, apart from products, in assembly. `vmla` rounds the product and the sum, `vfma` only the sum.
 
 use super::super::assembly::exponentials;
-use super::super::loops::{AdamW, Loop, Row, count};
+use super::super::loops::{AdamW, Loop, NormedRow, count};
 use super::exponential::{EXPONENTIAL, Exp, GELU, Gelu};
 
 unsafe extern "C" {
@@ -117,17 +117,24 @@ pub(crate) fn run(one: Loop<'_>) -> bool {
                 let (x, m, v) = (x.as_mut_ptr(), m.as_mut_ptr(), v.as_mut_ptr());
                 jostle_adamw(x, m, v, gradient.as_ptr(), count, numbers);
             }
-            Loop::Norm { y, x, weight, bias: [], row: Row { mean, rstd } } => {
+            Loop::Norm { y, x, weight, bias: [], row: NormedRow { mean, rstd } } => {
                 // A sum that starts with this zero has the same bits as a sum without it.
                 y.fill(-0.0);
                 let count = count([&*y, x, weight]);
                 jostle_norm_weight(y.as_mut_ptr(), weight.as_ptr(), x.as_ptr(), count, mean, rstd);
             }
-            Loop::Norm { y, x, weight, bias, row: Row { mean, rstd } } => {
+            Loop::Norm { y, x, weight, bias, row: NormedRow { mean, rstd } } => {
                 let count = count([&*y, x, weight, bias]);
                 jostle_norm(y.as_mut_ptr(), x.as_ptr(), weight.as_ptr(), bias.as_ptr(), count, mean, rstd);
             }
-            Loop::NormInput { d_x, d_y, weight, x, row: Row { mean, rstd }, means: [d_mean, d_scale] } => {
+            Loop::NormInput {
+                d_x,
+                d_y,
+                weight,
+                x,
+                row: NormedRow { mean, rstd },
+                means: [d_mean, d_scale],
+            } => {
                 let count = count([&*d_x, d_y, weight, x]);
                 let (d_x, d_y, weight, x) = (d_x.as_mut_ptr(), d_y.as_ptr(), weight.as_ptr(), x.as_ptr());
                 jostle_norm_input(d_x, d_y, weight, x, count, mean, rstd, d_mean, d_scale);
