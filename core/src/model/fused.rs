@@ -78,12 +78,14 @@ impl TrainingPass<'_> {
         for (tensors, source) in plan.group(group).iter().zip(&sources) {
             let is_early = matches!(tensors.site, Site::MlpOut | Site::Logits);
             let is_last = matches!(in_use, InUse::Normed);
-            if is_early != is_last {
-                let rows = if is_early { Some(&early) } else { None };
-                self.update_tensor(&tensors.weight, false, rows, source, rules, scratch)?;
+            if is_early != is_last
+                && let Some(weight) = trained(&tensors.weight)
+            {
+                let rows = if is_early { early.clone() } else { 0..weight.shape[0] };
+                self.update_tensor(weight, false, rows, source, rules, scratch)?;
             }
-            if is_last {
-                self.update_tensor(&tensors.bias, true, None, source, rules, scratch)?;
+            if is_last && let Some(bias) = trained(&tensors.bias) {
+                self.update_tensor(bias, true, 0..bias.shape[0], source, rules, scratch)?;
             }
         }
         Ok(())
@@ -94,17 +96,15 @@ impl TrainingPass<'_> {
     #[inline(never)]
     fn update_tensor(
         &mut self,
-        tensor: &Option<Tensor>,
+        tensor: &Tensor,
         is_bias: bool,
-        rows: Option<&Range<usize>>,
+        rows: Range<usize>,
         source: &Source<'_>,
         rules: &Rules,
         worker_scratch: &mut [f32],
     ) -> Result<(), NotFinite> {
         let TrainingPass { inputs, parameters, gradients: tile, optimizer, squares, .. } = self;
         let Inputs { compute, plan, .. } = *inputs;
-        let Some(tensor) = trained(tensor) else { return Ok(()) };
-        let rows = rows.cloned().unwrap_or(0..tensor.shape[0]);
         let columns = tensor.shape[1];
         let most = tile.len().checked_div(columns).unwrap_or(0).max(1);
         // Whole register tiles, which matters on portable targets, where parts are that small.
