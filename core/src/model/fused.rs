@@ -149,7 +149,7 @@ impl Pass<'_> {
     ) {
         let count = rows.len();
         let columns = gradient.len().checked_div(count).unwrap_or(0);
-        let (work, buffer) = (self.work(source, count), Units::new(gradient, count, columns));
+        let (work, buffer) = (self.work(source, [count, columns]), Units::new(gradient, count, columns));
         self.compute.split(work, &[buffer], self.scratch(worker_scratch), |share, [gradient], scratch| {
             let share = share.of(count);
             let range = rows.start + share.start..rows.start + share.end;

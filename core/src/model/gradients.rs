@@ -124,8 +124,8 @@ impl Pass<'_> {
         let mut rest = gradients.get_mut(first.map_or(0, |tensor| tensor.offset)..).unwrap_or_default();
         let shapes = sites.each_ref().map(|site| [shape(&site.weight), shape(&site.bias)]);
         let units = shapes.map(|pair| pair.map(|[rows, _]| rows));
-        let work =
-            units.iter().zip(&sources).map(|(units, source)| self.work(source, units.iter().sum())).sum();
+        let works = shapes.iter().flatten().zip(sources.iter().flat_map(|source| [source; 2]));
+        let work = works.map(|(shape, source)| self.work(source, *shape)).sum();
         let buffers = shapes.map(|pair| {
             pair.map(|[rows, columns]| {
                 Units::new(rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
@@ -193,12 +193,11 @@ impl Pass<'_> {
     }
 
     /// An upper bound of the multiply-adds for this many rows of gradients.
-    pub(super) fn work(&self, source: &Source<'_>, rows: usize) -> usize {
+    pub(super) fn work(&self, source: &Source<'_>, [rows, columns]: [usize; 2]) -> usize {
         let c = self.plan.config.width;
         let per_row = match *source {
             Source::None => 0,
-            Source::Product { to, order: Order::InOut, .. } => to,
-            Source::Product { from, order: Order::OutIn, .. } => from,
+            Source::Product { .. } => columns,
             Source::Norm { .. } => 1,
             Source::Tokens { head: Some(_), .. } => c,
             // All rows of the gradient together use each row of d_x once.
