@@ -124,8 +124,10 @@ impl Pass<'_> {
         let mut rest = gradients.get_mut(first.map_or(0, |tensor| tensor.offset)..).unwrap_or_default();
         let shapes = sites.each_ref().map(|site| [shape(&site.weight), shape(&site.bias)]);
         let units = shapes.map(|pair| pair.map(|[rows, _]| rows));
-        let works = shapes.iter().flatten().zip(sources.iter().flat_map(|source| [source; 2]));
-        let work = works.map(|(shape, source)| self.work(source, *shape)).sum();
+        let sites = shapes.iter().zip(&sources);
+        let work = sites
+            .map(|([[rows, columns], [of_bias, _]], source)| self.work(source, [rows + of_bias, *columns]))
+            .sum();
         let buffers = shapes.map(|pair| {
             pair.map(|[rows, columns]| {
                 Units::new(rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
