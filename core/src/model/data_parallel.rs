@@ -125,20 +125,20 @@ impl Pass<'_> {
         let columns = self.plan.config.hidden;
         let sources = self.sources(stage, InUse::Activated, columns, &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
-        for (tensors, source) in self.plan.group(group).iter().zip(sources).rev() {
+        for (tensors, source) in self.plan.group(group).iter().rev().zip(sources.iter().rev()) {
             let ([rows, columns], [of_bias, _]) = (shape(&tensors.weight), shape(&tensors.bias));
             let work = self.rows().saturating_mul(rows).saturating_mul(columns);
-            let most = match source {
+            let most = match *source {
                 Source::Norm { .. } | Source::Positions { .. } => 1,
                 _ => 2 * workers,
             };
             let pieces = (work / LEAST_PIECE).min(most).max(1);
-            if let Source::Product { x, from, d_y, to, order: Order::InOut } = source
+            if let Source::Product { x, from, d_y, to, order: Order::InOut } = *source
                 && rows < columns
             {
                 turn.last(of_bias, |bias| {
                     let rows = GradientRows { weight: &mut [], of_weight: 0..0, bias, of_bias: 0..of_bias };
-                    self.gradient_rows(&source, rows, mode, scratch);
+                    self.gradient_rows(source, rows, mode, scratch);
                 });
                 let (x, d_y) = (Matrix::new(x, from).transposed(), Matrix::new(d_y, to));
                 let size = Size { m: rows, n: to, k: self.rows() };
@@ -156,7 +156,7 @@ impl Pass<'_> {
                 turn.last(of_weight_len + of_bias.len(), |gradient| {
                     let (weight, bias) = gradient.split_at_mut_checked(of_weight_len).unwrap_or_default();
                     let rows = GradientRows { weight, of_weight, bias, of_bias };
-                    self.gradient_rows(&source, rows, mode, scratch);
+                    self.gradient_rows(source, rows, mode, scratch);
                 });
             }
         }
