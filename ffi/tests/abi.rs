@@ -1,6 +1,6 @@
 //! The layout that compiled programs contain. Structs that the library writes keep their size within a version of the
-//! interface (`header.h`); structs with a `struct_size` keep their fields and only grow at the end, which `FIRST_SIZE` and
-//! `older_header.c` check. Who changes a number here changes the interface.
+//! interface (`header.h`). Structs with a `struct_size` keep their fields and only grow at the end. `FIRST_SIZE` and
+//! `older_header.c` check that. Who changes a number here changes the interface.
 #![cfg(target_pointer_width = "64")]
 
 use jostle_ffi::checkpoint::{jostle_metadata, jostle_progress};

@@ -25,8 +25,8 @@ else
 fi
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER=qemu-aarch64
-# Linked statically. A dynamic program would hang in its first thread if both the cross-compiler's C library and Debian's
-# arm64 one are installed, because it would load parts of each.
+# Linked statically. Debian's arm64 C library may be installed beside the cross-compiler's. A dynamic program would load
+# parts of each then, and hang in its first thread.
 export CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS="-C target-feature=+crt-static"
 export JOSTLE_INSTRUCTION_SETS=portable,neon
 run() {

@@ -87,9 +87,9 @@ for target; do
     echo "$name: $(grep checksum "$work/$name/printed.txt" | paste -sd';'); $(tail -n1 "$work/$name/printed.txt")"
 done
 
-# The power fails six times: while the first save erases, and in its record; while the second save erases; in the middle of
-# a checkpoint; in the padding after a complete record; and in the last save. Each run resumes from the newest complete
-# checkpoint. The last run ends with the bits of an uninterrupted one.
+# The power fails six times. It fails in the first save, while it erases and in its record, and while the second save
+# erases. Then it fails in the middle of a checkpoint, in the padding after a complete record, and in the last save. Each
+# run resumes from the newest complete checkpoint. The last run ends with the bits of an uninterrupted one.
 for target; do
     use "$target"
     [ "$steps" -eq 200 ] || continue
