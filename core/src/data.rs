@@ -103,7 +103,7 @@ impl<'a> Tokens<'a> {
             return Err(Error::Data { given: self.len(), wanted: length.saturating_add(1) });
         }
         let mut rng = rng::generator(seed, Stream::Batches, step, sequence);
-        Ok(rng::below(&mut rng, u32::try_from(windows).unwrap_or(u32::MAX)) as usize)
+        Ok(rng::below_u64(&mut rng, windows as u64) as usize)
     }
 }
 
@@ -126,5 +126,17 @@ mod tests {
             assert_eq!(expected, 11, "{predicted}");
         }
         assert_eq!(Tokens::from(&text[..1]).pieces(4).count(), 0);
+    }
+
+    #[cfg(target_pointer_width = "64")]
+    #[test]
+    fn windows_reach_every_part_of_a_text_of_more_than_2_32_tokens() {
+        // The allocator hands out zeroed pages, which take no memory until they are read.
+        let text = std::vec![0_u8; 5 << 30];
+        let windows =
+            (0..2000).map(|sequence| Tokens::from(&text[..]).random_window(64, 1, 2, sequence).unwrap());
+        let mut tenths = [0; 10];
+        windows.for_each(|first| tenths[first * 10 / text.len()] += 1);
+        assert!(tenths.iter().all(|windows| (150..250).contains(windows)), "{tenths:?}");
     }
 }

@@ -90,6 +90,21 @@ pub fn uniform(rng: &mut impl Rng) -> f32 {
     (rng.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)
 }
 
+/// As [`below`], for bounds that may exceed 32 bits. Other bounds give the numbers of [`below`].
+pub fn below_u64(rng: &mut impl Rng, bound: u64) -> u64 {
+    if let Ok(bound) = u32::try_from(bound) {
+        return below(rng, bound).into();
+    }
+    // Numbers below the threshold are drawn again, so that each remainder is equally likely.
+    let threshold = bound.wrapping_neg().checked_rem(bound).unwrap_or(0);
+    loop {
+        let number = rng.next_u64();
+        if number >= threshold {
+            return number.checked_rem(bound).unwrap_or(0);
+        }
+    }
+}
+
 /// A uniform integer in `0..bound` without bias (Lemire 2019); 0 if `bound` is 0.
 pub fn below(rng: &mut impl Rng, bound: u32) -> u32 {
     let threshold = bound.wrapping_neg().checked_rem(bound).unwrap_or(0);

@@ -1,6 +1,6 @@
 //! Named random streams are independent, uniform and unbiased.
 
-use jostle::rng::{Stream, below, generator, key, mix, uniform};
+use jostle::rng::{Stream, below, below_u64, generator, key, mix, uniform};
 use rand_core::Rng;
 
 const STREAMS: [Stream; 7] = [
@@ -171,4 +171,19 @@ fn the_numbers_are_the_ones_they_always_were() {
     let mut rng = generator(1, Stream::Initialization, 0, 0);
     let got: [u64; 2] = [key(1, Stream::Initialization, 0, 0), rng.next_u64()];
     assert_eq!(got, [2_420_647_561_474_810_728, 15_992_421_936_949_917_137]);
+}
+
+#[test]
+fn bounds_of_more_than_32_bits_are_uniform_and_smaller_ones_give_the_same_numbers() {
+    let bound = 9_000_000_000;
+    let mut rng = generator(3, Stream::Batches, 0, 0);
+    let mut cells = [0; 9];
+    for _ in 0..9000 {
+        cells[(below_u64(&mut rng, bound) / 1_000_000_000) as usize] += 1;
+    }
+    assert!(cells.iter().all(|cell| (850..1150).contains(cell)), "{cells:?}");
+    for bound in [0, 1, 7, u32::MAX] {
+        let [mut one, mut other] = [4; 2].map(|seed| generator(seed, Stream::Batches, 0, 0));
+        assert_eq!(below_u64(&mut one, bound.into()), u64::from(below(&mut other, bound)));
+    }
 }
