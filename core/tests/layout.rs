@@ -1,7 +1,7 @@
 //! Layout and names of parameters, sizes of memory, and refused configurations.
 
 use jostle::Role;
-use jostle::{Config, Dropout, Error, OptimizerState, Options, Plan, Target};
+use jostle::{Config, Dropout, Error, Frozen, OptimizerState, Options, Plan, Target};
 
 fn plan(config: &Config) -> Plan {
     Plan::new(config, &Options::new(1)).unwrap()
@@ -426,5 +426,52 @@ fn errors_say_what_was_given_and_what_was_wanted() {
         ),
     ] {
         assert_eq!(error.to_string(), text);
+    }
+}
+
+#[test]
+fn absurd_counts_take_no_time() {
+    let layers = 1 << 30;
+    let config = Config::new(2, 1, layers, 1, 1);
+    let far = format!("h.{}.ln_1.weight", layers - 1);
+    let Err(Error::TooLarge { .. }) = Frozen::named(&config, [far.as_str()]) else {
+        panic!("too far to freeze")
+    };
+    assert_eq!(Frozen::named(&config, ["ln_x.weight"]), Err(Error::Name { index: 0 }));
+
+    let options = Options { frozen: Frozen::named(&config, ["h.1.ln_1.bias"]).unwrap(), ..Options::new(1) };
+    let plan = Plan::new(&config, &options).unwrap();
+    assert_eq!(plan.tensors().len(), 12 * layers + 4);
+    let tensor = plan.tensor(&far).unwrap();
+    assert_eq!(plan.tensors().nth(2 + 12 * (layers - 1)), Some(tensor));
+    assert_eq!(plan.tensors().nth(12 * layers + 4), None);
+
+    let config = Config::new(65, 8, 1, 1, 4);
+    let most = u32::MAX as usize;
+    let options = Options { threads: most, ..Options::new(most) };
+    let plan = Plan::fit(&config, &options, 100_000).unwrap();
+    assert!(plan.bytes() <= 100_000 && plan.options.threads > 1);
+}
+
+#[test]
+fn a_tensor_is_found_by_number_as_by_name() {
+    for frozen in [vec![], vec!["wpe.weight", "h.1.mlp.c_fc.weight"]] {
+        for (bias, tied) in [(true, true), (false, false)] {
+            let config = Config { bias, tied, ..Config::new(11, 5, 3, 2, 4) };
+            let frozen = Frozen::named(&config, frozen.iter().copied()).unwrap();
+            let plan = Plan::new(&config, &Options { frozen, ..Options::new(1) }).unwrap();
+            let all: Vec<_> = plan.tensors().collect();
+            assert_eq!(plan.tensors().len(), all.len());
+            for (number, tensor) in all.iter().enumerate() {
+                assert_eq!(plan.tensors().nth(number), Some(*tensor));
+                assert_eq!(plan.tensor(&tensor.name.to_string()), Some(*tensor));
+            }
+            assert_eq!(plan.tensors().nth(all.len()), None);
+            for name in
+                ["h.03.ln_1.weight", "h.3.ln_1.weight", "ln_1.weight", "h.0.ln_f.weight", "h.0.", "h.", ""]
+            {
+                assert_eq!(plan.tensor(name), None, "{name}");
+            }
+        }
     }
 }

@@ -78,7 +78,7 @@ impl Handle for jostle_plan {
 impl Output<jostle_plan> {
     #[inline(never)]
     fn plan(self, plan: &Plan) {
-        let (recomputed, tensor_count) = (plan.recomputed(), plan.tensors().count());
+        let (recomputed, tensor_count) = (plan.recomputed(), plan.tensors().len());
         // The core has checked that every buffer has at most isize::MAX bytes.
         let bytes = |elements: usize| elements.wrapping_mul(4);
         self.write(jostle_plan {

@@ -292,24 +292,72 @@ pub(super) const fn next(mut place: usize, config: &Config) -> Option<(usize, us
     None
 }
 
-/// The number of elements of some rows of the table.
-pub(super) const fn elements([mut i, end]: [usize; 2], config: &Config) -> Count {
-    let (lengths, mut sum) = (lengths(config), 0_usize);
-    while let Some(slot) = slot(i)
-        && i < end
-    {
-        if slot.exists(config) {
-            let elements = lengths[slot.rows as usize].saturating_mul(lengths[slot.columns as usize]);
-            sum = sum.saturating_add(elements);
-        }
-        i += 1;
+/// The number of places: of tensors in a model that has all tensors.
+pub(super) const fn places(layers: usize) -> usize {
+    let [before, end] = BLOCK;
+    (TABLE.len() - (end - before)).saturating_add((end - before).saturating_mul(layers))
+}
+
+/// The place of the tensor in a row of the table, in a model that has all tensors.
+pub(super) const fn place(row: usize, layer: usize, layers: usize) -> usize {
+    let [before, end] = BLOCK;
+    let blocks_before = if row < before {
+        0
+    } else if row < end {
+        layer
+    } else {
+        layers.wrapping_sub(1)
+    };
+    row.wrapping_add(blocks_before.wrapping_mul(end - before))
+}
+
+/// The number of elements of the tensors before a place.
+#[inline(never)]
+pub(super) const fn elements_before(place: usize, config: &Config) -> Count {
+    let (lengths, end) = (lengths(config), end_before(place, config));
+    let (mut sum, mut row) = (0_usize, 0);
+    while let Some(slot) = slot(row) {
+        let each = lengths[slot.rows as usize].saturating_mul(lengths[slot.columns as usize]);
+        sum = sum.saturating_add(each.saturating_mul(occurrences(row, slot, end, config)));
+        row += 1;
     }
     Count::of(sum)
 }
 
+/// The number of tensors that the configuration has before a place.
+pub(super) const fn count_before(place: usize, config: &Config) -> usize {
+    let end = end_before(place, config);
+    let (mut sum, mut row) = (0_usize, 0);
+    while let Some(slot) = slot(row) {
+        sum = sum.saturating_add(occurrences(row, slot, end, config));
+        row += 1;
+    }
+    sum
+}
+
+/// The row and the layer of a place, or the end of the table and of the layers.
+const fn end_before(place: usize, config: &Config) -> (usize, usize) {
+    match at(place, config.layers) {
+        Some(found) => found,
+        None => (TABLE.len(), config.layers),
+    }
+}
+
+/// How often the configuration has a row of the table before a row of a layer.
+#[inline(never)]
+const fn occurrences(row: usize, slot: &Slot, (end, layer): (usize, usize), config: &Config) -> usize {
+    let [first_in_block, after_block] = BLOCK;
+    if !slot.exists(config) {
+        0
+    } else if row < first_in_block || row >= after_block {
+        (row < end) as usize
+    } else {
+        // The whole blocks before the layer, and its own block.
+        layer + (row < end && end < after_block) as usize
+    }
+}
+
 /// The number of elements of all tensors.
 pub(super) const fn all_elements(config: &Config) -> Count {
-    let [before, end] = BLOCK;
-    let blocks = elements(BLOCK, config).times(config.layers);
-    elements([0, before], config).add(blocks).add(elements([end, TABLE.len()], config))
+    elements_before(places(config.layers), config)
 }

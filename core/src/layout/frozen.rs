@@ -32,7 +32,7 @@ impl Frozen {
 
     /// The number of the tensor with this name, in the order of [`crate::Plan::tensors`].
     pub fn number(config: &Config, name: &str) -> Option<usize> {
-        Tensors::new(config, &Frozen::NONE).position(|tensor| tensor.name.is(name))
+        Tensors::named(config, &Frozen::NONE, name).map(|(number, _)| number)
     }
 
     /// The set with another tensor, by its number in the order of [`crate::Plan::tensors`].

@@ -209,16 +209,9 @@ impl Plan {
                     continue;
                 }
                 let fits = |batch, threads| plan(batch, threads).is_ok_and(|plan| plan.bytes() <= budget);
-                let mut threads = most;
-                while threads > 1 && !fits(fewest.max(threads), threads) {
-                    threads -= 1;
-                }
-                // Bytes grow with the batch: `batch` fits, and `beyond` does not.
-                let (mut batch, mut beyond) = (fewest.max(threads), options.batch.saturating_add(1));
-                while beyond.saturating_sub(batch) > 1 {
-                    let middle = batch.midpoint(beyond);
-                    if fits(middle, threads) { batch = middle } else { beyond = middle }
-                }
+                // Bytes grow with the threads and with the batch.
+                let threads = greatest(1, most, |threads| fits(fewest.max(threads), threads));
+                let batch = greatest(fewest.max(threads), options.batch, |batch| fits(batch, threads));
                 let plan = plan(batch, threads)?;
                 if found.is_none_or(|found| plan.is_faster_than(&found)) {
                     found = Some(plan);
@@ -257,7 +250,7 @@ impl Plan {
 
     /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
-        self.tensors().find(|tensor| tensor.name.is(name))
+        Tensors::named(&self.config, &self.options.frozen, name).map(|(_, tensor)| tensor)
     }
 
     /// The number of blocks that backward reaches.
@@ -305,6 +298,16 @@ impl fmt::Display for Plan {
             extra => writeln!(f, "{:<12}{extra:>14} multiply-adds more in a pass", "recompute"),
         }
     }
+}
+
+/// The greatest number from `least` to `most` that fits. `least` fits, and so does each number below one that fits.
+fn greatest(mut least: usize, most: usize, fits: impl Fn(usize) -> bool) -> usize {
+    let mut beyond = most.saturating_add(1);
+    while beyond.saturating_sub(least) > 1 {
+        let middle = least.midpoint(beyond);
+        if fits(middle) { least = middle } else { beyond = middle }
+    }
+    least
 }
 
 /// B sequences of T tokens each: the shape of one pass.

@@ -66,6 +66,29 @@ impl TensorName {
         family::slot(self.row)
     }
 
+    /// The tensor with this name, if the configuration has one.
+    pub(super) fn find(config: &Config, name: &str) -> Option<TensorName> {
+        let [first, end] = BLOCK;
+        let found = match name.strip_prefix(BLOCK_PREFIX).and_then(|rest| rest.split_once('.')) {
+            Some((layer, name)) => {
+                let layer = usize::try_from(format::whole(layer.as_bytes())?).ok()?;
+                let row = first + NAMES.get(first..end)?.iter().position(|known| *known == name)?;
+                TensorName { row, layer: Some(layer).filter(|layer| *layer < config.layers)? }
+            }
+            None => {
+                let row = NAMES.iter().position(|known| *known == name)?;
+                TensorName { row, layer: if row < first { 0 } else { config.layers } }
+            }
+        };
+        // The comparison refuses numbers with leading zeros, and a block's tensor without a number.
+        let exists = found.slot().is_some_and(|slot| slot.exists(config)) && found.is(name);
+        exists.then_some(found)
+    }
+
+    fn place(&self, config: &Config) -> usize {
+        family::place(self.row, self.layer, config.layers)
+    }
+
     /// Whether `name` is the name of this tensor, e.g. `h.0.attn.c_attn.weight`.
     pub fn is(&self, name: &str) -> bool {
         let mut rest = Rest(Some(name.as_bytes()));
@@ -114,7 +137,8 @@ impl Plan {
     #[inline(never)]
     pub(crate) fn group(&self, group: Group) -> [SiteTensors; Group::MOST_SITES] {
         let config = &self.config;
-        let mut tensors = Tensors::of_group(config, &self.options.frozen, group);
+        let [place, _] = group.places(config.layers);
+        let mut tensors = Tensors::from_place(config, &self.options.frozen, place);
         let mut found = group.sites().map(|site| SiteTensors { site, weight: None, bias: None });
         let [first, end] = group.slots();
         for row in first..end {
@@ -154,13 +178,9 @@ impl Group {
     /// The place of the group's first tensor, and of the first tensor after the group, in a model that has all
     /// tensors.
     const fn places(self, layers: usize) -> [usize; 2] {
-        let blocks = match self {
-            // The table contains one block.
-            Group::Logits => layers.wrapping_sub(1),
-            _ => self.layer(layers),
-        };
-        let (before, [first, end]) = (blocks.wrapping_mul(BLOCK[1] - BLOCK[0]), self.slots());
-        [first.wrapping_add(before), end.wrapping_add(before)]
+        let [first, end] = self.slots();
+        let place = family::place(first, self.layer(layers), layers);
+        [place, place.wrapping_add(end - first)]
     }
 }
 
@@ -171,6 +191,7 @@ pub struct Tensors<'a> {
     frozen: &'a Frozen,
     /// The place of the next tensor in a model that has all tensors.
     place: usize,
+    /// Its number, unless it is beyond those that can be frozen.
     number: usize,
     /// The offset of the next tensor if it is trained, and if it is frozen.
     offsets: [usize; 2],
@@ -181,24 +202,24 @@ impl<'a> Tensors<'a> {
         Tensors { config, frozen, place: 0, number: 0, offsets: [0; 2] }
     }
 
-    /// The iterator from a group's first tensor on.
-    fn of_group(config: &'a Config, frozen: &'a Frozen, group: Group) -> Tensors<'a> {
+    /// The iterator from a place on, in a time that does not grow with the place.
+    pub(super) fn from_place(config: &'a Config, frozen: &'a Frozen, place: usize) -> Tensors<'a> {
         let mut tensors = Tensors::new(config, frozen);
-        let [place, _] = group.places(config.layers);
-        if frozen.is_none() {
-            // The fast case: without frozen tensors, offsets need no walk over the tensors before.
-            let [first, _] = group.slots();
-            let whole_blocks = (place - first) / (BLOCK[1] - BLOCK[0]);
-            let blocks = match whole_blocks {
-                0 => 0,
-                blocks => blocks * family::elements(BLOCK, config).get(),
-            };
-            tensors.offsets[0] = blocks + family::elements([0, first], config).get();
+        // Only the first tensors can be frozen. The offsets of those after them are known.
+        while !frozen.is_none() && tensors.number < Frozen::MOST && tensors.next_before(place).is_some() {}
+        if tensors.place < place {
+            let all = family::elements_before(place, config).get();
+            tensors.offsets[0] = all.wrapping_sub(tensors.offsets[1]);
             tensors.place = place;
-        } else {
-            while tensors.next_before(place).is_some() {}
         }
         tensors
+    }
+
+    /// The tensor with this name.
+    pub(super) fn named(config: &'a Config, frozen: &'a Frozen, name: &str) -> Option<(usize, Tensor)> {
+        let place = TensorName::find(config, name)?.place(config);
+        let number = family::count_before(place, config);
+        Some((number, Tensors::from_place(config, frozen, place).next()?))
     }
 
     /// The next tensor, if its place is before `end`.
@@ -231,4 +252,27 @@ impl Iterator for Tensors<'_> {
     fn next(&mut self) -> Option<Tensor> {
         self.next_before(usize::MAX)
     }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let places = family::places(self.config.layers);
+        let [here, end] = [self.place, places].map(|place| family::count_before(place, self.config));
+        let left = end.saturating_sub(here);
+        (left, Some(left))
+    }
+
+    fn nth(&mut self, n: usize) -> Option<Tensor> {
+        let count = |place| family::count_before(place, self.config);
+        let number = count(self.place).checked_add(n)?;
+        // The place of the tensor with that number is at least `first` and before `end`.
+        let (mut first, mut end) = (self.place, family::places(self.config.layers));
+        while end.saturating_sub(first) > 1 {
+            let middle = first.midpoint(end);
+            if count(middle) <= number { first = middle } else { end = middle }
+        }
+        let found = count(first) == number;
+        *self = Tensors::from_place(self.config, self.frozen, first);
+        if found { self.next() } else { None }
+    }
 }
+
+impl ExactSizeIterator for Tensors<'_> {}
