@@ -129,6 +129,9 @@ enum jostle_status
     JOSTLE_PARTLY_UPDATED = 27,
     // Sizes inside the library do not match: a bug of jostle, which should be reported. Results of the call are not valid.
     JOSTLE_INTERNAL = 28,
+    // The callback `run` of a jostle_compute did not call the task once for each index. The call has done its work all the
+    // same, and its results are right.
+    JOSTLE_RUN = 29,
     // A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header does not have the safetensors format.
@@ -405,12 +408,12 @@ typedef struct jostle_error {
     char what[48];
     // JOSTLE_OUT_OF_RANGE: the valid range, in words; zero-terminated; otherwise empty.
     char range[48];
-    // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
+    // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     // slot; else 0.
     int64_t index;
     // The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; otherwise 0.
     int64_t given;
-    // The wanted number, in bytes for buffers; otherwise 0.
+    // The wanted number, in bytes for buffers; JOSTLE_RUN: the number of indices; otherwise 0.
     int64_t wanted;
 } jostle_error;
 
@@ -496,8 +499,12 @@ typedef void (*jostle_task)(void *argument,
                             size_t index);
 
 // Lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and on any threads, and
-// returns when all these calls have returned. A call may wait for calls that have begun before it, never for one that has
-// not begun. jostle_pool_run is such a function.
+// returns when all these calls have returned. A call may wait for calls that have begun before it, and only for those.
+// jostle_pool_run is such a function.
+//
+// The library counts the calls. Indices that were not called run on the caller's thread, and other calls do nothing. So
+// the results are right, but the function that needed the threads returns JOSTLE_RUN. A call of `task` after the return
+// is undefined behaviour.
 typedef void (*jostle_run)(void *context,
                            size_t count,
                            jostle_task task,
@@ -510,7 +517,7 @@ typedef struct jostle_compute {
     uint32_t struct_size;
     // A jostle_instruction_set.
     uint32_t instruction_set;
-    // How many calls of a task `run` makes at once; at least 1.
+    // How many calls of a task `run` makes at once; at least 1. At most 1024 of them are used, and 32 on bare metal.
     uint32_t threads;
     // 0.
     uint32_t reserved;

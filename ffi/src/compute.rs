@@ -4,6 +4,7 @@
 extern crate std;
 
 use core::ffi::c_void;
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 
 use jostle::{Compute, Error, InstructionSet, Parallel, Serial};
 
@@ -32,8 +33,12 @@ pub enum jostle_instruction_set {
 pub type jostle_task = unsafe extern "C" fn(argument: *mut c_void, index: usize);
 
 /// Lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and on any threads, and
-/// returns when all these calls have returned. A call may wait for calls that have begun before it, never for one that has
-/// not begun. jostle_pool_run is such a function.
+/// returns when all these calls have returned. A call may wait for calls that have begun before it, and only for those.
+/// jostle_pool_run is such a function.
+///
+/// The library counts the calls. Indices that were not called run on the caller's thread, and other calls do nothing. So
+/// the results are right, but the function that needed the threads returns JOSTLE_RUN. A call of `task` after the return
+/// is undefined behaviour.
 pub type jostle_run = Option<
     unsafe extern "C" fn(context: *mut c_void, count: usize, task: jostle_task, argument: *mut c_void),
 >;
@@ -47,7 +52,7 @@ pub struct jostle_compute {
     pub struct_size: u32,
     /// A jostle_instruction_set.
     pub instruction_set: u32,
-    /// How many calls of a task `run` makes at once; at least 1.
+    /// How many calls of a task `run` makes at once; at least 1. At most 1024 of them are used, and 32 on bare metal.
     pub threads: u32,
     /// 0.
     pub reserved: u32,
@@ -111,7 +116,7 @@ fn instruction_set(call: &Call, given: u32) -> Result<InstructionSet, Refused> {
 
 /// A checked [`jostle_compute`].
 #[derive(Clone, Copy)]
-pub(crate) struct Workers {
+pub(crate) struct Means {
     simd: InstructionSet,
     lent: Option<Lent>,
 }
@@ -124,12 +129,12 @@ struct Lent {
     context: *mut c_void,
 }
 
-impl Workers {
+impl Means {
     /// # Safety
     /// A pointer other than NULL is readable for as many bytes as its `struct_size` says.
-    pub unsafe fn new(call: &Call, compute: *const jostle_compute) -> Result<Workers, Refused> {
+    pub unsafe fn new(call: &Call, compute: *const jostle_compute) -> Result<Means, Refused> {
         if compute.is_null() {
-            return Ok(Workers { simd: InstructionSet::detect(), lent: None });
+            return Ok(Means { simd: InstructionSet::detect(), lent: None });
         }
         // SAFETY: the caller's promise is the same.
         let compute = unsafe { border::structure(call, "compute", compute)? };
@@ -140,7 +145,27 @@ impl Workers {
             (_, None) => return Err(call.refuse(Refusal::Null("run"))),
             (threads, Some(run)) => Some(Lent { threads: threads as usize, run, context: compute.context }),
         };
-        Ok(Workers { simd, lent })
+        Ok(Means { simd, lent })
+    }
+
+    /// For one call, which learns what the caller's `run` did wrong.
+    pub fn workers<'a>(&self, call: &'a Call) -> Workers<'a> {
+        Workers { simd: self.simd, counted: self.lent.map(|lent| Counted { lent, call }) }
+    }
+}
+
+/// The instruction set and the caller's threads during one call.
+pub(crate) struct Workers<'a> {
+    simd: InstructionSet,
+    counted: Option<Counted<'a>>,
+}
+
+impl<'a> Workers<'a> {
+    /// # Safety
+    /// As for [`Means::new`].
+    pub unsafe fn new(call: &'a Call, compute: *const jostle_compute) -> Result<Workers<'a>, Refused> {
+        // SAFETY: the caller's promise is the same.
+        Ok(unsafe { Means::new(call, compute)? }.workers(call))
     }
 
     pub fn simd(&self) -> InstructionSet {
@@ -148,32 +173,105 @@ impl Workers {
     }
 
     pub fn compute(&self) -> Compute<'_> {
-        match &self.lent {
-            Some(lent) => Compute { simd: self.simd, parallel: lent },
+        match &self.counted {
+            Some(counted) => Compute { simd: self.simd, parallel: counted },
             None => Compute { simd: self.simd, parallel: &Serial },
         }
     }
 }
 
-// SAFETY: the header asks for a `run` that any thread may call.
-unsafe impl Sync for Lent {}
+/// The caller's threads, with a count of what they do.
+struct Counted<'a> {
+    lent: Lent,
+    call: &'a Call,
+}
 
-// SAFETY: the header asks for a `run` that keeps the contract of the trait.
-unsafe impl Parallel for Lent {
+// SAFETY: the header asks for a `run` that any thread may call. Only the thread that made the call uses `call`.
+unsafe impl Sync for Counted<'_> {}
+
+/// The most of the caller's threads that work at once. A fork keeps a state for each on the stack.
+const MOST_THREADS: usize = if cfg!(feature = "hosted") { 1024 } else { 32 };
+
+/// The states of an index: not called, called, returned.
+const WAITING: u8 = 0;
+const BEGUN: u8 = 1;
+const ENDED: u8 = 2;
+
+/// One use of the caller's `run`. Each index runs once, whatever `run` does.
+struct Fork<'a> {
+    task: &'a (dyn Fn(usize) + Sync),
+    states: &'a [AtomicU8],
+    /// An index that `run` called although it was called before or is outside of the count; or [`usize::MAX`].
+    excess: AtomicUsize,
+}
+
+impl Fork<'_> {
+    /// Runs an index that has not begun. Returns whether it did.
+    fn run(&self, index: usize) -> bool {
+        let Some(state) = self.states.get(index).filter(|state| begin(state)) else { return false };
+        (self.task)(index);
+        state.store(ENDED, Ordering::Release);
+        true
+    }
+
+    /// Runs the indices that `run` left out, and waits for the calls that have begun. Tells what `run` did wrong.
+    fn finish(&self, give_way: impl Fn()) -> Result<(), Refusal> {
+        let mut left_out = None;
+        for (index, state) in self.states.iter().enumerate() {
+            if self.run(index) {
+                left_out = left_out.or(Some(index));
+            }
+            while state.load(Ordering::Acquire) != ENDED {
+                give_way();
+            }
+        }
+        let count = self.states.len();
+        match (left_out, self.excess.load(Ordering::Relaxed)) {
+            (Some(index), _) => Err(Refusal::Run { what: "it left out", index, count }),
+            (None, usize::MAX) => Ok(()),
+            (None, index) => Err(Refusal::Run { what: "it also called", index, count }),
+        }
+    }
+}
+
+/// Marks an index as begun, unless it was.
+fn begin(state: &AtomicU8) -> bool {
+    #[cfg(target_has_atomic = "8")]
+    return state.compare_exchange(WAITING, BEGUN, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    // Such processors have one core, and their threads take turns.
+    #[cfg(not(target_has_atomic = "8"))]
+    {
+        let waits = state.load(Ordering::Relaxed) == WAITING;
+        if waits {
+            state.store(BEGUN, Ordering::Relaxed);
+        }
+        waits
+    }
+}
+
+// SAFETY: `Fork` runs each index once, and waits until all have ended.
+unsafe impl Parallel for Counted<'_> {
     fn threads(&self) -> usize {
-        self.threads
+        self.lent.threads.min(MOST_THREADS)
     }
 
     fn run(&self, tasks: usize, task: &(dyn Fn(usize) + Sync)) {
-        type Task<'a> = &'a (dyn Fn(usize) + Sync);
         unsafe extern "C" fn one(argument: *mut c_void, index: usize) {
-            // SAFETY: `argument` is the reference below, which lives until `run` has returned.
-            let task = unsafe { *argument.cast::<Task<'_>>() };
-            task(index);
+            // SAFETY: `argument` is the fork below, which lives until `run` has returned.
+            let fork = unsafe { &*argument.cast::<Fork<'_>>() };
+            if !fork.run(index) {
+                fork.excess.store(index, Ordering::Relaxed);
+            }
         }
-        let mut task: Task<'_> = task;
-        // SAFETY: `one` gets its own argument, and `run` returns before `task` goes out of scope.
-        unsafe { (self.run)(self.context, tasks, one, (&raw mut task).cast()) };
+        let states = [const { AtomicU8::new(WAITING) }; MOST_THREADS];
+        let states = states.get(..tasks).unwrap_or_default();
+        let fork = Fork { task, states, excess: AtomicUsize::new(usize::MAX) };
+        let Lent { run, context, .. } = self.lent;
+        // SAFETY: `one` gets its own argument, and the header forbids calls of it after the return.
+        unsafe { run(context, tasks, one, (&raw const fork).cast_mut().cast()) };
+        if let Err(refusal) = fork.finish(|| self.give_way()) {
+            self.call.refuse(refusal);
+        }
     }
 
     #[cfg(feature = "hosted")]

@@ -83,7 +83,7 @@ impl jostle_batch {
 /// The arguments that all functions of this module take.
 struct PassArguments<'a> {
     plan: &'a Plan,
-    workers: Workers,
+    workers: Workers<'a>,
     parameters: &'a [f32],
     frozen: &'a [f32],
     workspace: &'a mut [f32],

@@ -71,6 +71,9 @@ pub enum jostle_status {
     JOSTLE_PARTLY_UPDATED = 27,
     /// Sizes inside the library do not match: a bug of jostle, which should be reported. Results of the call are not valid.
     JOSTLE_INTERNAL = 28,
+    /// The callback `run` of a jostle_compute did not call the task once for each index. The call has done its work all the
+    /// same, and its results are right.
+    JOSTLE_RUN = 29,
     /// A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     /// A checkpoint's header does not have the safetensors format.
@@ -102,7 +105,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 /// Each status and its text.
-const TEXTS: [(jostle_status, &CStr); 42] = [
+const TEXTS: [(jostle_status, &CStr); 43] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
     (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
@@ -132,6 +135,7 @@ const TEXTS: [(jostle_status, &CStr); 42] = [
     (JOSTLE_FUSED, c"not possible with a fused optimizer step"),
     (JOSTLE_PARTLY_UPDATED, c"a gradient is not finite; some parameters have changed"),
     (JOSTLE_INTERNAL, c"internal error; please report it"),
+    (JOSTLE_RUN, c"run must call the task once for each index"),
     (JOSTLE_CHECKPOINT_TRUNCATED, c"the checkpoint is truncated"),
     (JOSTLE_CHECKPOINT_HEADER, c"the checkpoint's header does not have the safetensors format"),
     (JOSTLE_CHECKPOINT_DUPLICATE, c"a name occurs twice in the checkpoint"),
@@ -201,12 +205,12 @@ pub struct jostle_error {
     pub what: [c_char; 48],
     /// JOSTLE_OUT_OF_RANGE: the valid range, in words; zero-terminated; otherwise empty.
     pub range: [c_char; 48],
-    /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY: the element's index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
+    /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     /// slot; else 0.
     pub index: i64,
     /// The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; otherwise 0.
     pub given: i64,
-    /// The wanted number, in bytes for buffers; otherwise 0.
+    /// The wanted number, in bytes for buffers; JOSTLE_RUN: the number of indices; otherwise 0.
     pub wanted: i64,
 }
 
@@ -236,6 +240,11 @@ pub(crate) enum Refusal {
         index: usize,
     },
     NotUtf8(&'static str),
+    Run {
+        what: &'static str,
+        index: usize,
+        count: usize,
+    },
     #[cfg(feature = "hosted")]
     Threads {
         given: usize,
@@ -329,6 +338,7 @@ impl Refusal {
             Refusal::Choice { .. } => JOSTLE_UNKNOWN_CHOICE,
             Refusal::NotFound { .. } => JOSTLE_NOT_FOUND,
             Refusal::NotUtf8(_) => JOSTLE_NOT_UTF8,
+            Refusal::Run { .. } => JOSTLE_RUN,
             #[cfg(feature = "hosted")]
             Refusal::Threads { .. } => JOSTLE_THREADS,
         }
@@ -347,6 +357,7 @@ impl Refusal {
             }
             Refusal::Choice { what, given } => Details { what, given: given.into(), ..none },
             Refusal::NotFound { what, index } => Details { what, index, ..none },
+            Refusal::Run { what, index, count } => Details { what, index, wanted: integer(count), ..none },
             #[cfg(feature = "hosted")]
             Refusal::Threads { given } => Details { what: "threads", given: integer(given), ..none },
         }
@@ -563,6 +574,7 @@ impl jostle_error {
             status if status == JOSTLE_CHECKPOINT_CHECKSUM as i32 => b": its checksum is X; it states Y",
             status if status == JOSTLE_FLASH as i32 => b" of slot I: error G",
             status if status == JOSTLE_UNKNOWN_CHOICE as i32 => b" is G",
+            status if status == JOSTLE_RUN as i32 => b" index I of W",
             status if status == JOSTLE_ZERO as i32 => b"",
             _ if self.wanted != 0 => b": given G, wanted W",
             _ if self.index != 0 => b": number I",

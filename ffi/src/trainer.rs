@@ -8,7 +8,7 @@ use jostle::{self as core_, Loss, Pieces, Plan, Recipe, Report, Tokens, Trainer}
 
 use crate::border::{self, Buffers, Handle, Kind, Output, input, open, open_mut};
 use crate::buffers::jostle_buffers;
-use crate::compute::{Workers, jostle_compute};
+use crate::compute::{Means, Workers, jostle_compute};
 use crate::config::jostle_recipe;
 use crate::model::{jostle_batch, jostle_loss};
 use crate::plan::jostle_plan;
@@ -42,7 +42,7 @@ pub struct State {
     plan: Plan,
     recipe: Recipe,
     buffers: jostle_buffers,
-    workers: Workers,
+    means: Means,
     position: Position,
 }
 
@@ -91,8 +91,12 @@ impl State {
     ///
     /// # Safety
     /// The buffers are as at jostle_trainer_init, and nobody else uses them while the trainer is used.
-    unsafe fn working(&mut self, buffers: &mut Buffers<'_>) -> Result<(Trainer<'_>, &mut Position), Refused> {
-        let State { plan, recipe, workers, position, buffers: given } = self;
+    unsafe fn working<'a>(
+        &'a mut self,
+        buffers: &mut Buffers<'_>,
+        workers: &'a Workers<'_>,
+    ) -> Result<(Trainer<'a>, &'a mut Position), Refused> {
+        let State { plan, recipe, position, buffers: given, .. } = self;
         // SAFETY: the caller's promise is the same.
         let memory = unsafe {
             let jostle_buffers { parameters, frozen, gradients, optimizer, workspace, batch, .. } = *given;
@@ -123,17 +127,19 @@ impl State {
 /// # Safety
 /// The pointers are as the functions of this module say.
 #[inline(never)]
-unsafe fn opened<'a, I>(
-    call: &Call,
+unsafe fn opened<'a, 'c, I>(
+    call: &'c Call,
     trainer: *mut jostle_trainer,
     given: impl FnOnce(&mut Buffers<'_>) -> Result<I, Refused>,
+    workers: &'a mut Option<Workers<'c>>,
 ) -> Result<(Trainer<'a>, &'a mut Position, I), Refused> {
     let mut buffers = Buffers::new(call);
     // SAFETY: the caller's promise is the same.
     unsafe {
         let state: &mut State = open_mut(trainer, &mut buffers)?;
         let given = given(&mut buffers)?;
-        let (trainer, position) = state.working(&mut buffers)?;
+        let workers = workers.insert(state.means.workers(call));
+        let (trainer, position) = state.working(&mut buffers, workers)?;
         Ok((trainer, position, given))
     }
 }
@@ -148,8 +154,9 @@ unsafe fn with_trainer<I, T>(
     given: impl FnOnce(&mut Buffers<'_>) -> Result<I, Refused>,
     body: impl FnOnce(&mut Trainer<'_>, &I) -> Result<T, core_::Error>,
 ) -> Result<T, Refused> {
+    let mut workers = None;
     // SAFETY: the caller's promise is the same.
-    let mut opened = unsafe { opened(call, trainer, given) };
+    let mut opened = unsafe { opened(call, trainer, given, &mut workers) };
     let (trainer, position, given) = opened.as_mut().map_err(|refused| *refused)?;
     let result = body(trainer, given);
     let (step, accumulated, pieces) = (trainer.steps(), trainer.accumulated(), trainer.pieces());
@@ -225,9 +232,9 @@ pub unsafe extern "C" fn jostle_trainer_init(
             let plan = *open(call, plan)?;
             let recipe = border::structure(call, "recipe", recipe)?.core(call)?;
             let buffers = border::structure(call, "buffers", buffers)?;
-            let workers = Workers::new(call, compute)?;
-            let mut state = State { plan, recipe, buffers, workers, position: Position::default() };
-            state.working(&mut Buffers::new(call))?;
+            let means = Means::new(call, compute)?;
+            let mut state = State { plan, recipe, buffers, means, position: Position::default() };
+            state.working(&mut Buffers::new(call), &means.workers(call))?;
             trainer.seal(&state);
             Ok(())
         })

@@ -170,6 +170,71 @@ static void with_threads(jostle_compute compute)
     check(calls > run_steps, "the callback was called %zu times", calls);
 }
 
+static void no_call(void *context, size_t count, jostle_task task, void *argument)
+{
+    (void)context, (void)count, (void)task, (void)argument;
+}
+
+static void from_one(void *context, size_t count, jostle_task task, void *argument)
+{
+    (void)context;
+    for (size_t i = 1; i <= count; i++)
+        task(argument, i);
+}
+
+static void first_twice(void *context, size_t count, jostle_task task, void *argument)
+{
+    task(argument, 0);
+    backwards(context, count, task, argument);
+}
+
+static void far_outside(void *context, size_t count, jostle_task task, void *argument)
+{
+    backwards(context, count, task, argument);
+    task(argument, 1000000);
+}
+
+static void all_but_last(void *context, size_t count, jostle_task task, void *argument)
+{
+    backwards(context, count - 1, task, argument);
+}
+
+/* Callbacks that are not quite right: each step that uses them says so, and has the right results. */
+static void wrong_runs(jostle_compute compute)
+{
+    static const struct {
+        const char *name;
+        jostle_run run;
+        const char *message;
+    } wrong[] = {
+        {"calls nothing", no_call, "it left out index 0 of 3"},
+        {"counts from 1", from_one, "it left out index 0 of 3"},
+        {"calls index 0 twice", first_twice, "it also called index 0 of 3"},
+        {"calls an index far outside", far_outside, "it also called index 1000000 of 3"},
+        {"leaves the last out", all_but_last, "it left out index 2 of 3"},
+    };
+    size_t calls = 0;
+    compute.threads = 3;
+    compute.context = &calls;
+    for (size_t i = 0; i < COUNT(wrong); i++) {
+        struct session s;
+        compute.run = wrong[i].run;
+        start(&s, BATCH, 1, &compute);
+        for (size_t step = 0; step < run_steps; step++) {
+            char message[200], wanted[200];
+            jostle_report report;
+            jostle_error e;
+            jostle_status status = jostle_trainer_step(&s.trainer, text, sizeof text, JOSTLE_U8, &report, &e);
+            jostle_error_message(&e, message, sizeof message);
+            snprintf(wanted, sizeof wanted, "run must call the task once for each index: %s", wrong[i].message);
+            check(status == JOSTLE_RUN && strcmp(message, wanted) == 0 && report.step == step, "%s: status %d: %s",
+                  wrong[i].name, (int)status, message);
+        }
+        expect(&s, wrong[i].name);
+        end(&s);
+    }
+}
+
 /* Two micro-batches a step give the bits of one batch of both. */
 static void micro_batches(const jostle_compute *compute)
 {
@@ -470,6 +535,7 @@ int main(int argc, char **argv)
     }
     compute.instruction_set = JOSTLE_FASTEST;
     with_threads(compute);
+    wrong_runs(compute);
     micro_batches(&compute);
     in_pieces(&compute);
     own_batches(&compute);
