@@ -164,8 +164,8 @@ fn rows_of_logits(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
 
 /// All parameters of the model.
 fn update(group: &mut Group<'_>, sizes: Sizes, plan: &Plan) {
-    let n = plan.parameters;
-    let (mut parameters, gradients, mut state) = (random(n), random(n), zeros(plan.optimizer));
+    let n = plan.parameters();
+    let (mut parameters, gradients, mut state) = (random(n), random(n), zeros(plan.optimizer()));
     let compute = Compute::serial();
     let mut step = 0;
     bench(group, sizes, "AdamW", elements(7 * n), || {

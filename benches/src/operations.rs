@@ -11,7 +11,7 @@ pub fn step(plan: &Plan) -> u64 {
 /// The multiply-adds of one step's products, by kind. Work that an engine does twice to save memory counts once. Work
 /// above attention's diagonal does not count.
 pub fn multiply_adds(plan: &Plan) -> [(&'static str, u64); 6] {
-    let (config, batch) = (&plan.config, plan.options.batch as u64);
+    let (config, batch) = (plan.config(), plan.options().batch as u64);
     let [vocab, context, layers, width, hidden] =
         [config.vocab, config.context, config.layers, config.width, config.hidden].map(|n| n as u64);
     let rows = batch * context;

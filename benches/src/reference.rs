@@ -22,7 +22,7 @@ pub fn write(sizes: Sizes, threads: usize, path: &Path) -> Result<(), Box<dyn Er
     let mut session = Session::new(sizes, 0.0, threads)?;
     let plan = session.plan;
     let (mut trainer, text) = session.trainer(InstructionSet::detect(), &pool)?;
-    let shape = Shape { sequences: plan.options.batch, length: plan.config.context };
+    let shape = Shape { sequences: plan.options().batch, length: plan.config().context };
     let (tokens, targets) = (&text[..shape.rows()], &text[1..=shape.rows()]);
 
     for tensor in plan.tensors().filter(|tensor| tensor.rank == 2) {

@@ -44,7 +44,7 @@ impl Session {
         let model = Config::new(vocab, context, layers, heads, width);
         let config = Config { dropout: Dropout::all(dropout), ..model };
         let plan = Plan::new(&config, &Options { threads, ..Options::new(batch) })?;
-        let lengths = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()];
+        let lengths = [plan.parameters(), plan.gradients(), plan.optimizer(), plan.workspace()];
         let mut floats = lengths.map(zeros);
         initialize(InstructionSet::detect(), &plan, &mut floats[0], 1)?;
         let mut state = 1_u64;
@@ -54,7 +54,7 @@ impl Session {
                 ((state >> 33) % vocab as u64) as i32
             })
             .collect();
-        Ok(Session { plan, text, floats, batch: vec![0; plan.batch] })
+        Ok(Session { plan, text, floats, batch: vec![0; plan.batch()] })
     }
 
     /// AdamW at a constant rate, clipped to norm 1; the text is lent beside it.

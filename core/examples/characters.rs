@@ -26,11 +26,11 @@ pub(crate) fn main() -> Result<(), Error> {
     print!("{plan}");
 
     // The plan says how long each buffer is.
-    let mut parameters = vec![0.0; plan.parameters];
-    let mut gradients = vec![0.0; plan.gradients];
-    let mut optimizer = vec![0.0; plan.optimizer];
+    let mut parameters = vec![0.0; plan.parameters()];
+    let mut gradients = vec![0.0; plan.gradients()];
+    let mut optimizer = vec![0.0; plan.optimizer()];
     let mut workspace = vec![0.0; plan.workspace()];
-    let mut batch = vec![0; plan.batch];
+    let mut batch = vec![0; plan.batch()];
     let compute = Compute::serial();
     initialize(compute.simd, &plan, &mut parameters, SEED)?;
 
@@ -60,7 +60,7 @@ pub(crate) fn main() -> Result<(), Error> {
     assert!(loss < 0.5, "the model has not learnt the sentence: its loss is {loss}");
 
     // The same plan says how much memory the trained model needs to write.
-    let mut memory = vec![0.0; plan.generation];
+    let mut memory = vec![0.0; plan.generation()];
     let mut window = vec![0; config.context];
     let mut order = vec![0; config.vocab];
     let mut generator = Generator::new(&plan, compute.simd, &parameters, &[], &mut memory, &mut window)?;

@@ -17,8 +17,8 @@ fn train(plan: &Plan, parameters: &mut [f32], frozen: &[f32], text: &[u8]) -> Re
         accumulate: 1,
         seed: 1337,
     };
-    let (mut gradients, mut optimizer) = (vec![0.0; plan.gradients], vec![0.0; plan.optimizer]);
-    let (mut workspace, mut batch) = (vec![0.0; plan.workspace()], vec![0; plan.batch]);
+    let (mut gradients, mut optimizer) = (vec![0.0; plan.gradients()], vec![0.0; plan.optimizer()]);
+    let (mut workspace, mut batch) = (vec![0.0; plan.workspace()], vec![0; plan.batch()]);
     let buffers = Buffers {
         parameters,
         frozen,
@@ -37,7 +37,7 @@ fn train(plan: &Plan, parameters: &mut [f32], frozen: &[f32], text: &[u8]) -> Re
 pub(crate) fn main() -> Result<(), Error> {
     let config = Config::new(256, 32, 2, 2, 32);
     let whole = Plan::new(&config, &Options::new(4))?;
-    let mut all = vec![0.0; whole.parameters];
+    let mut all = vec![0.0; whole.parameters()];
     initialize(Compute::serial().simd, &whole, &mut all, 1337)?;
     let english = "I like to ski when it snows. ".repeat(20);
     println!("English: loss {:.3}", train(&whole, &mut all, &[], english.as_bytes())?);
@@ -48,12 +48,12 @@ pub(crate) fn main() -> Result<(), Error> {
         names.iter().map(String::as_str).filter(|name| name.starts_with('w') || name.starts_with("h.0."));
     let options = Options { frozen: Frozen::named(&config, chosen)?, ..Options::new(4) };
     let plan = Plan::new(&config, &options)?;
-    let (mut parameters, mut frozen) = (vec![0.0; plan.parameters], vec![0.0; plan.frozen]);
+    let (mut parameters, mut frozen) = (vec![0.0; plan.parameters()], vec![0.0; plan.frozen()]);
     for (from, to) in whole.tensors().zip(plan.tensors()) {
         let buffer = if to.frozen { &mut frozen } else { &mut parameters };
         buffer[to.offset..][..to.len()].copy_from_slice(&all[from.offset..][..from.len()]);
     }
-    println!("{} of {} parameters are trained", plan.parameters, whole.parameters);
+    println!("{} of {} parameters are trained", plan.parameters(), whole.parameters());
 
     let german = "Ich fahre gern Ski, wenn es schneit. ".repeat(20);
     let before = frozen.clone();

@@ -12,11 +12,11 @@ pub(crate) fn main() -> Result<(), Error> {
     let config = Config::new(ByteTokenizer.vocab(), 64, 2, 4, 64);
     let plan = Plan::new(&config, &Options::new(1))?;
     let simd = InstructionSet::detect();
-    let mut parameters = vec![0.0; plan.parameters];
+    let mut parameters = vec![0.0; plan.parameters()];
     initialize(simd, &plan, &mut parameters, 1337)?;
 
     // `memory` holds the cache: a key and a value for each layer and position.
-    let mut memory = vec![0.0; plan.generation];
+    let mut memory = vec![0.0; plan.generation()];
     let mut window = vec![0; config.context];
     let mut order = vec![0; config.vocab];
     let mut generator = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window)?;

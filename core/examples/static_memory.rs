@@ -23,26 +23,26 @@ const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
 const _: () = assert!(size_of::<Memory>() <= 64 * 1024);
 
 struct Memory {
-    parameters: [f32; PLAN.parameters],
-    gradients: [f32; PLAN.gradients],
-    optimizer: [f32; PLAN.optimizer],
+    parameters: [f32; PLAN.parameters()],
+    gradients: [f32; PLAN.gradients()],
+    optimizer: [f32; PLAN.optimizer()],
     workspace: [f32; PLAN.workspace()],
-    batch: [i32; PLAN.batch],
+    batch: [i32; PLAN.batch()],
 }
 
 static mut MEMORY: Memory = Memory {
-    parameters: [0.0; PLAN.parameters],
-    gradients: [0.0; PLAN.gradients],
-    optimizer: [0.0; PLAN.optimizer],
+    parameters: [0.0; PLAN.parameters()],
+    gradients: [0.0; PLAN.gradients()],
+    optimizer: [0.0; PLAN.optimizer()],
     workspace: [0.0; PLAN.workspace()],
-    batch: [0; PLAN.batch],
+    batch: [0; PLAN.batch()],
 };
 
 pub(crate) fn main() -> Result<(), Error> {
     let memory = &raw mut MEMORY;
     // SAFETY: `main` runs once, on one thread, and no other code names `MEMORY`.
     let memory = unsafe { &mut *memory };
-    println!("{} parameters, {} bytes for training", PLAN.parameters, size_of::<Memory>());
+    println!("{} parameters, {} bytes for training", PLAN.parameters(), size_of::<Memory>());
 
     let compute = Compute::serial();
     initialize(compute.simd, &PLAN, &mut memory.parameters, 1337)?;

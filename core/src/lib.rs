@@ -9,11 +9,11 @@
 //! let plan = Plan::new(&config, &Options::new(4))?;
 //!
 //! // All memory is yours: vectors here, static arrays on a device.
-//! let mut parameters = vec![0.0; plan.parameters];
-//! let mut gradients = vec![0.0; plan.gradients];
-//! let mut optimizer = vec![0.0; plan.optimizer];
+//! let mut parameters = vec![0.0; plan.parameters()];
+//! let mut gradients = vec![0.0; plan.gradients()];
+//! let mut optimizer = vec![0.0; plan.optimizer()];
 //! let mut workspace = vec![0.0; plan.workspace()];
-//! let mut batch = vec![0; plan.batch];
+//! let mut batch = vec![0; plan.batch()];
 //! let compute = Compute::serial();
 //! initialize(compute.simd, &plan, &mut parameters, 1337)?;
 //!

@@ -84,15 +84,15 @@ fn every_buffer_of_the_trainer_has_exactly_its_length() {
 }
 
 fn has_exactly_its_lengths(plan: &Plan, recipe: &Recipe) {
-    let lengths = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()];
+    let lengths = [plan.parameters(), plan.gradients(), plan.optimizer(), plan.workspace()];
     let names = ["parameters", "gradients", "optimizer state", "workspace"];
     for wrong in 0..5 {
         for by in [-1_isize, 1] {
             let length = |i: usize| lengths[i].wrapping_add_signed(if i == wrong { by } else { 0 });
             let mut buffers: Vec<Vec<f32>> = (0..4).map(|i| vec![GUARD; length(i)]).collect();
-            let mut batch = vec![7; plan.batch.wrapping_add_signed(if wrong == 4 { by } else { 0 })];
+            let mut batch = vec![7; plan.batch().wrapping_add_signed(if wrong == 4 { by } else { 0 })];
             let (given, wanted) =
-                if wrong == 4 { (batch.len(), plan.batch) } else { (length(wrong), lengths[wrong]) };
+                if wrong == 4 { (batch.len(), plan.batch()) } else { (length(wrong), lengths[wrong]) };
             let what = names.get(wrong).copied().unwrap_or("batch");
             let [parameters, gradients, optimizer, workspace] = &mut buffers[..] else { unreachable!() };
             let memory =
@@ -118,10 +118,11 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
         let recipe = Recipe { clip: if fused { None } else { Some(1.0) }, ..recipe() };
         let config = Config { dropout: Dropout::all(0.3), ..Config::new(65, 40, 2, 3, 33) };
         let plan = Plan::new(&config, &options).unwrap();
-        let mut buffers = [plan.parameters, plan.gradients, plan.optimizer, plan.workspace()].map(guarded);
+        let mut buffers =
+            [plan.parameters(), plan.gradients(), plan.optimizer(), plan.workspace()].map(guarded);
         inner(&mut buffers[2]).fill(0.0);
         jostle::initialize(InstructionSet::detect(), &plan, inner(&mut buffers[0]), 1).unwrap();
-        let mut batch = vec![7; plan.batch + 2];
+        let mut batch = vec![7; plan.batch() + 2];
         let parallel = Threads(threads);
         {
             let [parameters, gradients, optimizer, workspace] = &mut buffers;
@@ -131,7 +132,7 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
                 gradients: inner(gradients),
                 optimizer: inner(optimizer),
                 workspace: inner(workspace),
-                batch: &mut batch[1..=plan.batch],
+                batch: &mut batch[1..=plan.batch()],
             };
             let compute = Compute { simd: InstructionSet::detect(), parallel: &parallel };
             let mut trainer = Trainer::new(&plan, &recipe, memory, compute).unwrap();
@@ -142,8 +143,8 @@ fn the_exact_lengths_suffice_and_no_guard_is_touched() {
             trainer.evaluate(text.as_slice()).unwrap();
         }
         assert!(buffers.iter().all(|buffer| guards_stand(buffer)));
-        assert_eq!((batch[0], batch[plan.batch + 1]), (7, 7));
-        let mut memory = guarded(plan.generation);
+        assert_eq!((batch[0], batch[plan.batch() + 1]), (7, 7));
+        let mut memory = guarded(plan.generation());
         let mut window = vec![0; config.context];
         let parameters = inner(&mut buffers[0]).to_vec();
         let simd = InstructionSet::detect();
@@ -191,7 +192,7 @@ fn refuses_wrong_slices_and_tokens(threads: &Threads) {
         (vec![], vec![], shape(usize::MAX, 0), Error::Zero { what: "length" }),
     ];
     for (tokens, targets, shape, error) in cases {
-        let (mut gradients, mut workspace) = (vec![GUARD; plan.gradients], vec![GUARD; plan.workspace()]);
+        let (mut gradients, mut workspace) = (vec![GUARD; plan.gradients()], vec![GUARD; plan.workspace()]);
         let pass = Pass {
             compute,
             plan: &plan,
@@ -208,8 +209,8 @@ fn refuses_wrong_slices_and_tokens(threads: &Threads) {
     }
     for (parameters, gradients, workspace) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
         let short = parameters;
-        let parameters = vec![0.1; plan.parameters - parameters];
-        let mut gradients = vec![GUARD; plan.gradients - gradients];
+        let parameters = vec![0.1; plan.parameters() - parameters];
+        let mut gradients = vec![GUARD; plan.gradients() - gradients];
         let mut workspace = vec![GUARD; plan.workspace() - workspace];
         let (tokens, shape) = (&good, shape(2, 6));
         let pass =
@@ -366,7 +367,7 @@ fn an_optimizer_needs_the_state_that_the_plan_reserved() {
     let result = Trainer::new(&session.plan, &sgd, buffers, Compute::serial());
     assert_eq!(result.err(), Some(Error::Plan { what: "this optimizer's state" }));
     let options = Options { optimizer: OptimizerState::None, ..Options::new(2) };
-    assert_eq!(Plan::new(&config(), &options).unwrap().optimizer, 0);
+    assert_eq!(Plan::new(&config(), &options).unwrap().optimizer(), 0);
 }
 
 #[test]
@@ -375,14 +376,14 @@ fn a_generator_refuses_wrong_slices_and_tokens_and_keeps_its_text() {
     let plan = session.plan;
     let simd = InstructionSet::detect();
     for (parameters, memory, window) in [(1, 0, 0), (0, 1, 0), (0, 0, 1)] {
-        let parameters = vec![0.1; plan.parameters - parameters];
-        let mut memory = vec![GUARD; plan.generation - memory];
+        let parameters = vec![0.1; plan.parameters() - parameters];
+        let mut memory = vec![GUARD; plan.generation() - memory];
         let mut window = vec![0; 6 - window];
         let result = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window);
         assert!(matches!(result.err(), Some(Error::Length { given, wanted, .. }) if given + 1 == wanted));
         assert!(memory.iter().all(|x| *x == GUARD));
     }
-    let (mut memory, mut window) = (vec![f32::NAN; plan.generation], vec![0; 6]);
+    let (mut memory, mut window) = (vec![f32::NAN; plan.generation()], vec![0; 6]);
     let mut generator =
         Generator::new(&plan, simd, &session.parameters, &[], &mut memory, &mut window).unwrap();
     generator.feed(&[1, 2]).unwrap();

@@ -49,14 +49,14 @@ fn write(plan: &Plan, parameters: &[f32], optimizer: Option<&[f32]>) -> Vec<u8> 
 }
 
 fn sample(plan: &Plan) -> Vec<u8> {
-    write(plan, &numbers(plan.parameters, 1), Some(&numbers(plan.optimizer, 2)))
+    write(plan, &numbers(plan.parameters(), 1), Some(&numbers(plan.optimizer(), 2)))
 }
 
 /// Reads in every possible way. After an error the destination must be untouched.
 fn read(bytes: &[u8], plan: &Plan) -> Result<Progress, Error> {
     let sentinel = f32::from_bits(0x1234_5678);
-    let mut parameters = vec![sentinel; plan.parameters];
-    let mut optimizer = vec![sentinel; plan.optimizer];
+    let mut parameters = vec![sentinel; plan.parameters()];
+    let mut optimizer = vec![sentinel; plan.optimizer()];
     let progress = Checkpoint::new(bytes)
         .and_then(|file| file.config().and(file.read(plan, &mut parameters, Some(&mut optimizer))));
     if progress.is_err() {
@@ -67,7 +67,7 @@ fn read(bytes: &[u8], plan: &Plan) -> Result<Progress, Error> {
 
 fn read_parameters(bytes: &[u8], plan: &Plan) -> Result<Vec<f32>, Error> {
     let sentinel = f32::from_bits(0x1234_5678);
-    let mut parameters = vec![sentinel; plan.parameters];
+    let mut parameters = vec![sentinel; plan.parameters()];
     let result = Checkpoint::new(bytes).and_then(|file| file.read_parameters(plan, &mut parameters));
     if result.is_err() {
         assert!(parameters.iter().all(|x| x.to_bits() == sentinel.to_bits()));
@@ -84,11 +84,11 @@ fn every_bit_returns() {
     for optimizer in [OptimizerState::None, OptimizerState::Momentum, OptimizerState::AdamW] {
         for (layers, bias, tied) in [(1, true, true), (2, false, false), (12, true, false)] {
             let plan = plan_with(&Config { layers, bias, tied, ..config() }, optimizer);
-            let (parameters, state) = (numbers(plan.parameters, 1), numbers(plan.optimizer, 2));
+            let (parameters, state) = (numbers(plan.parameters(), 1), numbers(plan.optimizer(), 2));
             let bytes = write(&plan, &parameters, Some(&state));
             let file = Checkpoint::new(&bytes).unwrap();
-            assert_eq!(file.config(), Ok(plan.config));
-            let (mut p, mut s) = (vec![0.0; plan.parameters], vec![0.0; plan.optimizer]);
+            assert_eq!(file.config(), Ok(*plan.config()));
+            let (mut p, mut s) = (vec![0.0; plan.parameters()], vec![0.0; plan.optimizer()]);
             assert_eq!(file.read(&plan, &mut p, Some(&mut s)), Ok(PROGRESS));
             assert_eq!(bits(&p), bits(&parameters));
             assert_eq!(bits(&s), bits(&state));
@@ -117,7 +117,7 @@ fn configuration_keeps_every_bit_of_its_floats() {
 #[test]
 fn size_is_exact_and_does_not_depend_on_progress() {
     let plan = plan();
-    let (parameters, state) = (numbers(plan.parameters, 1), numbers(plan.optimizer, 2));
+    let (parameters, state) = (numbers(plan.parameters(), 1), numbers(plan.optimizer(), 2));
     let size = checkpoint::size(&plan, true, METADATA).unwrap();
     for (step, seed) in [(0, 0), (99, 7), (u64::MAX, u64::MAX)] {
         let progress = Progress { step, seed };
@@ -146,13 +146,13 @@ fn size_is_exact_and_does_not_depend_on_progress() {
 #[test]
 fn safetensors_reads_every_name_shape_and_value() {
     let plan = plan();
-    let (parameters, state) = (numbers(plan.parameters, 1), numbers(plan.optimizer, 2));
+    let (parameters, state) = (numbers(plan.parameters(), 1), numbers(plan.optimizer(), 2));
     let bytes = write(&plan, &parameters, Some(&state));
     let theirs = SafeTensors::deserialize(&bytes).unwrap();
     let parts = [
         ("", &parameters[..]),
-        ("optimizer.first_moment.", &state[..plan.parameters]),
-        ("optimizer.second_moment.", &state[plan.parameters..]),
+        ("optimizer.first_moment.", &state[..plan.parameters()]),
+        ("optimizer.second_moment.", &state[plan.parameters()..]),
     ];
     assert_eq!(theirs.len(), 3 * plan.tensors().count());
     for (prefix, values) in parts {
@@ -215,7 +215,7 @@ fn foreign(
 #[test]
 fn foreign_files_are_read() {
     let plan = plan();
-    let parameters = numbers(plan.parameters, 5);
+    let parameters = numbers(plan.parameters(), 5);
     let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     for prefix in ["", "transformer."] {
         for metadata in [None, Some(format.clone())] {
@@ -232,7 +232,7 @@ fn foreign_files_are_read() {
 #[test]
 fn listing_order_escapes_and_white_space_are_free() {
     let plan = plan_with(&Config { bias: false, tied: true, ..config() }, OptimizerState::None);
-    let parameters = numbers(plan.parameters, 6);
+    let parameters = numbers(plan.parameters(), 6);
     let data: Vec<u8> = parameters.iter().flat_map(|x| x.to_le_bytes()).collect();
     let mut entries: Vec<String> = plan
         .tensors()
@@ -281,13 +281,13 @@ fn wrong_lengths_are_refused() {
     let plan = plan();
     let bytes = sample(&plan);
     let file = Checkpoint::new(&bytes).unwrap();
-    let (mut p, mut s) = (vec![0.0; plan.parameters], vec![0.0; plan.optimizer]);
+    let (mut p, mut s) = (vec![0.0; plan.parameters()], vec![0.0; plan.optimizer()]);
     let length = |what, given| Err(Error::Length { what, given, wanted: given + 1 });
     let (_, p_short) = p.split_first_mut().unwrap();
-    assert_eq!(file.read_parameters(&plan, p_short), length("parameters", plan.parameters - 1));
+    assert_eq!(file.read_parameters(&plan, p_short), length("parameters", plan.parameters() - 1));
     let (_, s_short) = s.split_first_mut().unwrap();
     let read = file.read(&plan, &mut p, Some(s_short)).map(|_| ());
-    assert_eq!(read, length("optimizer state", plan.optimizer - 1));
+    assert_eq!(read, length("optimizer state", plan.optimizer() - 1));
 }
 
 #[test]
@@ -309,10 +309,10 @@ fn other_models_are_refused() {
     let tensors = plan.tensors().count();
     let missing = Err(CheckpointError::Missing { tensor: tensors }.into());
     assert_eq!(read(&bytes, &plan_with(&config, OptimizerState::Momentum)), missing);
-    let parameters_only = write(&plan, &numbers(plan.parameters, 1), None);
+    let parameters_only = write(&plan, &numbers(plan.parameters(), 1), None);
     assert_eq!(read(&parameters_only, &plan), missing);
 
-    let theirs = foreign(&plan, &numbers(plan.parameters, 1), "", None);
+    let theirs = foreign(&plan, &numbers(plan.parameters(), 1), "", None);
     let shape = |config| read_parameters(&theirs, &plan_with(&config, OptimizerState::None)).unwrap_err();
     assert_eq!(shape(Config { context: 4, ..config }), CheckpointError::Shape { tensor: 1 }.into());
     assert_eq!(shape(Config { layers: 2, ..config }), CheckpointError::Missing { tensor: 14 }.into());
@@ -321,7 +321,7 @@ fn other_models_are_refused() {
 #[test]
 fn every_truncation_is_refused() {
     let plan = plan();
-    let theirs = foreign(&plan, &numbers(plan.parameters, 1), "transformer.", None);
+    let theirs = foreign(&plan, &numbers(plan.parameters(), 1), "transformer.", None);
     for bytes in [sample(&plan), theirs] {
         for len in 0..bytes.len() {
             let error = read_parameters(&bytes[..len], &plan).unwrap_err();
@@ -471,7 +471,8 @@ fn hostile_headers_cost_no_hours() {
 fn mutations_never_panic() {
     let plan = plan_with(&Config { bias: false, ..config() }, OptimizerState::Momentum);
     let metadata = HashMap::from([("k\n".to_owned(), "é\"".to_owned())]);
-    let seeds = [sample(&plan), foreign(&plan, &numbers(plan.parameters, 1), "transformer.", Some(metadata))];
+    let seeds =
+        [sample(&plan), foreign(&plan, &numbers(plan.parameters(), 1), "transformer.", Some(metadata))];
     let tokens: [&[u8]; 12] = [
         b"{",
         b"}",

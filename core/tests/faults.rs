@@ -9,12 +9,14 @@ use jostle::{
     Plan, Recipe, Schedule, Serial, Shape, Trainer,
 };
 
-/// A plan that was altered after planning. Its buffers have the planned lengths, but the tensors of the altered
-/// configuration do not fit into them.
+/// A plan with another configuration than it was made for, which safe code cannot have. Its buffers have the planned
+/// lengths, but the tensors of the altered configuration do not fit into them.
 fn altered(fused: bool) -> Plan {
     let config = Config { dropout: Dropout::all(0.1), ..Config::new(11, 8, 2, 2, 8) };
     let mut plan = Plan::new(&config, &Options { fused, ..Options::new(2) }).unwrap();
-    plan.config.hidden *= 2;
+    let offset = core::ptr::from_ref(plan.config()).addr() - (&raw const plan).addr();
+    // SAFETY: a plan contains its configuration at that offset.
+    unsafe { (*(&raw mut plan).byte_add(offset).cast::<Config>()).hidden *= 2 };
     plan
 }
 
@@ -28,8 +30,8 @@ fn mismatched_sizes_are_an_error_of_every_call() {
     sets.push(InstructionSet::PORTABLE);
     for simd in sets {
         let (plan, compute) = (altered(false), Compute { simd, parallel: &Serial });
-        let parameters = vec![0.1; plan.parameters];
-        let (mut gradients, mut workspace) = (vec![0.0; plan.gradients], vec![0.0; plan.workspace()]);
+        let parameters = vec![0.1; plan.parameters()];
+        let (mut gradients, mut workspace) = (vec![0.0; plan.gradients()], vec![0.0; plan.workspace()]);
         let (tokens, shape) = ([1; 16], Shape { sequences: 2, length: 8 });
         let pass = Pass {
             compute,
@@ -45,7 +47,7 @@ fn mismatched_sizes_are_an_error_of_every_call() {
         let backward = pass.backward(&mut gradients, Gradients::Overwrite, &mut workspace, &tokens, 16);
         assert!(is_internal(backward.unwrap_err()));
 
-        let (mut memory, mut window) = (vec![0.0; plan.generation], vec![0; plan.config.context]);
+        let (mut memory, mut window) = (vec![0.0; plan.generation()], vec![0; plan.config().context]);
         let mut generator = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();
         assert!(is_internal(generator.feed(&[1, 2]).unwrap_err()));
     }
@@ -62,9 +64,9 @@ fn mismatched_sizes_end_a_step() {
             accumulate: 1,
             seed: 1,
         };
-        let mut parameters = vec![0.1; plan.parameters];
-        let (mut gradients, mut optimizer) = (vec![0.0; plan.gradients], vec![0.0; plan.optimizer]);
-        let (mut workspace, mut batch) = (vec![0.0; plan.workspace()], vec![0; plan.batch]);
+        let mut parameters = vec![0.1; plan.parameters()];
+        let (mut gradients, mut optimizer) = (vec![0.0; plan.gradients()], vec![0.0; plan.optimizer()]);
+        let (mut workspace, mut batch) = (vec![0.0; plan.workspace()], vec![0; plan.batch()]);
         let buffers = Buffers {
             parameters: &mut parameters,
             frozen: &[],

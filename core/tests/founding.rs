@@ -115,7 +115,7 @@ fn parameters_begin_as_different_random_values_by_gpt2s_scheme() {
 /// Parameters without special values: biases differ from 0, norms from 1.
 fn varied(plan: &Plan) -> Vec<f32> {
     let mut rng = jostle::rng::generator(5, jostle::rng::Stream::Initialization, 0, 0);
-    let mut x = vec![0.0; plan.parameters];
+    let mut x = vec![0.0; plan.parameters()];
     x.fill_with(|| 0.6 * (jostle::rng::uniform(&mut rng) - 0.5));
     for tensor in plan.tensors().filter(|tensor| tensor.role() == jostle::Role::NormWeight) {
         x[tensor.offset..tensor.offset + tensor.len()].iter_mut().for_each(|x| *x += 1.0);

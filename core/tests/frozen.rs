@@ -74,10 +74,10 @@ fn frozen_tensors_lie_apart_without_gaps() {
                 *end += tensor.len();
                 assert_eq!(plan.tensor(&tensor.name.to_string()), Some(tensor));
             }
-            assert_eq!(ends, [plan.parameters, plan.frozen]);
-            assert_eq!(plan.parameters + plan.frozen, whole.parameters);
-            assert_eq!((plan.gradients, plan.optimizer), (plan.parameters, 2 * plan.parameters));
-            assert!(plan.to_string().contains(&format!("frozen {:>19} bytes", 4 * plan.frozen)), "{plan}");
+            assert_eq!(ends, [plan.parameters(), plan.frozen()]);
+            assert_eq!(plan.parameters() + plan.frozen(), whole.parameters());
+            assert_eq!((plan.gradients(), plan.optimizer()), (plan.parameters(), 2 * plan.parameters()));
+            assert!(plan.to_string().contains(&format!("frozen {:>19} bytes", 4 * plan.frozen())), "{plan}");
         }
     }
 }
@@ -100,9 +100,9 @@ fn backward_goes_no_further_than_the_first_tensor_that_is_trained() {
     assert_eq!(last(&plan(&half, true)), Stage::Backward(Backward::Mlp { layer: 1 }));
     assert_eq!(Stage::count(&plan(&half, true)), Stage::count(&plan(&half, false)) + 1);
     // Activations of the blocks that the backward pass visits, but at least of one.
-    let activations = |names: &[String]| plan(names, false).activations;
+    let activations = |names: &[String]| plan(names, false).activations();
     let none = activations(&[]);
-    let block = (none - plan(&[], true).activations) / 2;
+    let block = (none - plan(&[], true).activations()) / 2;
     assert_eq!(none - activations(blocks), 2 * block);
     assert_eq!(none - activations(&half), block);
     assert_eq!(none - activations(head), 2 * block);
@@ -196,7 +196,7 @@ fn gradients_have_the_bits_of_those_of_a_plan_that_trains_all() {
 /// Trains all tensors with an equal plan, and restores the frozen ones after each step.
 fn oracle(plan: &Plan, recipe: &Recipe, steps: usize) -> (Vec<f32>, Vec<f32>, f32) {
     let mut whole =
-        Session::with(&plan.config, &Options { frozen: Frozen::NONE, fused: false, ..plan.options });
+        Session::with(plan.config(), &Options { frozen: Frozen::NONE, fused: false, ..*plan.options() });
     whole.initialize(recipe.seed);
     let before = whole.parameters.clone();
     let text = text();
@@ -282,7 +282,7 @@ fn what_is_frozen_does_not_show_in_use() {
         assert_eq!(bits(&session.logits(simd, &tokens, shape)), bits(&whole.logits(simd, &tokens, shape)));
         let [one, other] = [&mut session, &mut whole].map(|session| {
             let loss = session.trainer(&recipe, simd, &jostle::Serial).evaluate(&text()[..]).unwrap();
-            let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; config.context]);
+            let (mut memory, mut window) = (vec![0.0; session.plan.generation()], vec![0; config.context]);
             let (parameters, frozen) = (&session.parameters, &session.frozen);
             let mut generator =
                 Generator::new(&session.plan, simd, parameters, frozen, &mut memory, &mut window).unwrap();
@@ -305,21 +305,21 @@ fn what_is_frozen_does_not_show_in_use() {
         };
         let bytes = file(&session, false);
         assert_eq!(bytes, file(&whole, false));
-        let mut read = vec![f32::NAN; session.plan.parameters];
+        let mut read = vec![f32::NAN; session.plan.parameters()];
         assert_eq!(Checkpoint::new(&bytes).unwrap().read(&session.plan, &mut read, None), Ok(progress));
         assert_eq!(bits(&read), bits(&session.parameters));
 
         session.optimizer.iter_mut().enumerate().for_each(|(i, x)| *x = i as f32);
         let bytes = file(&session, true);
-        let mut state = vec![f32::NAN; session.plan.optimizer];
+        let mut state = vec![f32::NAN; session.plan.optimizer()];
         let saved = Checkpoint::new(&bytes).unwrap();
         assert_eq!(saved.read(&session.plan, &mut read, Some(&mut state)), Ok(progress));
         assert_eq!(bits(&state), bits(&session.optimizer));
         // The file has every tensor's values, but no optimizer state of frozen tensors.
-        let mut all = vec![0.0; whole.plan.parameters];
+        let mut all = vec![0.0; whole.plan.parameters()];
         assert_eq!(saved.read(&whole.plan, &mut all, None), Ok(progress));
         assert_eq!(bits(&all), bits(&whole.parameters));
-        let mut state = vec![0.0; whole.plan.optimizer];
+        let mut state = vec![0.0; whole.plan.optimizer()];
         assert!(saved.read(&whole.plan, &mut all, Some(&mut state)).is_err());
     }
 }
@@ -341,11 +341,11 @@ fn what_cannot_be_frozen_is_refused() {
 
     let names = names(&config, |name| name.starts_with('w'));
     let mut session = Session::with(&config, &Options { frozen: frozen(&config, &names), ..Options::new(1) });
-    let (given, wanted) = (session.plan.frozen - 1, session.plan.frozen);
+    let (given, wanted) = (session.plan.frozen() - 1, session.plan.frozen());
     session.frozen.pop();
     let error = Error::Length { what: "frozen parameters", given, wanted };
     let Session { plan, parameters, frozen, gradients, optimizer, workspace, batch } = &mut session;
-    let mut generation = vec![0.0; plan.generation];
+    let mut generation = vec![0.0; plan.generation()];
     let result = Generator::new(plan, InstructionSet::detect(), parameters, frozen, &mut generation, batch);
     assert_eq!(result.err(), Some(error));
     let pass = jostle::Pass {

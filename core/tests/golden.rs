@@ -84,7 +84,7 @@ impl Engine {
     /// The loss as training computes it, and the gradients.
     fn gradients(&mut self, parameters: &[f32], tokens: &[i32], targets: &[i32]) -> (f32, Vec<f32>) {
         let counted = targets.iter().filter(|target| **target != -1).count();
-        let mut gradients = vec![f32::NAN; self.plan.gradients];
+        let mut gradients = vec![f32::NAN; self.plan.gradients()];
         let pass = Engine::pass(&self.plan, self.shape, parameters, tokens);
         let loss = pass
             .backward(&mut gradients, Gradients::Overwrite, &mut self.workspace, targets, counted)
@@ -99,7 +99,7 @@ impl Engine {
         let optimizer = Optimizer::AdamW { beta1, beta2, epsilon, weight_decay };
         let compute = Compute::serial();
         let mut x = golden.parameters(&self.plan, "");
-        let mut state = vec![0.0; self.plan.optimizer];
+        let mut state = vec![0.0; self.plan.optimizer()];
         let (tokens, targets) = (golden.i32s("train_tokens"), golden.i32s("train_targets"));
         let rows = self.shape.rows();
         let batches = tokens.chunks_exact(rows).zip(targets.chunks_exact(rows));
@@ -202,7 +202,7 @@ impl Golden {
 
     /// All parameters (or, with prefix `grad.`, gradients) in the engine's order.
     fn parameters(&self, plan: &Plan, prefix: &str) -> Vec<f32> {
-        let mut all = vec![f32::NAN; plan.parameters];
+        let mut all = vec![f32::NAN; plan.parameters()];
         for tensor in plan.tensors() {
             let name = format!("{prefix}{}", tensor.name);
             assert_eq!(self.words(&name, Dtype::F32).0, tensor.shape[..tensor.rank], "{name}");

@@ -94,8 +94,8 @@ fn tensors_follow_each_other_without_gaps_and_fill_the_parameters() {
             assert_eq!(tensor.len(), tensor.shape[..tensor.rank].iter().product::<usize>());
             end += tensor.len();
         }
-        assert_eq!(end, plan.parameters);
-        assert_eq!(plan.gradients, plan.parameters);
+        assert_eq!(end, plan.parameters());
+        assert_eq!(plan.gradients(), plan.parameters());
     }
 }
 
@@ -108,8 +108,8 @@ fn gpt2_has_as_many_parameters_as_published() {
         (48, 25, 1600, 1_557_611_200),
     ] {
         let plan = plan(&Config::new(50_257, 1024, layers, heads, width));
-        assert_eq!(plan.parameters, parameters);
-        assert_eq!(plan.optimizer, 2 * parameters);
+        assert_eq!(plan.parameters(), parameters);
+        assert_eq!(plan.optimizer(), 2 * parameters);
     }
 }
 
@@ -136,10 +136,10 @@ fn a_plan_can_be_made_at_compile_time() {
         Ok(plan) => plan,
         Err(_) => panic!("not a model"),
     };
-    let parameters = [0.0_f32; PLAN.parameters];
+    let parameters = [0.0_f32; PLAN.parameters()];
     // 27 * 16 + 16 * 16 + 12 * 16 * 16 + (3 + 1 + 4 + 1) * 16 biases + 6 norm vectors of 16.
     assert_eq!(parameters.len(), 432 + 256 + 3072 + 144 + 96);
-    assert_eq!(PLAN.batch, 2 * 2 * 16);
+    assert_eq!(PLAN.batch(), 2 * 2 * 16);
     assert_eq!(Plan::new(&Config::new(27, 16, 1, 4, 16), &Options::new(2)), Ok(PLAN));
     const REFUSED: Result<Plan, Error> = Plan::new(&Config::new(27, 16, 1, 3, 16), &Options::new(2));
     assert_eq!(REFUSED, Err(Error::Heads { width: 16, heads: 3 }));
@@ -152,8 +152,9 @@ fn the_optimizer_keeps_what_it_says() {
         [(OptimizerState::None, 0), (OptimizerState::Momentum, 1), (OptimizerState::AdamW, 2)]
     {
         let plan = Plan::new(&config, &Options { optimizer, ..Options::new(1) }).unwrap();
-        assert_eq!(plan.optimizer, factor * plan.parameters);
-        let elements = plan.parameters + plan.gradients + plan.optimizer + plan.workspace() + plan.batch;
+        assert_eq!(plan.optimizer(), factor * plan.parameters());
+        let elements =
+            plan.parameters() + plan.gradients() + plan.optimizer() + plan.workspace() + plan.batch();
         assert_eq!(plan.bytes(), 4 * elements);
         assert!(plan.to_string().contains(&plan.bytes().to_string()));
     }
@@ -190,8 +191,8 @@ fn recomputing_keeps_one_block() {
         let (rows, saved) = (3 * 16, layers - 1);
         // Norms' statistics, qkv, softmax's statistics, attention's output, hidden; and x between the branches.
         let block = rows * (4 + 3 * 12 + 2 * 4 + 12 + 50 + 12);
-        assert_eq!(again.activations, kept.activations - saved * block);
-        assert_eq!(Plan { activations: kept.activations, options: kept.options, ..again }, kept);
+        assert_eq!(again.activations(), kept.activations() - saved * block);
+        assert_eq!((again.scratch(), again.bytes()), (kept.scratch(), kept.bytes() - 4 * saved * block));
         // Products of C by 3C, C by C and C by F, and attention's two.
         let extra = saved * rows * (3 * 12 * 12 + 12 * 12 + 12 * 50 + 2 * 16 * 12);
         assert_eq!((kept.recomputed(), again.recomputed()), (0, extra));
@@ -213,16 +214,16 @@ fn a_fused_update_has_room_for_some_rows_of_a_gradient() {
     let sizes = |config, target, spared| {
         let plan = |fused| Plan::on(target, &config, &Options { fused, ..Options::new(3) }).unwrap();
         let (whole, fused) = (plan(false), plan(true));
-        let columns = config.hidden.min(fused.gradients / config.width).max(config.width);
+        let columns = config.hidden.min(fused.gradients() / config.width).max(config.width);
         let of_rows = 3 * config.context * (config.width + config.hidden - columns);
-        let scratch = fused.scratch + of_rows + spared;
-        assert_eq!(Plan { gradients: whole.gradients, options: whole.options, scratch, ..fused }, whole);
+        assert_eq!(fused.scratch() + of_rows + spared, whole.scratch());
+        assert_eq!(fused.activations(), whole.activations());
         assert_eq!(
             whole.bytes() - fused.bytes(),
-            4 * (whole.parameters - fused.gradients + whole.scratch - fused.scratch)
+            4 * (whole.parameters() - fused.gradients() + whole.scratch() - fused.scratch())
         );
         assert!(fused.to_string().contains("\nfused ") && !whole.to_string().contains("fused"));
-        fused.gradients
+        fused.gradients()
     };
     let config = Config::new(27, 16, 2, 4, 16);
     // Two tiles of 8 rows and four rows of a product, minus the scratch of the longest product, which copies 48 steps at
@@ -256,8 +257,8 @@ fn the_plan_that_fits_is_the_largest_that_does() {
         let wanted = sized(batch, threads);
         let found = Plan::fit(&config, &options, wanted.bytes()).unwrap();
         assert!(found.bytes() <= wanted.bytes());
-        assert_eq!(found.options.threads, threads.max(found.options.threads), "{batch} {threads}");
-        let more = Options { batch: found.options.batch + 1, ..found.options };
+        assert_eq!(found.options().threads, threads.max(found.options().threads), "{batch} {threads}");
+        let more = Options { batch: found.options().batch + 1, ..*found.options() };
         assert!(found == sized(12, 3) || Plan::new(&config, &more).unwrap().bytes() > wanted.bytes());
     }
     assert_eq!(Plan::fit(&config, &options, usize::MAX), Ok(sized(12, 3)));
@@ -268,7 +269,7 @@ fn the_plan_that_fits_is_the_largest_that_does() {
         Plan::new(&config, &options).unwrap()
     };
     let found = Plan::fit(&config, &options, sized(1, 1).bytes() - 1).unwrap();
-    assert_eq!(found, again(found.options.batch, found.options.threads));
+    assert_eq!(found, again(found.options().batch, found.options().threads));
     let options = Options { recompute: true, ..options };
     assert_eq!(Plan::fit(&config, &options, usize::MAX), Ok(again(12, 3)));
     let options = Options { recompute: false, ..options };
@@ -293,9 +294,9 @@ fn the_plan_that_fits_recomputes_where_that_lets_more_threads_work() {
     let budget = one.bytes().max(two.bytes());
     assert!(plan(2, 2, false).bytes() > budget);
     let options = |threads| Options { threads, ..Options::new(12) };
-    let found = Plan::fit(&config, &options(2), budget).unwrap().options;
+    let found = *Plan::fit(&config, &options(2), budget).unwrap().options();
     assert_eq!((found.threads, found.recompute), (2, true));
-    let found = Plan::fit(&config, &options(1), budget).unwrap().options;
+    let found = *Plan::fit(&config, &options(1), budget).unwrap().options();
     assert_eq!((found.threads, found.recompute), (1, false));
 }
 
@@ -309,11 +310,11 @@ fn the_least_plan_that_fits_fuses_the_update() {
     };
     let options = Options { threads: 2, ..Options::new(2) };
     let accumulating = Plan::new(&config, &Options { recompute: true, ..Options::new(1) }).unwrap();
-    assert!(!Plan::fit(&config, &options, accumulating.bytes()).unwrap().options.fused);
+    assert!(!Plan::fit(&config, &options, accumulating.bytes()).unwrap().options().fused);
     for plan in [fused(2, 2, false), fused(2, 1, false), fused(2, 1, true)] {
         let found = Plan::fit(&config, &options, plan.bytes()).unwrap();
-        assert!(found.options.fused && found.options.batch == 2 && found.bytes() <= plan.bytes());
-        assert_eq!(found.options.recompute, plan.options.recompute);
+        assert!(found.options().fused && found.options().batch == 2 && found.bytes() <= plan.bytes());
+        assert_eq!(found.options().recompute, plan.options().recompute);
         assert_eq!(Plan::fit(&config, &Options { fused: true, ..options }, plan.bytes()), Ok(found));
     }
     let wanted = fused(2, 1, true).bytes();
@@ -450,7 +451,7 @@ fn absurd_counts_take_no_time() {
     let most = u32::MAX as usize;
     let options = Options { threads: most, ..Options::new(most) };
     let plan = Plan::fit(&config, &options, 100_000).unwrap();
-    assert!(plan.bytes() <= 100_000 && plan.options.threads > 1);
+    assert!(plan.bytes() <= 100_000 && plan.options().threads > 1);
 }
 
 #[test]

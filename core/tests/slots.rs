@@ -371,8 +371,8 @@ fn what_cannot_be_read_is_refused_and_nothing_written() {
     let slot = memory.slots[0];
     let header = u64::from_le_bytes(slot[32..40].try_into().unwrap()) as usize;
     let load = |memory: &mut Memory, config: &Config, block: usize| {
-        let plan = Plan::new(config, &run.session.plan.options).unwrap();
-        let (mut parameters, mut state) = (vec![-9.0; plan.parameters], vec![-9.0; plan.optimizer]);
+        let plan = Plan::new(config, run.session.plan.options()).unwrap();
+        let (mut parameters, mut state) = (vec![-9.0; plan.parameters()], vec![-9.0; plan.optimizer()]);
         let mut block = vec![0; block];
         let result = Slots::new(memory, &mut block)
             .unwrap()

@@ -62,8 +62,8 @@ impl jostle_buffers {
         // SAFETY: the caller's promise is the same.
         unsafe {
             let parameters =
-                buffers.read("parameters", self.parameters, self.parameters_size, plan.parameters)?;
-            Ok((parameters, buffers.read("frozen", self.frozen, self.frozen_size, plan.frozen)?))
+                buffers.read("parameters", self.parameters, self.parameters_size, plan.parameters())?;
+            Ok((parameters, buffers.read("frozen", self.frozen, self.frozen_size, plan.frozen())?))
         }
     }
 
@@ -80,8 +80,8 @@ impl jostle_buffers {
         let &jostle_buffers { parameters, parameters_size, optimizer, optimizer_size, .. } = self;
         // SAFETY: the caller's promise is the same.
         unsafe {
-            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
-            let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer)?;
+            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters())?;
+            let state = buffers.write_optional("optimizer", optimizer, optimizer_size, plan.optimizer())?;
             Ok((parameters, (!optimizer.is_null()).then_some(state)))
         }
     }

@@ -102,7 +102,7 @@ impl CheckpointArguments {
             let &jostle_progress { step, seed } = input(call, "progress", progress)?;
             let (parameters, frozen) = given.read(plan, buffers)?;
             let (optimizer, size) = (given.optimizer.cast_const(), given.optimizer_size);
-            let state = buffers.read_optional("optimizer", optimizer, size, plan.optimizer)?;
+            let state = buffers.read_optional("optimizer", optimizer, size, plan.optimizer())?;
             let optimizer = (!optimizer.is_null()).then_some(state);
             let progress = Progress { step, seed };
             Ok((plan, Contents { parameters, frozen, optimizer, progress, metadata: pairs.get() }))
@@ -272,7 +272,7 @@ pub unsafe extern "C" fn jostle_checkpoint_read_parameters(
         call(error, |call| {
             let mut buffers = Buffers::new(call);
             let plan = open(call, plan)?;
-            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters)?;
+            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters())?;
             examine(&mut buffers, bytes, bytes_size)?.read_parameters(plan, parameters).or_refuse(call)?;
             Ok(())
         })

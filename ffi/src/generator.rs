@@ -50,10 +50,10 @@ impl State {
         // SAFETY: the caller's promise is the same.
         let (parameters, frozen, memory, window) = unsafe {
             (
-                buffers.read("parameters", parameters.0, parameters.1, plan.parameters)?,
-                buffers.read("frozen", frozen.0, frozen.1, plan.frozen)?,
-                buffers.write("memory", memory.0, memory.1, plan.generation)?,
-                buffers.write("window", window.0, window.1, plan.config.context)?,
+                buffers.read("parameters", parameters.0, parameters.1, plan.parameters())?,
+                buffers.read("frozen", frozen.0, frozen.1, plan.frozen())?,
+                buffers.write("memory", memory.0, memory.1, plan.generation())?,
+                buffers.write("window", window.0, window.1, plan.config().context)?,
             )
         };
         let mut generator =
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn jostle_generator_draw(
             let mut buffers = Buffers::new(call);
             let state = open_mut(generator, &mut buffers)?;
             let sampling = border::structure(call, "sampling", sampling)?.core();
-            let order = buffers.write("order", order, order_size, state.plan.config.vocab)?;
+            let order = buffers.write("order", order, order_size, state.plan.config().vocab)?;
             let (mut generator, _) = state.working(&mut buffers)?;
             token.write(generator.draw(&sampling, order, seed, number).or_refuse(call)?);
             Ok(())

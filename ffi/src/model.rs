@@ -216,7 +216,7 @@ pub unsafe extern "C" fn jostle_model_backward(
                 Some(DropoutKey { seed, step, first_sequence })
             };
             let targets = arguments.batch.targets(&mut arguments.used)?;
-            let (given, wanted) = (arguments.given, arguments.plan.gradients);
+            let (given, wanted) = (arguments.given, arguments.plan.gradients());
             let gradients =
                 arguments.used.write("gradients", given.gradients, given.gradients_size, wanted)?;
             let (pass, workspace) = arguments.pass(dropout);

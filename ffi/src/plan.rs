@@ -82,25 +82,25 @@ impl Output<jostle_plan> {
         // The core has checked that every buffer has at most isize::MAX bytes.
         let bytes = |elements: usize| elements.wrapping_mul(4);
         self.write(jostle_plan {
-            parameters_size: bytes(plan.parameters),
-            frozen_size: bytes(plan.frozen),
-            gradients_size: bytes(plan.gradients),
-            optimizer_size: bytes(plan.optimizer),
-            activations_size: bytes(plan.activations),
-            scratch_size: bytes(plan.scratch),
+            parameters_size: bytes(plan.parameters()),
+            frozen_size: bytes(plan.frozen()),
+            gradients_size: bytes(plan.gradients()),
+            optimizer_size: bytes(plan.optimizer()),
+            activations_size: bytes(plan.activations()),
+            scratch_size: bytes(plan.scratch()),
             workspace_size: plan.workspace().saturating_mul(4),
-            batch_size: bytes(plan.batch),
+            batch_size: bytes(plan.batch()),
             training_size: plan.bytes(),
-            generation_size: bytes(plan.generation),
+            generation_size: bytes(plan.generation()),
             // Neither is larger than a buffer above: a batch, a generator's logits.
-            window_size: bytes(plan.config.context),
-            order_size: bytes(plan.config.vocab),
-            batch: plan.options.batch,
-            threads: plan.options.threads,
-            recompute: plan.options.recompute.into(),
+            window_size: bytes(plan.config().context),
+            order_size: bytes(plan.config().vocab),
+            batch: plan.options().batch,
+            threads: plan.options().threads,
+            recompute: plan.options().recompute.into(),
             recomputed,
-            fused: plan.options.fused.into(),
-            parameter_count: plan.parameters,
+            fused: plan.options().fused.into(),
+            parameter_count: plan.parameters(),
             tensor_count,
             opaque: [0; _],
             more: [0; _],
@@ -281,7 +281,8 @@ unsafe fn find_tensor(
     unsafe {
         call(error, |call| {
             let (plan, tensor) = (open(call, plan)?, Output::new(call, "tensor", tensor)?);
-            let values = Buffers::new(call).write_optional("values", values, values_size, plan.parameters)?;
+            let values =
+                Buffers::new(call).write_optional("values", values, values_size, plan.parameters())?;
             tensor.write(describe(&find(call, plan)?, values));
             Ok(())
         })
@@ -307,7 +308,7 @@ pub unsafe extern "C" fn jostle_initialize(
         call(error, |call| {
             let plan = open(call, plan)?;
             let parameters =
-                Buffers::new(call).write("parameters", parameters, parameters_size, plan.parameters)?;
+                Buffers::new(call).write("parameters", parameters, parameters_size, plan.parameters())?;
             initialize(InstructionSet::detect(), plan, parameters, seed).or_refuse(call)?;
             Ok(())
         })

@@ -105,13 +105,13 @@ impl State {
                     "parameters",
                     parameters,
                     given.parameters_size,
-                    plan.parameters,
+                    plan.parameters(),
                 )?,
-                frozen: buffers.read("frozen", frozen, given.frozen_size, plan.frozen)?,
-                gradients: buffers.write("gradients", gradients, given.gradients_size, plan.gradients)?,
-                optimizer: buffers.write("optimizer", optimizer, given.optimizer_size, plan.optimizer)?,
+                frozen: buffers.read("frozen", frozen, given.frozen_size, plan.frozen())?,
+                gradients: buffers.write("gradients", gradients, given.gradients_size, plan.gradients())?,
+                optimizer: buffers.write("optimizer", optimizer, given.optimizer_size, plan.optimizer())?,
                 workspace: buffers.write("workspace", workspace, given.workspace_size, plan.workspace())?,
-                batch: buffers.write("batch", batch, given.batch_size, plan.batch)?,
+                batch: buffers.write("batch", batch, given.batch_size, plan.batch())?,
             }
         };
         let mut trainer = Trainer::new(plan, recipe, memory, workers.compute()).or_refuse(buffers.call)?;

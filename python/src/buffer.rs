@@ -90,7 +90,7 @@ impl State {
     /// The state of a kind of optimiser for an engine, before the first step: zeros.
     #[new]
     fn new(py: Python<'_>, engine: &Bound<'_, Engine>, kind: &str) -> PyResult<State> {
-        let length = engine.get().plan(1, optimizer_state(kind)?)?.optimizer;
+        let length = engine.get().plan(1, optimizer_state(kind)?)?.optimizer();
         Ok(State { numbers: Py::new(py, Buffer::new(length)?)?, steps: AtomicU64::new(0) })
     }
 

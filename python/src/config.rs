@@ -115,20 +115,20 @@ pub fn plan<'py>(
     .map_err(exception)?;
     let bytes = PyDict::new(py);
     for (region, elements) in [
-        ("parameters", plan.parameters),
-        ("gradients", plan.gradients),
-        ("optimizer", plan.optimizer),
-        ("activations", plan.activations),
-        ("scratch", plan.scratch),
-        ("batch", plan.batch),
-        ("generation", plan.generation),
-        ("frozen", plan.frozen),
+        ("parameters", plan.parameters()),
+        ("gradients", plan.gradients()),
+        ("optimizer", plan.optimizer()),
+        ("activations", plan.activations()),
+        ("scratch", plan.scratch()),
+        ("batch", plan.batch()),
+        ("generation", plan.generation()),
+        ("frozen", plan.frozen()),
     ] {
         if region != "frozen" || elements > 0 {
             bytes.set_item(region, elements.saturating_mul(4))?;
         }
     }
-    let Options { batch, threads, recompute, fused, .. } = plan.options;
+    let Options { batch, threads, recompute, fused, .. } = *plan.options();
     Ok((batch, threads, recompute, plan.recomputed(), fused, bytes))
 }
 

@@ -70,7 +70,7 @@ impl Locked<'_> {
             return write(plan, self.parameters);
         }
         let whole = plan.unfrozen()?;
-        let mut all = zeros("parameters", whole.parameters)?;
+        let mut all = zeros("parameters", whole.parameters())?;
         write(&whole, &mut all)?;
         plan.scatter(&all, self.parameters, self.frozen)
     }
@@ -215,8 +215,8 @@ impl Engine {
             simd,
             frozen,
             pool,
-            parameters: Py::new(py, Buffer::new(plan.parameters.saturating_add(plan.frozen))?)?,
-            gradients: Py::new(py, Buffer::new(plan.gradients)?)?,
+            parameters: Py::new(py, Buffer::new(plan.parameters().saturating_add(plan.frozen()))?)?,
+            gradients: Py::new(py, Buffer::new(plan.gradients())?)?,
             kept: Mutex::new(Kept { workspace: Vec::new(), position: Position::default() }),
         })
     }
@@ -248,7 +248,7 @@ impl Engine {
         let describe = |tensor: jostle::Tensor| {
             let shape = tensor.shape.into_iter().take(tensor.rank).collect();
             let offset =
-                if tensor.frozen { plan.parameters.saturating_add(tensor.offset) } else { tensor.offset };
+                if tensor.frozen { plan.parameters().saturating_add(tensor.offset) } else { tensor.offset };
             (tensor.name.to_string(), shape, offset, tensor.frozen)
         };
         Ok(plan.tensors().map(describe).collect())
@@ -421,7 +421,7 @@ impl Engine {
             let Locked { compute, parameters, frozen, gradients, workspace, position } = locked;
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             let optimizer = unsafe { state.slice() };
-            let batch = &mut zeros("batch", plan.batch)?;
+            let batch = &mut zeros("batch", plan.batch())?;
             let buffers = Buffers { parameters, frozen, gradients, optimizer, workspace, batch };
             let mut trainer = Trainer::new(&plan, &recipe, buffers, compute)?;
             trainer.resume_at(state.steps(), 0);

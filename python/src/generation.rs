@@ -52,9 +52,9 @@ impl Generator {
     fn new(engine: Bound<'_, Engine>) -> PyResult<Generator> {
         let plan = engine.get().plan(1, OptimizerState::None)?;
         let kept = Kept {
-            memory: zeros("generation memory", plan.generation).map_err(exception)?,
-            window: vec![0; plan.config.context],
-            order: vec![0; plan.config.vocab],
+            memory: zeros("generation memory", plan.generation()).map_err(exception)?,
+            window: vec![0; plan.config().context],
+            order: vec![0; plan.config().vocab],
             filled: 0,
         };
         Ok(Generator { engine: engine.unbind(), plan, kept: Mutex::new(kept) })

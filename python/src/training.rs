@@ -66,7 +66,7 @@ impl Training {
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             let (optimizer, before) = (unsafe { state.slice() }, state.steps());
             // With a fused optimizer step, the plan has room for some gradients only.
-            let gradients = gradients.get_mut(..self.plan.gradients).unwrap_or_default();
+            let gradients = gradients.get_mut(..self.plan.gradients()).unwrap_or_default();
             let buffers = Buffers { parameters, frozen, gradients, optimizer, workspace, batch: &mut batch };
             let compute: Compute<'_> = compute;
             let mut trainer = Trainer::new(&self.plan, &self.recipe, buffers, compute)?;
@@ -118,7 +118,7 @@ impl Training {
         let options = Options { optimizer: optimizer.state(), recompute, fused, ..Options::new(batch) };
         let plan = engine.get().plan_with(options)?;
         recipe.validate_for(&plan).map_err(exception)?;
-        let batch = Mutex::new(zeros("batch", plan.batch).map_err(exception)?);
+        let batch = Mutex::new(zeros("batch", plan.batch()).map_err(exception)?);
         Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch })
     }
 
@@ -134,7 +134,7 @@ impl Training {
     fn evaluate<'py>(&self, py: Python<'py>, text: &Bound<'py, PyUntypedArray>) -> PyResult<f32> {
         let text = Text::new(text)?;
         let text = text.tokens()?;
-        let pass = self.plan.options.batch.saturating_mul(self.plan.config.context);
+        let pass = self.plan.options().batch.saturating_mul(self.plan.config().context);
         if text.len() < 2 {
             return Err(exception(Error::Data { given: text.len(), wanted: 2 }));
         }

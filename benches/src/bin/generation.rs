@@ -23,14 +23,14 @@ fn main() -> Result<(), Box<dyn Error>> {
     let simd = InstructionSet::detect();
     let plan = Plan::new(&Config::new(vocab, context, layers, heads, width), &Options::new(1))?;
     turns::ready()?;
-    let mut parameters = zeros(plan.parameters);
+    let mut parameters = zeros(plan.parameters());
     initialize(simd, &plan, &mut parameters, 1)?;
-    let (mut memory, mut window, mut order) = (zeros(plan.generation), vec![0; context], vec![0; vocab]);
+    let (mut memory, mut window, mut order) = (zeros(plan.generation()), vec![0; context], vec![0; vocab]);
     let mut generator = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window)?;
     // All parameters except the position embeddings: a token reads only one row of them. The head is tied and reads the
     // whole token embedding.
-    let read = size_of::<f32>() * (plan.parameters - context * width);
-    turns::serve(&serde_json::json!({ "parameters": plan.parameters, "bytes_per_token": read }), || {
+    let read = size_of::<f32>() * (plan.parameters() - context * width);
+    turns::serve(&serde_json::json!({ "parameters": plan.parameters(), "bytes_per_token": read }), || {
         generator.clear();
         let mut token = 0;
         for number in 0..context as u64 {

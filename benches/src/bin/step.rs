@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     turns::ready()?;
     let mut session = Session::new(sizes, dropout, threads)?;
     let about = serde_json::json!({
-        "parameters": session.plan.parameters,
+        "parameters": session.plan.parameters(),
         "operations": operations::step(&session.plan),
     });
     let (mut trainer, text) = session.trainer(simd, &pool)?;

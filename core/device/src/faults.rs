@@ -9,20 +9,22 @@ use jostle::{
 const GUARD: usize = 16;
 const MARK: f32 = -7.5;
 
-/// Trains for a step by a plan that was altered after planning, so that tensors do not fit into their buffers. Whether the
-/// step ends, and the elements around the buffers are as they were.
+/// Trains for a step by a plan with another configuration than it was made for, which safe code cannot have: tensors do not
+/// fit into their buffers. Whether the step ends, and the elements around the buffers are as they were.
 pub fn stays_in_bounds() -> Result<bool, Error> {
     const PLAN: Plan = match Plan::new(&Config::new(27, 8, 1, 2, 8), &Options::new(2)) {
         Ok(plan) => plan,
         Err(_) => panic!("not a model"),
     };
     let mut plan = PLAN;
-    plan.config.hidden *= 2;
-    let mut parameters = [MARK; PLAN.parameters + 2 * GUARD];
-    let mut gradients = [MARK; PLAN.gradients + 2 * GUARD];
-    let mut optimizer = [MARK; PLAN.optimizer + 2 * GUARD];
+    let offset = core::ptr::from_ref(plan.config()).addr() - (&raw const plan).addr();
+    // SAFETY: a plan contains its configuration at that offset.
+    unsafe { (*(&raw mut plan).byte_add(offset).cast::<Config>()).hidden *= 2 };
+    let mut parameters = [MARK; PLAN.parameters() + 2 * GUARD];
+    let mut gradients = [MARK; PLAN.gradients() + 2 * GUARD];
+    let mut optimizer = [MARK; PLAN.optimizer() + 2 * GUARD];
     let mut workspace = [MARK; PLAN.workspace() + 2 * GUARD];
-    let mut batch = [0; PLAN.batch];
+    let mut batch = [0; PLAN.batch()];
     fn inside(buffer: &mut [f32]) -> &mut [f32] {
         let end = buffer.len() - GUARD;
         &mut buffer[GUARD..end]

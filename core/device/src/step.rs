@@ -17,11 +17,11 @@ macro_rules! model {
                 Ok(plan) => plan,
                 Err(_) => panic!("not a model"),
             };
-            static mut PARAMETERS: [f32; PLAN.parameters] = [0.0; _];
-            static mut GRADIENTS: [f32; PLAN.gradients] = [0.0; _];
-            static mut OPTIMIZER: [f32; PLAN.optimizer] = [0.0; _];
+            static mut PARAMETERS: [f32; PLAN.parameters()] = [0.0; _];
+            static mut GRADIENTS: [f32; PLAN.gradients()] = [0.0; _];
+            static mut OPTIMIZER: [f32; PLAN.optimizer()] = [0.0; _];
             static mut WORKSPACE: [f32; PLAN.workspace()] = [0.0; _];
-            static mut BATCH: [i32; PLAN.batch] = [0; _];
+            static mut BATCH: [i32; PLAN.batch()] = [0; _];
             // SAFETY: the only thread, and called once.
             let buffers = unsafe {
                 Buffers {
@@ -54,7 +54,7 @@ macro_rules! model {
             let (c, t) = ($width, 16);
             // Projections, the MLP and the output head; attention's scores and sums over all earlier positions.
             let row = 12 * c * c + c * 27 + c * (t + 1);
-            Ok((taken, 3 * row * $batch * t * $accumulate, PLAN.parameters as u32))
+            Ok((taken, 3 * row * $batch * t * $accumulate, PLAN.parameters() as u32))
         }
     };
 }

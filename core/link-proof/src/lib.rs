@@ -32,7 +32,7 @@ const PLAN: Plan = match Plan::new(&CONFIG, &OPTIONS) {
 };
 
 /// Room for the header and for all numbers.
-const CHECKPOINT: usize = 16_384 + 4 * (PLAN.parameters + PLAN.optimizer);
+const CHECKPOINT: usize = 16_384 + 4 * (PLAN.parameters() + PLAN.optimizer());
 
 /// The core's buffers.
 pub struct Memory {
@@ -60,12 +60,12 @@ macro_rules! buffer {
 }
 
 static mut MEMORY: Memory = Memory {
-    parameters: buffer![f32; PLAN.parameters],
-    gradients: buffer![f32; PLAN.gradients],
-    optimizer: buffer![f32; PLAN.optimizer],
+    parameters: buffer![f32; PLAN.parameters()],
+    gradients: buffer![f32; PLAN.gradients()],
+    optimizer: buffer![f32; PLAN.optimizer()],
     workspace: buffer![f32; PLAN.workspace()],
-    batch: buffer![i32; PLAN.batch],
-    generation: buffer![f32; PLAN.generation],
+    batch: buffer![i32; PLAN.batch()],
+    generation: buffer![f32; PLAN.generation()],
     window: buffer![i32; CONFIG.context],
     order: buffer![u32; CONFIG.vocab],
     text: buffer![u8; 256],

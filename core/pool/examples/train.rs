@@ -79,8 +79,8 @@ fn main() -> Result<()> {
     // With so few characters a head of its own costs 1 % more parameters, and predicts better than a tied one.
     let config = Config { tied: false, dropout, ..Config::new(table.vocab(), CONTEXT, 4, 4, 128) };
     let plan = Plan::new(&config, &Options { threads, ..Options::new(BATCH) })?;
-    let mut parameters = vec![0.0; plan.parameters];
-    let mut optimizer = vec![0.0; plan.optimizer];
+    let mut parameters = vec![0.0; plan.parameters()];
+    let mut optimizer = vec![0.0; plan.optimizer()];
     let progress = match resumed {
         Some(file) => file.read(&plan, &mut parameters, Some(&mut optimizer))?,
         None => {
@@ -101,8 +101,8 @@ fn main() -> Result<()> {
         accumulate: 1,
         seed: progress.seed,
     };
-    let (mut gradients, mut workspace) = (vec![0.0; plan.gradients], vec![0.0; plan.workspace()]);
-    let mut batch = vec![0; plan.batch];
+    let (mut gradients, mut workspace) = (vec![0.0; plan.gradients()], vec![0.0; plan.workspace()]);
+    let mut batch = vec![0; plan.batch()];
     let buffers = Buffers {
         parameters: &mut parameters,
         frozen: &[],
@@ -113,7 +113,7 @@ fn main() -> Result<()> {
     };
     let mut trainer = Trainer::new(&plan, &recipe, buffers, Compute { simd, parallel: &pool })?;
     trainer.resume_at(progress.step, 0);
-    println!("{} parameters, {}, threads: {threads}", plan.parameters, simd.name());
+    println!("{} parameters, {}, threads: {threads}", plan.parameters(), simd.name());
     println!("validation loss {} at step {}", trainer.evaluate(validation)?.mean(), progress.step);
     let mut printed = Instant::now();
     while trainer.steps() < stop {
@@ -140,7 +140,7 @@ fn main() -> Result<()> {
         fs::rename(partial, path)?;
     }
 
-    let (mut memory, mut window) = (vec![0.0; plan.generation], vec![0; CONTEXT]);
+    let (mut memory, mut window) = (vec![0.0; plan.generation()], vec![0; CONTEXT]);
     let mut order = vec![0; config.vocab];
     let mut generator = Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window)?;
     // A text without the prompt's characters is continued from its first one.

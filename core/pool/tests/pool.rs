@@ -176,10 +176,10 @@ fn a_panic_within_a_pass_is_resumed() {
     let gradients = |parallel: &dyn Parallel| {
         let plan = Plan::new(&config, &Options { threads, ..Options::new(shape.sequences) }).unwrap();
         assert!(!plan.shares_work(shape, parallel.threads()));
-        let (mut parameters, mut workspace) = (vec![0.0; plan.parameters], vec![0.0; plan.workspace()]);
+        let (mut parameters, mut workspace) = (vec![0.0; plan.parameters()], vec![0.0; plan.workspace()]);
         let simd = InstructionSet::detect();
         initialize(simd, &plan, &mut parameters, 1).unwrap();
-        let mut gradients = vec![0.0; plan.gradients];
+        let mut gradients = vec![0.0; plan.gradients()];
         let compute = Compute { simd, parallel };
         let (plan, parameters, tokens) = (&plan, &parameters[..], &tokens[..]);
         let pass = Pass { compute, plan, parameters, frozen: &[], tokens, shape, dropout: None };

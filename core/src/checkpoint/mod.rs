@@ -15,7 +15,7 @@
 //! use jostle::{Config, Options, Plan};
 //! # fn main() -> Result<(), jostle::Error> {
 //! let plan = Plan::new(&Config::new(27, 16, 1, 4, 16), &Options::new(1))?;
-//! let (parameters, state) = (vec![0.5; plan.parameters], vec![0.25; plan.optimizer]);
+//! let (parameters, state) = (vec![0.5; plan.parameters()], vec![0.25; plan.optimizer()]);
 //! let mut bytes = vec![0; checkpoint::size(&plan, true, &[])?];
 //! let progress = Progress { step: 1000, seed: 42 };
 //! let contents = Contents {
@@ -25,7 +25,7 @@
 //!
 //! let file = Checkpoint::new(&bytes)?;
 //! let plan = Plan::new(&file.config()?, &Options::new(1))?;
-//! let (mut parameters, mut state) = (vec![0.0; plan.parameters], vec![0.0; plan.optimizer]);
+//! let (mut parameters, mut state) = (vec![0.0; plan.parameters()], vec![0.0; plan.optimizer()]);
 //! assert_eq!(file.read(&plan, &mut parameters, Some(&mut state))?, progress);
 //! # Ok(())
 //! # }

@@ -89,7 +89,8 @@ impl Options {
     }
 }
 
-/// The length of every buffer for one configuration, in elements of four bytes.
+/// The length of every buffer for one configuration, in elements of four bytes. A plan cannot be changed, so its lengths
+/// always match its configuration.
 ///
 /// ```
 /// use jostle::{Config, Options, Plan};
@@ -97,32 +98,20 @@ impl Options {
 ///     Ok(plan) => plan,
 ///     Err(_) => panic!("not a model"),
 /// };
-/// static mut PARAMETERS: [f32; PLAN.parameters] = [0.0; PLAN.parameters];
+/// static mut PARAMETERS: [f32; PLAN.parameters()] = [0.0; PLAN.parameters()];
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Plan {
-    /// The model that the plan is for.
-    pub config: Config,
-    /// The options of training.
-    pub options: Options,
-    /// f32s: all trained parameters, in the order of [`Plan::tensors`], without gaps.
-    pub parameters: usize,
-    /// f32s: all frozen parameters ([`Options::frozen`]), in the same order. They are only read, so they may be in
-    /// flash.
-    pub frozen: usize,
-    /// f32s: a gradient for each trained parameter, in the same order; with [`Options::fused`], for some rows of a
-    /// tensor.
-    pub gradients: usize,
-    /// f32s: the optimiser's state (AdamW: all first moments, then all second moments).
-    pub optimizer: usize,
-    /// f32s: the activations that forward keeps for backward.
-    pub activations: usize,
-    /// f32s: intermediate results of one block, and the scratch of each worker.
-    pub scratch: usize,
-    /// f32s: the memory of a [`crate::Generator`], besides the parameters. It is not needed for training.
-    pub generation: usize,
-    /// i32s: the tokens of one micro-batch, then their targets.
-    pub batch: usize,
+    pub(crate) config: Config,
+    pub(crate) options: Options,
+    pub(crate) parameters: usize,
+    pub(crate) frozen: usize,
+    pub(crate) gradients: usize,
+    pub(crate) optimizer: usize,
+    pub(crate) activations: usize,
+    pub(crate) scratch: usize,
+    pub(crate) generation: usize,
+    pub(crate) batch: usize,
 }
 
 /// `?` for constant functions.
@@ -230,6 +219,58 @@ impl Plan {
             |plan: &Plan| plan.multiply_adds().checked_div(plan.options.batch).unwrap_or(0) as u128;
         per_sequence(self) * (other.options.threads as u128)
             < per_sequence(other) * (self.options.threads as u128)
+    }
+
+    /// The model that the plan is for.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The options of training.
+    pub const fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// f32s: all trained parameters, in the order of [`Plan::tensors`], without gaps.
+    pub const fn parameters(&self) -> usize {
+        self.parameters
+    }
+
+    /// f32s: all frozen parameters ([`Options::frozen`]), in the same order. They are only read, so they may be in
+    /// flash.
+    pub const fn frozen(&self) -> usize {
+        self.frozen
+    }
+
+    /// f32s: a gradient for each trained parameter, in the same order; with [`Options::fused`], for some rows of a
+    /// tensor.
+    pub const fn gradients(&self) -> usize {
+        self.gradients
+    }
+
+    /// f32s: the optimiser's state (AdamW: all first moments, then all second moments).
+    pub const fn optimizer(&self) -> usize {
+        self.optimizer
+    }
+
+    /// f32s: the activations that forward keeps for backward.
+    pub const fn activations(&self) -> usize {
+        self.activations
+    }
+
+    /// f32s: intermediate results of one block, and the scratch of each worker.
+    pub const fn scratch(&self) -> usize {
+        self.scratch
+    }
+
+    /// f32s: the memory of a [`crate::Generator`], besides the parameters. It is not needed for training.
+    pub const fn generation(&self) -> usize {
+        self.generation
+    }
+
+    /// i32s: the tokens of one micro-batch, then their targets.
+    pub const fn batch(&self) -> usize {
+        self.batch
     }
 
     /// f32s: activations and scratch, which are one buffer.

@@ -19,7 +19,7 @@ pub fn text(vocab: usize, length: usize) -> Vec<u8> {
 
 /// The same plan with no frozen tensors.
 pub fn whole(plan: &Plan) -> Plan {
-    Plan::new(&plan.config, &Options { frozen: Frozen::NONE, ..plan.options }).unwrap()
+    Plan::new(plan.config(), &Options { frozen: Frozen::NONE, ..*plan.options() }).unwrap()
 }
 
 /// The plan's tensors, each with the same tensor of the plan that freezes none.
@@ -55,19 +55,19 @@ impl Session {
         let plan = Plan::new(config, options).unwrap();
         Session {
             plan,
-            parameters: vec![f32::NAN; plan.parameters],
-            frozen: vec![f32::NAN; plan.frozen],
-            gradients: vec![f32::NAN; plan.gradients],
-            optimizer: vec![0.0; plan.optimizer],
+            parameters: vec![f32::NAN; plan.parameters()],
+            frozen: vec![f32::NAN; plan.frozen()],
+            gradients: vec![f32::NAN; plan.gradients()],
+            optimizer: vec![0.0; plan.optimizer()],
             workspace: vec![f32::NAN; plan.workspace()],
-            batch: vec![-7; plan.batch],
+            batch: vec![-7; plan.batch()],
         }
     }
 
     pub fn initialize(&mut self, seed: u64) {
         let (simd, whole) = (InstructionSet::detect(), whole(&self.plan));
         initialize(simd, &self.plan, &mut self.parameters, seed).unwrap();
-        let mut all = vec![f32::NAN; whole.parameters];
+        let mut all = vec![f32::NAN; whole.parameters()];
         initialize(simd, &whole, &mut all, seed).unwrap();
         self.frozen = part(&self.plan, &all, true);
     }

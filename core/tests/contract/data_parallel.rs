@@ -65,7 +65,7 @@ fn windows(vocab: usize, rows: usize) -> (Vec<i32>, Vec<i32>) {
 
 /// The sum of losses and the gradients of that many micro-batches, which overwrite the buffer's contents.
 fn gradients(session: &mut Session, compute: Compute<'_>, shape: Shape, batches: usize) -> (u64, Vec<f32>) {
-    let (tokens, targets) = windows(session.plan.config.vocab, batches * shape.rows());
+    let (tokens, targets) = windows(session.plan.config().vocab, batches * shape.rows());
     session.gradients.fill(f32::NAN);
     let mut sum = 0.0;
     let batched = tokens.chunks(shape.rows()).zip(targets.chunks(shape.rows())).enumerate();

@@ -282,7 +282,7 @@ fn scratch_is_enough_at_any_shape() {
         trainer.step(&text[..]).unwrap();
         assert!(trainer.buffers().gradients.iter().all(|gradient| gradient.is_finite()), "{config:?}");
         trainer.evaluate(&text[..]).unwrap();
-        let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; context]);
+        let (mut memory, mut window) = (vec![0.0; session.plan.generation()], vec![0; context]);
         let simd = InstructionSet::detect();
         let mut generator =
             Generator::new(&session.plan, simd, &session.parameters, &[], &mut memory, &mut window).unwrap();
@@ -366,7 +366,7 @@ fn training_with_frozen_tensors_ends_in_the_checkpoint_that_was_written_down() {
 fn full_logits(session: &mut Session, simd: InstructionSet, tokens: &[i32]) -> Vec<u32> {
     let shape = Shape { sequences: 1, length: tokens.len() };
     let logits = session.logits(simd, tokens, shape);
-    bits(&logits[logits.len() - session.plan.config.vocab..])
+    bits(&logits[logits.len() - session.plan.config().vocab..])
 }
 
 #[test]
@@ -378,7 +378,7 @@ fn cached_generation_has_the_bits_of_the_full_forward_pass() {
     for simd in instruction_sets() {
         // One by one, then in groups that cross chunks of positions and the end of the context.
         for lumps in [[1; 60].as_slice(), &[7, 1, 20, 1, 1, 3], &[35, 1, 1], &[34, 4, 1, 30], &[80]] {
-            let (mut memory, mut window) = (vec![0.0; session.plan.generation], vec![0; config.context]);
+            let (mut memory, mut window) = (vec![0.0; session.plan.generation()], vec![0; config.context]);
             let (plan, parameters) = (session.plan, session.parameters.clone());
             let mut generator =
                 Generator::new(&plan, simd, &parameters, &[], &mut memory, &mut window).unwrap();

@@ -61,7 +61,7 @@ fn a_step_in_pieces_has_the_bits_of_a_whole_one() {
             let expected = trainer.step(&text[..]).unwrap();
             let (found, polls) = step_in_pieces(&mut pieces, &recipe, threads, &text, step);
             assert_eq!(found, expected, "{config:?} {recipe:?}");
-            let parts = pieces.plan.parameters.div_ceil(4096).min(64);
+            let parts = pieces.plan.parameters().div_ceil(4096).min(64);
             let stages = 3 * config.layers + 5;
             assert_eq!(polls as usize, stages * recipe.accumulate + 2 * parts);
         }

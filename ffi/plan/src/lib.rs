@@ -10,16 +10,16 @@ fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static
     let most = if device { i32::MAX as usize } else { isize::MAX as usize };
     let bytes = |elements: usize| elements.saturating_mul(4);
     let sizes = vec![
-        ("parameters", bytes(plan.parameters), "float: the parameters that are trained"),
-        ("frozen", bytes(plan.frozen), "float: the frozen parameters, only read; if it is 0, pass NULL"),
-        ("gradients", bytes(plan.gradients), "float: the gradients"),
-        ("optimizer", bytes(plan.optimizer), "float: the optimiser's state; if it is 0, pass NULL"),
+        ("parameters", bytes(plan.parameters()), "float: the parameters that are trained"),
+        ("frozen", bytes(plan.frozen()), "float: the frozen parameters, only read; if it is 0, pass NULL"),
+        ("gradients", bytes(plan.gradients()), "float: the gradients"),
+        ("optimizer", bytes(plan.optimizer()), "float: the optimiser's state; if it is 0, pass NULL"),
         ("workspace", bytes(plan.workspace()), "float: activations and scratch"),
-        ("batch", bytes(plan.batch), "int32_t: tokens and targets"),
+        ("batch", bytes(plan.batch()), "int32_t: tokens and targets"),
         ("training", plan.bytes(), "the sum of the above, except the frozen parameters"),
-        ("generation", bytes(plan.generation), "float: a generator's memory"),
-        ("window", bytes(plan.config.context), "int32_t: a generator's window"),
-        ("order", bytes(plan.config.vocab), "uint32_t: scratch for drawing a token"),
+        ("generation", bytes(plan.generation()), "float: a generator's memory"),
+        ("window", bytes(plan.config().context), "int32_t: a generator's window"),
+        ("order", bytes(plan.config().vocab), "uint32_t: scratch for drawing a token"),
         ("checkpoint", checkpoint::size(plan, true, &[])?, "with the optimiser's state, without metadata"),
     ];
     match sizes.iter().find(|(_, size, _)| *size > most) {
@@ -31,7 +31,7 @@ fn sizes(plan: &Plan, device: bool) -> Result<Vec<(&'static str, usize, &'static
 /// The header of a plan, for a microcontroller or this machine. `command` is the command line that makes it; every name
 /// begins with `prefix`.
 pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<String, Error> {
-    let (config, options) = (&plan.config, &plan.options);
+    let (config, options) = (plan.config(), plan.options());
     let optimizer = match options.optimizer {
         OptimizerState::None => "JOSTLE_STATE_NONE",
         OptimizerState::Momentum => "JOSTLE_STATE_MOMENTUM",

@@ -25,12 +25,12 @@ const SAVE_EVERY: u64 = 50;
 
 /// The model's buffers, and a block for saving.
 struct Memory {
-    parameters: [f32; PLAN.parameters],
-    gradients: [f32; PLAN.gradients],
-    optimizer: [f32; PLAN.optimizer],
+    parameters: [f32; PLAN.parameters()],
+    gradients: [f32; PLAN.gradients()],
+    optimizer: [f32; PLAN.optimizer()],
     workspace: [f32; PLAN.workspace()],
-    batch: [i32; PLAN.batch],
-    generation: [f32; PLAN.generation],
+    batch: [i32; PLAN.batch()],
+    generation: [f32; PLAN.generation()],
     window: [i32; CONFIG.context],
     order: [u32; CONFIG.vocab],
     block: [u8; 8192],
