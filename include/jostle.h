@@ -156,6 +156,8 @@ enum jostle_status
     JOSTLE_FLASH = 50,
     // Flash memory does not hold the bytes that were just programmed.
     JOSTLE_FLASH_CONTENTS = 51,
+    // A safetensors file has a tensor that the model does not have.
+    JOSTLE_CHECKPOINT_UNUSED = 52,
     // A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 };
@@ -836,7 +838,8 @@ jostle_status jostle_checkpoint_read(const uint8_t *bytes,
                                      struct jostle_error *error);
 
 // Reads only the parameters of a safetensors file of exactly `bytes_size` bytes, which another program may have written:
-// GPT-2's names, with or without "transformer." before them, as F32. Tensors that the model does not have are ignored.
+// GPT-2's names, with or without "transformer." before them, as F32. It may have causal masks, and, if the model's head is
+// tied, a "lm_head.weight" that equals "wte.weight". Other tensors that the model does not have are refused.
 //
 // Pointers:
 // As for jostle_checkpoint_read.

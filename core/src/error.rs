@@ -194,6 +194,11 @@ pub enum CheckpointError {
         /// Its index in [`crate::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
         tensor: usize,
     },
+    /// The file has a tensor that the model does not have: see [`crate::checkpoint::Checkpoint::unused`].
+    Unused {
+        /// The byte offset of its name.
+        at: usize,
+    },
     /// The checksum does not match: the bytes were altered.
     Checksum {
         /// The checksum in the file.
@@ -294,6 +299,9 @@ impl fmt::Display for CheckpointError {
             CheckpointError::Missing { tensor } => write!(f, "tensor {tensor} of the model is missing"),
             CheckpointError::Shape { tensor } => {
                 write!(f, "tensor {tensor} has another type or shape than the model's")
+            }
+            CheckpointError::Unused { at } => {
+                write!(f, "the model does not have the tensor that is named at byte {at}")
             }
             CheckpointError::Checksum { stated, computed } => {
                 write!(f, "checksum {computed:08x}, stated {stated:08x}: the bytes were altered")

@@ -207,7 +207,7 @@ fn foreign(
     let scalar = 1e4_f32.to_le_bytes();
     let scalar = TensorView::new(Dtype::F32, vec![], &scalar).unwrap();
     tensors.push((format!("{prefix}h.0.attn.masked_bias"), scalar));
-    tensors.push(("empty".to_owned(), TensorView::new(Dtype::F64, vec![0], &[]).unwrap()));
+    tensors.push((format!("{prefix}h.7.attn.bias"), TensorView::new(Dtype::F64, vec![0], &[]).unwrap()));
     tensors.reverse();
     safetensors::serialize(tensors, metadata).unwrap()
 }
@@ -227,6 +227,65 @@ fn foreign_files_are_read() {
             assert!(matches!(read(&bytes, &plan), Err(Error::Checkpoint(CheckpointError::Metadata { .. }))));
         }
     }
+}
+
+#[test]
+fn tensors_that_the_model_does_not_have_are_refused() {
+    let plan = plan_with(&Config { layers: 2, ..config() }, OptimizerState::None);
+    let mut parameters = numbers(plan.parameters, 5);
+    let file = |parameters: &[f32]| foreign(&plan, parameters, "transformer.", None);
+    let unused = |bytes: &[u8], config: Config| {
+        let plan = plan_with(&config, OptimizerState::None);
+        let names: Vec<_> =
+            Checkpoint::new(bytes).unwrap().unused(&plan).map(|name| name.to_string()).collect();
+        match read_parameters(bytes, &plan) {
+            Ok(_) => assert!(names.is_empty()),
+            Err(Error::Checkpoint(CheckpointError::Unused { at })) => {
+                let name = format!("\"{}\"", names[0]);
+                assert!(bytes[at..].starts_with(name.as_bytes()));
+            }
+            Err(error) => panic!("{error}"),
+        }
+        names
+    };
+    let bytes = file(&parameters);
+    assert!(unused(&bytes, plan.config).is_empty());
+    assert_eq!(unused(&bytes, Config { tied: true, ..plan.config }), ["lm_head.weight"]);
+    let biases = unused(&bytes, Config { bias: false, ..plan.config });
+    assert!(!biases.is_empty() && biases.iter().all(|name| name.ends_with(".bias")));
+    let layers = unused(&bytes, Config { layers: 1, ..plan.config });
+    assert!(!layers.is_empty() && layers.iter().all(|name| name.starts_with("transformer.h.1.")));
+    // A head that equals the embedding is one.
+    let [embedding, head] = ["wte.weight", "lm_head.weight"].map(|name| plan.tensor(name).unwrap());
+    parameters.copy_within(embedding.offset..embedding.offset + embedding.len(), head.offset);
+    assert!(unused(&file(&parameters), Config { tied: true, ..plan.config }).is_empty());
+}
+
+#[test]
+fn a_checkpoint_is_written_in_pieces() {
+    let plan = plan();
+    let parameters = numbers(plan.parameters, 5);
+    let contents = Contents {
+        parameters: &parameters,
+        frozen: &[],
+        optimizer: None,
+        progress: Progress { step: 1, seed: 2 },
+        metadata: &[],
+    };
+    let mut whole = vec![0; checkpoint::size(&plan, false, &[]).unwrap()];
+    checkpoint::write(&mut whole, &plan, &contents).unwrap();
+    let mut pieces = Vec::new();
+    let written = checkpoint::write_to(&plan, &contents, |piece| {
+        pieces.extend_from_slice(piece);
+        Ok::<_, Error>(())
+    });
+    assert_eq!((written, pieces), (Ok(whole.len()), whole));
+    let mut room = 3;
+    let full = checkpoint::write_to(&plan, &contents, |_| {
+        room -= 1;
+        if room == 0 { Err(Error::Unfinished) } else { Ok(()) }
+    });
+    assert_eq!((full, room), (Err(Error::Unfinished), 0));
 }
 
 #[test]

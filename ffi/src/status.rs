@@ -98,6 +98,8 @@ pub enum jostle_status {
     JOSTLE_FLASH = 50,
     /// Flash memory does not hold the bytes that were just programmed.
     JOSTLE_FLASH_CONTENTS = 51,
+    /// A safetensors file has a tensor that the model does not have.
+    JOSTLE_CHECKPOINT_UNUSED = 52,
     /// A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 }
@@ -148,6 +150,7 @@ const TEXTS: [(jostle_status, &CStr); 43] = [
     (JOSTLE_CHECKPOINT_KEY, c"a metadata key is reserved or occurs twice"),
     (JOSTLE_FLASH, c"a flash memory function failed"),
     (JOSTLE_FLASH_CONTENTS, c"flash memory does not hold the programmed bytes"),
+    (JOSTLE_CHECKPOINT_UNUSED, c"the model does not have a tensor of the file"),
     (JOSTLE_OTHER, c"refused"),
 ];
 
@@ -396,6 +399,7 @@ fn status_of(error: &Error) -> jostle_status {
             CheckpointError::Offsets { .. } => JOSTLE_CHECKPOINT_OFFSETS,
             CheckpointError::Missing { .. } => JOSTLE_CHECKPOINT_MISSING,
             CheckpointError::Shape { .. } => JOSTLE_CHECKPOINT_SHAPE,
+            CheckpointError::Unused { .. } => JOSTLE_CHECKPOINT_UNUSED,
             CheckpointError::Checksum { .. } => JOSTLE_CHECKPOINT_CHECKSUM,
             CheckpointError::Metadata { .. } => JOSTLE_CHECKPOINT_METADATA,
             CheckpointError::Configuration { .. } => JOSTLE_CHECKPOINT_CONFIGURATION,
@@ -470,6 +474,7 @@ impl From<&Error> for Details {
                 CheckpointError::Header { at: index }
                 | CheckpointError::Duplicate { at: index }
                 | CheckpointError::Missing { tensor: index }
+                | CheckpointError::Unused { at: index }
                 | CheckpointError::Shape { tensor: index }
                 | CheckpointError::Key { index },
             ) => details.index = index,

@@ -20,6 +20,11 @@ pub(super) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
+    /// The name as it is in the file.
+    pub fn raw_name(&self) -> Text<'a> {
+        self.name
+    }
+
     /// The name without the prefix `transformer.`, which Hugging Face's GPT-2 with a head gives to all tensors but
     /// the head.
     pub fn name(&self) -> Chars<'a> {

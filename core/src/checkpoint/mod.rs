@@ -43,7 +43,7 @@ mod write;
 
 pub use header::Pairs;
 pub use json::{Chars, Text};
-pub use write::{size, write};
+pub use write::{size, write, write_to};
 
 use crate::config::Config;
 use crate::error::{CheckpointError, Error};
@@ -175,17 +175,38 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// Reads only the parameters ([`Plan::parameters`] numbers). The safetensors file may come from another program:
-    /// it needs GPT-2's names, with or without the prefix `transformer.`, in any order, as F32. Tensors that the
-    /// model does not have are ignored (causal masks; also `lm_head.weight` if the plan's head is tied). If the file
-    /// has a configuration, it must be the plan's, except for dropout.
+    /// it needs GPT-2's names, with or without the prefix `transformer.`, in any order, as F32. If the file has a
+    /// configuration, it must be the plan's, except for dropout.
     ///
     /// # Errors
-    /// As [`Checkpoint::read`]. Nothing has been written then.
+    /// As [`Checkpoint::read`]; [`CheckpointError::Unused`] if the file has a tensor that the model does not have, see
+    /// [`Checkpoint::unused`]. Nothing has been written then.
     pub fn read_parameters(&self, plan: &Plan, parameters: &mut [f32]) -> Result<(), Error> {
         self.copy(plan, parameters, None)
     }
 
+    /// The names of the tensors that the model does not have, in the file's order, without what a model can do without:
+    /// causal masks, the optimiser's state in a checkpoint, and a `lm_head.weight` that equals `wte.weight` if the plan's
+    /// head is tied.
+    pub fn unused<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = Text<'a>> + use<'a, 'p> {
+        self.header.unused(plan, self.data).map(|entry| entry.raw_name())
+    }
+
+    /// Compares names, types and shapes with the plan's, as [`Checkpoint::read`] with an `optimizer` or
+    /// [`Checkpoint::read_parameters`] without one, before memory is allocated for them.
+    ///
+    /// # Errors
+    /// As for those.
+    pub fn check(&self, plan: &Plan, optimizer: bool) -> Result<(), Error> {
+        self.header.check(plan, optimizer)?;
+        match self.header.unused(plan, self.data).next() {
+            Some(entry) => Err(CheckpointError::Unused { at: entry.at }.into()),
+            None => Ok(()),
+        }
+    }
+
     fn copy(&self, plan: &Plan, parameters: &mut [f32], optimizer: Option<&mut [f32]>) -> Result<(), Error> {
+        self.check(plan, optimizer.is_some())?;
         self.header.copy(plan, parameters, optimizer, &mut |begin: usize, numbers: &mut [f32]| {
             let bytes = self.data.get(begin..).unwrap_or_default();
             for (place, number) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {

@@ -1,7 +1,7 @@
 //! From a file's header to the numbers of a model, wherever the data are stored.
 
 use super::header::{Entry, Items, Pairs};
-use super::json::Text;
+use super::json::{Chars, Text};
 use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::config::{Config, Field};
 use crate::error::{CheckpointError, Error, exact_length};
@@ -109,20 +109,9 @@ impl<'a> Header<'a> {
         if let Some(state) = &optimizer {
             exact_length("optimizer state", state.len(), plan.optimizer)?;
         }
-        if self.is_checkpoint() {
-            let mut config = plan.config;
-            for field in Field::ALL.iter().filter(|field| field.shapes_model()) {
-                let key = field.key();
-                let given = self.metadata(key).ok_or(CheckpointError::Metadata { key })?;
-                if !given.chars().is(&config.value(*field)) {
-                    return Err(CheckpointError::Configuration { key }.into());
-                }
-            }
-        }
+        self.check(plan, optimizer.is_some())?;
         let prefixes = prefixes(plan, optimizer.is_some());
         let state = optimizer.unwrap_or_default();
-        // Two passes: the first only checks that nothing is missing.
-        self.visit(plan, prefixes, &mut |_, _, _| Ok(()))?;
         self.visit(plan, prefixes, &mut |part, tensor, begin| {
             if tensor.frozen {
                 return Ok(());
@@ -136,6 +125,51 @@ impl<'a> Header<'a> {
             let target = buffer.get_mut(offset..).unwrap_or_default();
             fill.fill(begin, target.get_mut(..tensor.len()).unwrap_or_default())
         })
+    }
+
+    /// Refuses a header that does not have all tensors of the plan.
+    pub fn check(&self, plan: &Plan, optimizer: bool) -> Result<(), Error> {
+        if self.is_checkpoint() {
+            let mut config = plan.config;
+            for field in Field::ALL.iter().filter(|field| field.shapes_model()) {
+                let key = field.key();
+                let given = self.metadata(key).ok_or(CheckpointError::Metadata { key })?;
+                if !given.chars().is(&config.value(*field)) {
+                    return Err(CheckpointError::Configuration { key }.into());
+                }
+            }
+        }
+        self.visit(plan, prefixes(plan, optimizer), &mut |_, _, _| Ok(()))
+    }
+
+    /// The tensors that the model of the plan does not have, and cannot do without: see
+    /// [`super::Checkpoint::unused`]. `data` is the file's data.
+    pub fn unused<'p>(
+        &self,
+        plan: &'p Plan,
+        data: &'a [u8],
+    ) -> impl Iterator<Item = Entry<'a>> + use<'a, 'p> {
+        let (header, is_checkpoint) = (*self, self.is_checkpoint());
+        header.entries().filter(move |entry| {
+            let mut buffer = [0; LONGEST_NAME];
+            let Some(name) = ascii(entry.name(), &mut buffer) else { return true };
+            let is_state = is_checkpoint && name.starts_with("optimizer.");
+            let is_copy = || {
+                let mut embeddings = header.entries().filter(|other| other.name().is(&"wte.weight"));
+                plan.config.tied
+                    && name == "lm_head.weight"
+                    && embeddings.any(|other| {
+                        (other.rank, other.shape, other.is_f32) == (entry.rank, entry.shape, entry.is_f32)
+                            && data.get(other.begin..other.end) == data.get(entry.begin..entry.end)
+                    })
+            };
+            !(is_mask(name) || is_state || plan.tensor(name).is_some() || is_copy())
+        })
+    }
+
+    fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
+        let mut items = self.items;
+        core::iter::from_fn(move || items.tensor())
     }
 
     /// Finds each tensor of the plan once for each prefix. Passes on the prefix's number, the tensor, and its first
@@ -184,4 +218,25 @@ fn named<'a>(items: &mut Items<'a>, prefix: &str, tensor: &Tensor) -> Option<Ent
             return Some(entry);
         }
     }
+}
+
+/// More bytes than the name of any model's tensor has.
+const LONGEST_NAME: usize = 64;
+
+/// The text of some characters, if they are ASCII and fit.
+fn ascii<'b>(chars: Chars<'_>, buffer: &'b mut [u8; LONGEST_NAME]) -> Option<&'b str> {
+    let mut length = 0;
+    for c in chars {
+        *buffer.get_mut(length)? = u8::try_from(c).ok().filter(u8::is_ascii)?;
+        length += 1;
+    }
+    core::str::from_utf8(buffer.get(..length)?).ok()
+}
+
+/// Whether a tensor is a causal mask or its value, which Hugging Face's GPT-2 keeps beside a block's parameters.
+fn is_mask(name: &str) -> bool {
+    let Some((layer, name)) = name.strip_prefix("h.").and_then(|rest| rest.split_once('.')) else {
+        return false;
+    };
+    layer.bytes().all(|byte| byte.is_ascii_digit()) && matches!(name, "attn.bias" | "attn.masked_bias")
 }

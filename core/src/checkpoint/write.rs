@@ -254,3 +254,28 @@ pub fn write(bytes: &mut [u8], plan: &Plan, contents: &Contents) -> Result<usize
     })?;
     Ok(total)
 }
+
+/// Passes all bytes of a checkpoint to `put` in order, in pieces of at most a few hundred bytes, so that no memory is
+/// needed for the file. Returns their number.
+///
+/// # Errors
+/// As [`write()`], and the errors of `put`, after which no more is passed on.
+pub fn write_to<E: From<Error>>(
+    plan: &Plan,
+    contents: &Contents,
+    mut put: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<usize, E> {
+    let writing = Writing::new(plan, contents)?;
+    let mut failed = None;
+    let result = writing.put(&mut |piece: &[u8]| {
+        put(piece).map_err(|error| {
+            failed = Some(error);
+            // The caller gets the error of `put` instead.
+            CheckpointError::Buffer { given: 0, wanted: 0 }.into()
+        })
+    });
+    match failed {
+        Some(error) => Err(error),
+        None => result.map(|()| writing.size()).map_err(E::from),
+    }
+}
