@@ -3,7 +3,7 @@ TEXT = demo/topics.txt
 # The installation's prefix: make install PREFIX=/opt/jostle, below DESTDIR if that is set
 PREFIX = /usr/local
 
-.PHONY: test lint demo bench header library install uninstall package
+.PHONY: test lint demo bench header release-interface library install uninstall package
 
 # Every test, on every instruction set that this machine can run or emulate. As root, installs missing packages.
 # docs/testing.md describes the parts, and how to run one.
@@ -25,6 +25,10 @@ demo: $(filter demo/topics.txt,$(TEXT))
 # Generates include/jostle.h from ffi.
 header:
 	JOSTLE_WRITE_HEADER=1 cargo test --locked --quiet -p jostle-ffi --test header
+
+# Records the C interface of a release in ffi/released.txt, which later versions are compared with.
+release-interface:
+	python3 ffi/tests/interface.py write include/jostle.h ffi/released.txt
 
 # Builds libjostle.a and libjostle.so in target/library.
 library:

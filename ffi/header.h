@@ -27,7 +27,7 @@
  *             JOSTLE_STRUCT_TOO_SMALL. Fields called reserved are 0.
  * Results     Structs that the library writes, handles among them, have no struct_size. Their size and
  *             their fields only change with JOSTLE_VERSION_MAJOR; before version 1, also with
- *             JOSTLE_VERSION_MINOR.
+ *             JOSTLE_VERSION_MINOR. The shared library's name has these numbers: libjostle.so.0.1.
  * Choices     cross the border as uint32_t; the enums name their values.
  * Threads     const means: several threads may call with the same argument at once. A trainer or
  *             generator is for one thread at a time. The caller lends threads to compute with

@@ -27,7 +27,7 @@
  *             JOSTLE_STRUCT_TOO_SMALL. Fields called reserved are 0.
  * Results     Structs that the library writes, handles among them, have no struct_size. Their size and
  *             their fields only change with JOSTLE_VERSION_MAJOR; before version 1, also with
- *             JOSTLE_VERSION_MINOR.
+ *             JOSTLE_VERSION_MINOR. The shared library's name has these numbers: libjostle.so.0.1.
  * Choices     cross the border as uint32_t; the enums name their values.
  * Threads     const means: several threads may call with the same argument at once. A trainer or
  *             generator is for one thread at a time. The caller lends threads to compute with
@@ -388,7 +388,7 @@ typedef struct jostle_plan {
     // The configuration and the options.
     uint64_t opaque[12];
     // Likewise.
-    size_t more[24];
+    size_t more[56];
 } jostle_plan;
 
 // A metadata entry of the caller's: zero-terminated text in UTF-8. Keys differ from each other, are not "format" and do not
@@ -606,7 +606,9 @@ typedef struct jostle_sampling {
 // Generates text. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
 typedef struct jostle_generator {
     // Made by jostle_generator_init.
-    uint64_t opaque[56];
+    uint64_t opaque[12];
+    // Likewise.
+    size_t more[76];
 } jostle_generator;
 
 // Tokens and targets of a pass: `sequences` rows of `length` tokens.
@@ -753,7 +755,7 @@ typedef struct jostle_trainer {
     // Made by jostle_trainer_init.
     uint64_t opaque[12];
     // Likewise.
-    size_t more[76];
+    size_t more[108];
 } jostle_trainer;
 
 // The results of one step.

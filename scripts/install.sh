@@ -11,16 +11,16 @@ case $PREFIX in
 esac
 to=${DESTDIR:-}$PREFIX
 version=$(library_version)
-major=${version%%.*}
+series=$(library_series)
 
 # The system libraries that `rustc --print native-static-libs` names; scripts/test/c/install.sh compares.
 case $(uname -s) in
     Darwin)
-        shared=libjostle.$version.dylib soname=libjostle.$major.dylib plain=libjostle.dylib
+        shared=libjostle.$version.dylib soname=libjostle.$series.dylib plain=libjostle.dylib
         system_libraries="-lSystem -lm"
         ;;
     *)
-        shared=libjostle.so.$version soname=libjostle.so.$major plain=libjostle.so
+        shared=libjostle.so.$version soname=libjostle.so.$series plain=libjostle.so
         system_libraries="-lgcc_s -lutil -lrt -lpthread -lm -ldl"
         ;;
 esac

@@ -116,6 +116,11 @@ built_in() {
     : >"$1/checkpoint.safetensors"
 }
 
+# The part of the version that must be equal for a program to run with the library: 0.1 of 0.1.2, and 1 of 1.2.3.
+library_series() {
+    library_version | sed -E 's/^(0\.[0-9]+|[1-9][0-9]*)\..*/\1/'
+}
+
 library_version() {
     local id
     id=$(cargo pkgid --locked -p jostle-archive)

@@ -395,13 +395,17 @@ struct Sealed<T> {
 fn sealed<H: Handle>(handle: NonNull<H>) -> NonNull<Sealed<H::Value>> {
     const {
         let end = H::KIND.opaque + size_of::<Sealed<H::Value>>();
-        assert!(end <= size_of::<H>(), "the handle is too small");
+        assert!(end + RESERVE <= size_of::<H>(), "the handle is too small");
         assert!(align_of::<Sealed<H::Value>>() <= ALIGN && align_of::<H>() == ALIGN);
         assert!(H::KIND.opaque.is_multiple_of(ALIGN) && size_of::<H>().is_multiple_of(ALIGN));
     }
     // SAFETY: the offset is within the handle, as asserted.
     unsafe { handle.byte_add(H::KIND.opaque).cast() }
 }
+
+/// What handles have left for later versions of the library, which must not need larger handles than compiled programs have
+/// (`header.h`, Results). A version that uses it lowers this number.
+const RESERVE: usize = 24 * size_of::<usize>();
 
 /// The alignment of handles, which the mark needs.
 const ALIGN: usize = align_of::<u64>();

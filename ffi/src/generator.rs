@@ -16,7 +16,9 @@ use crate::status::{OrRefuse, Refusal, Refused, call, jostle_error, jostle_statu
 #[derive(Clone, Copy)]
 pub struct jostle_generator {
     /// Made by jostle_generator_init.
-    pub opaque: [u64; 56],
+    pub opaque: [u64; 12],
+    /// Likewise.
+    pub more: [usize; 76],
 }
 
 /// The value in a [`jostle_generator`].

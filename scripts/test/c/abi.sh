@@ -6,8 +6,9 @@ set -euo pipefail
 cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
 
-packages gcc g++ libc6-dev binutils valgrind python3 ||
-    not_run "C tests: need gcc, g++, valgrind, python3 (Debian: gcc g++ libc6-dev binutils valgrind python3)"
+packages gcc g++ libc6-dev binutils valgrind python3 gcc-arm-none-eabi ||
+    not_run "C tests: need gcc, g++, valgrind, python3, arm-none-eabi-gcc" \
+        "(Debian: gcc g++ libc6-dev binutils valgrind python3 gcc-arm-none-eabi)"
 
 work=$CARGO_TARGET_DIR/c
 hosted=$CARGO_TARGET_DIR/library
@@ -27,7 +28,7 @@ compile() {
 }
 static=("$hosted/libjostle.a" -lm -lpthread -ldl)
 # The library's name once it is installed.
-ln -sf "$hosted/libjostle.so" "$work/libjostle.so.0"
+ln -sf "$hosted/libjostle.so" "$work/libjostle.so.$(library_series)"
 shared=(-L"$hosted" -Wl,-rpath,"$work" -ljostle -lm -lpthread)
 
 say "header"
@@ -37,6 +38,7 @@ for standard in c99 c11; do
 done
 printf '#include "jostle.h"\n#include "jostle.h"\n' | g++ -std=c++17 "${warnings[@]}" -fsyntax-only -x c++ -
 header check Cargo.toml
+python3 ffi/tests/interface.py check include/jostle.h ffi/released.txt
 
 say "as it is"
 for test in bad_input golden same_bits; do

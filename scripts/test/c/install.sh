@@ -73,7 +73,7 @@ mv "$work"/cmake/cmake-{shared,static} "$work"
 for name in shared static by-hand cmake-shared cmake-static; do
     needed=$(readelf -d "$work/$name" | sed -n 's/.*(NEEDED).*\[\(libjostle.*\)\]/\1/p')
     case $name in
-        *shared) [ "$needed" = "libjostle.so.$major" ] || fail "$name needs ${needed:-no libjostle}" ;;
+        *shared) [ "$needed" = "libjostle.so.$(library_series)" ] || fail "$name needs ${needed:-no libjostle}" ;;
         *) [ -z "$needed" ] || fail "$name needs $needed" ;;
     esac
     LD_LIBRARY_PATH=$prefix/lib "$work/$name" >"$work/$name.txt" || fail "$name"
