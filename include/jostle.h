@@ -48,6 +48,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#if defined(__GNUC__) && defined(__ARM_FP) && !defined(__ARM_PCS_VFP) && \
+    defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+// The calls of functions that take or return floats by value. Programs for Cortex-M that are compiled with
+// -mfloat-abi=softfp link the same archive as those with hard, which passes floats in the floating-point unit's registers.
+#define JOSTLE_FLOATS __attribute__((pcs("aapcs-vfp")))
+#else
+#define JOSTLE_FLOATS
+#endif
+
 // The version of the header, to compare with jostle_version().
 #define JOSTLE_VERSION_MAJOR 0
 
@@ -1229,7 +1238,7 @@ jostle_status jostle_layer_norm_forward(const struct jostle_compute *compute,
                                         size_t weight_size,
                                         const float *bias,
                                         size_t bias_size,
-                                        struct jostle_error *error);
+                                        struct jostle_error *error) JOSTLE_FLOATS;
 
 // Adds the gradient of the input to `d_x` [rows, width], from `d_y`, `x` and what jostle_layer_norm_forward left.
 //
@@ -1383,7 +1392,7 @@ jostle_status jostle_gradient_norm(const struct jostle_compute *compute,
 
 // The factor that scales a gradient of this norm to a norm of at most `clip` (PyTorch's clip_grad_norm_).
 float jostle_clip_factor(float norm,
-                         float clip);
+                         float clip) JOSTLE_FLOATS;
 
 // Updates one tensor `x` of `count` elements by the recipe's optimiser, AdamW or SGD. The gradient is multiplied by `factor`,
 // which is the factor of clipping or 1. `step` counts from 0. The recipe's schedule is ignored.
@@ -1408,7 +1417,7 @@ jostle_status jostle_optimizer_update(const struct jostle_compute *compute,
                                       uint64_t step,
                                       float learning_rate,
                                       float factor,
-                                      struct jostle_error *error);
+                                      struct jostle_error *error) JOSTLE_FLOATS;
 
 // Replaces each row of `x` [rows, width] by its softmax.
 //

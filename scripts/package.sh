@@ -10,18 +10,7 @@ cd "$(dirname "$0")/.."
 
 to=$CARGO_TARGET_DIR/package/jostle
 
-# A Rust target, and the folders below src for its archive. Arduino defines their names: the processor, then the
-# floating-point unit and the float ABI. An archive outside these subfolders serves programs with the soft-float ABI.
-targets=(
-    "thumbv6m-none-eabi cortex-m0 cortex-m0plus"
-    "thumbv7m-none-eabi cortex-m3"
-    "thumbv7em-none-eabi cortex-m4 cortex-m7"
-    "thumbv7em-none-eabihf cortex-m4/fpv4-sp-d16-hard cortex-m7/fpv5-sp-d16-hard cortex-m7/fpv5-d16-hard"
-    "thumbv8m.main-none-eabi cortex-m33"
-    "thumbv8m.main-none-eabihf cortex-m33/fpv5-sp-d16-hard"
-    "riscv32imc-unknown-none-elf rv32imc"
-    "riscv32imafc-unknown-none-elf rv32imafc"
-)
+mapfile -t targets < <(grep -v '^#' ffi/package/targets.txt)
 [ $# -gt 0 ] || set -- "${targets[@]%% *}"
 
 version=$(library_version)
@@ -47,9 +36,18 @@ for target; do
     done
     [ -n "$folders" ] || fail "no such target: $target"
     build_archive "$target"
+    # Without the attributes of its float ABI, ld links the archive with programs of both; jostle.h declares the functions
+    # with floats accordingly. The other archives have no such attribute.
+    case $target in
+        thumb*) objcopy=arm-none-eabi-objcopy debian=binutils-arm-none-eabi ;;
+        *) objcopy=riscv64-unknown-elf-objcopy debian=binutils-riscv64-unknown-elf ;;
+    esac
+    programs $objcopy || packages $debian || not_run "package: needs $objcopy (Debian: $debian)"
+    remove=(--strip-debug)
+    [[ $target != thumb*hf ]] || remove+=(--remove-section=.ARM.attributes)
     for folder in $folders; do
         mkdir -p "$to/src/$folder"
-        cp "$archive" "$to/src/$folder"
+        $objcopy "${remove[@]}" "$archive" "$to/src/$folder/libjostle.a"
     done
 done
 

@@ -43,7 +43,7 @@ def items(header):
                 yield number, match[1], "typedef", documented
         elif match := re.match(r"#define (\w+) ", line):
             yield number, match[1], "macro", documented
-        elif match := re.match(r"[\w ]+[ *](\w+)\(", line):
+        elif match := re.match(r"[\w ]+[ *](jostle_\w+)\(", line):
             yield number, match[1], "function", documented
         elif inside == "field" and (match := re.match(r"    .*?(\w+)(\[\d+\])?;$", line)):
             yield number, match[1], "field", documented

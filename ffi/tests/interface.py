@@ -61,7 +61,7 @@ def interface(path):
     pattern = r"^typedef (\w+) \(\*(\w+)\)\((.*?)\);"
     for returned, name, arguments in re.findall(pattern, header, re.MULTILINE | re.DOTALL):
         found[f"callback {name}"] = {"type": f"{returned}({without_names(arguments)})"}
-    pattern = r"^((?:const )?\w+ \*?)(jostle_\w+)\((.*?)\);"
+    pattern = r"^((?:const )?\w+ \*?)(jostle_\w+)\((.*?)\)(?: JOSTLE_FLOATS)?;"
     for returned, name, arguments in re.findall(pattern, header, re.MULTILINE | re.DOTALL):
         found[f"function {name}"] = {"type": f"{returned.strip()}({without_names(arguments)})"}
     for bits, compiler in COMPILERS.items():

@@ -91,13 +91,18 @@ static void check(jostle_status status)
     board_exit(1);
 }
 
-/* FNV-1a over the parameters' bytes, little-endian. */
+/* FNV-1a over the parameters' bytes, little-endian on every processor. */
 static void print_checksum(uint64_t step)
 {
     uint64_t sum = 0xcbf29ce484222325;
-    const uint8_t *bytes = (const uint8_t *)parameters;
     char digits[17] = {0};
-    for (size_t i = 0; i < sizeof parameters; i++) sum = (sum ^ bytes[i]) * 0x100000001b3;
+    for (size_t i = 0; i < sizeof parameters / sizeof(float); i++) {
+        union {
+            float number;
+            uint32_t bits;
+        } parameter = {parameters[i]};
+        for (int shift = 0; shift < 32; shift += 8) sum = (sum ^ (parameter.bits >> shift & 0xff)) * 0x100000001b3;
+    }
     for (int i = 0; i < 16; i++) digits[i] = "0123456789abcdef"[sum >> (60 - 4 * i) & 15];
     print_step(step);
     board_print("checksum ");

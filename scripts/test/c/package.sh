@@ -5,7 +5,8 @@
 #   - The example, by PlatformIO's own build system.
 #   - The sketch, with the compiler options that Arduino's specification prescribes.
 #
-# The package's Zephyr module is checked without Zephyr.
+# Both float ABIs link the archive for floating-point units, and take the same instructions. A table of boards shows which
+# archive each way finds. The package's Zephyr module is checked without Zephyr.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
@@ -16,11 +17,16 @@ packages cmake make python3-venv gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-
     not_run "package: needs CMake, cross-compilers and emulators" \
         "(Debian: cmake gcc-arm-none-eabi gcc-riscv64-unknown-elf qemu-system-arm qemu-system-misc)"
 
+python3 ffi/tests/package/boards.py ffi/package >"$CARGO_TARGET_DIR/boards.txt" 2>&1 ||
+    fail "$(grep WRONG "$CARGO_TARGET_DIR/boards.txt")"
+echo "package: $(wc -l <"$CARGO_TARGET_DIR/boards.txt") boards find their archives"
+
 scripts/package.sh thumbv7em-none-eabihf riscv32imafc-unknown-none-elf >/dev/null
 # package.sh has said why it is missing.
 [ -e "$CARGO_TARGET_DIR/package/jostle/src/rv32imafc/libjostle.a" ] || exit 0
 
 tests=$PWD/ffi/tests/package
+benches=$PWD/benches/device
 guide=$PWD/docs/firmware.md
 golden=$(sed -n 's/^step 10: checksum //p' core/tests/golden/device_steps.txt)
 work=$(mktemp -d)
@@ -67,37 +73,55 @@ while IFS='|' read -r _ words bytes _; do
     [ "$takes" = "${bytes//[ ,]/}" ] || fail "docs/firmware.md: $words takes $takes bytes, not$bytes"
 done < <(grep '^| `--' "$guide")
 
-for toolchain in cortex-m4f rv32imafc; do
+sed s/float-abi=hard/float-abi=softfp/ jostle/toolchains/cortex-m4f.cmake >jostle/toolchains/softfp.cmake
+for toolchain in cortex-m4f softfp rv32imafc; do
     { cmake -S jostle/examples/firmware -B "$toolchain" -DCMAKE_PREFIX_PATH="$jostle" \
         -DCMAKE_TOOLCHAIN_FILE="$jostle/toolchains/$toolchain.cmake" -DSTEPS=10 &&
         cmake --build "$toolchain"; } >cmake.txt 2>&1 || fail "CMake: $(cat cmake.txt)"
 done
 run cortex-m4 cortex-m4f/train
 same "CMake, Cortex-M4F"
+run cortex-m4 softfp/train
+same "CMake, Cortex-M4F, softfp"
 run rv32imafc rv32imafc/train
 same "CMake, rv32imafc"
 # A processor that the package has no archive for.
-! cmake -S jostle/examples/firmware -B none -DCMAKE_PREFIX_PATH="$jostle" -DSTEPS=10 -DJOSTLE_PROCESSOR=cortex-m3 \
+! cmake -S jostle/examples/firmware -B none -DCMAKE_PREFIX_PATH="$jostle" -DSTEPS=10 -DJOSTLE_FLAGS=-mcpu=cortex-m3 \
     -DCMAKE_TOOLCHAIN_FILE="$jostle/toolchains/cortex-m4f.cmake" >cmake.txt 2>&1 ||
     fail "CMake takes a processor that has no archive"
-grep -q "no archive for the processor 'cortex-m3'" cmake.txt || fail "CMake: $(cat cmake.txt)"
+grep -q "no archive for the flags '-mcpu=cortex-m3'" cmake.txt || fail "CMake: $(cat cmake.txt)"
 
-# The sketch, compiled as for an Arduino board whose build.mcu is cortex-m4.
-processor=(-mcpu=cortex-m4 -mthumb -mfloat-abi=hard -mfpu=fpv4-sp-d16)
+# For each float ABI, as for an Arduino board whose build.mcu is cortex-m4: the sketch, the functions with floats, and the
+# instructions of a step.
+mkdir measured
+"$CARGO_TARGET_DIR/release/jostle-plan" --vocab 27 --heads 4 --context 16 --layers 1 --width 16 --untied --device \
+    -o measured/model.h
 sed '1i #include <Arduino.h>' jostle/examples/Train/Train.ino >sketch.cpp
-for source in start semihosting cortex_m; do
-    arm-none-eabi-gcc "${processor[@]}" -O2 -ffreestanding -Ijostle/src -c "jostle/examples/firmware/$source.c" \
-        -o "$source.o"
+firmware=jostle/examples/firmware
+instructions=()
+for abi in hard softfp; do
+    processor=(-mcpu=cortex-m4 -mthumb -mfloat-abi=$abi -mfpu=fpv4-sp-d16 -ffreestanding -Ijostle/src -I$firmware)
+    for source in start semihosting cortex_m; do
+        arm-none-eabi-gcc "${processor[@]}" -O2 -c "$firmware/$source.c" -o "$source.o"
+    done
+    link=(start.o semihosting.o cortex_m.o -nostdlib -L$firmware -T mps2.ld -Wl,--gc-sections,--no-warn-execstack
+        -Ljostle/src/cortex-m4/fpv4-sp-d16-$abi -ljostle -lgcc)
+    arm-none-eabi-g++ "${processor[@]}" -std=gnu++17 -Os -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wall -Wextra \
+        -Werror -I"$tests" -Ijostle/examples/Train sketch.cpp "${link[@]}" -o sketch.elf
+    run cortex-m4 sketch.elf
+    mapfile -t losses < <(sed -n 's/^step [0-9]*: loss \([0-9]*\) thousandths$/\1/p' printed.txt)
+    [ ${#losses[@]} -eq 2 ] && [ "${losses[1]}" -lt "${losses[0]}" ] ||
+        fail "the sketch's loss does not fall: $(cat printed.txt)"
+    echo "package: sketch, $abi: loss ${losses[0]}, ${losses[1]} thousandths"
+
+    arm-none-eabi-gcc "${processor[@]}" -O2 -Wall -Wextra -Werror "$tests/floats.c" "${link[@]}" -o floats.elf
+    run cortex-m4 floats.elf
+    arm-none-eabi-gcc -Imeasured "${processor[@]}" -I"$benches" -O2 "$benches"/{measure,counter}.c "${link[@]}" -o measure.elf
+    emulate measure.elf -icount shift=0 >printed.txt 2>&1 || fail "measure, $abi: $(cat printed.txt)"
+    instructions+=("$(sed -n 's/^instructions //p' printed.txt)")
 done
-arm-none-eabi-g++ "${processor[@]}" -std=gnu++17 -Os -ffreestanding -fno-exceptions -fno-rtti -fno-threadsafe-statics \
-    -Wall -Wextra -Werror -I"$tests" -Ijostle/src -Ijostle/examples/Train -nostdlib \
-    -Wl,--gc-sections,--no-warn-execstack -Ljostle/examples/firmware -T mps2.ld -Ljostle/src/cortex-m4/fpv4-sp-d16-hard sketch.cpp ./*.o -ljostle -lgcc \
-    -o sketch.elf
-run cortex-m4 sketch.elf
-mapfile -t losses < <(sed -n 's/^step [0-9]*: loss \([0-9]*\) thousandths$/\1/p' printed.txt)
-[ ${#losses[@]} -eq 2 ] && [ "${losses[1]}" -lt "${losses[0]}" ] ||
-    fail "the sketch's loss does not fall: $(cat printed.txt)"
-echo "package: sketch: loss ${losses[0]}, ${losses[1]} thousandths"
+echo "package: a step takes ${instructions[0]} instructions with hard, ${instructions[1]} with softfp"
+((instructions[1] * 100 < instructions[0] * 101)) || fail "softfp takes more than 1 % more instructions"
 
 # PlatformIO reads the manifests and builds the firmware by its own build system. Its registry is not reachable
 # everywhere, so SCons comes from PyPI, and the test has its own platform.
@@ -135,7 +159,6 @@ links() {
     cmake -DPACKAGE="$jostle" -DCONFIG_JOSTLE=y "$@" -P "$tests/zephyr.cmake" >zephyr.txt 2>&1 || true
     grep -qF -- "$wanted" zephyr.txt || fail "Zephyr, $*: $(cat zephyr.txt)"
 }
-links "links $jostle/src/cortex-m4/fpv4-sp-d16-hard/libjostle.a" -DGCC_M_CPU=cortex-m4 -DCONFIG_FP_HARDABI=y
-links "links $jostle/src/rv32imafc/libjostle.a" -DCONFIG_RISCV=y -DCONFIG_FLOAT_HARD=y
-links "no archive for cortex-m33" -DGCC_M_CPU=cortex-m33+nodsp -DCONFIG_FP_HARDABI=y
+links "links $jostle/src/cortex-m4/fpv4-sp-d16-hard/libjostle.a" -DGCC_M_CPU=cortex-m4 -DCONFIG_FPU=y
+links "no archive for -mcpu=cortex-m33+nodsp" -DGCC_M_CPU=cortex-m33+nodsp
 echo "package: Zephyr's module was read without Zephyr; Arduino's build was not run"
