@@ -151,7 +151,7 @@ enum jostle_status
     JOSTLE_CHECKPOINT_OFFSETS = 43,
     // A tensor that the model has is missing from a checkpoint.
     JOSTLE_CHECKPOINT_MISSING = 44,
-    // A tensor in a checkpoint has another type or shape than the model's.
+    // A tensor in a checkpoint has another shape than the model's.
     JOSTLE_CHECKPOINT_SHAPE = 45,
     // A checkpoint was altered: its checksum does not match.
     JOSTLE_CHECKPOINT_CHECKSUM = 46,
@@ -167,6 +167,8 @@ enum jostle_status
     JOSTLE_FLASH_CONTENTS = 51,
     // A safetensors file has a tensor that the model does not have.
     JOSTLE_CHECKPOINT_UNUSED = 52,
+    // The numbers of a tensor in a checkpoint are not F32.
+    JOSTLE_CHECKPOINT_TYPE = 53,
     // A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 };

@@ -179,7 +179,7 @@ pub enum CheckpointError {
     },
     /// The tensors overlap or leave a gap in the data.
     Offsets {
-        /// The number of bytes that they cover, from the data's beginning or in total.
+        /// The number of bytes of all tensors.
         given: usize,
         /// The length of the data in bytes.
         wanted: usize,
@@ -189,10 +189,21 @@ pub enum CheckpointError {
         /// Its index in [`crate::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
         tensor: usize,
     },
-    /// A tensor does not have the type or shape of the model's.
+    /// A tensor does not have the shape of the model's.
     Shape {
         /// Its index in [`crate::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
         tensor: usize,
+        /// The first two sides of its shape; missing ones are 1.
+        given: [usize; 2],
+        /// The shape of the model's tensor.
+        wanted: [usize; 2],
+    },
+    /// A tensor's numbers are not F32.
+    Type {
+        /// Its index in [`crate::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
+        tensor: usize,
+        /// The name of their type, e.g. `BF16`.
+        given: &'static str,
     },
     /// The file has a tensor that the model does not have: see [`crate::checkpoint::Checkpoint::unused`].
     Unused {
@@ -294,12 +305,16 @@ impl fmt::Display for CheckpointError {
             }
             CheckpointError::Duplicate { at } => write!(f, "a name occurs twice (byte {at})"),
             CheckpointError::Offsets { given, wanted } => {
-                write!(f, "the tensors cover {given} bytes without gap or overlap; the data has {wanted}")
+                write!(
+                    f,
+                    "tensors of {given} bytes do not cover the data of {wanted} bytes without gap or overlap"
+                )
             }
             CheckpointError::Missing { tensor } => write!(f, "tensor {tensor} of the model is missing"),
-            CheckpointError::Shape { tensor } => {
-                write!(f, "tensor {tensor} has another type or shape than the model's")
+            CheckpointError::Shape { tensor, given, wanted } => {
+                write!(f, "tensor {tensor} has shape {given:?}; expected {wanted:?}")
             }
+            CheckpointError::Type { tensor, given } => write!(f, "tensor {tensor} is {given}; expected F32"),
             CheckpointError::Unused { at } => {
                 write!(f, "the model does not have the tensor that is named at byte {at}")
             }

@@ -84,7 +84,7 @@ pub enum jostle_status {
     JOSTLE_CHECKPOINT_OFFSETS = 43,
     /// A tensor that the model has is missing from a checkpoint.
     JOSTLE_CHECKPOINT_MISSING = 44,
-    /// A tensor in a checkpoint has another type or shape than the model's.
+    /// A tensor in a checkpoint has another shape than the model's.
     JOSTLE_CHECKPOINT_SHAPE = 45,
     /// A checkpoint was altered: its checksum does not match.
     JOSTLE_CHECKPOINT_CHECKSUM = 46,
@@ -100,6 +100,8 @@ pub enum jostle_status {
     JOSTLE_FLASH_CONTENTS = 51,
     /// A safetensors file has a tensor that the model does not have.
     JOSTLE_CHECKPOINT_UNUSED = 52,
+    /// The numbers of a tensor in a checkpoint are not F32.
+    JOSTLE_CHECKPOINT_TYPE = 53,
     /// A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 }
@@ -107,7 +109,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 /// Each status and its text.
-const TEXTS: [(jostle_status, &CStr); 43] = [
+const TEXTS: [(jostle_status, &CStr); 45] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
     (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
@@ -151,6 +153,7 @@ const TEXTS: [(jostle_status, &CStr); 43] = [
     (JOSTLE_FLASH, c"a flash memory function failed"),
     (JOSTLE_FLASH_CONTENTS, c"flash memory does not hold the programmed bytes"),
     (JOSTLE_CHECKPOINT_UNUSED, c"the model does not have a tensor of the file"),
+    (JOSTLE_CHECKPOINT_TYPE, c"a tensor in the checkpoint is not F32"),
     (JOSTLE_OTHER, c"refused"),
 ];
 
@@ -400,6 +403,7 @@ fn status_of(error: &Error) -> jostle_status {
             CheckpointError::Missing { .. } => JOSTLE_CHECKPOINT_MISSING,
             CheckpointError::Shape { .. } => JOSTLE_CHECKPOINT_SHAPE,
             CheckpointError::Unused { .. } => JOSTLE_CHECKPOINT_UNUSED,
+            CheckpointError::Type { .. } => JOSTLE_CHECKPOINT_TYPE,
             CheckpointError::Checksum { .. } => JOSTLE_CHECKPOINT_CHECKSUM,
             CheckpointError::Metadata { .. } => JOSTLE_CHECKPOINT_METADATA,
             CheckpointError::Configuration { .. } => JOSTLE_CHECKPOINT_CONFIGURATION,
@@ -475,7 +479,8 @@ impl From<&Error> for Details {
                 | CheckpointError::Duplicate { at: index }
                 | CheckpointError::Missing { tensor: index }
                 | CheckpointError::Unused { at: index }
-                | CheckpointError::Shape { tensor: index }
+                | CheckpointError::Shape { tensor: index, .. }
+                | CheckpointError::Type { tensor: index, .. }
                 | CheckpointError::Key { index },
             ) => details.index = index,
             _ => {}

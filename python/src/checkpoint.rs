@@ -83,8 +83,11 @@ pub fn read_checkpoint<'py>(
 /// tensors in each part of the state.
 fn by_name(plan: &Plan, error: Error) -> PyErr {
     let (number, what) = match error {
-        Error::Checkpoint(CheckpointError::Missing { tensor }) => (tensor, "is missing"),
-        Error::Checkpoint(CheckpointError::Shape { tensor }) => (tensor, "has another type or shape"),
+        Error::Checkpoint(CheckpointError::Missing { tensor }) => (tensor, "is missing".to_string()),
+        Error::Checkpoint(CheckpointError::Shape { tensor, given, .. }) => {
+            (tensor, format!("has shape {given:?}"))
+        }
+        Error::Checkpoint(CheckpointError::Type { tensor, given }) => (tensor, format!("is {given}")),
         error => return exception(error),
     };
     let tensors = plan.tensors().count();

@@ -3,6 +3,15 @@
 
 use super::json::{Chars, Cursor, Malformed, Text};
 use crate::error::{CheckpointError, Error};
+use crate::rng;
+
+/// The types of numbers that files of language models have.
+const DTYPES: [&str; 8] = ["F32", "F16", "BF16", "F64", "F8_E4M3", "F8_E5M2", "I8", "U8"];
+
+#[inline(never)]
+fn dtype_of(given: Text<'_>) -> &'static str {
+    DTYPES.iter().find(|known| given.is(known)).unwrap_or(&"another type")
+}
 
 /// A tensor's place and type in the file's data.
 #[derive(Clone, Copy)]
@@ -10,7 +19,8 @@ pub(super) struct Entry<'a> {
     name: Text<'a>,
     /// The byte of the file at which its description begins.
     pub at: usize,
-    pub is_f32: bool,
+    /// The type of its numbers, if it is known, e.g. `F32`.
+    pub dtype: &'static str,
     pub rank: usize,
     /// The first two sizes; missing ones are 1.
     pub shape: [usize; 2],
@@ -34,12 +44,12 @@ impl<'a> Entry<'a> {
 
     /// Reads the object after a tensor's name. Each of its three members must occur exactly once.
     fn read(name: Text<'a>, at: usize, cursor: &mut Cursor<'a>) -> Result<Entry<'a>, Malformed> {
-        let (mut is_f32, mut shape, mut range) = (None, None, None);
+        let (mut dtype, mut shape, mut range) = (None, None, None);
         cursor.expect(b'{')?;
-        while cursor.more(is_f32.is_none() && shape.is_none() && range.is_none(), b'}')? {
+        while cursor.more(dtype.is_none() && shape.is_none() && range.is_none(), b'}')? {
             let member = cursor.name()?;
             let is_new = if member.is("dtype") {
-                is_f32.replace(cursor.string()?.is("F32")).is_none()
+                dtype.replace(dtype_of(cursor.string()?)).is_none()
             } else if member.is("shape") {
                 shape.replace(cursor.numbers()?).is_none()
             } else {
@@ -49,9 +59,9 @@ impl<'a> Entry<'a> {
                 return Err(Malformed);
             }
         }
-        match (is_f32, shape, range) {
-            (Some(is_f32), Some((rank, shape)), Some((2, [begin, end]))) if begin <= end => {
-                Ok(Entry { name, at, is_f32, rank, shape, begin, end })
+        match (dtype, shape, range) {
+            (Some(dtype), Some((rank, shape)), Some((2, [begin, end]))) if begin <= end => {
+                Ok(Entry { name, at, dtype, rank, shape, begin, end })
             }
             _ => Err(Malformed),
         }
@@ -109,35 +119,68 @@ impl<'a> Items<'a> {
         self.next().ok().flatten()
     }
 
-    /// Refuses a header in which two tensors have one name.
-    pub fn no_duplicates(mut self) -> Result<(), Error> {
-        while let Some(entry) = self.tensor() {
-            let mut others = self;
-            while let Some(other) = others.tensor() {
-                if entry.name().eq(other.name()) {
-                    return Err(CheckpointError::Duplicate { at: other.at }.into());
-                }
-            }
+    /// Whether the tensors cover `length` bytes of data without gap or overlap, given that none ends behind them.
+    ///
+    /// Ranges in a row begin where others end, but for the first begin and the last end. So do no other ranges that
+    /// end after they begin. Sums of hashes compare the begins with the ends in one pass. A file that was made to have
+    /// equal sums could only overlap itself.
+    pub fn cover(self, length: usize) -> bool {
+        let hash = |byte: usize| rng::mix(0, byte as u64);
+        let (mut items, mut sum) = (self, hash(length).wrapping_sub(hash(0)));
+        while let Some(entry) = items.tensor() {
+            sum = sum.wrapping_add(hash(entry.begin)).wrapping_sub(hash(entry.end));
         }
-        Ok(())
+        sum == 0
     }
+}
 
-    /// The number of bytes from the data's beginning that the tensors cover without a gap, each byte once. It takes
-    /// one pass if tensors are listed in the order of their data, as all known writers do, and otherwise more.
-    pub fn covered(self) -> usize {
-        let mut covered = 0;
+/// The number of names that are compared with all others in one pass. Without a heap, their hashes are on the stack.
+const AT_ONCE: usize = if cfg!(target_os = "none") { 32 } else { 2048 };
+
+/// Names in the order of the file, each with the byte of the file to report.
+pub(super) trait Names: Clone {
+    fn name(&mut self) -> Option<(Chars<'_>, usize)>;
+
+    /// Refuses a name that occurs twice. A file that was made to have equal hashes is refused too.
+    #[inline(never)]
+    fn no_duplicates(&self) -> Result<(), Error> {
+        let mut rest = self.clone();
         loop {
-            let before = covered;
-            let mut items = self;
-            while let Some(entry) = items.tensor() {
-                if entry.begin == covered {
-                    covered = entry.end;
+            let (mut table, mut count) = ([0_u64; 2 * AT_ONCE], 0);
+            let mut names = rest.clone();
+            while let Some((name, at)) = names.name() {
+                // 0 is an empty place of the table.
+                let hash = name.fold(0, |hash, c| rng::mix(hash, c.into())) | 1;
+                let (before, from) = table.split_at_mut(hash as usize % (2 * AT_ONCE));
+                let place =
+                    from.iter_mut().chain(before).find(|place| matches!(**place, 0) || **place == hash);
+                let Some(place) = place else { break };
+                if *place == hash {
+                    return Err(CheckpointError::Duplicate { at }.into());
+                }
+                if count < AT_ONCE {
+                    (*place, count) = (hash, count + 1);
+                    if count == AT_ONCE {
+                        rest = names.clone();
+                    }
                 }
             }
-            if covered == before {
-                return covered;
+            if count < AT_ONCE {
+                return Ok(());
             }
         }
+    }
+}
+
+impl Names for Items<'_> {
+    fn name(&mut self) -> Option<(Chars<'_>, usize)> {
+        self.tensor().map(|entry| (entry.name(), entry.at))
+    }
+}
+
+impl Names for Pairs<'_> {
+    fn name(&mut self) -> Option<(Chars<'_>, usize)> {
+        self.pair().map(|pair| (pair.key.chars(), pair.at))
     }
 }
 
@@ -183,19 +226,6 @@ impl<'a> Pairs<'a> {
     /// The next entry of a header that was read completely before, so that no error can occur.
     pub(super) fn pair(&mut self) -> Option<Pair<'a>> {
         self.step().ok()?
-    }
-
-    /// Refuses metadata in which a key occurs twice.
-    pub(super) fn no_duplicates(mut self) -> Result<(), Error> {
-        while let Some(pair) = self.pair() {
-            let mut others = self;
-            while let Some(other) = others.pair() {
-                if pair.key.chars().eq(other.key.chars()) {
-                    return Err(CheckpointError::Duplicate { at: other.at }.into());
-                }
-            }
-        }
-        Ok(())
     }
 }
 

@@ -1,6 +1,8 @@
 //! From a file's header to the numbers of a model, wherever the data are stored.
 
-use super::header::{Entry, Items, Pairs};
+use core::iter;
+
+use super::header::{Entry, Items, Names, Pairs};
 use super::json::{Chars, Text};
 use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::config::{Config, Field};
@@ -57,10 +59,8 @@ impl<'a> Header<'a> {
             let [given, wanted] = [data_length, end].map(|bytes| data_at.saturating_add(bytes));
             return Err(CheckpointError::Truncated { given, wanted }.into());
         }
-        for given in [sum, items.covered()] {
-            if given != data_length {
-                return Err(CheckpointError::Offsets { given, wanted: data_length }.into());
-            }
+        if sum != data_length || !items.cover(data_length) {
+            return Err(CheckpointError::Offsets { given: sum, wanted: data_length }.into());
         }
         Ok(Header { items, pairs })
     }
@@ -97,19 +97,20 @@ impl<'a> Header<'a> {
     }
 
     /// Reads all tensors of the plan into `parameters` and, unless it is `None`, `optimizer`. Only errors of `fill`
-    /// can occur after something was written.
+    /// can occur after something was written. `data` is the file's data, or empty.
     pub fn copy(
         &self,
         plan: &Plan,
         parameters: &mut [f32],
         optimizer: Option<&mut [f32]>,
+        data: &[u8],
         fill: &mut dyn Fill,
     ) -> Result<(), Error> {
         exact_length("parameters", parameters.len(), plan.parameters)?;
         if let Some(state) = &optimizer {
             exact_length("optimizer state", state.len(), plan.optimizer)?;
         }
-        self.check(plan, optimizer.is_some())?;
+        self.check(plan, optimizer.is_some(), data)?;
         let prefixes = prefixes(plan, optimizer.is_some());
         let state = optimizer.unwrap_or_default();
         self.visit(plan, prefixes, &mut |part, tensor, begin| {
@@ -127,8 +128,8 @@ impl<'a> Header<'a> {
         })
     }
 
-    /// Refuses a header that does not have all tensors of the plan.
-    pub fn check(&self, plan: &Plan, optimizer: bool) -> Result<(), Error> {
+    /// Refuses a header that does not have exactly the tensors of the plan. `data` is the file's data, or empty.
+    pub fn check(&self, plan: &Plan, optimizer: bool, data: &[u8]) -> Result<(), Error> {
         if self.is_checkpoint() {
             let mut config = plan.config;
             for field in Field::ALL.iter().filter(|field| field.shapes_model()) {
@@ -139,104 +140,135 @@ impl<'a> Header<'a> {
                 }
             }
         }
-        self.visit(plan, prefixes(plan, optimizer), &mut |_, _, _| Ok(()))
+        self.visit(plan, prefixes(plan, optimizer), &mut |_, _, _| Ok(()))?;
+        match self.unused(plan, data).next() {
+            Some(entry) => Err(CheckpointError::Unused { at: entry.at }.into()),
+            None => Ok(()),
+        }
     }
 
     /// The tensors that the model of the plan does not have, and cannot do without: see
-    /// [`super::Checkpoint::unused`]. `data` is the file's data.
-    pub fn unused<'p>(
-        &self,
-        plan: &'p Plan,
-        data: &'a [u8],
-    ) -> impl Iterator<Item = Entry<'a>> + use<'a, 'p> {
-        let (header, is_checkpoint) = (*self, self.is_checkpoint());
-        header.entries().filter(move |entry| {
-            let mut buffer = [0; LONGEST_NAME];
-            let Some(name) = ascii(entry.name(), &mut buffer) else { return true };
-            let is_state = is_checkpoint && name.starts_with("optimizer.");
-            let is_copy = || {
-                let mut embeddings = header.entries().filter(|other| other.name().is(&"wte.weight"));
-                plan.config.tied
-                    && name == "lm_head.weight"
-                    && embeddings.any(|other| {
-                        (other.rank, other.shape, other.is_f32) == (entry.rank, entry.shape, entry.is_f32)
-                            && data.get(other.begin..other.end) == data.get(entry.begin..entry.end)
-                    })
-            };
-            !(is_mask(name) || is_state || plan.tensor(name).is_some() || is_copy())
+    /// [`super::Checkpoint::unused`]. `data` is the file's data, or empty.
+    pub fn unused(&self, plan: &Plan, data: &[u8]) -> impl Iterator<Item = Entry<'a>> {
+        let is_checkpoint = self.is_checkpoint();
+        self.entries().filter(move |entry| {
+            let name = Name::of(entry.name());
+            let is_state = is_checkpoint && name.bytes().starts_with(b"optimizer.");
+            !(is_state || is_mask(name.bytes()) || plan.numbered(name.bytes()).is_some())
+                && !(plan.config.tied && name.bytes() == b"lm_head.weight" && self.is_embedding(entry, data))
         })
+    }
+
+    /// Whether a tensor equals the token embedding.
+    fn is_embedding(&self, tensor: &Entry<'_>, data: &[u8]) -> bool {
+        let Some(embedding) = self.entries().find(|entry| entry.name().is(&"wte.weight")) else {
+            return false;
+        };
+        let [given, wanted] = [tensor, &embedding].map(|entry| data.get(entry.begin..entry.end));
+        given.is_some()
+            && given == wanted
+            && tensor.dtype == embedding.dtype
+            && tensor.shape == embedding.shape
     }
 
     fn entries(&self) -> impl Iterator<Item = Entry<'a>> + use<'a> {
         let mut items = self.items;
-        core::iter::from_fn(move || items.tensor())
+        iter::from_fn(move || items.tensor())
     }
 
-    /// Finds each tensor of the plan once for each prefix. Passes on the prefix's number, the tensor, and its first
-    /// byte in the data. Its size in bytes matches its shape.
+    /// Finds each tensor of the plan once for each prefix, in the file's order. Passes on the prefix's number, the
+    /// tensor, and its first byte in the data. Its type and its shape are the plan's.
     fn visit(
         &self,
         plan: &Plan,
         prefixes: &[&str],
         found: &mut dyn FnMut(usize, &Tensor, usize) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let (mut items, mut number) = (self.items, 0);
-        for (part, prefix) in prefixes.iter().enumerate() {
-            for tensor in plan.tensors() {
-                let index = number;
-                number += 1;
-                if !has_part(part, &tensor) {
-                    continue;
-                }
-                let mut entry = named(&mut items, prefix, &tensor);
-                if entry.is_none() {
-                    items = self.items;
-                    entry = named(&mut items, prefix, &tensor);
-                }
-                let entry = entry.ok_or(CheckpointError::Missing { tensor: index })?;
-                let bytes = entry.end.saturating_sub(entry.begin);
-                if !entry.is_f32
-                    || entry.rank != tensor.rank
-                    || entry.shape != tensor.shape
-                    || bytes != tensor.len().saturating_mul(4)
-                {
-                    return Err(CheckpointError::Shape { tensor: index }.into());
-                }
-                found(part, &tensor, entry.begin)?;
+        let mut count = 0;
+        for entry in self.entries() {
+            let Some((part, index, tensor)) = self.planned(plan, prefixes, &entry) else { continue };
+            count += 1;
+            if entry.dtype != "F32" {
+                return Err(CheckpointError::Type { tensor: index, given: entry.dtype }.into());
             }
+            let bytes = entry.end.saturating_sub(entry.begin);
+            if entry.rank != tensor.rank
+                || entry.shape != tensor.shape
+                || bytes != tensor.len().saturating_mul(4)
+            {
+                let (given, wanted) = (entry.shape, tensor.shape);
+                return Err(CheckpointError::Shape { tensor: index, given, wanted }.into());
+            }
+            found(part, &tensor, entry.begin)?;
         }
-        Ok(())
+        // Names differ, so an equal count means that none is missing.
+        let all = prefixes.len().saturating_mul(plan.tensors().len());
+        if count == wanted_below(plan, all) {
+            return Ok(());
+        }
+        // The first missing tensor is the last of the fewest that are not complete.
+        let (mut complete, mut incomplete) = (0, all);
+        while incomplete.saturating_sub(complete) > 1 {
+            let middle = complete.midpoint(incomplete);
+            let has = |entry: &Entry<'_>| {
+                self.planned(plan, prefixes, entry).is_some_and(|(_, index, _)| index < middle)
+            };
+            let is_complete = self.entries().filter(has).count() == wanted_below(plan, middle);
+            if is_complete { complete = middle } else { incomplete = middle }
+        }
+        Err(CheckpointError::Missing { tensor: complete }.into())
+    }
+
+    /// The tensor of the plan that a file's tensor is: the number of its prefix, its index among the tensors of all
+    /// prefixes, and the tensor.
+    #[inline(never)]
+    fn planned(&self, plan: &Plan, prefixes: &[&str], entry: &Entry<'a>) -> Option<(usize, usize, Tensor)> {
+        // The prefix of the parameters is the first, and empty: every name has it.
+        let after = |(part, prefix): (usize, &&str)| entry.name().after(prefix).map(|name| (part, name));
+        let (part, name) = prefixes.iter().enumerate().rev().find_map(after)?;
+        let (number, tensor) = plan.numbered(Name::of(name).bytes())?;
+        let index = part.saturating_mul(plan.tensors().len()).saturating_add(number);
+        has_part(part, &tensor).then_some((part, index, tensor))
     }
 }
 
-/// The next tensor with that name among the remaining ones. Most files list tensors in the model's order, so that it
-/// is the first.
-fn named<'a>(items: &mut Items<'a>, prefix: &str, tensor: &Tensor) -> Option<Entry<'a>> {
-    loop {
-        let entry = items.tensor()?;
-        if entry.name().after(prefix).is_some_and(|name| name.is(&tensor.name)) {
-            return Some(entry);
-        }
-    }
+/// The number of tensors that a file must have among those with an index below `end`: all parameters, and the state of
+/// those that are trained.
+#[inline(never)]
+fn wanted_below(plan: &Plan, end: usize) -> usize {
+    let (count, frozen) = (plan.tensors().len(), &plan.options.frozen);
+    let state = end.saturating_sub(count);
+    let (whole, rest) = (state.checked_div(count).unwrap_or(0), state.checked_rem(count).unwrap_or(0));
+    end.saturating_sub(whole * frozen.count_below(count) + frozen.count_below(rest))
 }
 
-/// More bytes than the name of any model's tensor has.
-const LONGEST_NAME: usize = 64;
+/// A tensor's name in a file, cut off behind the longest that a model can have.
+struct Name {
+    bytes: [u8; 48],
+    length: usize,
+}
 
-/// The text of some characters, if they are ASCII and fit.
-fn ascii<'b>(chars: Chars<'_>, buffer: &'b mut [u8; LONGEST_NAME]) -> Option<&'b str> {
-    let mut length = 0;
-    for c in chars {
-        *buffer.get_mut(length)? = u8::try_from(c).ok().filter(u8::is_ascii)?;
-        length += 1;
+impl Name {
+    #[inline(never)]
+    fn of(chars: Chars<'_>) -> Name {
+        let mut name = Name { bytes: [0; 48], length: 0 };
+        for (place, c) in name.bytes.iter_mut().zip(chars) {
+            // No model's tensor has a name with such a byte.
+            *place = u8::try_from(c).unwrap_or(0xFF);
+            name.length += 1;
+        }
+        name
     }
-    core::str::from_utf8(buffer.get(..length)?).ok()
+
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
 }
 
 /// Whether a tensor is a causal mask or its value, which Hugging Face's GPT-2 keeps beside a block's parameters.
-fn is_mask(name: &str) -> bool {
-    let Some((layer, name)) = name.strip_prefix("h.").and_then(|rest| rest.split_once('.')) else {
-        return false;
-    };
-    layer.bytes().all(|byte| byte.is_ascii_digit()) && matches!(name, "attn.bias" | "attn.masked_bias")
+fn is_mask(name: &[u8]) -> bool {
+    let of_block = name.strip_prefix(b"h.");
+    let [mask, value] =
+        [b".attn.bias".as_slice(), b".attn.masked_bias"].map(|end| of_block?.strip_suffix(end));
+    mask.or(value).is_some_and(|layer| layer.iter().all(u8::is_ascii_digit))
 }

@@ -211,7 +211,7 @@ impl<'a> Slots<'a> {
         header.no_duplicates()?;
         let progress = header.progress()?;
         let data_at = slot.offset.saturating_add(data_at);
-        header.copy(plan, parameters, optimizer, &mut |begin, numbers: &mut [f32]| {
+        header.copy(plan, parameters, optimizer, &[], &mut |begin, numbers: &mut [f32]| {
             let mut at = data_at.saturating_add(begin);
             let mut bytes = [[0; 4]; 64];
             for numbers in numbers.chunks_mut(bytes.len()) {

@@ -325,6 +325,7 @@ pub(super) const fn elements_before(place: usize, config: &Config) -> Count {
 }
 
 /// The number of tensors that the configuration has before a place.
+#[inline(never)]
 pub(super) const fn count_before(place: usize, config: &Config) -> usize {
     let end = end_before(place, config);
     let (mut sum, mut row) = (0_usize, 0);

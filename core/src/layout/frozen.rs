@@ -32,7 +32,7 @@ impl Frozen {
 
     /// The number of the tensor with this name, in the order of [`crate::Plan::tensors`].
     pub fn number(config: &Config, name: &str) -> Option<usize> {
-        Tensors::named(config, &Frozen::NONE, name).map(|(number, _)| number)
+        Tensors::named(config, &Frozen::NONE, name.as_bytes()).map(|(number, _)| number)
     }
 
     /// The set with another tensor, by its number in the order of [`crate::Plan::tensors`].
@@ -61,6 +61,15 @@ impl Frozen {
     /// Whether the set has the tensor with this number.
     pub const fn has(&self, number: usize) -> bool {
         number < Frozen::MOST && self.0[number / 64] >> (number % 64) & 1 == 1
+    }
+
+    /// The number of tensors in the set with a number below `end`.
+    pub(crate) fn count_below(&self, end: usize) -> usize {
+        let below = |first: usize| {
+            u64::MAX.unbounded_shr(64_u32.saturating_sub(end.saturating_sub(first).min(64) as u32))
+        };
+        let bits = self.0.iter().enumerate().map(|(i, word)| (word & below(64 * i)).count_ones());
+        bits.sum::<u32>() as usize
     }
 
     pub(super) const fn is_none(&self) -> bool {

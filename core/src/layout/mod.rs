@@ -291,7 +291,12 @@ impl Plan {
 
     /// The tensor with this name.
     pub fn tensor(&self, name: &str) -> Option<Tensor> {
-        Tensors::named(&self.config, &self.options.frozen, name).map(|(_, tensor)| tensor)
+        self.numbered(name.as_bytes()).map(|(_, tensor)| tensor)
+    }
+
+    /// The tensor with this name, and its number in the order of [`Plan::tensors`].
+    pub(crate) fn numbered(&self, name: &[u8]) -> Option<(usize, Tensor)> {
+        Tensors::named(&self.config, &self.options.frozen, name)
     }
 
     /// The number of blocks that backward reaches.

@@ -67,22 +67,18 @@ impl TensorName {
     }
 
     /// The tensor with this name, if the configuration has one.
-    pub(super) fn find(config: &Config, name: &str) -> Option<TensorName> {
-        let [first, end] = BLOCK;
-        let found = match name.strip_prefix(BLOCK_PREFIX).and_then(|rest| rest.split_once('.')) {
-            Some((layer, name)) => {
-                let layer = usize::try_from(format::whole(layer.as_bytes())?).ok()?;
-                let row = first + NAMES.get(first..end)?.iter().position(|known| *known == name)?;
-                TensorName { row, layer: Some(layer).filter(|layer| *layer < config.layers)? }
-            }
-            None => {
-                let row = NAMES.iter().position(|known| *known == name)?;
-                TensorName { row, layer: if row < first { 0 } else { config.layers } }
-            }
-        };
-        // The comparison refuses numbers with leading zeros, and a block's tensor without a number.
-        let exists = found.slot().is_some_and(|slot| slot.exists(config)) && found.is(name);
-        exists.then_some(found)
+    fn find(config: &Config, name: &[u8]) -> Option<TensorName> {
+        let numbered = name.strip_prefix(BLOCK_PREFIX.as_bytes()).and_then(|rest| {
+            let dot = rest.iter().position(|byte| *byte == b'.')?;
+            Some((format::whole(rest.get(..dot)?)?, rest.get(dot + 1..)?))
+        });
+        let (layer, name_in_block) = numbered.unwrap_or((0, name));
+        let row = NAMES.iter().position(|known| known.as_bytes() == name_in_block)?;
+        let layer = if row < BLOCK[1] { usize::try_from(layer).ok()? } else { config.layers };
+        let found = TensorName { row, layer };
+        // The comparison refuses a block's tensor without a number, other tensors with one, and leading zeros.
+        let exists = (layer < config.layers || row >= BLOCK[1]) && found.slot()?.exists(config);
+        (exists && found.has(name)).then_some(found)
     }
 
     fn place(&self, config: &Config) -> usize {
@@ -91,7 +87,11 @@ impl TensorName {
 
     /// Whether `name` is the name of this tensor, e.g. `h.0.attn.c_attn.weight`.
     pub fn is(&self, name: &str) -> bool {
-        let mut rest = Rest(Some(name.as_bytes()));
+        self.has(name.as_bytes())
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        let mut rest = Rest(Some(name));
         self.write(&mut rest);
         rest.0 == Some(&[])
     }
@@ -216,7 +216,8 @@ impl<'a> Tensors<'a> {
     }
 
     /// The tensor with this name.
-    pub(super) fn named(config: &'a Config, frozen: &'a Frozen, name: &str) -> Option<(usize, Tensor)> {
+    #[inline(never)]
+    pub(super) fn named(config: &'a Config, frozen: &'a Frozen, name: &[u8]) -> Option<(usize, Tensor)> {
         let place = TensorName::find(config, name)?.place(config);
         let number = family::count_before(place, config);
         Some((number, Tensors::from_place(config, frozen, place).next()?))
@@ -254,9 +255,8 @@ impl Iterator for Tensors<'_> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let places = family::places(self.config.layers);
-        let [here, end] = [self.place, places].map(|place| family::count_before(place, self.config));
-        let left = end.saturating_sub(here);
+        let end = family::count_before(family::places(self.config.layers), self.config);
+        let left = end.saturating_sub(family::count_before(self.place, self.config));
         (left, Some(left))
     }
 
