@@ -1,6 +1,21 @@
 /*
  * jostle: trains small transformer language models, on buffers that the caller hands over.
  *
+ * OUTLINE of a program that trains a model
+ *
+ *     jostle_config_init      the model's sizes
+ *     jostle_options_init     the batch, the optimiser's state, the threads
+ *     jostle_plan_init        the size of every buffer
+ *     jostle_buffers_size     their sum, for malloc
+ *     jostle_buffers_init     the buffers, in one block of memory
+ *     jostle_initialize       random parameters; or jostle_checkpoint_read
+ *     jostle_recipe_init      the optimiser, the learning rate, the seed
+ *     jostle_trainer_init     a trainer of all this
+ *     jostle_trainer_step     a step on random windows of a text; call it again and again
+ *     jostle_checkpoint_write the result as a file's bytes
+ *
+ * The functions come in this order: START HERE, TRAIN, USE, KEEP, DEVICES, OPERATIONS.
+ *
  * CONVENTIONS
  *
  * Names       Everything begins with jostle_ or JOSTLE_.
@@ -16,7 +31,8 @@
  *             their buffers as long as they are used. A refused call has written nothing, except
  *             that a workspace may be written in part.
  * Memory      Nothing is allocated, so nothing is to be freed; jostle_pool_start is the exception.
- *             Sizes come from jostle_plan_init and the functions whose names end in _size.
+ *             Sizes come from jostle_plan_init and the functions whose names end in _size. What must
+ *             be zero at first is the optimiser's state alone; jostle_buffers_init sets it.
  *             Firmware takes the sizes of its static arrays from the header that jostle-plan writes.
  * Structs     that the caller fills in begin with struct_size, which is their sizeof. Those that
  *             have defaults have an init function, which takes the sizeof and writes no byte beyond
@@ -32,6 +48,10 @@
  * Threads     const means: several threads may call with the same argument at once. A trainer or
  *             generator is for one thread at a time. The caller lends threads to compute with
  *             through jostle_compute.
+ * Processes   A call uses the caller's memory alone, so functions may be called after fork. The threads
+ *             of a jostle_pool stay with the parent; in the child, a trainer computes with the caller's
+ *             thread alone, and gets the same bits. The library handles no signals. A signal handler
+ *             may not use a handle that its thread was using.
  * Failure     Nothing panics, prints, exits, aborts or throws. NULL, misaligned, short and
  *             overlapping buffers are refused, each with a status; wild pointers are not detected.
  * Numbers     The same configuration, seed and data give the same bits on every processor, with

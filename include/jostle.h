@@ -1,6 +1,21 @@
 /*
  * jostle: trains small transformer language models, on buffers that the caller hands over.
  *
+ * OUTLINE of a program that trains a model
+ *
+ *     jostle_config_init      the model's sizes
+ *     jostle_options_init     the batch, the optimiser's state, the threads
+ *     jostle_plan_init        the size of every buffer
+ *     jostle_buffers_size     their sum, for malloc
+ *     jostle_buffers_init     the buffers, in one block of memory
+ *     jostle_initialize       random parameters; or jostle_checkpoint_read
+ *     jostle_recipe_init      the optimiser, the learning rate, the seed
+ *     jostle_trainer_init     a trainer of all this
+ *     jostle_trainer_step     a step on random windows of a text; call it again and again
+ *     jostle_checkpoint_write the result as a file's bytes
+ *
+ * The functions come in this order: START HERE, TRAIN, USE, KEEP, DEVICES, OPERATIONS.
+ *
  * CONVENTIONS
  *
  * Names       Everything begins with jostle_ or JOSTLE_.
@@ -16,7 +31,8 @@
  *             their buffers as long as they are used. A refused call has written nothing, except
  *             that a workspace may be written in part.
  * Memory      Nothing is allocated, so nothing is to be freed; jostle_pool_start is the exception.
- *             Sizes come from jostle_plan_init and the functions whose names end in _size.
+ *             Sizes come from jostle_plan_init and the functions whose names end in _size. What must
+ *             be zero at first is the optimiser's state alone; jostle_buffers_init sets it.
  *             Firmware takes the sizes of its static arrays from the header that jostle-plan writes.
  * Structs     that the caller fills in begin with struct_size, which is their sizeof. Those that
  *             have defaults have an init function, which takes the sizeof and writes no byte beyond
@@ -32,6 +48,10 @@
  * Threads     const means: several threads may call with the same argument at once. A trainer or
  *             generator is for one thread at a time. The caller lends threads to compute with
  *             through jostle_compute.
+ * Processes   A call uses the caller's memory alone, so functions may be called after fork. The threads
+ *             of a jostle_pool stay with the parent; in the child, a trainer computes with the caller's
+ *             thread alone, and gets the same bits. The library handles no signals. A signal handler
+ *             may not use a handle that its thread was using.
  * Failure     Nothing panics, prints, exits, aborts or throws. NULL, misaligned, short and
  *             overlapping buffers are refused, each with a status; wild pointers are not detected.
  * Numbers     The same configuration, seed and data give the same bits on every processor, with
@@ -66,17 +86,17 @@
 // The version's third number.
 #define JOSTLE_VERSION_PATCH 0
 
-// The most metadata entries that jostle_checkpoint_write takes.
-#define JOSTLE_METADATA_MOST 16
-
 // The alignment in bytes of every buffer of numbers. On x86-64, 64 bytes (a cache line) are better: training steps are 3 %
 // and generation is up to a fifth faster.
 #define JOSTLE_ALIGNMENT 4
 
+// The most metadata entries that jostle_checkpoint_write takes.
+#define JOSTLE_METADATA_MOST 16
+
 // How a call ended. A number never changes its meaning, and the number of a removed status is not used again.
-enum jostle_status
+enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : int32_t
+  jostle_status : int32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     // The call has succeeded.
@@ -181,9 +201,9 @@ typedef int32_t jostle_status;
 #endif // __cplusplus
 
 // The activation between the two products of the MLP.
-enum jostle_activation
+enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
+  jostle_activation : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     // x (1 + erf(x / sqrt 2)) / 2, PyTorch's GELU().
@@ -200,9 +220,9 @@ typedef uint32_t jostle_activation;
 #endif // __cplusplus
 
 // How the learning rate falls after warm-up.
-enum jostle_decay
+enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
+  jostle_decay : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     // It stays constant.
@@ -223,9 +243,9 @@ typedef uint32_t jostle_decay;
 #endif // __cplusplus
 
 // Which vector instructions to use. All give the same bits.
-enum jostle_instruction_set
+enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
+  jostle_instruction_set : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     // The fastest that this processor has.
@@ -248,9 +268,9 @@ typedef uint32_t jostle_instruction_set;
 #endif // __cplusplus
 
 // How gradients change parameters.
-enum jostle_optimizer
+enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
+  jostle_optimizer : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     // Stochastic gradient descent, with momentum where that is not 0; PyTorch's SGD.
@@ -267,9 +287,9 @@ typedef uint32_t jostle_optimizer;
 #endif // __cplusplus
 
 // The optimiser's state for each parameter between steps.
-enum jostle_optimizer_state
+enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
+  jostle_optimizer_state : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     // Nothing: SGD.
@@ -288,9 +308,9 @@ typedef uint32_t jostle_optimizer_state;
 #endif // __cplusplus
 
 // The value that each element of a product starts from.
-enum jostle_start
+enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
+  jostle_start : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     // Zero; C is not read.
@@ -309,9 +329,9 @@ typedef uint32_t jostle_start;
 #endif // __cplusplus
 
 // The place of dropout in the model. Masks of different streams are independent, also with the same seed.
-enum jostle_stream
+enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
+  jostle_stream : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     // The sum of the embeddings.
@@ -332,9 +352,9 @@ typedef uint32_t jostle_stream;
 #endif // __cplusplus
 
 // The integer type of tokens in a text.
-enum jostle_token_type
+enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  : uint32_t
+  jostle_token_type : uint32_t
 #endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
  {
     // uint8_t: up to 256 different tokens.
@@ -355,62 +375,6 @@ typedef uint32_t jostle_token_type;
 // Threads that wait for work. Only in the hosted library.
 typedef struct jostle_pool jostle_pool;
 
-// The least size of each buffer in bytes, for one configuration and one set of options. All buffers are aligned to
-// JOSTLE_ALIGNMENT. A plan may be copied, and several threads may use it at once.
-typedef struct jostle_plan {
-    // float: the parameters that are trained, tensor after tensor; jostle_plan_tensor tells the place of each.
-    size_t parameters_size;
-    // float: the frozen parameters, tensor after tensor. They are only read, so they may lie in flash.
-    size_t frozen_size;
-    // float: a gradient for each parameter, in the same order; with a fused optimizer step, for some rows of one tensor.
-    size_t gradients_size;
-    // float: the optimiser's state (AdamW: all first moments, then all second moments); may be 0.
-    size_t optimizer_size;
-    // The part of the workspace for activations, which a forward pass leaves for the backward pass.
-    size_t activations_size;
-    // The part of the workspace for intermediate results of one layer and for each thread's packed panels.
-    size_t scratch_size;
-    // float: activations and scratch, one buffer.
-    size_t workspace_size;
-    // int32_t: tokens and targets of one micro-batch.
-    size_t batch_size;
-    // The sum of parameters, gradients, optimizer, workspace and batch: all memory of training, except frozen_size.
-    size_t training_size;
-    // float: a generator's memory.
-    size_t generation_size;
-    // int32_t: a generator's window of tokens.
-    size_t window_size;
-    // uint32_t: scratch for drawing a token.
-    size_t order_size;
-    // The most sequences in one pass.
-    size_t batch;
-    // The most threads that work at once.
-    size_t threads;
-    // 1 if the backward pass recomputes activations, else 0.
-    size_t recompute;
-    // The multiply-adds that recomputation adds to a pass over a full batch.
-    size_t recomputed;
-    // 1 if the optimizer step is fused into the backward pass, else 0.
-    size_t fused;
-    // The number of parameters that are trained.
-    size_t parameter_count;
-    // The number of tensors, trained and frozen.
-    size_t tensor_count;
-    // The configuration and the options.
-    uint64_t opaque[12];
-    // Likewise.
-    size_t more[56];
-} jostle_plan;
-
-// A metadata entry of the caller's: zero-terminated text in UTF-8. Keys differ from each other, are not "format" and do not
-// begin with "jostle.".
-typedef struct jostle_metadata {
-    // The name.
-    const char *key;
-    // The text.
-    const char *value;
-} jostle_metadata;
-
 // The numbers behind a status other than JOSTLE_OK.
 typedef struct jostle_error {
     // The status that the call has returned.
@@ -429,49 +393,6 @@ typedef struct jostle_error {
     // The wanted number, in bytes for buffers; JOSTLE_RUN: the number of indices; otherwise 0.
     int64_t wanted;
 } jostle_error;
-
-// The caller's memory for a model. Each function says which of the buffers it uses; the others may be NULL. Buffers
-// that a function uses must not overlap. Trainers and generators keep using theirs: as long as they are used, the buffers
-// stay where they are, and nobody else writes them.
-typedef struct jostle_buffers {
-    // sizeof(jostle_buffers).
-    uint32_t struct_size;
-    // 0.
-    uint32_t reserved;
-    // The parameters that are trained; see jostle_initialize. Passes without a trainer, generators and functions that
-    // write checkpoints only read them.
-    float *parameters;
-    // Bytes; at least the plan's parameters_size.
-    size_t parameters_size;
-    // The parameters that are frozen, which are only read. May be NULL if the plan's frozen_size is 0.
-    const float *frozen;
-    // Bytes; at least the plan's frozen_size.
-    size_t frozen_size;
-    // The gradients; need not be cleared.
-    float *gradients;
-    // Bytes; at least the plan's gradients_size.
-    size_t gradients_size;
-    // The optimiser's state; zero before the first step. May be NULL if the plan's optimizer_size is 0.
-    float *optimizer;
-    // Bytes; at least the plan's optimizer_size.
-    size_t optimizer_size;
-    // Activations and scratch; need not be cleared.
-    float *workspace;
-    // Bytes; at least the plan's workspace_size.
-    size_t workspace_size;
-    // Tokens and targets of a trainer's micro-batch; need not be cleared.
-    int32_t *batch;
-    // Bytes; at least the plan's batch_size.
-    size_t batch_size;
-} jostle_buffers;
-
-// The progress of training.
-typedef struct jostle_progress {
-    // The number of steps done.
-    uint64_t step;
-    // The seed of batches and dropout.
-    uint64_t seed;
-} jostle_progress;
 
 // A model's configuration. jostle_config_init fills in GPT-2's choices.
 typedef struct jostle_config {
@@ -506,39 +427,6 @@ typedef struct jostle_config {
     // Rate of dropout on the output of the MLP's projection.
     float mlp_projection_dropout;
 } jostle_config;
-
-// Does the part `index` of some work.
-typedef void (*jostle_task)(void *argument,
-                            size_t index);
-
-// Lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and on any threads, and
-// returns when all these calls have returned. A call may wait for calls that have begun before it, and only for those.
-// jostle_pool_run is such a function.
-//
-// The library counts the calls. Indices that were not called run on the caller's thread, and other calls do nothing. So
-// the results are right, but the function that needed the threads returns JOSTLE_RUN. A call of `task` after the return
-// is undefined behaviour.
-typedef void (*jostle_run)(void *context,
-                           size_t count,
-                           jostle_task task,
-                           void *argument);
-
-// The instruction set and the threads to compute with. jostle_compute_init fills in the fastest instruction set on the
-// caller's thread alone. NULL means the same wherever a function takes a `const jostle_compute *`.
-typedef struct jostle_compute {
-    // sizeof(jostle_compute).
-    uint32_t struct_size;
-    // A jostle_instruction_set.
-    uint32_t instruction_set;
-    // How many calls of a task `run` makes at once; at least 1. At most 1024 of them are used, and 32 on bare metal.
-    uint32_t threads;
-    // 0.
-    uint32_t reserved;
-    // Lends threads; may be NULL if `threads` is 1.
-    jostle_run run;
-    // Passed to `run`; may be NULL.
-    void *context;
-} jostle_compute;
 
 // The settings of training that memory depends on.
 typedef struct jostle_options {
@@ -614,13 +502,161 @@ typedef struct jostle_sampling {
     float min_p;
 } jostle_sampling;
 
-// Generates text. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
-typedef struct jostle_generator {
-    // Made by jostle_generator_init.
+// The least size of each buffer in bytes, for one configuration and one set of options. All buffers are aligned to
+// JOSTLE_ALIGNMENT. A plan may be copied, and several threads may use it at once.
+typedef struct jostle_plan {
+    // float: the parameters that are trained, tensor after tensor; jostle_plan_tensor tells the place of each.
+    size_t parameters_size;
+    // float: the frozen parameters, tensor after tensor. They are only read, so they may lie in flash.
+    size_t frozen_size;
+    // float: a gradient for each parameter, in the same order; with a fused optimizer step, for some rows of one tensor.
+    size_t gradients_size;
+    // float: the optimiser's state (AdamW: all first moments, then all second moments); may be 0.
+    size_t optimizer_size;
+    // The part of the workspace for activations, which a forward pass leaves for the backward pass.
+    size_t activations_size;
+    // The part of the workspace for intermediate results of one layer and for each thread's packed panels.
+    size_t scratch_size;
+    // float: activations and scratch, one buffer.
+    size_t workspace_size;
+    // int32_t: tokens and targets of one micro-batch.
+    size_t batch_size;
+    // The sum of parameters, gradients, optimizer, workspace and batch: all memory of training, except frozen_size.
+    size_t training_size;
+    // float: a generator's memory.
+    size_t generation_size;
+    // int32_t: a generator's window of tokens.
+    size_t window_size;
+    // uint32_t: scratch for drawing a token.
+    size_t order_size;
+    // The most sequences in one pass.
+    size_t batch;
+    // The most threads that work at once.
+    size_t threads;
+    // 1 if the backward pass recomputes activations, else 0.
+    size_t recompute;
+    // The multiply-adds that recomputation adds to a pass over a full batch.
+    size_t recomputed;
+    // 1 if the optimizer step is fused into the backward pass, else 0.
+    size_t fused;
+    // The number of parameters that are trained.
+    size_t parameter_count;
+    // The number of tensors, trained and frozen.
+    size_t tensor_count;
+    // The configuration and the options.
     uint64_t opaque[12];
     // Likewise.
-    size_t more[76];
-} jostle_generator;
+    size_t more[56];
+} jostle_plan;
+
+// A tensor of the model.
+typedef struct jostle_tensor {
+    // Hugging Face GPT-2's name, e.g. h.0.attn.c_attn.weight; zero-terminated.
+    char name[48];
+    // 1 for biases and norms, 2 for matrices.
+    uint32_t rank;
+    // 1 if it is not trained, else 0.
+    uint32_t frozen;
+    // The shape [rows, columns] of a matrix, row-major; a vector's length and 1.
+    size_t shape[2];
+    // The number of elements.
+    size_t count;
+    // Its offset in the parameters or, if it is frozen, in the frozen parameters, in elements.
+    size_t offset;
+    // Its elements in the buffer `values`; NULL if that is NULL or the tensor is frozen.
+    float *data;
+} jostle_tensor;
+
+// The caller's memory for a model. jostle_buffers_init takes it all from one block; firmware fills the struct in with its
+// static arrays. Each function says which of the buffers it uses; the others may be NULL. Buffers that a function uses
+// must not overlap. Trainers and generators keep using theirs: as long as they are used, the buffers stay where they are,
+// and nobody else writes them.
+typedef struct jostle_buffers {
+    // sizeof(jostle_buffers).
+    uint32_t struct_size;
+    // 0.
+    uint32_t reserved;
+    // The parameters that are trained; see jostle_initialize. Passes without a trainer, generators and functions that
+    // write checkpoints only read them.
+    float *parameters;
+    // Bytes; at least the plan's parameters_size.
+    size_t parameters_size;
+    // The parameters that are frozen, which are only read. May be NULL if the plan's frozen_size is 0.
+    const float *frozen;
+    // Bytes; at least the plan's frozen_size.
+    size_t frozen_size;
+    // The gradients; need not be cleared.
+    float *gradients;
+    // Bytes; at least the plan's gradients_size.
+    size_t gradients_size;
+    // The optimiser's state; zero before the first step. May be NULL if the plan's optimizer_size is 0.
+    float *optimizer;
+    // Bytes; at least the plan's optimizer_size.
+    size_t optimizer_size;
+    // Activations and scratch; need not be cleared.
+    float *workspace;
+    // Bytes; at least the plan's workspace_size.
+    size_t workspace_size;
+    // Tokens and targets of a trainer's micro-batch; need not be cleared.
+    int32_t *batch;
+    // Bytes; at least the plan's batch_size.
+    size_t batch_size;
+} jostle_buffers;
+
+// Trains a model. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
+typedef struct jostle_trainer {
+    // Made by jostle_trainer_init.
+    uint64_t opaque[12];
+    // Likewise.
+    size_t more[108];
+} jostle_trainer;
+
+// Does the part `index` of some work.
+typedef void (*jostle_task)(void *argument,
+                            size_t index);
+
+// Lends threads: calls `task(argument, index)` once for each index in 0..count, in any order and on any threads, and
+// returns when all these calls have returned. A call may wait for calls that have begun before it, and only for those.
+// jostle_pool_run is such a function.
+//
+// The library counts the calls. Indices that were not called run on the caller's thread, and other calls do nothing. So
+// the results are right, but the function that needed the threads returns JOSTLE_RUN. A call of `task` after the return
+// is undefined behaviour.
+typedef void (*jostle_run)(void *context,
+                           size_t count,
+                           jostle_task task,
+                           void *argument);
+
+// The instruction set and the threads to compute with. jostle_compute_init fills in the fastest instruction set on the
+// caller's thread alone. NULL means the same wherever a function takes a `const jostle_compute *`.
+typedef struct jostle_compute {
+    // sizeof(jostle_compute).
+    uint32_t struct_size;
+    // A jostle_instruction_set.
+    uint32_t instruction_set;
+    // How many calls of a task `run` makes at once; at least 1. At most 1024 of them are used, and 32 on bare metal.
+    uint32_t threads;
+    // 0.
+    uint32_t reserved;
+    // Lends threads; may be NULL if `threads` is 1.
+    jostle_run run;
+    // Passed to `run`; may be NULL.
+    void *context;
+} jostle_compute;
+
+// The results of one step.
+typedef struct jostle_report {
+    // The step's number, from 0.
+    uint64_t step;
+    // The mean loss before the update, dropout included, in nats.
+    float loss;
+    // The learning rate that was used.
+    float learning_rate;
+    // The global norm of the gradient, before clipping.
+    float gradient_norm;
+    // 0.
+    uint32_t reserved;
+} jostle_report;
 
 // Tokens and targets of a pass: `sequences` rows of `length` tokens.
 typedef struct jostle_batch {
@@ -646,6 +682,14 @@ typedef struct jostle_loss {
     uint64_t counted;
 } jostle_loss;
 
+// Generates text. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
+typedef struct jostle_generator {
+    // Made by jostle_generator_init.
+    uint64_t opaque[12];
+    // Likewise.
+    size_t more[76];
+} jostle_generator;
+
 // Selects the dropout masks of a pass: these numbers determine them.
 typedef struct jostle_dropout_key {
     // The run's seed.
@@ -657,56 +701,22 @@ typedef struct jostle_dropout_key {
     uint64_t first_sequence;
 } jostle_dropout_key;
 
-// A dropout mask. These numbers, the row and the column of an element determine whether it is zeroed. The other elements
-// are divided by the probability of being kept. NULL instead of a mask drops nothing.
-typedef struct jostle_mask {
-    // sizeof(jostle_mask).
-    uint32_t struct_size;
-    // The probability that an element is zeroed, in [0, 1).
-    float rate;
-    // A jostle_stream.
-    uint32_t stream;
-    // 0.
-    uint32_t reserved;
-    // The run's seed.
-    uint64_t seed;
-    // The step.
+// A metadata entry of the caller's: zero-terminated text in UTF-8. Keys differ from each other, are not "format" and do not
+// begin with "jostle.".
+typedef struct jostle_metadata {
+    // The name.
+    const char *key;
+    // The text.
+    const char *value;
+} jostle_metadata;
+
+// The progress of training.
+typedef struct jostle_progress {
+    // The number of steps done.
     uint64_t step;
-    // The layer.
-    uint64_t layer;
-    // The sequence's number in the step.
-    uint64_t sequence;
-} jostle_mask;
-
-// A matrix that is read.
-typedef struct jostle_matrix {
-    // Its first element.
-    const float *data;
-    // The size of `data` in bytes.
-    size_t size;
-    // The distance from one row to the next, in elements.
-    size_t row_stride;
-    // The distance from one column to the next, in elements; 1 for a row-major matrix.
-    size_t column_stride;
-} jostle_matrix;
-
-// A tensor of the model.
-typedef struct jostle_tensor {
-    // Hugging Face GPT-2's name, e.g. h.0.attn.c_attn.weight; zero-terminated.
-    char name[48];
-    // 1 for biases and norms, 2 for matrices.
-    uint32_t rank;
-    // 1 if it is not trained, else 0.
-    uint32_t frozen;
-    // The shape [rows, columns] of a matrix, row-major; a vector's length and 1.
-    size_t shape[2];
-    // The number of elements.
-    size_t count;
-    // Its offset in the parameters or, if it is frozen, in the frozen parameters, in elements.
-    size_t offset;
-    // Its elements in the buffer `values`; NULL if that is NULL or the tensor is frozen.
-    float *data;
-} jostle_tensor;
+    // The seed of batches and dropout.
+    uint64_t seed;
+} jostle_progress;
 
 // Erases a whole slot, 0 or 1. Returns 0 or its own error code, which jostle_error has as `given`.
 typedef int32_t (*jostle_flash_erase)(void *context,
@@ -761,135 +771,58 @@ typedef struct jostle_slot {
     size_t size;
 } jostle_slot;
 
-// Trains a model. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
-typedef struct jostle_trainer {
-    // Made by jostle_trainer_init.
-    uint64_t opaque[12];
-    // Likewise.
-    size_t more[108];
-} jostle_trainer;
-
-// The results of one step.
-typedef struct jostle_report {
-    // The step's number, from 0.
-    uint64_t step;
-    // The mean loss before the update, dropout included, in nats.
-    float loss;
-    // The learning rate that was used.
-    float learning_rate;
-    // The global norm of the gradient, before clipping.
-    float gradient_norm;
+// A dropout mask. These numbers, the row and the column of an element determine whether it is zeroed. The other elements
+// are divided by the probability of being kept. NULL instead of a mask drops nothing.
+typedef struct jostle_mask {
+    // sizeof(jostle_mask).
+    uint32_t struct_size;
+    // The probability that an element is zeroed, in [0, 1).
+    float rate;
+    // A jostle_stream.
+    uint32_t stream;
     // 0.
     uint32_t reserved;
-} jostle_report;
+    // The run's seed.
+    uint64_t seed;
+    // The step.
+    uint64_t step;
+    // The layer.
+    uint64_t layer;
+    // The sequence's number in the step.
+    uint64_t sequence;
+} jostle_mask;
+
+// A matrix that is read.
+typedef struct jostle_matrix {
+    // Its first element.
+    const float *data;
+    // The size of `data` in bytes.
+    size_t size;
+    // The distance from one row to the next, in elements.
+    size_t row_stride;
+    // The distance from one column to the next, in elements; 1 for a row-major matrix.
+    size_t column_stride;
+} jostle_matrix;
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
+/* START HERE: errors, the model's configuration, its plan, its memory */
+
 // The version of the library: major * 65536 + minor * 256 + patch.
 uint32_t jostle_version(void);
 
-// Computes the exact size of a checkpoint in bytes, with these metadata entries. The checkpoint has the optimiser's state if
-// `optimizer` is 1, and does not if it is 0.
-//
-// Pointers:
-// `plan` is readable, `metadata` readable for `metadata_count` entries (NULL for none), `size` writable, `error`
-// NULL or writable.
-jostle_status jostle_checkpoint_size(const struct jostle_plan *plan,
-                                     uint32_t optimizer,
-                                     const struct jostle_metadata *metadata,
-                                     size_t metadata_count,
-                                     size_t *size,
-                                     struct jostle_error *error);
+// A static, zero-terminated sentence without a full stop for a status; "unknown status" for an unknown number.
+const char *jostle_status_string(int32_t status);
 
-// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters, optimiser
-// state, configuration, progress and metadata. `written` receives the number of bytes, the same as jostle_checkpoint_size
-// tells.
-//
-// Of `buffers`, it uses `parameters`, `frozen` and `optimizer`. If `optimizer` is NULL, the file has no optimiser state:
-// it can be used, but training cannot continue from it.
+// Writes an error as a sentence into `text`, zero-terminated, and cut off if it does not fit.
 //
 // Pointers:
-// `plan`, `buffers` and `progress` are readable. The buffers that it uses are readable, `bytes` is writable for so many
-// bytes. `metadata` is readable for `metadata_count` entries (NULL for none), `written` is writable, `error` is NULL or
-// writable.
-jostle_status jostle_checkpoint_write(const struct jostle_plan *plan,
-                                      const struct jostle_buffers *buffers,
-                                      const struct jostle_progress *progress,
-                                      const struct jostle_metadata *metadata,
-                                      size_t metadata_count,
-                                      uint8_t *bytes,
-                                      size_t bytes_size,
-                                      size_t *written,
-                                      struct jostle_error *error);
-
-// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes. JOSTLE_STRUCT_TOO_SMALL if the model
-// needs a field that the caller's header lacks.
-//
-// Pointers:
-// `bytes` is readable for so many bytes, `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in
-// the caller's header, `error` is NULL or writable.
-jostle_status jostle_checkpoint_config(const uint8_t *bytes,
-                                       size_t bytes_size,
-                                       struct jostle_config *config,
-                                       size_t struct_size,
-                                       struct jostle_error *error);
-
-// Reads a checkpoint of exactly `bytes_size` bytes into the parameters and, unless it is NULL, the optimiser's state. Of
-// `buffers`, it uses `parameters` and `optimizer`. The plan may have other dropout rates, batch and threads than the
-// checkpoint was trained with. A file that is refused leaves the buffers as they were.
-//
-// Pointers:
-// `bytes` is readable for so many bytes, `buffers` and `plan` are readable, the buffers that it uses are writable,
-// `progress` is writable, `error` NULL or writable.
-jostle_status jostle_checkpoint_read(const uint8_t *bytes,
-                                     size_t bytes_size,
-                                     const struct jostle_plan *plan,
-                                     const struct jostle_buffers *buffers,
-                                     struct jostle_progress *progress,
-                                     struct jostle_error *error);
-
-// Reads only the parameters of a safetensors file of exactly `bytes_size` bytes, which another program may have written:
-// GPT-2's names, with or without "transformer." before them, as F32. It may have causal masks, and, if the model's head is
-// tied, a "lm_head.weight" that equals "wte.weight". Other tensors that the model does not have are refused.
-//
-// Pointers:
-// As for jostle_checkpoint_read.
-jostle_status jostle_checkpoint_read_parameters(const uint8_t *bytes,
-                                                size_t bytes_size,
-                                                const struct jostle_plan *plan,
-                                                float *parameters,
-                                                size_t parameters_size,
-                                                struct jostle_error *error);
-
-// Writes the value of a metadata key into `text`, zero-terminated, and its length without the zero into `length`.
-// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes it needs.
-//
-// Pointers:
-// `bytes` is readable and `text` writable for so many bytes, `key` is zero-terminated, `length` writable, `error`
-// NULL or writable.
-jostle_status jostle_checkpoint_metadata(const uint8_t *bytes,
-                                         size_t bytes_size,
-                                         const char *key,
-                                         char *text,
-                                         size_t text_size,
-                                         size_t *length,
-                                         struct jostle_error *error);
-
-// Fills in the fastest instruction set on the caller's thread alone.
-//
-// Pointers:
-// `compute` is writable for `struct_size` bytes, which is sizeof(jostle_compute) in the caller's header.
-jostle_status jostle_compute_init(struct jostle_compute *compute,
-                                  size_t struct_size);
-
-// Refuses an instruction set that this processor or this build does not have.
-//
-// Pointers:
-// `error` is NULL or writable.
-jostle_status jostle_instruction_set_check(uint32_t instruction_set,
-                                           struct jostle_error *error);
+// `error` was filled by a call that failed; `text` is writable for `text_size` bytes.
+jostle_status jostle_error_message(const struct jostle_error *error,
+                                   char *text,
+                                   size_t text_size);
 
 // Fills in a configuration with these sizes and GPT-2's choices: hidden width 4C, exact GELU, biases, tied output matrix,
 // epsilon 1e-5, no dropout. It checks nothing; jostle_plan_init does.
@@ -926,538 +859,6 @@ jostle_status jostle_recipe_init(struct jostle_recipe *recipe,
 // `sampling` is writable for `struct_size` bytes, which is sizeof(jostle_sampling) in the caller's header.
 jostle_status jostle_sampling_init(struct jostle_sampling *sampling,
                                    size_t struct_size);
-
-// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used. Of `buffers`, a generator
-// uses `parameters` and `frozen`.
-//
-// `memory`, `window`: as many bytes as the plan's generation_size and window_size.
-//
-// Pointers:
-// `generator` is writable, `plan` and `buffers` are readable, `compute` is NULL or readable, `error` NULL or writable.
-// The parameters and the frozen parameters are readable, `memory` and `window` are writable for so many bytes. As long as
-// the generator is used, these four stay where they are, and nobody else writes `memory` or `window`.
-jostle_status jostle_generator_init(struct jostle_generator *generator,
-                                    const struct jostle_plan *plan,
-                                    const struct jostle_compute *compute,
-                                    const struct jostle_buffers *buffers,
-                                    float *memory,
-                                    size_t memory_size,
-                                    int32_t *window,
-                                    size_t window_size,
-                                    struct jostle_error *error);
-
-// Appends tokens, at least one, to the text. On success `logits` points to the logits [vocab] of the next token. They lie in
-// the generator's memory, where they may be changed, and stay until the generator is used again.
-//
-// Once the text is longer than the context, each token is computed anew from the last `context` tokens.
-//
-// Pointers:
-// `generator` is writable and its buffers are as they were at its init; `tokens` is readable for `tokens_size`
-// bytes; `logits` is writable; `error` is NULL or writable.
-jostle_status jostle_generator_feed(struct jostle_generator *generator,
-                                    const int32_t *tokens,
-                                    size_t tokens_size,
-                                    float **logits,
-                                    struct jostle_error *error);
-
-// Draws the next token from the logits of the last jostle_generator_feed, which it overwrites. It does not feed the token.
-// The token is a function of the logits, the seed and `number`, which counts the tokens drawn.
-//
-// Pointers:
-// As for jostle_generator_feed; `sampling` is readable, `order` writable for `order_size` bytes (the plan's),
-// `token` writable.
-jostle_status jostle_generator_draw(struct jostle_generator *generator,
-                                    const struct jostle_sampling *sampling,
-                                    uint32_t *order,
-                                    size_t order_size,
-                                    uint64_t seed,
-                                    uint64_t number,
-                                    int32_t *token,
-                                    struct jostle_error *error);
-
-// Forgets the text.
-//
-// Pointers:
-// `generator` is writable and its buffers are as they were at its init; `error` is NULL or writable.
-jostle_status jostle_generator_clear(struct jostle_generator *generator,
-                                     struct jostle_error *error);
-
-// Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them
-// in the workspace, where they stay until it is used again.
-//
-// Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
-//
-// Pointers:
-// `plan`, `buffers` and `batch` are readable, `compute` is NULL or readable. The parameters, the frozen parameters and
-// the batch's tokens are readable, the workspace is writable. `logits` is writable, `error` NULL or writable.
-jostle_status jostle_model_logits(const struct jostle_plan *plan,
-                                  const struct jostle_compute *compute,
-                                  const struct jostle_buffers *buffers,
-                                  const struct jostle_batch *batch,
-                                  const float **logits,
-                                  struct jostle_error *error);
-
-// Writes the loss on a batch's targets, without dropout. Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
-//
-// Pointers:
-// As for jostle_model_logits. The batch's targets are readable; `loss` is writable.
-jostle_status jostle_model_loss(const struct jostle_plan *plan,
-                                const struct jostle_compute *compute,
-                                const struct jostle_buffers *buffers,
-                                const struct jostle_batch *batch,
-                                struct jostle_loss *loss,
-                                struct jostle_error *error);
-
-// Forward, loss and backward: the gradient of the sum of the batch's losses divided by `counted`, the number of
-// targets other than -1 in all batches of the step. Adds to the gradients if `add` is 1, overwrites them if it is 0.
-// Of `buffers`, it uses `parameters`, `frozen`, `gradients` and `workspace`.
-//
-// `dropout`: selects the dropout masks, or NULL for no dropout. JOSTLE_NOT_FINITE leaves the gradients as they were.
-//
-// Pointers:
-// As for jostle_model_loss. The gradients are writable, `dropout` is NULL or readable.
-jostle_status jostle_model_backward(const struct jostle_plan *plan,
-                                    const struct jostle_compute *compute,
-                                    const struct jostle_buffers *buffers,
-                                    uint32_t add,
-                                    const struct jostle_batch *batch,
-                                    size_t counted,
-                                    const struct jostle_dropout_key *dropout,
-                                    struct jostle_loss *loss,
-                                    struct jostle_error *error);
-
-// The size in bytes of the scratch that the attention functions need.
-size_t jostle_attention_scratch_size(size_t length,
-                                     size_t width);
-
-// Causal multi-head attention over one sequence (Vaswani et al. 2017). For each head: scores q k^T / sqrt(C / H), minus
-// infinity for keys later than the query, softmax, dropout, times v.
-//
-// Writes `out` [length, width] and `stats` [heads, length, 2] from `qkv` [length, 3 width]. The stats of a row are its
-// largest score and one over its sum of exponentials; jostle_attention_backward needs them.
-//
-// `scratch`: jostle_attention_scratch_size bytes.
-//
-// Pointers:
-// `compute` and `mask` are NULL or readable; `out`, `stats` and `scratch` are writable, `qkv` readable for so many
-// bytes; `error` is NULL or writable.
-jostle_status jostle_attention_forward(const struct jostle_compute *compute,
-                                       size_t length,
-                                       size_t width,
-                                       size_t heads,
-                                       const struct jostle_mask *mask,
-                                       float *out,
-                                       size_t out_size,
-                                       float *stats,
-                                       size_t stats_size,
-                                       const float *qkv,
-                                       size_t qkv_size,
-                                       float *scratch,
-                                       size_t scratch_size,
-                                       struct jostle_error *error);
-
-// Writes `d_qkv` [length, 3 width] from `d_out` [length, width] and from the inputs and outputs of
-// jostle_attention_forward, with the same mask.
-//
-// Pointers:
-// As for jostle_attention_forward; `d_qkv` is writable, `d_out`, `out` and `stats` readable for so many bytes.
-jostle_status jostle_attention_backward(const struct jostle_compute *compute,
-                                        size_t length,
-                                        size_t width,
-                                        size_t heads,
-                                        const struct jostle_mask *mask,
-                                        float *d_qkv,
-                                        size_t d_qkv_size,
-                                        const float *d_out,
-                                        size_t d_out_size,
-                                        const float *qkv,
-                                        size_t qkv_size,
-                                        const float *out,
-                                        size_t out_size,
-                                        const float *stats,
-                                        size_t stats_size,
-                                        float *scratch,
-                                        size_t scratch_size,
-                                        struct jostle_error *error);
-
-// Writes the attention weights [heads, length, length] of one sequence before dropout, to inspect a model.
-//
-// Pointers:
-// As for jostle_attention_forward; `weights` is writable for so many bytes.
-jostle_status jostle_attention_weights(const struct jostle_compute *compute,
-                                       size_t length,
-                                       size_t width,
-                                       size_t heads,
-                                       float *weights,
-                                       size_t weights_size,
-                                       const float *qkv,
-                                       size_t qkv_size,
-                                       float *scratch,
-                                       size_t scratch_size,
-                                       struct jostle_error *error);
-
-// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and `targets`
-// [rows]. Targets are in 0..vocab, or -1, which is ignored and has the loss 0.
-//
-// Pointers:
-// `compute` is NULL or readable; `losses` is writable, `logits` and `targets` readable for so many bytes; `error`
-// is NULL or writable.
-jostle_status jostle_cross_entropy_forward(const struct jostle_compute *compute,
-                                           size_t rows,
-                                           size_t vocab,
-                                           float *losses,
-                                           size_t losses_size,
-                                           const float *logits,
-                                           size_t logits_size,
-                                           const int32_t *targets,
-                                           size_t targets_size,
-                                           struct jostle_error *error);
-
-// Writes `losses` as jostle_cross_entropy_forward does, and replaces `logits` by the gradient of the sum of losses divided by
-// `counted`. For the mean loss, `counted` is the number of targets other than -1.
-//
-// Pointers:
-// As for jostle_cross_entropy_forward; `logits` is writable.
-jostle_status jostle_cross_entropy_backward(const struct jostle_compute *compute,
-                                            size_t rows,
-                                            size_t vocab,
-                                            size_t counted,
-                                            float *losses,
-                                            size_t losses_size,
-                                            float *logits,
-                                            size_t logits_size,
-                                            const int32_t *targets,
-                                            size_t targets_size,
-                                            struct jostle_error *error);
-
-// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). It is its own backward: d_x = dropout(d_y) with the
-// same mask.
-//
-// Pointers:
-// `compute` and `mask` are NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or
-// writable.
-jostle_status jostle_dropout(const struct jostle_compute *compute,
-                             size_t rows,
-                             size_t width,
-                             const struct jostle_mask *mask,
-                             float *y,
-                             size_t y_size,
-                             const float *x,
-                             size_t x_size,
-                             struct jostle_error *error);
-
-// Writes `x` [rows, width]: for each of `tokens` [rows], its row of `wte` [vocab, width] plus its position's row of `wpe`
-// [context, width]. Positions start again at 0 after every `length` tokens.
-//
-// Pointers:
-// `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for so many bytes; `error` is
-// NULL or writable.
-jostle_status jostle_embedding_forward(const struct jostle_compute *compute,
-                                       size_t rows,
-                                       size_t length,
-                                       size_t width,
-                                       size_t vocab,
-                                       size_t context,
-                                       float *x,
-                                       size_t x_size,
-                                       const int32_t *tokens,
-                                       size_t tokens_size,
-                                       const float *wte,
-                                       size_t wte_size,
-                                       const float *wpe,
-                                       size_t wpe_size,
-                                       struct jostle_error *error);
-
-// Adds the gradients of the embeddings to `d_wte` [vocab, width] and `d_wpe` [context, width], row after row, from
-// `d_x` [rows, width].
-//
-// Pointers:
-// As for jostle_embedding_forward; `d_wte` and `d_wpe` are writable, `d_x` readable for so many bytes.
-jostle_status jostle_embedding_backward(const struct jostle_compute *compute,
-                                        size_t rows,
-                                        size_t length,
-                                        size_t width,
-                                        size_t vocab,
-                                        size_t context,
-                                        float *d_wte,
-                                        size_t d_wte_size,
-                                        float *d_wpe,
-                                        size_t d_wpe_size,
-                                        const float *d_x,
-                                        size_t d_x_size,
-                                        const int32_t *tokens,
-                                        size_t tokens_size,
-                                        struct jostle_error *error);
-
-// y = gelu(x), `count` elements (Hendrycks & Gimpel 2016). `activation`: a jostle_activation.
-//
-// Pointers:
-// `compute` is NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or writable.
-jostle_status jostle_gelu_forward(const struct jostle_compute *compute,
-                                  size_t count,
-                                  uint32_t activation,
-                                  float *y,
-                                  size_t y_size,
-                                  const float *x,
-                                  size_t x_size,
-                                  struct jostle_error *error);
-
-// d_x = d_y gelu'(x), `count` elements.
-//
-// Pointers:
-// As for jostle_gelu_forward; `d_x` is writable, `d_y` readable for so many bytes.
-jostle_status jostle_gelu_backward(const struct jostle_compute *compute,
-                                   size_t count,
-                                   uint32_t activation,
-                                   float *d_x,
-                                   size_t d_x_size,
-                                   const float *d_y,
-                                   size_t d_y_size,
-                                   const float *x,
-                                   size_t x_size,
-                                   struct jostle_error *error);
-
-// Layer normalisation (Ba, Kiros & Hinton 2016): y = (x - mean) / sqrt(variance + epsilon) * weight + bias, row by
-// row. Writes `y` [rows, width], `mean` [rows] and `rstd` [rows] (one over the standard deviation) from `x`,
-// `weight` [width] and `bias` [width] (or NULL).
-//
-// Pointers:
-// `compute` is NULL or readable; `y`, `mean` and `rstd` are writable, `x`, `weight` and `bias` readable for so many
-// bytes; `error` is NULL or writable.
-jostle_status jostle_layer_norm_forward(const struct jostle_compute *compute,
-                                        size_t rows,
-                                        size_t width,
-                                        float epsilon,
-                                        float *y,
-                                        size_t y_size,
-                                        float *mean,
-                                        size_t mean_size,
-                                        float *rstd,
-                                        size_t rstd_size,
-                                        const float *x,
-                                        size_t x_size,
-                                        const float *weight,
-                                        size_t weight_size,
-                                        const float *bias,
-                                        size_t bias_size,
-                                        struct jostle_error *error) JOSTLE_FLOATS;
-
-// Adds the gradient of the input to `d_x` [rows, width], from `d_y`, `x` and what jostle_layer_norm_forward left.
-//
-// Pointers:
-// As for jostle_layer_norm_forward; `d_x` is writable, `d_y`, `mean` and `rstd` readable for so many bytes.
-jostle_status jostle_layer_norm_backward(const struct jostle_compute *compute,
-                                         size_t rows,
-                                         size_t width,
-                                         float *d_x,
-                                         size_t d_x_size,
-                                         const float *d_y,
-                                         size_t d_y_size,
-                                         const float *x,
-                                         size_t x_size,
-                                         const float *mean,
-                                         size_t mean_size,
-                                         const float *rstd,
-                                         size_t rstd_size,
-                                         const float *weight,
-                                         size_t weight_size,
-                                         struct jostle_error *error);
-
-// Adds the gradients of the parameters to `d_weight` [width] and `d_bias` [width] (or NULL), row after row.
-//
-// Pointers:
-// As for jostle_layer_norm_backward; `d_weight` and `d_bias` are writable for so many bytes.
-jostle_status jostle_layer_norm_backward_parameters(const struct jostle_compute *compute,
-                                                    size_t rows,
-                                                    size_t width,
-                                                    float *d_weight,
-                                                    size_t d_weight_size,
-                                                    float *d_bias,
-                                                    size_t d_bias_size,
-                                                    const float *d_y,
-                                                    size_t d_y_size,
-                                                    const float *x,
-                                                    size_t x_size,
-                                                    const float *mean,
-                                                    size_t mean_size,
-                                                    const float *rstd,
-                                                    size_t rstd_size,
-                                                    struct jostle_error *error);
-
-// y = x W + b, with y [rows, out], x [rows, in], W [in, out] and b [out] or NULL.
-//
-// `scratch`: jostle_matmul_scratch_size(rows, out, in) bytes.
-//
-// Pointers:
-// `compute` is NULL or readable; `y` and `scratch` are writable, `x`, `weight` and `bias` readable for so many
-// bytes; `error` is NULL or writable.
-jostle_status jostle_linear_forward(const struct jostle_compute *compute,
-                                    size_t rows,
-                                    size_t inputs,
-                                    size_t outputs,
-                                    float *y,
-                                    size_t y_size,
-                                    const float *x,
-                                    size_t x_size,
-                                    const float *weight,
-                                    size_t weight_size,
-                                    const float *bias,
-                                    size_t bias_size,
-                                    float *scratch,
-                                    size_t scratch_size,
-                                    struct jostle_error *error);
-
-// Writes d_x [rows, in] from d_y [rows, out] and W [in, out].
-//
-// `scratch`: jostle_matmul_scratch_size(rows, in, out) bytes.
-//
-// Pointers:
-// As for jostle_linear_forward.
-jostle_status jostle_linear_backward(const struct jostle_compute *compute,
-                                     size_t rows,
-                                     size_t inputs,
-                                     size_t outputs,
-                                     float *d_x,
-                                     size_t d_x_size,
-                                     const float *d_y,
-                                     size_t d_y_size,
-                                     const float *weight,
-                                     size_t weight_size,
-                                     float *scratch,
-                                     size_t scratch_size,
-                                     struct jostle_error *error);
-
-// Adds the gradients of the parameters to d_weight [in, out] and d_bias [out] (or NULL), from x [rows, in] and
-// d_y [rows, out].
-//
-// `scratch`: jostle_matmul_scratch_size(in, out, rows) bytes.
-//
-// Pointers:
-// As for jostle_linear_forward; `d_weight` and `d_bias` are writable for so many bytes.
-jostle_status jostle_linear_backward_parameters(const struct jostle_compute *compute,
-                                                size_t rows,
-                                                size_t inputs,
-                                                size_t outputs,
-                                                float *d_weight,
-                                                size_t d_weight_size,
-                                                float *d_bias,
-                                                size_t d_bias_size,
-                                                const float *x,
-                                                size_t x_size,
-                                                const float *d_y,
-                                                size_t d_y_size,
-                                                float *scratch,
-                                                size_t scratch_size,
-                                                struct jostle_error *error);
-
-// The size in bytes of the scratch that a product of an [m, k] by a [k, n] matrix needs on one thread. A smaller product
-// does not need more.
-size_t jostle_matmul_scratch_size(size_t m,
-                                  size_t n,
-                                  size_t k);
-
-// C = start + A B, with C [m, n] of rows `c_stride` elements apart, A [m, k], B [k, n]. Each element is one chain
-// of fused multiply-adds over the inner index in ascending order. To transpose a matrix, exchange its strides.
-//
-// `start`: a jostle_start; `bias` [n] is only read with JOSTLE_START_BIAS. Each thread needs jostle_matmul_scratch_size bytes
-// of `scratch`, whose size limits the number of threads that work.
-//
-// Pointers:
-// `compute` is NULL or readable; `a` and `b` are readable and their data is; `bias` is readable, `c` and `scratch`
-// writable for so many bytes; `error` is NULL or writable.
-jostle_status jostle_matmul(const struct jostle_compute *compute,
-                            size_t m,
-                            size_t n,
-                            size_t k,
-                            float *c,
-                            size_t c_size,
-                            size_t c_stride,
-                            uint32_t start,
-                            const float *bias,
-                            size_t bias_size,
-                            const struct jostle_matrix *a,
-                            const struct jostle_matrix *b,
-                            float *scratch,
-                            size_t scratch_size,
-                            struct jostle_error *error);
-
-// Computes the global norm of `count` gradients. The order of summation does not depend on the number of threads.
-//
-// Pointers:
-// `compute` is NULL or readable, `gradients` readable for so many bytes, `norm` writable, `error` NULL or writable.
-jostle_status jostle_gradient_norm(const struct jostle_compute *compute,
-                                   size_t count,
-                                   const float *gradients,
-                                   size_t gradients_size,
-                                   float *norm,
-                                   struct jostle_error *error);
-
-// The factor that scales a gradient of this norm to a norm of at most `clip` (PyTorch's clip_grad_norm_).
-float jostle_clip_factor(float norm,
-                         float clip) JOSTLE_FLOATS;
-
-// Updates one tensor `x` of `count` elements by the recipe's optimiser, AdamW or SGD. The gradient is multiplied by `factor`,
-// which is the factor of clipping or 1. `step` counts from 0. The recipe's schedule is ignored.
-//
-// `state`: the optimiser's state, zero before the first step. AdamW has first moments, then second moments; SGD with
-// momentum has velocities; SGD without momentum has none: NULL. `decays`: 1 if weight decay applies, as it does to matrices,
-// else 0.
-//
-// Pointers:
-// `compute` is NULL or readable, `recipe` readable; `x` and `state` are writable, `gradient` readable for so many
-// bytes; `error` is NULL or writable.
-jostle_status jostle_optimizer_update(const struct jostle_compute *compute,
-                                      const struct jostle_recipe *recipe,
-                                      size_t count,
-                                      float *x,
-                                      size_t x_size,
-                                      const float *gradient,
-                                      size_t gradient_size,
-                                      float *state,
-                                      size_t state_size,
-                                      uint32_t decays,
-                                      uint64_t step,
-                                      float learning_rate,
-                                      float factor,
-                                      struct jostle_error *error) JOSTLE_FLOATS;
-
-// Replaces each row of `x` [rows, width] by its softmax.
-//
-// Pointers:
-// `compute` is NULL or readable, `x` writable for `x_size` bytes, `error` NULL or writable.
-jostle_status jostle_softmax_forward(const struct jostle_compute *compute,
-                                     size_t rows,
-                                     size_t width,
-                                     float *x,
-                                     size_t x_size,
-                                     struct jostle_error *error);
-
-// Writes the gradient of the scores, d_x = y (d_y - sum(d_y y)) row by row; all [rows, width].
-//
-// Pointers:
-// `compute` is NULL or readable; `d_x` is writable, `d_y` and `y` readable for so many bytes; `error` is NULL or
-// writable.
-jostle_status jostle_softmax_backward(const struct jostle_compute *compute,
-                                      size_t rows,
-                                      size_t width,
-                                      float *d_x,
-                                      size_t d_x_size,
-                                      const float *d_y,
-                                      size_t d_y_size,
-                                      const float *y,
-                                      size_t y_size,
-                                      struct jostle_error *error);
-
-// Sets row i of `scores` [rows, width] to minus infinity after column i + `offset`: the causal mask.
-//
-// Pointers:
-// `scores` is writable for `scores_size` bytes, `error` NULL or writable.
-jostle_status jostle_causal_mask(size_t rows,
-                                 size_t width,
-                                 size_t offset,
-                                 float *scores,
-                                 size_t scores_size,
-                                 struct jostle_error *error);
 
 // Computes the size of every buffer, or refuses the configuration or the options.
 //
@@ -1520,94 +921,28 @@ jostle_status jostle_initialize(const struct jostle_plan *plan,
                                 uint64_t seed,
                                 struct jostle_error *error);
 
-// Starts a pool of `threads` threads, including the caller's. To use it, set a jostle_compute's `threads`, its `run` to
-// jostle_pool_run and its `context` to the pool.
+// The bytes of memory that jostle_buffers_init needs for a plan; 0 if the plan is not initialised.
 //
 // Pointers:
-// `pool` is writable, `error` NULL or writable.
-jostle_status jostle_pool_start(uint32_t threads,
-                                struct jostle_pool **pool,
-                                struct jostle_error *error);
+// `plan` is readable.
+size_t jostle_buffers_size(const struct jostle_plan *plan);
 
-// Lends a pool's threads: a jostle_run, whose `context` is the pool.
+// Takes all buffers of a trainer from one block of memory with any alignment, of at least jostle_buffers_size bytes. Sets
+// the optimiser's state to zero, as the first step needs it; the other buffers are not written. `frozen` is NULL: if the plan has
+// frozen tensors, the caller sets it afterwards.
 //
 // Pointers:
-// `pool` was made by jostle_pool_start and not stopped; `task` may be called with `argument` on any thread.
-void jostle_pool_run(void *pool,
-                     size_t count,
-                     jostle_task task,
-                     void *argument);
-
-// Ends a pool's threads and frees the pool. NULL does nothing.
-//
-// Pointers:
-// `pool` was made by jostle_pool_start, is not in use, and is not used again.
-void jostle_pool_stop(struct jostle_pool *pool);
-
-// Computes the size in bytes that a slot needs for a checkpoint of `checkpoint_size` bytes, if `write_size` bytes are
-// programmed at once.
-//
-// Pointers:
-// `size` is writable, `error` NULL or writable.
-jostle_status jostle_slots_size(size_t checkpoint_size,
-                                uint32_t write_size,
-                                size_t *size,
-                                struct jostle_error *error);
-
-// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND if there is none. `block` is memory to work in: at least 32 bytes and at
-// least `write_size`; more is faster.
-//
-// Pointers:
-// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
-// for so many bytes, `slot` writable, `error` NULL or writable.
-jostle_status jostle_slots_newest(const struct jostle_flash *flash,
-                                  uint8_t *block,
-                                  size_t block_size,
-                                  struct jostle_slot *slot,
+// `buffers` is writable for `struct_size` bytes, which is sizeof(jostle_buffers) in the caller's header. `plan` is
+// readable, `memory` writable for `memory_size` bytes, `error` NULL or writable. The block stays the caller's, and in its
+// place as long as the buffers are used.
+jostle_status jostle_buffers_init(struct jostle_buffers *buffers,
+                                  size_t struct_size,
+                                  const struct jostle_plan *plan,
+                                  void *memory,
+                                  size_t memory_size,
                                   struct jostle_error *error);
 
-// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole checkpoint,
-// and reads it back. If the power fails meanwhile, either the newest whole checkpoint is as it was or this one is whole.
-// `block` is as for jostle_slots_newest; between steps, a workspace will do.
-//
-// Pointers:
-// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
-// for so many bytes. The other arguments are as for jostle_checkpoint_write.
-jostle_status jostle_slots_save(const struct jostle_flash *flash,
-                                const struct jostle_plan *plan,
-                                const struct jostle_buffers *buffers,
-                                const struct jostle_progress *progress,
-                                const struct jostle_metadata *metadata,
-                                size_t metadata_count,
-                                uint8_t *block,
-                                size_t block_size,
-                                struct jostle_error *error);
-
-// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND if there is none. `block` is as
-// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells that length in `error`.
-// JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
-//
-// Pointers:
-// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
-// for so many bytes. The other arguments are as for jostle_checkpoint_read.
-jostle_status jostle_slots_load(const struct jostle_flash *flash,
-                                const struct jostle_plan *plan,
-                                const struct jostle_buffers *buffers,
-                                uint8_t *block,
-                                size_t block_size,
-                                struct jostle_progress *progress,
-                                struct jostle_error *error);
-
-// A static, zero-terminated sentence without a full stop for a status; "unknown status" for an unknown number.
-const char *jostle_status_string(int32_t status);
-
-// Writes an error as a sentence into `text`, zero-terminated, and cut off if it does not fit.
-//
-// Pointers:
-// `error` was filled by a call that failed; `text` is writable for `text_size` bytes.
-jostle_status jostle_error_message(const struct jostle_error *error,
-                                   char *text,
-                                   size_t text_size);
+/* TRAIN: steps, evaluation */
 
 // Makes a trainer at step 0, with the parameters in the buffer. It uses all of `buffers`. The plan's optimiser state must
 // be the one that the recipe's optimiser has; `compute` may be NULL.
@@ -1710,6 +1045,725 @@ jostle_status jostle_trainer_steps(const struct jostle_trainer *trainer,
 jostle_status jostle_trainer_resume(struct jostle_trainer *trainer,
                                     uint64_t step,
                                     struct jostle_error *error);
+
+/* USE: text, logits, losses and gradients */
+
+// Makes a generator with an empty text. `compute` may be NULL; only its instruction set is used. Of `buffers`, a generator
+// uses `parameters` and `frozen`.
+//
+// `memory`, `window`: as many bytes as the plan's generation_size and window_size.
+//
+// Pointers:
+// `generator` is writable, `plan` and `buffers` are readable, `compute` is NULL or readable, `error` NULL or writable.
+// The parameters and the frozen parameters are readable, `memory` and `window` are writable for the given number of bytes. As long as
+// the generator is used, these four stay where they are, and nobody else writes `memory` or `window`.
+jostle_status jostle_generator_init(struct jostle_generator *generator,
+                                    const struct jostle_plan *plan,
+                                    const struct jostle_compute *compute,
+                                    const struct jostle_buffers *buffers,
+                                    float *memory,
+                                    size_t memory_size,
+                                    int32_t *window,
+                                    size_t window_size,
+                                    struct jostle_error *error);
+
+// Appends tokens, at least one, to the text. On success `logits` points to the logits [vocab] of the next token. They lie in
+// the generator's memory, where they may be changed, and stay until the generator is used again.
+//
+// Once the text is longer than the context, each token is computed anew from the last `context` tokens.
+//
+// Pointers:
+// `generator` is writable and its buffers are as they were at its init; `tokens` is readable for `tokens_size`
+// bytes; `logits` is writable; `error` is NULL or writable.
+jostle_status jostle_generator_feed(struct jostle_generator *generator,
+                                    const int32_t *tokens,
+                                    size_t tokens_size,
+                                    float **logits,
+                                    struct jostle_error *error);
+
+// Draws the next token from the logits of the last jostle_generator_feed, which it overwrites. It does not feed the token.
+// The token is a function of the logits, the seed and `number`, which counts the tokens drawn.
+//
+// Pointers:
+// As for jostle_generator_feed; `sampling` is readable, `order` writable for `order_size` bytes (the plan's),
+// `token` writable.
+jostle_status jostle_generator_draw(struct jostle_generator *generator,
+                                    const struct jostle_sampling *sampling,
+                                    uint32_t *order,
+                                    size_t order_size,
+                                    uint64_t seed,
+                                    uint64_t number,
+                                    int32_t *token,
+                                    struct jostle_error *error);
+
+// Forgets the text.
+//
+// Pointers:
+// `generator` is writable and its buffers are as they were at its init; `error` is NULL or writable.
+jostle_status jostle_generator_clear(struct jostle_generator *generator,
+                                     struct jostle_error *error);
+
+// Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them
+// in the workspace, where they stay until it is used again.
+//
+// Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
+//
+// Pointers:
+// `plan`, `buffers` and `batch` are readable, `compute` is NULL or readable. The parameters, the frozen parameters and
+// the batch's tokens are readable, the workspace is writable. `logits` is writable, `error` NULL or writable.
+jostle_status jostle_model_logits(const struct jostle_plan *plan,
+                                  const struct jostle_compute *compute,
+                                  const struct jostle_buffers *buffers,
+                                  const struct jostle_batch *batch,
+                                  const float **logits,
+                                  struct jostle_error *error);
+
+// Writes the loss on a batch's targets, without dropout. Of `buffers`, it uses `parameters`, `frozen` and `workspace`.
+//
+// Pointers:
+// As for jostle_model_logits. The batch's targets are readable; `loss` is writable.
+jostle_status jostle_model_loss(const struct jostle_plan *plan,
+                                const struct jostle_compute *compute,
+                                const struct jostle_buffers *buffers,
+                                const struct jostle_batch *batch,
+                                struct jostle_loss *loss,
+                                struct jostle_error *error);
+
+// Forward, loss and backward: the gradient of the sum of the batch's losses divided by `counted`, the number of
+// targets other than -1 in all batches of the step. Adds to the gradients if `add` is 1, overwrites them if it is 0.
+// Of `buffers`, it uses `parameters`, `frozen`, `gradients` and `workspace`.
+//
+// `dropout`: selects the dropout masks, or NULL for no dropout. JOSTLE_NOT_FINITE leaves the gradients as they were.
+//
+// Pointers:
+// As for jostle_model_loss. The gradients are writable, `dropout` is NULL or readable.
+jostle_status jostle_model_backward(const struct jostle_plan *plan,
+                                    const struct jostle_compute *compute,
+                                    const struct jostle_buffers *buffers,
+                                    uint32_t add,
+                                    const struct jostle_batch *batch,
+                                    size_t counted,
+                                    const struct jostle_dropout_key *dropout,
+                                    struct jostle_loss *loss,
+                                    struct jostle_error *error);
+
+/* KEEP: checkpoints in memory and in flash */
+
+// Computes the exact size of a checkpoint in bytes, with these metadata entries. The checkpoint has the optimiser's state if
+// `optimizer` is 1, and does not if it is 0.
+//
+// Pointers:
+// `plan` is readable, `metadata` readable for `metadata_count` entries (NULL for none), `size` writable, `error`
+// NULL or writable.
+jostle_status jostle_checkpoint_size(const struct jostle_plan *plan,
+                                     uint32_t optimizer,
+                                     const struct jostle_metadata *metadata,
+                                     size_t metadata_count,
+                                     size_t *size,
+                                     struct jostle_error *error);
+
+// Writes a checkpoint in the safetensors format, with Hugging Face GPT-2's names and a checksum: parameters, optimiser
+// state, configuration, progress and metadata. `written` receives the number of bytes, the same as jostle_checkpoint_size
+// tells.
+//
+// Of `buffers`, it uses `parameters`, `frozen` and `optimizer`. If `optimizer` is NULL, the file has no optimiser state:
+// it can be used, but training cannot continue from it.
+//
+// Pointers:
+// `plan`, `buffers` and `progress` are readable. The buffers that it uses are readable, `bytes` is writable for the given
+// bytes. `metadata` is readable for `metadata_count` entries (NULL for none), `written` is writable, `error` is NULL or
+// writable.
+jostle_status jostle_checkpoint_write(const struct jostle_plan *plan,
+                                      const struct jostle_buffers *buffers,
+                                      const struct jostle_progress *progress,
+                                      const struct jostle_metadata *metadata,
+                                      size_t metadata_count,
+                                      uint8_t *bytes,
+                                      size_t bytes_size,
+                                      size_t *written,
+                                      struct jostle_error *error);
+
+// Writes the configuration of the model in a checkpoint of exactly `bytes_size` bytes. JOSTLE_STRUCT_TOO_SMALL if the model
+// needs a field that the caller's header lacks.
+//
+// Pointers:
+// `bytes` is readable for the given number of bytes, `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in
+// the caller's header, `error` is NULL or writable.
+jostle_status jostle_checkpoint_config(const uint8_t *bytes,
+                                       size_t bytes_size,
+                                       struct jostle_config *config,
+                                       size_t struct_size,
+                                       struct jostle_error *error);
+
+// Reads a checkpoint of exactly `bytes_size` bytes into the parameters and, unless it is NULL, the optimiser's state. Of
+// `buffers`, it uses `parameters` and `optimizer`. The plan may have other dropout rates, batch and threads than the
+// checkpoint was trained with. A file that is refused leaves the buffers as they were.
+//
+// Pointers:
+// `bytes` is readable for the given number of bytes, `buffers` and `plan` are readable, the buffers that it uses are writable,
+// `progress` is writable, `error` NULL or writable.
+jostle_status jostle_checkpoint_read(const uint8_t *bytes,
+                                     size_t bytes_size,
+                                     const struct jostle_plan *plan,
+                                     const struct jostle_buffers *buffers,
+                                     struct jostle_progress *progress,
+                                     struct jostle_error *error);
+
+// Reads only the parameters of a safetensors file of exactly `bytes_size` bytes, which another program may have written:
+// GPT-2's names, with or without "transformer." before them, as F32. It may have causal masks, and, if the model's head is
+// tied, a "lm_head.weight" that equals "wte.weight". Other tensors that the model does not have are refused.
+//
+// Pointers:
+// As for jostle_checkpoint_read.
+jostle_status jostle_checkpoint_read_parameters(const uint8_t *bytes,
+                                                size_t bytes_size,
+                                                const struct jostle_plan *plan,
+                                                float *parameters,
+                                                size_t parameters_size,
+                                                struct jostle_error *error);
+
+// Writes the value of a metadata key into `text`, zero-terminated, and its length without the zero into `length`.
+// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes it needs.
+//
+// Pointers:
+// `bytes` is readable and `text` writable for the given number of bytes, `key` is zero-terminated, `length` writable, `error`
+// NULL or writable.
+jostle_status jostle_checkpoint_metadata(const uint8_t *bytes,
+                                         size_t bytes_size,
+                                         const char *key,
+                                         char *text,
+                                         size_t text_size,
+                                         size_t *length,
+                                         struct jostle_error *error);
+
+// Computes the size in bytes that a slot needs for a checkpoint of `checkpoint_size` bytes, if `write_size` bytes are
+// programmed at once.
+//
+// Pointers:
+// `size` is writable, `error` NULL or writable.
+jostle_status jostle_slots_size(size_t checkpoint_size,
+                                uint32_t write_size,
+                                size_t *size,
+                                struct jostle_error *error);
+
+// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND if there is none. `block` is memory to work in: at least 32 bytes and at
+// least `write_size`; more is faster.
+//
+// Pointers:
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+// for the given number of bytes, `slot` writable, `error` NULL or writable.
+jostle_status jostle_slots_newest(const struct jostle_flash *flash,
+                                  uint8_t *block,
+                                  size_t block_size,
+                                  struct jostle_slot *slot,
+                                  struct jostle_error *error);
+
+// Saves a checkpoint, as jostle_checkpoint_write writes it, in the slot that does not hold the newest whole checkpoint,
+// and reads it back. If the power fails meanwhile, either the newest whole checkpoint is as it was or this one is whole.
+// `block` is as for jostle_slots_newest; between steps, a workspace will do.
+//
+// Pointers:
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+// for the given number of bytes. The other arguments are as for jostle_checkpoint_write.
+jostle_status jostle_slots_save(const struct jostle_flash *flash,
+                                const struct jostle_plan *plan,
+                                const struct jostle_buffers *buffers,
+                                const struct jostle_progress *progress,
+                                const struct jostle_metadata *metadata,
+                                size_t metadata_count,
+                                uint8_t *block,
+                                size_t block_size,
+                                struct jostle_error *error);
+
+// Reads the newest whole checkpoint as jostle_checkpoint_read does; JOSTLE_NOT_FOUND if there is none. `block` is as
+// for jostle_slots_newest, and as long as the checkpoint's header: JOSTLE_BUFFER_TOO_SHORT tells that length in `error`.
+// JOSTLE_FLASH may leave the buffers written in part; another refusal leaves them as they were.
+//
+// Pointers:
+// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
+// for the given number of bytes. The other arguments are as for jostle_checkpoint_read.
+jostle_status jostle_slots_load(const struct jostle_flash *flash,
+                                const struct jostle_plan *plan,
+                                const struct jostle_buffers *buffers,
+                                uint8_t *block,
+                                size_t block_size,
+                                struct jostle_progress *progress,
+                                struct jostle_error *error);
+
+/* DEVICES: instruction sets and threads */
+
+// Fills in the fastest instruction set on the caller's thread alone.
+//
+// Pointers:
+// `compute` is writable for `struct_size` bytes, which is sizeof(jostle_compute) in the caller's header.
+jostle_status jostle_compute_init(struct jostle_compute *compute,
+                                  size_t struct_size);
+
+// Refuses an instruction set that this processor or this build does not have.
+//
+// Pointers:
+// `error` is NULL or writable.
+jostle_status jostle_instruction_set_check(uint32_t instruction_set,
+                                           struct jostle_error *error);
+
+// Starts a pool of `threads` threads, including the caller's. To use it, set a jostle_compute's `threads`, its `run` to
+// jostle_pool_run and its `context` to the pool.
+//
+// Pointers:
+// `pool` is writable, `error` NULL or writable.
+jostle_status jostle_pool_start(uint32_t threads,
+                                struct jostle_pool **pool,
+                                struct jostle_error *error);
+
+// Lends a pool's threads: a jostle_run, whose `context` is the pool.
+//
+// Pointers:
+// `pool` was made by jostle_pool_start and not stopped; `task` may be called with `argument` on any thread.
+void jostle_pool_run(void *pool,
+                     size_t count,
+                     jostle_task task,
+                     void *argument);
+
+// Ends a pool's threads and frees the pool. NULL does nothing.
+//
+// Pointers:
+// `pool` was made by jostle_pool_start, is not in use, and is not used again.
+void jostle_pool_stop(struct jostle_pool *pool);
+
+// The size in bytes of the scratch that the attention functions need.
+size_t jostle_attention_scratch_size(size_t length,
+                                     size_t width);
+
+/* OPERATIONS: for programs with a model of their own */
+
+// Causal multi-head attention over one sequence (Vaswani et al. 2017). For each head: scores q k^T / sqrt(C / H), minus
+// infinity for keys later than the query, softmax, dropout, times v.
+//
+// Writes `out` [length, width] and `stats` [heads, length, 2] from `qkv` [length, 3 width]. The stats of a row are its
+// largest score and one over its sum of exponentials; jostle_attention_backward needs them.
+//
+// `scratch`: jostle_attention_scratch_size bytes.
+//
+// Pointers:
+// `compute` and `mask` are NULL or readable; `out`, `stats` and `scratch` are writable, `qkv` readable for the given
+// bytes; `error` is NULL or writable.
+jostle_status jostle_attention_forward(const struct jostle_compute *compute,
+                                       size_t length,
+                                       size_t width,
+                                       size_t heads,
+                                       const struct jostle_mask *mask,
+                                       float *out,
+                                       size_t out_size,
+                                       float *stats,
+                                       size_t stats_size,
+                                       const float *qkv,
+                                       size_t qkv_size,
+                                       float *scratch,
+                                       size_t scratch_size,
+                                       struct jostle_error *error);
+
+// Writes `d_qkv` [length, 3 width] from `d_out` [length, width] and from the inputs and outputs of
+// jostle_attention_forward, with the same mask.
+//
+// Pointers:
+// As for jostle_attention_forward; `d_qkv` is writable, `d_out`, `out` and `stats` readable for the given number of bytes.
+jostle_status jostle_attention_backward(const struct jostle_compute *compute,
+                                        size_t length,
+                                        size_t width,
+                                        size_t heads,
+                                        const struct jostle_mask *mask,
+                                        float *d_qkv,
+                                        size_t d_qkv_size,
+                                        const float *d_out,
+                                        size_t d_out_size,
+                                        const float *qkv,
+                                        size_t qkv_size,
+                                        const float *out,
+                                        size_t out_size,
+                                        const float *stats,
+                                        size_t stats_size,
+                                        float *scratch,
+                                        size_t scratch_size,
+                                        struct jostle_error *error);
+
+// Writes the attention weights [heads, length, length] of one sequence before dropout, to inspect a model.
+//
+// Pointers:
+// As for jostle_attention_forward; `weights` is writable for the given number of bytes.
+jostle_status jostle_attention_weights(const struct jostle_compute *compute,
+                                       size_t length,
+                                       size_t width,
+                                       size_t heads,
+                                       float *weights,
+                                       size_t weights_size,
+                                       const float *qkv,
+                                       size_t qkv_size,
+                                       float *scratch,
+                                       size_t scratch_size,
+                                       struct jostle_error *error);
+
+// Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and `targets`
+// [rows]. Targets are in 0..vocab, or -1, which is ignored and has the loss 0.
+//
+// Pointers:
+// `compute` is NULL or readable; `losses` is writable, `logits` and `targets` readable for the given number of bytes; `error`
+// is NULL or writable.
+jostle_status jostle_cross_entropy_forward(const struct jostle_compute *compute,
+                                           size_t rows,
+                                           size_t vocab,
+                                           float *losses,
+                                           size_t losses_size,
+                                           const float *logits,
+                                           size_t logits_size,
+                                           const int32_t *targets,
+                                           size_t targets_size,
+                                           struct jostle_error *error);
+
+// Writes `losses` as jostle_cross_entropy_forward does, and replaces `logits` by the gradient of the sum of losses divided by
+// `counted`. For the mean loss, `counted` is the number of targets other than -1.
+//
+// Pointers:
+// As for jostle_cross_entropy_forward; `logits` is writable.
+jostle_status jostle_cross_entropy_backward(const struct jostle_compute *compute,
+                                            size_t rows,
+                                            size_t vocab,
+                                            size_t counted,
+                                            float *losses,
+                                            size_t losses_size,
+                                            float *logits,
+                                            size_t logits_size,
+                                            const int32_t *targets,
+                                            size_t targets_size,
+                                            struct jostle_error *error);
+
+// y = dropout(x), both [rows, width] (Srivastava et al. 2014, inverted). It is its own backward: d_x = dropout(d_y) with the
+// same mask.
+//
+// Pointers:
+// `compute` and `mask` are NULL or readable; `y` is writable, `x` readable for the given number of bytes; `error` is NULL or
+// writable.
+jostle_status jostle_dropout(const struct jostle_compute *compute,
+                             size_t rows,
+                             size_t width,
+                             const struct jostle_mask *mask,
+                             float *y,
+                             size_t y_size,
+                             const float *x,
+                             size_t x_size,
+                             struct jostle_error *error);
+
+// Writes `x` [rows, width]: for each of `tokens` [rows], its row of `wte` [vocab, width] plus its position's row of `wpe`
+// [context, width]. Positions start again at 0 after every `length` tokens.
+//
+// Pointers:
+// `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for the given number of bytes; `error` is
+// NULL or writable.
+jostle_status jostle_embedding_forward(const struct jostle_compute *compute,
+                                       size_t rows,
+                                       size_t length,
+                                       size_t width,
+                                       size_t vocab,
+                                       size_t context,
+                                       float *x,
+                                       size_t x_size,
+                                       const int32_t *tokens,
+                                       size_t tokens_size,
+                                       const float *wte,
+                                       size_t wte_size,
+                                       const float *wpe,
+                                       size_t wpe_size,
+                                       struct jostle_error *error);
+
+// Adds the gradients of the embeddings to `d_wte` [vocab, width] and `d_wpe` [context, width], row after row, from
+// `d_x` [rows, width].
+//
+// Pointers:
+// As for jostle_embedding_forward; `d_wte` and `d_wpe` are writable, `d_x` readable for the given number of bytes.
+jostle_status jostle_embedding_backward(const struct jostle_compute *compute,
+                                        size_t rows,
+                                        size_t length,
+                                        size_t width,
+                                        size_t vocab,
+                                        size_t context,
+                                        float *d_wte,
+                                        size_t d_wte_size,
+                                        float *d_wpe,
+                                        size_t d_wpe_size,
+                                        const float *d_x,
+                                        size_t d_x_size,
+                                        const int32_t *tokens,
+                                        size_t tokens_size,
+                                        struct jostle_error *error);
+
+// y = gelu(x), `count` elements (Hendrycks & Gimpel 2016). `activation`: a jostle_activation.
+//
+// Pointers:
+// `compute` is NULL or readable; `y` is writable, `x` readable for the given number of bytes; `error` is NULL or writable.
+jostle_status jostle_gelu_forward(const struct jostle_compute *compute,
+                                  size_t count,
+                                  uint32_t activation,
+                                  float *y,
+                                  size_t y_size,
+                                  const float *x,
+                                  size_t x_size,
+                                  struct jostle_error *error);
+
+// d_x = d_y gelu'(x), `count` elements.
+//
+// Pointers:
+// As for jostle_gelu_forward; `d_x` is writable, `d_y` readable for the given number of bytes.
+jostle_status jostle_gelu_backward(const struct jostle_compute *compute,
+                                   size_t count,
+                                   uint32_t activation,
+                                   float *d_x,
+                                   size_t d_x_size,
+                                   const float *d_y,
+                                   size_t d_y_size,
+                                   const float *x,
+                                   size_t x_size,
+                                   struct jostle_error *error);
+
+// Layer normalisation (Ba, Kiros & Hinton 2016): y = (x - mean) / sqrt(variance + epsilon) * weight + bias, row by
+// row. Writes `y` [rows, width], `mean` [rows] and `rstd` [rows] (one over the standard deviation) from `x`,
+// `weight` [width] and `bias` [width] (or NULL).
+//
+// Pointers:
+// `compute` is NULL or readable; `y`, `mean` and `rstd` are writable, `x`, `weight` and `bias` readable for the given
+// bytes; `error` is NULL or writable.
+jostle_status jostle_layer_norm_forward(const struct jostle_compute *compute,
+                                        size_t rows,
+                                        size_t width,
+                                        float epsilon,
+                                        float *y,
+                                        size_t y_size,
+                                        float *mean,
+                                        size_t mean_size,
+                                        float *rstd,
+                                        size_t rstd_size,
+                                        const float *x,
+                                        size_t x_size,
+                                        const float *weight,
+                                        size_t weight_size,
+                                        const float *bias,
+                                        size_t bias_size,
+                                        struct jostle_error *error) JOSTLE_FLOATS;
+
+// Adds the gradient of the input to `d_x` [rows, width], from `d_y`, `x` and what jostle_layer_norm_forward left.
+//
+// Pointers:
+// As for jostle_layer_norm_forward; `d_x` is writable, `d_y`, `mean` and `rstd` readable for the given number of bytes.
+jostle_status jostle_layer_norm_backward(const struct jostle_compute *compute,
+                                         size_t rows,
+                                         size_t width,
+                                         float *d_x,
+                                         size_t d_x_size,
+                                         const float *d_y,
+                                         size_t d_y_size,
+                                         const float *x,
+                                         size_t x_size,
+                                         const float *mean,
+                                         size_t mean_size,
+                                         const float *rstd,
+                                         size_t rstd_size,
+                                         const float *weight,
+                                         size_t weight_size,
+                                         struct jostle_error *error);
+
+// Adds the gradients of the parameters to `d_weight` [width] and `d_bias` [width] (or NULL), row after row.
+//
+// Pointers:
+// As for jostle_layer_norm_backward; `d_weight` and `d_bias` are writable for the given number of bytes.
+jostle_status jostle_layer_norm_backward_parameters(const struct jostle_compute *compute,
+                                                    size_t rows,
+                                                    size_t width,
+                                                    float *d_weight,
+                                                    size_t d_weight_size,
+                                                    float *d_bias,
+                                                    size_t d_bias_size,
+                                                    const float *d_y,
+                                                    size_t d_y_size,
+                                                    const float *x,
+                                                    size_t x_size,
+                                                    const float *mean,
+                                                    size_t mean_size,
+                                                    const float *rstd,
+                                                    size_t rstd_size,
+                                                    struct jostle_error *error);
+
+// y = x W + b, with y [rows, out], x [rows, in], W [in, out] and b [out] or NULL.
+//
+// `scratch`: jostle_matmul_scratch_size(rows, out, in) bytes.
+//
+// Pointers:
+// `compute` is NULL or readable; `y` and `scratch` are writable, `x`, `weight` and `bias` readable for the given
+// bytes; `error` is NULL or writable.
+jostle_status jostle_linear_forward(const struct jostle_compute *compute,
+                                    size_t rows,
+                                    size_t inputs,
+                                    size_t outputs,
+                                    float *y,
+                                    size_t y_size,
+                                    const float *x,
+                                    size_t x_size,
+                                    const float *weight,
+                                    size_t weight_size,
+                                    const float *bias,
+                                    size_t bias_size,
+                                    float *scratch,
+                                    size_t scratch_size,
+                                    struct jostle_error *error);
+
+// Writes d_x [rows, in] from d_y [rows, out] and W [in, out].
+//
+// `scratch`: jostle_matmul_scratch_size(rows, in, out) bytes.
+//
+// Pointers:
+// As for jostle_linear_forward.
+jostle_status jostle_linear_backward(const struct jostle_compute *compute,
+                                     size_t rows,
+                                     size_t inputs,
+                                     size_t outputs,
+                                     float *d_x,
+                                     size_t d_x_size,
+                                     const float *d_y,
+                                     size_t d_y_size,
+                                     const float *weight,
+                                     size_t weight_size,
+                                     float *scratch,
+                                     size_t scratch_size,
+                                     struct jostle_error *error);
+
+// Adds the gradients of the parameters to d_weight [in, out] and d_bias [out] (or NULL), from x [rows, in] and
+// d_y [rows, out].
+//
+// `scratch`: jostle_matmul_scratch_size(in, out, rows) bytes.
+//
+// Pointers:
+// As for jostle_linear_forward; `d_weight` and `d_bias` are writable for the given number of bytes.
+jostle_status jostle_linear_backward_parameters(const struct jostle_compute *compute,
+                                                size_t rows,
+                                                size_t inputs,
+                                                size_t outputs,
+                                                float *d_weight,
+                                                size_t d_weight_size,
+                                                float *d_bias,
+                                                size_t d_bias_size,
+                                                const float *x,
+                                                size_t x_size,
+                                                const float *d_y,
+                                                size_t d_y_size,
+                                                float *scratch,
+                                                size_t scratch_size,
+                                                struct jostle_error *error);
+
+// The size in bytes of the scratch that a product of an [m, k] by a [k, n] matrix needs on one thread. A smaller product
+// does not need more.
+size_t jostle_matmul_scratch_size(size_t m,
+                                  size_t n,
+                                  size_t k);
+
+// C = start + A B, with C [m, n] of rows `c_stride` elements apart, A [m, k], B [k, n]. Each element is one chain
+// of fused multiply-adds over the inner index in ascending order. To transpose a matrix, exchange its strides.
+//
+// `start`: a jostle_start; `bias` [n] is only read with JOSTLE_START_BIAS. Each thread needs jostle_matmul_scratch_size bytes
+// of `scratch`, whose size limits the number of threads that work.
+//
+// Pointers:
+// `compute` is NULL or readable; `a` and `b` are readable and their data is; `bias` is readable, `c` and `scratch`
+// writable for the given number of bytes; `error` is NULL or writable.
+jostle_status jostle_matmul(const struct jostle_compute *compute,
+                            size_t m,
+                            size_t n,
+                            size_t k,
+                            float *c,
+                            size_t c_size,
+                            size_t c_stride,
+                            uint32_t start,
+                            const float *bias,
+                            size_t bias_size,
+                            const struct jostle_matrix *a,
+                            const struct jostle_matrix *b,
+                            float *scratch,
+                            size_t scratch_size,
+                            struct jostle_error *error);
+
+// Computes the global norm of `count` gradients. The order of summation does not depend on the number of threads.
+//
+// Pointers:
+// `compute` is NULL or readable, `gradients` readable for the given number of bytes, `norm` writable, `error` NULL or writable.
+jostle_status jostle_gradient_norm(const struct jostle_compute *compute,
+                                   size_t count,
+                                   const float *gradients,
+                                   size_t gradients_size,
+                                   float *norm,
+                                   struct jostle_error *error);
+
+// The factor that scales a gradient of this norm to a norm of at most `clip` (PyTorch's clip_grad_norm_).
+float jostle_clip_factor(float norm,
+                         float clip) JOSTLE_FLOATS;
+
+// Updates one tensor `x` of `count` elements by the recipe's optimiser, AdamW or SGD. The gradient is multiplied by `factor`,
+// which is the factor of clipping or 1. `step` counts from 0. The recipe's schedule is ignored.
+//
+// `state`: the optimiser's state, zero before the first step. AdamW has first moments, then second moments; SGD with
+// momentum has velocities; SGD without momentum has none: NULL. `decays`: 1 if weight decay applies, as it does to matrices,
+// else 0.
+//
+// Pointers:
+// `compute` is NULL or readable, `recipe` readable; `x` and `state` are writable, `gradient` readable for the given
+// bytes; `error` is NULL or writable.
+jostle_status jostle_optimizer_update(const struct jostle_compute *compute,
+                                      const struct jostle_recipe *recipe,
+                                      size_t count,
+                                      float *x,
+                                      size_t x_size,
+                                      const float *gradient,
+                                      size_t gradient_size,
+                                      float *state,
+                                      size_t state_size,
+                                      uint32_t decays,
+                                      uint64_t step,
+                                      float learning_rate,
+                                      float factor,
+                                      struct jostle_error *error) JOSTLE_FLOATS;
+
+// Replaces each row of `x` [rows, width] by its softmax.
+//
+// Pointers:
+// `compute` is NULL or readable, `x` writable for `x_size` bytes, `error` NULL or writable.
+jostle_status jostle_softmax_forward(const struct jostle_compute *compute,
+                                     size_t rows,
+                                     size_t width,
+                                     float *x,
+                                     size_t x_size,
+                                     struct jostle_error *error);
+
+// Writes the gradient of the scores, d_x = y (d_y - sum(d_y y)) row by row; all [rows, width].
+//
+// Pointers:
+// `compute` is NULL or readable; `d_x` is writable, `d_y` and `y` readable for the given number of bytes; `error` is NULL or
+// writable.
+jostle_status jostle_softmax_backward(const struct jostle_compute *compute,
+                                      size_t rows,
+                                      size_t width,
+                                      float *d_x,
+                                      size_t d_x_size,
+                                      const float *d_y,
+                                      size_t d_y_size,
+                                      const float *y,
+                                      size_t y_size,
+                                      struct jostle_error *error);
+
+// Sets row i of `scores` [rows, width] to minus infinity after column i + `offset`: the causal mask.
+//
+// Pointers:
+// `scores` is writable for `scores_size` bytes, `error` NULL or writable.
+jostle_status jostle_causal_mask(size_t rows,
+                                 size_t width,
+                                 size_t offset,
+                                 float *scores,
+                                 size_t scores_size,
+                                 struct jostle_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -291,7 +291,8 @@ int main(int count, char **words)
     scratch = allocate(scratch_size);
 
     /* The library's trainer to compare with, from the same initial values. */
-    jostle_buffers buffers = allocate_buffers(&plan);
+    void *memory;
+    jostle_buffers buffers = allocate_buffers(&plan, &memory);
     float *expected = allocate(plan.gradients_size);
     jostle_trainer trainer;
     check(jostle_initialize(&plan, (float *)&parameters, sizeof parameters, SEED, &error));
@@ -338,6 +339,6 @@ int main(int count, char **words)
     free(text);
     free(scratch);
     free(expected);
-    free_buffers(buffers);
+    free(memory);
     return 0;
 }

@@ -53,28 +53,14 @@ static inline void *allocate(size_t size)
     return memory;
 }
 
-/* All buffers of training, with the plan's lengths. Only the optimiser's state must be zero. */
-static inline jostle_buffers allocate_buffers(const jostle_plan *plan)
+/* All buffers of training, in one block of memory, which the caller frees. */
+static inline jostle_buffers allocate_buffers(const jostle_plan *plan, void **memory)
 {
-    jostle_buffers buffers = {
-        .struct_size = sizeof buffers,
-        .parameters = allocate(plan->parameters_size), .parameters_size = plan->parameters_size,
-        .gradients = allocate(plan->gradients_size), .gradients_size = plan->gradients_size,
-        .optimizer = allocate(plan->optimizer_size), .optimizer_size = plan->optimizer_size,
-        .workspace = allocate(plan->workspace_size), .workspace_size = plan->workspace_size,
-        .batch = allocate(plan->batch_size), .batch_size = plan->batch_size,
-    };
-    memset(buffers.optimizer, 0, buffers.optimizer_size);
+    jostle_buffers buffers;
+    const size_t size = jostle_buffers_size(plan);
+    *memory = allocate(size);
+    check(jostle_buffers_init(&buffers, sizeof buffers, plan, *memory, size, &error));
     return buffers;
-}
-
-static inline void free_buffers(jostle_buffers buffers)
-{
-    free(buffers.parameters);
-    free(buffers.gradients);
-    free(buffers.optimizer);
-    free(buffers.workspace);
-    free(buffers.batch);
 }
 
 /* The contents of a file. The caller frees them. */

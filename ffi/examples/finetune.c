@@ -72,7 +72,8 @@ int main(int count, char **words)
     const uint32_t batch = 12;
     check(jostle_options_init(&options, sizeof options, batch));
     check(jostle_plan_init(&plan, &config, &options, &error));
-    jostle_buffers buffers = allocate_buffers(&plan);
+    void *memory;
+    jostle_buffers buffers = allocate_buffers(&plan, &memory);
     jostle_progress progress;
     /* Without the optimiser's state: fine-tuning begins with a new one, and nobody resumes it. */
     jostle_buffers parameters_only = buffers;
@@ -116,7 +117,7 @@ int main(int count, char **words)
     free(tokens);
     free(before);
     free(saved);
-    free_buffers(buffers);
+    free(memory);
     free_vocabulary(vocabulary);
     return 0;
 }

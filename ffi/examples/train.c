@@ -220,7 +220,8 @@ int main(int count, char **words)
     check(jostle_options_init(&options, sizeof options, BATCH));
     options.threads = (uint32_t)arguments.threads;
     check(jostle_plan_init(&plan, &config, &options, &error));
-    jostle_buffers buffers = allocate_buffers(&plan);
+    void *memory;
+    jostle_buffers buffers = allocate_buffers(&plan, &memory);
 
     /* Initial values, or the checkpoint's values. */
     jostle_progress progress = {.step = 0, .seed = arguments.seed};
@@ -269,7 +270,7 @@ int main(int count, char **words)
     write_on(&plan, &buffers, prompt, prompt_count, &vocabulary, arguments.generate, progress.seed);
 
     free(tokens);
-    free_buffers(buffers);
+    free(memory);
     free_vocabulary(vocabulary);
     return 0;
 }

@@ -148,7 +148,7 @@ pub unsafe extern "C" fn jostle_checkpoint_size(
 /// it can be used, but training cannot continue from it.
 ///
 /// # Safety
-/// `plan`, `buffers` and `progress` are readable. The buffers that it uses are readable, `bytes` is writable for so many
+/// `plan`, `buffers` and `progress` are readable. The buffers that it uses are readable, `bytes` is writable for the given
 /// bytes. `metadata` is readable for `metadata_count` entries (NULL for none), `written` is writable, `error` is NULL or
 /// writable.
 #[unsafe(no_mangle)]
@@ -201,7 +201,7 @@ unsafe fn examine<'a>(
 /// needs a field that the caller's header lacks.
 ///
 /// # Safety
-/// `bytes` is readable for so many bytes, `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in
+/// `bytes` is readable for the given number of bytes, `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in
 /// the caller's header, `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_checkpoint_config(
@@ -227,7 +227,7 @@ pub unsafe extern "C" fn jostle_checkpoint_config(
 /// checkpoint was trained with. A file that is refused leaves the buffers as they were.
 ///
 /// # Safety
-/// `bytes` is readable for so many bytes, `buffers` and `plan` are readable, the buffers that it uses are writable,
+/// `bytes` is readable for the given number of bytes, `buffers` and `plan` are readable, the buffers that it uses are writable,
 /// `progress` is writable, `error` NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_checkpoint_read(
@@ -284,7 +284,7 @@ pub unsafe extern "C" fn jostle_checkpoint_read_parameters(
 /// JOSTLE_BUFFER_TOO_SHORT tells in `error` how many bytes it needs.
 ///
 /// # Safety
-/// `bytes` is readable and `text` writable for so many bytes, `key` is zero-terminated, `length` writable, `error`
+/// `bytes` is readable and `text` writable for the given number of bytes, `key` is zero-terminated, `length` writable, `error`
 /// NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_checkpoint_metadata(

@@ -72,7 +72,7 @@ impl State {
 ///
 /// # Safety
 /// `generator` is writable, `plan` and `buffers` are readable, `compute` is NULL or readable, `error` NULL or writable.
-/// The parameters and the frozen parameters are readable, `memory` and `window` are writable for so many bytes. As long as
+/// The parameters and the frozen parameters are readable, `memory` and `window` are writable for the given number of bytes. As long as
 /// the generator is used, these four stay where they are, and nobody else writes `memory` or `window`.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_generator_init(

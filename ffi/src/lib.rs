@@ -4,16 +4,16 @@
 //! * `border`: from pointers to slices: checks of pointers.
 //! * [`status`]: statuses and errors.
 //! * [`config`]: model, options, recipe, sampling.
-//! * [`compute`]: instruction sets and threads.
 //! * [`plan`]: sizes, tensors, initial values.
 //! * [`buffers`]: the caller's memory for a model.
-//! * [`model`]: logits, loss and gradients of a pass.
 //! * [`trainer`]: training steps and evaluation.
 //! * [`generator`]: text generation.
+//! * [`model`]: logits, loss and gradients of a pass.
 //! * [`checkpoint`]: checkpoints as bytes.
 //! * [`slots`]: checkpoints in flash memory.
-//! * [`ops`]: single operations.
+//! * [`compute`]: instruction sets and threads.
 //! * `pool`: the library's own threads; only with the feature `hosted`.
+//! * [`ops`]: single operations.
 //!
 //! The header's introduction, `header.h`, states the conventions.
 #![no_std]
@@ -21,19 +21,32 @@
 #![allow(rustdoc::broken_intra_doc_links, reason = "[rows, width] is a shape")]
 
 mod border;
-pub mod buffers;
-pub mod checkpoint;
-pub mod compute;
+
+// The header has their contents in this order, which is the order of use; blank lines keep rustfmt from sorting them.
+pub mod status;
+
 pub mod config;
-pub mod generator;
-pub mod model;
-pub mod ops;
+
 pub mod plan;
+
+pub mod buffers;
+
+pub mod trainer;
+
+pub mod generator;
+
+pub mod model;
+
+pub mod checkpoint;
+
+pub mod slots;
+
+pub mod compute;
+
 #[cfg(feature = "hosted")]
 pub mod pool;
-pub mod slots;
-pub mod status;
-pub mod trainer;
+
+pub mod ops;
 
 /// The version of the header, to compare with jostle_version().
 pub const JOSTLE_VERSION_MAJOR: u32 = 0;

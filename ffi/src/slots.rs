@@ -130,7 +130,7 @@ impl Flash for Driver {
 /// The slots, with the caller's `block` to work in.
 ///
 /// # Safety
-/// `block` is writable for so many bytes while the slots are used.
+/// `block` is writable for the given number of bytes while the slots are used.
 #[inline(never)]
 unsafe fn slots<'a>(
     buffers: &mut Buffers<'_>,
@@ -169,7 +169,7 @@ pub unsafe extern "C" fn jostle_slots_size(
 ///
 /// # Safety
 /// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
-/// for so many bytes, `slot` writable, `error` NULL or writable.
+/// for the given number of bytes, `slot` writable, `error` NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_slots_newest(
     flash: *const jostle_flash,
@@ -198,7 +198,7 @@ pub unsafe extern "C" fn jostle_slots_newest(
 ///
 /// # Safety
 /// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
-/// for so many bytes. The other arguments are as for jostle_checkpoint_write.
+/// for the given number of bytes. The other arguments are as for jostle_checkpoint_write.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_slots_save(
     flash: *const jostle_flash,
@@ -232,7 +232,7 @@ pub unsafe extern "C" fn jostle_slots_save(
 ///
 /// # Safety
 /// `flash` is readable for as many bytes as its `struct_size` says, and its functions may be called; `block` is writable
-/// for so many bytes. The other arguments are as for jostle_checkpoint_read.
+/// for the given number of bytes. The other arguments are as for jostle_checkpoint_read.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_slots_load(
     flash: *const jostle_flash,

@@ -230,6 +230,63 @@ static jostle_status call_initialize(void)
     return CALL(jostle_initialize)(P("plan"), P("parameters"), S("parameters"), 7, error);
 }
 
+static jostle_status call_buffers_init(void)
+{
+    return CALL(jostle_buffers_init)(P("buffers"), N("struct_size"), P("plan"), P("memory"), S("memory"), error);
+}
+
+/* The buffers lie in the block, apart from each other, whatever its first address is. */
+static void blocks(void)
+{
+    enum { MARK = 0xA5 };
+    static unsigned char memory[1 << 16];
+    const size_t size = CALL(jostle_buffers_size)(&plan);
+    need(size >= plan.training_size && size + 64 <= sizeof memory, "the size of a block");
+    for (size_t at = 0; at < 64; at++) {
+        jostle_buffers found;
+        jostle_error e;
+        memset(memory, MARK, sizeof memory);
+        ok(jostle_buffers_init(&found, sizeof found, &plan, memory + at, size, &e), &e, "buffers in a block");
+        const struct { void *begin; size_t size, wanted; } parts[] = {
+            {found.parameters, found.parameters_size, plan.parameters_size},
+            {found.gradients, found.gradients_size, plan.gradients_size},
+            {found.optimizer, found.optimizer_size, plan.optimizer_size},
+            {found.workspace, found.workspace_size, plan.workspace_size},
+            {found.batch, found.batch_size, plan.batch_size},
+        };
+        unsigned char *end = memory + at;
+        for (size_t i = 0; i < COUNT(parts); i++) {
+            unsigned char *begin = parts[i].begin;
+            check(parts[i].size == parts[i].wanted, "buffer %zu has %zu bytes", i, parts[i].size);
+            check(begin >= end && (uintptr_t)begin % JOSTLE_ALIGNMENT == 0, "the place of buffer %zu", i);
+            end = begin + parts[i].size;
+        }
+        check(end <= memory + at + size, "the buffers end beyond their block");
+        check(found.struct_size == sizeof found && !found.frozen && !found.frozen_size, "the other fields");
+        size_t wrong = 0;
+        for (size_t i = 0; i < sizeof memory; i++) {
+            const int state = memory + i >= (unsigned char *)found.optimizer &&
+                              memory + i < (unsigned char *)found.optimizer + found.optimizer_size;
+            wrong += memory[i] != (state ? 0 : MARK);
+        }
+        check(wrong == 0, "%zu bytes of a block at %zu are not as they should be", wrong, at);
+    }
+    check(jostle_buffers_size(NULL) == 0, "the size without a plan");
+}
+
+static void test_buffers(void)
+{
+    begin();
+    argument("buffers", WRITTEN, sizeof(uint32_t), sizeof(jostle_buffers), NULL);
+    number("struct_size", sizeof(jostle_buffers));
+    add_plan();
+    /* A block may have any alignment. Its size leaves room for that, so a block of the heap is used as a whole. */
+    argument("memory", WRITTEN | BUFFER | SHORTENED, 1, jostle_buffers_size(&plan), NULL);
+    bad_struct_size(sizeof(jostle_buffers), "buffers");
+    exercise("jostle_buffers_init", call_buffers_init);
+    blocks();
+}
+
 static void test_plans(void)
 {
     begin();
@@ -1618,6 +1675,7 @@ static void test_pool(void)
 static void test_what_takes_plans(void)
 {
     test_plans();
+    test_buffers();
     test_models();
     test_trainers();
     test_generators();

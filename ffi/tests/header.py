@@ -26,10 +26,11 @@ def items(header):
         documented = previous.lstrip().startswith("//")
         if line.strip():
             previous = line
-        if match := re.match(r"enum (\w+)", line):
-            inside = "enumerator"
+        if line == "enum":
+            inside, enum_documented = "enumerator", documented
+        elif match := re.match(r"  (\w+) : u?int32_t$", line):
             enums.add(match[1])
-            yield number, match[1], "enum", documented
+            yield number, match[1], "enum", enum_documented
         elif match := re.match(r"typedef struct (\w+)( \w+;)?", line):
             inside = None if match[2] else "field"
             yield number, match[1], "struct", documented
@@ -93,7 +94,7 @@ def covered(header, printed, excepted):
     problems += [f"{name} is not tested" for name in sorted(wanted - called)]
     problems += [f"{name} is not in the header" for name in sorted(called - wanted)]
     returned = {int(status) for status in re.findall(r"^status (\d+)$", printed, re.MULTILINE)}
-    statuses = header[header.index("enum jostle_status") : header.index("};")]
+    statuses = header[header.index("  jostle_status : int32_t") : header.index("};")]
     for name, number in re.findall(r"^    (\w+) = (\d+),$", statuses, re.MULTILINE):
         if int(number) not in returned and name not in NOT_BROUGHT_ABOUT:
             problems.append(f"no call returned {name}")

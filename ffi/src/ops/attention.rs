@@ -23,7 +23,7 @@ pub extern "C" fn jostle_attention_scratch_size(length: usize, width: usize) -> 
 /// `scratch`: jostle_attention_scratch_size bytes.
 ///
 /// # Safety
-/// `compute` and `mask` are NULL or readable; `out`, `stats` and `scratch` are writable, `qkv` readable for so many
+/// `compute` and `mask` are NULL or readable; `out`, `stats` and `scratch` are writable, `qkv` readable for the given
 /// bytes; `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_attention_forward(
@@ -78,7 +78,7 @@ unsafe fn attention(
 /// jostle_attention_forward, with the same mask.
 ///
 /// # Safety
-/// As for jostle_attention_forward; `d_qkv` is writable, `d_out`, `out` and `stats` readable for so many bytes.
+/// As for jostle_attention_forward; `d_qkv` is writable, `d_out`, `out` and `stats` readable for the given number of bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_attention_backward(
     compute: *const jostle_compute,
@@ -124,7 +124,7 @@ pub unsafe extern "C" fn jostle_attention_backward(
 /// Writes the attention weights [heads, length, length] of one sequence before dropout, to inspect a model.
 ///
 /// # Safety
-/// As for jostle_attention_forward; `weights` is writable for so many bytes.
+/// As for jostle_attention_forward; `weights` is writable for the given number of bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_attention_weights(
     compute: *const jostle_compute,

@@ -11,7 +11,7 @@ use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 /// [rows]. Targets are in 0..vocab, or -1, which is ignored and has the loss 0.
 ///
 /// # Safety
-/// `compute` is NULL or readable; `losses` is writable, `logits` and `targets` readable for so many bytes; `error`
+/// `compute` is NULL or readable; `losses` is writable, `logits` and `targets` readable for the given number of bytes; `error`
 /// is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_cross_entropy_forward(

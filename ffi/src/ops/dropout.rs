@@ -77,7 +77,7 @@ pub(super) unsafe fn mask(call: &Call, mask: *const jostle_mask) -> Result<(Opti
 /// same mask.
 ///
 /// # Safety
-/// `compute` and `mask` are NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or
+/// `compute` and `mask` are NULL or readable; `y` is writable, `x` readable for the given number of bytes; `error` is NULL or
 /// writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_dropout(

@@ -11,7 +11,7 @@ use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 /// [context, width]. Positions start again at 0 after every `length` tokens.
 ///
 /// # Safety
-/// `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for so many bytes; `error` is
+/// `compute` is NULL or readable; `x` is writable, `tokens`, `wte` and `wpe` readable for the given number of bytes; `error` is
 /// NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_embedding_forward(
@@ -50,7 +50,7 @@ pub unsafe extern "C" fn jostle_embedding_forward(
 /// `d_x` [rows, width].
 ///
 /// # Safety
-/// As for jostle_embedding_forward; `d_wte` and `d_wpe` are writable, `d_x` readable for so many bytes.
+/// As for jostle_embedding_forward; `d_wte` and `d_wpe` are writable, `d_x` readable for the given number of bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_embedding_backward(
     compute: *const jostle_compute,

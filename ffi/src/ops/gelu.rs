@@ -9,7 +9,7 @@ use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 /// y = gelu(x), `count` elements (Hendrycks & Gimpel 2016). `activation`: a jostle_activation.
 ///
 /// # Safety
-/// `compute` is NULL or readable; `y` is writable, `x` readable for so many bytes; `error` is NULL or writable.
+/// `compute` is NULL or readable; `y` is writable, `x` readable for the given number of bytes; `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_gelu_forward(
     compute: *const jostle_compute,
@@ -37,7 +37,7 @@ pub unsafe extern "C" fn jostle_gelu_forward(
 /// d_x = d_y gelu'(x), `count` elements.
 ///
 /// # Safety
-/// As for jostle_gelu_forward; `d_x` is writable, `d_y` readable for so many bytes.
+/// As for jostle_gelu_forward; `d_x` is writable, `d_y` readable for the given number of bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_gelu_backward(
     compute: *const jostle_compute,

@@ -12,7 +12,7 @@ use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 /// `weight` [width] and `bias` [width] (or NULL).
 ///
 /// # Safety
-/// `compute` is NULL or readable; `y`, `mean` and `rstd` are writable, `x`, `weight` and `bias` readable for so many
+/// `compute` is NULL or readable; `y`, `mean` and `rstd` are writable, `x`, `weight` and `bias` readable for the given
 /// bytes; `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_layer_norm_forward(
@@ -55,7 +55,7 @@ pub unsafe extern "C" fn jostle_layer_norm_forward(
 /// Adds the gradient of the input to `d_x` [rows, width], from `d_y`, `x` and what jostle_layer_norm_forward left.
 ///
 /// # Safety
-/// As for jostle_layer_norm_forward; `d_x` is writable, `d_y`, `mean` and `rstd` readable for so many bytes.
+/// As for jostle_layer_norm_forward; `d_x` is writable, `d_y`, `mean` and `rstd` readable for the given number of bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_layer_norm_backward(
     compute: *const jostle_compute,
@@ -96,7 +96,7 @@ pub unsafe extern "C" fn jostle_layer_norm_backward(
 /// Adds the gradients of the parameters to `d_weight` [width] and `d_bias` [width] (or NULL), row after row.
 ///
 /// # Safety
-/// As for jostle_layer_norm_backward; `d_weight` and `d_bias` are writable for so many bytes.
+/// As for jostle_layer_norm_backward; `d_weight` and `d_bias` are writable for the given number of bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_layer_norm_backward_parameters(
     compute: *const jostle_compute,

@@ -13,7 +13,7 @@ use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 /// `scratch`: jostle_matmul_scratch_size(rows, out, in) bytes.
 ///
 /// # Safety
-/// `compute` is NULL or readable; `y` and `scratch` are writable, `x`, `weight` and `bias` readable for so many
+/// `compute` is NULL or readable; `y` and `scratch` are writable, `x`, `weight` and `bias` readable for the given
 /// bytes; `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_linear_forward(
@@ -94,7 +94,7 @@ pub unsafe extern "C" fn jostle_linear_backward(
 /// `scratch`: jostle_matmul_scratch_size(in, out, rows) bytes.
 ///
 /// # Safety
-/// As for jostle_linear_forward; `d_weight` and `d_bias` are writable for so many bytes.
+/// As for jostle_linear_forward; `d_weight` and `d_bias` are writable for the given number of bytes.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_linear_backward_parameters(
     compute: *const jostle_compute,

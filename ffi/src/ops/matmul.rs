@@ -64,7 +64,7 @@ pub extern "C" fn jostle_matmul_scratch_size(m: usize, n: usize, k: usize) -> us
 ///
 /// # Safety
 /// `compute` is NULL or readable; `a` and `b` are readable and their data is; `bias` is readable, `c` and `scratch`
-/// writable for so many bytes; `error` is NULL or writable.
+/// writable for the given number of bytes; `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_matmul(
     compute: *const jostle_compute,

@@ -11,7 +11,7 @@ use crate::status::{OrRefuse, call, jostle_error, jostle_status};
 /// Computes the global norm of `count` gradients. The order of summation does not depend on the number of threads.
 ///
 /// # Safety
-/// `compute` is NULL or readable, `gradients` readable for so many bytes, `norm` writable, `error` NULL or writable.
+/// `compute` is NULL or readable, `gradients` readable for the given number of bytes, `norm` writable, `error` NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_gradient_norm(
     compute: *const jostle_compute,
@@ -47,7 +47,7 @@ pub extern "C" fn jostle_clip_factor(norm: f32, clip: f32) -> f32 {
 /// else 0.
 ///
 /// # Safety
-/// `compute` is NULL or readable, `recipe` readable; `x` and `state` are writable, `gradient` readable for so many
+/// `compute` is NULL or readable, `recipe` readable; `x` and `state` are writable, `gradient` readable for the given
 /// bytes; `error` is NULL or writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_optimizer_update(

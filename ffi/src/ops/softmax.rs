@@ -34,7 +34,7 @@ pub unsafe extern "C" fn jostle_softmax_forward(
 /// Writes the gradient of the scores, d_x = y (d_y - sum(d_y y)) row by row; all [rows, width].
 ///
 /// # Safety
-/// `compute` is NULL or readable; `d_x` is writable, `d_y` and `y` readable for so many bytes; `error` is NULL or
+/// `compute` is NULL or readable; `d_x` is writable, `d_y` and `y` readable for the given number of bytes; `error` is NULL or
 /// writable.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn jostle_softmax_backward(

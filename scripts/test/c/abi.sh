@@ -34,7 +34,7 @@ shared=(-L"$hosted" -Wl,-rpath,"$work" -ljostle -lm -lpthread)
 say "header"
 for standard in c99 c11; do
     printf '#include "jostle.h"\n#include "jostle.h"\n' |
-        gcc -std=$standard "${warnings[@]}" -Wstrict-prototypes -fsyntax-only -x c -
+        gcc -std=$standard "${warnings[@]}" -Wc++-compat -Wstrict-prototypes -fsyntax-only -x c -
 done
 printf '#include "jostle.h"\n#include "jostle.h"\n' | g++ -std=c++17 "${warnings[@]}" -fsyntax-only -x c++ -
 header check Cargo.toml

@@ -52,6 +52,7 @@ done
 # README's program, built by README's own commands.
 awk '/^```c$/ {inside = 1; next} /^```$/ {inside = 0} inside' README.md >"$work/train.c"
 cc "${warnings[@]}" -Wconversion -fsyntax-only $(pkg-config --cflags jostle) "$work/train.c"
+c++ -std=c++20 -Wall -Wextra -Wpedantic -Werror -fsyntax-only -x c++ $(pkg-config --cflags jostle) "$work/train.c"
 mapfile -t commands < <(grep '^cc .*train\.c' README.md)
 [ ${#commands[@]} -eq 3 ] || fail "README has other commands than shared, static and by hand"
 names=(shared static by-hand)
