@@ -41,7 +41,7 @@ install: library
 
 uninstall:
 	cd "$(DESTDIR)$(PREFIX)" && rm -f bin/jostle-plan include/jostle.h lib/libjostle.* lib/pkgconfig/jostle.pc
-	rm -rf "$(DESTDIR)$(PREFIX)/lib/cmake/jostle"
+	rm -rf "$(DESTDIR)$(PREFIX)/lib/cmake/jostle" "$(DESTDIR)$(PREFIX)/share/jostle"
 
 # Makes target/package: archives for processors without an operating system, for CMake, Zephyr, Arduino and PlatformIO.
 package:

@@ -107,7 +107,7 @@ enum
     JOSTLE_MISALIGNED = 2,
     // A buffer has fewer bytes than the call needs.
     JOSTLE_BUFFER_TOO_SHORT = 3,
-    // A buffer to be written shares bytes with another buffer of the call.
+    // A buffer or result to be written shares bytes with another buffer or a handle of the call.
     JOSTLE_OVERLAP = 4,
     // A struct's `struct_size` is smaller than the struct was in the first header.
     JOSTLE_STRUCT_TOO_SMALL = 5,
@@ -125,7 +125,7 @@ enum
     JOSTLE_HEADS = 11,
     // A number is outside its range.
     JOSTLE_OUT_OF_RANGE = 12,
-    // Sizes that must agree do not.
+    // Sizes that must agree do not, or a text does not end with a whole token.
     JOSTLE_LENGTH = 13,
     // A token or target is outside the vocabulary.
     JOSTLE_TOKEN = 14,
@@ -145,7 +145,7 @@ enum
     JOSTLE_NOT_FOUND = 21,
     // A string is not UTF-8.
     JOSTLE_NOT_UTF8 = 22,
-    // The system could not start a thread.
+    // The system could not start a thread, or they are more than a pool may have.
     JOSTLE_THREADS = 23,
     // A budget of memory is too small for any plan.
     JOSTLE_BUDGET = 24,
@@ -208,7 +208,8 @@ enum
  {
     // x (1 + erf(x / sqrt 2)) / 2, PyTorch's GELU().
     JOSTLE_GELU = 0,
-    // GPT-2's approximation by tanh, PyTorch's GELU(approximate="tanh").
+    // The approximation by tanh, PyTorch's GELU(approximate="tanh"). Models in Hugging Face's GPT-2 format were trained
+    // with it ("gelu_new").
     JOSTLE_GELU_TANH = 1,
 };
 #ifndef __cplusplus
@@ -394,7 +395,7 @@ typedef struct jostle_error {
     int64_t wanted;
 } jostle_error;
 
-// A model's configuration. jostle_config_init fills in GPT-2's choices.
+// A model's configuration. jostle_config_init fills in GPT-2's choices, but for the activation.
 typedef struct jostle_config {
     // sizeof(jostle_config).
     uint32_t struct_size;
@@ -824,8 +825,9 @@ jostle_status jostle_error_message(const struct jostle_error *error,
                                    char *text,
                                    size_t text_size);
 
-// Fills in a configuration with these sizes and GPT-2's choices: hidden width 4C, exact GELU, biases, tied output matrix,
-// epsilon 1e-5, no dropout. It checks nothing; jostle_plan_init does.
+// Fills in a configuration with these sizes and usual choices: hidden width 4C, exact GELU, biases, tied output matrix,
+// epsilon 1e-5, no dropout. It checks nothing; jostle_plan_init does. For the parameters of Hugging Face's GPT-2, set
+// `activation` to JOSTLE_GELU_TANH: with the exact GELU they give slightly other numbers.
 //
 // Pointers:
 // `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in the caller's header.
@@ -1306,7 +1308,7 @@ jostle_status jostle_compute_init(struct jostle_compute *compute,
 jostle_status jostle_instruction_set_check(uint32_t instruction_set,
                                            struct jostle_error *error);
 
-// Starts a pool of `threads` threads, including the caller's. To use it, set a jostle_compute's `threads`, its `run` to
+// Starts a pool of `threads` threads, including the caller's, at most 1024. To use it, set a jostle_compute's `threads`, its `run` to
 // jostle_pool_run and its `context` to the pool.
 //
 // Pointers:

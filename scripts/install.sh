@@ -51,10 +51,11 @@ single() {
     rm -r "${object%/*}"
 }
 
-install -d "$to/bin" "$to/include" "$to/lib/pkgconfig" "$to/lib/cmake/jostle"
+install -d "$to/bin" "$to/include" "$to/lib/pkgconfig" "$to/lib/cmake/jostle" "$to/share/jostle"
 install -m 755 "$CARGO_TARGET_DIR/release/jostle-plan" "$to/bin"
 strip -S "$to/bin/jostle-plan"
 install -m 644 include/jostle.h "$to/include"
+install -m 644 ffi/install/valgrind.supp "$to/share/jostle"
 single "$to/lib/libjostle.a"
 install -m 755 "$CARGO_TARGET_DIR/library/$plain" "$to/lib/$shared"
 ln -sf "$shared" "$to/lib/$soname"

@@ -85,6 +85,26 @@ impl<'c> Buffers<'c> {
         Ok(unsafe { core::slice::from_raw_parts(data.cast().as_ptr(), wanted) })
     }
 
+    /// All elements of a buffer of `size` bytes, which must be a multiple of theirs. It may not be NULL.
+    ///
+    /// # Safety
+    /// As for [`Buffers::read`].
+    pub unsafe fn read_all<'a, T: Number>(
+        &mut self,
+        what: &'static str,
+        data: *const T,
+        size: usize,
+    ) -> Result<&'a [T], Refused> {
+        pointer(self.call, what, data.cast_mut().cast(), 1)?;
+        let count = size / size_of::<T>();
+        let wanted = count.wrapping_mul(size_of::<T>());
+        if size != wanted {
+            return Err(self.call.refuse_as_core(&Error::Length { what, given: size, wanted }));
+        }
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.read(what, data, size, count) }
+    }
+
     /// As [`Buffers::read`], but empty if the pointer is NULL.
     ///
     /// # Safety
@@ -332,10 +352,39 @@ impl<T> Output<T> {
         Ok(Output(pointer(call, what, place.cast(), align_of::<T>())?.cast()))
     }
 
+    /// As [`Output::new`], for a call that also gets a handle: the result must not share bytes with it.
+    ///
+    /// # Safety
+    /// As for [`Output::new`].
+    pub unsafe fn beside<H: Handle>(
+        call: &Call,
+        what: &'static str,
+        place: *mut T,
+        handle: *const H,
+    ) -> Result<Output<T>, Refused> {
+        apart(call, what, (place.addr(), size_of::<T>()), (handle.addr(), size_of::<H>()))?;
+        // SAFETY: the caller's promise is the same.
+        unsafe { Output::new(call, what, place) }
+    }
+
     pub fn write(self, value: T) {
         // SAFETY: the pointer is aligned and not NULL; `new`'s caller vouches for writing.
         unsafe { self.0.write(value) }
     }
+}
+
+/// Refuses a result that shares bytes with a handle or a buffer; each is an address and a size.
+#[inline(never)]
+pub(crate) fn apart(
+    call: &Call,
+    what: &'static str,
+    (place, size): (usize, usize),
+    (handle, handle_size): (usize, usize),
+) -> Result<(), Refused> {
+    if place < handle.wrapping_add(handle_size) && handle < place.wrapping_add(size) {
+        return Err(call.refuse(Refusal::Overlap(what)));
+    }
+    Ok(())
 }
 
 /// A zero-terminated string as text.

@@ -6,7 +6,7 @@ use core::ptr::null_mut;
 
 use jostle::Plan;
 
-use crate::border::{self, Buffers, Structure, open};
+use crate::border::{self, Buffers, Structure, apart, open};
 use crate::plan::jostle_plan;
 use crate::status::{Refused, call, jostle_error, jostle_status};
 
@@ -148,9 +148,14 @@ pub unsafe extern "C" fn jostle_buffers_init(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let plan = open(call, plan)?;
             let memory: *mut u8 = memory.cast();
-            Buffers::new(call).write("memory", memory, memory_size, block_size(plan))?;
+            let handle = plan;
+            let plan = open(call, plan)?;
+            let size = block_size(plan);
+            Buffers::new(call).write("memory", memory, memory_size, size)?;
+            apart(call, "memory", (memory.addr(), size), (handle.addr(), size_of::<jostle_plan>()))?;
+            apart(call, "buffers", (buffers.addr(), struct_size), (memory.addr(), size))?;
+            apart(call, "buffers", (buffers.addr(), struct_size), (handle.addr(), size_of::<jostle_plan>()))?;
             // The block has room for a gap before each buffer.
             let mut rest = memory.wrapping_add(memory.addr().wrapping_neg() & (BLOCK_ALIGNMENT - 1));
             let [parameters, gradients, optimizer, workspace, batch] = sizes(plan).map(|size| {

@@ -129,7 +129,7 @@ pub unsafe extern "C" fn jostle_checkpoint_size(
     unsafe {
         call(error, |call| {
             let (size, plan, pairs) = (
-                Output::new(call, "size", size)?,
+                Output::beside(call, "size", size, plan)?,
                 open(call, plan)?,
                 MetadataPairs::new(call, metadata, metadata_count)?,
             );
@@ -169,7 +169,7 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
         call(error, |call| {
             let mut buffers = Buffers::new(call);
             let mut pairs = MetadataPairs::NONE;
-            let output = Output::new(call, "written", written)?;
+            let output = Output::beside(call, "written", written, plan)?;
             let (plan, contents) = arguments.contents(&mut pairs, &mut buffers)?;
             let wanted =
                 checkpoint::size(plan, contents.optimizer.is_some(), contents.metadata).or_refuse(call)?;
@@ -242,7 +242,7 @@ pub unsafe extern "C" fn jostle_checkpoint_read(
     unsafe {
         call(error, |call| {
             let mut used = Buffers::new(call);
-            let output = Output::new(call, "progress", progress)?;
+            let output = Output::beside(call, "progress", progress, plan)?;
             let plan = open(call, plan)?;
             let (parameters, state) = border::structure(call, "buffers", buffers)?.write(plan, &mut used)?;
             let file = examine(&mut used, bytes, bytes_size)?;

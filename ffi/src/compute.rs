@@ -190,7 +190,7 @@ struct Counted<'a> {
 unsafe impl Sync for Counted<'_> {}
 
 /// The most of the caller's threads that work at once. A fork keeps a state for each on the stack.
-const MOST_THREADS: usize = if cfg!(feature = "hosted") { 1024 } else { 32 };
+pub(crate) const MOST_THREADS: usize = if cfg!(feature = "hosted") { 1024 } else { 32 };
 
 /// The states of an index: not called, called, returned.
 const WAITING: u8 = 0;

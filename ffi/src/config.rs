@@ -18,7 +18,8 @@ use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_status};
 pub enum jostle_activation {
     /// x (1 + erf(x / sqrt 2)) / 2, PyTorch's GELU().
     JOSTLE_GELU = 0,
-    /// GPT-2's approximation by tanh, PyTorch's GELU(approximate="tanh").
+    /// The approximation by tanh, PyTorch's GELU(approximate="tanh"). Models in Hugging Face's GPT-2 format were trained
+    /// with it ("gelu_new").
     JOSTLE_GELU_TANH = 1,
 }
 
@@ -58,7 +59,7 @@ pub enum jostle_decay {
     JOSTLE_WARMUP_STABLE_DECAY = 3,
 }
 
-/// A model's configuration. jostle_config_init fills in GPT-2's choices.
+/// A model's configuration. jostle_config_init fills in GPT-2's choices, but for the activation.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_config {
@@ -377,8 +378,9 @@ pub(crate) unsafe fn fill<T: Structure>(
     unsafe { call(core::ptr::null_mut(), |call| border::fill(call, what, place, size, value)) }
 }
 
-/// Fills in a configuration with these sizes and GPT-2's choices: hidden width 4C, exact GELU, biases, tied output matrix,
-/// epsilon 1e-5, no dropout. It checks nothing; jostle_plan_init does.
+/// Fills in a configuration with these sizes and usual choices: hidden width 4C, exact GELU, biases, tied output matrix,
+/// epsilon 1e-5, no dropout. It checks nothing; jostle_plan_init does. For the parameters of Hugging Face's GPT-2, set
+/// `activation` to JOSTLE_GELU_TANH: with the exact GELU they give slightly other numbers.
 ///
 /// # Safety
 /// `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in the caller's header.

@@ -9,7 +9,7 @@ use crate::buffers::jostle_buffers;
 use crate::compute::{Workers, jostle_compute};
 use crate::config::jostle_sampling;
 use crate::plan::jostle_plan;
-use crate::status::{OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
+use crate::status::{OrRefuse, Refused, call, jostle_error, jostle_status};
 
 /// Generates text. It holds pointers to the caller's buffers and owns nothing, so there is nothing to free.
 #[repr(C)]
@@ -89,7 +89,7 @@ pub unsafe extern "C" fn jostle_generator_init(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let generator = Output::new(call, "generator", generator)?;
+            let generator = Output::beside(call, "generator", generator, plan)?;
             let plan = *open(call, plan)?;
             let given = border::structure(call, "buffers", buffers)?;
             let mut state = State {
@@ -127,14 +127,10 @@ pub unsafe extern "C" fn jostle_generator_feed(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let logits = Output::new(call, "logits", logits)?;
+            let logits = Output::beside(call, "logits", logits, generator)?;
             let mut buffers = Buffers::new(call);
             let state = open_mut(generator, &mut buffers)?;
-            if tokens.is_null() {
-                return Err(call.refuse(Refusal::Null("tokens")));
-            }
-            let count = tokens_size.checked_div(size_of::<i32>()).unwrap_or(0);
-            let tokens = buffers.read("tokens", tokens, tokens_size, count)?;
+            let tokens = buffers.read_all("tokens", tokens, tokens_size)?;
             let (mut generator, filled) = state.working(&mut buffers)?;
             let found = generator.feed(tokens).map(<[f32]>::as_mut_ptr);
             *filled = generator.filled();
@@ -164,7 +160,7 @@ pub unsafe extern "C" fn jostle_generator_draw(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let token = Output::new(call, "token", token)?;
+            let token = Output::beside(call, "token", token, generator)?;
             let mut buffers = Buffers::new(call);
             let state = open_mut(generator, &mut buffers)?;
             let sampling = border::structure(call, "sampling", sampling)?.core();

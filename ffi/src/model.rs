@@ -147,7 +147,7 @@ pub unsafe extern "C" fn jostle_model_logits(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let output = Output::new(call, "logits", logits)?;
+            let output = Output::beside(call, "logits", logits, plan)?;
             let mut arguments = PassArguments::new(call, plan, compute, buffers, batch)?;
             let (pass, workspace) = arguments.pass(None);
             pass.forward(workspace).or_refuse(call)?;
@@ -173,7 +173,7 @@ pub unsafe extern "C" fn jostle_model_loss(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let output = Output::new(call, "loss", loss)?;
+            let output = Output::beside(call, "loss", loss, plan)?;
             let mut arguments = PassArguments::new(call, plan, compute, buffers, batch)?;
             let targets = arguments.batch.targets(&mut arguments.used)?;
             let (pass, workspace) = arguments.pass(None);
@@ -206,7 +206,7 @@ pub unsafe extern "C" fn jostle_model_backward(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let output = Output::new(call, "loss", loss)?;
+            let output = Output::beside(call, "loss", loss, plan)?;
             let mut arguments = PassArguments::new(call, plan, compute, buffers, batch)?;
             let mode = if flag(call, "add", add)? { Gradients::Add } else { Gradients::Overwrite };
             let dropout = if dropout.is_null() {

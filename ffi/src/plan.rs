@@ -280,7 +280,7 @@ unsafe fn find_tensor(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let (plan, tensor) = (open(call, plan)?, Output::new(call, "tensor", tensor)?);
+            let (plan, tensor) = (open(call, plan)?, Output::beside(call, "tensor", tensor, plan)?);
             let values =
                 Buffers::new(call).write_optional("values", values, values_size, plan.parameters())?;
             tensor.write(describe(&find(call, plan)?, values));

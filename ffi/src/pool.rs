@@ -10,13 +10,13 @@ use ::jostle_pool::Pool;
 use jostle::Parallel;
 
 use crate::border::Output;
-use crate::compute::jostle_task;
+use crate::compute::{MOST_THREADS, jostle_task};
 use crate::status::{Refusal, call, jostle_error, jostle_status};
 
 /// Threads that wait for work. Only in the hosted library.
 pub struct jostle_pool(Pool);
 
-/// Starts a pool of `threads` threads, including the caller's. To use it, set a jostle_compute's `threads`, its `run` to
+/// Starts a pool of `threads` threads, including the caller's, at most 1024. To use it, set a jostle_compute's `threads`, its `run` to
 /// jostle_pool_run and its `context` to the pool.
 ///
 /// # Safety
@@ -35,7 +35,11 @@ pub unsafe extern "C" fn jostle_pool_start(
                 return Err(call.refuse_as_core(&jostle::Error::Zero { what: "threads" }));
             }
             let threads = threads as usize;
-            let pool = Pool::new(threads).map_err(|_| call.refuse(Refusal::Threads { given: threads }))?;
+            let refuse = || call.refuse(Refusal::Threads { given: threads });
+            if threads > MOST_THREADS {
+                return Err(refuse());
+            }
+            let pool = Pool::new(threads).map_err(|_| refuse())?;
             output.write(Box::into_raw(Box::new(jostle_pool(pool))));
             Ok(())
         })

@@ -247,7 +247,7 @@ pub unsafe extern "C" fn jostle_slots_load(
     unsafe {
         call(error, |call| {
             let mut used = Buffers::new(call);
-            let output = Output::new(call, "progress", progress)?;
+            let output = Output::beside(call, "progress", progress, plan)?;
             let mut driver = Driver::new(call, flash)?;
             let plan = open(call, plan)?;
             let (parameters, state) = border::structure(call, "buffers", buffers)?.write(plan, &mut used)?;

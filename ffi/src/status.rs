@@ -20,7 +20,7 @@ pub enum jostle_status {
     JOSTLE_MISALIGNED = 2,
     /// A buffer has fewer bytes than the call needs.
     JOSTLE_BUFFER_TOO_SHORT = 3,
-    /// A buffer to be written shares bytes with another buffer of the call.
+    /// A buffer or result to be written shares bytes with another buffer or a handle of the call.
     JOSTLE_OVERLAP = 4,
     /// A struct's `struct_size` is smaller than the struct was in the first header.
     JOSTLE_STRUCT_TOO_SMALL = 5,
@@ -38,7 +38,7 @@ pub enum jostle_status {
     JOSTLE_HEADS = 11,
     /// A number is outside its range.
     JOSTLE_OUT_OF_RANGE = 12,
-    /// Sizes that must agree do not.
+    /// Sizes that must agree do not, or a text does not end with a whole token.
     JOSTLE_LENGTH = 13,
     /// A token or target is outside the vocabulary.
     JOSTLE_TOKEN = 14,
@@ -58,7 +58,7 @@ pub enum jostle_status {
     JOSTLE_NOT_FOUND = 21,
     /// A string is not UTF-8.
     JOSTLE_NOT_UTF8 = 22,
-    /// The system could not start a thread.
+    /// The system could not start a thread, or they are more than a pool may have.
     JOSTLE_THREADS = 23,
     /// A budget of memory is too small for any plan.
     JOSTLE_BUDGET = 24,

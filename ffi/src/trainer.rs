@@ -188,22 +188,17 @@ unsafe fn tokens<'a>(
     token_type: u32,
 ) -> Result<Tokens<'a>, Refused> {
     use jostle_token_type::*;
-    // Only whole tokens; the core refuses too few of them.
-    let count = |size: usize| text_size.checked_div(size).unwrap_or(0);
-    if text.is_null() {
-        return Err(buffers.call.refuse(Refusal::Null("text")));
-    }
     // SAFETY: the caller's promise is the same.
     unsafe {
         match token_type {
             given if given == JOSTLE_U8 as u32 => {
-                Ok(Tokens::U8(buffers.read("text", text.cast(), text_size, count(1))?))
+                Ok(Tokens::U8(buffers.read_all("text", text.cast(), text_size)?))
             }
             given if given == JOSTLE_U16 as u32 => {
-                Ok(Tokens::U16(buffers.read("text", text.cast(), text_size, count(2))?))
+                Ok(Tokens::U16(buffers.read_all("text", text.cast(), text_size)?))
             }
             given if given == JOSTLE_I32 as u32 => {
-                Ok(Tokens::I32(buffers.read("text", text.cast(), text_size, count(4))?))
+                Ok(Tokens::I32(buffers.read_all("text", text.cast(), text_size)?))
             }
             given => Err(buffers.call.refuse(Refusal::Choice { what: "token_type", given })),
         }
@@ -228,7 +223,7 @@ pub unsafe extern "C" fn jostle_trainer_init(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let trainer = Output::new(call, "trainer", trainer)?;
+            let trainer = Output::beside(call, "trainer", trainer, plan)?;
             let plan = *open(call, plan)?;
             let recipe = border::structure(call, "recipe", recipe)?.core(call)?;
             let buffers = border::structure(call, "buffers", buffers)?;
@@ -261,7 +256,7 @@ pub unsafe extern "C" fn jostle_trainer_step(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let report = Output::new(call, "report", report)?;
+            let report = Output::beside(call, "report", report, trainer)?;
             let given = reading(text, text_size, token_type);
             let done = with_trainer(call, trainer, given, |trainer, text| trainer.step(*text))?;
             report.write(jostle_report::from_core(done));
@@ -297,7 +292,10 @@ pub unsafe extern "C" fn jostle_trainer_poll(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let (done, report) = (Output::new(call, "done", done)?, Output::new(call, "report", report)?);
+            let (done, report) = (
+                Output::beside(call, "done", done, trainer)?,
+                Output::beside(call, "report", report, trainer)?,
+            );
             let given = reading(text, text_size, token_type);
             match with_trainer(call, trainer, given, |trainer, text| trainer.poll(*text))? {
                 Poll::Pending => done.write(0),
@@ -328,7 +326,7 @@ pub unsafe extern "C" fn jostle_trainer_accumulate(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let loss = Output::new(call, "loss", loss)?;
+            let loss = Output::beside(call, "loss", loss, trainer)?;
             let given = |buffers: &mut Buffers<'_>| {
                 let batch = *input(call, "batch", batch)?;
                 Ok((batch.tokens(buffers)?, batch.targets(buffers)?, batch.shape()))
@@ -358,7 +356,7 @@ pub unsafe extern "C" fn jostle_trainer_update(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let report = Output::new(call, "report", report)?;
+            let report = Output::beside(call, "report", report, trainer)?;
             let loss: Loss = input(call, "loss", loss)?.core();
             let done = with_trainer(call, trainer, |_| Ok(()), |trainer, &()| trainer.update(loss))?;
             report.write(jostle_report::from_core(done));
@@ -384,7 +382,7 @@ pub unsafe extern "C" fn jostle_trainer_evaluate(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let loss = Output::new(call, "loss", loss)?;
+            let loss = Output::beside(call, "loss", loss, trainer)?;
             let given = reading(text, text_size, token_type);
             let done = with_trainer(call, trainer, given, |trainer, text| trainer.evaluate(*text))?;
             loss.write(jostle_loss::from_core(done));
@@ -406,7 +404,7 @@ pub unsafe extern "C" fn jostle_trainer_steps(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            Output::new(call, "steps", steps)?.write(open(call, trainer)?.position.step);
+            Output::beside(call, "steps", steps, trainer)?.write(open(call, trainer)?.position.step);
             Ok(())
         })
     }

@@ -239,13 +239,17 @@ static jostle_status call_buffers_init(void)
 static void blocks(void)
 {
     enum { MARK = 0xA5 };
-    static unsigned char memory[1 << 16];
+    static union {
+        unsigned char bytes[1 << 16];
+        uint64_t aligned;
+    } whole;
+    unsigned char *const memory = whole.bytes;
     const size_t size = CALL(jostle_buffers_size)(&plan);
-    need(size >= plan.training_size && size + 64 <= sizeof memory, "the size of a block");
+    need(size >= plan.training_size && size + 64 <= sizeof whole, "the size of a block");
     for (size_t at = 0; at < 64; at++) {
         jostle_buffers found;
         jostle_error e;
-        memset(memory, MARK, sizeof memory);
+        memset(memory, MARK, sizeof whole);
         ok(jostle_buffers_init(&found, sizeof found, &plan, memory + at, size, &e), &e, "buffers in a block");
         const struct { void *begin; size_t size, wanted; } parts[] = {
             {found.parameters, found.parameters_size, plan.parameters_size},
@@ -264,7 +268,7 @@ static void blocks(void)
         check(end <= memory + at + size, "the buffers end beyond their block");
         check(found.struct_size == sizeof found && !found.frozen && !found.frozen_size, "the other fields");
         size_t wrong = 0;
-        for (size_t i = 0; i < sizeof memory; i++) {
+        for (size_t i = 0; i < sizeof whole; i++) {
             const int state = memory + i >= (unsigned char *)found.optimizer &&
                               memory + i < (unsigned char *)found.optimizer + found.optimizer_size;
             wrong += memory[i] != (state ? 0 : MARK);
@@ -272,6 +276,12 @@ static void blocks(void)
         check(wrong == 0, "%zu bytes of a block at %zu are not as they should be", wrong, at);
     }
     check(jostle_buffers_size(NULL) == 0, "the size without a plan");
+
+    jostle_plan *in_block = (jostle_plan *)(void *)memory;
+    jostle_buffers *over = (jostle_buffers *)(void *)(memory + 64), apart;
+    *in_block = plan;
+    check(jostle_buffers_init(over, sizeof *over, &plan, memory, size, NULL) == JOSTLE_OVERLAP, "buffers in their block");
+    check(jostle_buffers_init(&apart, sizeof apart, in_block, memory, size, NULL) == JOSTLE_OVERLAP, "a plan in the block");
 }
 
 static void test_buffers(void)
@@ -521,7 +531,11 @@ static void add_text(size_t alignment, size_t count)
     static unsigned char text[64];
     for (size_t i = 0; i < COUNT(text); i++)
         text[i] = alignment == 1 || i % alignment == 0 ? (unsigned char)(i / alignment % VOCAB) : 0;
-    argument("text", READ | BUFFER, alignment, count * alignment, text);
+    struct argument *a = argument("text", READ | BUFFER, alignment, count * alignment, text);
+    if (alignment > 1) {
+        size_t odd = a->bytes - 1;
+        bad(&a->size, &odd, sizeof odd, JOSTLE_LENGTH, "text");
+    }
     number("token_type", alignment);
     bad_choice("token_type", 3);
     bad_number("token_type", 0, JOSTLE_UNKNOWN_CHOICE, "token_type");
@@ -737,8 +751,9 @@ static void test_generators(void)
     add_generator();
     read_tokens("tokens", 5);
     find("tokens")->is &= ~SHORTENED;
-    size_t none = 3;
+    const size_t none = 0, counted = 5;
     bad(find("tokens")->size_at, &none, sizeof none, JOSTLE_ZERO, "number of tokens");
+    bad(find("tokens")->size_at, &counted, sizeof counted, JOSTLE_LENGTH, "tokens");
     bad_u32("tokens", 8, VOCAB, JOSTLE_TOKEN, "token");
     output("logits", sizeof(void *), sizeof(void *));
     exercise("jostle_generator_feed", call_generator_feed);
@@ -1658,6 +1673,7 @@ static void test_pool(void)
     jostle_pool *pool = NULL;
     int counts[9] = {0};
     check(CALL(jostle_pool_start)(0, &pool, &e) == JOSTLE_ZERO && strcmp(e.what, "threads") == 0, "no thread");
+    check(jostle_pool_start(1025, &pool, &e) == JOSTLE_THREADS && e.given == 1025, "too many threads");
     check(jostle_pool_start(2, NULL, &e) == JOSTLE_NULL_POINTER && strcmp(e.what, "pool") == 0, "no pool");
     check(jostle_pool_start(2, (jostle_pool **)(void *)((char *)&pool + 1), NULL) == JOSTLE_MISALIGNED, "misaligned");
     check(pool == NULL, "a pool was written");

@@ -358,6 +358,24 @@ static void refused(const char *how, jostle_status given, jostle_status wanted, 
               told.error.what, what);
 }
 
+/* A result that begins or ends in a handle. */
+static void overlap_handles(struct argument *a)
+{
+    for (size_t i = 0; i < argument_count; i++) {
+        struct argument *b = &arguments[i];
+        if (b == a || !(b->is & OPAQUE))
+            continue;
+        uintptr_t first = (uintptr_t)b->memory, places[] = {first + b->bytes - a->alignment,
+                                                            first - (a->bytes - a->alignment), first};
+        for (size_t j = 0; j < COUNT(places); j++) {
+            char how[120];
+            void *place = (void *)places[j];
+            snprintf(how, sizeof how, "%s over %s (%zu)", a->name, b->name, j);
+            refused(how, run_with(how, a->pointer_at, &place, sizeof place), JOSTLE_OVERLAP, a->what);
+        }
+    }
+}
+
 static int is_buffer(const char *what)
 {
     for (size_t i = 0; i < argument_count; i++)
@@ -397,6 +415,8 @@ static void mistreat(struct argument *a)
         snprintf(how, sizeof how, "%s of %zu bytes", a->name, longer);
         check(run_with(how, a->size_at, &longer, sizeof longer) == JOSTLE_OK, "%s, %s: refused", function_name, how);
     }
+    if ((a->is & WRITTEN) && !(a->is & BUFFER))
+        overlap_handles(a);
     if (!(a->is & BUFFER) || (a->is & SOLID))
         return;
     for (size_t i = 0; i < argument_count; i++) {

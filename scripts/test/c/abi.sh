@@ -80,6 +80,13 @@ checked golden $golden/{one_token,three_heads,two_tiles}.safetensors
 # Valgrind is slow, and does not support every instruction set.
 JOSTLE_INSTRUCTION_SETS=fastest checked same_bits $golden 3
 
+say "threads, fork"
+compile threads ffi/tests/threads.c "${static[@]}"
+"$work/threads"
+for tool in helgrind drd; do
+    valgrind --tool=$tool --quiet --error-exitcode=9 --suppressions=ffi/install/valgrind.supp "$work/threads"
+done
+
 say "nothing allocates, prints or exits"
 wraps=()
 for function in malloc calloc realloc free posix_memalign aligned_alloc abort exit \
