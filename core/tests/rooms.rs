@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// A file or folder of `src`, and the rooms that it may import.
 const ROOMS: [(&str, &[&str]); 23] = [
-    ("checkpoint", &["compact", "config", "error", "layout", "target"]),
+    ("checkpoint", &["compact", "config", "error", "layout", "rng", "target"]),
     ("compact", &["simd", "target"]),
     ("config.rs", &["error"]),
     ("data.rs", &["error", "rng", "simd"]),

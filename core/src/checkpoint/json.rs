@@ -78,7 +78,14 @@ impl<'a> Cursor<'a> {
     pub fn string(&mut self) -> Result<Text<'a>, Malformed> {
         self.expect(b'"')?;
         let mut text = Chars(self.rest);
-        while text.next().is_some() {}
+        loop {
+            let plain = |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\');
+            let count = text.0.iter().take_while(|byte| plain(byte)).count();
+            text.0 = text.0.get(count..).unwrap_or_default();
+            if text.next().is_none() {
+                break;
+            }
+        }
         let raw = self.rest.get(..self.rest.len().saturating_sub(text.0.len())).unwrap_or_default();
         self.rest = text.0;
         self.rest = self.rest.strip_prefix(b"\"").ok_or(Malformed)?;
