@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import math
 import operator
+import os
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_MOST_THREADS = 1024
 _FLOAT32 = 3.4028234663852886e38
 
 
@@ -44,6 +46,21 @@ def count(name: str, given: Any) -> int:
 def seed(name: str, given: Any) -> int:
     """As `integer`, unsigned with 64 bits."""
     return integer(name, given, 0, 2**64 - 1)
+
+
+def threads(given: Any) -> int:
+    """A number of threads. None for the environment variable JOSTLE_THREADS or, without it, as many as the process may
+    use: its affinity and its group's quota count."""
+    name = "threads"
+    if given is None:
+        name, given = "JOSTLE_THREADS", os.environ.get("JOSTLE_THREADS") or None
+        if given is not None:
+            if not given.isascii() or not given.isdigit():
+                raise ValueError(f"JOSTLE_THREADS is {given!r}; expected an integer")
+            given = int(given)
+    if given is None:
+        given = min(_native.available_threads(), _MOST_THREADS)
+    return integer(name, given, 1, _MOST_THREADS)
 
 
 def number(name: str, given: Any) -> float:
@@ -83,8 +100,14 @@ def clip(given: Any) -> float | None:
 def instance(name: str, given: Any, wanted: type[T]) -> T:
     """The value, which must be of the class `wanted`."""
     if not isinstance(given, wanted):
-        raise TypeError(f"{name} is of {type(given).__name__}; expected {wanted.__name__}")
+        raise TypeError(f"{name} is of {_class(type(given))}; expected {_class(wanted)}")
     return given
+
+
+def _class(kind: type) -> str:
+    """A class by its name, with its module unless that is Python's own. jostle's classes have one public path."""
+    module = kind.__module__.partition(".")[0] if kind.__module__.startswith("jostle") else kind.__module__
+    return kind.__qualname__ if module == "builtins" else f"{module}.{kind.__qualname__}"
 
 
 def tensors(name: str, given: Any, config: Config) -> tuple[str, ...]:

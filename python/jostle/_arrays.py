@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,34 @@ def tokens(name: str, given: Any, dimensions: int) -> Int:
     return _as_int32(name, array)
 
 
-def text(name: str, given: Any) -> npt.NDArray[Any]:
-    """A text of tokens. uint8, uint16 and int32 are used in place, without a copy."""
+_PIECE = 1 << 20
+"""The tokens of a text that are examined at a time, so that a mapped file need not fit into memory."""
+
+
+def text(name: str, given: Any, vocab: int) -> npt.NDArray[Any]:
+    """A text of tokens of the vocabulary. uint8, uint16 and int32 are used in place, without a copy."""
+    array = _text(name, given)
+    if array.dtype == np.uint8 and vocab >= 256:
+        return array
+    for begin in range(0, len(array), _PIECE):
+        piece = array[begin : begin + _PIECE]
+        if piece.min() < 0 or piece.max() >= vocab:
+            index = begin + int(np.argmax((piece < 0) | (piece >= vocab)))
+            raise IndexError(
+                f"{name} holds {array[index]} at index {index}: outside the vocabulary of {vocab}"
+            )
+    return array
+
+
+def digest(array: npt.NDArray[Any]) -> str:
+    """A checksum of a text, whatever its integers' width."""
+    total = hashlib.blake2b(digest_size=16)
+    for begin in range(0, len(array), _PIECE):
+        total.update(np.ascontiguousarray(array[begin : begin + _PIECE], "<i4").data)
+    return total.hexdigest()
+
+
+def _text(name: str, given: Any) -> npt.NDArray[Any]:
     array = _integers(name, given)
     if array.ndim != 1:
         raise ValueError(f"{name} has the shape {array.shape}; expected (length,)")
@@ -68,7 +95,8 @@ def _integers(name: str, given: Any) -> npt.NDArray[Any]:
     if array.size == 0:
         raise ValueError(f"{name} has the shape {array.shape}; expected at least one token")
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} is of {array.dtype}; expected integers")
+        hint = " (encode text with a tokenizer first)" if array.dtype.kind in "US" else ""
+        raise TypeError(f"{name} is of {array.dtype}; expected integers{hint}")
     return array
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import InitVar, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from jostle import _arguments, _native
 
@@ -39,8 +39,8 @@ class Config:
     attention_dropout: float = None  # type: ignore[assignment]
     attention_projection_dropout: float = None  # type: ignore[assignment]
     mlp_projection_dropout: float = None  # type: ignore[assignment]
-    activation: str = "gelu"
-    """"gelu" (exact) or "gelu_tanh" (GPT-2's form)."""
+    activation: str = None  # type: ignore[assignment]
+    """"gelu" (exact, the default) or "gelu_tanh" (GPT-2's form)."""
     bias: bool = True
     """Whether products and norms have biases."""
     tied: bool = True
@@ -49,6 +49,8 @@ class Config:
     """Added to the variance in every norm."""
 
     if TYPE_CHECKING:
+        _activation_is_default: ClassVar[bool]
+
         # Some fields may be None when they are given, and never are once the configuration is made.
         def __init__(
             self,
@@ -97,6 +99,10 @@ class Config:
         for name in ("bias", "tied"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; expected True or False")
+        # A file of another program does not say its activation: a default is then a guess.
+        object.__setattr__(self, "_activation_is_default", self.activation is None)
+        if self.activation is None:
+            object.__setattr__(self, "activation", "gelu")
         if not isinstance(self.activation, str):
             raise TypeError(f"activation is {self.activation!r}; expected 'gelu' or 'gelu_tanh'")
         _native.validate(self)

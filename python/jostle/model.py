@@ -4,19 +4,57 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal, overload
 
 import numpy as np
 
 from jostle import _arguments, _arrays, _files, _native
 from jostle._arrays import Float, Int
+from jostle._checkpoint import CheckpointFile
 from jostle.config import Config
 from jostle.tokenizers import Tokenizer
 
-_MOST_THREADS = 1024
+
+class Arrays(Mapping[str, Float]):
+    """A model's arrays by name. Setting an item copies numbers into its array."""
+
+    def __init__(self, views: dict[str, Float]) -> None:
+        self._views = views
+
+    def __getitem__(self, name: str) -> Float:
+        return self._views[name]
+
+    def __setitem__(self, name: str, given: Any) -> None:
+        if name not in self._views:
+            raise KeyError(f"{name!r} is not a tensor of the model")
+        view = self._views[name]
+        # `arrays[name] -= step` has subtracted in place, and now sets the view to itself.
+        if given is not view:
+            array = np.asarray(given)
+            if array.dtype != np.float32 or array.shape != view.shape:
+                raise ValueError(
+                    f"{name} is set to {array.dtype} of the shape {array.shape}; expected float32 of {view.shape}"
+                )
+            view[...] = array
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._views)
+
+    def __len__(self) -> int:
+        return len(self._views)
+
+    def __repr__(self) -> str:
+        return f"Arrays({len(self)}: {', '.join(self)})"
+
+
+def _check_tokenizer(tokenizer: Any, config: Config) -> None:
+    if tokenizer is None:
+        return
+    vocab = _arguments.instance("tokenizer", tokenizer, Tokenizer).vocab
+    if vocab != config.vocab:
+        raise ValueError(f"the tokenizer has {vocab} tokens, the configuration {config.vocab}")
 
 
 class Model:
@@ -56,46 +94,64 @@ class Model:
         frozen: Iterable[str],
     ) -> None:
         config = _arguments.instance("config", config, Config)
-        if threads is None:
-            threads = (
-                len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-            )
-        threads = _arguments.integer("threads", threads, 1, _MOST_THREADS)
-        if tokenizer is not None:
-            vocab = _arguments.instance("tokenizer", tokenizer, Tokenizer).vocab
-            if vocab != config.vocab:
-                raise ValueError(f"the tokenizer has {vocab} tokens, the configuration {config.vocab}")
+        threads = _arguments.threads(threads)
+        _check_tokenizer(tokenizer, config)
         if instruction_set is not None:
             _arguments.instance("instruction_set", instruction_set, str)
-        self.config = config
-        self.tokenizer = tokenizer
-        self.seed = _arguments.seed("seed", seed)
-        """The seed of initial values and of the dropout masks of `backward`."""
-        self.frozen = _arguments.tensors("frozen", frozen, config)
-        """The names of the parameters that are not trained."""
-        self._engine = _native.Engine(config, threads, instruction_set, self.frozen)
+        self._config = config
+        self._tokenizer = tokenizer
+        self._seed = _arguments.seed("seed", seed)
+        self._frozen = _arguments.tensors("frozen", frozen, config)
+        self._engine = _native.Engine(config, threads, instruction_set, self._frozen)
         self._parameters = self._engine.parameters.array()
         self._gradients = self._engine.gradients.array()
 
     @property
-    def parameters(self) -> Mapping[str, Float]:
+    def config(self) -> Config:
+        """The configuration. It cannot be changed."""
+        return self._config
+
+    @property
+    def seed(self) -> int:
+        """The seed of initial values and of the dropout masks of `backward`. It cannot be changed."""
+        return self._seed
+
+    @property
+    def frozen(self) -> tuple[str, ...]:
+        """The names of the parameters that are not trained. They cannot be changed."""
+        return self._frozen
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer, which `save` keeps. It can be set to another one with as many tokens."""
+        return self._tokenizer
+
+    @tokenizer.setter
+    def tokenizer(self, tokenizer: Tokenizer | None) -> None:
+        _check_tokenizer(tokenizer, self._config)
+        self._tokenizer = tokenizer
+
+    @property
+    def parameters(self) -> Arrays:
         """Hugging Face GPT-2's name -> array: writable views, not copies, valid as long as anyone holds one.
+
+        `model.parameters[name] = array` copies float32 numbers of the same shape into the model.
 
         Frozen parameters are included and writable too: only training leaves them unchanged.
         """
         return self._views(self._parameters, frozen=True)
 
     @property
-    def gradients(self) -> Mapping[str, Float]:
+    def gradients(self) -> Arrays:
         """The gradients, as `parameters`, without the frozen ones."""
         return self._views(self._gradients, frozen=False)
 
-    def _views(self, numbers: Float, *, frozen: bool) -> Mapping[str, Float]:
+    def _views(self, numbers: Float, *, frozen: bool) -> Arrays:
         views = {}
         for name, shape, offset, is_frozen in self._engine.tensors():
             if frozen or not is_frozen:
                 views[name] = numbers[offset : offset + int(np.prod(shape))].reshape(shape)
-        return MappingProxyType(views)
+        return Arrays(views)
 
     @property
     def parameter_count(self) -> int:
@@ -224,7 +280,18 @@ class Model:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes configuration, parameters and tokenizer as safetensors. The file appears complete or not at all."""
-        _files.write(path, _native.write_checkpoint(self._engine, None, self.seed, self._metadata()))
+        self._save(path, None, self.seed, [])
+
+    def _save(
+        self,
+        path: str | os.PathLike[str],
+        state: tuple[str, _native.State] | None,
+        seed: int,
+        metadata: list[tuple[str, str]],
+    ) -> None:
+        metadata = [*self._metadata(), *metadata]
+        with _files.replacing(path) as partial:
+            _native.write_checkpoint(os.fspath(partial), self._engine, state, seed, metadata)
 
     def _metadata(self) -> list[tuple[str, str]]:
         if self.tokenizer is None:
@@ -249,37 +316,47 @@ class Model:
         one, and is required if that is of a class of your own. Raises ValueError if the file is not such a file, was
         altered, or belongs to another model.
 
+        With `config`, a file may lack nothing that the model has, and may have nothing else but causal masks and a
+        `lm_head.weight` that equals `wte.weight`.
+
         jostle's metadata contains a checksum. A file that another program has rewritten therefore counts as altered as
         long as it keeps that metadata. Without metadata it is read with `config`.
         """
-        data = Path(path).read_bytes()
-        metadata = dict(_native.checkpoint_metadata(data))
-        return cls._from_bytes(data, metadata, config, threads, instruction_set, frozen, tokenizer)
+        file = CheckpointFile.read(path)
+        model = cls._from_file(file, config, threads, instruction_set, frozen, tokenizer)
+        seed = file.native.read(model._engine, None)
+        if seed is not None:
+            model._seed = seed
+        return model
 
     @classmethod
-    def _from_bytes(
+    def _from_file(
         cls,
-        data: bytes,
-        metadata: Mapping[str, str],
+        file: CheckpointFile,
         config: Config | None,
         threads: int | None,
         instruction_set: str | None,
         frozen: Iterable[str],
         tokenizer: Tokenizer | None,
     ) -> Model:
+        """A model whose parameters are still to be read from the file. They exist there, with the right shapes."""
+        is_own = "jostle.vocab" in file.metadata
         if config is None:
-            if "jostle.vocab" not in metadata:
-                raise ValueError(
-                    "the file does not say what the model is; expected a checkpoint of jostle's, or config="
-                )
-            config = Config(**_native.checkpoint_config(data))
-        if tokenizer is None and "tokenizer" in metadata:
-            tokenizer = Tokenizer.from_state(json.loads(metadata["tokenizer"]))
+            if not is_own:
+                raise ValueError("the file has no configuration; in Python, pass config=")
+            config = file.config()
+        elif not is_own and _arguments.instance("config", config, Config)._activation_is_default:
+            warnings.warn(
+                "the file does not say its activation, and config= leaves it at the exact 'gelu'; files of Hugging"
+                " Face's GPT-2 need activation='gelu_tanh'; give either to silence this warning",
+                stacklevel=3,
+            )
+        file.native.check(_arguments.instance("config", config, Config))
+        if tokenizer is None and "tokenizer" in file.metadata:
+            with file.parse("tokenizer") as state:
+                tokenizer = Tokenizer.from_state(state)
         model = cls.__new__(cls)
         model._make(config, 0, threads, tokenizer, instruction_set, frozen)
-        seed = _native.read_checkpoint(data, model._engine, None)
-        if seed is not None:
-            model.seed = seed
         return model
 
     def __getstate__(self) -> dict[str, Any]:

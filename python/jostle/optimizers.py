@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from jostle import _arguments, _native
 from jostle._arrays import Float
+from jostle._checkpoint import CheckpointFile
 from jostle.model import Model
+
+if TYPE_CHECKING:
+    from jostle.training import Trainer
 
 
 class Optimizer:
@@ -18,11 +22,17 @@ class Optimizer:
     _kind: str
 
     def __init__(self, model: Model, learning_rate: float, numbers: dict[str, float]) -> None:
-        self.model = _arguments.instance("model", model, Model)
+        self._model = _arguments.instance("model", model, Model)
+        self._trainer: Callable[[], Trainer | None] = lambda: None
         self.learning_rate = learning_rate
         self._numbers = {name: _arguments.number(name, value) for name, value in numbers.items()}
         _native.check_optimizer(self._name, list(self._numbers.values()))
         self._state = _native.State(model._engine, self._kind)
+
+    @property
+    def model(self) -> Model:
+        """The model. It cannot be changed."""
+        return self._model
 
     def step(self, clip: float | None = 1.0) -> float:
         """Changes the parameters along the gradients; returns the gradients' global norm.
@@ -36,11 +46,17 @@ class Optimizer:
 
     @property
     def learning_rate(self) -> float:
-        """The learning rate: finite, at least 0. The peak of a trainer's schedule is its value when the trainer is made."""
+        """The learning rate: finite, at least 0. It is the peak of a trainer's schedule, and cannot be set while the
+        trainer has steps left."""
         return self._learning_rate
 
     @learning_rate.setter
     def learning_rate(self, learning_rate: float) -> None:
+        trainer = self._trainer()
+        if trainer is not None and trainer.step < trainer.steps:
+            raise AttributeError(
+                "learning_rate is settled when a trainer is made; its schedule changes the rate"
+            )
         self._learning_rate = _arguments.amount("learning_rate", learning_rate)
 
     @property
@@ -54,15 +70,20 @@ class Optimizer:
         moments."""
         return self._state.numbers.array()
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes parameters, state and the number of steps, for `load`, and for `Model.load` before it. The file appears
+        complete or not at all."""
+        self.model._save(path, (self._kind, self._state), self.model.seed, [])
+
     def load(self, path: str | os.PathLike[str]) -> None:
         """Reads parameters, state and the number of steps from a checkpoint of this model and kind of optimizer.
 
-        For checkpoints that C and Rust programs write, which do not hold the trainer's settings. With the same
+        For what `save` wrote, and for checkpoints that C and Rust programs write. They do not hold a trainer's
+        settings. With the same
         settings, and the `Model.seed` that `Model.load` finds, a `Trainer` continues with the same bits. Raises
         ValueError, and changes nothing, for other files.
         """
-        state = (self._kind, self._state)
-        _native.read_checkpoint(Path(path).read_bytes(), self.model._engine, state)
+        CheckpointFile.read(path).native.read(self.model._engine, (self._kind, self._state))
 
     def _settings(self) -> dict[str, Any]:
         return {"name": self._name, "learning_rate": self.learning_rate, **self._numbers}

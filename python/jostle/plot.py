@@ -300,7 +300,7 @@ def loss_surface(run: Run, tokens: Any, *, size: int = 21) -> Figure:
     if size < 2:
         raise ValueError(f"size is {size}; expected at least 2")
     model = copy.deepcopy(run.model())
-    inputs, targets = _sample(_arrays.text("tokens", tokens), model.config.context)
+    inputs, targets = _sample(_arrays.text("tokens", tokens, model.config.vocab), model.config.context)
     plane = _principal_plane(run, model) or _random_plane(model)
     trained = _flat(model)
     x = np.linspace(plane.low[0], plane.high[0], size)

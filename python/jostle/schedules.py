@@ -25,6 +25,13 @@ class Schedule:
         """The tuple that the native module takes: name, peak, warmup, steps, decay_steps, last."""
         return (self._name, peak, self.warmup, steps, getattr(self, "decay", 0), getattr(self, "final", 0.0))
 
+    def _scaled(self, factor: float) -> Schedule:
+        """This schedule, with the final rate multiplied by `factor`."""
+        fields = asdict(self)
+        if "final" in fields:
+            fields["final"] *= factor
+        return type(self)(**fields)
+
     def _settings(self) -> dict[str, Any]:
         return {"name": self._name, **asdict(self)}
 

@@ -37,10 +37,12 @@ class Tokenizer:
         if kind == "byte":
             return ByteTokenizer()
         if kind == "char":
-            return CharTokenizer(state["characters"])
+            return CharTokenizer(_arguments.instance("characters", state["characters"], str))
         if kind == "word":
-            return WordTokenizer(state["words"])
-        raise ValueError(f"a tokenizer of the kind {kind!r} is not known; expected it, as tokenizer=")
+            return WordTokenizer(_arguments.instance("words", state["words"], list))
+        raise ValueError(
+            f"this checkpoint uses a custom tokenizer {kind!r}; in Python, pass it as tokenizer="
+        )
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Tokenizer) and self.state() == other.state()
@@ -62,7 +64,7 @@ class _Table(Tokenizer):
     """A table of pieces of text; a token is an index into it."""
 
     def __init__(self, pieces: Iterable[str]) -> None:
-        self._pieces = list(pieces)
+        self._pieces = [_arguments.instance("piece", piece, str) for piece in pieces]
         self._numbers = {piece: number for number, piece in enumerate(self._pieces)}
         if len(self._numbers) != len(self._pieces) or not self._pieces:
             raise ValueError("expected at least one piece, and none twice")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from jostle import _arguments, _arrays, _files, _native, optimizers, schedules
+import numpy.typing as npt
+
+from jostle import _arguments, _arrays, _native, optimizers, schedules
+from jostle._checkpoint import CheckpointFile, understood
 from jostle.model import Model
 from jostle.optimizers import Optimizer
 from jostle.schedules import Constant, Schedule
@@ -82,34 +85,66 @@ class Trainer:
         self.optimizer = _arguments.instance("optimizer", optimizer, Optimizer)
         if optimizer.model is not model:
             raise ValueError("the optimizer is of another model")
-        self.train = _arrays.text("train", train)
-        self.validation = None if validation is None else _arrays.text("validation", validation)
-        if len(self.train) <= model.config.context:
-            wanted = model.config.context + 1
-            raise ValueError(f"train has {len(self.train)} tokens; at least {wanted} are needed")
-        if self.validation is not None and len(self.validation) < 2:
-            raise ValueError(f"validation has {len(self.validation)} tokens; at least 2 are needed")
+        self.train = train
+        self.validation = validation
         self.batch = _arguments.size("batch", batch)
         self.steps = _arguments.count("steps", steps)
         self.clip = _arguments.clip(clip)
         self.accumulate = _arguments.size("accumulate", accumulate)
         self.seed = _arguments.seed("seed", seed)
-        self.evaluate_every = _arguments.size("evaluate_every", evaluate_every)
+        self.evaluate_every = evaluate_every
         self.recompute = _arguments.instance("recompute", recompute, bool)
         self.fused = _arguments.instance("fused", fused, bool)
         self.schedule = (
             Constant() if schedule is None else _arguments.instance("schedule", schedule, Schedule)
         )
         self._peak = optimizer.learning_rate
-        self._training = self._native_training()
+        self._begin()
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name in _SETTLED and hasattr(self, "_training"):
             raise AttributeError(f"{name} is settled when a trainer is made")
         super().__setattr__(name, value)
 
-    def _native_training(self) -> _native.Training:
-        return _native.Training(
+    @property
+    def train(self) -> npt.NDArray[Any]:
+        """The text to train on. It can be set to another one."""
+        return self._train
+
+    @train.setter
+    def train(self, train: Any) -> None:
+        config = self.model.config
+        text = _arrays.text("train", train, config.vocab)
+        if len(text) <= config.context:
+            raise ValueError(f"train has {len(text)} tokens; at least {config.context + 1} are needed")
+        self._train = text
+        self._digest: str | None = None
+
+    @property
+    def validation(self) -> npt.NDArray[Any] | None:
+        """The text to evaluate on. It can be set to another one, or to None."""
+        return self._validation
+
+    @validation.setter
+    def validation(self, validation: Any) -> None:
+        if validation is not None:
+            validation = _arrays.text("validation", validation, self.model.config.vocab)
+            if len(validation) < 2:
+                raise ValueError(f"validation has {len(validation)} tokens; at least 2 are needed")
+        self._validation: npt.NDArray[Any] | None = validation
+
+    @property
+    def evaluate_every(self) -> int:
+        """The number of steps between evaluations. It can be set."""
+        return self._evaluate_every
+
+    @evaluate_every.setter
+    def evaluate_every(self, evaluate_every: int) -> None:
+        self._evaluate_every = _arguments.size("evaluate_every", evaluate_every)
+
+    def _begin(self) -> None:
+        self.optimizer._trainer = weakref.ref(self)
+        self._training = _native.Training(
             self.model._engine,
             self.optimizer._state,
             self.optimizer._name,
@@ -132,7 +167,8 @@ class Trainer:
         return self.optimizer.steps
 
     def __len__(self) -> int:
-        return self.steps
+        """The number of steps left, which iteration takes."""
+        return max(self.steps - self.step, 0)
 
     def __iter__(self) -> Iterator[Report]:
         while self.step < self.steps:
@@ -141,17 +177,17 @@ class Trainer:
     def advance(self) -> Report:
         """Takes one step, even beyond the last."""
         begin = time.perf_counter()
-        loss, rate, norm = self._training.step(self.train)
+        step, loss, rate, norm = self._training.step(self.train)
         elapsed = time.perf_counter() - begin
         validation_loss = None
-        due = self.step % self.evaluate_every == 0 or self.step == self.steps
+        due = step % self.evaluate_every == 0 or step == self.steps
         if self.validation is not None and due:
             validation_loss = self.evaluate(self.validation)
-        return Report(self.step, loss, rate, norm, self.tokens_per_step / elapsed, validation_loss)
+        return Report(step, loss, rate, norm, self.tokens_per_step / elapsed, validation_loss)
 
     def evaluate(self, text: Any) -> float:
         """The mean loss on a whole text, without dropout: every token but the first is predicted once."""
-        return self._training.evaluate(_arrays.text("text", text))
+        return self._training.evaluate(_arrays.text("text", text, self.model.config.vocab))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything that `resume` needs, except the texts. The file appears complete or not at all."""
@@ -166,10 +202,15 @@ class Trainer:
             "frozen": self.model.frozen,
             "schedule": self.schedule._settings(),
             "optimizer": {**self.optimizer._settings(), "learning_rate": self._peak},
+            "train": {"tokens": len(self.train), "digest": self._train_digest()},
         }
-        metadata = [*self.model._metadata(), ("trainer", json.dumps(settings))]
         state = (self.optimizer._kind, self.optimizer._state)
-        _files.write(path, _native.write_checkpoint(self.model._engine, state, self.seed, metadata))
+        self.model._save(path, state, self.seed, [("trainer", json.dumps(settings))])
+
+    def _train_digest(self) -> str:
+        if self._digest is None:
+            self._digest = _arrays.digest(self.train)
+        return self._digest
 
     @classmethod
     def resume(
@@ -181,29 +222,52 @@ class Trainer:
         threads: int | None = None,
         instruction_set: str | None = None,
         tokenizer: Tokenizer | None = None,
+        learning_rate: float | None = None,
     ) -> Trainer:
         """Continues from `save`, with the bits of a run that was never interrupted. For checkpoints that C and Rust
         programs write, see `Optimizer.load`.
 
-        tokenizer: as for `Model.load`.
+        train: the same text. ValueError for another one; to train on that, make a new trainer after `Optimizer.load`.
+        tokenizer: as for `Model.load`. learning_rate: another peak for the schedule, whose final rate changes in
+        proportion; the bits are then those of another run.
         """
-        data = Path(path).read_bytes()
-        metadata = dict(_native.checkpoint_metadata(data))
-        settings = json.loads(metadata.get("trainer", "{}"))
-        frozen = settings.pop("frozen", ())
-        model = Model._from_bytes(data, metadata, None, threads, instruction_set, frozen, tokenizer)
-        if not settings:
+        file = CheckpointFile.read(path)
+        if "trainer" not in file.metadata:
+            raise ValueError("the file holds no training to resume; expected what Trainer.save wrote")
+        config = file.config()
+        with file.parse("trainer") as settings:
+            frozen = _arguments.tensors("frozen", settings.pop("frozen", ()), config)
+            schedule = schedules.from_settings(settings.pop("schedule"))
+            rule = dict(settings.pop("optimizer"))
+            text = dict(settings.pop("train", {}))
+        model = Model._from_file(file, config, threads, instruction_set, frozen, tokenizer)
+        with understood("checkpoint: metadata 'trainer'"):
+            optimizer = optimizers.from_settings(model, rule)
+        if learning_rate is not None:
+            peak, learning_rate = optimizer.learning_rate, _arguments.amount("learning_rate", learning_rate)
+            schedule = schedule._scaled(learning_rate / peak if peak else 1.0)
+            optimizer.learning_rate = learning_rate
+        seed = file.native.read(model._engine, (optimizer._kind, optimizer._state))
+        assert seed is not None, "the file has a configuration, so it has its progress"
+        model._seed = seed
+        # Its own errors first: those below are of the file's settings.
+        train = _arrays.text("train", train, config.vocab)
+        if text and (len(train), _arrays.digest(train)) != (text.get("tokens"), text.get("digest")):
             raise ValueError(
-                f"{os.fspath(path)} holds a model, but no training to resume; expected what Trainer.save wrote"
+                f"train has {len(train)} tokens, and is another text than the training's {text.get('tokens')} tokens"
             )
-        schedule = schedules.from_settings(settings.pop("schedule"))
-        optimizer = optimizers.from_settings(model, settings.pop("optimizer"))
-        state = (optimizer._kind, optimizer._state)
-        seed = _native.read_checkpoint(data, model._engine, state)
-        assert seed is not None, "a training's checkpoint has its progress"
-        return cls(
-            model, optimizer, train=train, validation=validation, schedule=schedule, seed=seed, **settings
-        )
+        if validation is not None:
+            validation = _arrays.text("validation", validation, config.vocab)
+        with understood("checkpoint: metadata 'trainer'"):
+            return cls(
+                model,
+                optimizer,
+                train=train,
+                validation=validation,
+                schedule=schedule,
+                seed=seed,
+                **settings,
+            )
 
     def __repr__(self) -> str:
         return f"Trainer({self.optimizer}, {self.step} of {self.steps} steps)"
@@ -213,4 +277,4 @@ class Trainer:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._training = self._native_training()
+        self._begin()

@@ -4,6 +4,8 @@ use std::cell::UnsafeCell;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytemuck::Zeroable;
+use bytemuck::allocation::try_zeroed_vec;
 use jostle::Error;
 use numpy::PyArray1;
 use numpy::ndarray::ArrayView1;
@@ -13,12 +15,10 @@ use pyo3::prelude::*;
 use crate::config::optimizer_state;
 use crate::engine::Engine;
 
-/// A vector of zeros, or an error if the system has no memory for it.
-pub fn zeros<T: Clone + Default>(what: &'static str, length: usize) -> Result<Vec<T>, Error> {
-    let mut all = Vec::new();
-    all.try_reserve_exact(length).map_err(|_| Error::TooLarge { what })?;
-    all.resize(length, T::default());
-    Ok(all)
+/// A vector of zeros, or an error if the system has no memory for it. Memory that nothing has written takes none of the
+/// machine's: a model that only generates pays for no gradients.
+pub fn zeros<T: Zeroable>(what: &'static str, length: usize) -> Result<Vec<T>, Error> {
+    try_zeroed_vec(length).map_err(|()| Error::TooLarge { what })
 }
 
 /// Bytes of a cache line.

@@ -1,7 +1,9 @@
 //! A model: its parameters, gradients and threads, with one lock for all computing.
 
 use std::borrow::Cow;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::time::Duration;
 
 use jostle::ops::attention::{self, Attention};
 use jostle::{
@@ -12,7 +14,7 @@ use jostle_pool::Pool;
 use numpy::{
     PyArray1, PyArray3, PyArray4, PyArray5, PyArrayMethods, PyReadonlyArray2, PyUntypedArrayMethods,
 };
-use pyo3::exceptions::{PyOSError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 
 use crate::buffer::{Buffer, State, zeros};
@@ -31,6 +33,8 @@ pub struct Engine {
     pub parameters: Py<Buffer>,
     /// The gradients of the parameters that are trained.
     pub gradients: Py<Buffer>,
+    /// The process that took the lock last.
+    holder: AtomicU32,
     /// This lock is the engine's: its holder may use the parameters, the gradients and the states of their optimisers.
     kept: Mutex<Kept>,
 }
@@ -47,6 +51,18 @@ pub struct Position {
     pub step: u64,
     /// The number of sequences of this step that are in the gradients.
     pub sequences: u64,
+}
+
+/// Why a call could not be made.
+enum Failure {
+    Core(Error),
+    Forked,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Core(error)
+    }
 }
 
 /// The memory that a call may use while it holds the lock.
@@ -96,7 +112,7 @@ impl Engine {
     ) -> PyResult<T> {
         let (parameters, gradients) = (self.parameters.get(), self.gradients.get());
         py.detach(|| {
-            let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut kept = self.lock().ok_or(Failure::Forked)?;
             let Kept { workspace, position } = &mut *kept;
             let wanted = plan.workspace();
             if workspace.len() < wanted {
@@ -109,9 +125,38 @@ impl Engine {
             let (parameters, gradients) = unsafe { (parameters.slice(), gradients.slice()) };
             let (parameters, frozen) = parameters.split_at_mut(gradients.len());
             let compute = Compute { simd: self.simd, parallel: &self.pool };
-            body(Locked { compute, parameters, frozen, gradients, workspace, position })
+            Ok(body(Locked { compute, parameters, frozen, gradients, workspace, position })?)
         })
-        .map_err(exception)
+        .map_err(|failure| match failure {
+            Failure::Core(error) => exception(error),
+            Failure::Forked => PyRuntimeError::new_err(
+                "the model was computing in another thread when this process was forked; make a new model here, \
+                 or start processes with multiprocessing's \"spawn\"",
+            ),
+        })
+    }
+
+    /// Waits for the lock. `None` if a thread of the parent process held it at a fork: this process has no such thread.
+    fn lock(&self) -> Option<MutexGuard<'_, Kept>> {
+        let here = std::process::id();
+        let mut waits = 0;
+        let kept = loop {
+            match self.kept.try_lock() {
+                Ok(kept) => break kept,
+                Err(TryLockError::Poisoned(error)) => break error.into_inner(),
+                Err(TryLockError::WouldBlock) if self.holder.load(Ordering::Relaxed) == here => {
+                    break self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                }
+                // Another thread of this process may have taken the lock, and not said so yet.
+                Err(TryLockError::WouldBlock) if waits < 100 => {
+                    waits += 1;
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(TryLockError::WouldBlock) => return None,
+            }
+        };
+        self.holder.store(here, Ordering::Relaxed);
+        Some(kept)
     }
 
     /// The plan for passes of `batch` sequences, at least one.
@@ -188,6 +233,12 @@ pub fn check_optimizer(name: &str, numbers: Vec<f32>) -> PyResult<()> {
     optimizer(name, numbers).map(|_| ())
 }
 
+/// The number of threads that the process may use: processors, within its affinity and its group's quota.
+#[pyfunction]
+pub fn available_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 type Tensor = (String, Vec<usize>, usize, bool);
 
 #[pymethods]
@@ -217,6 +268,7 @@ impl Engine {
             pool,
             parameters: Py::new(py, Buffer::new(plan.parameters().saturating_add(plan.frozen()))?)?,
             gradients: Py::new(py, Buffer::new(plan.gradients())?)?,
+            holder: AtomicU32::new(std::process::id()),
             kept: Mutex::new(Kept { workspace: Vec::new(), position: Position::default() }),
         })
     }

@@ -6,7 +6,7 @@
 //! * `engine`: a model: its parameters and gradients, its threads, and one lock.
 //! * `training`: steps and evaluation on a text.
 //! * `generation`: text generation.
-//! * `checkpoint`: checkpoints as bytes.
+//! * `checkpoint`: checkpoints that are read and written.
 //! * `operations`: single operations on arrays.
 //! * `error`: errors as exceptions.
 
@@ -25,11 +25,11 @@ mod _native {
     #[pymodule_export]
     use crate::buffer::{Buffer, State};
     #[pymodule_export]
-    use crate::checkpoint::{checkpoint_config, checkpoint_metadata, read_checkpoint, write_checkpoint};
+    use crate::checkpoint::{Checkpoint, write_checkpoint};
     #[pymodule_export]
     use crate::config::{defines, instruction_sets, plan, tensor_names, validate};
     #[pymodule_export]
-    use crate::engine::{Engine, check_optimizer};
+    use crate::engine::{Engine, available_threads, check_optimizer};
     #[pymodule_export]
     use crate::generation::Generator;
     #[pymodule_export]

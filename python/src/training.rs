@@ -122,12 +122,16 @@ impl Training {
         Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch })
     }
 
-    /// Runs the next step; returns loss, learning rate and gradient norm.
-    fn step<'py>(&self, py: Python<'py>, text: &Bound<'py, PyUntypedArray>) -> PyResult<(f32, f32, f32)> {
+    /// Runs the next step; returns its number, counted from 1, loss, learning rate and gradient norm.
+    fn step<'py>(
+        &self,
+        py: Python<'py>,
+        text: &Bound<'py, PyUntypedArray>,
+    ) -> PyResult<(u64, f32, f32, f32)> {
         let text = Text::new(text)?;
         let text = text.tokens()?;
         let report = self.run(py, |trainer| trainer.step(text))?;
-        Ok((report.loss, report.learning_rate, report.gradient_norm))
+        Ok((report.step.saturating_add(1), report.loss, report.learning_rate, report.gradient_norm))
     }
 
     /// The mean loss on a whole text, without dropout. Ctrl-C is handled after each pass.

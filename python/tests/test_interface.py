@@ -91,8 +91,35 @@ def test_names_and_shapes_of_parameters(model):
     for views in (model.parameters, model.gradients):
         assert {name: array.shape for name, array in views.items()} == wanted
         assert all(array.dtype == np.float32 for array in views.values())
-    with pytest.raises(TypeError):
-        model.parameters["wte.weight"] = np.zeros((13, c), np.float32)
+
+
+def test_parameters_can_be_set(model):
+    name, parameters = "wte.weight", model.parameters
+    before = parameters[name].copy()
+    parameters[name] -= np.float32(1)
+    assert np.array_equal(model.parameters[name], before - np.float32(1))
+    parameters[name] = before.T.copy().T
+    assert np.array_equal(model.parameters[name], before)
+    for wrong in (before.T, before.astype(float), 0, before[:-1]):
+        with pytest.raises(ValueError, match=f"{name} is set to .*; expected float32 of "):
+            parameters[name] = wrong
+    with pytest.raises(KeyError, match="'wte' is not a tensor of the model"):
+        parameters["wte"] = before
+    assert np.array_equal(model.parameters[name], before)
+
+
+def test_what_a_model_is_cannot_be_changed(model):
+    for name in ("config", "seed", "frozen", "threads", "instruction_set", "parameters", "gradients"):
+        with pytest.raises(AttributeError):
+            setattr(model, name, getattr(model, name))
+    with pytest.raises(AttributeError):
+        jostle.AdamW(model).model = model
+    for wrong, kind in ((42, TypeError), (jostle.ByteTokenizer(), ValueError)):
+        with pytest.raises(kind):
+            model.tokenizer = wrong
+    model.tokenizer = jostle.CharTokenizer("abcdefghijklm")
+    assert model.tokenizer.vocab == 13
+    model.tokenizer = None
 
 
 def test_rates_of_dropout():
@@ -178,7 +205,18 @@ def test_what_a_trainer_has_settled_cannot_be_set(model):
             setattr(trainer, name, None)
     trainer.evaluate_every = 1
     trainer.train = text(7)
-    assert len(list(pickle.loads(pickle.dumps(trainer)))) == 2
+    for name, wrong in (
+        ("evaluate_every", 0), ("train", [1, 2]), ("train", [0.5] * 99), ("train", [13] * 99), ("train", None),
+        ("validation", [1]), ("validation", [-1, 2]),
+    ):  # fmt: skip
+        before = getattr(trainer, name)
+        with pytest.raises((ValueError, TypeError, IndexError), match=name):
+            setattr(trainer, name, wrong)
+        assert getattr(trainer, name) is before
+    assert len(trainer) == 2
+    trainer.advance()
+    assert len(trainer) == 1
+    assert len(list(pickle.loads(pickle.dumps(trainer)))) == 1
 
 
 def test_representations(model):
@@ -192,6 +230,6 @@ def test_representations(model):
 
 def test_a_configuration_has_the_fields_of_the_core(tmp_path):
     jostle.Model(SMALL, seed=1).save(tmp_path / "model")
-    core = _native.checkpoint_config((tmp_path / "model").read_bytes())
+    core = _native.Checkpoint((tmp_path / "model").read_bytes()).config()
     assert sorted(core) == sorted(field.name for field in dataclasses.fields(jostle.Config))
     assert jostle.Config(**core) == SMALL

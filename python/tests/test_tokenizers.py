@@ -79,7 +79,7 @@ def test_a_tokenizer_of_ones_own(tmp_path):
     train = tokenizer.encode("0123456789")
     jostle.Trainer(model, jostle.SGD(model, 0.1), train=train, steps=1).save(path)
     for load in (jostle.Model.load, lambda path: jostle.Trainer.resume(path, train=train)):
-        with pytest.raises(ValueError, match="'Digits' is not known; expected it, as tokenizer="):
+        with pytest.raises(ValueError, match="custom tokenizer 'Digits'; in Python, pass it as tokenizer="):
             load(path)
     assert jostle.Model.load(path, tokenizer=tokenizer).tokenizer is tokenizer
     resumed = jostle.Trainer.resume(path, train=train, tokenizer=tokenizer)
