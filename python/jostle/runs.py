@@ -5,18 +5,25 @@
 - checkpoint.safetensors: the newest checkpoint, to resume from.
 - checkpoints/step-NNNNNN.safetensors: the parameters during training.
 - sample.txt: text from the trained model.
+- lock: held by the process that trains.
 """
 
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
+import errno
 import hashlib
 import itertools
 import json
 import os
+import secrets
+import shutil
 import time
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +31,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jostle import _files
+from jostle import _arguments, _files
+from jostle._checkpoint import json_object, understood
+from jostle._lock import NAME as LOCK
+from jostle._lock import Lock
 from jostle.model import Model
 from jostle.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer
 from jostle.training import Report, Trainer
@@ -75,6 +85,16 @@ class Text(NamedTuple):
         return cls("".join(texts), files)
 
 
+def _is_as_before(path: Path, file: Mapping[str, Any]) -> bool:
+    """Whether a file has the contents that a configuration describes."""
+    try:
+        if path.stat().st_size != file["size"]:
+            return False
+        return hashlib.sha256(path.read_bytes()).hexdigest() == str(file["sha256"])
+    except OSError:
+        return False
+
+
 def make_tokenizer(kind: str, text: str) -> Tokenizer:
     """The tokenizer of a text: "char", "word" or "byte"."""
     if kind == "char":
@@ -97,18 +117,6 @@ def split(tokens: Tokens, context: int) -> tuple[Tokens, Tokens]:
     return tokens[:training], tokens[training:]
 
 
-def new_folder(parent: str | os.PathLike[str], name: str) -> Path:
-    """Makes the folder parent/name-NUMBER, with the first number that is free."""
-    for number in itertools.count(1):
-        path = Path(parent) / f"{name}-{number}"
-        try:
-            path.mkdir(parents=True)
-            return path
-        except FileExistsError:
-            continue
-    raise AssertionError("numbers don't end")
-
-
 class Run:
     """A run's folder. Raises FileNotFoundError if it does not exist, ValueError if it is something else.
 
@@ -121,21 +129,68 @@ class Run:
             raise FileNotFoundError(2, "No such run folder", str(self.path))
         if not (self.path / "config.json").is_file():
             raise ValueError(f"{self.path} is not a run's folder: it has no config.json")
+        self._lock: Lock | None = None
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any], trainer: Trainer) -> Run:
-        """Begins a run in a folder, which may exist already. ValueError if it is not empty."""
+        """Begins a run in a folder, which may exist already, and holds its lock. `Occupied` if it is not empty.
+
+        The folder appears with all its files, whenever the process is killed.
+        """
         path = Path(path)
-        path.mkdir(parents=True, exist_ok=True)
-        if any(path.iterdir()):
-            raise ValueError(f"{path} is not empty")
-        (path / "checkpoints").mkdir()
-        _files.write(path / "metrics.csv", (",".join(COLUMNS) + "\n").encode())
-        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        _files.write(path / "config.json", text.encode())
+        if path.is_dir() and any(path.iterdir()):
+            raise Occupied(f"{path} is not empty")
+        # As its name the user's own: it may be ".".
+        place = path.resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        for stale in place.parent.glob(f".*{_files.PARTIAL}"):
+            _remove_stale(stale)
+        partial = place.with_name(f".{place.name[:100]}.{secrets.token_hex(8)}{_files.PARTIAL}")
+        partial.mkdir()
+        try:
+            lock = Lock(partial)
+            (partial / "checkpoints").mkdir()
+            _files.write(partial / "metrics.csv", (",".join(COLUMNS) + "\n").encode())
+            _write_json(partial / "config.json", config)
+            cls(partial).save(trainer, snapshot=True)
+            _move_onto(partial, place)
+        except BaseException as error:
+            shutil.rmtree(partial, ignore_errors=True)
+            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+                raise Occupied(f"{path} is not empty") from None
+            if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+                # With the name that users know.
+                name = os.fspath(error.filename).replace(os.fspath(partial), os.fspath(path))
+                raise OSError(error.errno, error.strerror, name) from None
+            raise
         run = cls(path)
-        run.save(trainer, snapshot=True)
+        run._lock = lock
         return run
+
+    @classmethod
+    def create_numbered(
+        cls, parent: str | os.PathLike[str], name: str, config: Mapping[str, Any], trainer: Trainer
+    ) -> Run:
+        """Begins a run in the folder parent/name-NUMBER, with the first number that is free."""
+        for number in itertools.count(1):
+            path = Path(parent) / f"{name}-{number}"
+            if not path.exists():
+                with contextlib.suppress(Occupied):
+                    return cls.create(path, config, trainer)
+        raise AssertionError("numbers don't end")
+
+    def lock(self) -> None:
+        """Takes the lock of the run until this object is gone, and removes what killed processes have left.
+
+        BlockingIOError, which names the process, if another one has it.
+        """
+        if self._lock is None:
+            self._lock = Lock(self.path)
+            for folder in (self.path, self.path / "checkpoints"):
+                _files.remove_partials(folder)
 
     @property
     def name(self) -> str:
@@ -146,9 +201,18 @@ class Run:
     def config(self) -> dict[str, Any]:
         """The contents of config.json: "jostle" (the version), "files", "tokenizer", "model" (the arguments of
         `jostle.Config`), "recipe", "seed"."""
-        config = json.loads((self.path / "config.json").read_text(encoding="utf-8"))
-        if not isinstance(config, dict) or not config.keys() >= {"files", "tokenizer", "model", "recipe"}:
-            raise ValueError(f"{self.path / 'config.json'} is not a run's configuration")
+        path = self.path / "config.json"
+        with understood(os.fspath(path)):
+            config = json_object(path.read_text(encoding="utf-8"))
+            kinds: dict[str, type] = {"files": list, "tokenizer": str, "model": dict, "recipe": dict}
+            for key, kind in kinds.items():
+                _arguments.instance(key, config[key], kind)
+            kinds = {"path": str, "size": int, "sha256": str}
+            for file in config["files"]:
+                for key, kind in kinds.items():
+                    _arguments.instance(key, _arguments.instance("files", file, dict)[key], kind)
+            _arguments.size("context", config["model"]["context"])
+            _arguments.size("checkpoint_every", config["recipe"]["checkpoint_every"])
         return config
 
     @property
@@ -160,64 +224,142 @@ class Run:
     def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
         """The columns of metrics.csv by name, each (steps,); losses are in nats, validation_loss is NaN where
         it was not evaluated."""
-        rows = csv.reader(self._metrics_lines()[1:])
-        table = [[float(field) if field else np.nan for field in row] for row in rows]
+        path, table = self.path / "metrics.csv", []
+        for number, row in enumerate(csv.reader(self._metrics_lines()[1:]), start=2):
+            with understood(f"{path}, line {number}"):
+                if len(row) != len(COLUMNS):
+                    raise ValueError(f"{len(row)} columns; expected {len(COLUMNS)}")
+                table.append([float(field) if field else np.nan for field in row])
         columns = np.array(table, dtype=np.float64).reshape(-1, len(COLUMNS)).T
         return dict(zip(COLUMNS, columns, strict=True))
 
     def _metrics_lines(self) -> list[str]:
         """The lines of metrics.csv, without one that is being written."""
-        text = (self.path / "metrics.csv").read_text(encoding="utf-8")
+        path = self.path / "metrics.csv"
+        with understood(os.fspath(path)):
+            text = path.read_text(encoding="utf-8")
         return text[: text.rfind("\n") + 1].splitlines(keepends=True)
 
     @property
     def snapshots(self) -> list[Snapshot]:
         """The saved parameters by step, from the initial ones on."""
         paths = (self.path / "checkpoints").glob("step-*.safetensors")
-        return sorted(Snapshot(int(path.stem.removeprefix("step-")), path) for path in paths)
+        steps = ((path.stem.removeprefix("step-"), path) for path in paths)
+        return sorted(Snapshot(int(step), path) for step, path in steps if step.isascii() and step.isdigit())
 
     def model(self, threads: int | None = None) -> Model:
         """The model of the newest checkpoint."""
         return load(self.checkpoint, threads)
 
-    def text(self) -> str:
-        """The text, read again. OSError if a file is gone, ValueError if it was changed."""
-        read = Text.read(file["path"] for file in self.config["files"])
-        for file, now in zip(self.config["files"], read.files, strict=True):
-            if file != now:
-                raise ValueError(f"{file['path']} was changed since {self.path} was trained on it")
+    def text(self, files: Sequence[str | os.PathLike[str]] | None = None) -> str:
+        """The text, read again, from `files` if the run's own are elsewhere. OSError if a file is gone, ValueError if it
+        was changed.
+
+        A file that is not where it was is looked for by its name in the run's folder and the two above.
+        """
+        known = self.config["files"]
+        if files is None:
+            files = [self._find(file) for file in known]
+        elif len(files) != len(known):
+            raise ValueError(f"{len(files)} texts are given; {self.path} was trained on {len(known)}")
+        read = Text.read(files)
+        for path, file, now in zip(files, known, read.files, strict=True):
+            if (file["size"], file["sha256"]) != (now["size"], now["sha256"]):
+                raise ValueError(f"{path} was changed since {self.path} was trained on it")
         return read.text
 
-    def tokens(self) -> tuple[Tokens, Tokens]:
+    def _find(self, file: Mapping[str, Any]) -> Path:
+        path = Path(file["path"])
+        here = self.path.resolve()
+        for place in (path, *(folder / path.name for folder in (here, *list(here.parents)[:2]))):
+            if _is_as_before(place, file):
+                return place
+        return path
+
+    def tokens(self, files: Sequence[str | os.PathLike[str]] | None = None) -> tuple[Tokens, Tokens]:
         """Tokens (length,) for training and for validation, with the errors of `text`."""
-        text = self.text()
+        text = self.text(files)
         return split(
             make_tokenizer(self.config["tokenizer"], text).encode(text), self.config["model"]["context"]
         )
 
-    def trainer(self, threads: int | None = None) -> Trainer:
-        """A trainer from the newest checkpoint. It continues bit for bit."""
-        train, validation = self.tokens()
-        try:
-            return Trainer.resume(self.checkpoint, train=train, validation=validation, threads=threads)
-        except ValueError as error:
-            raise ValueError(f"{self.checkpoint}: {error}") from None
+    def trainer(
+        self,
+        threads: int | None = None,
+        *,
+        files: Sequence[str | os.PathLike[str]] | None = None,
+        learning_rate: float | None = None,
+    ) -> Trainer:
+        """A trainer from the newest checkpoint. It continues bit for bit. `files` as for `text`, the others as for
+        `Trainer.resume`."""
+        train, validation = self.tokens(files)
+        with _named(self.checkpoint):
+            return Trainer.resume(
+                self.checkpoint,
+                train=train,
+                validation=validation,
+                threads=threads,
+                learning_rate=learning_rate,
+            )
 
-    def save(self, trainer: Trainer, *, snapshot: bool) -> None:
-        """Writes the newest checkpoint and, with `snapshot`, a copy of the parameters that is kept."""
+    def note_change(self, step: int, change: Mapping[str, Any]) -> None:
+        """Adds a change of the recipe from a step on to config.json, as an item of "changes"."""
+        changes = [*self.config.get("changes", []), {"step": step, **change}]
+        _write_json(self.path / "config.json", {**self.config, "changes": changes})
+        del self.config
+
+    def save(self, trainer: Trainer, *, snapshot: bool, keep: int | None = None) -> None:
+        """Writes the newest checkpoint and, with `snapshot`, a copy of the parameters. Of those copies, the newest `keep`
+        stay."""
         if snapshot:
             trainer.model.save(self.path / "checkpoints" / f"step-{trainer.step:06}.safetensors")
         trainer.save(self.checkpoint)
+        if keep is not None:
+            for _, path in self.snapshots[:-keep]:
+                path.unlink()
+
+
+class Occupied(ValueError):
+    """The folder for a new run is not empty."""
+
+
+def _write_json(path: Path, value: Any) -> None:
+    _files.write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def _move_onto(partial: Path, place: Path) -> None:
+    """Renames a folder. An empty folder may be in its place."""
+    if os.name == "nt" and place.is_dir():
+        place.rmdir()
+    partial.replace(place)
+    _files.sync_folder(place.parent)
+
+
+def _remove_stale(partial: Path) -> None:
+    """Removes a run's folder whose process was killed before it was complete."""
+    # Without the lock's file, it may just have been made.
+    if (partial / LOCK).is_file():
+        with contextlib.suppress(OSError):
+            lock = Lock(partial)
+            shutil.rmtree(partial, ignore_errors=True)
+            lock.release()
+
+
+@contextmanager
+def _named(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Errors within name the file."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)}: {error}") from None
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None) -> Model:
     """The model in a checkpoint file or in a run's folder."""
     if Path(path).is_dir():
         return Run(path).model(threads)
-    try:
+    with _named(path):
         return Model.load(path, threads=threads)
-    except ValueError as error:
-        raise ValueError(f"{os.fspath(path)}: {error}") from None
 
 
 class Metrics:
@@ -227,14 +369,29 @@ class Metrics:
     """
 
     def __init__(self, run: Run, step: int) -> None:
-        lines = run._metrics_lines()[: step + 1]
-        last = list(csv.reader(lines[-1:]))
-        if len(lines) != step + 1 or (step and last[0][0] != str(step)):
-            raise ValueError(f"{run.path / 'metrics.csv'} has no row for each of {step} steps")
-        _files.write(run.path / "metrics.csv", "".join(lines).encode())
-        self._before = float(last[0][-1]) if step else 0.0
+        rows = {}
+        for line in run._metrics_lines()[1:]:
+            number = line.partition(",")[0]
+            if (
+                number.isascii()
+                and number.isdigit()
+                and 1 <= int(number) <= step
+                and line.count(",") + 1 == len(COLUMNS)
+            ):
+                rows[int(number)] = line
+        if len(rows) != step:
+            warnings.warn(
+                f"{run.path / 'metrics.csv'} lacks the rows of {step - len(rows)} of {step} steps",
+                stacklevel=2,
+            )
+        path = run.path / "metrics.csv"
+        _files.write(path, "".join([",".join(COLUMNS) + "\n", *(rows[i] for i in sorted(rows))]).encode())
+        last = rows[max(rows)].strip().rpartition(",")[2] if rows else "0"
+        with understood(os.fspath(path)):
+            self._before = float(last)
         self._begin = self._flushed = time.monotonic()
-        self._file = (run.path / "metrics.csv").open("a", encoding="utf-8", newline="")
+        self._path = path
+        self._file = path.open("a", encoding="utf-8", newline="")
 
     def add(self, report: Report) -> None:
         """The row of a step."""
@@ -248,21 +405,33 @@ class Metrics:
             f"{report.tokens_per_second:.1f}",
             f"{self._before + now - self._begin:.3f}",
         )
-        self._file.write(",".join(row) + "\n")
-        if now - self._flushed > 1:
-            self._flushed = now
-            self._file.flush()
+        with self._named():
+            self._file.write(",".join(row) + "\n")
+            if now - self._flushed > 1:
+                self._flushed = now
+                self._file.flush()
 
     def sync(self) -> None:
         """Makes sure that all rows are on the disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._named():
+            self._file.flush()
+            os.fsync(self._file.fileno())
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Errors within name the file, which the system does not if the disk is full."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, os.fspath(self._path)) from None
 
     def __enter__(self) -> Metrics:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        # What a full disk has refused before, it refuses again.
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _shortest(number: float) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -30,7 +32,7 @@ def _common(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    """Trains small transformer language models, and looks at them."""
+    """This program trains small transformer language models, generates text with them, and draws pictures of them."""
 
 
 for module in (train, generate, predict, plan, plot):
@@ -40,6 +42,11 @@ for module in (train, generate, predict, plan, plot):
 
 def run() -> None:
     """Runs the command line. An error of the package becomes one line on stderr and exit status 1."""
+    for stream in (sys.stdout, sys.stderr):
+        # A sample's characters that the terminal lacks must not end a run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     try:
         app(prog_name="jostle")
     except OSError as error:

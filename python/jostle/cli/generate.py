@@ -16,7 +16,7 @@ EXAMPLE = "jostle generate runs/shakespeare-1 'O God' --count 300 --temperature 
 def command(
     model: options.Model,
     prompt: options.Prompt,
-    count: Annotated[int, typer.Option(min=0, help="How many tokens to add.")] = 500,
+    count: Annotated[int, typer.Option(min=0, help="The number of tokens to add.")] = 500,
     temperature: Annotated[
         float, typer.Option(help="Divides the logits; 0 takes the most probable token.")
     ] = 0.8,

@@ -12,10 +12,15 @@ MODEL = "Model"
 
 Context = Annotated[
     int,
-    typer.Option(min=1, rich_help_panel=MODEL, help="The longest sequence that it attends to."),
+    typer.Option(min=1, rich_help_panel=MODEL, help="The longest sequence that the model attends to."),
 ]
-Layers = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="How many blocks.")]
-Heads = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="Attention heads; divide the width.")]
+Layers = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="The number of blocks.")]
+Heads = Annotated[
+    int,
+    typer.Option(
+        min=1, rich_help_panel=MODEL, help="The number of attention heads, which divides the width."
+    ),
+]
 Width = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="Width of the residual stream.")]
 Hidden = Annotated[
     int | None,
@@ -33,4 +38,4 @@ Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A checkpoint, or a run's folder.", show_default=False)
 ]
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.", show_default=False)]
-Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The seed of everything random.")]
+Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The seed of all random numbers.")]

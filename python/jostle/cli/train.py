@@ -6,10 +6,10 @@ import dataclasses
 import enum
 import importlib.util
 import itertools
+import os
 import shlex
 import signal
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,9 +70,11 @@ def command(
     tied: options.Tied = False,
     dropout: options.Dropout = 0.1,
     batch: options.Batch = 12,
-    accumulate: Annotated[int, typer.Option(min=1, help="Batches in a step.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="Steps in all.")] = 1400,
-    learning_rate: Annotated[float, typer.Option(metavar="RATE", help="AdamW's, after the warm-up.")] = 1e-3,
+    accumulate: Annotated[int, typer.Option(min=1, help="The number of batches in a step.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="The number of steps in all.")] = 1400,
+    learning_rate: Annotated[
+        float, typer.Option(metavar="RATE", help="The learning rate of AdamW, after the warm-up.")
+    ] = 1e-3,
     final_learning_rate: Annotated[
         float | None,
         typer.Option(
@@ -101,25 +103,38 @@ def command(
     checkpoint_every: Annotated[
         int, typer.Option(min=1, rich_help_panel=RUN, help="Steps between checkpoints.")
     ] = 100,
+    keep: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel=RUN,
+            help="How many of the newest checkpoints to keep.",
+            show_default="all",
+        ),
+    ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
             metavar="RUN",
             rich_help_panel=RUN,
-            help="Continue a run, with the bits of a run that was never interrupted. Allows no other option but"
-            " --threads.",
+            help="Continue a run, with the bits of a run that was never interrupted. FILE, if it has moved, --threads"
+            " and --learning-rate may be given too.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
     """Train a model on texts.
 
-    Ctrl-C stops training after the current step and leaves a checkpoint for --resume.
+    Ctrl-C and SIGTERM stop training after the current step and leave a checkpoint for --resume.
     """
     if resume is not None:
-        _refuse_others(ctx, ("resume", "threads"))
+        given = _given(ctx, ("resume", "threads", "files", "learning_rate"))
         run = Run(resume)
-        trainer = run.trainer(threads)
+        run.lock()
+        rate = learning_rate if "learning_rate" in given else None
+        trainer = run.trainer(threads, files=files or None, learning_rate=rate)
+        if rate is not None:
+            run.note_change(trainer.step, {"learning_rate": rate})
     else:
         if not files:
             raise typer.BadParameter("a text to train on is missing", ctx, param_hint="FILE")
@@ -147,6 +162,7 @@ def command(
             "warmup": warmup,
             "evaluate_every": evaluate_every,
             "checkpoint_every": checkpoint_every,
+            "keep": keep,
         }
         model = jostle.Model(config, seed, threads, tokenizer=made)
         trainer = Trainer(
@@ -170,16 +186,24 @@ def command(
             "seed": seed,
         }
         if out is None:
-            out = runs.new_folder("runs", files[0].stem)
-        run = Run.create(out, description, trainer)
-    _introduce(run, trainer)
+            run = Run.create_numbered("runs", files[0].stem, description, trainer)
+        else:
+            run = Run.create(out, description, trainer)
+    again = f"jostle train --resume {shlex.quote(str(run.path))}"
     try:
-        finished = _train(run, trainer)
+        stopped = _train(run, trainer)
     except KeyboardInterrupt:
-        finished = False
-    if not finished:
-        print(f"stopped; to go on: jostle train --resume {shlex.quote(str(run.path))}", file=sys.stderr)
-        raise typer.Exit(130)
+        stopped = signal.SIGINT
+    except FloatingPointError as error:
+        raise FloatingPointError(
+            f"step {trainer.step + 1}: {error}: training diverges; to go on from the last checkpoint with a lower"
+            f" rate than {trainer.optimizer.learning_rate:g}: {again} --learning-rate RATE; or begin again with a"
+            " longer --warmup"
+        ) from None
+    if stopped is not None:
+        print(f"stopped; to go on: {again}", file=sys.stderr)
+        # As shells report a signal.
+        raise typer.Exit(128 + stopped)
     _write_sample(run, trainer)
     if importlib.util.find_spec("matplotlib") is not None:
         plot.draw([run], plot.Kind.loss)
@@ -187,13 +211,19 @@ def command(
         plot.draw([run], plot.Kind.attention, head=None if trainer.model.config.heads <= 4 else 0)
 
 
-def _refuse_others(ctx: typer.Context, allowed: tuple[str, ...]) -> None:
-    """Refuses options that --resume takes from the run."""
+def _given(ctx: typer.Context, allowed: tuple[str, ...]) -> set[str]:
+    """The parameters on the command line. Refuses those that --resume takes from the run."""
+    given = set()
     for parameter in ctx.command.params:
-        source = ctx.get_parameter_source(parameter.name or "")
-        if parameter.name not in allowed and source is not None and source.name == "COMMANDLINE":
-            hint = parameter.opts[0] if parameter.param_type_name == "option" else "FILE"
-            raise typer.BadParameter("the run that is resumed has its own", ctx, param_hint=hint)
+        name = parameter.name or ""
+        source = ctx.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            given.add(name)
+            if name not in allowed:
+                raise typer.BadParameter(
+                    "cannot be combined with --resume", ctx, param_hint=parameter.opts[0]
+                )
+    return given
 
 
 def _introduce(run: Run, trainer: Trainer) -> None:
@@ -208,39 +238,52 @@ def _introduce(run: Run, trainer: Trainer) -> None:
     print(f"run: {run.path}", flush=True)
 
 
-def _train(run: Run, trainer: Trainer) -> bool:
-    """Takes the remaining steps. Returns whether it reached the last one."""
-    every = run.config["recipe"]["checkpoint_every"]
-    with Metrics(run, trainer.step) as metrics, _Display(trainer) as display, _ctrl_c() as stop:
-        while trainer.step < trainer.steps and not stop.is_set():
+def _train(run: Run, trainer: Trainer) -> int | None:
+    """Takes the remaining steps. Returns the signal that stopped it, or None after the last step."""
+    recipe = run.config["recipe"]
+    every, keep = recipe["checkpoint_every"], recipe.get("keep")
+    with Metrics(run, trainer.step) as metrics, _Display(trainer) as display, _signals() as stop:
+        _introduce(run, trainer)
+        while trainer.step < trainer.steps and not stop:
             report = trainer.advance()
             metrics.add(report)
-            display.show(report)
+            try:
+                display.show(report)
+            except BrokenPipeError:
+                _forget_output()
+                stop.append(signal.SIGPIPE)
             snapshot = trainer.step % every == 0 or trainer.step == trainer.steps
-            if snapshot or stop.is_set():
+            if snapshot or stop:
                 # Rows first: a checkpoint must not be ahead of them.
                 metrics.sync()
-                run.save(trainer, snapshot=snapshot)
-        return not stop.is_set()
+                run.save(trainer, snapshot=snapshot, keep=keep)
+        return stop[0] if stop else None
+
+
+def _forget_output() -> None:
+    """Nobody reads the output any more: what is still written is lost without an error."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @contextmanager
-def _ctrl_c() -> Iterator[threading.Event]:
-    """An event that the first Ctrl-C sets. An exception would lose a step's report.
+def _signals() -> Iterator[list[int]]:
+    """The first Ctrl-C or SIGTERM within, which is only noted: an exception would lose a step's report.
 
     The second raises KeyboardInterrupt.
     """
-    pressed = threading.Event()
+    noted: list[int] = []
 
-    def press(number: int, frame: FrameType | None) -> None:
-        pressed.set()
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    def note(number: int, frame: FrameType | None) -> None:
+        if noted:
+            raise KeyboardInterrupt
+        noted.append(number)
 
-    before = signal.signal(signal.SIGINT, press)
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield pressed
+        yield noted
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Display:
