@@ -17,7 +17,9 @@ True
 The legend of all shapes: B sequences, T their length, C the width, V the vocabulary, L layers, H heads.
 """
 
+import importlib
 from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
 
 from jostle import ops
 from jostle.config import Config
@@ -27,6 +29,10 @@ from jostle.planning import Plan, plan
 from jostle.schedules import Constant, Cosine, Linear, Schedule, WarmupStableDecay
 from jostle.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer
 from jostle.training import Report, Trainer
+
+if TYPE_CHECKING:
+    from jostle import plot as plot
+    from jostle import runs as runs
 
 __version__ = version("jostle")
 
@@ -51,3 +57,10 @@ __all__ = [
     "ops",
     "plan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when they are used: most programs need neither, and `plot` needs matplotlib.
+    if name in ("plot", "runs"):
+        return importlib.import_module(f"jostle.{name}")
+    raise AttributeError(f"module 'jostle' has no attribute {name!r}")

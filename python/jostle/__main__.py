@@ -10,7 +10,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("typer", "rich"):
             raise
-        sys.exit("error: the command line needs typer and rich; to install them: pip install 'jostle[cli]'")
+        sys.exit("error: the command line needs typer and rich; to install them: pip install typer rich")
     run()
 
 

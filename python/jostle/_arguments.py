@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _MOST_THREADS = 1024
+MOST_SIZE = 2**31 - 1
 _FLOAT32 = 3.4028234663852886e38
 
 
@@ -35,7 +36,7 @@ def integer(name: str, given: Any, low: int, high: int) -> int:
 
 def size(name: str, given: Any) -> int:
     """A size: as `integer`, at least 1."""
-    return integer(name, given, 1, 2**31 - 1)
+    return integer(name, given, 1, MOST_SIZE)
 
 
 def count(name: str, given: Any) -> int:
@@ -77,6 +78,14 @@ def float32(name: str, given: Any) -> float:
     """As `number`, in the fewest digits that identify its float32, so that a value read back from a file compares equal."""
     with np.errstate(over="ignore"):
         return float(str(np.float32(number(name, given))))
+
+
+def rate(name: str, given: Any) -> float:
+    """A rate of dropout: as `float32`, at least 0 and below 1."""
+    rate = float32(name, given)
+    if not 0 <= rate < 1:
+        raise ValueError(f"{name} is {given}; expected at least 0 and below 1")
+    return rate
 
 
 def amount(name: str, given: Any) -> float:

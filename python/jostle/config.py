@@ -17,22 +17,28 @@ class Config:
     `residual_dropout` the last two. A rate given by its own name takes precedence. `dataclasses.replace` passes every
     rate by its own name, so change those.
 
+    vocab: V, the number of different tokens.
+    context: the longest sequence that the model can attend to.
+    layers: L, the number of blocks.
+    heads: H, the number of attention heads; divides the width.
+    width: C, the width of the residual stream.
+    hidden: F, the hidden width of the MLP; 4C by default. `dataclasses.replace` keeps it.
+    activation: "gelu" (exact, the default) or "gelu_tanh" (the form of GPT-2 and of Hugging Face's files).
+    bias: whether products and norms have biases.
+    tied: whether the head's matrix is the token embedding.
+    norm_epsilon: added to the variance in every norm.
+
     Raises ValueError if the values do not describe a model. Raises TypeError for numbers of the wrong kind, and for a
     rate that has no effect.
     """
 
     vocab: int
-    """V: the number of different tokens."""
     context: int
-    """The longest sequence that the model can attend to."""
     layers: int
-    """L: the number of blocks."""
     heads: int
-    """H: the number of attention heads; divides the width."""
     width: int
-    """C: the width of the residual stream."""
-    hidden: int = None  # type: ignore[assignment]  # an int once made
-    """F: the hidden width of the MLP; 4C by default."""
+    # The values below that are None when they are given are not None any more once the configuration is made.
+    hidden: int = None  # type: ignore[assignment]
     dropout: InitVar[float | None] = None
     residual_dropout: InitVar[float | None] = None
     embedding_dropout: float = None  # type: ignore[assignment]
@@ -40,18 +46,13 @@ class Config:
     attention_projection_dropout: float = None  # type: ignore[assignment]
     mlp_projection_dropout: float = None  # type: ignore[assignment]
     activation: str = None  # type: ignore[assignment]
-    """"gelu" (exact, the default) or "gelu_tanh" (GPT-2's form)."""
     bias: bool = True
-    """Whether products and norms have biases."""
     tied: bool = True
-    """Whether the head's matrix is the token embedding."""
     norm_epsilon: float = 1e-5
-    """Added to the variance in every norm."""
 
     if TYPE_CHECKING:
         _activation_is_default: ClassVar[bool]
 
-        # Some fields may be None when they are given, and never are once the configuration is made.
         def __init__(
             self,
             *,
@@ -87,13 +88,16 @@ class Config:
             if rate is None:
                 unused.pop(source, None)
                 rate = 0.0 if default is None else default
-            object.__setattr__(self, name, _arguments.float32(name, rate))
+            given_as = source if default is not None and getattr(self, name) is None else name
+            object.__setattr__(self, name, _arguments.rate(given_as, rate))
         for source, given in unused.items():
             if given is not None:
                 raise TypeError(f"{source} is {given!r} and sets nothing: every rate is named by itself")
         object.__setattr__(self, "norm_epsilon", _arguments.float32("norm_epsilon", self.norm_epsilon))
         if self.hidden is None:
-            object.__setattr__(self, "hidden", 4 * _arguments.size("width", self.width))
+            object.__setattr__(
+                self, "hidden", 4 * _arguments.integer("width", self.width, 1, _arguments.MOST_SIZE // 4)
+            )
         for name in ("vocab", "context", "layers", "heads", "width", "hidden"):
             object.__setattr__(self, name, _arguments.size(name, getattr(self, name)))
         for name in ("bias", "tied"):

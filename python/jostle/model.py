@@ -6,6 +6,7 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -174,9 +175,10 @@ class Model:
 
     def loss(self, tokens: Any, targets: Any) -> float:
         """The mean loss in nats on targets (B, T), without dropout; a target of -1 is ignored."""
-        total, counted = self._engine.loss(
-            _arrays.tokens("tokens", tokens, 2), _arrays.tokens("targets", targets, 2)
-        )
+        tokens = _arrays.tokens("tokens", tokens, 2)
+        targets = _arrays.tokens("targets", targets, 2)
+        with self._named_targets(targets):
+            total, counted = self._engine.loss(tokens, targets)
         return total / counted if counted else 0.0
 
     def backward(self, tokens: Any, targets: Any, *, counted: int | None = None) -> float:
@@ -190,8 +192,24 @@ class Model:
         targets = _arrays.tokens("targets", targets, 2)
         if counted is not None:
             counted = _arguments.size("counted", counted)
-        total, here = self._engine.backward(tokens, targets, counted, self.seed)
+        with self._named_targets(targets):
+            total, here = self._engine.backward(tokens, targets, counted, self.seed)
         return total / here if here else 0.0
+
+    @contextmanager
+    def _named_targets(self, targets: Int) -> Iterator[None]:
+        """Within, a target that is not in the vocabulary is no token in the error."""
+        try:
+            yield
+        except IndexError:
+            flat = targets.ravel()
+            wrong = np.flatnonzero((flat < -1) | (flat >= self.config.vocab))
+            if not wrong.size:
+                raise
+            raise IndexError(
+                f"target {flat[wrong[0]]} at index {wrong[0]}; use -1 for ignored targets, and tokens of the vocabulary"
+                f" of {self.config.vocab}"
+            ) from None
 
     def zero_gradients(self) -> None:
         """Sets all gradients to zero, before the first `backward` of a step."""

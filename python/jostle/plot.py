@@ -1,6 +1,6 @@
 """Pictures of a training run and of its model, as matplotlib figures: `figure.savefig(path)` writes one.
 
-Needs the extra `jostle[plot]`. Nothing here touches pyplot: no window opens, no display is needed.
+Needs matplotlib, but nothing of pyplot: no window opens, no display is needed. A notebook shows a figure that a cell ends in.
 
 The colour-blind can distinguish all colours, which also keep their order in grey. They come from viridis, cividis and
 the palette of Okabe and Ito.
@@ -9,6 +9,7 @@ the palette of Okabe and Ito.
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -29,7 +30,7 @@ try:
     from matplotlib.patheffects import withStroke
     from matplotlib.ticker import MaxNLocator, ScalarFormatter
 except ImportError as error:
-    raise ImportError("pictures need matplotlib: pip install 'jostle[plot]'") from error
+    raise ImportError("pictures need matplotlib: pip install matplotlib") from error
 
 __all__ = ["Run", "attention_stages", "loss_curves", "loss_surface"]
 
@@ -39,10 +40,22 @@ ACCENT = "#e69f00"
 MASKED = "#d9d9d9"
 RUNS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 
+STYLES = ("-", "--", "-.", ":")
+"""The lines of the runs that share a colour."""
+
 MOST_TOKENS = 48
 MOST_HEADS = 8
 SAMPLE = 256
 """The number of tokens that each point of the loss surface is computed from."""
+
+
+class _Picture(Figure):
+    """A figure that notebooks show without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        data = io.BytesIO()
+        self.savefig(data, format="png", dpi=100)
+        return data.getvalue()
 
 
 class Run(Protocol):
@@ -72,7 +85,7 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
     """
     if not runs:
         raise ValueError("there is no run to draw; expected at least one")
-    figure = Figure(figsize=(9, 5.5), layout="constrained")
+    figure = _Picture(figsize=(9, 5.5), layout="constrained")
     axes = figure.add_subplot()
     lines, points = [], []
     early = False
@@ -80,15 +93,15 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
         steps, loss, validation = (run.metrics[name] for name in ("step", "loss", "validation_loss"))
         if not len(steps):
             raise ValueError(f"the run {run.name!r} has no steps; expected at least one")
-        colour = RUNS[number % len(RUNS)]
+        colour, style = RUNS[number % len(RUNS)], STYLES[number // len(RUNS) % len(STYLES)]
         smooth = _running_mean(loss)
         early = early or _learns_early(smooth)
         axes.plot(steps, loss, color=colour, alpha=0.2, linewidth=0.8)
-        label = f"{_literal(run.name)}: training {smooth[-1]:.3f}"
-        lines += axes.plot(steps, smooth, color=colour, linewidth=1.8, label=label)
+        label = f"{_literal(run.name)}: training {_short(smooth[-1])}"
+        lines += axes.plot(steps, smooth, style, color=colour, linewidth=1.8, label=label)
         evaluated = np.isfinite(validation)
         if evaluated.any():
-            label = f"{_literal(run.name)}: validation {validation[evaluated][-1]:.3f}"
+            label = f"{_literal(run.name)}: validation {_short(validation[evaluated][-1])}"
             points += axes.plot(
                 steps[evaluated],
                 validation[evaluated],
@@ -102,6 +115,8 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
                 label=label,
             )
     axes.set_xscale("log" if early else "linear")
+    if not early:
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.xaxis.set_major_formatter(ScalarFormatter())
     axes.set_xlabel("step")
     axes.set_ylabel("loss (nats per token)")
@@ -111,6 +126,11 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
     columns = 2 if len(points) == len(lines) else 1
     figure.legend(handles=lines + points, loc="outside upper center", ncols=columns, frameon=False)
     return figure
+
+
+def _short(loss: float) -> str:
+    """A loss for a label. Those of a training that diverged are long."""
+    return f"{loss:.3f}" if loss < 1000 else f"{loss:.3g}"
 
 
 def _literal(name: str) -> str:
@@ -205,7 +225,9 @@ def _draw_stages(
     square = len(heads) == 1 and length > 24
     side = min(max(0.16 * length, 2.6), 7.5 if square else 4.4)
     rows, columns = (2, 2) if square else (len(heads), 4)
-    figure = Figure(figsize=(columns * side + 1, rows * side + (0.6 if square else 1.3)), layout="compressed")
+    figure = _Picture(
+        figsize=(columns * side + 1, rows * side + (0.6 if square else 1.3)), layout="compressed"
+    )
     panels = figure.subplots(rows, columns, squeeze=False)
     of_head = panels.reshape(len(heads), 4)
     shown = list(heads)
@@ -380,7 +402,7 @@ def _random_plane(model: Model) -> _Plane:
 
 
 def _draw_surface(run: Run, plane: _Plane, x: Numbers, y: Numbers, loss: Numbers) -> Figure:
-    figure = Figure(figsize=(8, 6.2), layout="constrained")
+    figure = _Picture(figsize=(8, 6.2), layout="constrained")
     axes = figure.add_subplot()
     # Equal ratios between levels, so that the valley has as many levels as the slopes.
     levels = np.geomspace(loss.min(), loss.max(), 25)

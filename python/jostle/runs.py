@@ -73,6 +73,10 @@ class Text(NamedTuple):
         mark, which some editors write, is not part of the text."""
         texts, files = [], []
         for path in map(Path, paths):
+            if path.exists() and not path.is_file() and not path.is_dir():
+                raise ValueError(
+                    f"{path} is not a regular file; a run reads its text again, to resume and to draw"
+                )
             data = path.read_bytes()
             if not data:
                 raise ValueError(f"{path} is empty")

@@ -27,20 +27,23 @@ _SETTLED = frozenset(
 
 @dataclass(frozen=True)
 class Report:
-    """The results of one step."""
+    """The results of one step.
+
+    step: the number of steps done, this one included.
+    loss: the mean loss of the step's batch before the update, dropout included, in nats per token.
+    learning_rate: the learning rate that was used.
+    gradient_norm: the gradient's global norm before clipping.
+    tokens_per_second: in this step alone.
+    validation_loss: the mean loss on the whole validation text after the step, without dropout, in nats per token; None
+    if it was not evaluated.
+    """
 
     step: int
-    """The number of steps done, this one included."""
     loss: float
-    """The mean loss of the step's batch before the update, dropout included, in nats."""
     learning_rate: float
-    """The learning rate that was used."""
     gradient_norm: float
-    """The gradient's global norm before clipping."""
     tokens_per_second: float
-    """Tokens per second, in this step alone."""
     validation_loss: float | None = None
-    """The mean loss on the whole validation text after the step, without dropout; None if not evaluated."""
 
 
 class Trainer:

@@ -61,10 +61,10 @@ def relative_error(given: Any, wanted: Any) -> float:
     return float(np.linalg.norm(given - wanted) / size)
 
 
-def run_python(code: str, **options: Any) -> subprocess.CompletedProcess[str]:
+def run_python(code: str, timeout: float = 300, **options: Any) -> subprocess.CompletedProcess[str]:
     """Runs a program with this interpreter and this package. If it fails, fails too and shows its output."""
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, **options
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, **options
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert not done.stderr, done.stderr

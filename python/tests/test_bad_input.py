@@ -51,7 +51,9 @@ REFUSED = {
     "too many tokens": (lambda: MODEL.logits([[0] * 9]), ValueError, "9 positions exceed the context of 8"),
     "other shape of targets": (lambda: MODEL.loss([[1, 2]], [[1]]), ValueError, r"\(1, 1\); expected .*\(1, 2\)"),
     "target too large": (lambda: MODEL.loss([[1]], [[13]]), IndexError, "13"),
-    "target too small": (lambda: MODEL.backward([[1]], [[-2]]), IndexError, "-2"),
+    "target too small": (
+        lambda: MODEL.backward([[1, 1]], [[1, -100]]), IndexError, "target -100 at index 1; use -1 for ignored targets"
+    ),
     "float targets": (lambda: MODEL.backward([[1]], [[0.5]]), TypeError, "targets is of float64"),
     "no counted": (lambda: MODEL.backward(FINE, FINE, counted=0), ValueError, "counted is 0; expected at least 1"),
     "attention of too much": (lambda: MODEL.attention([[0] * 9]), ValueError, "context of 8"),
@@ -75,8 +77,8 @@ REFUSED = {
     "float width": (lambda: config(width=4.0), TypeError, "width is 4.0; expected an integer"),
     "bool layers": (lambda: config(layers=True), TypeError, "layers is True; expected an integer"),
     "dropout 1": (lambda: config(dropout=1), ValueError, "dropout"),
-    "dropout NaN": (lambda: config(attention_dropout=math.nan), ValueError, "attention_dropout is NaN"),
-    "dropout as text": (lambda: config(dropout="a"), TypeError, "embedding_dropout is 'a'; expected a number"),
+    "dropout NaN": (lambda: config(attention_dropout=math.nan), ValueError, "attention_dropout is nan"),
+    "dropout as text": (lambda: config(dropout="a"), TypeError, "^dropout is 'a'; expected a number"),
     "other activation": (lambda: config(activation="relu"), ValueError, 'activation is "relu"; expected \'gelu\''),
     "number for activation": (lambda: config(activation=3), TypeError, "activation is 3"),
     "bias 1": (lambda: config(bias=1), TypeError, "bias is 1; expected True or False"),

@@ -283,9 +283,18 @@ def test_plot(trained: tuple[Run, str], folder: Path) -> None:
     for picture in pictures:
         assert picture.read_bytes().startswith(b"\x89PNG")
     out = folder / "pictures"
-    jostle_says("plot", run.path, run.path, "--out", out)
-    jostle_says("plot", run.path, "--kind", "attention", "--out", out)
-    assert sorted(path.name for path in out.iterdir()) == ["attention.png", "snow-1-loss.png"]
+    other = folder / "elsewhere" / run.name
+    shutil.copytree(run.path, other)
+    before = (run.path / "loss.png").read_bytes()
+    kinds = ["--kind", "attention", "--text", "I like", "--head", "0"]
+    jostle_says("plot", run.path, other, "--out", out, *kinds)
+    jostle_says("plot", run.path, "--out", out, *kinds)
+    jostle_says("plot", run.path, other, "--out", out)
+    wanted = ["attention.png", "loss.png", "snow-1-attention-2.png", "snow-1-attention.png"]
+    assert sorted(path.name for path in out.iterdir()) == wanted
+    # Without a folder, the losses of several runs go to neither's.
+    assert jostle_says("plot", run.path, other, cwd=out.parent) == "loss.png\n"
+    assert (run.path / "loss.png").read_bytes() == before
 
 
 def test_pictures_of_bytes_that_begin_and_end_within_a_character(folder: Path) -> None:
@@ -321,10 +330,15 @@ def test_help_has_an_example(command: str) -> None:
     [
         ("train missing.txt", "missing.txt: No such file or directory"),
         ("train empty.txt", "empty.txt is empty"),
+        ("train /dev/null", "/dev/null is not a regular file"),
         ("train latin.txt", "latin.txt is not UTF-8 text (byte 1)"),
         ("train short.txt", "the text has 5 tokens; at least 73 are needed for a context of 64"),
         ("train snow.txt --heads 3", "width 128 is not divisible by heads 3"),
-        ("train snow.txt --dropout 1", "embedding_dropout is 1; expected"),
+        ("train snow.txt --dropout 1", "dropout is 1.0; expected at least 0 and below 1"),
+        (
+            "train snow.txt --width 1000000000",
+            "width is 1000000000; expected at least 1 and at most 536870911",
+        ),
         ("train snow.txt --steps 5 --warmup 6", "warmup is 6 steps; expected at most 5"),
         ("train snow.txt --out runs", "runs is not empty"),
         ("train --resume missing", "missing: No such run folder"),
@@ -392,4 +406,4 @@ def test_without_the_extra(missing: str) -> None:
     program = f"import sys; sys.modules[{missing!r}] = None; from jostle.__main__ import main; main()"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, encoding="utf-8", check=False)
     assert done.returncode == 1
-    assert "pip install 'jostle[cli]'" in done.stderr and done.stderr.count("\n") == 1
+    assert "pip install typer rich" in done.stderr and done.stderr.count("\n") == 1

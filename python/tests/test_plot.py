@@ -305,6 +305,21 @@ def test_curves_are_the_metrics() -> None:
     assert not legend.get_window_extent().overlaps(axes.get_window_extent())
 
 
+def test_notebooks_show_pictures(model: jostle.Model) -> None:
+    figure = plot.attention_stages(model, TEXT)
+    assert figure._repr_png_().startswith(b"\x89PNG")  # type: ignore[attr-defined]
+    assert jostle.plot is plot
+
+
+def test_labels_of_few_steps_and_large_losses() -> None:
+    steps = np.arange(1, 4)
+    metrics = {"step": steps, "loss": np.full(3, 787589500.0), "validation_loss": np.full(3, np.nan)}
+    figure = plot.loss_curves([FakeRun(metrics=metrics)])
+    (axes,) = figure.axes
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+    assert figure.legends[0].get_texts()[0].get_text() == "plain: training 7.88e+08"
+
+
 def test_a_run_without_validation() -> None:
     without, evaluated = (fake_metrics(20, every=every, early=False) for every in (50, 5))
     figure = plot.loss_curves([FakeRun("plain", without), FakeRun("wide", evaluated)])
@@ -508,4 +523,4 @@ def test_pictures_do_without_pyplot() -> None:
 def test_without_matplotlib_the_extra_is_named() -> None:
     done = python("import sys; sys.modules['matplotlib'] = None; import jostle; import jostle.plot")
     assert "ImportError" in done.stderr
-    assert "jostle[plot]" in done.stderr
+    assert "pip install matplotlib" in done.stderr

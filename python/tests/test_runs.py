@@ -25,7 +25,7 @@ WORDS = "I like to ski when it snows. " * 40
 
 
 def begin(folder: Path, steps: int = 6, *, learning_rate: float = 1e-3, run: str = "run") -> tuple[Run, Any]:
-    """A run on folder/text.txt, with its trainer, before the first step."""
+    """A run on a text in the folder, with its trainer, before the first step."""
     (folder / "text.txt").write_text(WORDS)
     text = runs.Text.read([folder / "text.txt"])
     tokenizer = runs.make_tokenizer("char", text.text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +52,10 @@ def command(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(help="Where to put the pictures.", show_default="the run's folder"),
+        typer.Option(
+            help="The folder for the pictures.",
+            show_default="the run's folder; for the losses of several runs, this folder",
+        ),
     ] = None,
 ) -> None:
     """Draw pictures of runs."""
@@ -69,14 +73,25 @@ def draw(
     """Saves the pictures, and prints their paths."""
     if out is not None:
         out.mkdir(parents=True, exist_ok=True)
+    drawn: set[Path] = set()
     for path, figure in _figures(runs, kind, text, layer, head):
         if out is not None:
-            path = out / path.name if len(runs) == 1 else out / f"{path.parent.name}-{path.name}"
+            several = len(runs) > 1 and path.parent != Path()
+            path = out / (f"{path.resolve().parent.name}-{path.name}" if several else path.name)
+        # Folders in different places may have one name.
+        path = next(place for place in _places(path) if place not in drawn)
+        drawn.add(path)
         with warnings.catch_warnings():
             # Characters that the font lacks are drawn as boxes.
             warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
             figure.savefig(path, dpi=150)
         print(path)
+
+
+def _places(path: Path) -> Iterator[Path]:
+    yield path
+    for number in itertools.count(2):
+        yield path.with_stem(f"{path.stem}-{number}")
 
 
 def _figures(
@@ -89,7 +104,8 @@ def _figures(
         raise ValueError(str(error)) from None
 
     if kind in (Kind.loss, Kind.all):
-        yield runs[0].path / "loss.png", plot.loss_curves(runs)
+        folder = runs[0].path if len(runs) == 1 else Path()
+        yield folder / "loss.png", plot.loss_curves(runs)
     for run in runs:
         if kind in (Kind.attention, Kind.all):
             model = run.model()
