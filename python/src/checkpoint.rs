@@ -98,24 +98,31 @@ impl Checkpoint {
     /// The exception for an error, with tensors' names instead of numbers. The parameters are numbered first, then the
     /// tensors in each part of the state.
     fn by_name(&self, plan: &Plan, error: Error) -> PyErr {
-        let (number, what) = match error {
-            Error::Checkpoint(CheckpointError::Missing { tensor }) => (tensor, "is missing".to_string()),
-            Error::Checkpoint(CheckpointError::Shape { tensor, given, .. }) => {
-                (tensor, format!("has shape {given:?}"))
-            }
-            Error::Checkpoint(CheckpointError::Type { tensor, given }) => (tensor, format!("is {given}")),
+        let number = match error {
+            Error::Checkpoint(
+                CheckpointError::Missing { tensor }
+                | CheckpointError::Shape { tensor, .. }
+                | CheckpointError::Type { tensor, .. },
+            ) => tensor,
             Error::Checkpoint(CheckpointError::Unused { .. }) => return self.unused(plan),
             error => return exception(error),
         };
         let tensors = plan.tensors().count();
         let whose = if number < tensors { "" } else { "the optimizer's state of " };
-        match plan.tensors().nth(number % tensors) {
-            Some(Tensor { name, shape, rank, .. }) => PyValueError::new_err(format!(
-                "checkpoint: {whose}{name} {what}; expected float32 {:?}",
-                &shape[..rank]
-            )),
-            None => exception(error),
-        }
+        let Some(Tensor { name, shape, rank, .. }) = plan.tensors().nth(number % tensors) else {
+            return exception(error);
+        };
+        let what = match error {
+            // Missing sides are 1 there.
+            Error::Checkpoint(CheckpointError::Shape { given: [length, 1], .. }) if rank == 1 => {
+                format!("has shape [{length}]")
+            }
+            Error::Checkpoint(CheckpointError::Shape { given, .. }) => format!("has shape {given:?}"),
+            Error::Checkpoint(CheckpointError::Type { given, .. }) => format!("is {given}"),
+            _ => "is missing".to_string(),
+        };
+        let shape = &shape[..rank];
+        PyValueError::new_err(format!("checkpoint: {whose}{name} {what}; expected float32 {shape:?}"))
     }
 
     fn unused(&self, plan: &Plan) -> PyErr {

@@ -46,8 +46,8 @@ def test_files_of_others_need_their_configuration(model, tmp_path):
     with pytest.warns(UserWarning, match="'gelu_tanh'"):
         jostle.Model.load(path, config=jostle.Config(vocab=13, context=8, layers=2, heads=2, width=8))
     for change, sentence in (
-        ({"width": 16}, r"wte.weight has another type or shape; expected float32 \[13, 16\]"),
-        ({"hidden": 9}, r"h.0.mlp.c_fc.weight has another type or shape; expected float32 \[8, 9\]"),
+        ({"width": 16}, r"h.0.attn.c_attn.bias has shape \[24\]; expected float32 \[48\]"),
+        ({"hidden": 9}, r"h.0.mlp.c_fc.bias has shape \[32\]; expected float32 \[9\]"),
         ({"layers": 3}, r"h.2.ln_1.weight is missing; expected float32 \[8\]"),
     ):
         with pytest.raises(ValueError, match=f"^checkpoint: {sentence}$"):
@@ -118,7 +118,7 @@ def test_a_file_that_states_a_large_model_costs_no_memory(model, tmp_path):
     path = tmp_path / "small"
     safetensors.numpy.save_file({name: array.copy() for name, array in model.parameters.items()}, path)
     large = jostle.Config(vocab=13, context=8, layers=2, heads=2, width=1 << 20, activation="gelu")
-    with pytest.raises(ValueError, match="wte.weight has another type or shape"):
+    with pytest.raises(ValueError, match="has shape"):
         jostle.Model.load(path, config=large)
 
 
