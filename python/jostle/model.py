@@ -170,7 +170,8 @@ class Model:
         return self._engine.instruction_set
 
     def logits(self, tokens: Any) -> Float:
-        """Logits (B, T, V) of tokens (B, T), without dropout."""
+        """Logits (B, T, V) of tokens (B, T), without dropout. Ctrl-C, and other threads' calls, may come between parts of
+        more than 16,384 tokens."""
         return self._engine.logits(_arrays.tokens("tokens", tokens, 2))
 
     def loss(self, tokens: Any, targets: Any) -> float:

@@ -62,8 +62,8 @@ class Trainer:
     and accumulate=1. A gradient that is not finite then raises FloatingPointError after some parameters have already
     changed: continue from the last checkpoint.
 
-    A step's windows and dropout masks are a function of the seed and the step. Ctrl-C takes effect between steps, and
-    loses at most the last report. Iterate on, or save and resume: training continues with the bits of a run that was
+    A step's windows and dropout masks are a function of the seed and the step. Ctrl-C takes effect between steps, where it
+    loses at most the last report, and between micro-batches, where the step is taken again later. Iterate on, or save and resume: training continues with the bits of a run that was
     never interrupted.
     """
 

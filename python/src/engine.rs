@@ -40,6 +40,8 @@ pub struct Engine {
 }
 
 struct Kept {
+    /// The number of calls so far, to notice those in between.
+    calls: u64,
     /// Activations and scratch, as long as the largest pass so far has needed.
     workspace: Vec<f32>,
     position: Position,
@@ -67,6 +69,8 @@ impl From<Error> for Failure {
 
 /// The memory that a call may use while it holds the lock.
 pub struct Locked<'a> {
+    /// The number of this call.
+    pub call: u64,
     pub compute: Compute<'a>,
     pub parameters: &'a mut [f32],
     pub frozen: &'a mut [f32],
@@ -113,7 +117,9 @@ impl Engine {
         let (parameters, gradients) = (self.parameters.get(), self.gradients.get());
         py.detach(|| {
             let mut kept = self.lock().ok_or(Failure::Forked)?;
-            let Kept { workspace, position } = &mut *kept;
+            let Kept { calls, workspace, position } = &mut *kept;
+            *calls = calls.wrapping_add(1);
+            let call = *calls;
             let wanted = plan.workspace();
             if workspace.len() < wanted {
                 // Freed before the new one is allocated; its contents are not needed.
@@ -125,7 +131,7 @@ impl Engine {
             let (parameters, gradients) = unsafe { (parameters.slice(), gradients.slice()) };
             let (parameters, frozen) = parameters.split_at_mut(gradients.len());
             let compute = Compute { simd: self.simd, parallel: &self.pool };
-            Ok(body(Locked { compute, parameters, frozen, gradients, workspace, position })?)
+            Ok(body(Locked { call, compute, parameters, frozen, gradients, workspace, position })?)
         })
         .map_err(|failure| match failure {
             Failure::Core(error) => exception(error),
@@ -239,6 +245,9 @@ pub fn available_threads() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
+/// The most tokens of a call: some seconds of a large model.
+const ROWS: usize = 1 << 14;
+
 type Tensor = (String, Vec<usize>, usize, bool);
 
 #[pymethods]
@@ -269,7 +278,7 @@ impl Engine {
             parameters: Py::new(py, Buffer::new(plan.parameters().saturating_add(plan.frozen()))?)?,
             gradients: Py::new(py, Buffer::new(plan.gradients())?)?,
             holder: AtomicU32::new(std::process::id()),
-            kept: Mutex::new(Kept { workspace: Vec::new(), position: Position::default() }),
+            kept: Mutex::new(Kept { calls: 0, workspace: Vec::new(), position: Position::default() }),
         })
     }
 
@@ -343,23 +352,31 @@ impl Engine {
         })
     }
 
-    /// Logits `[B, T, V]` of tokens `[B, T]`, without dropout.
+    /// Logits `[B, T, V]` of tokens `[B, T]`, without dropout. A large batch takes several calls; Ctrl-C is handled between
+    /// them.
     fn logits<'py>(
         &self,
         py: Python<'py>,
         tokens: PyReadonlyArray2<'py, i32>,
     ) -> PyResult<Bound<'py, PyArray3<f32>>> {
         let (tokens, shape) = batch(&tokens)?;
-        let plan = self.plan(shape.sequences, OptimizerState::None)?;
-        let logits = self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, frozen, workspace, .. } = locked;
-            Pass { compute, plan: &plan, parameters, frozen, tokens, shape, dropout: None }
-                .forward(workspace)?;
-            let found = plan.logits(workspace, shape)?;
-            let mut logits = zeros("logits", found.len())?;
-            logits.copy_from_slice(found);
-            Ok(logits)
-        })?;
+        let most = (ROWS / shape.length.max(1)).max(1);
+        let plan = self.plan(shape.sequences.min(most), OptimizerState::None)?;
+        let length = shape.rows().saturating_mul(self.config.vocab);
+        let mut logits = zeros("logits", length).map_err(exception)?;
+        let pieces = tokens.chunks(most.saturating_mul(shape.length).max(1));
+        for (tokens, logits) in pieces.zip(logits.chunks_mut(most * shape.length.max(1) * self.config.vocab))
+        {
+            let shape = Shape { sequences: tokens.len() / shape.length, ..shape };
+            self.locked(py, &plan, |locked| {
+                let Locked { compute, parameters, frozen, workspace, .. } = locked;
+                Pass { compute, plan: &plan, parameters, frozen, tokens, shape, dropout: None }
+                    .forward(workspace)?;
+                logits.copy_from_slice(plan.logits(workspace, shape)?);
+                Ok(())
+            })?;
+            py.check_signals()?;
+        }
         PyArray1::from_vec(py, logits).reshape([shape.sequences, shape.length, self.config.vocab])
     }
 
@@ -396,7 +413,7 @@ impl Engine {
         let counted = counted.unwrap_or_else(|| targets.iter().filter(|target| **target != -1).count());
         let plan = self.plan(shape.sequences, OptimizerState::None)?;
         let loss: Loss = self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, frozen, gradients, workspace, position } = locked;
+            let Locked { compute, parameters, frozen, gradients, workspace, position, .. } = locked;
             let Position { step, sequences } = *position;
             let dropout = Some(DropoutKey { seed, step, first_sequence: sequences });
             let pass = Pass { compute, plan: &plan, parameters, frozen, tokens, shape, dropout };
@@ -470,7 +487,7 @@ impl Engine {
         let recipe = Recipe { optimizer, schedule, clip, accumulate: 1, seed: 0 };
         let state = state.get();
         self.locked(py, &plan, |locked| {
-            let Locked { compute, parameters, frozen, gradients, workspace, position } = locked;
+            let Locked { compute, parameters, frozen, gradients, workspace, position, .. } = locked;
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             let optimizer = unsafe { state.slice() };
             let batch = &mut zeros("batch", plan.batch())?;

@@ -2,7 +2,9 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use jostle::{Buffers, Compute, Decay, Error, Loss, Options, Plan, Recipe, Schedule, Tokens, Trainer};
+use jostle::{
+    Buffers, Compute, Decay, Error, Loss, Options, Plan, Recipe, Report, Schedule, Shape, Tokens, Trainer,
+};
 use numpy::{PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -59,9 +61,19 @@ impl Training {
         py: Python<'_>,
         body: impl FnOnce(&mut Trainer<'_>) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
+        self.run_at(py, 0, |trainer, _| body(trainer))
+    }
+
+    /// As `run`, within a step whose gradients have so many sequences. `body` gets the number of the call of the model.
+    fn run_at<T: Send>(
+        &self,
+        py: Python<'_>,
+        sequences: usize,
+        body: impl FnOnce(&mut Trainer<'_>, u64) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
         let state = self.state.get();
         self.engine.get().locked(py, &self.plan, |locked| {
-            let Locked { compute, parameters, frozen, gradients, workspace, position } = locked;
+            let Locked { call, compute, parameters, frozen, gradients, workspace, position } = locked;
             let mut batch = self.batch.lock().unwrap_or_else(PoisonError::into_inner);
             // SAFETY: the engine's lock is held, and the state belongs to the engine.
             let (optimizer, before) = (unsafe { state.slice() }, state.steps());
@@ -70,8 +82,8 @@ impl Training {
             let buffers = Buffers { parameters, frozen, gradients, optimizer, workspace, batch: &mut batch };
             let compute: Compute<'_> = compute;
             let mut trainer = Trainer::new(&self.plan, &self.recipe, buffers, compute)?;
-            trainer.resume_at(before, 0);
-            let result = body(&mut trainer)?;
+            trainer.resume_at(before, sequences as u64);
+            let result = body(&mut trainer, call)?;
             let step = trainer.steps();
             if step != before {
                 state.set_steps(step);
@@ -79,6 +91,44 @@ impl Training {
             }
             Ok(result)
         })
+    }
+
+    /// A step whose micro-batches are calls of their own, between which Ctrl-C is handled. `None` if another thread has
+    /// used the model in between: its gradients may have changed.
+    fn step_in_calls(&self, py: Python<'_>, text: Tokens<'_>) -> PyResult<Option<Report>> {
+        let (config, recipe) = (self.plan.config(), &self.recipe);
+        let shape = Shape { sequences: self.plan.options().batch, length: config.context };
+        let counted = shape.rows().saturating_mul(recipe.accumulate);
+        let mut tokens = zeros("batch", shape.rows()).map_err(exception)?;
+        let mut targets = zeros("batch", shape.rows()).map_err(exception)?;
+        let (mut total, mut begun) = (Loss::default(), None);
+        for number in 0..recipe.accumulate {
+            let first = number.saturating_mul(shape.sequences);
+            let last = number + 1 == recipe.accumulate;
+            let done = self.run_at(py, first, |trainer, call| {
+                let (first_call, step) = *begun.get_or_insert((call, trainer.steps()));
+                if call != first_call.wrapping_add(number as u64) {
+                    return Ok(None);
+                }
+                let windows =
+                    tokens.chunks_exact_mut(shape.length).zip(targets.chunks_exact_mut(shape.length));
+                for (sequence, (tokens, targets)) in (first as u64..).zip(windows) {
+                    text.window(
+                        text.random_window(shape.length, recipe.seed, step, sequence)?,
+                        tokens,
+                        targets,
+                    )?;
+                }
+                total = total.plus(trainer.accumulate(&tokens, &targets, shape, counted)?);
+                Ok(Some(if last { Some(trainer.update(total)?) } else { None }))
+            })?;
+            match done {
+                None => return Ok(None),
+                Some(Some(report)) => return Ok(Some(report)),
+                Some(None) => py.check_signals()?,
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -122,7 +172,7 @@ impl Training {
         Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch })
     }
 
-    /// Runs the next step; returns its number, counted from 1, loss, learning rate and gradient norm.
+    /// Runs the next step, with Ctrl-C between micro-batches; returns its number, counted from 1, loss, learning rate and gradient norm.
     fn step<'py>(
         &self,
         py: Python<'py>,
@@ -130,7 +180,11 @@ impl Training {
     ) -> PyResult<(u64, f32, f32, f32)> {
         let text = Text::new(text)?;
         let text = text.tokens()?;
-        let report = self.run(py, |trainer| trainer.step(text))?;
+        let in_calls = if self.recipe.accumulate > 1 { self.step_in_calls(py, text)? } else { None };
+        let report = match in_calls {
+            Some(report) => report,
+            None => self.run(py, |trainer| trainer.step(text))?,
+        };
         Ok((report.step.saturating_add(1), report.loss, report.learning_rate, report.gradient_norm))
     }
 

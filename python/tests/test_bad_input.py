@@ -462,7 +462,7 @@ train = np.zeros(100, np.uint8)
 big = jostle.Config(vocab=10**6, context=64, layers=2, heads=2, width=1000)
 
 calls = [
-    lambda: model.logits(tokens), lambda: model.attention(tokens), lambda: model.backward(tokens, tokens),
+    lambda: model.logits(np.zeros((80_000, 64), np.int32)), lambda: model.attention(tokens), lambda: model.backward(tokens, tokens),
 
     lambda: jostle.Trainer(model, jostle.AdamW(model), train=train, batch=20_000, steps=1).advance(),
     lambda: jostle.Trainer(model, jostle.AdamW(model), train=train, batch=20_000_000, steps=1),

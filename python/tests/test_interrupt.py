@@ -36,6 +36,8 @@ CALLS = {
     "stream": "list(model.generate(tokens[:5], 10**9, stream=True))",
     "evaluate": "trainer.evaluate(np.zeros(10**9, np.uint8))",
     "train": "list(trainer)",
+    "a step of many micro-batches": "jostle.Trainer(model, jostle.SGD(model, 1.0), train=tokens, accumulate=10**9).advance()",
+    "logits": "model.logits(np.broadcast_to(np.uint8(1), (40_000, 64)))",
 }
 
 # A trainer that was interrupted continues with the bits of a run that was not.

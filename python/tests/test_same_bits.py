@@ -72,6 +72,28 @@ def test_micro_batches(expected, batch, accumulate):
     assert bits(train(make(batch, accumulate)).model.parameters) == expected
 
 
+def test_calls_of_another_thread_between_micro_batches(expected):
+    trainer, done = make(1, 4), threading.Event()
+
+    def disturb():
+        while not done.is_set():
+            trainer.model.backward([[1, 2]], [[2, 3]])
+
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    train(trainer)
+    done.set()
+    thread.join()
+    assert bits(trainer.model.parameters) == expected
+
+
+def test_logits_of_a_large_batch_are_those_of_its_parts():
+    model = make().model
+    tokens = np.random.default_rng(1).integers(0, model.config.vocab, (1 << 14, 3))
+    parts = np.concatenate([model.logits(part) for part in np.array_split(tokens, 7)])
+    assert np.array_equal(model.logits(tokens), parts)
+
+
 def test_recomputed_activations(expected):
     assert bits(train(make(2, 2, threads=2, recompute=True)).model.parameters) == expected
 
