@@ -2,6 +2,7 @@
 
 import dataclasses
 import pickle
+import pydoc
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -217,6 +218,16 @@ def test_what_a_trainer_has_settled_cannot_be_set(model):
     trainer.advance()
     assert len(trainer) == 1
     assert len(list(pickle.loads(pickle.dumps(trainer)))) == 1
+
+
+def test_help_tells_what_the_fields_are():
+    for thing, words in (
+        (jostle.Config, "the longest sequence"),
+        (jostle.Config, "the hidden width of the MLP"),
+        (jostle.Report, "before clipping"),
+        (jostle.Report, "in nats per token"),
+    ):
+        assert words in pydoc.render_doc(thing)
 
 
 def test_representations(model):
