@@ -316,6 +316,15 @@ def test_a_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     assert runs.Text.read([tmp_path / "marked", tmp_path / "plain"]).text == "snowsnow"
 
 
+def test_a_terminal_without_the_texts_characters_does_not_end_a_run(folder: Path, text: Path) -> None:
+    arguments = [*JOSTLE, "train", str(text), *QUICK, "--steps", "1", "--out", str(folder / "ascii")]
+    ascii_only = environment() | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(arguments, env=ascii_only, capture_output=True, encoding="ascii", check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    sample = (folder / "ascii" / "sample.txt").read_text(encoding="utf-8")
+    assert "–" in sample and sample.replace("–", "?") in done.stdout
+
+
 def test_version() -> None:
     assert jostle_says("--version") == f"jostle {jostle.__version__}\n"
 

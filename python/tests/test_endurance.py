@@ -43,28 +43,27 @@ def bits(trainer):
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL")
 def test_a_run_that_is_killed_again_and_again_has_the_bits_of_one_that_is_not(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("I like to ski when it snows. " * 40)
+    run_folder = tmp_path / "run"
     sizes = [*QUICK, "--steps", "1000000", "--checkpoint-every", "5", "--keep", "2", "--evaluate-every", "50"]
-    train = [*JOSTLE, "train", str(tmp_path / "text.txt"), "--out", str(tmp_path / "run"), *sizes]
+    train = [*JOSTLE, "train", str(tmp_path / "text.txt"), *sizes, "--out"]
     random = np.random.default_rng(1)
-    reference, losses, begun = None, [], 0.0
+    pipes: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    begin = time.monotonic()
+    with subprocess.Popen([*train, str(tmp_path / "first")], env=environment(), **pipes) as process:
+        process.stdout.readline()
+        begun = time.monotonic() - begin
+        process.kill()
+    reference, losses = None, []
     for _ in range(KILLS):
-        exists = (tmp_path / "run").exists()
-        command = [*JOSTLE, "train", "--resume", str(tmp_path / "run")] if exists else train
-        begin = time.monotonic()
-        with subprocess.Popen(
-            command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        ) as process:
-            if not exists:
-                assert process.stdout is not None
-                process.stdout.readline()
-                begun = time.monotonic() - begin
-            else:
-                time.sleep(random.uniform(0, 1.5 * begun))
+        exists = run_folder.exists()
+        command = [*JOSTLE, "train", "--resume", str(run_folder)] if exists else [*train, str(run_folder)]
+        with subprocess.Popen(command, env=environment(), **pipes) as process:
+            time.sleep(random.uniform(0.5 if not exists else 0, 1.5) * begun)
             process.kill()
-            assert process.wait() == -9, process.stderr
-        if not (tmp_path / "run").exists():
+            assert process.wait() == -9, process.stderr.read()
+        if not run_folder.exists():
             continue
-        run = Run(tmp_path / "run")
+        run = Run(run_folder)
         found = run.trainer(1)
         if reference is None:
             reference = _alone(found)
@@ -75,8 +74,9 @@ def test_a_run_that_is_killed_again_and_again_has_the_bits_of_one_that_is_not(tm
         assert found.optimizer.state.tobytes() == reference.optimizer.state.tobytes()
         assert run.metrics["loss"][: found.step].tolist() == [float(str(np.float32(loss))) for loss in losses]
     assert reference is not None and reference.step > 5, "it never came to its second checkpoint"
-    left = sorted(path.name for path in (tmp_path / "run").rglob("*.partial"))
+    left = sorted(path.name for path in run_folder.rglob("*.partial"))
     assert len(left) <= 2, "only the last kill's may be there"
+    assert not list(tmp_path.glob(".run.*")), "what was killed while it began is gone"
 
 
 def _alone(trainer: jostle.Trainer) -> jostle.Trainer:

@@ -1,13 +1,14 @@
 """The public names, as the README uses them, and their promises."""
 
 import dataclasses
+import os
 import pickle
 import pydoc
 from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
-from common import SMALL, bits, flat, random_tokens, text
+from common import SMALL, bits, flat, random_tokens, run_python, text
 
 import jostle
 from jostle import _native
@@ -218,6 +219,23 @@ def test_what_a_trainer_has_settled_cannot_be_set(model):
     trainer.advance()
     assert len(trainer) == 1
     assert len(list(pickle.loads(pickle.dumps(trainer)))) == 1
+
+
+def test_threads_are_as_many_as_the_process_may_use(monkeypatch):
+    monkeypatch.delenv("JOSTLE_THREADS", raising=False)
+    if hasattr(os, "sched_setaffinity"):
+        run_python("""
+import os, jostle
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+assert jostle.Model(jostle.Config(vocab=2, context=2, layers=1, heads=1, width=2)).threads == 1
+""")
+    assert 1 <= jostle.Model(SMALL).threads <= os.cpu_count()
+    monkeypatch.setenv("JOSTLE_THREADS", "3")
+    assert jostle.Model(SMALL).threads == 3 and jostle.Model(SMALL, threads=1).threads == 1
+    for wrong in ("x", "0", "-1", "1.5"):
+        monkeypatch.setenv("JOSTLE_THREADS", wrong)
+        with pytest.raises(ValueError, match=f"JOSTLE_THREADS is '?{wrong}'?; expected"):
+            jostle.Model(SMALL)
 
 
 def test_help_tells_what_the_fields_are():

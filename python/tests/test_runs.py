@@ -252,6 +252,30 @@ def test_a_full_disk_keeps_the_last_checkpoint(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root mounts a small disk")
+def test_a_disk_that_fills_up_ends_a_run_with_its_last_checkpoint(tmp_path: Path) -> None:
+    disk, text = tmp_path / "disk", tmp_path / "text.txt"
+    disk.mkdir()
+    text.write_text(WORDS)
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", disk], check=False).returncode:
+        pytest.skip("nobody may mount a disk here")
+    try:
+        steps = ["--steps", "1000", "--checkpoint-every", "2"]
+        done = refused("train", text, "--out", disk / "run", *QUICK, *steps)
+        assert done.returncode == 1
+        assert re.fullmatch(rf"error: {disk}/run/\S+: No space left on device\n", done.stderr), done.stderr
+        run = Run(disk / "run")
+        step = run.trainer().step
+        assert step >= 2 and not list(run.path.rglob("*.partial"))
+        # With room again it goes on.
+        for _, path in run.snapshots[:-1]:
+            path.unlink()
+        done = refused("train", "--resume", run.path)
+        assert run.trainer().step > step
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="folders of POSIX")
 def test_a_folder_that_is_read_only_or_gone(tmp_path: Path) -> None:
     run, trainer = begin(tmp_path)
