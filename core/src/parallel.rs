@@ -3,6 +3,8 @@
 
 #[cfg(not(target_os = "none"))]
 mod relay;
+#[cfg(not(target_os = "none"))]
+mod sync;
 
 use core::hint;
 use core::marker::PhantomData;

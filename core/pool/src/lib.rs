@@ -1,19 +1,25 @@
 //! Threads for `jostle`, which creates none itself. The pool's threads spin while steps follow each other, and sleep
 //! when they do not. Knows nothing of models.
 
+#[cfg(all(loom, test))]
+mod interleavings;
+mod sync;
+
 use std::any::Any;
-use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
-use std::{hint, io, mem, process};
+use std::sync::PoisonError;
+use std::{io, mem, process};
 
 use jostle::Parallel;
 
+use sync::{
+    Arc, AtomicBool, AtomicUsize, Builder, Condvar, JoinHandle, Mutex, Ordering, UnsafeCell, park, spin_loop,
+    yield_now,
+};
+
 /// The number of times that a thread checks for work before it sleeps. That is longer than the time between two forks
 /// of a step, and at most some hundred microseconds.
-const SPINS: usize = 5_000;
+const SPINS: usize = if cfg!(loom) { 0 } else { 5_000 };
 
 /// The thread that calls [`Parallel::run`], and the other threads of the pool.
 ///
@@ -93,7 +99,7 @@ impl Pool {
         let mut pool = Pool { shared, workers: Vec::new(), process: process::id() };
         for _ in 1..threads {
             let shared = Arc::clone(&pool.shared);
-            pool.workers.push(thread::Builder::new().spawn(move || shared.work())?);
+            pool.workers.push(Builder::new().spawn(move || shared.work())?);
         }
         Ok(pool)
     }
@@ -132,7 +138,7 @@ unsafe impl Parallel for Pool {
         // and this function returns after that.
         let pointer = unsafe { mem::transmute::<*const (dyn Fn(usize) + Sync + '_), *const Task>(task) };
         // SAFETY: this thread set `busy` and no task is running, so no other thread writes or reads.
-        unsafe { *shared.round.0.task.get() = Some(pointer) };
+        shared.round.0.task.with_mut(|task| unsafe { *task = Some(pointer) });
         // Publishes the line above to threads that claim a task.
         shared.round.0.unclaimed.store(tasks - 1, Ordering::Release);
         for worker in self.workers.iter().take(tasks - 1) {
@@ -152,7 +158,7 @@ unsafe impl Parallel for Pool {
     }
 
     fn give_way(&self) {
-        thread::yield_now();
+        yield_now();
     }
 }
 
@@ -166,6 +172,7 @@ impl Shared {
                 // Waking is a system call, which a spinning caller doesn't need. A caller sets `sleeps` before it
                 // checks `done` for the last time, and sequential consistency orders the two for all threads.
                 let CacheAligned(caller) = &self.caller;
+                sync::order_for_loom();
                 if caller.sleeps.load(Ordering::SeqCst) {
                     drop(caller.falls_asleep.lock());
                     caller.wake.notify_one();
@@ -175,7 +182,7 @@ impl Shared {
             // The thread that publishes work calls `unpark` afterwards, so that a thread that has just found nothing
             // does not sleep on.
             while !spin(news) {
-                thread::park();
+                park();
             }
         }
     }
@@ -189,6 +196,7 @@ impl Shared {
         let CacheAligned(caller) = &self.caller;
         let mut asleep = caller.falls_asleep.lock().unwrap_or_else(PoisonError::into_inner);
         caller.sleeps.store(true, Ordering::SeqCst);
+        sync::order_for_loom();
         while !finished() {
             asleep = caller.wake.wait(asleep).unwrap_or_else(PoisonError::into_inner);
         }
@@ -204,7 +212,7 @@ impl Shared {
         };
         // SAFETY: until this thread reports its task as done, the round isn't over and nobody writes. `unclaimed` was
         // stored after the task, and acquired here.
-        let Some(task) = (unsafe { *self.round.0.task.get() }) else { return false };
+        let Some(task) = self.round.0.task.with(|task| unsafe { *task }) else { return false };
         // SAFETY: as above, the call of `run` that lent the task has not returned.
         self.call(unsafe { &*task }, unclaimed - 1);
         true
@@ -224,7 +232,7 @@ fn spin(condition: impl Fn() -> bool) -> bool {
         if condition() {
             return true;
         }
-        hint::spin_loop();
+        spin_loop();
     }
     condition()
 }

@@ -6,18 +6,17 @@
 //! workers, while all of them run at once.
 
 use core::array;
-use core::hint;
 use core::ops::Range;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
+use super::sync::{AtomicUsize, Ordering, spin_loop};
 use super::{Compute, Parallel, PerUnit, Share, Shared, Units};
 
 /// The most workers in a relay.
-pub(crate) const MOST_TURNS: usize = 64;
+pub(crate) const MOST_TURNS: usize = if cfg!(loom) { 4 } else { 64 };
 
 /// The number of times that a worker checks whether it may continue before it lets other threads run: some hundred
 /// microseconds.
-const SPINS: usize = 20_000;
+const SPINS: usize = if cfg!(loom) { 0 } else { 20_000 };
 
 /// A worker's progress. It has its own pair of cache lines, because some processors fetch lines in pairs.
 #[repr(align(128))]
@@ -114,7 +113,7 @@ impl Turn<'_> {
         while !until(before) {
             if spins < SPINS {
                 spins += 1;
-                hint::spin_loop();
+                spin_loop();
             } else {
                 self.parallel.give_way();
             }
@@ -158,5 +157,7 @@ impl Compute<'_> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(loom, test))]
+mod interleavings;
+#[cfg(all(not(loom), test))]
 mod tests;
