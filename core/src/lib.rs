@@ -79,6 +79,11 @@
 #[doc = include_str!("../../README.md")]
 struct Readme;
 
+/// Programs that must not compile are tests.
+#[cfg(doctest)]
+#[doc = include_str!("../tests/misuse.md")]
+struct Misuse;
+
 #[cfg(test)]
 extern crate self as jostle;
 #[cfg(test)]

@@ -1,7 +1,8 @@
-//! Checks the column "may not know" of ARCHITECTURE.md: each room of the core imports only the rooms listed here.
+//! Checks what ARCHITECTURE.md says of the code: which rooms of the core import which, where unsafe code stands, and the
+//! dependencies.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// A file or folder of `src`, and the rooms that it may import.
 const ROOMS: [(&str, &[&str]); 23] = [
@@ -87,5 +88,65 @@ fn rooms_import_only_what_they_may_know() {
             let is_fine = is_type || import == own || import == "test_common" || allowed.contains(&&*import);
             assert!(is_fine, "{name} may not import {import:?}");
         }
+    }
+}
+
+/// Where unsafe code may stand, as ARCHITECTURE.md lists it: what instructions read and write, what threads share, and the
+/// borders to C and Python.
+const UNSAFE: [&[&str]; 3] = [
+    &["core/src/simd/", "core/src/matmul/"],
+    &["core/src/parallel", "core/src/fault.rs", "core/pool/src/"],
+    &["ffi/src/", "python/src/"],
+];
+
+/// The Rust files below a folder.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_stands_in_three_places() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let document = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    UNSAFE.iter().flat_map(|place| *place).for_each(|place| assert!(document.contains(place), "{place}"));
+    let mut files = Vec::new();
+    for folder in ["core/src", "core/pool/src", "ffi/src", "ffi/plan/src", "python/src"] {
+        sources(&root.join(folder), &mut files);
+    }
+    for path in files {
+        let file = path.strip_prefix(root).unwrap().to_str().unwrap().to_string();
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.lines().filter(|line| !line.trim_start().starts_with("//"));
+        let is_unsafe = |line: &str| {
+            ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"].iter().any(|form| line.contains(form))
+        };
+        let is_allowed = UNSAFE.iter().any(|place| place.iter().any(|begin| file.starts_with(begin)));
+        assert!(is_allowed || !code.into_iter().any(is_unsafe), "{file} has unsafe code");
+    }
+}
+
+/// The dependencies of the core, and nothing else.
+#[test]
+fn the_core_has_at_most_four_dependencies() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest = fs::read_to_string(root.join("Cargo.toml")).unwrap();
+    let section = manifest.split("[dependencies]").nth(1).unwrap();
+    let names = section.lines().skip(1).take_while(|line| !line.is_empty());
+    let names: Vec<&str> = names.map(|line| line.split(' ').next().unwrap()).collect();
+    assert!(names.len() <= 4, "{names:?}");
+    let document = fs::read_to_string(root.join("../ARCHITECTURE.md")).unwrap();
+    let section = document.split("## Dependencies").nth(1).unwrap();
+    for name in names {
+        assert!(
+            section.contains(&format!("| `{name}` |")),
+            "ARCHITECTURE.md does not give the reason for {name}"
+        );
     }
 }
