@@ -132,7 +132,7 @@ fn unsafe_code_stands_in_three_places() {
     }
 }
 
-/// The dependencies of the core, and nothing else.
+/// ARCHITECTURE.md gives a reason for each.
 #[test]
 fn the_core_has_at_most_four_dependencies() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

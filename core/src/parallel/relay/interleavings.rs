@@ -51,7 +51,7 @@ impl Track {
     }
 }
 
-/// A relay of workers over two elements, each of which `run` passes.
+/// A relay of workers. `run` passes its two elements.
 fn relay(workers: usize, run: fn(&mut Turn<'_>, &dyn Fn(usize))) {
     loom::model(move || {
         let threads = Loomed(workers);
