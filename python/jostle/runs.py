@@ -13,12 +13,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import csv
-import errno
 import hashlib
 import itertools
 import json
 import os
-import secrets
 import shutil
 import time
 import warnings
@@ -140,38 +138,38 @@ class Run:
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any], trainer: Trainer) -> Run:
-        """Begins a run in a folder, which may exist already, and holds its lock. `Occupied` if it is not empty.
-
-        The folder appears with all its files, whenever the process is killed.
+        """Begins a run in a folder, which may exist already, and holds its lock. `Occupied` if there is anything in it,
+        except what a process left that was killed before it had begun a run.
         """
         path = Path(path)
-        if path.is_dir() and any(path.iterdir()):
+        is_new = not path.exists()
+        path.mkdir(parents=True, exist_ok=True)
+        if not _is_free(path):
             raise Occupied(f"{path} is not empty")
-        # As its name the user's own: it may be ".".
-        place = path.resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        for stale in place.parent.glob(f".*{_files.PARTIAL}"):
-            _remove_stale(stale)
-        partial = place.with_name(f".{place.name[:100]}.{secrets.token_hex(8)}{_files.PARTIAL}")
-        partial.mkdir()
+        lock = Lock(path)
+        run = cls.__new__(cls)
+        run.path, run._lock = path, lock
         try:
-            lock = Lock(partial)
-            (partial / "checkpoints").mkdir()
-            _files.write(partial / "metrics.csv", (",".join(COLUMNS) + "\n").encode())
-            _write_json(partial / "config.json", config)
-            cls(partial).save(trainer, snapshot=True)
-            _move_onto(partial, place)
-        except BaseException as error:
-            shutil.rmtree(partial, ignore_errors=True)
-            if isinstance(error, OSError) and error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-                raise Occupied(f"{path} is not empty") from None
-            if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
-                # With the name that users know.
-                name = os.fspath(error.filename).replace(os.fspath(partial), os.fspath(path))
-                raise OSError(error.errno, error.strerror, name) from None
+            if not _is_free(path):
+                raise Occupied(f"{path} is not empty")
+            _clear(path)
+            (path / _MARK).touch()
+            (path / "checkpoints").mkdir()
+            _files.write(path / "metrics.csv", (",".join(COLUMNS) + "\n").encode())
+            run.save(trainer, snapshot=True)
+            # With it, the folder is a run's.
+            _write_json(path / "config.json", config)
+            (path / _MARK).unlink()
+        except Occupied:
             raise
-        run = cls(path)
-        run._lock = lock
+        except BaseException:
+            _clear(path)
+            lock.release()
+            with contextlib.suppress(OSError):
+                (path / LOCK).unlink()
+                if is_new:
+                    path.rmdir()
+            raise
         return run
 
     @classmethod
@@ -180,10 +178,8 @@ class Run:
     ) -> Run:
         """Begins a run in the folder parent/name-NUMBER, with the first number that is free."""
         for number in itertools.count(1):
-            path = Path(parent) / f"{name}-{number}"
-            if not path.exists():
-                with contextlib.suppress(Occupied):
-                    return cls.create(path, config, trainer)
+            with contextlib.suppress(Occupied, BlockingIOError):
+                return cls.create(Path(parent) / f"{name}-{number}", config, trainer)
         raise AssertionError("numbers don't end")
 
     def lock(self) -> None:
@@ -323,6 +319,12 @@ class Run:
                 path.unlink()
 
 
+_BEGINNING = frozenset((LOCK, "checkpoints", "metrics.csv", "checkpoint.safetensors"))
+"""A run's files that are written before config.json."""
+_MARK = f"beginning{_files.PARTIAL}"
+"""The first file of a run that begins: all others beside it may be removed until config.json is there."""
+
+
 class Occupied(ValueError):
     """The folder for a new run is not empty."""
 
@@ -331,22 +333,19 @@ def _write_json(path: Path, value: Any) -> None:
     _files.write(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-def _move_onto(partial: Path, place: Path) -> None:
-    """Renames a folder. An empty folder may be in its place."""
-    if os.name == "nt" and place.is_dir():
-        place.rmdir()
-    partial.replace(place)
-    _files.sync_folder(place.parent)
+def _is_free(folder: Path) -> bool:
+    """Whether there is nothing in a folder, or nothing but what belongs to a run that has not begun."""
+    names = {path.name for path in folder.iterdir()} - {LOCK}
+    own = all(name in _BEGINNING or name.endswith(_files.PARTIAL) for name in names)
+    return not names or (_MARK in names and own)
 
 
-def _remove_stale(partial: Path) -> None:
-    """Removes a run's folder whose process was killed before it was complete."""
-    # Without the lock's file, it may just have been made.
-    if (partial / LOCK).is_file():
-        with contextlib.suppress(OSError):
-            lock = Lock(partial)
-            shutil.rmtree(partial, ignore_errors=True)
-            lock.release()
+def _clear(folder: Path) -> None:
+    """Removes what belongs to a run that has not begun, except its lock."""
+    shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    for path in folder.iterdir():
+        if path.name != LOCK:
+            path.unlink()
 
 
 @contextmanager

@@ -93,52 +93,52 @@ def test_two_processes_on_one_run(tmp_path: Path) -> None:
     go_on(other, trainer, 1)
 
 
-@pytest.mark.parametrize("moment", ["metrics.csv", "config.json", "checkpoint.safetensors", "replace"])
-def test_a_run_that_is_cut_while_it_begins_leaves_nothing(
+@pytest.mark.parametrize("moment", ["metrics.csv", "config.json", "checkpoint.safetensors"])
+def test_a_run_that_cannot_begin_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     whole = _files.replacing
-    replace = runs._move_onto
 
     def cut(path: Any) -> Any:
         if Path(path).name == moment:
             raise KeyboardInterrupt
         return whole(path)
 
-    def cut_replace(*given: Path) -> None:
-        if moment == "replace":
-            raise KeyboardInterrupt
-        replace(*given)
-
     monkeypatch.setattr(_files, "replacing", cut)
-    monkeypatch.setattr(runs, "_move_onto", cut_replace)
     with pytest.raises(KeyboardInterrupt):
         begin(tmp_path)
     assert names(tmp_path) == ["text.txt"]
     monkeypatch.undo()
-    run, _ = begin(tmp_path, run="other")
+    run, _ = begin(tmp_path)
     assert run.trainer().step == 0
 
 
 def test_what_a_killed_process_has_left_goes(tmp_path: Path) -> None:
-    # Killed while a run began: its folder, whose lock nobody holds.
-    stale = tmp_path / f".run.0123{_files.PARTIAL}"
-    (stale / "checkpoints").mkdir(parents=True)
-    (stale / "lock").touch()
-    run, trainer = begin(tmp_path)
-    assert not stale.exists()
-    # Killed while it saved.
+    # Killed while a run began: there is no config.json, and nobody holds the lock.
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
     left = [
-        run.path / f"checkpoint.safetensors.0{_files.PARTIAL}",
-        run.path / "checkpoints" / f"x{_files.PARTIAL}",
+        folder / f"checkpoint.safetensors.0{_files.PARTIAL}",
+        folder / "checkpoints" / f"x{_files.PARTIAL}",
     ]
+    for path in (*left, folder / "lock", folder / "metrics.csv", folder / f"beginning{_files.PARTIAL}"):
+        path.touch()
+    run, _ = begin(tmp_path)
+    assert not any(path.exists() for path in left)
+    # Killed while it saved.
     for path in left:
         path.touch()
-    path = run.path
     del run
-    again = Run(path)
+    again = Run(folder)
     again.lock()
     assert not any(path.exists() for path in left) and again.trainer().step == 0
+    # What is nobody's but the user's stays.
+    (tmp_path / "other").mkdir()
+    for name in ("checkpoint.safetensors", "notes.txt"):
+        (tmp_path / "other" / name).touch()
+        with pytest.raises(runs.Occupied, match="other is not empty"):
+            begin(tmp_path, run="other")
+    assert names(tmp_path / "other") == ["checkpoint.safetensors", "notes.txt"]
 
 
 def test_lost_rows_cost_a_warning(tmp_path: Path) -> None:
