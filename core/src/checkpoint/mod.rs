@@ -176,7 +176,8 @@ impl<'a> Checkpoint<'a> {
 
     /// Reads only the parameters ([`Plan::parameters`] numbers). The safetensors file may come from another program:
     /// it needs GPT-2's names, with or without the prefix `transformer.`, in any order, as F32. If the file has a
-    /// configuration, it must be the plan's, except for dropout.
+    /// configuration, it must be the plan's, except for dropout. Files of other programs do not say their activation: for
+    /// Hugging Face's GPT-2 it is [`Activation::GeluTanh`](crate::Activation::GeluTanh), not the default.
     ///
     /// # Errors
     /// As [`Checkpoint::read`]; [`CheckpointError::Unused`] if the file has a tensor that the model does not have, see
