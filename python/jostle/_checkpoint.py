@@ -46,7 +46,7 @@ def json_object(text: str) -> dict[str, Any]:
 
 @contextmanager
 def understood(what: str) -> Iterator[None]:
-    """Within, anybody may have written the values: what is wrong with them is a ValueError that says `what` they are."""
+    """Turns every error of values that anybody may have written into a ValueError, which names the values as `what`."""
     try:
         yield
     except RecursionError:

@@ -24,8 +24,8 @@ def write(path: str | os.PathLike[str], data: bytes) -> None:
 
 @contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A new, empty file beside `path`, to be filled and synced. It then takes the place of `path`, so that a reader finds
-    the old file or the new one. Permissions stay, and a symbolic link keeps pointing to the file.
+    """A new, empty file beside `path`, for the caller to fill and sync. It is then renamed to `path`, so a reader finds the
+    old file or the new one. Permissions stay, and a symbolic link keeps pointing to the file.
     """
     target = Path(os.path.realpath(path))
     # As long as it is shorter than the longest name that systems allow, whatever the target's name is.

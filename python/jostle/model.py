@@ -199,7 +199,7 @@ class Model:
 
     @contextmanager
     def _named_targets(self, targets: Int) -> Iterator[None]:
-        """Within, a target that is not in the vocabulary is no token in the error."""
+        """Rewrites the error for a target outside the vocabulary, which calls the target a token."""
         try:
             yield
         except IndexError:
@@ -335,7 +335,7 @@ class Model:
         one, and is required if that is of a class of your own. Raises ValueError if the file is not such a file, was
         altered, or belongs to another model.
 
-        With `config`, a file may lack nothing that the model has, and may have nothing else but causal masks and a
+        With `config`, the file must have exactly the model's tensors. Two others are accepted: causal masks, and a
         `lm_head.weight` that equals `wte.weight`.
 
         jostle's metadata contains a checksum. A file that another program has rewritten therefore counts as altered as

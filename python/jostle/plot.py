@@ -129,7 +129,7 @@ def loss_curves(runs: Sequence[Run]) -> Figure:
 
 
 def _short(loss: float) -> str:
-    """A loss for a label. Those of a training that diverged are long."""
+    """A loss for a label. A training that diverged has losses of many digits."""
     return f"{loss:.3f}" if loss < 1000 else f"{loss:.3g}"
 
 

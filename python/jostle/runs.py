@@ -309,8 +309,8 @@ class Run:
         del self.config
 
     def save(self, trainer: Trainer, *, snapshot: bool, keep: int | None = None) -> None:
-        """Writes the newest checkpoint and, with `snapshot`, a copy of the parameters. Of those copies, the newest `keep`
-        stay."""
+        """Writes the newest checkpoint and, with `snapshot`, a copy of the parameters. Only the newest `keep`
+        copies stay."""
         if snapshot:
             trainer.model.save(self.path / "checkpoints" / f"step-{trainer.step:06}.safetensors")
         trainer.save(self.checkpoint)
@@ -334,14 +334,14 @@ def _write_json(path: Path, value: Any) -> None:
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether there is nothing in a folder, or nothing but what belongs to a run that has not begun."""
+    """Whether a folder is empty, or has only the files of a run that was killed before it had begun."""
     names = {path.name for path in folder.iterdir()} - {LOCK}
     own = all(name in _BEGINNING or name.endswith(_files.PARTIAL) for name in names)
     return not names or (_MARK in names and own)
 
 
 def _clear(folder: Path) -> None:
-    """Removes what belongs to a run that has not begun, except its lock."""
+    """Removes the files of a run that has not begun, except its lock."""
     shutil.rmtree(folder / "checkpoints", ignore_errors=True)
     for path in folder.iterdir():
         if path.name != LOCK:
@@ -432,7 +432,7 @@ class Metrics:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What a full disk has refused before, it refuses again.
+        # A full disk refuses the same rows again. The error was already raised.
         with contextlib.suppress(OSError):
             self._file.close()
 

@@ -231,8 +231,8 @@ class Trainer:
         programs write, see `Optimizer.load`.
 
         train: the same text. ValueError for another one; to train on that, make a new trainer after `Optimizer.load`.
-        tokenizer: as for `Model.load`. learning_rate: another peak for the schedule, whose final rate changes in
-        proportion; the bits are then those of another run.
+        tokenizer: as for `Model.load`. learning_rate: another peak for the schedule. The final rate changes in
+        proportion. The run then ends in other bits than without the change.
         """
         file = CheckpointFile.read(path)
         if "trainer" not in file.metadata:

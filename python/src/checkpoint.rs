@@ -36,8 +36,8 @@ impl From<Error> for Failure {
     }
 }
 
-/// Writes a checkpoint of the engine's parameters and, unless it is None, an optimiser's state and its kind into a file
-/// that exists, and makes sure that it is on the disk. The number of steps is the state's or, without one, the engine's.
+/// Writes a checkpoint into an existing file, and syncs it to the disk. The checkpoint has the engine's parameters and,
+/// unless it is None, an optimiser's state with its kind. The number of steps is the state's or, without one, the engine's.
 #[pyfunction]
 pub fn write_checkpoint(
     py: Python<'_>,
@@ -158,7 +158,7 @@ impl Checkpoint {
         self.core().pairs().map(|(key, value)| (key.to_string(), value.to_string())).collect()
     }
 
-    /// Raises `ValueError` unless the tensors are those of the configuration's model.
+    /// Raises `ValueError` unless the file has exactly the tensors of a model with this configuration.
     fn check(&self, py: Python<'_>, config: PyConfig) -> PyResult<()> {
         let plan = Plan::new(&config.core(), &Options::new(1)).map_err(exception)?;
         py.detach(|| self.core().check(&plan, false)).map_err(|error| self.by_name(&plan, error))

@@ -186,7 +186,7 @@ def test_what_a_caller_raises_or_delays_is_the_callers_alone(tmp_path: Path) -> 
         with pytest.raises(ZeroDivisionError):
             for _ in trainer:
                 trainer.save(tmp_path / "file")
-        # It is slow, and others go on meanwhile.
+        # This caller is slow.
         time.sleep(0.01)
         assert trainer.step == report.step
     assert bits(trainer.model.parameters) == bits(other.model.parameters)

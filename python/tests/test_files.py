@@ -144,7 +144,7 @@ print((peak("VmRSS") - before) / size)
 
 
 def test_metadata_that_anybody_may_have_written(tmp_path):
-    """A right checksum is no secret: whatever the metadata says, the error is a ValueError."""
+    """Anybody can compute a right checksum, so metadata may hold anything. The error is a ValueError."""
     path = tmp_path / "file"
     settings = json.loads(whole_training(tmp_path / "whole")["trainer"])
     change = lambda **changes: json.dumps({**settings, **changes})  # noqa: E731
@@ -268,7 +268,7 @@ def test_the_rate_belongs_to_the_trainer(model):
     with pytest.raises(AttributeError, match="learning_rate is settled"):
         optimizer.learning_rate = 0.5
     assert trainer.advance().learning_rate == np.float32(1e-3)
-    # The trainer has no steps left, and another one goes on.
+    # The trainer has no steps left, and another one continues.
     optimizer.learning_rate = 0.5
     trainer = jostle.Trainer(model, optimizer, train=text(13), batch=2, steps=2)
     assert trainer.advance().learning_rate == 0.5

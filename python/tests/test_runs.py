@@ -114,7 +114,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(
 
 
 def test_what_a_killed_process_has_left_goes(tmp_path: Path) -> None:
-    # Killed while a run began: there is no config.json, and nobody holds the lock.
+    # Killed while a run began: config.json is missing, and nobody holds the lock.
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     left = [
@@ -267,7 +267,7 @@ def test_a_disk_that_fills_up_ends_a_run_with_its_last_checkpoint(tmp_path: Path
         run = Run(disk / "run")
         step = run.trainer().step
         assert step >= 2 and not list(run.path.rglob("*.partial"))
-        # With room again it goes on.
+        # With room again, the run continues.
         for _, path in run.snapshots[:-1]:
             path.unlink()
         done = refused("train", "--resume", run.path)

@@ -261,7 +261,7 @@ def _train(run: Run, trainer: Trainer) -> int | None:
 
 
 def _forget_output() -> None:
-    """Nobody reads the output any more: what is still written is lost without an error."""
+    """Sends all further output nowhere, because nobody reads it any more."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
