@@ -382,9 +382,11 @@ typedef struct jostle_error {
     int32_t status;
     // JOSTLE_OUT_OF_RANGE, JOSTLE_NOT_FINITE: the number; otherwise 0.
     float value;
-    // The name of the refused argument or field; zero-terminated; may be empty.
+    // The name of the refused argument or field, of the tensor of a checkpoint, or the name that was not found;
+    // zero-terminated, cut off if it is longer; may be empty.
     char what[48];
-    // JOSTLE_OUT_OF_RANGE: the valid range, in words; zero-terminated; otherwise empty.
+    // JOSTLE_OUT_OF_RANGE: the valid range, in words. JOSTLE_CHECKPOINT_SHAPE, JOSTLE_CHECKPOINT_TYPE: the tensor's, and
+    // the model's. Zero-terminated; otherwise empty.
     char range[48];
     // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     // slot; else 0.

@@ -5,6 +5,7 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use jostle::Error;
+use jostle::compact::format::{Sink, Written};
 use jostle::compact::utf8;
 
 use crate::status::{Call, Refusal, Refused};
@@ -404,6 +405,30 @@ pub(crate) unsafe fn string<'a>(
     }
     // SAFETY: just checked.
     Ok(unsafe { core::str::from_utf8_unchecked(text) })
+}
+
+/// A text of known length, with room for a terminating zero.
+struct Fixed {
+    text: [c_char; 48],
+    length: usize,
+}
+
+impl Sink for Fixed {
+    fn put(&mut self, text: &[u8]) {
+        let most = self.text.len().saturating_sub(1);
+        for (place, byte) in self.text.iter_mut().take(most).skip(self.length).zip(text) {
+            *place = *byte as c_char;
+        }
+        self.length = self.length.saturating_add(text.len());
+    }
+}
+
+/// What `value` writes, with a terminating zero, cut off if it does not fit.
+#[inline(never)]
+pub(crate) fn written(value: &dyn Written) -> [c_char; 48] {
+    let mut fixed = Fixed { text: [0; 48], length: 0 };
+    value.write(&mut fixed);
+    fixed.text
 }
 
 /// The text with a terminating zero, cut off if it does not fit.

@@ -3,7 +3,7 @@
 use core::ffi::c_char;
 
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
-use jostle::{Error, Plan};
+use jostle::{CheckpointError, Error, Plan};
 
 use crate::border::{self, Buffers, Output, input, open};
 use crate::buffers::jostle_buffers;
@@ -180,6 +180,20 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
     }
 }
 
+/// Refuses a file, with the name of the tensor that is wrong in it.
+#[cold]
+#[inline(never)]
+fn refuse_file(call: &Call, plan: &Plan, file: &Checkpoint<'_>, error: &Error) -> Refused {
+    let refused = call.refuse_about(plan, error);
+    if let Error::Checkpoint(CheckpointError::Unused { .. }) = error
+        && let Some(name) = file.unused(plan).next()
+        && let Ok(name) = name.copy_to(&mut [0; 48])
+    {
+        call.rename(&name);
+    }
+    refused
+}
+
 /// Examines the bytes of a file.
 ///
 /// # Safety
@@ -246,7 +260,8 @@ pub unsafe extern "C" fn jostle_checkpoint_read(
             let plan = open(call, plan)?;
             let (parameters, state) = border::structure(call, "buffers", buffers)?.write(plan, &mut used)?;
             let file = examine(&mut used, bytes, bytes_size)?;
-            let Progress { step, seed } = file.read(plan, parameters, state).or_refuse(call)?;
+            let Progress { step, seed } =
+                file.read(plan, parameters, state).map_err(|error| refuse_file(call, plan, &file, &error))?;
             output.write(jostle_progress { step, seed });
             Ok(())
         })
@@ -274,7 +289,8 @@ pub unsafe extern "C" fn jostle_checkpoint_read_parameters(
             let mut buffers = Buffers::new(call);
             let plan = open(call, plan)?;
             let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters())?;
-            examine(&mut buffers, bytes, bytes_size)?.read_parameters(plan, parameters).or_refuse(call)?;
+            let file = examine(&mut buffers, bytes, bytes_size)?;
+            file.read_parameters(plan, parameters).map_err(|error| refuse_file(call, plan, &file, &error))?;
             Ok(())
         })
     }

@@ -308,8 +308,8 @@ impl jostle_options {
         for index in 0..self.frozen_count {
             // SAFETY: the caller vouches for `frozen_count` names.
             let name = unsafe { border::string(call, "frozen", *self.frozen.add(index))? };
-            let number = Frozen::number(config, name).ok_or(Refusal::NotFound { what: "frozen", index });
-            frozen.add(number.or_refuse(call)?).or_refuse(call)?;
+            let number = Frozen::number(config, name).ok_or_else(|| call.refuse_name(&name))?;
+            frozen.add(number).or_refuse(call)?;
         }
         Ok(frozen)
     }

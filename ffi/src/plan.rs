@@ -4,7 +4,6 @@ use core::ffi::c_char;
 use core::mem::offset_of;
 
 use jostle::Tensor;
-use jostle::compact::format::{Sink, Written};
 use jostle::{InstructionSet, Plan, initialize};
 
 use crate::border::{self, Buffers, Handle, Kind, Output, open};
@@ -189,29 +188,11 @@ pub struct jostle_tensor {
     pub data: *mut f32,
 }
 
-/// Receives a tensor's name.
-struct Name {
-    text: [c_char; 48],
-    length: usize,
-}
-
-impl Sink for Name {
-    fn put(&mut self, text: &[u8]) {
-        // The longest name has 31 characters, so the last element stays zero.
-        for (place, byte) in self.text.iter_mut().skip(self.length).zip(text) {
-            *place = *byte as c_char;
-        }
-        self.length = self.length.saturating_add(text.len());
-    }
-}
-
 fn describe(tensor: &Tensor, values: &mut [f32]) -> jostle_tensor {
-    let mut name = Name { text: [0; 48], length: 0 };
-    tensor.name.write(&mut name);
     let trained = if tensor.frozen { None } else { values.get_mut(tensor.offset..) };
     let data = trained.map_or(core::ptr::null_mut(), <[f32]>::as_mut_ptr);
     jostle_tensor {
-        name: name.text,
+        name: border::written(&tensor.name),
         rank: tensor.rank as u32,
         frozen: tensor.frozen.into(),
         shape: tensor.shape,
@@ -262,7 +243,7 @@ pub unsafe extern "C" fn jostle_plan_tensor_named(
     unsafe {
         find_tensor(plan, values, values_size, tensor, error, |call, plan| {
             let name = border::string(call, "name", name)?;
-            plan.tensor(name).ok_or(Refusal::NotFound { what: "tensor", index: 0 }).or_refuse(call)
+            plan.tensor(name).ok_or_else(|| call.refuse_name(&name))
         })
     }
 }

@@ -252,7 +252,8 @@ pub unsafe extern "C" fn jostle_slots_load(
             let plan = open(call, plan)?;
             let (parameters, state) = border::structure(call, "buffers", buffers)?.write(plan, &mut used)?;
             let mut slots = slots(&mut used, &mut driver, (block, block_size))?;
-            let loaded = slots.load(plan, parameters, state).or_refuse(call)?;
+            let loaded =
+                slots.load(plan, parameters, state).map_err(|error| call.refuse_about(plan, &error))?;
             let loaded = loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 });
             let Progress { step, seed } = loaded.or_refuse(call)?;
             output.write(jostle_progress { step, seed });

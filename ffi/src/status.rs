@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::ffi::{CStr, c_char};
 
 use jostle::compact::format::{Hex, Number, Rounded, Sink, Written};
-use jostle::{CheckpointError, Error};
+use jostle::{CheckpointError, Error, Plan};
 
 use crate::border;
 
@@ -207,9 +207,11 @@ pub struct jostle_error {
     pub status: i32,
     /// JOSTLE_OUT_OF_RANGE, JOSTLE_NOT_FINITE: the number; otherwise 0.
     pub value: f32,
-    /// The name of the refused argument or field; zero-terminated; may be empty.
+    /// The name of the refused argument or field, of the tensor of a checkpoint, or the name that was not found;
+    /// zero-terminated, cut off if it is longer; may be empty.
     pub what: [c_char; 48],
-    /// JOSTLE_OUT_OF_RANGE: the valid range, in words; zero-terminated; otherwise empty.
+    /// JOSTLE_OUT_OF_RANGE: the valid range, in words. JOSTLE_CHECKPOINT_SHAPE, JOSTLE_CHECKPOINT_TYPE: the tensor's, and
+    /// the model's. Zero-terminated; otherwise empty.
     pub range: [c_char; 48],
     /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     /// slot; else 0.
@@ -281,17 +283,99 @@ impl Call {
         self.tell(status_of(error), &error.into())
     }
 
+    /// Refuses as the core does. An error about a tensor in a checkpoint names it, and says how it differs.
+    #[cold]
+    #[inline(never)]
+    pub fn refuse_about(&self, plan: &Plan, error: &Error) -> Refused {
+        let refused = self.refuse_as_core(error);
+        let (tensor, differs) = match *error {
+            Error::Checkpoint(CheckpointError::Missing { tensor }) => (tensor, None),
+            Error::Checkpoint(CheckpointError::Shape { tensor, given, wanted }) => {
+                (tensor, Some(Differs::Shape(given, wanted)))
+            }
+            Error::Checkpoint(CheckpointError::Type { tensor, given }) => {
+                (tensor, Some(Differs::Type(given)))
+            }
+            _ => return refused,
+        };
+        // The tensors of the optimiser's state have the same numbers again.
+        let index = tensor.checked_rem(plan.tensors().count());
+        if let Some(tensor) = index.and_then(|index| plan.tensors().nth(index)) {
+            self.rename(&tensor.name);
+        }
+        if let (Some(error), Some(differs)) = (self.place(), differs) {
+            // SAFETY: the refusal has written the error there.
+            unsafe { (*error).range = border::written(&differs) };
+        }
+        refused
+    }
+
+    /// Refuses a name that nothing has.
+    #[cold]
+    #[inline(never)]
+    pub fn refuse_name(&self, name: &dyn Written) -> Refused {
+        let refused = self.refuse(Refusal::NotFound { what: "", index: 0 });
+        self.rename(name);
+        refused
+    }
+
+    /// Replaces the name in the error of a call that has been refused.
+    pub fn rename(&self, name: &dyn Written) {
+        if let Some(error) = self.place() {
+            // SAFETY: the refusal has written the error there.
+            unsafe { (*error).what = border::written(name) };
+        }
+    }
+
+    /// The place for the error, if there is one.
+    fn place(&self) -> Option<*mut jostle_error> {
+        (!self.error.is_null() && self.error.is_aligned()).then_some(self.error)
+    }
+
     #[inline(never)]
     fn tell(&self, status: jostle_status, details: &Details) -> Refused {
         self.status.set(status);
-        if !self.error.is_null() && self.error.is_aligned() {
+        if let Some(place) = self.place() {
             let Details { what, range, value, index, given, wanted } = *details;
             let (what, range) = (border::fixed_string(in_c(what)), border::fixed_string(range));
             let (status, index) = (status as i32, integer(index));
             // SAFETY: the pointer is aligned and not NULL; the caller of `call` vouches for writing.
-            unsafe { self.error.write(jostle_error { status, value, what, range, index, given, wanted }) };
+            unsafe { place.write(jostle_error { status, value, what, range, index, given, wanted }) };
         }
         Refused(())
+    }
+}
+
+/// How a tensor in a checkpoint differs from the model's.
+enum Differs {
+    Shape([usize; 2], [usize; 2]),
+    Type(&'static str),
+}
+
+impl Written for Differs {
+    fn write(&self, out: &mut dyn Sink) {
+        let shape = |out: &mut dyn Sink, [rows, columns]: [usize; 2], matrix| {
+            out.put(b"[");
+            Number(rows as u64).write(out);
+            if matrix {
+                out.put(b", ");
+                Number(columns as u64).write(out);
+            }
+            out.put(b"]");
+        };
+        match *self {
+            Differs::Shape(given, wanted) => {
+                // Vectors have the second side 1.
+                let matrix = given[1] != 1 || wanted[1] != 1;
+                shape(out, given, matrix);
+                out.put(b"; expected ");
+                shape(out, wanted, matrix);
+            }
+            Differs::Type(given) => {
+                given.write(out);
+                out.put(b"; expected F32");
+            }
+        }
     }
 }
 
@@ -586,6 +670,15 @@ impl jostle_error {
             status if status == JOSTLE_UNKNOWN_CHOICE as i32 => b" is G",
             status if status == JOSTLE_RUN as i32 => b" index I of W",
             status if status == JOSTLE_ZERO as i32 => b"",
+            status if status == JOSTLE_CHECKPOINT_MISSING as i32 => b"",
+            status if status == JOSTLE_CHECKPOINT_SHAPE as i32 => b" is R",
+            status if status == JOSTLE_CHECKPOINT_TYPE as i32 => b" is R",
+            status if status == JOSTLE_CHECKPOINT_HEADER as i32 => b" at byte I",
+            status if status == JOSTLE_CHECKPOINT_DUPLICATE as i32 => b" at byte I",
+            status if status == JOSTLE_CHECKPOINT_UNUSED as i32 => b" at byte I",
+            status if status == JOSTLE_CHECKPOINT_KEY as i32 => b", entry I",
+            status if status == JOSTLE_FLASH_CONTENTS as i32 => b" I",
+            status if status == JOSTLE_PARTLY_UPDATED as i32 => b" I",
             _ if self.wanted != 0 => b": given G, wanted W",
             _ if self.index != 0 => b": number I",
             _ => b"",
