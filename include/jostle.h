@@ -772,6 +772,10 @@ typedef struct jostle_slot {
     size_t offset;
     // The size of the checkpoint in bytes.
     size_t size;
+    // The error of reading the other slot; 0 if it could be read. If the error passes, that slot may have a newer checkpoint.
+    int32_t other_error;
+    // 0.
+    uint32_t reserved;
 } jostle_slot;
 
 // A dropout mask. These numbers, the row and the column of an element determine whether it is zeroed. The other elements
@@ -1250,7 +1254,9 @@ jostle_status jostle_slots_size(size_t checkpoint_size,
                                 size_t *size,
                                 struct jostle_error *error);
 
-// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND if there is none. `block` is memory to work in: at least 32 bytes and at
+// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND if there is none. A slot that cannot be read counts as one without a
+// checkpoint, because memory with error detection refuses words that were programmed in part. `slot` tells so or, if there
+// is no checkpoint, `error`: its `given` is the error of reading, its `index` the slot. `block` is memory to work in: at least 32 bytes and at
 // least `write_size`; more is faster.
 //
 // Pointers:

@@ -68,6 +68,10 @@ pub struct jostle_slot {
     pub offset: usize,
     /// The size of the checkpoint in bytes.
     pub size: usize,
+    /// The error of reading the other slot; 0 if it could be read. If the error passes, that slot may have a newer checkpoint.
+    pub other_error: i32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// The caller's functions.
@@ -164,7 +168,9 @@ pub unsafe extern "C" fn jostle_slots_size(
     }
 }
 
-/// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND if there is none. `block` is memory to work in: at least 32 bytes and at
+/// Finds the newest whole checkpoint; JOSTLE_NOT_FOUND if there is none. A slot that cannot be read counts as one without a
+/// checkpoint, because memory with error detection refuses words that were programmed in part. `slot` tells so or, if there
+/// is no checkpoint, `error`: its `given` is the error of reading, its `index` the slot. `block` is memory to work in: at least 32 bytes and at
 /// least `write_size`; more is faster.
 ///
 /// # Safety
@@ -183,10 +189,13 @@ pub unsafe extern "C" fn jostle_slots_newest(
         call(error, |call| {
             let output = Output::new(call, "slot", slot)?;
             let mut driver = Driver::new(call, flash)?;
-            let newest = slots(&mut Buffers::new(call), &mut driver, (block, block_size))?.newest();
-            let newest = newest.or_refuse(call)?.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 });
+            let mut buffers = Buffers::new(call);
+            let mut slots = slots(&mut buffers, &mut driver, (block, block_size))?;
+            let newest = slots.newest().or_refuse(call)?;
+            let newest = newest.ok_or(Refusal::NoCheckpoint { unread: slots.unread() });
             let Slot { index, sequence, offset, length } = newest.or_refuse(call)?;
-            output.write(jostle_slot { sequence, index, offset, size: length });
+            let other_error = slots.unread().map_or(0, |(_, code)| code);
+            output.write(jostle_slot { sequence, index, offset, size: length, other_error, reserved: 0 });
             Ok(())
         })
     }
@@ -254,7 +263,7 @@ pub unsafe extern "C" fn jostle_slots_load(
             let mut slots = slots(&mut used, &mut driver, (block, block_size))?;
             let loaded =
                 slots.load(plan, parameters, state).map_err(|error| call.refuse_about(plan, &error))?;
-            let loaded = loaded.ok_or(Refusal::NotFound { what: "checkpoint", index: 0 });
+            let loaded = loaded.ok_or(Refusal::NoCheckpoint { unread: slots.unread() });
             let Progress { step, seed } = loaded.or_refuse(call)?;
             output.write(jostle_progress { step, seed });
             Ok(())

@@ -247,6 +247,10 @@ pub(crate) enum Refusal {
         what: &'static str,
         index: usize,
     },
+    /// Neither slot has a checkpoint; perhaps one of them could not be read.
+    NoCheckpoint {
+        unread: Option<(usize, i32)>,
+    },
     NotUtf8(&'static str),
     Run {
         what: &'static str,
@@ -426,7 +430,7 @@ impl Refusal {
             Refusal::StructSize { .. } => JOSTLE_STRUCT_TOO_LARGE,
             Refusal::NotInitialized(_) => JOSTLE_NOT_INITIALIZED,
             Refusal::Choice { .. } => JOSTLE_UNKNOWN_CHOICE,
-            Refusal::NotFound { .. } => JOSTLE_NOT_FOUND,
+            Refusal::NotFound { .. } | Refusal::NoCheckpoint { .. } => JOSTLE_NOT_FOUND,
             Refusal::NotUtf8(_) => JOSTLE_NOT_UTF8,
             Refusal::Run { .. } => JOSTLE_RUN,
             #[cfg(feature = "hosted")]
@@ -447,6 +451,10 @@ impl Refusal {
             }
             Refusal::Choice { what, given } => Details { what, given: given.into(), ..none },
             Refusal::NotFound { what, index } => Details { what, index, ..none },
+            Refusal::NoCheckpoint { unread } => {
+                let (index, code) = unread.unwrap_or_default();
+                Details { what: "checkpoint", index, given: code.into(), ..none }
+            }
             Refusal::Run { what, index, count } => Details { what, index, wanted: integer(count), ..none },
             #[cfg(feature = "hosted")]
             Refusal::Threads { given } => Details { what: "threads", given: integer(given), ..none },
@@ -679,6 +687,7 @@ impl jostle_error {
             status if status == JOSTLE_CHECKPOINT_KEY as i32 => b", entry I",
             status if status == JOSTLE_FLASH_CONTENTS as i32 => b" I",
             status if status == JOSTLE_PARTLY_UPDATED as i32 => b" I",
+            status if status == JOSTLE_NOT_FOUND as i32 && self.given != 0 => b"; reading slot I: error G",
             _ if self.wanted != 0 => b": given G, wanted W",
             _ if self.index != 0 => b": number I",
             _ => b"",

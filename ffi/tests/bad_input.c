@@ -1045,6 +1045,12 @@ static int32_t refuse_read(void *context, size_t slot, size_t at, uint8_t *bytes
     return refuse_erase(context, slot);
 }
 
+/* Reads the first slot alone. */
+static int32_t read_first(void *context, size_t slot, size_t at, uint8_t *bytes, size_t size)
+{
+    return slot == 0 ? read_flash(context, slot, at, bytes, size) : 77;
+}
+
 static void add_flash(void)
 {
     const jostle_flash flash = {
@@ -1144,6 +1150,17 @@ static void test_slots(void)
     ok(jostle_slots_newest(&flash, block, sizeof block, &slot, &e), &e, "newest");
     check(slot.index == 1 && slot.sequence == 2 && slot.offset == 32 && slot.size == size, "the second save");
     check(memcmp(flash_memory[1] + slot.offset, bytes, size) == 0, "a slot has other bytes than jostle_checkpoint_write's");
+    check(slot.other_error == 0, "the other slot can be read");
+
+    /* The newer slot cannot be read: the older one is found, and the error is told. */
+    jostle_flash half = flash;
+    half.read = read_first;
+    ok(jostle_slots_newest(&half, block, sizeof block, &slot, &e), &e, "the older");
+    check(slot.index == 0 && slot.sequence == 1 && slot.other_error == 77, "slot %zu, error %d", slot.index,
+          (int)slot.other_error);
+    memset(flash_memory[0], 0xFF, sizeof flash_memory[0]);
+    check(jostle_slots_newest(&half, block, sizeof block, &slot, &e) == JOSTLE_NOT_FOUND, "nothing that can be read");
+    says(&e, "not found: checkpoint; reading slot 1: error 77");
 
     begin();
     add_flash();

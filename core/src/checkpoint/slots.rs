@@ -87,6 +87,8 @@ pub struct Slots<'a> {
     unit: NonZeroUsize,
     /// The bytes of a record in flash, a multiple of the unit.
     record: usize,
+    /// See [`Slots::unread`].
+    unread: Option<(usize, i32)>,
 }
 
 impl<'a> Slots<'a> {
@@ -103,7 +105,7 @@ impl<'a> Slots<'a> {
         if block.len() < record {
             return Err(Error::Buffer { what: "block", given: block.len(), wanted: record });
         }
-        Ok(Slots { flash, block, unit, record })
+        Ok(Slots { flash, block, unit, record, unread: None })
     }
 
     /// The newest complete checkpoint, if any.
@@ -115,9 +117,20 @@ impl<'a> Slots<'a> {
         self.survey().map(|(newest, _)| newest)
     }
 
+    /// The slot that the last call could not read, and the driver's error. If the error passes, the slot may have a newer
+    /// checkpoint than the one that the call found, so a program that finds an older one or none may want to try again.
+    pub fn unread(&self) -> Option<(usize, i32)> {
+        self.unread
+    }
+
     /// The newest complete checkpoint, and the slot for the next one.
     fn survey(&mut self) -> Result<(Option<Slot>, usize), Error> {
-        match [self.whole(0), self.whole(1)] {
+        let slots = [self.whole(0), self.whole(1)];
+        self.unread = slots.iter().find_map(|whole| match *whole {
+            Err(Error::Flash { slot, code, .. }) => Some((slot, code)),
+            _ => None,
+        });
+        match slots {
             [Ok(Some(first)), Ok(Some(second))] if second.sequence > first.sequence => Ok((Some(second), 0)),
             [Ok(Some(first)), _] => Ok((Some(first), 1)),
             [_, Ok(Some(second))] => Ok((Some(second), 0)),
