@@ -21,12 +21,14 @@ python3 ffi/tests/package/boards.py ffi/package >"$CARGO_TARGET_DIR/boards.txt" 
     fail "$(grep WRONG "$CARGO_TARGET_DIR/boards.txt")"
 echo "package: $(wc -l <"$CARGO_TARGET_DIR/boards.txt") boards find their archives"
 
-scripts/package.sh thumbv7em-none-eabihf riscv32imafc-unknown-none-elf >/dev/null
+URL=https://example.org/jostle MAINTAINER=Jostle EMAIL=jostle@example.org \
+    scripts/package.sh thumbv7em-none-eabihf riscv32imafc-unknown-none-elf >/dev/null
 # package.sh has said why it is missing.
 [ -e "$CARGO_TARGET_DIR/package/jostle/src/rv32imafc/libjostle.a" ] || exit 0
 
 tests=$PWD/ffi/tests/package
 benches=$PWD/benches/device
+targets=$PWD/ffi/package/targets.txt
 guide=$PWD/docs/firmware.md
 golden=$(sed -n 's/^step 10: checksum //p' core/tests/golden/device_steps.txt)
 work=$(mktemp -d)
@@ -60,6 +62,7 @@ block c 1 >firmware/main.c
 block cmake 1 >firmware/CMakeLists.txt
 (HOME=$work PATH=$CARGO_TARGET_DIR/release:$PATH && eval "$(block sh 2 | grep -v ^mkdir)" && eval "$(block sh 3)") \
     </dev/null >guide.txt 2>&1 || fail "docs/firmware.md: $(cat guide.txt)"
+! grep GNU-stack guide.txt || fail "docs/firmware.md: ld warns of the stack"
 mapfile -t losses < <(sed -n 's/^loss \([0-9]\)\.\([0-9]*\)$/\1\2/p' guide.txt)
 [ ${#losses[@]} -eq 10 ] && [ "${losses[9]}" -lt "${losses[0]}" ] || fail "docs/firmware.md: $(cat guide.txt)"
 echo "package: guide: losses ${losses[*]} thousandths"
@@ -104,7 +107,7 @@ for abi in hard softfp; do
     for source in start semihosting cortex_m; do
         arm-none-eabi-gcc "${processor[@]}" -O2 -c "$firmware/$source.c" -o "$source.o"
     done
-    link=(start.o semihosting.o cortex_m.o -nostdlib -L$firmware -T mps2.ld -Wl,--gc-sections,--no-warn-execstack
+    link=(start.o semihosting.o cortex_m.o -nostdlib -L$firmware -T mps2.ld -Wl,--gc-sections
         -Ljostle/src/cortex-m4/fpv4-sp-d16-$abi -ljostle -lgcc)
     arm-none-eabi-g++ "${processor[@]}" -std=gnu++17 -Os -fno-exceptions -fno-rtti -fno-threadsafe-statics -Wall -Wextra \
         -Werror -I"$tests" -Ijostle/examples/Train sketch.cpp "${link[@]}" -o sketch.elf
@@ -127,10 +130,11 @@ echo "package: a step takes ${instructions[0]} instructions with hard, ${instruc
 # everywhere, so SCons comes from PyPI, and the test has its own platform.
 environment=$CARGO_TARGET_DIR/package-venv
 [ -x "$environment/bin/python" ] || python3 -m venv "$environment"
-"$environment/bin/python" -m pip install --quiet platformio==6.2.0 scons==4.11.1 kconfiglib==14.1.0
+"$environment/bin/python" -m pip install --quiet platformio==6.2.0 scons==4.11.1 kconfiglib==14.1.0 \
+    idf-component-manager==3.1.2
 PATH=$environment/bin:$PATH
 unset PYTHONPATH
-python "$tests/manifest.py" jostle
+python "$tests/manifest.py" jostle "$targets"
 export PLATFORMIO_CORE_DIR=$work/platformio PLATFORMIO_SETTING_ENABLE_TELEMETRY=no
 tool=$PLATFORMIO_CORE_DIR/packages/tool-scons
 mkdir -p "$tool" "$PLATFORMIO_CORE_DIR/platforms" project/lib
@@ -161,4 +165,12 @@ links() {
 }
 links "links $jostle/src/cortex-m4/fpv4-sp-d16-hard/libjostle.a" -DGCC_M_CPU=cortex-m4 -DCONFIG_FPU=y
 links "no archive for -mcpu=cortex-m33+nodsp" -DGCC_M_CPU=cortex-m33+nodsp
-echo "package: Zephyr's module was read without Zephyr; Arduino's build was not run"
+
+# ESP-IDF: the choice of the archive.
+component() {
+    cmake -DPACKAGE="$jostle" -DIDF_TARGET="$1" -P "$tests/idf.cmake" >idf.txt 2>&1 || true
+    grep -qF -- "$2" idf.txt || fail "ESP-IDF, $1: $(cat idf.txt)"
+}
+component esp32p4 "links $jostle/src/esp32p4/libjostle.a"
+component esp32s3 "jostle has no archive for esp32s3"
+echo "package: Zephyr's module and ESP-IDF's component were read without these; Arduino's build was not run"

@@ -6,7 +6,7 @@ env.Replace(CC="arm-none-eabi-gcc", LINK="arm-none-eabi-gcc", PROGSUFFIX=".elf")
 env.Append(
     CCFLAGS=processor,
     ASPPFLAGS=["-xassembler-with-cpp", "-Wa,-I$PROJECT_SRC_DIR", *processor],
-    LINKFLAGS=[*processor, "-nostdlib", "-Tmps2.ld", "-Wl,--gc-sections", "-Wl,--no-warn-execstack"],
+    LINKFLAGS=[*processor, "-nostdlib", "-Tmps2.ld", "-Wl,--gc-sections"],
     LIBPATH=["$PROJECT_SRC_DIR"],
     LIBS=["gcc"],
 )

@@ -1,0 +1,11 @@
+# As much of ESP-IDF as the component's CMakeLists.txt calls: cmake -DPACKAGE=... -DIDF_TARGET=... -P idf.cmake
+set(COMPONENT_LIB component)
+function(idf_component_register)
+    message(STATUS "registers ${ARGN}")
+endfunction()
+function(add_prebuilt_library name archive)
+    message(STATUS "links ${archive}")
+endfunction()
+function(target_link_libraries)
+endfunction()
+include("${PACKAGE}/CMakeLists.txt")
