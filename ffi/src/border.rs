@@ -357,15 +357,15 @@ impl<T> Output<T> {
     ///
     /// # Safety
     /// As for [`Output::new`].
+    #[inline(always)]
     pub unsafe fn beside<H: Handle>(
         call: &Call,
         what: &'static str,
         place: *mut T,
         handle: *const H,
     ) -> Result<Output<T>, Refused> {
-        apart(call, what, (place.addr(), size_of::<T>()), (handle.addr(), size_of::<H>()))?;
-        // SAFETY: the caller's promise is the same.
-        unsafe { Output::new(call, what, place) }
+        let kind = (size_of::<T>(), align_of::<T>());
+        Ok(Output(beside(call, what, place.cast(), kind, handle.addr(), size_of::<H>())?.cast()))
     }
 
     pub fn write(self, value: T) {
@@ -374,8 +374,21 @@ impl<T> Output<T> {
     }
 }
 
-/// Refuses a result that shares bytes with a handle or a buffer; each is an address and a size.
+/// The place of a result of this size and alignment, beside a handle. Not generic, so that programs contain it once.
 #[inline(never)]
+fn beside(
+    call: &Call,
+    what: &'static str,
+    place: *mut u8,
+    (size, align): (usize, usize),
+    handle: usize,
+    handle_size: usize,
+) -> Result<NonNull<u8>, Refused> {
+    apart(call, what, (place.addr(), size), (handle, handle_size))?;
+    pointer(call, what, place, align)
+}
+
+/// Refuses a result that shares bytes with a handle or a buffer; each is an address and a size.
 pub(crate) fn apart(
     call: &Call,
     what: &'static str,

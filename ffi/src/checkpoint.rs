@@ -185,7 +185,8 @@ pub unsafe extern "C" fn jostle_checkpoint_write(
 #[inline(never)]
 fn refuse_file(call: &Call, plan: &Plan, file: &Checkpoint<'_>, error: &Error) -> Refused {
     let refused = call.refuse_about(plan, error);
-    if let Error::Checkpoint(CheckpointError::Unused { .. }) = error
+    if cfg!(feature = "hosted")
+        && let Error::Checkpoint(CheckpointError::Unused { .. }) = error
         && let Some(name) = file.unused(plan).next()
         && let Ok(name) = name.copy_to(&mut [0; 48])
     {

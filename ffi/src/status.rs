@@ -287,11 +287,15 @@ impl Call {
         self.tell(status_of(error), &error.into())
     }
 
-    /// Refuses as the core does. An error about a tensor in a checkpoint names it, and says how it differs.
+    /// Refuses as the core does. On hosts, an error about a tensor in a checkpoint names it, and says how it differs; devices
+    /// have no room for that.
     #[cold]
     #[inline(never)]
     pub fn refuse_about(&self, plan: &Plan, error: &Error) -> Refused {
         let refused = self.refuse_as_core(error);
+        if !cfg!(feature = "hosted") {
+            return refused;
+        }
         let (tensor, differs) = match *error {
             Error::Checkpoint(CheckpointError::Missing { tensor }) => (tensor, None),
             Error::Checkpoint(CheckpointError::Shape { tensor, given, wanted }) => {
@@ -541,6 +545,9 @@ fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
             | CheckpointError::Buffer { given, wanted },
         ) => ("checkpoint", given, wanted),
         Error::Checkpoint(CheckpointError::Key { .. }) => ("metadata", 0, 0),
+        Error::Checkpoint(
+            CheckpointError::Missing { .. } | CheckpointError::Shape { .. } | CheckpointError::Type { .. },
+        ) => ("tensor", 0, 0),
         Error::Checkpoint(_) => ("checkpoint", 0, 0),
         _ => ("", 0, 0),
     }
@@ -678,9 +685,11 @@ impl jostle_error {
             status if status == JOSTLE_UNKNOWN_CHOICE as i32 => b" is G",
             status if status == JOSTLE_RUN as i32 => b" index I of W",
             status if status == JOSTLE_ZERO as i32 => b"",
-            status if status == JOSTLE_CHECKPOINT_MISSING as i32 => b"",
-            status if status == JOSTLE_CHECKPOINT_SHAPE as i32 => b" is R",
-            status if status == JOSTLE_CHECKPOINT_TYPE as i32 => b" is R",
+            status if status == JOSTLE_CHECKPOINT_MISSING as i32 => b", number I",
+            status if status == JOSTLE_CHECKPOINT_SHAPE as i32 && self.range[0] != 0 => b" is R",
+            status if status == JOSTLE_CHECKPOINT_SHAPE as i32 => b", number I",
+            status if status == JOSTLE_CHECKPOINT_TYPE as i32 && self.range[0] != 0 => b" is R",
+            status if status == JOSTLE_CHECKPOINT_TYPE as i32 => b", number I",
             status if status == JOSTLE_CHECKPOINT_HEADER as i32 => b" at byte I",
             status if status == JOSTLE_CHECKPOINT_DUPLICATE as i32 => b" at byte I",
             status if status == JOSTLE_CHECKPOINT_UNUSED as i32 => b" at byte I",

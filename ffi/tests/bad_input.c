@@ -892,7 +892,12 @@ static void refuse_file(const char *header, size_t data, jostle_status wanted, i
         whole ? jostle_checkpoint_read(bytes, size, &plan, &values, &read, &e)
               : jostle_checkpoint_read_parameters(bytes, size, &plan, values.parameters, plan.parameters_size, &e);
     check(status == wanted, "%s: status %d, not %d", header, (int)status, (int)wanted);
+#ifdef FREESTANDING
+    /* Devices have no room for the names of tensors. */
+    (void)message;
+#else
     says(&e, message);
+#endif
     statuses[status] = 1;
 }
 
@@ -970,7 +975,7 @@ static void test_checkpoints(void)
     refuse_file("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, JOSTLE_CHECKPOINT_OFFSETS, 0,
                 "the checkpoint's tensors overlap or leave a gap: checkpoint: given 4, wanted 8");
     refuse_file("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, JOSTLE_CHECKPOINT_MISSING, 0,
-                "a tensor is missing from the checkpoint: wte.weight");
+                "a tensor is missing from the checkpoint: wte.weight, number 0");
     refuse_file("{\"wte.weight\":{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[0,4]}}", 4,
                 JOSTLE_CHECKPOINT_SHAPE, 0,
                 "a tensor in the checkpoint has another shape: wte.weight is [1, 1]; expected [11, 4]");
@@ -990,7 +995,9 @@ static void test_checkpoints(void)
     status = jostle_checkpoint_read_parameters(altered, size, &plan, values.parameters, plan.parameters_size, &e);
     statuses[status] = 1;
     check(status == JOSTLE_CHECKPOINT_UNUSED, "status %d, not unused", (int)status);
+#ifndef FREESTANDING
     check(strcmp(e.what, "optimizer.first_moment.wte.weight") == 0, "unused: %s", e.what);
+#endif
 }
 
 /* Flash memory. */
