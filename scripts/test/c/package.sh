@@ -28,7 +28,7 @@ URL=https://example.org/jostle MAINTAINER=Jostle EMAIL=jostle@example.org \
 
 tests=$PWD/ffi/tests/package
 benches=$PWD/benches/device
-targets=$PWD/ffi/package/targets.txt
+folders=$PWD/ffi/package/targets.txt
 guide=$PWD/docs/firmware.md
 golden=$(sed -n 's/^step 10: checksum //p' core/tests/golden/device_steps.txt)
 work=$(mktemp -d)
@@ -134,7 +134,7 @@ environment=$CARGO_TARGET_DIR/package-venv
     idf-component-manager==3.1.2
 PATH=$environment/bin:$PATH
 unset PYTHONPATH
-python "$tests/manifest.py" jostle "$targets"
+python "$tests/manifest.py" jostle "$folders"
 export PLATFORMIO_CORE_DIR=$work/platformio PLATFORMIO_SETTING_ENABLE_TELEMETRY=no
 tool=$PLATFORMIO_CORE_DIR/packages/tool-scons
 mkdir -p "$tool" "$PLATFORMIO_CORE_DIR/platforms" project/lib
