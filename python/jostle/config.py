@@ -1,7 +1,5 @@
 """The configuration of a model."""
 
-from __future__ import annotations
-
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, ClassVar
 

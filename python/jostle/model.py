@@ -6,7 +6,6 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -56,6 +55,17 @@ def _check_tokenizer(tokenizer: Any, config: Config) -> None:
     vocab = _arguments.instance("tokenizer", tokenizer, Tokenizer).vocab
     if vocab != config.vocab:
         raise ValueError(f"the tokenizer has {vocab} tokens, the configuration {config.vocab}")
+
+
+def _check_targets(targets: Int, vocab: int) -> None:
+    """Refuses targets outside the vocabulary. The native error calls them tokens."""
+    flat = targets.ravel()
+    wrong = np.flatnonzero((flat < -1) | (flat >= vocab))
+    if wrong.size:
+        raise IndexError(
+            f"target {flat[wrong[0]]} at index {wrong[0]}; use -1 for ignored targets, and tokens of the vocabulary"
+            f" of {vocab}"
+        ) from None
 
 
 class Model:
@@ -178,8 +188,11 @@ class Model:
         """The mean loss in nats on targets (B, T), without dropout; a target of -1 is ignored."""
         tokens = _arrays.tokens("tokens", tokens, 2)
         targets = _arrays.tokens("targets", targets, 2)
-        with self._named_targets(targets):
+        try:
             total, counted = self._engine.loss(tokens, targets)
+        except IndexError:
+            _check_targets(targets, self._config.vocab)
+            raise
         return total / counted if counted else 0.0
 
     def backward(self, tokens: Any, targets: Any, *, counted: int | None = None) -> float:
@@ -193,24 +206,12 @@ class Model:
         targets = _arrays.tokens("targets", targets, 2)
         if counted is not None:
             counted = _arguments.size("counted", counted)
-        with self._named_targets(targets):
-            total, here = self._engine.backward(tokens, targets, counted, self.seed)
-        return total / here if here else 0.0
-
-    @contextmanager
-    def _named_targets(self, targets: Int) -> Iterator[None]:
-        """Rewrites the error for a target outside the vocabulary, which calls the target a token."""
         try:
-            yield
+            total, here = self._engine.backward(tokens, targets, counted, self._seed)
         except IndexError:
-            flat = targets.ravel()
-            wrong = np.flatnonzero((flat < -1) | (flat >= self.config.vocab))
-            if not wrong.size:
-                raise
-            raise IndexError(
-                f"target {flat[wrong[0]]} at index {wrong[0]}; use -1 for ignored targets, and tokens of the vocabulary"
-                f" of {self.config.vocab}"
-            ) from None
+            _check_targets(targets, self._config.vocab)
+            raise
+        return total / here if here else 0.0
 
     def zero_gradients(self) -> None:
         """Sets all gradients to zero, before the first `backward` of a step."""

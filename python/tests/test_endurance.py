@@ -121,7 +121,7 @@ def train(trainer):
         trainer.advance()
 done = False
 wanted = idle.model.logits(tokens[None, :16])
-threads = [threading.Thread(target=train, args=[trainer]) for trainer in (busy, other)]
+threads = [threading.Thread(target=train, args=[trainer], daemon=True) for trainer in (busy, other)]
 for thread in threads:
     thread.start()
 refused = 0
