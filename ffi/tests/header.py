@@ -46,7 +46,7 @@ def items(header):
             yield number, match[1], "macro", documented
         elif match := re.match(r"[\w ]+[ *](jostle_\w+)\(", line):
             yield number, match[1], "function", documented
-        elif inside == "field" and (match := re.match(r"    .*?(\w+)(\[\d+\])?;$", line)):
+        elif inside == "field" and (match := re.match(r"    (?!//).*?(\w+)(\[\d+\])?;$", line)):
             yield number, match[1], "field", documented
         elif inside == "enumerator" and (match := re.match(r"    (\w+) = (\d+),$", line)):
             yield number, match[1], "enumerator", documented
