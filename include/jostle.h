@@ -161,6 +161,9 @@ enum
     // The callback `run` of a jostle_compute did not call the task once for each index. The call has done its work all the
     // same, and its results are right.
     JOSTLE_RUN = 29,
+    // The processor flushes denormal numbers to zero or does not round to nearest, so training would end in other bits. A
+    // program that was linked with -ffast-math or -Ofast begins in such a mode.
+    JOSTLE_FLOATING_POINT = 30,
     // A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header does not have the safetensors format.
@@ -386,12 +389,13 @@ typedef struct jostle_error {
     // zero-terminated, cut off if it is longer; may be empty.
     char what[48];
     // JOSTLE_OUT_OF_RANGE: the valid range, in words. JOSTLE_CHECKPOINT_SHAPE, JOSTLE_CHECKPOINT_TYPE: the tensor's, and
-    // the model's. Zero-terminated; otherwise empty.
+    // the model's. JOSTLE_NOT_FINITE in training: the step, and the first tensor that is not finite (of parameters for the
+    // loss, of gradients for the norm). Zero-terminated; otherwise empty.
     char range[48];
     // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
-    // slot; else 0.
+    // slot; JOSTLE_NOT_FINITE: the tensor; else 0.
     int64_t index;
-    // The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; otherwise 0.
+    // The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; JOSTLE_NOT_FINITE: the step; otherwise 0.
     int64_t given;
     // The wanted number, in bytes for buffers; JOSTLE_RUN: the number of indices; otherwise 0.
     int64_t wanted;

@@ -64,12 +64,32 @@ pub enum Error {
         /// The least number that the call needs.
         wanted: usize,
     },
-    /// The loss, the gradient norm or a logit is NaN or infinite. No parameter has changed, and no token was drawn.
+    /// The loss or a logit is NaN or infinite. No gradient has changed, and no token was drawn.
     NotFinite {
-        /// `"loss"`, `"gradient norm"`, `"logit"` or `"greatest logit"`.
+        /// `"loss"`, `"logit"` or `"greatest logit"`.
         what: &'static str,
         /// Its value.
         value: f32,
+    },
+    /// The loss or the gradient norm of a training step is NaN or infinite. Parameters, optimiser state and step are as
+    /// before. [`crate::Trainer::skip`] continues with the next step.
+    Diverged {
+        /// The step's number, from 0.
+        step: u64,
+        /// `"loss"` or `"gradient norm"`.
+        what: &'static str,
+        /// Its value.
+        value: f32,
+        /// The index in [`crate::Plan::tensors`] of the first tensor that is not finite: of parameters for the loss, of
+        /// gradients for the norm. `None` if all of them are finite, and on bare metal.
+        tensor: Option<usize>,
+    },
+    /// The processor is in a mode in which results would have other bits.
+    FloatingPoint {
+        /// `"denormal numbers"` or `"rounding"`.
+        what: &'static str,
+        /// What it must do.
+        wanted: &'static str,
     },
     /// The name of an instruction set is unknown, or this processor or build does not have the instruction set.
     InstructionSet,
@@ -259,6 +279,16 @@ impl fmt::Display for Error {
             }
             Error::Data { given, wanted } => write!(f, "{given} tokens given; at least {wanted} are needed"),
             Error::NotFinite { what, value } => write!(f, "{what} is {value}; nothing was changed"),
+            Error::Diverged { step, what, value, tensor } => {
+                write!(f, "step {step}: {what} is {value}; nothing was changed")?;
+                match tensor {
+                    Some(tensor) => write!(f, "; the first tensor that is not finite is {tensor}"),
+                    None => Ok(()),
+                }
+            }
+            Error::FloatingPoint { what, wanted } => {
+                write!(f, "floating-point mode of the processor: {what}; expected {wanted}")
+            }
             Error::InstructionSet => write!(f, "the instruction set is unknown or not available here"),
             Error::Plan { what } => write!(f, "the plan has no memory for {what}"),
             Error::Character { index } => write!(f, "character at byte {index} is not in the table"),

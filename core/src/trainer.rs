@@ -1,6 +1,7 @@
 //! Training: batch, loss, gradients, update, gradient accumulation, evaluation. It decides when things happen;
 //! `model` and `optimizer` do them.
 
+mod float_mode;
 mod poll;
 
 pub use poll::Pieces;
@@ -109,6 +110,11 @@ pub struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     /// Starts at step 0 with the parameters in the buffer.
+    ///
+    /// # Errors
+    /// As [`Recipe::validate_for`]; [`Error::Length`] for a buffer; [`Error::FloatingPoint`] if the processor flushes
+    /// denormal numbers to zero or does not round to nearest, for example because the program was linked by a compiler with
+    /// `-ffast-math`.
     pub fn new(
         plan: &'a Plan,
         recipe: &'a Recipe,
@@ -122,14 +128,18 @@ impl<'a> Trainer<'a> {
         exact_length("optimizer state", buffers.optimizer.len(), plan.optimizer)?;
         exact_length("workspace", buffers.workspace.len(), plan.workspace())?;
         exact_length("batch", buffers.batch.len(), plan.batch)?;
+        float_mode::check()?;
         Ok(Trainer { plan, recipe, buffers, compute, step: 0, accumulated: 0, pieces: Pieces::default() })
     }
 
     /// One step on random windows of a text: as many micro-batches as the recipe says, then the update.
     ///
-    /// The windows depend on the seed and the step alone. If the loss or the gradient norm is not finite, the
-    /// parameters and the step do not change. With [`crate::Options::fused`] that holds for the loss only; a gradient
-    /// that is not finite causes [`Error::PartlyUpdated`].
+    /// The windows depend on the seed and the step alone.
+    ///
+    /// # Errors
+    /// [`Error::Diverged`] if the loss or the gradient norm is not finite: the parameters and the step have not changed
+    /// then. With [`crate::Options::fused`] that holds for the loss only; a gradient that is not finite causes
+    /// [`Error::PartlyUpdated`].
     pub fn step<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Report, Error> {
         let text = text.into();
         self.between_steps()?;
@@ -138,7 +148,8 @@ impl<'a> Trainer<'a> {
         for number in 0..self.recipe.accumulate {
             self.draw_windows(text, number)?;
             let (mut pass, workspace) = self.own_pass(number);
-            total = total.plus(pass.whole(workspace)?);
+            let loss = pass.whole(workspace);
+            total = total.plus(loss.map_err(|error| self.diverged(error))?);
         }
         self.update(total)
     }
@@ -210,7 +221,8 @@ impl<'a> Trainer<'a> {
             return Err(Error::Fused { what: "accumulate" });
         }
         let (mut pass, workspace) = self.pass(Some([tokens, targets]), shape, counted, self.accumulated);
-        let loss = pass.whole(workspace)?;
+        let loss = pass.whole(workspace);
+        let loss = loss.map_err(|error| self.diverged(error))?;
         self.accumulated = self.accumulated.saturating_add(shape.sequences as u64);
         Ok(loss)
     }
@@ -226,11 +238,38 @@ impl<'a> Trainer<'a> {
             return Ok(self.finish(loss, learning_rate, self.norm()));
         }
         let norm = gradient_norm(self.compute, self.buffers.gradients);
-        if !norm.is_finite() {
-            return Err(Error::NotFinite { what: "gradient norm", value: norm });
-        }
+        self.finite_norm(norm)?;
         self.update_part(learning_rate, norm, 0..self.plan.parameters)?;
         Ok(self.finish(loss, learning_rate, norm))
+    }
+
+    fn finite_norm(&self, norm: f32) -> Result<(), Error> {
+        if norm.is_finite() {
+            return Ok(());
+        }
+        let tensor = self.not_finite(self.buffers.gradients);
+        Err(Error::Diverged { step: self.step, what: "gradient norm", value: norm, tensor })
+    }
+
+    /// Adds the step and the tensor to the error of a pass whose loss is not finite.
+    #[cold]
+    #[inline(never)]
+    fn diverged(&self, error: Error) -> Error {
+        let Error::NotFinite { what, value } = error else { return error };
+        let tensor = self.not_finite(self.buffers.parameters);
+        Error::Diverged { step: self.step, what, value, tensor }
+    }
+
+    /// The index of the first tensor whose values are not finite. Bare metal has no room for the search.
+    fn not_finite(&self, values: &[f32]) -> Option<usize> {
+        if cfg!(target_os = "none") {
+            return None;
+        }
+        self.plan.tensors().position(|tensor| {
+            let values = if tensor.frozen { self.buffers.frozen } else { values };
+            let values = values.get(tensor.offset..).and_then(|values| values.get(..tensor.len()));
+            values.is_some_and(|values| values.iter().any(|x| !x.is_finite()))
+        })
     }
 
     fn update_part(&mut self, learning_rate: f32, norm: f32, part: Range<usize>) -> Result<(), Error> {
@@ -254,6 +293,9 @@ impl<'a> Trainer<'a> {
 
     /// The loss on a whole text without dropout, in consecutive windows: every token except the first is predicted
     /// once.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if it is NaN or infinite; [`Error::Data`], [`Error::Token`], [`Error::Unfinished`].
     pub fn evaluate<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Loss, Error> {
         let text = text.into();
         self.between_steps()?;
@@ -291,6 +333,12 @@ impl<'a> Trainer<'a> {
     /// The number of steps done.
     pub fn steps(&self) -> u64 {
         self.step
+    }
+
+    /// Leaves out the current step, for example after [`Error::Diverged`]: the next step has other windows and other
+    /// dropout. Gradients that were accumulated for it are discarded.
+    pub fn skip(&mut self) {
+        self.resume_at(self.step.saturating_add(1), 0);
     }
 
     /// The number of sequences of the current step in the gradients: 0 except between [`Trainer::accumulate`] and

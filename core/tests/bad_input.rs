@@ -224,15 +224,18 @@ fn refuses_wrong_slices_and_tokens(threads: &Threads) {
 #[test]
 fn a_loss_or_norm_that_is_not_finite_changes_nothing() {
     let text = [1_u8, 2, 3, 4, 5, 6, 7, 8, 9];
-    for (place, what) in [(0, "loss"), (config().vocab * 8 + 6 * 8, "loss")] {
+    for (place, number) in [(0, 0), (config().vocab * 8 + 6 * 8, 3)] {
         let mut session = session();
         session.parameters[place + 8..place + 16].fill(f32::NAN);
         let (parameters, optimizer) = (bits(&session.parameters), bits(&session.optimizer));
         let recipe = recipe();
         let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
+        trainer.skip();
         let error = trainer.step(text.as_slice()).unwrap_err();
-        assert!(matches!(error, Error::NotFinite { what: named, .. } if named == what), "{error}");
-        assert_eq!(trainer.steps(), 0);
+        let Error::Diverged { step: 1, what: "loss", value, tensor } = error else { panic!("{error}") };
+        assert!(value.is_nan() && tensor == Some(number), "{error}");
+        assert_eq!(trainer.steps(), 1);
+        assert!(matches!(trainer.evaluate(text.as_slice()), Err(Error::NotFinite { what: "loss", .. })));
         assert!(bits(&session.parameters) == parameters && bits(&session.optimizer) == optimizer);
     }
     // A finite loss whose gradient overflows.
@@ -244,26 +247,62 @@ fn a_loss_or_norm_that_is_not_finite_changes_nothing() {
     trainer.buffers().gradients[3] = f32::INFINITY;
     let before = bits(trainer.buffers().parameters);
     let error = trainer.update(loss).unwrap_err();
-    assert_eq!(error, Error::NotFinite { what: "gradient norm", value: f32::INFINITY });
+    let (what, value) = ("gradient norm", f32::INFINITY);
+    assert_eq!(error, Error::Diverged { step: 0, what, value, tensor: Some(0) });
     assert_eq!(trainer.steps(), 0);
     assert!(bits(trainer.buffers().parameters) == before);
+}
+
+/// A skipped step leaves everything as it is, and the next one is the next step of the run.
+#[test]
+fn a_step_can_be_skipped() {
+    let text: Vec<u8> = (0..60_u16).map(|i| (i * i % 11) as u8).collect();
+    let recipe = recipe();
+    let mut session = session();
+    let before = bits(&session.parameters);
+    let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
+    let shape = Shape { sequences: 1, length: 6 };
+    trainer.accumulate(&[1; 6], &[2; 6], shape, 6).unwrap();
+    trainer.skip();
+    assert_eq!((trainer.steps(), trainer.accumulated()), (1, 0));
+    assert!(bits(trainer.buffers().parameters) == before);
+    let report = trainer.step(&text[..]).unwrap();
+    assert_eq!(report.step, 1);
+}
+
+/// With -ffast-math, a C compiler links code that flushes denormal numbers to zero in every thread of the program.
+#[cfg(target_arch = "x86_64")]
+#[test]
+fn a_floating_point_mode_that_changes_bits_is_refused() {
+    use std::arch::asm;
+    let set_mode = |mode: u32| {
+        // SAFETY: the mode has no effect on memory, and the test restores it.
+        unsafe { asm!("ldmxcsr [{}]", in(reg) &mode) };
+    };
+    let usual = 0x1F80;
+    let mut refused = vec![];
+    // Flushed results, flushed arguments, and rounding down, up and towards zero.
+    for mode in [1 << 15, 1 << 6, 1 << 13, 2 << 13, 3 << 13, 0] {
+        let (mut session, recipe) = (session(), recipe());
+        set_mode(usual | mode);
+        let error = session.try_trainer(&recipe, Compute::serial()).err();
+        set_mode(usual);
+        refused.push(error.map(|error| error.to_string()));
+    }
+    let [flushed, _, rounded, .., fine] = &refused[..] else { panic!() };
+    assert!(
+        refused[..2].iter().all(|error| error == flushed)
+            && refused[2..5].iter().all(|error| error == rounded)
+    );
+    assert!(flushed.as_ref().unwrap().contains("flushed") && rounded.as_ref().unwrap().contains("rounding"));
+    assert_eq!(*fine, None);
 }
 
 #[test]
 fn what_needs_all_gradients_at_once_is_refused_where_the_update_is_fused() {
     let options = Options { fused: true, ..Options::new(2) };
-    let refused = |recipe: Recipe| {
-        let mut session = Session::with(&config(), &options);
-        let buffers = Buffers {
-            parameters: &mut session.parameters,
-            frozen: &[],
-            gradients: &mut session.gradients,
-            optimizer: &mut session.optimizer,
-            workspace: &mut session.workspace,
-            batch: &mut session.batch,
-        };
-        Trainer::new(&session.plan, &recipe, buffers, Compute::serial()).err()
-    };
+    let refused =
+        |recipe: Recipe| Session::with(&config(), &options).try_trainer(&recipe, Compute::serial()).err();
     assert_eq!(refused(recipe()), Some(Error::Fused { what: "clip" }));
     let recipe = Recipe { clip: None, ..recipe() };
     assert_eq!(refused(Recipe { accumulate: 2, ..recipe }), Some(Error::Fused { what: "accumulate" }));
@@ -308,7 +347,7 @@ fn a_fused_step_that_is_not_finite_says_what_has_changed() {
     };
     for poll in [false, true] {
         let (error, changed, _) = failed(&|_, parameters| parameters[8..16].fill(f32::NAN), poll);
-        assert!(matches!(error, Error::NotFinite { what: "loss", .. }), "{error}");
+        assert!(matches!(error, Error::Diverged { what: "loss", tensor: Some(0), .. }), "{error}");
         assert!(changed.iter().all(|changed| !changed));
         // Activations so large that their products with gradients overflow, in the first block's MLP.
         let spoil = |plan: &Plan, parameters: &mut [f32]| {

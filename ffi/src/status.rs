@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::ffi::{CStr, c_char};
 
 use jostle::compact::format::{Hex, Number, Rounded, Sink, Written};
-use jostle::{CheckpointError, Error, Plan};
+use jostle::{CheckpointError, Error, Plan, Tensor};
 
 use crate::border;
 
@@ -74,6 +74,9 @@ pub enum jostle_status {
     /// The callback `run` of a jostle_compute did not call the task once for each index. The call has done its work all the
     /// same, and its results are right.
     JOSTLE_RUN = 29,
+    /// The processor flushes denormal numbers to zero or does not round to nearest, so training would end in other bits. A
+    /// program that was linked with -ffast-math or -Ofast begins in such a mode.
+    JOSTLE_FLOATING_POINT = 30,
     /// A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     /// A checkpoint's header does not have the safetensors format.
@@ -109,7 +112,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 /// Each status and its text.
-const TEXTS: [(jostle_status, &CStr); 45] = [
+const TEXTS: [(jostle_status, &CStr); 46] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
     (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
@@ -139,6 +142,7 @@ const TEXTS: [(jostle_status, &CStr); 45] = [
     (JOSTLE_FUSED, c"not possible with a fused optimizer step"),
     (JOSTLE_PARTLY_UPDATED, c"a gradient is not finite; some parameters have changed"),
     (JOSTLE_INTERNAL, c"internal error; please report it"),
+    (JOSTLE_FLOATING_POINT, c"the floating-point mode changes results"),
     (JOSTLE_RUN, c"run must call the task once for each index"),
     (JOSTLE_CHECKPOINT_TRUNCATED, c"the checkpoint is truncated"),
     (JOSTLE_CHECKPOINT_HEADER, c"the checkpoint's header does not have the safetensors format"),
@@ -211,12 +215,13 @@ pub struct jostle_error {
     /// zero-terminated, cut off if it is longer; may be empty.
     pub what: [c_char; 48],
     /// JOSTLE_OUT_OF_RANGE: the valid range, in words. JOSTLE_CHECKPOINT_SHAPE, JOSTLE_CHECKPOINT_TYPE: the tensor's, and
-    /// the model's. Zero-terminated; otherwise empty.
+    /// the model's. JOSTLE_NOT_FINITE in training: the step, and the first tensor that is not finite (of parameters for the
+    /// loss, of gradients for the norm). Zero-terminated; otherwise empty.
     pub range: [c_char; 48],
     /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
-    /// slot; else 0.
+    /// slot; JOSTLE_NOT_FINITE: the tensor; else 0.
     pub index: i64,
-    /// The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; otherwise 0.
+    /// The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; JOSTLE_NOT_FINITE: the step; otherwise 0.
     pub given: i64,
     /// The wanted number, in bytes for buffers; JOSTLE_RUN: the number of indices; otherwise 0.
     pub wanted: i64,
@@ -287,8 +292,8 @@ impl Call {
         self.tell(status_of(error), &error.into())
     }
 
-    /// Refuses as the core does. On hosts, an error about a tensor in a checkpoint names it, and says how it differs; devices
-    /// have no room for that.
+    /// Refuses as the core does. On hosts, an error about a tensor names it, and says how a checkpoint's differs, or in which
+    /// step it is not finite; devices have no room for that.
     #[cold]
     #[inline(never)]
     pub fn refuse_about(&self, plan: &Plan, error: &Error) -> Refused {
@@ -297,7 +302,14 @@ impl Call {
             return refused;
         }
         let (tensor, differs) = match *error {
-            Error::Checkpoint(CheckpointError::Missing { tensor }) => (tensor, None),
+            Error::Checkpoint(CheckpointError::Missing { tensor }) | Error::PartlyUpdated { tensor } => {
+                (tensor, None)
+            }
+            Error::Diverged { step, tensor, .. } => {
+                let tensor = tensor.and_then(|tensor| plan.tensors().nth(tensor));
+                self.explain(&Diverged { step, tensor });
+                return refused;
+            }
             Error::Checkpoint(CheckpointError::Shape { tensor, given, wanted }) => {
                 (tensor, Some(Differs::Shape(given, wanted)))
             }
@@ -311,11 +323,18 @@ impl Call {
         if let Some(tensor) = index.and_then(|index| plan.tensors().nth(index)) {
             self.rename(&tensor.name);
         }
-        if let (Some(error), Some(differs)) = (self.place(), differs) {
-            // SAFETY: the refusal has written the error there.
-            unsafe { (*error).range = border::written(&differs) };
+        if let Some(differs) = differs {
+            self.explain(&differs);
         }
         refused
+    }
+
+    /// Writes `range` in the error of a call that has been refused.
+    fn explain(&self, range: &dyn Written) {
+        if let Some(error) = self.place() {
+            // SAFETY: the refusal has written the error there.
+            unsafe { (*error).range = border::written(range) };
+        }
     }
 
     /// Refuses a name that nothing has.
@@ -351,6 +370,23 @@ impl Call {
             unsafe { place.write(jostle_error { status, value, what, range, index, given, wanted }) };
         }
         Refused(())
+    }
+}
+
+/// The step that diverged, and the first tensor that is not finite.
+struct Diverged {
+    step: u64,
+    tensor: Option<Tensor>,
+}
+
+impl Written for Diverged {
+    fn write(&self, out: &mut dyn Sink) {
+        out.put(b"in step ");
+        Number(self.step).write(out);
+        if let Some(tensor) = &self.tensor {
+            out.put(b", ");
+            tensor.name.write(out);
+        }
     }
 }
 
@@ -478,7 +514,8 @@ fn status_of(error: &Error) -> jostle_status {
         Error::Token { .. } => JOSTLE_TOKEN,
         Error::Context { .. } => JOSTLE_CONTEXT,
         Error::Data { .. } => JOSTLE_TOO_FEW_TOKENS,
-        Error::NotFinite { .. } => JOSTLE_NOT_FINITE,
+        Error::NotFinite { .. } | Error::Diverged { .. } => JOSTLE_NOT_FINITE,
+        Error::FloatingPoint { .. } => JOSTLE_FLOATING_POINT,
         Error::InstructionSet => JOSTLE_INSTRUCTION_SET,
         Error::Plan { .. } => JOSTLE_PLAN,
         Error::Buffer { .. } => JOSTLE_BUFFER_TOO_SHORT,
@@ -518,6 +555,8 @@ fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
         Error::TooLarge { what }
         | Error::Range { what, .. }
         | Error::NotFinite { what, .. }
+        | Error::Diverged { what, .. }
+        | Error::FloatingPoint { what, .. }
         | Error::Plan { what }
         | Error::Fused { what }
         | Error::Steps { what, .. }
@@ -561,6 +600,10 @@ impl From<&Error> for Details {
         match *error {
             Error::Range { given, wanted, .. } => (details.value, details.range) = (given, wanted),
             Error::NotFinite { value, .. } => details.value = value,
+            Error::Diverged { step, value, tensor, .. } => {
+                details.value = value;
+                (details.index, details.given) = (tensor.unwrap_or(0), step.cast_signed());
+            }
             Error::Token { index, token, .. } => (details.index, details.given) = (index, token),
             Error::Steps { given, most, .. } => {
                 let integer = |steps| i64::try_from(steps).unwrap_or(i64::MAX);
@@ -677,6 +720,7 @@ impl jostle_error {
     fn numbers(&self) -> &'static [u8] {
         match self.status {
             status if status == JOSTLE_OUT_OF_RANGE as i32 => b" is V; expected R",
+            status if status == JOSTLE_NOT_FINITE as i32 && self.range.first() != Some(&0) => b" is V R",
             status if status == JOSTLE_NOT_FINITE as i32 => b" is V",
             status if status == JOSTLE_HEADS as i32 => b" is G; width is W",
             status if status == JOSTLE_TOKEN as i32 => b" G at index I; expected less than W",

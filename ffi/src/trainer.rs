@@ -161,7 +161,7 @@ unsafe fn with_trainer<I, T>(
     let result = body(trainer, given);
     let (step, accumulated, pieces) = (trainer.steps(), trainer.accumulated(), trainer.pieces());
     **position = Position { step, accumulated, pieces };
-    result.or_refuse(call)
+    result.map_err(|error| call.refuse_about(trainer.plan(), &error))
 }
 
 /// What reads a text of tokens: the same for all calls that take one, so that these share what opens their trainer.

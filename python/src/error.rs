@@ -10,7 +10,10 @@ pub fn exception(error: Error) -> PyErr {
     let text = error.to_string();
     match error {
         Error::Token { .. } => PyIndexError::new_err(text),
-        Error::NotFinite { .. } | Error::PartlyUpdated { .. } => PyFloatingPointError::new_err(text),
+        Error::NotFinite { .. }
+        | Error::Diverged { .. }
+        | Error::PartlyUpdated { .. }
+        | Error::FloatingPoint { .. } => PyFloatingPointError::new_err(text),
         Error::Internal { .. } => PyRuntimeError::new_err(text),
         _ => PyValueError::new_err(text),
     }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Tests the core on other kinds of machines, under qemu-user: big-endian PowerPC, 32-bit x86, 32-bit Arm. A checkpoint moves
-# between all of them and this machine. QEMU 7.2 multiplies doubles wrongly for s390x, which would be another big-endian one.
-#    scripts/test/machines.sh ppc64            # one machine
+# Tests the core on other kinds of machines, under qemu-user: big-endian PowerPC, 32-bit x86, 32-bit Arm, 64-bit RISC-V. A
+# checkpoint moves between all of them and this machine. All but x86 have a fused multiply-add, which the core then uses.
+# QEMU 7.2 multiplies doubles wrongly for s390x, which would be another big-endian one.
+#     scripts/test/machines.sh ppc64            # one machine
 #     scripts/test/machines.sh ppc64 --lib      # its unit tests
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -26,7 +27,7 @@ machine() {
     variable=CARGO_TARGET_$(tr a-z- A-Z_ <<<"$target")
     export "${variable}_LINKER=$compiler" "${variable}_RUNNER=qemu-$name"
     # Linked statically, as for aarch64.
-    export "${variable}_RUSTFLAGS=-C target-feature=+crt-static"
+    export "${variable}_RUSTFLAGS=-C target-feature=+crt-static${cpu:+ -C target-cpu=$cpu}"
     JOSTLE_INSTRUCTION_SETS=portable "${cargo[@]}" test --locked -p jostle --target "$target" "$@"
 }
 
@@ -39,9 +40,11 @@ on() {
             gcc-powerpc64-linux-gnu libc6-dev-ppc64-cross -- "$@" ;;
         i386) machine i386 i686-unknown-linux-gnu i686-linux-gnu-gcc \
             gcc-i686-linux-gnu libc6-dev-i386-cross -- "$@" ;;
-        arm) machine arm armv7-unknown-linux-gnueabihf arm-linux-gnueabihf-gcc \
+        riscv64) machine riscv64 riscv64gc-unknown-linux-gnu riscv64-linux-gnu-gcc \
+            gcc-riscv64-linux-gnu libc6-dev-riscv64-cross -- "$@" ;;
+        arm) cpu=cortex-a7 machine arm armv7-unknown-linux-gnueabihf arm-linux-gnueabihf-gcc \
             gcc-arm-linux-gnueabihf libc6-dev-armhf-cross -- "$@" ;;
-        *) fail "no such machine: $name; the machines are: ppc64 i386 arm" ;;
+        *) fail "no such machine: $name; the machines are: ppc64 i386 arm riscv64" ;;
     esac
 }
 
@@ -54,8 +57,9 @@ export JOSTLE_MACHINES
 rm -rf "$JOSTLE_MACHINES"
 mkdir -p "$JOSTLE_MACHINES"
 step cargo test --locked -p jostle --test machines
-for name in ${1:-ppc64 i386 arm}; do
+for name in ${1:-ppc64 i386 arm riscv64}; do
     step on "$name" --test checkpoint --test device --test founding --test golden --test machines --test slots
+    step on "$name" --lib -- simd::tests
     step on "$name" --test contract -- fifty_steps cached_generation
 done
 # This machine reads the files of all others.

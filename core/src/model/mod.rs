@@ -151,18 +151,22 @@ impl Pass<'_> {
     }
 
     /// The loss on `targets [R]`, each in `0..vocab` or -1 (ignored). Overwrites the workspace.
+    ///
+    /// # Errors
+    /// [`Error::NotFinite`] if it is NaN or infinite.
     pub fn loss(&self, workspace: &mut [f32], targets: &[i32]) -> Result<Loss, Error> {
         let (watch, counted) = (Watch::begin(), self.check_targets(targets)?);
         #[cfg(not(target_os = "none"))]
         if let Some(workers) = self.data_parallel_workers() {
             let sum = self.data_parallel(workers, None, workspace, targets, counted)?;
-            return watch.end().map(|()| Loss { sum, counted });
+            watch.end()?;
+            return Ok(Loss { sum: stage::finite(sum)?, counted });
         }
         let workspace = &mut self.check(workspace)?;
         self.forward_trusted(workspace);
         let sum = self.losses(workspace, targets, counted);
         watch.end()?;
-        Ok(Loss { sum, counted })
+        Ok(Loss { sum: stage::finite(sum)?, counted })
     }
 
     /// Forward, loss and backward: computes the gradient of the sum of losses on `targets [R]` divided by `counted`.

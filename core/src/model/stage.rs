@@ -226,7 +226,7 @@ impl Pass<'_> {
 }
 
 /// Refuses a sum of losses that is not finite.
-fn finite(sum: f64) -> Result<f64, Error> {
+pub(super) fn finite(sum: f64) -> Result<f64, Error> {
     if !sum.is_finite() {
         return Err(Error::NotFinite { what: "loss", value: SoftF64::new(sum).single() });
     }

@@ -86,7 +86,8 @@ impl Trainer<'_> {
                     self.draw_windows(text, micro_batch)?;
                 }
                 let (mut pass, workspace) = self.own_pass(micro_batch);
-                let sum = pass.stage(stage, workspace)?;
+                let sum = pass.stage(stage, workspace);
+                let sum = sum.map_err(|error| self.diverged(error))?;
                 self.pieces.loss = (SoftF64::new(self.pieces.loss) + SoftF64::new(sum)).get();
             }
             Some(part) if part < parts => self.norm_piece(part, part + 1 == parts)?,
@@ -105,11 +106,7 @@ impl Trainer<'_> {
     fn norm_piece(&mut self, part: usize, last: bool) -> Result<(), Error> {
         let squares = squares_of_part(self.compute, self.buffers.gradients, part);
         self.pieces.squares = (SoftF64::new(self.pieces.squares) + squares.into()).get();
-        let norm = self.norm();
-        if last && !norm.is_finite() {
-            return Err(Error::NotFinite { what: "gradient norm", value: norm });
-        }
-        Ok(())
+        if last { self.finite_norm(self.norm()) } else { Ok(()) }
     }
 
     pub(super) fn norm(&self) -> f32 {

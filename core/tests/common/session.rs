@@ -2,8 +2,8 @@
 #![allow(dead_code)]
 
 use jostle::{
-    Buffers, Compute, Config, Frozen, InstructionSet, Loss, Optimizer, Options, Parallel, Pass, Plan, Recipe,
-    Schedule, Shape, Tensor, Trainer, initialize,
+    Buffers, Compute, Config, Error, Frozen, InstructionSet, Loss, Optimizer, Options, Parallel, Pass, Plan,
+    Recipe, Schedule, Shape, Tensor, Trainer, initialize,
 };
 
 /// AdamW with clipping at a constant rate.
@@ -78,6 +78,14 @@ impl Session {
         simd: InstructionSet,
         parallel: &'a dyn Parallel,
     ) -> Trainer<'a> {
+        self.try_trainer(recipe, Compute { simd, parallel }).unwrap()
+    }
+
+    pub fn try_trainer<'a>(
+        &'a mut self,
+        recipe: &'a Recipe,
+        compute: Compute<'a>,
+    ) -> Result<Trainer<'a>, Error> {
         let buffers = Buffers {
             parameters: &mut self.parameters,
             frozen: &self.frozen,
@@ -86,7 +94,7 @@ impl Session {
             workspace: &mut self.workspace,
             batch: &mut self.batch,
         };
-        Trainer::new(&self.plan, recipe, buffers, Compute { simd, parallel }).unwrap()
+        Trainer::new(&self.plan, recipe, buffers, compute)
     }
 
     /// Takes `count` steps from step `first` on. If that is 0, first initialises with the recipe's seed.

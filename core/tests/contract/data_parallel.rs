@@ -251,7 +251,7 @@ fn a_loss_that_is_not_finite_leaves_gradients_and_parameters_as_they_are() {
         let (recipe, parallel) = (Recipe { optimizer: PLAIN, ..recipe() }, Counted::new(threads));
         let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &parallel);
         let error = trainer.accumulate(&tokens, &targets, shape, 100).unwrap_err();
-        assert!(matches!(error, Error::NotFinite { what: "loss", .. }), "{error}");
+        assert!(matches!(error, Error::Diverged { what: "loss", tensor: Some(0), .. }), "{error}");
         assert_eq!((trainer.steps(), trainer.accumulated()), (0, 0));
         assert!(bits(&session.parameters) == parameters && bits(&session.gradients) == gradients);
         assert_eq!(parallel.1.into_inner(), usize::from(threads > 1));

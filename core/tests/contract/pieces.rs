@@ -159,7 +159,8 @@ fn errors_give_a_step_in_pieces_up_and_change_no_parameter() {
     for _ in 1..parts {
         assert_eq!(trainer.poll(&text[..]), Ok(Poll::Pending));
     }
-    let refused = Error::NotFinite { what: "gradient norm", value: f32::INFINITY };
+    let (what, value) = ("gradient norm", f32::INFINITY);
+    let refused = Error::Diverged { step: 0, what, value, tensor: Some(0) };
     assert_eq!(trainer.poll(&text[..]), Err(refused));
 
     trainer.buffers().parameters[40] = f32::INFINITY;
@@ -170,7 +171,7 @@ fn errors_give_a_step_in_pieces_up_and_change_no_parameter() {
             Err(error) => break error,
         }
     };
-    assert!(matches!(error, Error::NotFinite { what: "loss", .. }), "{error}");
+    assert!(matches!(error, Error::Diverged { what: "loss", tensor: Some(0), .. }), "{error}");
     assert_eq!((trainer.pieces(), trainer.steps()), (Pieces::default(), 0));
     assert!(bits(trainer.buffers().parameters) == before);
 }

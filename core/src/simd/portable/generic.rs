@@ -1,16 +1,21 @@
-//! The fused multiply-add, the square root and tiles for processors that may lack the instructions. Only this file
-//! emulates them.
+//! The fused multiply-add, the square root and tiles for processors without vectors or loops of their own. Only this file
+//! emulates the first two.
 
 pub(crate) use super::loops::{reduce, run};
 pub(crate) use super::tile::PACKED as BLOCK;
 use super::tile::{Form, SIDE, Strips};
 
+#[cfg(fused)]
+pub(crate) use super::fused::{mul_add, sqrt};
+
 /// `a * b + c` with one rounding.
+#[cfg(not(fused))]
 #[inline(always)]
 pub(crate) fn mul_add(a: f32, b: f32, c: f32) -> f32 {
     libm::fmaf(a, b, c)
 }
 
+#[cfg(not(fused))]
 #[inline(always)]
 pub(crate) fn sqrt(x: f32) -> f32 {
     libm::sqrtf(x)

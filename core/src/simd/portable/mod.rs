@@ -5,6 +5,8 @@
 
 #[cfg(any(processor = "riscv", processor = "thumb"))]
 mod assembly;
+#[cfg(fused)]
+mod fused;
 mod loops;
 #[cfg_attr(not(any(processor = "riscv", processor = "thumb")), path = "generic.rs")]
 #[cfg_attr(processor = "riscv", path = "riscv/mod.rs")]
