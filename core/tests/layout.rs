@@ -314,7 +314,9 @@ fn the_least_plan_that_fits_fuses_the_update() {
     for plan in [fused(2, 2, false), fused(2, 1, false), fused(2, 1, true)] {
         let found = Plan::fit(&config, &options, plan.bytes()).unwrap();
         assert!(found.options().fused && found.options().batch == 2 && found.bytes() <= plan.bytes());
-        assert_eq!(found.options().recompute, plan.options().recompute);
+        // Without vectors, a thread's scratch is small: a second thread may fit instead of the activations.
+        let [more, recompute] = [found.options().threads > plan.options().threads, found.options().recompute];
+        assert!(more || recompute == plan.options().recompute);
         assert_eq!(Plan::fit(&config, &Options { fused: true, ..options }, plan.bytes()), Ok(found));
     }
     let wanted = fused(2, 1, true).bytes();
