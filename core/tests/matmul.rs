@@ -286,6 +286,25 @@ fn few_rows_and_many_columns_stay_within_the_scratch() {
     }
 }
 
+/// Sizes without an element of C take no time, and a single column may have any stride.
+#[test]
+fn absurd_sizes_and_strides_are_harmless() {
+    let nothing = Matrix { data: &[], row_stride: 1, column_stride: 1 };
+    let one = Matrix { data: &[2.0], row_stride: usize::MAX, column_stride: usize::MAX };
+    let compute = jostle::Compute::serial();
+    for size in [Size { m: 0, n: 1 << 60, k: 0 }, Size { m: 1 << 60, n: 0, k: 0 }] {
+        let mut room = vec![0.0; scratch(size)];
+        let (start, room) = (Start::Zero, &mut room[..]);
+        assert_eq!(matmul(compute.simd, size, (&mut [], 0), start, nothing, nothing, room), Ok(()));
+        let room = (room, scratch(size));
+        assert_eq!(matmul_parallel(compute, size, (&mut [], 0), start, nothing, nothing, room), Ok(()));
+    }
+    let size = Size { m: 1, n: 1, k: 1 };
+    let (mut c, mut room) = ([0.0], vec![0.0; scratch(size)]);
+    matmul(compute.simd, size, (&mut c, usize::MAX), Start::Zero, one, one, &mut room).unwrap();
+    assert_eq!(c, [4.0]);
+}
+
 #[test]
 fn an_empty_inner_index_gives_the_start() {
     let mut random = Random::new(5);

@@ -154,8 +154,9 @@ impl<'a> Header<'a> {
         self.entries().filter(move |entry| {
             let name = Name::of(entry.name());
             let is_state = is_checkpoint && name.bytes().starts_with(b"optimizer.");
-            !(is_state || is_mask(name.bytes()) || plan.numbered(name.bytes()).is_some())
-                && !(plan.config.tied && name.bytes() == b"lm_head.weight" && self.is_embedding(entry, data))
+            let is_copy =
+                || plan.config.tied && name.bytes() == b"lm_head.weight" && self.is_embedding(entry, data);
+            !(is_state || is_mask(name.bytes()) || plan.numbered(name.bytes()).is_some() || is_copy())
         })
     }
 

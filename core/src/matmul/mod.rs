@@ -221,6 +221,9 @@ pub fn matmul(
     scratch: &mut [f32],
 ) -> Result<(), Error> {
     check(size, c.len(), c_stride, start, a, b, scratch.len())?;
+    if size.m == 0 || size.n == 0 {
+        return Ok(());
+    }
     // SAFETY: just checked.
     unsafe { product(simd, size, c.as_mut_ptr(), c_stride, start, a, b, Causal::Whole, scratch) };
     Ok(())
@@ -274,6 +277,9 @@ pub fn matmul_parallel(
 ) -> Result<(), Error> {
     check(size, c.len(), c_stride, start, a, b, scratch.len().min(worker_scratch))?;
     let Size { m, n, k } = size;
+    if m == 0 || n == 0 {
+        return Ok(());
+    }
     let worker_scratch = worker_scratch.min(scratch.len());
     let most = scratch.len().checked_div(worker_scratch).unwrap_or(usize::MAX);
     let by_columns = n >= m;

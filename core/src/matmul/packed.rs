@@ -163,7 +163,8 @@ unsafe fn blocks<V: WideVector>(
     let rows_worth_packing =
         if k.saturating_mul(n) > CLOSE { ROWS_WORTH_PACKING } else { ROWS_WORTH_PACKING_CLOSE };
     let pack_b = b.column_stride != 1 || m >= rows_worth_packing && k > INNER_WORTH_PACKING_B;
-    let next_panel = COLUMNS * b.column_stride;
+    // A matrix with few columns may have any stride.
+    let next_panel = COLUMNS.wrapping_mul(b.column_stride);
     let block_n = match pack_b {
         // Each panel is used only once: from the first-level cache, before the next panel is packed.
         true if m <= V::TILE_ROWS => V::TILE_PANELS * COLUMNS,
