@@ -14,6 +14,7 @@ lint:
 	cargo fmt --all --check
 	cargo fmt --check --manifest-path core/link-proof/Cargo.toml
 	cargo fmt --check --manifest-path core/device/Cargo.toml
+	cargo fmt --check --manifest-path fuzz/Cargo.toml
 	scripts/check-documents.py
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps

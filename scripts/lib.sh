@@ -126,3 +126,13 @@ library_version() {
     id=$(cargo pkgid --locked -p jostle-archive)
     echo "${id##*[#@]}"
 }
+
+# The target that sanitizers are built for: cargo gives the flags of a named target to the program, and not to build scripts.
+sanitized_host() {
+    rustc -vV | sed -n 's/^host: //p'
+}
+
+# rustup_component [--toolchain NAME] COMPONENT...: succeeds once rustup has installed these components.
+rustup_component() {
+    programs rustup && rustup component add "$@"
+}

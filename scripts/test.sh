@@ -2,6 +2,7 @@
 # Runs the tests, two parts at a time:
 #     scripts/test.sh               # every part
 #     scripts/test.sh core python   # some parts
+#     scripts/test.sh soak          # the long versions, which take hours: 20 minutes for each target of the fuzzer, ...
 #
 # When a part ends, prints its name, its time and the closing lines of its test runners. After a failure it also prints
 # the end of the part's log, or the whole log under CI. The logs are in target/test-logs. docs/testing.md describes the
@@ -12,9 +13,10 @@ cd "$(dirname "$0")/.."
 
 # Two parts run at a time, because linkers and emulators keep only one core busy. The short parts are last, so that both
 # lanes end at about the same time.
-parts=(python core c contract device flash counts)
+parts=(python core c contract device machines fuzz sanitizers interleavings flash counts)
 tail_lines=60
 
+if [ "$*" = soak ]; then exec scripts/test/soak.sh; fi
 for part; do
     [[ " ${parts[*]} " == *" $part "* ]] || fail "no such part: $part; the parts are: ${parts[*]}"
 done

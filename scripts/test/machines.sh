@@ -57,8 +57,11 @@ export JOSTLE_MACHINES
 rm -rf "$JOSTLE_MACHINES"
 mkdir -p "$JOSTLE_MACHINES"
 step cargo test --locked -p jostle --test machines
-for name in ${1:-ppc64 i386 arm riscv64}; do
-    step on "$name" --test checkpoint --test device --test founding --test golden --test machines --test slots
+machines=(ppc64 i386)
+[ -z "${JOSTLE_SOAK:-}" ] || machines+=(arm riscv64)
+for name in ${1:-${machines[@]}}; do
+    step on "$name" --test checkpoint --test golden --test machines --test slots
+    [ -z "${JOSTLE_SOAK:-}" ] || step on "$name" --test device --test founding
     step on "$name" --lib -- simd::tests
     step on "$name" --test contract -- fifty_steps cached_generation
 done

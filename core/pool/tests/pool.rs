@@ -166,26 +166,35 @@ unsafe impl Parallel for Impatient {
 }
 
 /// The panic reaches the caller, and the workers behind don't wait for ever. Afterwards everything works as before.
+/// The gradients of a data-parallel pass.
+fn gradients(config: &Config, shape: Shape, threads: usize, parallel: &dyn Parallel) -> Vec<f32> {
+    let plan = Plan::new(config, &Options { threads, ..Options::new(shape.sequences) }).unwrap();
+    assert!(!plan.shares_work(shape, parallel.threads()));
+    let (mut parameters, mut workspace) = (vec![0.0; plan.parameters()], vec![0.0; plan.workspace()]);
+    let simd = InstructionSet::detect();
+    initialize(simd, &plan, &mut parameters, 1).unwrap();
+    let (mut gradients, tokens) = (vec![0.0; plan.gradients()], vec![7; shape.rows()]);
+    let (compute, parameters) = (Compute { simd, parallel }, &parameters);
+    let pass = Pass { compute, plan: &plan, parameters, frozen: &[], tokens: &tokens, shape, dropout: None };
+    pass.backward(&mut gradients, Gradients::Overwrite, &mut workspace, &tokens, shape.rows()).unwrap();
+    gradients
+}
+
+#[test]
+fn two_threads_have_the_gradients_of_one() {
+    let (config, shape) = (Config::new(64, 32, 2, 2, 32), Shape { sequences: 4, length: 32 });
+    let [one, two] =
+        [&jostle::Serial as &dyn Parallel, &Pool::new(2).unwrap()].map(|p| gradients(&config, shape, 2, p));
+    assert!(one == two);
+}
+
 #[test]
 fn a_panic_within_a_pass_is_resumed() {
     // The third worker has one sequence, and waits for the second worker, which has two.
     let (shape, threads) = (Shape { sequences: 8, length: 320 }, 5);
     let config = Config::new(64, shape.length, 1, 4, 128);
     let host = Impatient { pool: Pool::new(threads).unwrap(), patient: AtomicBool::new(true) };
-    let tokens = vec![7; shape.rows()];
-    let gradients = |parallel: &dyn Parallel| {
-        let plan = Plan::new(&config, &Options { threads, ..Options::new(shape.sequences) }).unwrap();
-        assert!(!plan.shares_work(shape, parallel.threads()));
-        let (mut parameters, mut workspace) = (vec![0.0; plan.parameters()], vec![0.0; plan.workspace()]);
-        let simd = InstructionSet::detect();
-        initialize(simd, &plan, &mut parameters, 1).unwrap();
-        let mut gradients = vec![0.0; plan.gradients()];
-        let compute = Compute { simd, parallel };
-        let (plan, parameters, tokens) = (&plan, &parameters[..], &tokens[..]);
-        let pass = Pass { compute, plan, parameters, frozen: &[], tokens, shape, dropout: None };
-        pass.backward(&mut gradients, Gradients::Overwrite, &mut workspace, tokens, shape.rows()).unwrap();
-        gradients
-    };
+    let gradients = |parallel: &dyn Parallel| gradients(&config, shape, threads, parallel);
     let expected = gradients(&jostle::Serial);
     // It is not always the same worker.
     let panics = (0..20).filter_map(|_| {

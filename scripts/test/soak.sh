@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# The long versions of the tests: some hours.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+. scripts/lib.sh
+
+export JOSTLE_SOAK=1
+step scripts/test/soak/python.sh
+LOOM_MAX_PREEMPTIONS=3 step scripts/test/interleavings.sh
+step scripts/test/machines.sh
+step scripts/test/sanitizers.sh
+step scripts/test/fuzz.sh all 1200
