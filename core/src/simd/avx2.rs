@@ -17,10 +17,17 @@ pub(crate) fn is_available() -> bool {
     const OSXSAVE_AVX_FMA: u32 = 1 << 27 | 1 << 28 | 1 << 12;
     const YMM_STATE: u64 = 0b110;
     const AVX2: u32 = 1 << 5;
-    __cpuid(0).eax >= 7
-        && __cpuid(1).ecx & OSXSAVE_AVX_FMA == OSXSAVE_AVX_FMA
+    identification(0).eax >= 7
+        && identification(1).ecx & OSXSAVE_AVX_FMA == OSXSAVE_AVX_FMA
         && enabled_state() & YMM_STATE == YMM_STATE
-        && __cpuid_count(7, 0).ebx & AVX2 != 0
+        && identification(7).ebx & AVX2 != 0
+}
+
+/// What the processor says of itself.
+#[allow(unused_unsafe, reason = "the oldest compiler takes the instruction for unsafe")]
+pub(super) fn identification(leaf: u32) -> CpuidResult {
+    // SAFETY: every x86-64 processor has the instruction.
+    unsafe { __cpuid_count(leaf, 0) }
 }
 
 /// The register state that the operating system saves (XCR0).

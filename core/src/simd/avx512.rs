@@ -18,7 +18,7 @@ pub(crate) fn is_available() -> bool {
     const ZMM_STATE: u64 = 0b1110_0110;
     avx2::is_available()
         && avx2::enabled_state() & ZMM_STATE == ZMM_STATE
-        && __cpuid_count(7, 0).ebx & F_DQ == F_DQ
+        && avx2::identification(7).ebx & F_DQ == F_DQ
 }
 
 macro_rules! lanewise {
