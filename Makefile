@@ -15,6 +15,7 @@ lint:
 	cargo fmt --check --manifest-path core/link-proof/Cargo.toml
 	cargo fmt --check --manifest-path core/device/Cargo.toml
 	cargo fmt --check --manifest-path fuzz/Cargo.toml
+	cargo fmt --check --manifest-path scripts/public-api/Cargo.toml
 	scripts/check-documents.py
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps

@@ -13,7 +13,7 @@ cd "$(dirname "$0")/.."
 
 # Two parts run at a time, because linkers and emulators keep only one core busy. The short parts are last, so that both
 # lanes end at about the same time.
-parts=(python core c contract device machines fuzz sanitizers interleavings flash counts)
+parts=(python core c contract device machines fuzz sanitizers interleavings supply flash counts)
 tail_lines=60
 
 if [ "$*" = soak ]; then exec scripts/test/soak.sh; fi

@@ -21,7 +21,7 @@ address() {
 }
 
 # Data races in the pool, in the relay, and in passes by several threads. The standard library is built for it too: otherwise
-# it reports hundreds of races, all of them false. Vectors take too long to compile, and share nothing among threads.
+# it reports hundreds of races, all of them false.
 threads() {
     local build="-Z build-std=std,panic_unwind,test" flags="-Z sanitizer=thread"
     export CARGO_TARGET_DIR=$CARGO_TARGET_DIR/threads RUSTC_BOOTSTRAP=1
@@ -33,8 +33,8 @@ threads() {
         flags+=" -Z external-clangrt -C linker=clang-19 -C link-arg=-fsanitize=thread"
     fi
     # One test takes many minutes there.
-    [ $# -gt 0 ] || [ -n "${JOSTLE_SOAK:-}" ] || set -- -p jostle-pool -- --skip a_panic_within_a_pass
-    [ $# -gt 0 ] || set -- -p jostle-pool
+    [ $# -gt 0 ] || [ -n "${JOSTLE_SOAK:-}" ] || set -- -p jostle-pool --test pool -- --skip a_panic_within_a_pass
+    [ $# -gt 0 ] || set -- -p jostle-pool --test pool
     # shellcheck disable=SC2086
     RUSTFLAGS=$flags "${cargo[@]}" test --locked $build --target "$host" "$@"
     # shellcheck disable=SC2086

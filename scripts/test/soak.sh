@@ -6,7 +6,6 @@ cd "$(dirname "$0")/../.."
 
 export JOSTLE_SOAK=1
 step scripts/test/soak/python.sh
-LOOM_MAX_PREEMPTIONS=3 step scripts/test/interleavings.sh
 step scripts/test/machines.sh
 step scripts/test/sanitizers.sh
 step scripts/test/fuzz.sh all 1200

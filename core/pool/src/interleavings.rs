@@ -1,4 +1,5 @@
-//! All interleavings of the pool's threads, by loom, with a bound on the preemptions: scripts/test/interleavings.sh.
+//! All interleavings of the pool's threads, by loom, with a bound on the number of times that a thread is
+//! interrupted where it need not wait: scripts/test/interleavings.sh.
 
 use super::*;
 
@@ -9,7 +10,9 @@ fn cells(count: usize) -> Vec<UnsafeCell<u32>> {
 
 /// Runs this many rounds of tasks, and sees each task done once in each.
 fn rounds(threads: usize, rounds: u32, tasks: usize) {
-    loom::model(move || {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(move || {
         let pool = Pool::new(threads).unwrap();
         let cells = Cells(cells(tasks));
         for round in 1..=rounds {

@@ -1,4 +1,5 @@
-//! All interleavings of the relay's workers, by loom, with a bound on the preemptions: scripts/test/interleavings.sh.
+//! All interleavings of the relay's workers, by loom, with a bound on the number of times that a thread is
+//! interrupted where it need not wait: scripts/test/interleavings.sh.
 
 use std::boxed::Box;
 use std::vec::Vec;
@@ -52,8 +53,10 @@ impl Track {
 }
 
 /// A relay of workers. `run` passes its two elements.
-fn relay(workers: usize, run: fn(&mut Turn<'_>, &dyn Fn(usize))) {
-    loom::model(move || {
+fn relay(workers: usize, preemptions: usize, run: fn(&mut Turn<'_>, &dyn Fn(usize))) {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(preemptions);
+    model.check(move || {
         let threads = Loomed(workers);
         let compute = Compute { simd: InstructionSet::PORTABLE, parallel: &threads };
         let track = Track((0..2).map(|_| UnsafeCell::new(0)).collect());
@@ -76,27 +79,27 @@ fn column_by_column(turn: &mut Turn<'_>, pass: &dyn Fn(usize)) {
 
 #[test]
 fn two_workers_pass_piece_by_piece() {
-    relay(2, piece_by_piece);
+    relay(2, 3, piece_by_piece);
 }
 
 #[test]
 fn three_workers_pass_piece_by_piece() {
-    relay(3, piece_by_piece);
+    relay(3, 2, piece_by_piece);
 }
 
 #[test]
 fn two_workers_pass_column_by_column() {
-    relay(2, column_by_column);
+    relay(2, 3, column_by_column);
 }
 
 #[test]
 fn three_workers_pass_column_by_column() {
-    relay(3, column_by_column);
+    relay(3, 1, column_by_column);
 }
 
 #[test]
 fn matrices_of_another_width_wait_for_the_end_of_the_matrix_before() {
-    relay(2, |turn, pass| {
+    relay(2, 3, |turn, pass| {
         if turn.is_first() {
             turn.last_by_columns([1, 2], 1, |_, columns| columns.for_each(pass));
         } else {
