@@ -32,7 +32,7 @@ for target in "${targets[@]}"; do
     if [ -e "$what" ]; then
         "$program" "$what"
     else
-        # What it learns goes into the first folder.
+        # Inputs that reach new code go into the first folder.
         "$program" "$work/$target" "fuzz/corpus/$target" -max_total_time="$what" -timeout=20 -rss_limit_mb=2048 \
             -max_len=8192 -print_final_stats=1 -artifact_prefix="$work/$target-"
     fi

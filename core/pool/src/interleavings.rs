@@ -1,5 +1,5 @@
-//! All interleavings of the pool's threads, by loom, with a bound on the number of times that a thread is
-//! interrupted where it need not wait: scripts/test/interleavings.sh.
+//! All interleavings of the pool's threads, by loom (scripts/test/interleavings.sh). Each model has a bound on
+//! preemptions: the number of times that a thread is interrupted where it need not wait.
 
 use super::*;
 

@@ -1,5 +1,5 @@
-//! All interleavings of the relay's workers, by loom, with a bound on the number of times that a thread is
-//! interrupted where it need not wait: scripts/test/interleavings.sh.
+//! All interleavings of the relay's workers, by loom (scripts/test/interleavings.sh). Each model has a bound on
+//! preemptions: the number of times that a thread is interrupted where it need not wait.
 
 use std::boxed::Box;
 use std::vec::Vec;
