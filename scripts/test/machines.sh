@@ -60,8 +60,8 @@ step cargo test --locked -p jostle --test machines
 machines=(ppc64 i386)
 [ -z "${JOSTLE_SOAK:-}" ] || machines+=(arm riscv64)
 for name in ${1:-${machines[@]}}; do
-    step on "$name" --test checkpoint --test golden --test machines --test slots
-    [ -z "${JOSTLE_SOAK:-}" ] || step on "$name" --test device --test founding
+    step on "$name" --test checkpoint --test golden --test machines
+    [ -z "${JOSTLE_SOAK:-}" ] || step on "$name" --test device --test founding --test slots
     step on "$name" --lib -- simd::tests
     step on "$name" --test contract -- fifty_steps cached_generation
 done

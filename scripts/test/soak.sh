@@ -8,4 +8,5 @@ export JOSTLE_SOAK=1
 step scripts/test/soak/python.sh
 step scripts/test/machines.sh
 step scripts/test/sanitizers.sh
+step scripts/test/supply.sh
 step scripts/test/fuzz.sh all 1200
