@@ -164,6 +164,8 @@ enum
     // The processor flushes denormal numbers to zero or does not round to nearest, so training would end in other bits. A
     // program that was linked with -ffast-math or -Ofast begins in such a mode.
     JOSTLE_FLOATING_POINT = 30,
+    // The loss of a step is a spike: see jostle_trainer_guard. Parameters, optimiser state and step are as they were.
+    JOSTLE_SPIKE = 31,
     // A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header does not have the safetensors format.
@@ -383,7 +385,7 @@ typedef struct jostle_pool jostle_pool;
 typedef struct jostle_error {
     // The status that the call has returned.
     int32_t status;
-    // JOSTLE_OUT_OF_RANGE, JOSTLE_NOT_FINITE: the number; otherwise 0.
+    // JOSTLE_OUT_OF_RANGE, JOSTLE_NOT_FINITE, JOSTLE_SPIKE: the number; otherwise 0.
     float value;
     // The name of the refused argument or field, of the tensor of a checkpoint, or the name that was not found;
     // zero-terminated, cut off if it is longer; may be empty.
@@ -395,7 +397,8 @@ typedef struct jostle_error {
     // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     // slot; JOSTLE_NOT_FINITE: the tensor; else 0.
     int64_t index;
-    // The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; JOSTLE_NOT_FINITE: the step; otherwise 0.
+    // The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; JOSTLE_NOT_FINITE, JOSTLE_SPIKE:
+    // the step; otherwise 0.
     int64_t given;
     // The wanted number, in bytes for buffers; JOSTLE_RUN: the number of indices; otherwise 0.
     int64_t wanted;
@@ -1057,6 +1060,24 @@ jostle_status jostle_trainer_steps(const struct jostle_trainer *trainer,
 jostle_status jostle_trainer_resume(struct jostle_trainer *trainer,
                                     uint64_t step,
                                     struct jostle_error *error);
+
+// Leaves out the current step, for example after JOSTLE_NOT_FINITE or JOSTLE_SPIKE: the next step has other windows and other
+// dropout. Gradients that were accumulated for the step are discarded, and pieces of jostle_trainer_poll abandoned.
+//
+// Pointers:
+// As for jostle_trainer_step.
+jostle_status jostle_trainer_skip(struct jostle_trainer *trainer,
+                                  struct jostle_error *error);
+
+// From now on, refuses the update of a step whose loss is a spike (JOSTLE_SPIKE): more than `limit` standard deviations above
+// the mean of the last 100 steps or so. A usual limit is 6. The first 100 steps after this call are never spikes. A `limit`
+// of 0 removes the guard.
+//
+// Pointers:
+// As for jostle_trainer_step.
+jostle_status jostle_trainer_guard(struct jostle_trainer *trainer,
+                                   float limit,
+                                   struct jostle_error *error) JOSTLE_FLOATS;
 
 /* USE: text, logits, losses and gradients */
 

@@ -84,6 +84,16 @@ pub enum Error {
         /// gradients for the norm. `None` if all of them are finite, and on bare metal.
         tensor: Option<usize>,
     },
+    /// The loss of a training step is a spike ([`crate::SpikeGuard`]). Parameters, optimiser state and step are as before.
+    /// [`crate::Trainer::skip`] continues with the next step.
+    Spike {
+        /// The step's number, from 0.
+        step: u64,
+        /// The loss.
+        loss: f32,
+        /// Its distance from the mean of the losses before it, in standard deviations.
+        z: f32,
+    },
     /// The processor is in a mode in which results would have other bits.
     FloatingPoint {
         /// `"denormal numbers"` or `"rounding"`.
@@ -142,7 +152,7 @@ pub enum Error {
     },
     /// The call needs all gradients at once, but the plan has a fused optimizer step.
     Fused {
-        /// `"clip"`, `"accumulate"` or `"backward"`.
+        /// `"clip"`, `"accumulate"`, `"guard"` or `"backward"`.
         what: &'static str,
     },
     /// A gradient is NaN or infinite in a fused optimizer step. Tensors that were updated before it have changed, and so has
@@ -285,6 +295,9 @@ impl fmt::Display for Error {
                     Some(tensor) => write!(f, "; the first tensor that is not finite is {tensor}"),
                     None => Ok(()),
                 }
+            }
+            Error::Spike { step, loss, z } => {
+                write!(f, "step {step}: loss {loss} is a spike, {z} standard deviations; nothing was changed")
             }
             Error::FloatingPoint { what, wanted } => {
                 write!(f, "floating-point mode of the processor: {what}; expected {wanted}")

@@ -137,7 +137,7 @@ pub use schedule::{Decay, Schedule};
 pub use simd::InstructionSet;
 pub use target::Target;
 pub use tokenizer::{ByteTokenizer, CharTable};
-pub use trainer::{Buffers, Pieces, Recipe, Report, Trainer};
+pub use trainer::{Buffers, Pieces, Recipe, Report, SpikeGuard, Trainer};
 
 /// The list of a configuration's fields. Hidden: checkpoints and the other interfaces take their lists from it.
 #[doc(hidden)]

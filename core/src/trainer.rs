@@ -3,8 +3,10 @@
 
 mod float_mode;
 mod poll;
+mod spikes;
 
 pub use poll::Pieces;
+pub use spikes::SpikeGuard;
 
 use core::ops::Range;
 
@@ -106,6 +108,7 @@ pub struct Trainer<'a> {
     accumulated: u64,
     /// The progress of [`Trainer::poll`] in the current step.
     pieces: Pieces,
+    guard: Option<SpikeGuard>,
 }
 
 impl<'a> Trainer<'a> {
@@ -129,7 +132,8 @@ impl<'a> Trainer<'a> {
         exact_length("workspace", buffers.workspace.len(), plan.workspace())?;
         exact_length("batch", buffers.batch.len(), plan.batch)?;
         float_mode::check()?;
-        Ok(Trainer { plan, recipe, buffers, compute, step: 0, accumulated: 0, pieces: Pieces::default() })
+        let (step, accumulated, pieces, guard) = (0, 0, Pieces::default(), None);
+        Ok(Trainer { plan, recipe, buffers, compute, step, accumulated, pieces, guard })
     }
 
     /// One step on random windows of a text: as many micro-batches as the recipe says, then the update.
@@ -137,8 +141,8 @@ impl<'a> Trainer<'a> {
     /// The windows depend on the seed and the step alone.
     ///
     /// # Errors
-    /// [`Error::Diverged`] if the loss or the gradient norm is not finite: the parameters and the step have not changed
-    /// then. With [`crate::Options::fused`] that holds for the loss only; a gradient that is not finite causes
+    /// [`Error::Diverged`] if the loss or the gradient norm is not finite, [`Error::Spike`] if a guard refuses the loss:
+    /// the parameters and the step have not changed then. With [`crate::Options::fused`] that holds for the loss only; a gradient that is not finite causes
     /// [`Error::PartlyUpdated`].
     pub fn step<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Report, Error> {
         let text = text.into();
@@ -237,10 +241,15 @@ impl<'a> Trainer<'a> {
         if self.plan.options.fused {
             return Ok(self.finish(loss, learning_rate, self.norm()));
         }
+        self.check_spike(loss)?;
         let norm = gradient_norm(self.compute, self.buffers.gradients);
         self.finite_norm(norm)?;
         self.update_part(learning_rate, norm, 0..self.plan.parameters)?;
         Ok(self.finish(loss, learning_rate, norm))
+    }
+
+    fn check_spike(&self, loss: Loss) -> Result<(), Error> {
+        self.guard.map_or(Ok(()), |guard| guard.check(self.step, loss.mean()))
     }
 
     fn finite_norm(&self, norm: f32) -> Result<(), Error> {
@@ -286,6 +295,9 @@ impl<'a> Trainer<'a> {
     /// Ends the step.
     fn finish(&mut self, loss: Loss, learning_rate: f32, gradient_norm: f32) -> Report {
         let report = Report { step: self.step, loss: loss.mean(), learning_rate, gradient_norm };
+        if let Some(guard) = &mut self.guard {
+            guard.add(report.loss);
+        }
         self.step = self.step.saturating_add(1);
         self.pieces = Pieces::default();
         report
@@ -335,8 +347,28 @@ impl<'a> Trainer<'a> {
         self.step
     }
 
-    /// Leaves out the current step, for example after [`Error::Diverged`]: the next step has other windows and other
-    /// dropout. Gradients that were accumulated for it are discarded.
+    /// Refuses the update of steps whose loss is a spike from now on ([`Error::Spike`]); `None`: of no steps.
+    ///
+    /// # Errors
+    /// [`Error::Range`] for the limit; [`Error::Fused`], because a fused step updates before the loss is judged.
+    pub fn set_guard(&mut self, guard: Option<SpikeGuard>) -> Result<(), Error> {
+        if let Some(guard) = &guard {
+            guard.validate()?;
+            if self.plan.options.fused {
+                return Err(Error::Fused { what: "guard" });
+            }
+        }
+        self.guard = guard;
+        Ok(())
+    }
+
+    /// The guard against loss spikes, with what it has seen.
+    pub fn guard(&self) -> Option<SpikeGuard> {
+        self.guard
+    }
+
+    /// Leaves out the current step, for example after [`Error::Diverged`] or [`Error::Spike`]: the next step has other
+    /// windows and other dropout. Gradients that were accumulated for it are discarded.
     pub fn skip(&mut self) {
         self.resume_at(self.step.saturating_add(1), 0);
     }

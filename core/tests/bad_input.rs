@@ -9,7 +9,7 @@ use core::task::Poll;
 use common::{Threads, bits};
 use jostle::{
     Buffers, Compute, Config, Decay, Dropout, Error, Generator, Gradients, InstructionSet, Optimizer,
-    OptimizerState, Options, Pass, Plan, Recipe, Sampling, Schedule, Serial, Shape, Trainer,
+    OptimizerState, Options, Pass, Plan, Recipe, Sampling, Schedule, Serial, Shape, SpikeGuard, Trainer,
 };
 use session::Session;
 
@@ -268,6 +268,38 @@ fn a_step_can_be_skipped() {
     assert!(bits(trainer.buffers().parameters) == before);
     let report = trainer.step(&text[..]).unwrap();
     assert_eq!(report.step, 1);
+}
+
+/// A window that is unlike all others has a loss far from theirs. The guard refuses it, in whole steps and in pieces.
+#[test]
+fn a_guard_refuses_spikes() {
+    let calm: Vec<u8> = (0..60_u16).map(|i| (i % 3) as u8).collect();
+    let wild = vec![9_u8; 60];
+    let recipe = session::recipe(1e-2, 1);
+    let mut session = session();
+    let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);
+    let invalid = trainer.set_guard(Some(SpikeGuard::new(f32::NAN)));
+    assert!(matches!(invalid, Err(Error::Range { what: "limit", .. })), "{invalid:?}");
+    trainer.set_guard(Some(SpikeGuard::new(6.0))).unwrap();
+    // The loss falls for a while, which the variance contains.
+    for _ in 0..400 {
+        trainer.step(&calm[..]).unwrap();
+    }
+    let (before, guard) = (bits(trainer.buffers().parameters), trainer.guard());
+    let error = trainer.step(&wild[..]).unwrap_err();
+    assert!(matches!(error, Error::Spike { step: 400, z, .. } if z > 6.0), "{error}");
+    let error = loop {
+        match trainer.poll(&wild[..]) {
+            Ok(found) => assert_eq!(found, Poll::Pending),
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, Error::Spike { step: 400, .. }), "{error}");
+    assert!(bits(trainer.buffers().parameters) == before && trainer.guard() == guard);
+    trainer.skip();
+    assert_eq!(trainer.step(&calm[..]).unwrap().step, 401);
+    trainer.set_guard(None).unwrap();
+    trainer.step(&wild[..]).unwrap();
 }
 
 /// With -ffast-math, a C compiler links code that flushes denormal numbers to zero in every thread of the program.

@@ -77,6 +77,8 @@ pub enum jostle_status {
     /// The processor flushes denormal numbers to zero or does not round to nearest, so training would end in other bits. A
     /// program that was linked with -ffast-math or -Ofast begins in such a mode.
     JOSTLE_FLOATING_POINT = 30,
+    /// The loss of a step is a spike: see jostle_trainer_guard. Parameters, optimiser state and step are as they were.
+    JOSTLE_SPIKE = 31,
     /// A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     /// A checkpoint's header does not have the safetensors format.
@@ -112,7 +114,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 /// Each status and its text.
-const TEXTS: [(jostle_status, &CStr); 46] = [
+const TEXTS: [(jostle_status, &CStr); 47] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
     (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
@@ -142,6 +144,7 @@ const TEXTS: [(jostle_status, &CStr); 46] = [
     (JOSTLE_FUSED, c"not possible with a fused optimizer step"),
     (JOSTLE_PARTLY_UPDATED, c"a gradient is not finite; some parameters have changed"),
     (JOSTLE_INTERNAL, c"internal error; please report it"),
+    (JOSTLE_SPIKE, c"the loss is a spike; nothing was changed"),
     (JOSTLE_FLOATING_POINT, c"the floating-point mode changes results"),
     (JOSTLE_RUN, c"run must call the task once for each index"),
     (JOSTLE_CHECKPOINT_TRUNCATED, c"the checkpoint is truncated"),
@@ -209,7 +212,7 @@ fn text(number: i32) -> &'static CStr {
 pub struct jostle_error {
     /// The status that the call has returned.
     pub status: i32,
-    /// JOSTLE_OUT_OF_RANGE, JOSTLE_NOT_FINITE: the number; otherwise 0.
+    /// JOSTLE_OUT_OF_RANGE, JOSTLE_NOT_FINITE, JOSTLE_SPIKE: the number; otherwise 0.
     pub value: f32,
     /// The name of the refused argument or field, of the tensor of a checkpoint, or the name that was not found;
     /// zero-terminated, cut off if it is longer; may be empty.
@@ -221,7 +224,8 @@ pub struct jostle_error {
     /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     /// slot; JOSTLE_NOT_FINITE: the tensor; else 0.
     pub index: i64,
-    /// The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; JOSTLE_NOT_FINITE: the step; otherwise 0.
+    /// The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; JOSTLE_NOT_FINITE, JOSTLE_SPIKE:
+    /// the step; otherwise 0.
     pub given: i64,
     /// The wanted number, in bytes for buffers; JOSTLE_RUN: the number of indices; otherwise 0.
     pub wanted: i64,
@@ -516,6 +520,7 @@ fn status_of(error: &Error) -> jostle_status {
         Error::Data { .. } => JOSTLE_TOO_FEW_TOKENS,
         Error::NotFinite { .. } | Error::Diverged { .. } => JOSTLE_NOT_FINITE,
         Error::FloatingPoint { .. } => JOSTLE_FLOATING_POINT,
+        Error::Spike { .. } => JOSTLE_SPIKE,
         Error::InstructionSet => JOSTLE_INSTRUCTION_SET,
         Error::Plan { .. } => JOSTLE_PLAN,
         Error::Buffer { .. } => JOSTLE_BUFFER_TOO_SHORT,
@@ -565,6 +570,7 @@ fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
         | Error::Checkpoint(
             CheckpointError::Metadata { key: what } | CheckpointError::Configuration { key: what },
         ) => (what, 0, 0),
+        Error::Spike { .. } => ("loss", 0, 0),
         Error::Zero { what } => (what, 0, 1),
         Error::Length { what, given, wanted } | Error::Buffer { what, given, wanted } => {
             (what, given, wanted)
@@ -600,6 +606,7 @@ impl From<&Error> for Details {
         match *error {
             Error::Range { given, wanted, .. } => (details.value, details.range) = (given, wanted),
             Error::NotFinite { value, .. } => details.value = value,
+            Error::Spike { step, loss, .. } => (details.value, details.given) = (loss, step.cast_signed()),
             Error::Diverged { step, value, tensor, .. } => {
                 details.value = value;
                 (details.index, details.given) = (tensor.unwrap_or(0), step.cast_signed());
@@ -722,6 +729,7 @@ impl jostle_error {
             status if status == JOSTLE_OUT_OF_RANGE as i32 => b" is V; expected R",
             status if status == JOSTLE_NOT_FINITE as i32 && self.range.first() != Some(&0) => b" is V R",
             status if status == JOSTLE_NOT_FINITE as i32 => b" is V",
+            status if status == JOSTLE_SPIKE as i32 => b" is V in step G",
             status if status == JOSTLE_HEADS as i32 => b" is G; width is W",
             status if status == JOSTLE_TOKEN as i32 => b" G at index I; expected less than W",
             status if status == JOSTLE_CHECKPOINT_CHECKSUM as i32 => b": its checksum is X; it states Y",

@@ -4,7 +4,7 @@ use core::ffi::c_void;
 use core::mem::offset_of;
 use core::task::Poll;
 
-use jostle::{self as core_, Loss, Pieces, Plan, Recipe, Report, Tokens, Trainer};
+use jostle::{self as core_, Loss, Pieces, Plan, Recipe, Report, SpikeGuard, Tokens, Trainer};
 
 use crate::border::{self, Buffers, Handle, Kind, Output, input, open, open_mut};
 use crate::buffers::jostle_buffers;
@@ -84,6 +84,7 @@ struct Position {
     step: u64,
     accumulated: u64,
     pieces: Pieces,
+    guard: Option<SpikeGuard>,
 }
 
 impl State {
@@ -117,6 +118,7 @@ impl State {
         let mut trainer = Trainer::new(plan, recipe, memory, workers.compute()).or_refuse(buffers.call)?;
         trainer.resume_at(position.step, position.accumulated);
         trainer.resume_pieces(position.pieces);
+        trainer.set_guard(position.guard).or_refuse(buffers.call)?;
         Ok((trainer, position))
     }
 }
@@ -160,7 +162,7 @@ unsafe fn with_trainer<I, T>(
     let (trainer, position, given) = opened.as_mut().map_err(|refused| *refused)?;
     let result = body(trainer, given);
     let (step, accumulated, pieces) = (trainer.steps(), trainer.accumulated(), trainer.pieces());
-    **position = Position { step, accumulated, pieces };
+    **position = Position { step, accumulated, pieces, guard: trainer.guard() };
     result.map_err(|error| call.refuse_about(trainer.plan(), &error))
 }
 
@@ -425,8 +427,55 @@ pub unsafe extern "C" fn jostle_trainer_resume(
     unsafe {
         call(error, |call| {
             let state: &mut State = open_mut(trainer, &mut Buffers::new(call))?;
-            state.position = Position { step, ..Position::default() };
+            state.position = Position { step, guard: state.position.guard, ..Position::default() };
             Ok(())
+        })
+    }
+}
+
+/// Leaves out the current step, for example after JOSTLE_NOT_FINITE or JOSTLE_SPIKE: the next step has other windows and other
+/// dropout. Gradients that were accumulated for the step are discarded, and pieces of jostle_trainer_poll abandoned.
+///
+/// # Safety
+/// As for jostle_trainer_step.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_skip(
+    trainer: *mut jostle_trainer,
+    error: *mut jostle_error,
+) -> jostle_status {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            with_trainer(
+                call,
+                trainer,
+                |_| Ok(()),
+                |trainer, &()| {
+                    trainer.skip();
+                    Ok(())
+                },
+            )
+        })
+    }
+}
+
+/// From now on, refuses the update of a step whose loss is a spike (JOSTLE_SPIKE): more than `limit` standard deviations above
+/// the mean of the last 100 steps or so. A usual limit is 6. The first 100 steps after this call are never spikes. A `limit`
+/// of 0 removes the guard.
+///
+/// # Safety
+/// As for jostle_trainer_step.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_trainer_guard(
+    trainer: *mut jostle_trainer,
+    limit: f32,
+    error: *mut jostle_error,
+) -> jostle_status {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let guard = (limit != 0.0).then_some(SpikeGuard::new(limit));
+            with_trainer(call, trainer, |_| Ok(()), |trainer, &()| trainer.set_guard(guard))
         })
     }
 }

@@ -471,6 +471,11 @@ static jostle_status call_trainer_update(void)
 
 static jostle_status call_trainer_steps(void) { return CALL(jostle_trainer_steps)(P("trainer"), P("steps"), error); }
 static jostle_status call_trainer_resume(void) { return CALL(jostle_trainer_resume)(P("trainer"), 5, error); }
+static jostle_status call_trainer_skip(void) { return CALL(jostle_trainer_skip)(P("trainer"), error); }
+
+static float guard_limit = 6;
+
+static jostle_status call_trainer_guard(void) { return CALL(jostle_trainer_guard)(P("trainer"), guard_limit, error); }
 
 /* The buffers; `is` adds to their properties. */
 static void add_training_memory(int is)
@@ -567,7 +572,12 @@ static void test_partial_update(void)
     OUTPUT("report", jostle_report);
     invoke = call_trainer_step;
     jostle_status status = run_once("a gradient that is not finite", &told.error);
-    refused("a gradient that is not finite", status, JOSTLE_PARTLY_UPDATED, "tensor");
+#ifdef FREESTANDING
+    const char *what = "tensor";
+#else
+    const char *what = "h.0.mlp.c_proj.weight";
+#endif
+    refused("a gradient that is not finite", status, JOSTLE_PARTLY_UPDATED, what);
 }
 
 /* Names that do not exist, and the tensors of names that do. */
@@ -688,6 +698,17 @@ static void test_trainers(void)
 
     add_trainer();
     exercise("jostle_trainer_resume", call_trainer_resume);
+
+    add_trainer();
+    exercise("jostle_trainer_skip", call_trainer_skip);
+
+    add_trainer();
+    exercise("jostle_trainer_guard", call_trainer_guard);
+    add_trainer();
+    guard_limit = -1;
+    invoke = call_trainer_guard;
+    refused("a negative limit", run_once("a negative limit", &told.error), JOSTLE_OUT_OF_RANGE, "limit");
+    guard_limit = 6;
 }
 
 /* Generators. */

@@ -13,6 +13,10 @@
  */
 #include <pthread.h>
 
+#ifdef __SSE__
+#include <xmmintrin.h>
+#endif
+
 #include "test.h"
 
 enum { VOCAB = 27, CONTEXT = 35, TEXT = 2000, BATCH = 4 };
@@ -234,6 +238,44 @@ static void wrong_runs(jostle_compute compute)
         end(&s);
     }
 }
+
+/* A guard refuses a loss that is far above those before it. The step can be skipped. */
+static void spikes(const jostle_compute *compute)
+{
+    struct session s;
+    jostle_report report;
+    jostle_error e;
+    jostle_status status = JOSTLE_OK;
+    uint64_t done;
+    char message[200];
+    start(&s, BATCH, 1, compute);
+    ok(jostle_trainer_guard(&s.trainer, 1e-6f, &e), &e, "guard");
+    for (done = 0; done < 200 && status == JOSTLE_OK; done++)
+        status = jostle_trainer_step(&s.trainer, text, sizeof text, JOSTLE_U8, &report, &e);
+    jostle_error_message(&e, message, sizeof message);
+    check(status == JOSTLE_SPIKE && e.value > 0 && e.given == (int64_t)done - 1 && done > 100, "spike: %s", message);
+    ok(jostle_trainer_skip(&s.trainer, &e), &e, "skip");
+    ok(jostle_trainer_guard(&s.trainer, 0, &e), &e, "no guard");
+    steps(&s, done, 1);
+    end(&s);
+}
+
+#ifdef __SSE__
+/* As a program that was linked with -ffast-math begins. */
+static void flushing_denormals(const jostle_compute *compute)
+{
+    struct session s;
+    jostle_report report;
+    jostle_error e;
+    start(&s, BATCH, 1, compute);
+    _mm_setcsr(_mm_getcsr() | 0x8040);
+    jostle_status status = jostle_trainer_step(&s.trainer, text, sizeof text, JOSTLE_U8, &report, &e);
+    _mm_setcsr(_mm_getcsr() & ~0x8040u);
+    check(status == JOSTLE_FLOATING_POINT, "a processor that flushes denormals: status %d", (int)status);
+    steps(&s, 0, 1);
+    end(&s);
+}
+#endif
 
 /* Two micro-batches a step give the bits of one batch of both. */
 static void micro_batches(const jostle_compute *compute)
@@ -536,6 +578,12 @@ int main(int argc, char **argv)
     compute.instruction_set = JOSTLE_FASTEST;
     with_threads(compute);
     wrong_runs(compute);
+    spikes(&compute);
+#ifdef __SSE__
+    /* Valgrind has no such mode. */
+    if (argc == 2)
+        flushing_denormals(&compute);
+#endif
     micro_batches(&compute);
     in_pieces(&compute);
     own_batches(&compute);

@@ -12,6 +12,7 @@ pub fn exception(error: Error) -> PyErr {
         Error::Token { .. } => PyIndexError::new_err(text),
         Error::NotFinite { .. }
         | Error::Diverged { .. }
+        | Error::Spike { .. }
         | Error::PartlyUpdated { .. }
         | Error::FloatingPoint { .. } => PyFloatingPointError::new_err(text),
         Error::Internal { .. } => PyRuntimeError::new_err(text),

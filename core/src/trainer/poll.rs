@@ -90,7 +90,12 @@ impl Trainer<'_> {
                 let sum = sum.map_err(|error| self.diverged(error))?;
                 self.pieces.loss = (SoftF64::new(self.pieces.loss) + SoftF64::new(sum)).get();
             }
-            Some(part) if part < parts => self.norm_piece(part, part + 1 == parts)?,
+            Some(part) if part < parts => {
+                if part == 0 {
+                    self.check_spike(self.loss_of_pieces())?;
+                }
+                self.norm_piece(part, part + 1 == parts)?;
+            }
             Some(part) => {
                 self.update_part(learning_rate(), self.norm(), part_of(self.plan.parameters, part - parts))?;
             }
@@ -98,9 +103,12 @@ impl Trainer<'_> {
         if !last {
             return Ok(Poll::Pending);
         }
+        Ok(Poll::Ready(self.finish(self.loss_of_pieces(), learning_rate(), self.norm())))
+    }
+
+    fn loss_of_pieces(&self) -> Loss {
         let (_, counted) = self.shape_and_counted();
-        let loss = Loss { sum: self.pieces.loss, counted };
-        Ok(Poll::Ready(self.finish(loss, learning_rate(), self.norm())))
+        Loss { sum: self.pieces.loss, counted }
     }
 
     fn norm_piece(&mut self, part: usize, last: bool) -> Result<(), Error> {
