@@ -274,7 +274,7 @@ fn a_step_can_be_skipped() {
 #[test]
 fn a_guard_refuses_spikes() {
     let calm: Vec<u8> = (0..60_u16).map(|i| (i % 3) as u8).collect();
-    let wild = vec![9_u8; 60];
+    let wild = [9_u8; 60];
     let recipe = session::recipe(1e-2, 1);
     let mut session = session();
     let mut trainer = session.trainer(&recipe, InstructionSet::detect(), &Serial);

@@ -336,7 +336,12 @@ fn what_does_not_fit_is_refused_and_nothing_erased() {
             self.0.read(slot, at, bytes)
         }
     }
-    for size in [0, 20, wanted - 1, wanted] {
+    for size in [0, 31] {
+        let (mut short, mut block) = (Short(memory.clone().restarted(), size), [0; 64]);
+        let error = Slots::new(&mut short, &mut block).err();
+        assert_eq!(error, Some(Error::Buffer { what: "slot", given: size, wanted: 32 }));
+    }
+    for size in [32, wanted - 1, wanted] {
         let mut short = Short(memory.clone().restarted(), size);
         let mut block = [0; 64];
         let result = Slots::new(&mut short, &mut block).unwrap().save(&plan, &run.contents());

@@ -94,7 +94,7 @@ unsafe fn keep(input: &mut Input) {
 
         let unit = if input.seldom(16) { input.size() } else { 1 << input.below(6) };
         // At least a record.
-        let slot_size = if input.seldom(8) { input.size().clamp(32, 8192) } else { 8192 };
+        let slot_size = if input.seldom(8) { input.size().min(8192) } else { 8192 };
         let mut memory = Memory {
             slots: [(); 2].map(|()| vec![input.byte(); slot_size].into_boxed_slice()),
             unit,

@@ -96,14 +96,16 @@ impl<'a> Slots<'a> {
     /// lost. Between steps, the workspace can serve as the block.
     ///
     /// # Errors
-    /// [`Error::Zero`] if the unit of programming is 0, [`Error::Buffer`] if the block is too short,
+    /// [`Error::Zero`] if the unit of programming is 0, [`Error::Buffer`] if the block or a slot is too short,
     /// [`Error::TooLarge`].
     #[inline(never)]
     pub fn new(flash: &'a mut dyn Flash, block: &'a mut [u8]) -> Result<Slots<'a>, Error> {
         let unit = unit(flash.write_size())?;
         let record = record(unit)?;
-        if block.len() < record {
-            return Err(Error::Buffer { what: "block", given: block.len(), wanted: record });
+        for (what, given) in [("block", block.len()), ("slot", flash.slot_size())] {
+            if given < record {
+                return Err(Error::Buffer { what, given, wanted: record });
+            }
         }
         Ok(Slots { flash, block, unit, record, unread: None })
     }
