@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
+import warnings
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy.typing as npt
 
@@ -23,6 +24,8 @@ _SETTLED = frozenset(
     ("model", "optimizer", "batch", "steps", "schedule", "clip", "accumulate", "seed", "recompute", "fused")
 )
 """A trainer's settings that cannot change after it was made."""
+_MOST_SKIPPED = 100
+"""The most steps in a row that a trainer skips before it raises the error."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,13 @@ class Trainer:
     and accumulate=1. A gradient that is not finite then raises FloatingPointError after some parameters have already
     changed: continue from the last checkpoint.
 
+    spike_limit: refuse the update of a step whose loss is more than this many standard deviations above the mean of the
+    last 100 steps; 6 is usual. None for no guard; not with fused.
+
+    on_divergence: what to do about a step whose loss or gradient is not finite, or whose loss is a spike. Nothing has
+    changed then. "stop" raises FloatingPointError, which names the step and the first tensor that is not finite; "skip"
+    leaves the step out with a warning, and takes the next one, but raises after 100 such steps in a row. To go back instead, catch the error and call `roll_back`.
+
     A step's windows and dropout masks are a function of the seed and the step. Ctrl-C takes effect between steps, where it
     loses at most the last report, and between micro-batches, where the step is taken again later. Iterate on, or save and resume: training continues with the bits of a run that was
     never interrupted.
@@ -83,6 +93,8 @@ class Trainer:
         evaluate_every: int = 250,
         recompute: bool = False,
         fused: bool = False,
+        spike_limit: float | None = None,
+        on_divergence: Literal["stop", "skip"] = "stop",
     ) -> None:
         self.model = _arguments.instance("model", model, Model)
         self.optimizer = _arguments.instance("optimizer", optimizer, Optimizer)
@@ -98,10 +110,13 @@ class Trainer:
         self.evaluate_every = evaluate_every
         self.recompute = _arguments.instance("recompute", recompute, bool)
         self.fused = _arguments.instance("fused", fused, bool)
+        self.spike_limit = spike_limit
+        self.on_divergence = on_divergence
         self.schedule = (
             Constant() if schedule is None else _arguments.instance("schedule", schedule, Schedule)
         )
         self._peak = optimizer.learning_rate
+        self._guard: tuple[float, float, float, int] | None = None
         self._begin()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -137,6 +152,34 @@ class Trainer:
         self._validation: npt.NDArray[Any] | None = validation
 
     @property
+    def spike_limit(self) -> float | None:
+        """The largest distance of a loss from the mean, in standard deviations. It is settled when a trainer is made."""
+        return self._spike_limit
+
+    @spike_limit.setter
+    def spike_limit(self, spike_limit: float | None) -> None:
+        if hasattr(self, "_training"):
+            raise AttributeError("spike_limit is settled when a trainer is made")
+        if spike_limit is not None:
+            spike_limit = _arguments.amount("spike_limit", spike_limit)
+            if spike_limit == 0 or self.fused:
+                raise ValueError(
+                    "spike_limit must be more than 0" if spike_limit == 0 else "spike_limit needs fused=False"
+                )
+        self._spike_limit = spike_limit
+
+    @property
+    def on_divergence(self) -> str:
+        """ "stop" or "skip". It can be set."""
+        return self._on_divergence
+
+    @on_divergence.setter
+    def on_divergence(self, on_divergence: str) -> None:
+        if on_divergence not in ("stop", "skip"):
+            raise ValueError(f"on_divergence is {on_divergence!r}; expected 'stop' or 'skip'")
+        self._on_divergence = on_divergence
+
+    @property
     def evaluate_every(self) -> int:
         """The number of steps between evaluations. It can be set."""
         return self._evaluate_every
@@ -159,6 +202,9 @@ class Trainer:
             self.seed,
         )
 
+        if self.spike_limit is not None:
+            self._training.guard = self._guard or (self.spike_limit, 0.0, 0.0, 0)
+
     @property
     def tokens_per_step(self) -> int:
         """The tokens that a step trains on."""
@@ -180,13 +226,38 @@ class Trainer:
     def advance(self) -> Report:
         """Takes one step, even beyond the last."""
         begin = time.perf_counter()
-        step, loss, rate, norm = self._training.step(self.train)
+        for left in reversed(range(_MOST_SKIPPED + 1)):
+            try:
+                step, loss, rate, norm = self._training.step(self.train)
+                break
+            except FloatingPointError as error:
+                # A fused step may have changed some parameters.
+                if self.on_divergence == "stop" or self.fused or left == 0:
+                    raise
+                warnings.warn(f"{error}; skipped", RuntimeWarning, stacklevel=2)
+                self.skip()
         elapsed = time.perf_counter() - begin
         validation_loss = None
         due = step % self.evaluate_every == 0 or step == self.steps
         if self.validation is not None and due:
             validation_loss = self.evaluate(self.validation)
         return Report(step, loss, rate, norm, self.tokens_per_step / elapsed, validation_loss)
+
+    def skip(self) -> None:
+        """Leaves out the next step, for example after FloatingPointError: the one after it has other windows and other
+        dropout."""
+        self._training.skip()
+
+    def roll_back(self, path: str | os.PathLike[str]) -> None:
+        """Takes parameters and the optimizer's state from `save`, and leaves out all steps up to the next one: for a step
+        that diverged. The schedule goes on from there, and so do windows and dropout."""
+        file = CheckpointFile.read(path)
+        file.native.check(self.model.config)
+        step = self.step
+        if file.native.read(self.model._engine, (self.optimizer._kind, self.optimizer._state)) is None:
+            raise ValueError("the file holds no training; expected what Trainer.save wrote")
+        self.optimizer._state.steps = step
+        self.skip()
 
     def evaluate(self, text: Any) -> float:
         """The mean loss on a whole text, without dropout: every token but the first is predicted once."""
@@ -205,6 +276,9 @@ class Trainer:
             "frozen": self.model.frozen,
             "schedule": self.schedule._settings(),
             "optimizer": {**self.optimizer._settings(), "learning_rate": self._peak},
+            "spike_limit": self.spike_limit,
+            "on_divergence": self.on_divergence,
+            "guard": self._training.guard,
             "train": {"tokens": len(self.train), "digest": self._train_digest()},
         }
         state = (self.optimizer._kind, self.optimizer._state)
@@ -243,6 +317,8 @@ class Trainer:
             schedule = schedules.from_settings(settings.pop("schedule"))
             rule = dict(settings.pop("optimizer"))
             text = dict(settings.pop("train", {}))
+            guard = settings.pop("guard", None)
+            guard = guard and (float(guard[0]), float(guard[1]), float(guard[2]), int(guard[3]))
         model = Model._from_file(file, config, threads, instruction_set, frozen, tokenizer)
         with understood("checkpoint: metadata 'trainer'"):
             optimizer = optimizers.from_settings(model, rule)
@@ -262,7 +338,7 @@ class Trainer:
         if validation is not None:
             validation = _arrays.text("validation", validation, config.vocab)
         with understood("checkpoint: metadata 'trainer'"):
-            return cls(
+            trainer = cls(
                 model,
                 optimizer,
                 train=train,
@@ -271,12 +347,16 @@ class Trainer:
                 seed=seed,
                 **settings,
             )
+        if guard is not None and trainer.spike_limit is not None:
+            trainer._training.guard = guard
+        return trainer
 
     def __repr__(self) -> str:
         return f"Trainer({self.optimizer}, {self.step} of {self.steps} steps)"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_training"}
+        state = {name: value for name, value in self.__dict__.items() if name != "_training"}
+        return {**state, "_guard": self._training.guard}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

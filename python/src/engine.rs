@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 
 use crate::buffer::{Buffer, State, zeros};
 use crate::config::{PyConfig, frozen_tensors, instruction_set};
-use crate::error::exception;
+use crate::error::{exception, exception_in};
 
 /// A model's memory and threads.
 #[pyclass(frozen, module = "jostle._native")]
@@ -134,7 +134,7 @@ impl Engine {
             Ok(body(Locked { call, compute, parameters, frozen, gradients, workspace, position })?)
         })
         .map_err(|failure| match failure {
-            Failure::Core(error) => exception(error),
+            Failure::Core(error) => exception_in(plan, error),
             Failure::Forked => PyRuntimeError::new_err(
                 "the model was computing in another thread when this process was forked; make a new model here, \
                  or start processes with multiprocessing's \"spawn\"",

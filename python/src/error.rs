@@ -1,6 +1,6 @@
 //! The core's errors as Python's exceptions.
 
-use jostle::Error;
+use jostle::{Error, Plan};
 use pyo3::PyErr;
 use pyo3::exceptions::{PyFloatingPointError, PyIndexError, PyRuntimeError, PyValueError};
 
@@ -18,4 +18,28 @@ pub fn exception(error: Error) -> PyErr {
         Error::Internal { .. } => PyRuntimeError::new_err(text),
         _ => PyValueError::new_err(text),
     }
+}
+
+/// The exception for an error of training: steps count from 1, and tensors have names.
+pub fn exception_in(plan: &Plan, error: Error) -> PyErr {
+    let name = |tensor: usize| plan.tensors().nth(tensor).map(|tensor| tensor.name);
+    PyFloatingPointError::new_err(match error {
+        Error::Diverged { step, what, value, tensor } => {
+            let step = step.saturating_add(1);
+            let values = if what == "loss" { "values" } else { "gradients" };
+            let first = tensor.and_then(name);
+            let first =
+                first.map(|name| format!("; the first tensor with {values} that are not finite is {name}"));
+            format!("step {step}: {what} is {value}; nothing was changed{}", first.unwrap_or_default())
+        }
+        Error::Spike { step, loss, z } => {
+            let step = step.saturating_add(1);
+            format!("step {step}: loss {loss} is a spike of {z:.1} standard deviations; nothing was changed")
+        }
+        Error::PartlyUpdated { tensor } => match name(tensor) {
+            Some(name) => format!("the gradient of {name} is not finite; some parameters have changed"),
+            None => return exception(error),
+        },
+        error => return exception(error),
+    })
 }

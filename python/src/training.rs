@@ -3,7 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use jostle::{
-    Buffers, Compute, Decay, Error, Loss, Options, Plan, Recipe, Report, Schedule, Shape, Tokens, Trainer,
+    Buffers, Compute, Decay, Error, Loss, Options, Plan, Recipe, Report, Schedule, Shape, SpikeGuard, Tokens,
+    Trainer,
 };
 use numpy::{PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods, dtype};
 use pyo3::exceptions::PyValueError;
@@ -52,6 +53,7 @@ pub struct Training {
     recipe: Recipe,
     /// Tokens and targets of a micro-batch.
     batch: Mutex<Vec<i32>>,
+    guard: Mutex<Option<SpikeGuard>>,
 }
 
 impl Training {
@@ -83,7 +85,10 @@ impl Training {
             let compute: Compute<'_> = compute;
             let mut trainer = Trainer::new(&self.plan, &self.recipe, buffers, compute)?;
             trainer.resume_at(before, sequences as u64);
+            let mut guard = self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+            trainer.set_guard(*guard)?;
             let result = body(&mut trainer, call)?;
+            *guard = trainer.guard();
             let step = trainer.steps();
             if step != before {
                 state.set_steps(step);
@@ -169,7 +174,29 @@ impl Training {
         let plan = engine.get().plan_with(options)?;
         recipe.validate_for(&plan).map_err(exception)?;
         let batch = Mutex::new(zeros("batch", plan.batch()).map_err(exception)?);
-        Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch })
+        let guard = Mutex::new(None);
+        Ok(Training { engine: engine.unbind(), state: state.unbind(), plan, recipe, batch, guard })
+    }
+
+    /// The guard against loss spikes: limit, mean, variance, steps.
+    #[getter]
+    fn guard(&self) -> Option<(f32, f32, f32, u64)> {
+        let guard = *self.guard.lock().unwrap_or_else(PoisonError::into_inner);
+        guard.map(|SpikeGuard { limit, mean, variance, steps }| (limit, mean, variance, steps))
+    }
+
+    #[setter]
+    fn set_guard(&self, guard: Option<(f32, f32, f32, u64)>) {
+        let guard = guard.map(|(limit, mean, variance, steps)| SpikeGuard { limit, mean, variance, steps });
+        *self.guard.lock().unwrap_or_else(PoisonError::into_inner) = guard;
+    }
+
+    /// Leaves out the next step.
+    fn skip(&self, py: Python<'_>) -> PyResult<()> {
+        self.run(py, |trainer| {
+            trainer.skip();
+            Ok(())
+        })
     }
 
     /// Runs the next step, with Ctrl-C between micro-batches; returns its number, counted from 1, loss, learning rate and gradient norm.

@@ -196,7 +196,7 @@ def command(
         stopped = signal.SIGINT
     except FloatingPointError as error:
         raise FloatingPointError(
-            f"step {trainer.step + 1}: {error}: training diverges; to go on from the last checkpoint with a lower"
+            f"{error}: training diverges; to go on from the last checkpoint with a lower"
             f" rate than {trainer.optimizer.learning_rate:g}: {again} --learning-rate RATE; or begin again with a"
             " longer --warmup"
         ) from None
