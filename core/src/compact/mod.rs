@@ -4,5 +4,6 @@
 #[doc(hidden)]
 pub mod format;
 pub(crate) mod soft_f64;
+pub(crate) mod turns;
 #[doc(hidden)]
 pub mod utf8;

@@ -289,7 +289,7 @@ pub(crate) fn cos_of_half_turn(angle: SoftF64) -> SoftF64 {
 
 /// The cosine of an angle up to pi / 2, by its series.
 #[inline(never)]
-fn cosine(angle: SoftF64) -> SoftF64 {
+pub(crate) fn cosine(angle: SoftF64) -> SoftF64 {
     /// 1 / (2n (2n - 1)), the greatest n first: the factors between the series' terms.
     const FACTORS: [f64; 11] = {
         let (mut factors, mut i) = ([0.0; 11], 0);

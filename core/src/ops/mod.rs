@@ -12,7 +12,10 @@ pub mod embedding;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod rms_norm;
+pub mod rotary;
 pub mod softmax;
+pub mod swiglu;
 
 use crate::error::{Error, exact_length};
 

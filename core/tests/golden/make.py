@@ -13,6 +13,9 @@ or its mistake. For comparison, the script computes everything in f32 too, and p
 The model is GPT-2 as nanoGPT trains it: pre-norm blocks and learned positions. Query, key and value are one product, in
 this order, each with its heads side by side. Names and shapes follow Hugging Face's GPT-2, whose matrices are
 `[in, out]` (nanoGPT has the transpose). Without bias, neither products nor norms have one.
+
+`operations/<operation>.safetensors` holds inputs, results and gradients of the Llama family's single
+operations.
 B batch, T length, C width, F hidden, V vocabulary, L layers, H heads.
 """
 
@@ -203,9 +206,81 @@ def save(path, tensors, strings):
     path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + data[8 + size :])
 
 
+def with_gradients(d_y, inputs, function):
+    """A function's inputs, its result `y`, and the inputs' gradients, computed in f64 and stored as f32."""
+    wide = {name: x.double().requires_grad_() for name, x in inputs.items()}
+    y = function(**wide)
+    y.backward(d_y.double())
+    gradients = {f"d_{name}": x.grad.float() for name, x in wide.items()}
+    return {**inputs, "d_y": d_y, "y": y.detach().float(), **gradients}
+
+
+def rms_norm(x, weight):
+    return F.rms_norm(x, x.shape[-1:], weight, as_f32(1e-5))
+
+
+def swiglu(gate, up):
+    return F.silu(gate) * up
+
+
+def rotate(x, cos, sin):
+    """x [T, H, D], cos and sin [T, D / 2]."""
+    a, b = x.chunk(2, dim=2)
+    cos, sin = cos[:, None], sin[:, None]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=2)
+
+
+def rotary_table(length, head_width, theta, scaling=None):
+    """Cosines and sines [T, D / 2] of angles that are f32, as in Transformers. A power is the nearest f32, which the
+    power of PyTorch's f32 is not always."""
+    exponent = torch.arange(0, head_width, 2).float() / head_width
+    frequency = 1.0 / (theta ** exponent.double()).float()
+    if scaling is not None:  # modeling_rope_utils.py, _compute_llama3_parameters
+        factor, low, high, original = scaling
+        wavelength = 2 * math.pi / frequency
+        smooth = (original / wavelength - low) / (high - low)
+        medium = (1 - smooth) * frequency / factor + smooth * frequency
+        slow = torch.where(wavelength > original / low, frequency / factor, medium)
+        frequency = torch.where(wavelength < original / high, frequency, slow)
+    angles = torch.arange(length).float()[:, None] * frequency
+    return angles.double().cos().float(), angles.double().sin().float()
+
+
+TABLES = {
+    "plain": (64, 8, 1e4, None),
+    "odd": (37, 6, 1e5, None),
+    "wide": (20, 80, 1e6, None),
+    "llama3": (40, 64, 5e5, (32.0, 1.0, 4.0, 8192)),
+    "steep": (25, 34, 1e4, (3.5, 2.0, 2.5, 100)),
+}
+
+
+def make_operations():
+    random = np.random.RandomState(100)
+
+    def normal(*shape):
+        return torch.from_numpy(random.standard_normal(shape).astype(np.float32))
+
+    def write(operation, tensors):
+        path = Path(__file__).with_name("operations") / f"{operation}.safetensors"
+        path.parent.mkdir(exist_ok=True)
+        save(path, {name: x.contiguous() for name, x in tensors.items()}, {})
+
+    write("rms_norm", with_gradients(normal(7, 37), {"x": 2 * normal(7, 37), "weight": 1 + normal(37) / 4}, rms_norm))
+    write("swiglu", with_gradients(normal(211), {"gate": 4 * normal(211), "up": normal(211)}, swiglu))
+    tables = {name: rotary_table(*numbers) for name, numbers in TABLES.items()}
+    for name, (cos, sin) in tables.items():
+        length, half = cos.shape
+        heads = 3 if half < 5 else 1
+        x, d_y = normal(length, heads, 2 * half), normal(length, heads, 2 * half)
+        rotated = with_gradients(d_y, {"x": x}, lambda x, cos=cos, sin=sin: rotate(x, cos.double(), sin.double()))
+        write(f"rotary_{name}", {"cos": cos, "sin": sin, **rotated})
+
+
 def main():
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
+    make_operations()
     print(f"{'case':<16}{'kB':>5}   losses          norms             PyTorch's f32 is off by")
     for seed, (name, case) in enumerate(CASES.items()):
         random = np.random.RandomState(seed)  # the one generator whose stream NumPy has frozen

@@ -3,7 +3,8 @@
 use jostle::matmul::{self, Size};
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::{self, Mask};
-use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
+use jostle::ops::rotary::{self, Scaling};
+use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, rms_norm, softmax, swiglu};
 use jostle::rng::Stream;
 use jostle::{Activation, Error, InstructionSet};
 
@@ -95,6 +96,82 @@ fn layer_norm_refuses_wrong_lengths_and_writes_nothing() {
 }
 
 #[test]
+fn rms_norm_refuses_wrong_lengths_and_writes_nothing() {
+    let lengths = [("y", R * C), ("rstd", R), ("x", R * C), ("weight", C)];
+    Slices::check(lengths, |simd, [y, rstd, x, weight]| rms_norm::forward(simd, y, rstd, x, weight, 1e-5));
+    let lengths = [("d_x", R * C), ("d_y", R * C), ("x", R * C), ("rstd", R), ("weight", C)];
+    Slices::check(lengths, |simd, [d_x, d_y, x, rstd, weight]| {
+        rms_norm::backward(simd, d_x, d_y, x, rstd, weight)
+    });
+    let lengths = [("d_weight", C), ("d_y", R * C), ("x", R * C), ("rstd", R)];
+    Slices::check(lengths, |simd, [d_weight, d_y, x, rstd]| {
+        rms_norm::backward_parameters(simd, d_weight, d_y, x, rstd)
+    });
+    let result = rms_norm::forward(InstructionSet::PORTABLE, &mut [], &mut [], &[], &[], 1e-5);
+    assert_eq!(result, Err(Error::Zero { what: "width" }));
+}
+
+#[test]
+fn rotary_refuses_wrong_lengths_and_sizes_and_writes_nothing() {
+    const H: usize = 3;
+    const D: usize = 6;
+    Slices::check([("d_cos", R * D / 2), ("d_sin", R * D / 2)], |_, [cos, sin]| {
+        rotary::table(cos, sin, D, 1e4, None)
+    });
+    let lengths = [("d_x", R * H * D), ("cos", R * D / 2), ("sin", R * D / 2)];
+    Slices::check(lengths, |simd, [x, cos, sin]| rotary::forward(simd, x, cos, sin, H, D));
+    Slices::check(lengths, |simd, [x, cos, sin]| rotary::backward(simd, x, cos, sin, H, D));
+    let odd = |given| Error::Range { what: "head_width", given, wanted: "an even number" };
+    for (heads, head_width, wanted) in [
+        (0, D, Error::Zero { what: "heads" }),
+        (H, 0, Error::Zero { what: "head_width" }),
+        (H, 5, odd(5.0)),
+        (H, 1, odd(1.0)),
+        (usize::MAX / 2, 4, Error::TooLarge { what: "heads and head_width" }),
+    ] {
+        let simd = InstructionSet::PORTABLE;
+        let mut x = [GUARD; R * H * D];
+        let (cos, sin) = ([1.0; R * D / 2], [1.0; R * D / 2]);
+        assert_eq!(rotary::forward(simd, &mut x, &cos, &sin, heads, head_width), Err(wanted));
+        assert_eq!(rotary::backward(simd, &mut x, &cos, &sin, heads, head_width), Err(wanted));
+        assert_eq!(x, [GUARD; R * H * D]);
+    }
+}
+
+#[test]
+fn a_rotary_table_refuses_bases_and_scalings_that_make_no_sense() {
+    fn refused(head_width: usize, theta: f32, scaling: Option<Scaling>) -> String {
+        let (mut cos, mut sin) = ([GUARD; 6], [GUARD; 6]);
+        let error = rotary::table(&mut cos, &mut sin, head_width, theta, scaling).unwrap_err();
+        assert_eq!((cos, sin), ([GUARD; 6], [GUARD; 6]));
+        error.to_string()
+    }
+    for (theta, given) in
+        [(0.0, "0"), (-1e4, "-10000"), (0.5, "0.5"), (f32::INFINITY, "inf"), (f32::NAN, "NaN")]
+    {
+        assert_eq!(refused(4, theta, None), format!("theta is {given}; expected finite and at least 1"));
+    }
+    assert_eq!(refused(0, 1e4, None), "head_width is 0; expected at least 1");
+    assert_eq!(refused(3, 1e4, None), "head_width is 3; expected an even number");
+    let good = Scaling { factor: 8.0, low: 1.0, high: 4.0, original: 8192 };
+    for (scaling, wanted) in [
+        (Scaling { factor: 0.5, ..good }, "factor is 0.5; expected finite and at least 1"),
+        (Scaling { factor: f32::NAN, ..good }, "factor is NaN; expected finite and at least 1"),
+        (Scaling { factor: f32::INFINITY, ..good }, "factor is inf; expected finite and at least 1"),
+        (Scaling { low: 0.0, ..good }, "low is 0; expected finite and more than 0"),
+        (Scaling { low: f32::NAN, ..good }, "low is NaN; expected finite and more than 0"),
+        (Scaling { high: 1.0, ..good }, "high is 1; expected finite and more than low"),
+        (Scaling { high: f32::INFINITY, ..good }, "high is inf; expected finite and more than low"),
+        (Scaling { original: 0, ..good }, "original is 0; expected at least 1"),
+    ] {
+        assert_eq!(refused(4, 1e4, Some(scaling)), wanted);
+    }
+    let length = (1 << 20) + 1;
+    let result = rotary::table(&mut vec![0.0; length], &mut vec![0.0; length], 2, 1e4, None);
+    assert_eq!(result, Err(Error::Context { length, context: 1 << 20 }));
+}
+
+#[test]
 fn linear_refuses_wrong_lengths_and_writes_nothing() {
     const OUT: usize = 20;
     let space = matmul::scratch(Size { m: R, n: OUT, k: C });
@@ -139,6 +216,13 @@ fn element_wise_operations_refuse_wrong_lengths_and_write_nothing() {
             gelu::backward(simd, d_x, d_y, x, activation)
         });
     }
+    Slices::check([("y", 20), ("gate", 20), ("up", 20)], |simd, [y, gate, up]| {
+        swiglu::forward(simd, y, gate, up)
+    });
+    let lengths = [("d_gate", 20), ("d_up", 20), ("d_y", 20), ("gate", 20), ("up", 20)];
+    Slices::check(lengths, |simd, [d_gate, d_up, d_y, gate, up]| {
+        swiglu::backward(simd, d_gate, d_up, d_y, gate, up)
+    });
     for rate in [0.0, 0.5] {
         let mask = Mask::new(rate, 1, Stream::EmbeddingDropout, 0, 0).unwrap();
         Slices::check([("y", R * C), ("x", R * C)], |simd, [y, x]| dropout::forward(simd, y, x, C, mask, 0));

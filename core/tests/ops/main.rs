@@ -6,6 +6,8 @@ mod causal_mask;
 mod common;
 mod dropout;
 mod errors;
+mod golden;
+mod llama;
 
 use common::{Random, assert_same_bits, instruction_sets};
 use jostle::matmul::{self, Size};
