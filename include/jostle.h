@@ -1762,6 +1762,117 @@ jostle_status jostle_optimizer_update(const struct jostle_compute *compute,
                                       float factor,
                                       struct jostle_error *error) JOSTLE_FLOATS;
 
+// Root mean square normalisation (Zhang & Sennrich 2019): y = x / sqrt(mean(x^2) + epsilon) * weight, row by row.
+// Writes `y` [rows, width] and `rstd` [rows] (one over the root mean square) from `x` and `weight` [width].
+//
+// Pointers:
+// `compute` is NULL or readable; `y` and `rstd` are writable, `x` and `weight` readable for the given number of bytes;
+// `error` is NULL or writable.
+jostle_status jostle_rms_norm_forward(const struct jostle_compute *compute,
+                                      size_t rows,
+                                      size_t width,
+                                      float epsilon,
+                                      float *y,
+                                      size_t y_size,
+                                      float *rstd,
+                                      size_t rstd_size,
+                                      const float *x,
+                                      size_t x_size,
+                                      const float *weight,
+                                      size_t weight_size,
+                                      struct jostle_error *error) JOSTLE_FLOATS;
+
+// Adds the gradient of the input to `d_x` [rows, width], from `d_y`, `x` and what jostle_rms_norm_forward left.
+//
+// Pointers:
+// As for jostle_rms_norm_forward; `d_x` is writable, `d_y` and `rstd` readable for the given number of bytes.
+jostle_status jostle_rms_norm_backward(const struct jostle_compute *compute,
+                                       size_t rows,
+                                       size_t width,
+                                       float *d_x,
+                                       size_t d_x_size,
+                                       const float *d_y,
+                                       size_t d_y_size,
+                                       const float *x,
+                                       size_t x_size,
+                                       const float *rstd,
+                                       size_t rstd_size,
+                                       const float *weight,
+                                       size_t weight_size,
+                                       struct jostle_error *error);
+
+// Adds the gradient of the weight to `d_weight` [width], row after row.
+//
+// Pointers:
+// As for jostle_rms_norm_backward; `d_weight` is writable for the given number of bytes.
+jostle_status jostle_rms_norm_backward_parameters(const struct jostle_compute *compute,
+                                                  size_t rows,
+                                                  size_t width,
+                                                  float *d_weight,
+                                                  size_t d_weight_size,
+                                                  const float *d_y,
+                                                  size_t d_y_size,
+                                                  const float *x,
+                                                  size_t x_size,
+                                                  const float *rstd,
+                                                  size_t rstd_size,
+                                                  struct jostle_error *error);
+
+// Writes the cosines and sines [length, head_width / 2] of rotary positions (Su et al. 2021). Pair i of position p has the
+// angle p / theta^(2 i / head_width). `theta` is at least 1; `head_width` is even.
+//
+// `original` is 0, or the original context of Llama 3's scaling, which uses `factor`, `low` and `high`. Frequencies with fewer
+// than `low` turns in the original context are divided by `factor`. Those with more than `high` turns stay.
+//
+// Pointers:
+// `cos` and `sin` are writable for the given number of bytes; `error` is NULL or writable.
+jostle_status jostle_rotary_table(size_t length,
+                                  size_t head_width,
+                                  float theta,
+                                  float factor,
+                                  float low,
+                                  float high,
+                                  size_t original,
+                                  float *cos,
+                                  size_t cos_size,
+                                  float *sin,
+                                  size_t sin_size,
+                                  struct jostle_error *error) JOSTLE_FLOATS;
+
+// Rotates `x` [rows, heads, head_width] in place: in each head, element i together with element i + head_width / 2. Row r has
+// the angles of row r of the table, `cos` and `sin` [rows, head_width / 2].
+//
+// Pointers:
+// `compute` is NULL or readable; `x` is readable and writable, `cos` and `sin` readable for the given number of bytes;
+// `error` is NULL or writable.
+jostle_status jostle_rotary_forward(const struct jostle_compute *compute,
+                                    size_t rows,
+                                    size_t heads,
+                                    size_t head_width,
+                                    float *x,
+                                    size_t x_size,
+                                    const float *cos,
+                                    size_t cos_size,
+                                    const float *sin,
+                                    size_t sin_size,
+                                    struct jostle_error *error);
+
+// Turns the gradient of the output into the gradient of the input, `d_x` [rows, heads, head_width], in place.
+//
+// Pointers:
+// As for jostle_rotary_forward; `d_x` is readable and writable for the given number of bytes.
+jostle_status jostle_rotary_backward(const struct jostle_compute *compute,
+                                     size_t rows,
+                                     size_t heads,
+                                     size_t head_width,
+                                     float *d_x,
+                                     size_t d_x_size,
+                                     const float *cos,
+                                     size_t cos_size,
+                                     const float *sin,
+                                     size_t sin_size,
+                                     struct jostle_error *error);
+
 // Replaces each row of `x` [rows, width] by its softmax.
 //
 // Pointers:
@@ -1799,6 +1910,39 @@ jostle_status jostle_causal_mask(size_t rows,
                                  float *scores,
                                  size_t scores_size,
                                  struct jostle_error *error);
+
+// y = silu(gate) up, `count` elements, with silu(x) = x / (1 + e^-x) (Shazeer 2020).
+//
+// Pointers:
+// `compute` is NULL or readable; `y` is writable, `gate` and `up` readable for the given number of bytes; `error` is NULL
+// or writable.
+jostle_status jostle_swiglu_forward(const struct jostle_compute *compute,
+                                    size_t count,
+                                    float *y,
+                                    size_t y_size,
+                                    const float *gate,
+                                    size_t gate_size,
+                                    const float *up,
+                                    size_t up_size,
+                                    struct jostle_error *error);
+
+// d_gate = d_y up silu'(gate) and d_up = d_y silu(gate), `count` elements.
+//
+// Pointers:
+// As for jostle_swiglu_forward; `d_gate` and `d_up` are writable, `d_y` readable for the given number of bytes.
+jostle_status jostle_swiglu_backward(const struct jostle_compute *compute,
+                                     size_t count,
+                                     float *d_gate,
+                                     size_t d_gate_size,
+                                     float *d_up,
+                                     size_t d_up_size,
+                                     const float *d_y,
+                                     size_t d_y_size,
+                                     const float *gate,
+                                     size_t gate_size,
+                                     const float *up,
+                                     size_t up_size,
+                                     struct jostle_error *error);
 
 #ifdef __cplusplus
 }  // extern "C"

@@ -1410,6 +1410,24 @@ static void add_rows(void)
     dimension("width", WIDTH);
 }
 
+static jostle_status call_rms_norm_forward(void)
+{
+    return CALL(jostle_rms_norm_forward)(P("compute"), N("rows"), N("width"), 1e-5f, P("y"), S("y"), P("rstd"),
+                                         S("rstd"), P("x"), S("x"), P("weight"), S("weight"), error);
+}
+
+static jostle_status call_rms_norm_backward(void)
+{
+    return CALL(jostle_rms_norm_backward)(P("compute"), N("rows"), N("width"), P("d_x"), S("d_x"), P("d_y"), S("d_y"),
+                                          P("x"), S("x"), P("rstd"), S("rstd"), P("weight"), S("weight"), error);
+}
+
+static jostle_status call_rms_norm_backward_parameters(void)
+{
+    return CALL(jostle_rms_norm_backward_parameters)(P("compute"), N("rows"), N("width"), P("d_weight"), S("d_weight"),
+                                                     P("d_y"), S("d_y"), P("x"), S("x"), P("rstd"), S("rstd"), error);
+}
+
 static void test_rows(void)
 {
     add_rows();
@@ -1460,6 +1478,28 @@ static void test_rows(void)
     exercise("jostle_layer_norm_backward_parameters", call_layer_norm_backward_parameters);
 
     add_rows();
+    write_floats("y", ROWS * WIDTH);
+    write_floats("rstd", ROWS);
+    read_floats("x", ROWS * WIDTH);
+    read_floats("weight", WIDTH);
+    exercise("jostle_rms_norm_forward", call_rms_norm_forward);
+
+    add_rows();
+    write_floats("d_x", ROWS * WIDTH);
+    read_floats("d_y", ROWS * WIDTH);
+    read_floats("x", ROWS * WIDTH);
+    read_floats("rstd", ROWS);
+    read_floats("weight", WIDTH);
+    exercise("jostle_rms_norm_backward", call_rms_norm_backward);
+
+    add_rows();
+    write_floats("d_weight", WIDTH);
+    read_floats("d_y", ROWS * WIDTH);
+    read_floats("x", ROWS * WIDTH);
+    read_floats("rstd", ROWS);
+    exercise("jostle_rms_norm_backward_parameters", call_rms_norm_backward_parameters);
+
+    add_rows();
     add_mask();
     write_floats("y", ROWS * WIDTH);
     read_floats("x", ROWS * WIDTH);
@@ -1475,6 +1515,18 @@ static jostle_status call_gelu_backward(void)
 {
     return CALL(jostle_gelu_backward)(P("compute"), N("count"), N("activation"), P("d_x"), S("d_x"), P("d_y"),
                                       S("d_y"), P("x"), S("x"), error);
+}
+
+static jostle_status call_swiglu_forward(void)
+{
+    return CALL(jostle_swiglu_forward)(P("compute"), N("count"), P("y"), S("y"), P("gate"), S("gate"), P("up"), S("up"),
+                                       error);
+}
+
+static jostle_status call_swiglu_backward(void)
+{
+    return CALL(jostle_swiglu_backward)(P("compute"), N("count"), P("d_gate"), S("d_gate"), P("d_up"), S("d_up"),
+                                        P("d_y"), S("d_y"), P("gate"), S("gate"), P("up"), S("up"), error);
 }
 
 static jostle_status call_gradient_norm(void)
@@ -1513,6 +1565,20 @@ static void test_elements(void)
     exercise("jostle_gelu_backward", call_gelu_backward);
 
     add_elements();
+    write_floats("y", 7);
+    read_floats("gate", 7);
+    read_floats("up", 7);
+    exercise("jostle_swiglu_forward", call_swiglu_forward);
+
+    add_elements();
+    write_floats("d_gate", 7);
+    write_floats("d_up", 7);
+    read_floats("d_y", 7);
+    read_floats("gate", 7);
+    read_floats("up", 7);
+    exercise("jostle_swiglu_backward", call_swiglu_backward);
+
+    add_elements();
     read_floats("gradients", 7);
     OUTPUT("norm", float);
     exercise("jostle_gradient_norm", call_gradient_norm);
@@ -1532,6 +1598,74 @@ static void test_elements(void)
     size_t most = CALL(jostle_matmul_scratch_size)(SIZE_MAX, SIZE_MAX, SIZE_MAX);
     check(most >= jostle_matmul_scratch_size(5000, 5000, 5000) && most < 1 << 24, "a product's scratch: %zu", most);
     check(CALL(jostle_attention_scratch_size)(SIZE_MAX, SIZE_MAX) == SIZE_MAX, "the attention's scratch");
+}
+
+/* The numbers of the table of rotary angles, which are no size_t. */
+static struct { float theta, factor, low, high; } angles;
+
+static jostle_status call_rotary_table(void)
+{
+    return CALL(jostle_rotary_table)(N("length"), N("head_width"), angles.theta, angles.factor, angles.low, angles.high,
+                                     N("original"), P("cos"), S("cos"), P("sin"), S("sin"), error);
+}
+
+static jostle_status call_rotary_forward(void)
+{
+    return CALL(jostle_rotary_forward)(P("compute"), N("rows"), N("heads"), N("head_width"), P("x"), S("x"), P("cos"),
+                                       S("cos"), P("sin"), S("sin"), error);
+}
+
+static jostle_status call_rotary_backward(void)
+{
+    return CALL(jostle_rotary_backward)(P("compute"), N("rows"), N("heads"), N("head_width"), P("x"), S("x"), P("cos"),
+                                        S("cos"), P("sin"), S("sin"), error);
+}
+
+static void add_rotary(void)
+{
+    begin();
+    add_compute();
+    dimension("rows", ROWS);
+    dimension("heads", HEADS);
+    dimension("head_width", WIDTH);
+    bad_number("heads", 0, JOSTLE_ZERO, "heads");
+    bad_number("head_width", 0, JOSTLE_ZERO, "head_width");
+    bad_number("head_width", WIDTH - 1, JOSTLE_OUT_OF_RANGE, "head_width");
+    read_floats("cos", ROWS * WIDTH / 2);
+    read_floats("sin", ROWS * WIDTH / 2);
+}
+
+static void test_rotary(void)
+{
+    begin();
+    dimension("length", ROWS);
+    dimension("head_width", WIDTH);
+    number("original", 8);
+    bad_number("head_width", 0, JOSTLE_ZERO, "head_width");
+    bad_number("head_width", WIDTH - 1, JOSTLE_OUT_OF_RANGE, "head_width");
+    write_floats("cos", ROWS * WIDTH / 2);
+    write_floats("sin", ROWS * WIDTH / 2);
+    angles.theta = 10000, angles.factor = 8, angles.low = 1, angles.high = 4;
+    static const struct { float *number; float value; const char *name; } wrong[] = {
+        {&angles.theta, 0, "theta"},    {&angles.theta, -1, "theta"},      {&angles.theta, NAN, "theta"},
+        {&angles.theta, INFINITY, "theta"}, {&angles.factor, 0.5f, "factor"}, {&angles.factor, NAN, "factor"},
+        {&angles.low, 0, "low"},        {&angles.low, NAN, "low"},         {&angles.high, 1, "high"},
+        {&angles.high, INFINITY, "high"},
+    };
+    for (size_t i = 0; i < COUNT(wrong); i++)
+        bad(wrong[i].number, &wrong[i].value, sizeof(float), JOSTLE_OUT_OF_RANGE, wrong[i].name);
+    exercise("jostle_rotary_table", call_rotary_table);
+    find_number("original")->value = 0;
+    angles.factor = angles.low = angles.high = NAN;
+    check(run_once("no scaling", &told.error) == JOSTLE_OK, "no scaling");
+
+    add_rotary();
+    write_floats("x", ROWS * HEADS * WIDTH);
+    exercise("jostle_rotary_forward", call_rotary_forward);
+
+    add_rotary();
+    write_floats("x", ROWS * HEADS * WIDTH)->what = "d_x";
+    exercise("jostle_rotary_backward", call_rotary_backward);
 }
 
 static jostle_status call_cross_entropy_forward(void)
@@ -1785,6 +1919,7 @@ int main(void)
     test_attention();
     test_rows();
     test_elements();
+    test_rotary();
     test_tokens();
     test_instruction_sets();
     test_version();

@@ -10,7 +10,10 @@ pub mod layer_norm;
 pub mod linear;
 pub mod matmul;
 pub mod optimizer;
+pub mod rms_norm;
+pub mod rotary;
 pub mod softmax;
+pub mod swiglu;
 
 use jostle::Error;
 
