@@ -26,8 +26,15 @@ __all__ = [
     "layer_norm_backward",
     "matmul",
     "matmul_backward",
+    "rms_norm",
+    "rms_norm_backward",
+    "rotary",
+    "rotary_backward",
+    "rotary_table",
     "softmax",
     "softmax_backward",
+    "swiglu",
+    "swiglu_backward",
 ]
 
 
@@ -150,6 +157,75 @@ def layer_norm_backward(
     d_y, weight = floats("d_y", d_y, shape=x.shape), floats("weight", weight, shape=x.shape[-1:])
     mean, rstd = floats("mean", mean, shape=rows), floats("rstd", rstd, shape=rows)
     return _native.layer_norm_backward(d_y, x, mean, rstd, weight)
+
+
+def rms_norm(x: Float, weight: Float, epsilon: float = 1e-5) -> tuple[Float, Float]:
+    """Root mean square normalisation over the last dimension (Zhang & Sennrich 2019): y, and one over the root mean
+    square of each row, for rms_norm_backward."""
+    x = floats("x", x)
+    weight = floats("weight", weight, shape=x.shape[-1:])
+    return _native.rms_norm(x, weight, _arguments.amount("epsilon", epsilon))
+
+
+def rms_norm_backward(d_y: Float, x: Float, rstd: Float, weight: Float) -> tuple[Float, Float]:
+    """The gradients of x and weight."""
+    x = floats("x", x)
+    d_y, weight = floats("d_y", d_y, shape=x.shape), floats("weight", weight, shape=x.shape[-1:])
+    return _native.rms_norm_backward(d_y, x, floats("rstd", rstd, shape=x.shape[:-1]), weight)
+
+
+def rotary_table(
+    length: int,
+    head_width: int,
+    theta: float = 10000.0,
+    scaling: tuple[float, float, float, int] | None = None,
+) -> tuple[Float, Float]:
+    """The cosines and sines (length, head_width / 2) of rotary positions (Su et al. 2021): pair i of position p has
+    the angle p / theta**(2 * i / head_width).
+
+    scaling is Llama 3's: factor, low, high and the original context. Frequencies with fewer than `low` turns in the
+    original context are divided by the factor. Those with more than `high` turns stay.
+    """
+    length, head_width = _arguments.size("length", length), _arguments.size("head_width", head_width)
+    if scaling is not None:
+        if not isinstance(scaling, tuple) or len(scaling) != 4:
+            raise TypeError(f"scaling is {scaling!r}; expected (factor, low, high, original) or None")
+        factor, low, high = map(_arguments.number, ("factor", "low", "high"), scaling[:3])
+        scaling = (factor, low, high, _arguments.size("original", scaling[3]))
+    return _native.rotary_table(length, head_width, _arguments.number("theta", theta), scaling)
+
+
+def rotary(x: Float, cos: Float, sin: Float) -> Float:
+    """x (T, H, D), rotated: in each head, element i together with element i + D / 2. cos and sin (T, D / 2) are rows of
+    rotary_table."""
+    return _native.rotary(*_rotated("x", x, cos, sin), False)
+
+
+def rotary_backward(d_y: Float, cos: Float, sin: Float) -> Float:
+    """The gradient of x: the rotation back."""
+    return _native.rotary(*_rotated("d_y", d_y, cos, sin), True)
+
+
+def _rotated(name: str, x: Float, cos: Float, sin: Float) -> tuple[Float, Float, Float]:
+    x = floats(name, x, 3)
+    length, _, head_width = x.shape
+    if head_width % 2:
+        raise ValueError(f"{name} has the shape {x.shape}; expected heads of an even width")
+    shape = (length, head_width // 2)
+    return x, floats("cos", cos, shape=shape), floats("sin", sin, shape=shape)
+
+
+def swiglu(gate: Float, up: Float) -> Float:
+    """silu(gate) * up, with silu(x) = x / (1 + exp(-x)) (Shazeer 2020)."""
+    gate = floats("gate", gate)
+    return _native.swiglu(gate, floats("up", up, shape=gate.shape))
+
+
+def swiglu_backward(d_y: Float, gate: Float, up: Float) -> tuple[Float, Float]:
+    """The gradients of gate and up."""
+    gate = floats("gate", gate)
+    d_y, up = floats("d_y", d_y, shape=gate.shape), floats("up", up, shape=gate.shape)
+    return _native.swiglu_backward(d_y, gate, up)
 
 
 def gelu(x: Float, form: str = "gelu") -> Float:

@@ -35,7 +35,8 @@ mod _native {
     #[pymodule_export]
     use crate::operations::{
         attention, attention_backward, attention_dropout, cross_entropy, cross_entropy_backward, dropout,
-        gelu, gelu_backward, layer_norm, layer_norm_backward, matmul, softmax, softmax_backward,
+        gelu, gelu_backward, layer_norm, layer_norm_backward, matmul, rms_norm, rms_norm_backward, rotary,
+        rotary_table, softmax, softmax_backward, swiglu, swiglu_backward,
     };
     #[pymodule_export]
     use crate::training::Training;

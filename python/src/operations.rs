@@ -4,8 +4,10 @@
 use jostle::matmul::{self as core_matmul, Matrix, Size, Start};
 use jostle::ops::attention::{self as core_attention, Attention};
 use jostle::ops::dropout::Mask;
+use jostle::ops::rotary::{self as core_rotary, Scaling};
 use jostle::ops::{cross_entropy as core_cross_entropy, dropout as core_dropout, gelu as core_gelu};
-use jostle::ops::{layer_norm as core_layer_norm, softmax as core_softmax};
+use jostle::ops::{layer_norm as core_layer_norm, rms_norm as core_rms_norm};
+use jostle::ops::{softmax as core_softmax, swiglu as core_swiglu};
 use jostle::rng::Stream;
 use jostle::{Error, InstructionSet};
 use numpy::{
@@ -196,6 +198,101 @@ pub fn layer_norm_backward<'py>(
         core_layer_norm::backward_parameters(simd, d_weight, d_bias, d_y, x, mean, rstd)
     })?;
     Ok((d_x, d_weight, d_bias))
+}
+
+/// Root mean square normalisation of rows; returns y and rstd.
+#[pyfunction]
+pub fn rms_norm<'py>(
+    py: Python<'py>,
+    x: Input<'py>,
+    weight: PyReadonlyArray1<'py, f32>,
+    epsilon: f32,
+) -> PyResult<(Array<'py>, Array<'py>)> {
+    let shape = x.shape();
+    let rows = &shape[..shape.len().saturating_sub(1)];
+    let (x, weight) = (x.as_slice()?, weight.as_slice()?);
+    let [y, rstd] = compute(py, [shape, rows], |simd, [y, rstd]| {
+        core_rms_norm::forward(simd, y, rstd, x, weight, epsilon)
+    })?;
+    Ok((y, rstd))
+}
+
+/// The gradients of x and weight.
+#[pyfunction]
+pub fn rms_norm_backward<'py>(
+    py: Python<'py>,
+    d_y: Input<'py>,
+    x: Input<'py>,
+    rstd: Input<'py>,
+    weight: PyReadonlyArray1<'py, f32>,
+) -> PyResult<(Array<'py>, Array<'py>)> {
+    let (shape, width) = (x.shape(), width(&x));
+    let (d_y, x) = (d_y.as_slice()?, x.as_slice()?);
+    let (rstd, weight) = (rstd.as_slice()?, weight.as_slice()?);
+    let [d_x, d_weight] = compute(py, [shape, &[width]], |simd, [d_x, d_weight]| {
+        core_rms_norm::backward(simd, d_x, d_y, x, rstd, weight)?;
+        core_rms_norm::backward_parameters(simd, d_weight, d_y, x, rstd)
+    })?;
+    Ok((d_x, d_weight))
+}
+
+/// The cosines and sines of rotary positions, `[length, head_width / 2]` each. Scaling: factor, low, high, original.
+#[pyfunction]
+pub fn rotary_table<'py>(
+    py: Python<'py>,
+    length: usize,
+    head_width: usize,
+    theta: f32,
+    scaling: Option<(f32, f32, f32, usize)>,
+) -> PyResult<(Array<'py>, Array<'py>)> {
+    let scaling = scaling.map(|(factor, low, high, original)| Scaling { factor, low, high, original });
+    let shape: &[usize] = &[length, head_width / 2];
+    let [cos, sin] = compute(py, [shape, shape], |_, [cos, sin]| {
+        core_rotary::table(cos, sin, head_width, theta, scaling)
+    })?;
+    Ok((cos, sin))
+}
+
+/// `x [R, heads, head_width]`, rotated by the angles of a table, or back.
+#[pyfunction]
+pub fn rotary<'py>(
+    py: Python<'py>,
+    x: Input<'py>,
+    cos: Input<'py>,
+    sin: Input<'py>,
+    back: bool,
+) -> PyResult<Array<'py>> {
+    let [_, heads, head_width] = *x.shape() else { return Err(exception(Error::Zero { what: "heads" })) };
+    let (shape, x, cos, sin) = (x.shape(), x.as_slice()?, cos.as_slice()?, sin.as_slice()?);
+    let rotate = if back { core_rotary::backward } else { core_rotary::forward };
+    let [y] = compute(py, [shape], |simd, [y]| {
+        y.copy_from_slice(x);
+        rotate(simd, y, cos, sin, heads, head_width)
+    })?;
+    Ok(y)
+}
+
+/// SwiGLU, element by element.
+#[pyfunction]
+pub fn swiglu<'py>(py: Python<'py>, gate: Input<'py>, up: Input<'py>) -> PyResult<Array<'py>> {
+    let (shape, gate, up) = (gate.shape(), gate.as_slice()?, up.as_slice()?);
+    let [y] = compute(py, [shape], |simd, [y]| core_swiglu::forward(simd, y, gate, up))?;
+    Ok(y)
+}
+
+/// The gradients of gate and up.
+#[pyfunction]
+pub fn swiglu_backward<'py>(
+    py: Python<'py>,
+    d_y: Input<'py>,
+    gate: Input<'py>,
+    up: Input<'py>,
+) -> PyResult<(Array<'py>, Array<'py>)> {
+    let (shape, d_y, gate, up) = (gate.shape(), d_y.as_slice()?, gate.as_slice()?, up.as_slice()?);
+    let [d_gate, d_up] = compute(py, [shape, shape], |simd, [d_gate, d_up]| {
+        core_swiglu::backward(simd, d_gate, d_up, d_y, gate, up)
+    })?;
+    Ok((d_gate, d_up))
 }
 
 /// GELU, element by element.

@@ -191,6 +191,37 @@ REFUSED = {
         lambda: ops.layer_norm_backward(floats(2, 3), floats(2, 3), floats(4)[::2], floats(2), floats(3)),
         ValueError, "mean is not contiguous",
     ),
+    "weight of rms_norm": (
+        lambda: ops.rms_norm(floats(2, 3), floats(2)), ValueError, r"weight .*\(2,\); expected \(3,\)"
+    ),
+    "epsilon of rms_norm": (lambda: ops.rms_norm(floats(2, 3), floats(3), -1), ValueError, "epsilon is -1"),
+    "rstd of rms_norm": (
+        lambda: ops.rms_norm_backward(floats(2, 3), floats(2, 3), floats(3), floats(3)),
+        ValueError, r"rstd has the shape \(3,\); expected \(2,\)",
+    ),
+    "up": (lambda: ops.swiglu(floats(3), floats(2)), ValueError, r"up has the shape \(2,\); expected \(3,\)"),
+    "d_y of swiglu": (lambda: ops.swiglu_backward(floats(2), floats(3), floats(3)), ValueError, r"d_y .*\(2,\)"),
+    "odd heads": (lambda: ops.rotary_table(3, 5), ValueError, "head_width is 5; expected an even number"),
+    "no head width": (lambda: ops.rotary_table(3, 0), ValueError, "head_width is 0"),
+    "no positions": (lambda: ops.rotary_table(0, 4), ValueError, "length is 0"),
+    "positions": (lambda: ops.rotary_table(2**20 + 1, 2), ValueError, "1048577 positions exceed"),
+    "theta": (lambda: ops.rotary_table(3, 4, -1.0), ValueError, "theta is -1; expected finite and at least 1"),
+    "infinite theta": (lambda: ops.rotary_table(3, 4, math.inf), ValueError, "theta is inf"),
+    "theta's kind": (lambda: ops.rotary_table(3, 4, "1"), TypeError, "theta is '1'; expected a number"),
+    "scaling": (lambda: ops.rotary_table(3, 4, scaling=8.0), TypeError, r"scaling is 8.0; expected \(factor, low"),
+    "factor": (lambda: ops.rotary_table(3, 4, scaling=(0.5, 1, 4, 8)), ValueError, "factor is 0.5"),
+    "low": (lambda: ops.rotary_table(3, 4, scaling=(8, 0, 4, 8)), ValueError, "low is 0; expected finite"),
+    "high": (lambda: ops.rotary_table(3, 4, scaling=(8, 4, 4, 8)), ValueError, "high is 4; expected .* more than low"),
+    "original": (lambda: ops.rotary_table(3, 4, scaling=(8, 1, 4, 0)), ValueError, "original is 0"),
+    "odd heads of x": (
+        lambda: ops.rotary(floats(2, 3, 5), floats(2, 2), floats(2, 2)), ValueError, r"x .*\(2, 3, 5\).*an even width"
+    ),
+    "cosines": (
+        lambda: ops.rotary(floats(2, 3, 4), floats(3, 2), floats(2, 2)), ValueError, r"cos .*\(3, 2\).*\(2, 2\)"
+    ),
+    "sines": (
+        lambda: ops.rotary_backward(floats(2, 3, 4), floats(2, 2), floats(2)), ValueError, r"sin .*\(2,\).*\(2, 2\)"
+    ),
     "logits": (lambda: ops.cross_entropy(floats(2, 3), [1, 3]), IndexError, "token 3 at index 1"),
     "shape of targets": (lambda: ops.cross_entropy(floats(2, 3), [1]), ValueError, r"targets .*\(1,\); expected \(2,\)"),
     "counted": (lambda: ops.cross_entropy_backward(floats(2, 3), [1, 1], 0), ValueError, "counted is 0"),
@@ -349,6 +380,8 @@ def test_any_operation(x, y, z, heads, rate, seed):
         lambda: ops.gelu_backward(x, y), lambda: ops.dropout(x, rate), lambda: ops.dropout(x, 0.5, seed=seed, step=rate),
         lambda: ops.layer_norm(x, y, z), lambda: ops.layer_norm(x, x, epsilon=rate),
         lambda: ops.layer_norm_backward(x, x, y, z, x), lambda: ops.layer_norm_backward(x, y, z, x, y),
+        lambda: ops.rms_norm(x, y, rate), lambda: ops.rms_norm_backward(x, y, z, x), lambda: ops.swiglu(x, y),
+        lambda: ops.swiglu_backward(x, y, z), lambda: ops.rotary(x, y, z), lambda: ops.rotary_table(heads, heads, rate, z),
         lambda: ops.attention(x, heads), lambda: ops.attention(x, 1, dropout=rate, seed=seed, layer=seed),
         lambda: ops.attention_backward(x, y, x, z, heads), lambda: ops.cross_entropy(x, y),
     ):  # fmt: skip

@@ -26,6 +26,20 @@ def layer_norm(x, weight, bias, epsilon=1e-5):
     return centred / np.sqrt((centred**2).mean(-1, keepdims=True) + epsilon) * weight + bias
 
 
+def rms_norm(x, weight, epsilon=1e-5):
+    return x / np.sqrt((x**2).mean(-1, keepdims=True) + epsilon) * weight
+
+
+def rotary(x, cos, sin):
+    a, b = np.split(x, 2, axis=-1)
+    cos, sin = cos[:, None], sin[:, None]
+    return np.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1)
+
+
+def swiglu(gate, up):
+    return gate / (1 + np.exp(-gate)) * up
+
+
 def gelu(x):
     return x * (1 + erf(x / math.sqrt(2))) / 2
 
@@ -123,6 +137,51 @@ def test_layer_norm(shape, biased):
         check(found, exact, 1e-5)
 
 
+@pytest.mark.parametrize("shape", SHAPES[1:])
+def test_rms_norm(shape):
+    x, weight, d_y = 2 * random(shape) + 1, 1 + random(shape[-1], 1) / 4, random(shape, 2)
+    y, rstd = ops.rms_norm(x, weight, epsilon=1e-3)
+    check(y, rms_norm(x.astype(float), weight, 1e-3))
+    check(rstd, 1 / np.sqrt((x.astype(float) ** 2).mean(-1) + 1e-3))
+    wanted = gradients(lambda *inputs: rms_norm(*inputs, epsilon=1e-3), d_y, x, weight)
+    for found, exact in zip(ops.rms_norm_backward(d_y, x, rstd, weight), wanted, strict=True):
+        check(found, exact, 1e-5)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_swiglu(shape):
+    gate, up, d_y = 3 * random(shape), random(shape, 1), random(shape, 2)
+    check(ops.swiglu(gate, up), swiglu(gate.astype(float), up))
+    wanted = gradients(swiglu, d_y, gate, up)
+    for found, exact in zip(ops.swiglu_backward(d_y, gate, up), wanted, strict=True):
+        check(found, exact)
+
+
+@pytest.mark.parametrize(("length", "heads", "head_width"), [(1, 1, 2), (5, 3, 8), (40, 2, 34)])
+def test_rotary(length, heads, head_width):
+    cos, sin = ops.rotary_table(length, head_width, theta=500.0)
+    frequency = 500.0 ** (-np.arange(0, head_width, 2) / head_width)
+    angles = np.arange(length)[:, None] * frequency
+    check(cos, np.cos(angles), 1e-5)
+    assert np.allclose(sin, np.sin(angles), atol=1e-5)
+    x, d_y = random((length, heads, head_width)), random((length, heads, head_width), 1)
+    check(ops.rotary(x, cos, sin), rotary(x.astype(float), cos, sin))
+    check(ops.rotary_backward(d_y, cos, sin), gradients(lambda x: rotary(x, cos, sin), d_y, x)[0])
+    later = ops.rotary(x[2:], cos[2:], sin[2:]) if length > 2 else x[2:]
+    assert later.tobytes() == ops.rotary(x, cos, sin)[2:].tobytes()
+
+
+def test_llama_3s_scaling_slows_slow_rotations_down():
+    length, head_width, theta = 9, 64, 500_000.0
+    scaled = ops.rotary_table(length, head_width, theta, scaling=(32.0, 1.0, 4.0, 8192))
+    plain = ops.rotary_table(length, head_width, theta)
+    # The first pairs make more than four turns in 8192 positions, the last less than one.
+    for found, kept in zip(scaled, plain, strict=True):
+        assert found[:, :14].tobytes() == kept[:, :14].tobytes()
+    ratio = plain[1][1, 18:] / scaled[1][1, 18:]
+    assert np.allclose(ratio, 32, rtol=1e-5)
+
+
 @pytest.mark.parametrize(("length", "heads", "width"), [(1, 1, 2), (5, 2, 8), (9, 3, 15), (40, 1, 4)])
 def test_attention(length, heads, width):
     qkv, d_out = random((length, 3 * width)), random((length, width), 1)
@@ -211,6 +270,9 @@ def test_nothing_is_written_into_what_was_given():
     results = [
         ops.softmax(x), ops.softmax_backward(d_y, x), ops.gelu(x), ops.gelu_backward(d_y, x),
         ops.dropout(x, 0.5), *ops.layer_norm_backward(d_y, x, mean, rstd, weight),
+        *ops.rms_norm(x, weight), *ops.rms_norm_backward(d_y, x, rstd, weight),
+        ops.swiglu(x, d_y), *ops.swiglu_backward(x, d_y, x),
+        ops.rotary(x.reshape(4, 3, 4), x[:, :2].copy(), x[:, 2:4].copy()),
         ops.attention_backward(out, x, out, stats, 2), *ops.cross_entropy_backward(x, [1, 2, 3, 4]),
     ]  # fmt: skip
     for result in results:
