@@ -5,7 +5,8 @@ use core::hint::black_box;
 use jostle::matmul::{self, Matrix, Size, Start};
 use jostle::ops::attention::{self, Attention};
 use jostle::ops::dropout::{self, Mask};
-use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
+use jostle::ops::rotary::{self, Scaling};
+use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, rms_norm, softmax, swiglu};
 use jostle::rng::Stream;
 use jostle::{Activation, Error, InstructionSet};
 
@@ -38,6 +39,16 @@ pub fn all(buffers: &mut [f32], tokens: &mut [i32]) -> Result<(), Error> {
     layer_norm::backward(simd, a, l, d, e, f, g)?;
     layer_norm::backward_parameters(simd, g, h, l, d, e, f)?;
     embedding::backward(simd, b, c, a, tokens, width, length)?;
+
+    let scaling = Scaling { factor: black_box(8.0), low: 1.0, high: 4.0, original: 8192 };
+    rotary::table(b, c, width, black_box(1e4), Some(scaling))?;
+    rotary::forward(simd, a, b, c, length, width)?;
+    rotary::backward(simd, a, b, c, length, width)?;
+    rms_norm::forward(simd, d, e, a, g, 1e-5)?;
+    rms_norm::backward(simd, a, l, d, e, g)?;
+    rms_norm::backward_parameters(simd, g, l, d, e)?;
+    swiglu::forward(simd, a, d, l)?;
+    swiglu::backward(simd, d, l, a, b, c)?;
 
     softmax::causal_mask(a, width, length)?;
     softmax::forward(simd, a, width)?;
