@@ -192,7 +192,7 @@ enum
     JOSTLE_FLASH_CONTENTS = 51,
     // A safetensors file has a tensor that the model does not have.
     JOSTLE_CHECKPOINT_UNUSED = 52,
-    // The numbers of a tensor in a checkpoint are not F32.
+    // The numbers of a tensor in a checkpoint are not F32, F16 or BF16.
     JOSTLE_CHECKPOINT_TYPE = 53,
     // A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
@@ -1243,8 +1243,9 @@ jostle_status jostle_checkpoint_read(const uint8_t *bytes,
                                      struct jostle_error *error);
 
 // Reads only the parameters of a safetensors file of exactly `bytes_size` bytes, which another program may have written:
-// GPT-2's names, with or without "transformer." before them, as F32. It may have causal masks, and, if the model's head is
-// tied, a "lm_head.weight" that equals "wte.weight". Other tensors that the model does not have are refused.
+// GPT-2's names, with or without "transformer." before them, as F32, F16 or BF16. It may have causal masks, and, if the
+// model's head is tied, a "lm_head.weight" that equals "wte.weight". Other tensors that the model does not have are
+// refused.
 //
 // Pointers:
 // As for jostle_checkpoint_read.

@@ -228,7 +228,7 @@ pub enum CheckpointError {
         /// The shape of the model's tensor.
         wanted: [usize; 2],
     },
-    /// A tensor's numbers are not F32.
+    /// A tensor's numbers are not F32, F16 or BF16.
     Type {
         /// Its index in [`crate::Plan::tensors`]. The tensors of the optimiser's state follow in the same order.
         tensor: usize,
@@ -357,7 +357,9 @@ impl fmt::Display for CheckpointError {
             CheckpointError::Shape { tensor, given, wanted } => {
                 write!(f, "tensor {tensor} has shape {given:?}; expected {wanted:?}")
             }
-            CheckpointError::Type { tensor, given } => write!(f, "tensor {tensor} is {given}; expected F32"),
+            CheckpointError::Type { tensor, given } => {
+                write!(f, "tensor {tensor} is {given}; expected F32, F16 or BF16")
+            }
             CheckpointError::Unused { at } => {
                 write!(f, "the model does not have the tensor that is named at byte {at}")
             }

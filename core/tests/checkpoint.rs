@@ -230,6 +230,33 @@ fn foreign_files_are_read() {
 }
 
 #[test]
+fn narrow_numbers_are_read() {
+    let plan = plan_with(&config(), OptimizerState::None);
+    let (mut wanted, mut tensors) = (vec![0.0; plan.parameters()], Vec::new());
+    for (i, tensor) in plan.tensors().enumerate() {
+        let mut data = Vec::new();
+        for (k, number) in (0_u16..).zip(&mut wanted[tensor.offset..][..tensor.len()]) {
+            let bits = 0x3C00 + k;
+            *number = match i % 3 {
+                0 => f32::from_bits(u32::from(bits) << 16),
+                _ => 1.0 + f32::from(k) / 1024.0,
+            };
+            match i % 3 {
+                2 => data.extend(number.to_le_bytes()),
+                _ => data.extend(bits.to_le_bytes()),
+            }
+        }
+        let kind = [Dtype::BF16, Dtype::F16, Dtype::F32][i % 3];
+        tensors.push((tensor.name.to_string(), kind, tensor.shape[..tensor.rank].to_vec(), data));
+    }
+    let views = tensors
+        .iter()
+        .map(|(name, kind, shape, data)| (name, TensorView::new(*kind, shape.clone(), data).unwrap()));
+    let bytes = safetensors::serialize(views, None).unwrap();
+    assert_eq!(bits(&read_parameters(&bytes, &plan).unwrap()), bits(&wanted));
+}
+
+#[test]
 fn tensors_that_the_model_does_not_have_are_refused() {
     let plan = plan_with(&Config { layers: 2, ..config() }, OptimizerState::None);
     let mut parameters = numbers(plan.parameters(), 5);

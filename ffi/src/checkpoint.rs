@@ -270,8 +270,9 @@ pub unsafe extern "C" fn jostle_checkpoint_read(
 }
 
 /// Reads only the parameters of a safetensors file of exactly `bytes_size` bytes, which another program may have written:
-/// GPT-2's names, with or without "transformer." before them, as F32. It may have causal masks, and, if the model's head is
-/// tied, a "lm_head.weight" that equals "wte.weight". Other tensors that the model does not have are refused.
+/// GPT-2's names, with or without "transformer." before them, as F32, F16 or BF16. It may have causal masks, and, if the
+/// model's head is tied, a "lm_head.weight" that equals "wte.weight". Other tensors that the model does not have are
+/// refused.
 ///
 /// # Safety
 /// As for jostle_checkpoint_read.

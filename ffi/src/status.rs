@@ -105,7 +105,7 @@ pub enum jostle_status {
     JOSTLE_FLASH_CONTENTS = 51,
     /// A safetensors file has a tensor that the model does not have.
     JOSTLE_CHECKPOINT_UNUSED = 52,
-    /// The numbers of a tensor in a checkpoint are not F32.
+    /// The numbers of a tensor in a checkpoint are not F32, F16 or BF16.
     JOSTLE_CHECKPOINT_TYPE = 53,
     /// A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
@@ -160,7 +160,7 @@ const TEXTS: [(jostle_status, &CStr); 47] = [
     (JOSTLE_FLASH, c"a flash memory function failed"),
     (JOSTLE_FLASH_CONTENTS, c"flash memory does not hold the programmed bytes"),
     (JOSTLE_CHECKPOINT_UNUSED, c"the model does not have a tensor of the file"),
-    (JOSTLE_CHECKPOINT_TYPE, c"a tensor in the checkpoint is not F32"),
+    (JOSTLE_CHECKPOINT_TYPE, c"a tensor in the checkpoint is not F32, F16 or BF16"),
     (JOSTLE_OTHER, c"refused"),
 ];
 
@@ -421,7 +421,7 @@ impl Written for Differs {
             }
             Differs::Type(given) => {
                 given.write(out);
-                out.put(b"; expected F32");
+                out.put(b"; expected F32, F16 or BF16");
             }
         }
     }

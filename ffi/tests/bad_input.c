@@ -1000,9 +1000,9 @@ static void test_checkpoints(void)
     refuse_file("{\"wte.weight\":{\"dtype\":\"F32\",\"shape\":[1,1],\"data_offsets\":[0,4]}}", 4,
                 JOSTLE_CHECKPOINT_SHAPE, 0,
                 "a tensor in the checkpoint has another shape: wte.weight is [1, 1]; expected [11, 4]");
-    refuse_file("{\"wte.weight\":{\"dtype\":\"BF16\",\"shape\":[11,4],\"data_offsets\":[0,88]}}", 88,
+    refuse_file("{\"wte.weight\":{\"dtype\":\"I8\",\"shape\":[11,4],\"data_offsets\":[0,44]}}", 44,
                 JOSTLE_CHECKPOINT_TYPE, 0,
-                "a tensor in the checkpoint is not F32: wte.weight is BF16; expected F32");
+                "a tensor in the checkpoint is not F32, F16 or BF16: wte.weight is I8; expected F32, F16 or BF16");
     refuse_file("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, JOSTLE_CHECKPOINT_METADATA, 1,
                 "the checkpoint's metadata is missing or malformed: jostle.step");
 

@@ -118,7 +118,10 @@ impl Checkpoint {
                 format!("has shape [{length}]")
             }
             Error::Checkpoint(CheckpointError::Shape { given, .. }) => format!("has shape {given:?}"),
-            Error::Checkpoint(CheckpointError::Type { given, .. }) => format!("is {given}"),
+            Error::Checkpoint(CheckpointError::Type { given, .. }) => {
+                let message = format!("checkpoint: {whose}{name} is {given}; expected F32, F16 or BF16");
+                return PyValueError::new_err(message);
+            }
             _ => "is missing".to_string(),
         };
         let shape = &shape[..rank];

@@ -37,6 +37,7 @@ mod crc;
 mod header;
 mod json;
 mod metadata;
+mod numbers;
 mod read;
 pub mod slots;
 mod write;
@@ -49,6 +50,7 @@ use crate::config::Config;
 use crate::error::{CheckpointError, Error};
 use crate::layout::{OptimizerState, Plan, Tensor};
 use crc::Crc;
+use numbers::Numbers;
 use read::Header;
 
 /// The most bytes of a header: safetensors' own limit.
@@ -175,8 +177,8 @@ impl<'a> Checkpoint<'a> {
     }
 
     /// Reads only the parameters ([`Plan::parameters`] numbers). The safetensors file may come from another program:
-    /// it needs GPT-2's names, with or without the prefix `transformer.`, in any order, as F32. If the file has a
-    /// configuration, it must be the plan's, except for dropout. Files of other programs do not say their activation: for
+    /// it needs GPT-2's names, with or without the prefix `transformer.`, in any order, as F32, F16 or BF16. If the file
+    /// has a configuration, it must be the plan's, except for dropout. Files of other programs do not say their activation: for
     /// Hugging Face's GPT-2 it is [`Activation::GeluTanh`](crate::Activation::GeluTanh), not the default.
     ///
     /// # Errors
@@ -203,13 +205,11 @@ impl<'a> Checkpoint<'a> {
     }
 
     fn copy(&self, plan: &Plan, parameters: &mut [f32], optimizer: Option<&mut [f32]>) -> Result<(), Error> {
-        self.header.copy(plan, parameters, optimizer, self.data, &mut |begin: usize, numbers: &mut [f32]| {
-            let bytes = self.data.get(begin..).unwrap_or_default();
-            for (place, number) in numbers.iter_mut().zip(bytes.as_chunks::<4>().0) {
-                *place = f32::from_le_bytes(*number);
-            }
+        let mut fill = |kind: Numbers, begin: usize, numbers: &mut [f32]| {
+            kind.read(self.data.get(begin..).unwrap_or_default(), numbers);
             Ok(())
-        })
+        };
+        self.header.copy(plan, parameters, optimizer, self.data, &mut fill)
     }
 }
 

@@ -4,6 +4,7 @@ use core::iter;
 
 use super::header::{Entry, Items, Names, Pairs};
 use super::json::{Chars, Text};
+use super::numbers::Numbers;
 use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::config::{Config, Field};
 use crate::error::{CheckpointError, Error, exact_length};
@@ -18,14 +19,17 @@ pub(super) fn header_length(length: [u8; 8]) -> Result<usize, Error> {
 /// Fills numbers with the data from a byte on. It is a trait of its own for the same reason as [`crate::parallel`]'s
 /// tasks.
 pub(super) trait Fill {
-    fn fill(&mut self, begin: usize, numbers: &mut [f32]) -> Result<(), Error>;
+    fn fill(&mut self, kind: Numbers, begin: usize, numbers: &mut [f32]) -> Result<(), Error>;
 }
 
-impl<F: FnMut(usize, &mut [f32]) -> Result<(), Error>> Fill for F {
-    fn fill(&mut self, begin: usize, numbers: &mut [f32]) -> Result<(), Error> {
-        self(begin, numbers)
+impl<F: FnMut(Numbers, usize, &mut [f32]) -> Result<(), Error>> Fill for F {
+    fn fill(&mut self, kind: Numbers, begin: usize, numbers: &mut [f32]) -> Result<(), Error> {
+        self(kind, begin, numbers)
     }
 }
+
+/// What [`Header::visit`] passes each tensor to.
+type Found<'a> = dyn FnMut(usize, &Tensor, Numbers, usize) -> Result<(), Error> + 'a;
 
 /// The header of a safetensors file with a valid structure.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +117,7 @@ impl<'a> Header<'a> {
         self.check(plan, optimizer.is_some(), data)?;
         let prefixes = prefixes(plan, optimizer.is_some());
         let state = optimizer.unwrap_or_default();
-        self.visit(plan, prefixes, &mut |part, tensor, begin| {
+        self.visit(plan, prefixes, &mut |part, tensor, kind, begin| {
             if tensor.frozen {
                 return Ok(());
             }
@@ -124,7 +128,7 @@ impl<'a> Header<'a> {
                 }
             };
             let target = buffer.get_mut(offset..).unwrap_or_default();
-            fill.fill(begin, target.get_mut(..tensor.len()).unwrap_or_default())
+            fill.fill(kind, begin, target.get_mut(..tensor.len()).unwrap_or_default())
         })
     }
 
@@ -140,7 +144,7 @@ impl<'a> Header<'a> {
                 }
             }
         }
-        self.visit(plan, prefixes(plan, optimizer), &mut |_, _, _| Ok(()))?;
+        self.visit(plan, prefixes(plan, optimizer), &mut |_, _, _, _| Ok(()))?;
         match self.unused(plan, data).next() {
             Some(entry) => Err(CheckpointError::Unused { at: entry.at }.into()),
             None => Ok(()),
@@ -178,29 +182,23 @@ impl<'a> Header<'a> {
     }
 
     /// Finds each tensor of the plan once for each prefix, in the file's order. Passes on the prefix's number, the
-    /// tensor, and its first byte in the data. Its type and its shape are the plan's.
-    fn visit(
-        &self,
-        plan: &Plan,
-        prefixes: &[&str],
-        found: &mut dyn FnMut(usize, &Tensor, usize) -> Result<(), Error>,
-    ) -> Result<(), Error> {
+    /// tensor, the type of its numbers, and its first byte in the data. Its shape is the plan's.
+    fn visit(&self, plan: &Plan, prefixes: &[&str], found: &mut Found) -> Result<(), Error> {
         let mut count = 0;
         for entry in self.entries() {
             let Some((part, index, tensor)) = self.planned(plan, prefixes, &entry) else { continue };
             count += 1;
-            if entry.dtype != "F32" {
-                return Err(CheckpointError::Type { tensor: index, given: entry.dtype }.into());
-            }
+            let kind = Numbers::named(entry.dtype);
+            let kind = kind.ok_or(CheckpointError::Type { tensor: index, given: entry.dtype })?;
             let bytes = entry.end.saturating_sub(entry.begin);
             if entry.rank != tensor.rank
                 || entry.shape != tensor.shape
-                || bytes != tensor.len().saturating_mul(4)
+                || bytes != tensor.len().saturating_mul(kind.size())
             {
                 let (given, wanted) = (entry.shape, tensor.shape);
                 return Err(CheckpointError::Shape { tensor: index, given, wanted }.into());
             }
-            found(part, &tensor, entry.begin)?;
+            found(part, &tensor, kind, entry.begin)?;
         }
         // Names differ, so an equal count means that none is missing.
         let all = prefixes.len().saturating_mul(plan.tensors().len());

@@ -16,6 +16,7 @@
 use core::num::NonZeroUsize;
 
 use super::crc::Crc;
+use super::numbers::Numbers;
 use super::read::{self, Header};
 use super::write::Writing;
 use super::{Contents, Progress};
@@ -226,14 +227,14 @@ impl<'a> Slots<'a> {
         header.no_duplicates()?;
         let progress = header.progress()?;
         let data_at = slot.offset.saturating_add(data_at);
-        header.copy(plan, parameters, optimizer, &[], &mut |begin, numbers: &mut [f32]| {
+        header.copy(plan, parameters, optimizer, &[], &mut |kind: Numbers, begin, numbers: &mut [f32]| {
             let mut at = data_at.saturating_add(begin);
-            let mut bytes = [[0; 4]; 64];
-            for numbers in numbers.chunks_mut(bytes.len()) {
-                let bytes = bytes.get_mut(..numbers.len()).unwrap_or_default();
-                self.flash.read(slot.index, at, bytes.as_flattened_mut()).map_err(failed)?;
-                numbers.iter_mut().zip(&*bytes).for_each(|(x, bytes)| *x = f32::from_le_bytes(*bytes));
-                at = at.saturating_add(numbers.len() * 4);
+            let mut bytes = [0; 4 * 64];
+            for numbers in numbers.chunks_mut(64) {
+                let bytes = bytes.get_mut(..numbers.len() * kind.size()).unwrap_or_default();
+                self.flash.read(slot.index, at, bytes).map_err(failed)?;
+                kind.read(bytes, numbers);
+                at = at.saturating_add(bytes.len());
             }
             Ok(())
         })?;
