@@ -34,7 +34,11 @@ COMMENTS = {
 DOCSTRING = re.compile(r'"""[\s\S]*?"""')
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 # Files and folders that users or builds make.
-ABSENT = {"main.c", "model.h", "step-NNNNNN.safetensors"}
+ABSENT = {
+    *("main.c", "model.h", "step-NNNNNN.safetensors"),
+    *("config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"),
+    "chat_template.jinja",
+}
 MADE = ("target/", "demo/", "runs/", ".venv/", "/")
 # A folder of the project, in backticks.
 FOLDER = re.compile(r"`((?:core|ffi|python|benches|docs|include|scripts)/[\w./-]*)`")

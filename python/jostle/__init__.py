@@ -27,7 +27,7 @@ from jostle.model import Model
 from jostle.optimizers import SGD, AdamW, Optimizer
 from jostle.planning import Plan, plan
 from jostle.schedules import Constant, Cosine, Linear, Schedule, WarmupStableDecay
-from jostle.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer
+from jostle.tokenizers import ByteTokenizer, CharTokenizer, PretrainedTokenizer, Tokenizer, WordTokenizer
 from jostle.training import Report, Trainer
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ __all__ = [
     "Model",
     "Optimizer",
     "Plan",
+    "PretrainedTokenizer",
     "Report",
     "Schedule",
     "Tokenizer",

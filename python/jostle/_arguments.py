@@ -124,10 +124,15 @@ def tensors(name: str, given: Any, config: Config) -> tuple[str, ...]:
     if isinstance(given, str) or not isinstance(given, Iterable):
         raise TypeError(f"{name} is of {type(given).__name__}; expected a list of names of tensors")
     patterns = [instance(name, pattern, str) for pattern in given]
-    names = _native.tensor_names(config) if patterns else []
+    names = [known for known, _ in _native.tensors(config)] if patterns else []
     for pattern in patterns:
         if not any(fnmatch.fnmatchcase(known, pattern) for known in names):
             raise ValueError(
                 f'{name} has {pattern!r}; expected names of the model\'s tensors or patterns, like "wte.weight", "h.0.*"'
             )
     return tuple(known for known in names if any(fnmatch.fnmatchcase(known, pattern) for pattern in patterns))
+
+
+def brief(given: Any) -> str:
+    """A value of a file for an error, cut to a readable length."""
+    return f"{given!r:.60}"

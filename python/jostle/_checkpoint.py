@@ -37,11 +37,20 @@ class CheckpointFile:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """The object in a JSON text. ValueError or RecursionError if there is none."""
-    given = json.loads(text)
+    """The object in a JSON text. ValueError or RecursionError if there is none, or if a name occurs twice in an object."""
+    given = json.loads(text, object_pairs_hook=_object)
     if not isinstance(given, dict):
         raise ValueError(f"{given!r:.40} is not an object")
     return given
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError(f"{name!r:.80} occurs twice")
+        members[name] = value
+    return members
 
 
 @contextmanager

@@ -36,7 +36,7 @@ __all__ = [
     "softmax_backward",
     "swiglu",
     "swiglu_backward",
-    "tensor_names",
+    "tensors",
     "validate",
     "write_checkpoint",
 ]
@@ -129,7 +129,7 @@ class Generator:
     ) -> list[int]: ...
 
 def validate(config: Config) -> None: ...
-def tensor_names(config: Config) -> list[str]: ...
+def tensors(config: Config) -> list[tuple[str, list[int]]]: ...
 def plan(
     config: Config,
     batch: int,

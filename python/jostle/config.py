@@ -1,7 +1,11 @@
 """The configuration of a model."""
 
+from __future__ import annotations
+
+import os
 from dataclasses import InitVar, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from jostle import _arguments, _native
 
@@ -108,3 +112,20 @@ class Config:
         if not isinstance(self.activation, str):
             raise TypeError(f"activation is {self.activation!r}; expected 'gelu' or 'gelu_tanh'")
         _native.validate(self)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | os.PathLike[str]) -> Config:
+        """The configuration in the config.json of a Hugging Face folder. ValueError, which names the key and its value, for
+        a model that is not supported."""
+        from jostle import _pretrained
+
+        return _pretrained.read_config(Path(folder))[1]
+
+    def to_hugging_face(self) -> dict[str, Any]:
+        """The keys of config.json, as Transformers 4 and 5 read them. ValueError for what Hugging Face's models lack.
+
+        A model without biases gets zeros as biases there.
+        """
+        from jostle import _families
+
+        return _families.keys(self)

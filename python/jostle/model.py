@@ -14,7 +14,7 @@ from jostle import _arguments, _arrays, _files, _native
 from jostle._arrays import Float, Int
 from jostle._checkpoint import CheckpointFile
 from jostle.config import Config
-from jostle.tokenizers import Tokenizer
+from jostle.tokenizers import PretrainedTokenizer, Tokenizer
 
 
 class Arrays(Mapping[str, Float]):
@@ -53,7 +53,9 @@ def _check_tokenizer(tokenizer: Any, config: Config) -> None:
     if tokenizer is None:
         return
     vocab = _arguments.instance("tokenizer", tokenizer, Tokenizer).vocab
-    if vocab != config.vocab:
+    # Models often have a few more tokens than their tokenizer, for a rounder size.
+    fits = vocab <= config.vocab if isinstance(tokenizer, PretrainedTokenizer) else vocab == config.vocab
+    if not fits:
         raise ValueError(f"the tokenizer has {vocab} tokens, the configuration {config.vocab}")
 
 
@@ -378,6 +380,35 @@ class Model:
         model = cls.__new__(cls)
         model._make(config, 0, threads, tokenizer, instruction_set, frozen)
         return model
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], *, frozen: Iterable[str] = (), threads: int | None = None
+    ) -> Model:
+        """Reads a model from a Hugging Face folder: config.json, model.safetensors or its shards, and tokenizer.json if
+        there is one.
+
+        Numbers may be F32, F16 or BF16. Nothing is downloaded. `docs/models.md` lists the models that are supported.
+        A tokenizer needs the extra jostle[hf]. ValueError, which names the file and the key, for everything else.
+        """
+        from jostle import _pretrained
+
+        source = _pretrained.Folder(folder)
+        model = cls.__new__(cls)
+        model._make(source.config, 1337, threads, source.tokenizer, None, frozen)
+        source.read(model.parameters)
+        return model
+
+    def save_pretrained(self, folder: str | os.PathLike[str], dtype: str = "f32") -> None:
+        """Writes a Hugging Face folder, which Transformers loads: config.json, model.safetensors, and the files of the
+        tokenizer if it is a `PretrainedTokenizer`.
+
+        dtype: "f32", "bf16" or "f16". Numbers are rounded to nearest, ties to even. ValueError for a number that is too
+        large for the type. Each file appears complete or not at all, config.json last.
+        """
+        from jostle import _pretrained
+
+        _pretrained.save(self, folder, dtype)
 
     def __getstate__(self) -> dict[str, Any]:
         return {

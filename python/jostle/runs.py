@@ -5,6 +5,7 @@
 - checkpoint.safetensors: the newest checkpoint, to resume from.
 - checkpoints/step-NNNNNN.safetensors: the parameters during training.
 - sample.txt: text from the trained model.
+- tokenizer.json: the tokenizer, if it was trained on the text.
 - lock: held by the process that trains.
 """
 
@@ -34,7 +35,7 @@ from jostle._checkpoint import json_object, understood
 from jostle._lock import NAME as LOCK
 from jostle._lock import Lock
 from jostle.model import Model
-from jostle.tokenizers import ByteTokenizer, CharTokenizer, Tokenizer, WordTokenizer
+from jostle.tokenizers import ByteTokenizer, CharTokenizer, PretrainedTokenizer, Tokenizer, WordTokenizer
 from jostle.training import Report, Trainer
 
 COLUMNS = (
@@ -97,15 +98,17 @@ def _is_as_before(path: Path, file: Mapping[str, Any]) -> bool:
         return False
 
 
-def make_tokenizer(kind: str, text: str) -> Tokenizer:
-    """The tokenizer of a text: "char", "word" or "byte"."""
+def make_tokenizer(kind: str, text: str, vocab: int | None = None) -> Tokenizer:
+    """The tokenizer of a text: "char", "word", "byte" or "bpe", which has at most `vocab` tokens, 4096 by default."""
     if kind == "char":
         return CharTokenizer.from_text(text)
     if kind == "word":
         return WordTokenizer.from_text(text)
     if kind == "byte":
         return ByteTokenizer()
-    raise ValueError(f"tokenizer is {kind!r}; expected 'char', 'word' or 'byte'")
+    if kind == "bpe":
+        return PretrainedTokenizer.from_text(text, 4096 if vocab is None else vocab)
+    raise ValueError(f"tokenizer is {kind!r}; expected 'char', 'word', 'byte' or 'bpe'")
 
 
 def split(tokens: Tokens, context: int) -> tuple[Tokens, Tokens]:
@@ -156,6 +159,9 @@ class Run:
             (path / _MARK).touch()
             (path / "checkpoints").mkdir()
             _files.write(path / "metrics.csv", (",".join(COLUMNS) + "\n").encode())
+            tokenizer = trainer.model.tokenizer
+            if isinstance(tokenizer, PretrainedTokenizer):
+                _files.write(path / _TOKENIZER, tokenizer.files()[_TOKENIZER].encode())
             run.save(trainer, snapshot=True)
             # With it, the folder is a run's.
             _write_json(path / "config.json", config)
@@ -279,9 +285,15 @@ class Run:
     def tokens(self, files: Sequence[str | os.PathLike[str]] | None = None) -> tuple[Tokens, Tokens]:
         """Tokens (length,) for training and for validation, with the errors of `text`."""
         text = self.text(files)
-        return split(
-            make_tokenizer(self.config["tokenizer"], text).encode(text), self.config["model"]["context"]
-        )
+        return split(self._tokenizer(text).encode(text), self.config["model"]["context"])
+
+    def _tokenizer(self, text: str) -> Tokenizer:
+        path = self.path / _TOKENIZER
+        if not path.exists():
+            return make_tokenizer(self.config["tokenizer"], text)
+        # Another version of the package might train another one.
+        with understood(os.fspath(path)):
+            return PretrainedTokenizer(path.read_text(encoding="utf-8"))
 
     def trainer(
         self,
@@ -319,7 +331,9 @@ class Run:
                 path.unlink()
 
 
-_BEGINNING = frozenset((LOCK, "checkpoints", "metrics.csv", "checkpoint.safetensors"))
+_TOKENIZER = "tokenizer.json"
+
+_BEGINNING = frozenset((LOCK, "checkpoints", "metrics.csv", "checkpoint.safetensors", _TOKENIZER))
 """A run's files that are written before config.json."""
 _MARK = f"beginning{_files.PARTIAL}"
 """The first file of a run that begins: all others beside it may be removed until config.json is there."""
@@ -358,7 +372,9 @@ def _named(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def load(path: str | os.PathLike[str], threads: int | None = None) -> Model:
-    """The model in a checkpoint file or in a run's folder."""
+    """The model in a checkpoint file, in a run's folder or in a Hugging Face folder."""
+    if (Path(path) / "model.safetensors").exists() or (Path(path) / "model.safetensors.index.json").exists():
+        return Model.from_pretrained(path, threads=threads)
     if Path(path).is_dir():
         return Run(path).model(threads)
     with _named(path):

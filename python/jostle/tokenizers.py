@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
+import importlib
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,6 +29,11 @@ class Tokenizer:
         """The text of tokens; IndexError for one outside the vocabulary."""
         raise NotImplementedError
 
+    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
+        """The text of tokens, piece by piece, as they arrive. Tokens wait until their characters are complete."""
+        for token in tokens:
+            yield self.decode([token])
+
     def state(self) -> dict[str, Any]:
         """A value for JSON that `from_state` accepts. For a class of your own it is the class name."""
         return {"kind": type(self).__qualname__, "vocab": self.vocab}
@@ -40,6 +48,9 @@ class Tokenizer:
             return CharTokenizer(_arguments.instance("characters", state["characters"], str))
         if kind == "word":
             return WordTokenizer(_arguments.instance("words", state["words"], list))
+        if kind == "pretrained":
+            json_text = _arguments.instance("json", state["json"], str)
+            return PretrainedTokenizer(json_text, _arguments.instance("settings", state["settings"], dict))
         raise ValueError(
             f"this checkpoint uses a custom tokenizer {kind!r}; in Python, pass it as tokenizer="
         )
@@ -142,5 +153,161 @@ class ByteTokenizer(Tokenizer):
         except ValueError:
             raise IndexError("a token is outside the vocabulary of 256") from None
 
+    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        for token in tokens:
+            yield decoder.decode(bytes([token]))
+        yield decoder.decode(b"", final=True)
+
     def state(self) -> dict[str, Any]:
         return {"kind": "byte"}
+
+
+_MOST_WAITING = 8
+"""The most tokens that wait for the end of a character: no character has more bytes."""
+
+
+class PretrainedTokenizer(Tokenizer):
+    """A tokenizer of the package `tokenizers`, from the text of its tokenizer.json. Needs the extra jostle[hf].
+
+    settings: the object in tokenizer_config.json, with the names of special tokens and the chat template.
+
+    `encode` adds no special tokens; those that a text has are found. A model may have more tokens than its tokenizer: these
+    have no text.
+    """
+
+    def __init__(self, json_text: str, settings: Mapping[str, Any] | None = None) -> None:
+        package = _package()
+        try:
+            self._tokenizer = package.Tokenizer.from_str(_arguments.instance("json_text", json_text, str))
+        except Exception as error:
+            if isinstance(error, TypeError):
+                raise
+            raise ValueError(f"not a tokenizer.json: {error}") from None
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._settings = dict(settings or {})
+        # Numbers may have gaps.
+        self.vocab = 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+        if not self.vocab:
+            raise ValueError("not a tokenizer.json: it has no tokens")
+
+    @classmethod
+    def from_text(cls, text: str, vocab: int) -> PretrainedTokenizer:
+        """A byte-level BPE with at most `vocab` tokens, at least 256, trained on a text. It encodes every text."""
+        vocab = _arguments.integer("vocab", vocab, 256, _arguments.MOST_SIZE)
+        package = _package()
+        from tokenizers import decoders, models, pre_tokenizers, trainers
+
+        made = package.Tokenizer(models.BPE())
+        made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        made.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=vocab,
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        )
+        text = _arguments.instance("text", text, str)
+        size = 1 << 20
+        made.train_from_iterator((text[i : i + size] for i in range(0, len(text), size)), trainer)
+        return cls(made.to_str())
+
+    def encode(self, text: str) -> npt.NDArray[Any]:
+        text = _arguments.instance("text", text, str)
+        return _narrow(self._tokenizer.encode(text, add_special_tokens=False).ids, self.vocab)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        numbers = [int(token) for token in tokens]
+        for index, token in enumerate(numbers):
+            if not 0 <= token <= _arguments.MOST_SIZE:
+                raise IndexError(f"token {token} at index {index} is outside the vocabulary of {self.vocab}")
+        return str(self._tokenizer.decode(numbers, skip_special_tokens=False))
+
+    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
+        # The piece before decides on a space between the two.
+        before: list[int] = []
+        waiting: list[int] = []
+        for token in tokens:
+            waiting.append(token)
+            piece = self._after(before, waiting)
+            if not piece.endswith("\ufffd") or len(waiting) == _MOST_WAITING:
+                yield piece
+                before, waiting = waiting, []
+        if waiting:
+            yield self._after(before, waiting)
+
+    def _after(self, before: list[int], tokens: list[int]) -> str:
+        return self.decode(before + tokens)[len(self.decode(before)) :]
+
+    def chat(self, messages: Iterable[Mapping[str, Any]], *, answer: bool = True) -> str:
+        """The text of a conversation, by the tokenizer's chat template: what to encode.
+
+        messages: objects with "role" ("system", "user" or "assistant") and "content". answer: whether the text ends with the
+        beginning of an answer. ValueError if there is no template, or if it does not accept the messages.
+        """
+        template = self._settings.get("chat_template")
+        if not isinstance(template, str):
+            raise ValueError("the tokenizer has no chat template")
+        jinja2 = _package("jinja2")
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
+        environment.globals["raise_exception"] = _refuse
+        environment.filters["tojson"] = _to_json
+        special = {name: self._special(name) for name in ("bos_token", "eos_token")}
+        try:
+            return environment.from_string(template).render(
+                messages=list(messages),
+                add_generation_prompt=answer,
+                **{name: token for name, token in special.items() if token is not None},
+            )
+        except (jinja2.TemplateError, TypeError) as error:
+            raise ValueError(f"the chat template: {error}") from None
+
+    def _special(self, name: str) -> str | None:
+        """The text of a special token."""
+        token = self._settings.get(name)
+        # An object has the text and how it is found.
+        token = token.get("content") if isinstance(token, dict) else token
+        return token if isinstance(token, str) else None
+
+    def files(self) -> dict[str, str]:
+        """The files of a Hugging Face folder: their names and contents."""
+        settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self._settings}
+        return {
+            "tokenizer.json": self._tokenizer.to_str(pretty=True) + "\n",
+            "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
+        }
+
+    def special(self) -> dict[str, int]:
+        """The keys of config.json for the tokens that begin and end a text, as far as they are known."""
+        found = {}
+        for name in ("bos_token", "eos_token"):
+            token = self._special(name)
+            number = None if token is None else self._tokenizer.token_to_id(token)
+            if number is not None:
+                found[f"{name}_id"] = number
+        return found
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "pretrained", "json": self._tokenizer.to_str(), "settings": self._settings}
+
+
+def _package(name: str = "tokenizers") -> Any:
+    """A package of the extra."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(f"this needs the package {name}: pip install 'jostle[hf]'") from error
+
+
+def _refuse(sentence: str) -> None:
+    """How a chat template refuses messages."""
+    raise ValueError(f"the chat template: {sentence}")
+
+
+def _to_json(value: Any, indent: int | None = None) -> str:
+    """As Transformers has it: Jinja's own filter escapes for HTML."""
+    return json.dumps(value, ensure_ascii=False, indent=indent)

@@ -1,7 +1,9 @@
 //! Turns the Python package's configurations into the core's, and computes plans.
 
 use jostle::fields::{Field, Value};
-use jostle::{Activation, Config, Error, Frozen, InstructionSet, OptimizerState, Options, Plan, Target};
+use jostle::{
+    Activation, Config, Error, Frozen, InstructionSet, OptimizerState, Options, Plan, Target, Tensor,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -81,11 +83,13 @@ pub fn validate(config: PyConfig) {
     let _ = config;
 }
 
-/// The names of all tensors of a model, in their order.
+/// The names and shapes of all tensors of a model, in their order.
 #[pyfunction]
-pub fn tensor_names(config: PyConfig) -> PyResult<Vec<String>> {
+pub fn tensors(config: PyConfig) -> PyResult<Vec<(String, Vec<usize>)>> {
     let plan = Plan::new(&config.core(), &Options::new(1)).map_err(exception)?;
-    Ok(plan.tensors().map(|tensor| tensor.name.to_string()).collect())
+    let describe =
+        |tensor: Tensor| (tensor.name.to_string(), tensor.shape.into_iter().take(tensor.rank).collect());
+    Ok(plan.tensors().map(describe).collect())
 }
 
 /// The choices of a plan, and the bytes of each region in the order in which a plan prints them. The choices are batch,

@@ -218,8 +218,27 @@ def test_generate_goes_on_until_ctrl_c(trained: tuple[Run, str]) -> None:
 
 
 def test_bytes_become_whole_characters() -> None:
-    pieces = list(texts.pieces(jostle.ByteTokenizer(), [*"a –".encode(), 0xFF, *"é".encode()[:1]]))
+    pieces = list(jostle.ByteTokenizer().pieces([*"a –".encode(), 0xFF, *"é".encode()[:1]]))
     assert "".join(pieces) == "a –\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+
+
+def test_a_tokenizer_is_trained_and_resumed(folder: Path, text: Path) -> None:
+    out = folder / "bpe"
+    printed = jostle_says(
+        "train", text, *QUICK, "--tokenizer", "bpe", "--vocab", "270", "--steps", "2", "--out", out
+    )
+    assert "(270 different)" in printed
+    run = Run(out)
+    tokenizer = run.model().tokenizer
+    assert isinstance(tokenizer, jostle.PretrainedTokenizer) and tokenizer.vocab == 270
+    trainer = run.trainer()
+    assert trainer.validation is not None
+    assert tokenizer.decode([*trainer.train, *trainer.validation]) == text.read_text(encoding="utf-8")
+    assert jostle_says("generate", out, "I like", "--count", "5").startswith("I like")
+    # A Hugging Face folder has the same model.
+    run.model().save_pretrained(folder / "exported")
+    for command in ("generate", "predict"):
+        assert jostle_says(command, folder / "exported", "I") == jostle_says(command, out, "I")
 
 
 def test_predict(trained: tuple[Run, str]) -> None:
@@ -384,6 +403,7 @@ def test_refusals(folder: Path, trained: tuple[Run, str], arguments: str, senten
         ("train", "FILE"),
         ("train --resume runs/snow-1 --steps 9", "--steps"),
         ("train snow.txt --batch 0", "--batch"),
+        ("train snow.txt --vocab 300", "--vocab"),
         ("plan --fit 2X", "'2X'"),
         ("jump", "jump"),
     ],

@@ -27,7 +27,7 @@ echo "wheel: $size bytes"
 [ "$size" -le 3000000 ] || fail "the wheel has more than 3 MB"
 grep -q 'licenses/LICENSE-MIT' < <(python -m zipfile --list "${wheel[0]}") || fail "the wheel has no licence"
 # First the requirements of the extras, then this wheel even if the same version is installed.
-python -m pip install --quiet "${wheel[0]}[cli,plot]"
+python -m pip install --quiet "${wheel[0]}[cli,plot,hf]"
 python -m pip install --quiet --force-reinstall --no-deps "${wheel[0]}"
 python -c 'import jostle, sys; sys.exit(not jostle.__file__.startswith(sys.prefix))' ||
     fail "the imported package is not the wheel"
@@ -47,4 +47,10 @@ maturin build --quiet --interpreter "$environment/bin/python" --manifest-path py
     --profile dev --out "$wheels/checked"
 python -m pip install --quiet --force-reinstall --no-deps "$wheels"/checked/*.whl
 pytest -q -c python/pyproject.toml --rootdir python -p no:cacheprovider --import-mode=importlib \
-    python/tests/test_{interface,views,copies,files,tokenizers,generation,interrupt,interrupted_steps,same_bits,frozen,ops,bad_input}.py
+    python/tests/test_{interface,views,copies,files,tokenizers,pretrained,generation,interrupt,interrupted_steps,same_bits,frozen,ops,bad_input}.py
+
+if [ -n "${CI:-}" ]; then
+    scripts/test/python/transformers.sh
+else
+    echo "NOT RUN: scripts/test/python/transformers.sh, which installs several gigabytes" >&2
+fi

@@ -52,7 +52,7 @@ def run() -> None:
     except OSError as error:
         name = "" if error.filename is None else f"{error.filename}: "
         _refuse(f"{name}{error.strerror or error}")
-    except (ValueError, IndexError, ArithmeticError, MemoryError) as error:
+    except (ValueError, IndexError, ArithmeticError, MemoryError, ImportError) as error:
         _refuse(str(error) or type(error).__name__)
 
 

@@ -41,4 +41,4 @@ def command(
         seed=seed,
         stream=True,
     )
-    text.show(itertools.chain([prompt], text.pieces(text.tokenizer_of(loaded), tokens)))
+    text.show(itertools.chain([prompt], text.tokenizer_of(loaded).pieces(tokens)))

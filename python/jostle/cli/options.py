@@ -35,7 +35,10 @@ Dropout = Annotated[
 ]
 Batch = Annotated[int, typer.Option(min=1, help="Sequences in a batch.")]
 Model = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="A checkpoint, or a run's folder.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="MODEL", help="A checkpoint, a run's folder, or a Hugging Face folder.", show_default=False
+    ),
 ]
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The seed of all random numbers.")]

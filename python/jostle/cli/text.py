@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy.typing as npt
 
 from jostle.model import Model
-from jostle.tokenizers import ByteTokenizer, Tokenizer
+from jostle.tokenizers import Tokenizer
 
 
 def tokenizer_of(model: Model) -> Tokenizer:
@@ -25,18 +24,6 @@ def encode(model: Model, prompt: str) -> npt.NDArray[Any]:
     if not prompt:
         raise ValueError("the prompt is empty; expected at least one character")
     return tokenizer_of(model).encode(prompt)
-
-
-def pieces(tokenizer: Tokenizer, tokens: Iterable[int]) -> Iterator[str]:
-    """The text of tokens, piece by piece. Bytes wait until their character is complete."""
-    if not isinstance(tokenizer, ByteTokenizer):
-        for token in tokens:
-            yield tokenizer.decode([token])
-        return
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    for token in tokens:
-        yield decoder.decode(bytes([token]))
-    yield decoder.decode(b"", final=True)
 
 
 def show(text: Iterable[str]) -> str:

@@ -47,6 +47,7 @@ class Kind(str, enum.Enum):
     char = "char"
     word = "word"
     byte = "byte"
+    bpe = "bpe"
 
 
 def command(
@@ -62,6 +63,15 @@ def command(
     tokenizer: Annotated[
         Kind, typer.Option(rich_help_panel=options.MODEL, help="What a token stands for.")
     ] = Kind.char,
+    vocab: Annotated[
+        int | None,
+        typer.Option(
+            min=256,
+            rich_help_panel=options.MODEL,
+            help="The most tokens of a byte-level BPE, which is trained on the text.",
+            show_default="4096 with --tokenizer bpe",
+        ),
+    ] = None,
     context: options.Context = 64,
     layers: options.Layers = 4,
     heads: options.Heads = 4,
@@ -138,8 +148,10 @@ def command(
     else:
         if not files:
             raise typer.BadParameter("a text to train on is missing", ctx, param_hint="FILE")
+        if vocab is not None and tokenizer is not Kind.bpe:
+            raise typer.BadParameter("needs --tokenizer bpe", ctx, param_hint="--vocab")
         text = runs.Text.read(files)
-        made = runs.make_tokenizer(tokenizer.value, text.text)
+        made = runs.make_tokenizer(tokenizer.value, text.text, vocab)
         train, validation = runs.split(made.encode(text.text), context)
         config = jostle.Config(
             vocab=made.vocab,
@@ -341,5 +353,5 @@ def _write_sample(run: Run, trainer: Trainer) -> None:
         prompt = trainer.train[:1]
     tokens = model.generate(prompt, SAMPLE, temperature=0.8, seed=trainer.seed, stream=True)
     print()
-    sample = texts.show(texts.pieces(tokenizer, itertools.chain(prompt.tolist(), tokens)))
+    sample = texts.show(tokenizer.pieces(itertools.chain(prompt.tolist(), tokens)))
     _files.write(run.path / "sample.txt", (sample + "\n").encode())
