@@ -48,9 +48,3 @@ maturin build --quiet --interpreter "$environment/bin/python" --manifest-path py
 python -m pip install --quiet --force-reinstall --no-deps "$wheels"/checked/*.whl
 pytest -q -c python/pyproject.toml --rootdir python -p no:cacheprovider --import-mode=importlib \
     python/tests/test_{interface,views,copies,files,tokenizers,pretrained,generation,interrupt,interrupted_steps,same_bits,frozen,ops,bad_input}.py
-
-if [ -n "${CI:-}" ]; then
-    scripts/test/python/transformers.sh
-else
-    echo "NOT RUN: scripts/test/python/transformers.sh, which installs several gigabytes" >&2
-fi
