@@ -96,9 +96,9 @@ pub enum Error {
     },
     /// The processor is in a mode in which results would have other bits.
     FloatingPoint {
-        /// `"denormal numbers"` or `"rounding"`.
+        /// The fault of the mode, in words.
         what: &'static str,
-        /// What it must do.
+        /// The right mode, in words.
         wanted: &'static str,
     },
     /// The name of an instruction set is unknown, or this processor or build does not have the instruction set.

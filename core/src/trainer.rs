@@ -142,8 +142,8 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// [`Error::Diverged`] if the loss or the gradient norm is not finite, [`Error::Spike`] if a guard refuses the loss:
-    /// the parameters and the step have not changed then. With [`crate::Options::fused`] that holds for the loss only; a gradient that is not finite causes
-    /// [`Error::PartlyUpdated`].
+    /// the parameters and the step have not changed then. With [`crate::Options::fused`] that holds for the loss only;
+    /// a gradient that is not finite causes [`Error::PartlyUpdated`].
     pub fn step<'t>(&mut self, text: impl Into<Tokens<'t>>) -> Result<Report, Error> {
         let text = text.into();
         self.between_steps()?;

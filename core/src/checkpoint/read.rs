@@ -8,7 +8,7 @@ use super::numbers::Numbers;
 use super::{LONGEST_HEADER, MOST_COMPARISONS, Progress, has_part, metadata, prefixes};
 use crate::config::{Config, Field};
 use crate::error::{CheckpointError, Error, exact_length};
-use crate::layout::{Plan, Tensor};
+use crate::layout::{Plan, Tensor, greatest};
 
 /// The length of the header, from a file's first eight bytes.
 pub(super) fn header_length(length: [u8; 8]) -> Result<usize, Error> {
@@ -205,17 +205,15 @@ impl<'a> Header<'a> {
         if count == wanted_below(plan, all) {
             return Ok(());
         }
-        // The first missing tensor is the last of the fewest that are not complete.
-        let (mut complete, mut incomplete) = (0, all);
-        while incomplete.saturating_sub(complete) > 1 {
-            let middle = complete.midpoint(incomplete);
+        // The first missing tensor is the end of the longest complete beginning.
+        let is_complete = |end: usize| {
             let has = |entry: &Entry<'_>| {
-                self.planned(plan, prefixes, entry).is_some_and(|(_, index, _)| index < middle)
+                self.planned(plan, prefixes, entry).is_some_and(|(_, index, _)| index < end)
             };
-            let is_complete = self.entries().filter(has).count() == wanted_below(plan, middle);
-            if is_complete { complete = middle } else { incomplete = middle }
-        }
-        Err(CheckpointError::Missing { tensor: complete }.into())
+            self.entries().filter(has).count() == wanted_below(plan, end)
+        };
+        let tensor = greatest(0, all.saturating_sub(1), is_complete);
+        Err(CheckpointError::Missing { tensor }.into())
     }
 
     /// The tensor of the plan that a file's tensor is: the number of its prefix, its index among the tensors of all

@@ -347,7 +347,7 @@ impl fmt::Display for Plan {
 }
 
 /// The greatest number from `least` to `most` that fits. `least` fits, and so does each number below one that fits.
-fn greatest(mut least: usize, most: usize, fits: impl Fn(usize) -> bool) -> usize {
+pub(crate) fn greatest(mut least: usize, most: usize, fits: impl Fn(usize) -> bool) -> usize {
     let mut beyond = most.saturating_add(1);
     while beyond.saturating_sub(least) > 1 {
         let middle = least.midpoint(beyond);

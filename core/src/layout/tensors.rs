@@ -3,7 +3,7 @@
 use core::{fmt, iter};
 
 use super::family::{self, BLOCK, BLOCK_PREFIX, Group, Initial, NAMES, Role, Site, Slot};
-use super::{Frozen, Plan};
+use super::{Frozen, Plan, greatest};
 use crate::compact::format::{self, Number, Sink, Written};
 use crate::config::Config;
 
@@ -263,14 +263,11 @@ impl Iterator for Tensors<'_> {
     fn nth(&mut self, n: usize) -> Option<Tensor> {
         let count = |place| family::count_before(place, self.config);
         let number = count(self.place).checked_add(n)?;
-        // The place of the tensor with that number is at least `first` and before `end`.
-        let (mut first, mut end) = (self.place, family::places(self.config.layers));
-        while end.saturating_sub(first) > 1 {
-            let middle = first.midpoint(end);
-            if count(middle) <= number { first = middle } else { end = middle }
-        }
-        let found = count(first) == number;
-        *self = Tensors::from_place(self.config, self.frozen, first);
+        // The tensor with that number has the last place before which there are that many.
+        let last = family::places(self.config.layers).saturating_sub(1);
+        let place = greatest(self.place, last, |place| count(place) <= number);
+        let found = count(place) == number;
+        *self = Tensors::from_place(self.config, self.frozen, place);
         if found { self.next() } else { None }
     }
 }
