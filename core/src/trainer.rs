@@ -116,8 +116,7 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// As [`Recipe::validate_for`]; [`Error::Length`] for a buffer; [`Error::FloatingPoint`] if the processor flushes
-    /// denormal numbers to zero or does not round to nearest, for example because the program was linked by a compiler with
-    /// `-ffast-math`.
+    /// denormal numbers to zero or does not round to nearest. Programs linked with `-ffast-math` begin in such a mode.
     pub fn new(
         plan: &'a Plan,
         recipe: &'a Recipe,
@@ -362,7 +361,7 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    /// The guard against loss spikes, with what it has seen.
+    /// The guard against loss spikes, with its mean and variance so far.
     pub fn guard(&self) -> Option<SpikeGuard> {
         self.guard
     }

@@ -180,7 +180,7 @@ impl<'a> Workers<'a> {
     }
 }
 
-/// The caller's threads, with a count of what they do.
+/// The caller's threads, whose calls are counted.
 struct Counted<'a> {
     lent: Lent,
     call: &'a Call,

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 # A test cannot make the system refuse a thread or find an internal error. JOSTLE_OTHER is for errors of later versions.
-# same_bits.c brings about those of the second line.
+# same_bits.c brings about the three of the second line.
 NOT_BROUGHT_ABOUT = {"JOSTLE_THREADS", "JOSTLE_INTERNAL", "JOSTLE_OTHER"} | {
     "JOSTLE_RUN", "JOSTLE_SPIKE", "JOSTLE_FLOATING_POINT"}
 

@@ -21,7 +21,19 @@ from jostle.schedules import Constant, Schedule
 from jostle.tokenizers import Tokenizer
 
 _SETTLED = frozenset(
-    ("model", "optimizer", "batch", "steps", "schedule", "clip", "accumulate", "seed", "recompute", "fused")
+    (
+        "model",
+        "optimizer",
+        "batch",
+        "steps",
+        "schedule",
+        "clip",
+        "accumulate",
+        "seed",
+        "recompute",
+        "fused",
+        "spike_limit",
+    )
 )
 """A trainer's settings that cannot change after it was made."""
 _MOST_SKIPPED = 100
@@ -68,9 +80,10 @@ class Trainer:
     spike_limit: refuse the update of a step whose loss is more than this many standard deviations above the mean of the
     last 100 steps; 6 is usual. None for no guard; not with fused.
 
-    on_divergence: what to do about a step whose loss or gradient is not finite, or whose loss is a spike. Nothing has
-    changed then. "stop" raises FloatingPointError, which names the step and the first tensor that is not finite; "skip"
-    leaves the step out with a warning, and takes the next one, but raises after 100 such steps in a row. To go back instead, catch the error and call `roll_back`.
+    on_divergence: what happens after a step whose loss or gradient is not finite, or whose loss is a spike. The step has
+    changed nothing. "stop" raises FloatingPointError, which names the step and the first tensor that is not finite. "skip"
+    warns and takes the next step. After 100 such steps in a row, it raises too. To return to a checkpoint, catch the error
+    and call `roll_back`.
 
     A step's windows and dropout masks are a function of the seed and the step. Ctrl-C takes effect between steps, where it
     loses at most the last report, and between micro-batches, where the step is taken again later. Iterate on, or save and resume: training continues with the bits of a run that was
@@ -110,6 +123,12 @@ class Trainer:
         self.evaluate_every = evaluate_every
         self.recompute = _arguments.instance("recompute", recompute, bool)
         self.fused = _arguments.instance("fused", fused, bool)
+        if spike_limit is not None:
+            spike_limit = _arguments.amount("spike_limit", spike_limit)
+            if spike_limit == 0:
+                raise ValueError("spike_limit must be more than 0")
+            if self.fused:
+                raise ValueError("spike_limit needs fused=False")
         self.spike_limit = spike_limit
         self.on_divergence = on_divergence
         self.schedule = (
@@ -150,23 +169,6 @@ class Trainer:
             if len(validation) < 2:
                 raise ValueError(f"validation has {len(validation)} tokens; at least 2 are needed")
         self._validation: npt.NDArray[Any] | None = validation
-
-    @property
-    def spike_limit(self) -> float | None:
-        """The largest distance of a loss from the mean, in standard deviations. It is settled when a trainer is made."""
-        return self._spike_limit
-
-    @spike_limit.setter
-    def spike_limit(self, spike_limit: float | None) -> None:
-        if hasattr(self, "_training"):
-            raise AttributeError("spike_limit is settled when a trainer is made")
-        if spike_limit is not None:
-            spike_limit = _arguments.amount("spike_limit", spike_limit)
-            if spike_limit == 0 or self.fused:
-                raise ValueError(
-                    "spike_limit must be more than 0" if spike_limit == 0 else "spike_limit needs fused=False"
-                )
-        self._spike_limit = spike_limit
 
     @property
     def on_divergence(self) -> str:
@@ -250,7 +252,7 @@ class Trainer:
 
     def roll_back(self, path: str | os.PathLike[str]) -> None:
         """Takes parameters and the optimizer's state from `save`, and leaves out all steps up to the next one: for a step
-        that diverged. The schedule goes on from there, and so do windows and dropout."""
+        that diverged. Schedule, windows and dropout continue from the step after it."""
         file = CheckpointFile.read(path)
         file.native.check(self.model.config)
         step = self.step

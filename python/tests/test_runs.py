@@ -209,6 +209,16 @@ def test_a_training_that_diverges_says_what_to_do(tmp_path: Path) -> None:
     )
 
 
+def test_a_run_keeps_what_it_does_about_spikes(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(WORDS)
+    out = tmp_path / "run"
+    spikes = ["--spike-limit", "6", "--on-divergence", "skip", "--steps", "2"]
+    command = [*JOSTLE, "train", str(tmp_path / "text.txt"), "--out", str(out), *QUICK, *spikes]
+    subprocess.run(command, env=environment(), check=True, capture_output=True)
+    trainer = Run(out).trainer(1)
+    assert (trainer.spike_limit, trainer.on_divergence) == (6.0, "skip")
+
+
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
 @pytest.mark.parametrize("end", ["SIGTERM", "closed pipe"])
 def test_a_run_that_is_ended_from_outside_leaves_a_checkpoint(tmp_path: Path, end: str) -> None:

@@ -120,8 +120,8 @@ impl<'a> Slots<'a> {
         self.survey().map(|(newest, _)| newest)
     }
 
-    /// The slot that the last call could not read, and the driver's error. If the error passes, the slot may have a newer
-    /// checkpoint than the one that the call found, so a program that finds an older one or none may want to try again.
+    /// The slot that the last call could not read, and the driver's error. That slot may have a newer checkpoint than the
+    /// one that the call found. A program can try again if the error may pass.
     pub fn unread(&self) -> Option<(usize, i32)> {
         self.unread
     }

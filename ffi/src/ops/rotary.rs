@@ -1,11 +1,12 @@
 //! Rotary positions: the table of angles, and the rotation forward and backward.
 
 use jostle::ops::rotary::{self, Scaling};
+use jostle::{Error, InstructionSet};
 
 use super::area;
 use crate::border::Buffers;
 use crate::compute::{Workers, jostle_compute};
-use crate::status::{OrRefuse, call, jostle_error, jostle_status};
+use crate::status::{Call, OrRefuse, Refused, call, jostle_error, jostle_status};
 
 /// Writes the cosines and sines [length, head_width / 2] of rotary positions (Su et al. 2021). Pair i of position p has the
 /// angle p / theta^(2 i / head_width). `theta` is at least 1; `head_width` is even.
@@ -44,6 +45,33 @@ pub unsafe extern "C" fn jostle_rotary_table(
     }
 }
 
+/// A rotation of the core's, forward or backward.
+type Rotation = fn(InstructionSet, &mut [f32], &[f32], &[f32], usize, usize) -> Result<(), Error>;
+
+/// # Safety
+/// The pointers are as the functions below say.
+unsafe fn rotate(
+    call: &Call,
+    compute: *const jostle_compute,
+    [rows, heads, head_width]: [usize; 3],
+    (what, x, x_size): (&'static str, *mut f32, usize),
+    (cos, cos_size): (*const f32, usize),
+    (sin, sin_size): (*const f32, usize),
+    rotation: Rotation,
+) -> Result<(), Refused> {
+    let mut buffers = Buffers::new(call);
+    // SAFETY: the caller's promise is the same.
+    unsafe {
+        let simd = Workers::new(call, compute)?.simd();
+        let elements = area(call, rows, area(call, heads, head_width)?)?;
+        let entries = area(call, rows, head_width / 2)?;
+        let x = buffers.write(what, x, x_size, elements)?;
+        let cos = buffers.read("cos", cos, cos_size, entries)?;
+        let sin = buffers.read("sin", sin, sin_size, entries)?;
+        rotation(simd, x, cos, sin, heads, head_width).or_refuse(call)
+    }
+}
+
 /// Rotates `x` [rows, heads, head_width] in place: in each head, element i together with element i + head_width / 2. Row r has
 /// the angles of row r of the table, `cos` and `sin` [rows, head_width / 2].
 ///
@@ -67,15 +95,8 @@ pub unsafe extern "C" fn jostle_rotary_forward(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let mut buffers = Buffers::new(call);
-            let simd = Workers::new(call, compute)?.simd();
-            let elements = area(call, rows, area(call, heads, head_width)?)?;
-            let entries = area(call, rows, head_width / 2)?;
-            let x = buffers.write("x", x, x_size, elements)?;
-            let cos = buffers.read("cos", cos, cos_size, entries)?;
-            let sin = buffers.read("sin", sin, sin_size, entries)?;
-            rotary::forward(simd, x, cos, sin, heads, head_width).or_refuse(call)?;
-            Ok(())
+            let shape = [rows, heads, head_width];
+            rotate(call, compute, shape, ("x", x, x_size), (cos, cos_size), (sin, sin_size), rotary::forward)
         })
     }
 }
@@ -101,15 +122,16 @@ pub unsafe extern "C" fn jostle_rotary_backward(
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe {
         call(error, |call| {
-            let mut buffers = Buffers::new(call);
-            let simd = Workers::new(call, compute)?.simd();
-            let elements = area(call, rows, area(call, heads, head_width)?)?;
-            let entries = area(call, rows, head_width / 2)?;
-            let d_x = buffers.write("d_x", d_x, d_x_size, elements)?;
-            let cos = buffers.read("cos", cos, cos_size, entries)?;
-            let sin = buffers.read("sin", sin, sin_size, entries)?;
-            rotary::backward(simd, d_x, cos, sin, heads, head_width).or_refuse(call)?;
-            Ok(())
+            let shape = [rows, heads, head_width];
+            rotate(
+                call,
+                compute,
+                shape,
+                ("d_x", d_x, d_x_size),
+                (cos, cos_size),
+                (sin, sin_size),
+                rotary::backward,
+            )
         })
     }
 }

@@ -41,6 +41,13 @@ RUN = "Run"
 """The panel of `--help` for the files of a run."""
 
 
+class OnDivergence(str, enum.Enum):
+    """The action after a step that diverges."""
+
+    stop = "stop"
+    skip = "skip"
+
+
 class Kind(str, enum.Enum):
     """The kind of tokenizer."""
 
@@ -97,6 +104,18 @@ def command(
         int | None,
         typer.Option(min=0, help="Steps of rising learning rate.", show_default="100, or all steps"),
     ] = None,
+    spike_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DEVIATIONS",
+            help="Refuse the update of a step whose loss is this many standard deviations above the last ones; 6 is usual.",
+            show_default="none",
+        ),
+    ] = None,
+    on_divergence: Annotated[
+        OnDivergence,
+        typer.Option(help="Whether a step that is not finite, or a spike, stops training or is skipped."),
+    ] = OnDivergence.stop,
     seed: options.Seed = 1337,
     threads: Annotated[
         int | None,
@@ -172,6 +191,8 @@ def command(
             "learning_rate": learning_rate,
             "final_learning_rate": final,
             "warmup": warmup,
+            "spike_limit": spike_limit,
+            "on_divergence": on_divergence.value,
             "evaluate_every": evaluate_every,
             "checkpoint_every": checkpoint_every,
             "keep": keep,
@@ -188,6 +209,8 @@ def command(
             accumulate=accumulate,
             seed=seed,
             evaluate_every=evaluate_every,
+            spike_limit=spike_limit,
+            on_divergence=on_divergence.value,
         )
         description = {
             "jostle": jostle.__version__,
