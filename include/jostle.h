@@ -166,6 +166,8 @@ enum
     JOSTLE_FLOATING_POINT = 30,
     // The loss of a step is a spike: see jostle_trainer_guard. Parameters, optimiser state and step are as they were.
     JOSTLE_SPIKE = 31,
+    // The query heads are not divisible by the key/value heads.
+    JOSTLE_KV_HEADS = 32,
     // A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header does not have the safetensors format.
@@ -1437,6 +1439,58 @@ jostle_status jostle_attention_weights(const struct jostle_compute *compute,
                                        float *scratch,
                                        size_t scratch_size,
                                        struct jostle_error *error);
+
+// As jostle_attention_forward, for query heads that share keys and values (Ainslie et al. 2023). Query head h uses
+// key/value head h / (heads / kv_heads). `kv_heads` divides `heads`.
+//
+// Writes `out` [length, heads, head_width] and `stats` [heads, length, 2] from `qkv` [length, heads + 2 kv_heads,
+// head_width]. A row holds queries, then keys, then values.
+//
+// `scratch`: jostle_attention_scratch_size(length, heads * head_width) bytes.
+//
+// Pointers:
+// As for jostle_attention_forward.
+jostle_status jostle_grouped_attention_forward(const struct jostle_compute *compute,
+                                               size_t length,
+                                               size_t heads,
+                                               size_t kv_heads,
+                                               size_t head_width,
+                                               const struct jostle_mask *mask,
+                                               float *out,
+                                               size_t out_size,
+                                               float *stats,
+                                               size_t stats_size,
+                                               const float *qkv,
+                                               size_t qkv_size,
+                                               float *scratch,
+                                               size_t scratch_size,
+                                               struct jostle_error *error);
+
+// Writes `d_qkv`, of the shape of `qkv`, from `d_out`, of the shape of `out`, and from the inputs and outputs of
+// jostle_grouped_attention_forward, with the same mask. The query heads of a group add to the gradients of their
+// keys and values in ascending order.
+//
+// Pointers:
+// As for jostle_attention_backward.
+jostle_status jostle_grouped_attention_backward(const struct jostle_compute *compute,
+                                                size_t length,
+                                                size_t heads,
+                                                size_t kv_heads,
+                                                size_t head_width,
+                                                const struct jostle_mask *mask,
+                                                float *d_qkv,
+                                                size_t d_qkv_size,
+                                                const float *d_out,
+                                                size_t d_out_size,
+                                                const float *qkv,
+                                                size_t qkv_size,
+                                                const float *out,
+                                                size_t out_size,
+                                                const float *stats,
+                                                size_t stats_size,
+                                                float *scratch,
+                                                size_t scratch_size,
+                                                struct jostle_error *error);
 
 // Writes `losses` [rows], minus the logarithm of each target's probability, from `logits` [rows, vocab] and `targets`
 // [rows]. Targets are in 0..vocab, or -1, which is ignored and has the loss 0.

@@ -108,7 +108,7 @@ fn attention(group: &mut Group<'_>, simd: InstructionSet, sizes: Sizes) {
     let triangle = t * (t + 1) / 2 * c;
     for (suffix, rate) in [("", 0.0), (", dropout", 0.1)] {
         let mask = Mask::new(rate, 1, Stream::AttentionDropout, 0, 0).expect("a rate");
-        let attention = Attention { heads, width: c, mask, sequence: 0 };
+        let attention = Attention { heads, kv_heads: heads, width: c, mask, sequence: 0 };
         bench(group, sizes, &format!("attention forward{suffix}"), multiply_adds(2 * triangle), || {
             attention::forward(simd, &mut out, &mut stats, &qkv, attention, &mut scratch).expect(FITS);
         });

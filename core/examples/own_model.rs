@@ -43,7 +43,7 @@ pub(crate) fn main() -> Result<(), Error> {
     // No product here has a side longer than 3C.
     let product = matmul::scratch(Size { m: 3 * C, n: 3 * C, k: 3 * C });
     let mut scratch = vec![0.0; product.max(attention::scratch(T, C))];
-    let head = attention::Attention { width: C, heads: 1, mask: None, sequence: 0 };
+    let head = attention::Attention { width: C, heads: 1, kv_heads: 1, mask: None, sequence: 0 };
 
     let compute = Compute::serial();
     let simd = compute.simd;

@@ -23,6 +23,13 @@ pub enum Error {
         /// The number of heads, H.
         heads: usize,
     },
+    /// The query heads cannot be divided evenly among the key/value heads.
+    KvHeads {
+        /// The number of query heads, H.
+        heads: usize,
+        /// The number of key/value heads.
+        kv_heads: usize,
+    },
     /// A number outside its range (dropout rate, epsilon, temperature, ...).
     Range {
         /// The number's name.
@@ -277,6 +284,9 @@ impl fmt::Display for Error {
             Error::Zero { what } => write!(f, "{what} is 0; expected at least 1"),
             Error::TooLarge { what } => write!(f, "{what} is too large for this machine"),
             Error::Heads { width, heads } => write!(f, "width {width} is not divisible by heads {heads}"),
+            Error::KvHeads { heads, kv_heads } => {
+                write!(f, "heads {heads} is not divisible by kv_heads {kv_heads}")
+            }
             Error::Range { what, given, wanted } => write!(f, "{what} is {given}; expected {wanted}"),
             Error::Length { what, given, wanted } => {
                 write!(f, "{what} has {given} elements; expected {wanted}")

@@ -422,6 +422,7 @@ fn errors_say_what_was_given_and_what_was_wanted() {
     for (error, text) in [
         (Error::Zero { what: "layers" }, "layers is 0; expected at least 1"),
         (Error::Heads { width: 16, heads: 3 }, "width 16 is not divisible by heads 3"),
+        (Error::KvHeads { heads: 9, kv_heads: 2 }, "heads 9 is not divisible by kv_heads 2"),
         (Error::Length { what: "x", given: 4, wanted: 5 }, "x has 4 elements; expected 5"),
         (
             Error::Token { index: 2, token: -7, vocab: 65 },

@@ -79,6 +79,8 @@ pub enum jostle_status {
     JOSTLE_FLOATING_POINT = 30,
     /// The loss of a step is a spike: see jostle_trainer_guard. Parameters, optimiser state and step are as they were.
     JOSTLE_SPIKE = 31,
+    /// The query heads are not divisible by the key/value heads.
+    JOSTLE_KV_HEADS = 32,
     /// A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     /// A checkpoint's header does not have the safetensors format.
@@ -114,7 +116,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 /// Each status and its text.
-const TEXTS: [(jostle_status, &CStr); 47] = [
+const TEXTS: [(jostle_status, &CStr); 48] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
     (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
@@ -145,6 +147,7 @@ const TEXTS: [(jostle_status, &CStr); 47] = [
     (JOSTLE_PARTLY_UPDATED, c"a gradient is not finite; some parameters have changed"),
     (JOSTLE_INTERNAL, c"internal error; please report it"),
     (JOSTLE_SPIKE, c"the loss is a spike; nothing was changed"),
+    (JOSTLE_KV_HEADS, c"the query heads are not divisible by the key/value heads"),
     (JOSTLE_FLOATING_POINT, c"the floating-point mode changes results"),
     (JOSTLE_RUN, c"run must call the task once for each index"),
     (JOSTLE_CHECKPOINT_TRUNCATED, c"the checkpoint is truncated"),
@@ -513,6 +516,7 @@ fn status_of(error: &Error) -> jostle_status {
         Error::Zero { .. } => JOSTLE_ZERO,
         Error::TooLarge { .. } => JOSTLE_TOO_LARGE,
         Error::Heads { .. } => JOSTLE_HEADS,
+        Error::KvHeads { .. } => JOSTLE_KV_HEADS,
         Error::Range { .. } => JOSTLE_OUT_OF_RANGE,
         Error::Length { .. } => JOSTLE_LENGTH,
         Error::Token { .. } => JOSTLE_TOKEN,
@@ -576,6 +580,7 @@ fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
             (what, given, wanted)
         }
         Error::Heads { width, heads } => ("heads", heads, width),
+        Error::KvHeads { heads, kv_heads } => ("kv_heads", kv_heads, heads),
         Error::Token { vocab, .. } => ("token", 0, vocab),
         Error::Context { length, context } => ("length", length, context),
         Error::Data { given, wanted } => ("tokens", given, wanted),
@@ -731,6 +736,7 @@ impl jostle_error {
             status if status == JOSTLE_NOT_FINITE as i32 => b" is V",
             status if status == JOSTLE_SPIKE as i32 => b" is V in step G",
             status if status == JOSTLE_HEADS as i32 => b" is G; width is W",
+            status if status == JOSTLE_KV_HEADS as i32 => b" is G; heads is W",
             status if status == JOSTLE_TOKEN as i32 => b" G at index I; expected less than W",
             status if status == JOSTLE_CHECKPOINT_CHECKSUM as i32 => b": its checksum is X; it states Y",
             status if status == JOSTLE_FLASH as i32 => b" of slot I: error G",

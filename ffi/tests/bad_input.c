@@ -1600,6 +1600,56 @@ static void test_elements(void)
     check(CALL(jostle_attention_scratch_size)(SIZE_MAX, SIZE_MAX) == SIZE_MAX, "the attention's scratch");
 }
 
+static jostle_status call_grouped_attention_forward(void)
+{
+    return CALL(jostle_grouped_attention_forward)(P("compute"), N("length"), N("heads"), N("kv_heads"), N("head_width"),
+                                                  P("mask"), P("out"), S("out"), P("stats"), S("stats"), P("qkv"),
+                                                  S("qkv"), P("scratch"), S("scratch"), error);
+}
+
+static jostle_status call_grouped_attention_backward(void)
+{
+    return CALL(jostle_grouped_attention_backward)(P("compute"), N("length"), N("heads"), N("kv_heads"), N("head_width"),
+                                                   P("mask"), P("d_qkv"), S("d_qkv"), P("d_out"), S("d_out"), P("qkv"),
+                                                   S("qkv"), P("out"), S("out"), P("stats"), S("stats"), P("scratch"),
+                                                   S("scratch"), error);
+}
+
+/* Two query heads share each of two key/value heads. */
+static void add_grouped(void)
+{
+    begin();
+    add_compute();
+    dimension("length", ROWS);
+    dimension("heads", 4);
+    number("kv_heads", 2);
+    dimension("head_width", 3);
+    bad_number("heads", 0, JOSTLE_ZERO, "heads");
+    bad_number("kv_heads", 0, JOSTLE_ZERO, "kv_heads");
+    bad_number("kv_heads", SIZE_MAX, JOSTLE_TOO_LARGE, NULL);
+    bad_number("heads", 3, JOSTLE_KV_HEADS, "kv_heads");
+    bad_number("head_width", 0, JOSTLE_ZERO, "head_width");
+    add_mask();
+    scratch(jostle_attention_scratch_size(ROWS, 12));
+}
+
+static void test_grouped_attention(void)
+{
+    add_grouped();
+    write_floats("out", ROWS * 12);
+    write_floats("stats", 4 * ROWS * 2);
+    read_floats("qkv", ROWS * 24);
+    exercise("jostle_grouped_attention_forward", call_grouped_attention_forward);
+
+    add_grouped();
+    write_floats("d_qkv", ROWS * 24);
+    read_floats("d_out", ROWS * 12);
+    read_floats("qkv", ROWS * 24);
+    read_floats("out", ROWS * 12);
+    read_floats("stats", 4 * ROWS * 2);
+    exercise("jostle_grouped_attention_backward", call_grouped_attention_backward);
+}
+
 /* The numbers of the table of rotary angles, which are no size_t. */
 static struct { float theta, factor, low, high; } angles;
 
@@ -1919,6 +1969,7 @@ int main(void)
     test_attention();
     test_rows();
     test_elements();
+    test_grouped_attention();
     test_rotary();
     test_tokens();
     test_instruction_sets();

@@ -74,6 +74,7 @@ def attention(
     qkv: Float,
     heads: int,
     *,
+    kv_heads: int | None = None,
     dropout: float = 0.0,
     seed: int = 0,
     step: int = 0,
@@ -83,11 +84,14 @@ def attention(
     """Causal multi-head attention over one sequence (Vaswani et al. 2017): out (T, C) and stats (H, T, 2) from
     queries, keys and values side by side (T, 3C).
 
+    With kv_heads, neighbouring query heads share keys and values (Ainslie et al. 2023): qkv has heads + 2 * kv_heads
+    parts of one width. kv_heads divides heads.
+
     Dropout acts on the weights after the softmax. seed, step, layer and sequence select the mask.
     attention_backward computes the weights again from stats.
     """
-    qkv = _qkv(qkv, heads)
-    return _native.attention(qkv, heads, _mask(dropout, seed, step, layer, sequence))
+    qkv, kv_heads, _ = _qkv(qkv, heads, kv_heads)
+    return _native.attention(qkv, (heads, kv_heads), _mask(dropout, seed, step, layer, sequence))
 
 
 def attention_backward(
@@ -97,6 +101,7 @@ def attention_backward(
     stats: Float,
     heads: int,
     *,
+    kv_heads: int | None = None,
     dropout: float = 0.0,
     seed: int = 0,
     step: int = 0,
@@ -104,12 +109,12 @@ def attention_backward(
     sequence: int = 0,
 ) -> Float:
     """The gradient of qkv, with the same mask."""
-    qkv = _qkv(qkv, heads)
-    length, width = qkv.shape[0], qkv.shape[1] // 3
+    qkv, kv_heads, width = _qkv(qkv, heads, kv_heads)
+    length = qkv.shape[0]
     d_out, out = floats("d_out", d_out, shape=(length, width)), floats("out", out, shape=(length, width))
     stats = floats("stats", stats, shape=(heads, length, 2))
     mask = _mask(dropout, seed, step, layer, sequence)
-    return _native.attention_backward(d_out, qkv, out, stats, heads, mask)
+    return _native.attention_backward(d_out, qkv, out, stats, (heads, kv_heads), mask)
 
 
 def _mask(rate: float, *numbers: int) -> tuple[float, int, int, int, int]:
@@ -129,11 +134,19 @@ def attention_dropout(
     return _native.attention_dropout(weights, (dropout, seed, step, layer, sequence))
 
 
-def _qkv(qkv: Float, heads: int) -> Float:
+def _qkv(qkv: Float, heads: int, kv_heads: int | None) -> tuple[Float, int, int]:
+    """The array, the number of key/value heads, and the width of all queries."""
     qkv, heads = floats("qkv", qkv, 2), _arguments.size("heads", heads)
-    if qkv.shape[1] % (3 * heads):
-        raise ValueError(f"qkv has {qkv.shape[1]} columns; expected a multiple of 3 * heads = {3 * heads}")
-    return qkv
+    if kv_heads is None:
+        kv_heads, parts, wanted = heads, 3 * heads, "3 * heads"
+    else:
+        kv_heads = _arguments.size("kv_heads", kv_heads)
+        if heads % kv_heads:
+            raise ValueError(f"kv_heads is {kv_heads}; expected a divisor of heads = {heads}")
+        parts, wanted = heads + 2 * kv_heads, "heads + 2 * kv_heads"
+    if qkv.shape[1] % parts:
+        raise ValueError(f"qkv has {qkv.shape[1]} columns; expected a multiple of {wanted} = {parts}")
+    return qkv, kv_heads, qkv.shape[1] // parts * heads
 
 
 def layer_norm(

@@ -461,7 +461,7 @@ impl Engine {
                 let qkv = plan.qkv(workspace, shape, layer)?;
                 let pairs = all.chunks_exact_mut(per_sequence).zip(qkv.chunks_exact(length * 3 * width));
                 for (weights, qkv) in pairs {
-                    let one = Attention { heads, width, mask: None, sequence: 0 };
+                    let one = Attention { heads, kv_heads: heads, width, mask: None, sequence: 0 };
                     attention::weights(self.simd, weights, qkv, one, &mut scratch)?;
                 }
             }

@@ -96,23 +96,30 @@ pub fn softmax_backward<'py>(py: Python<'py>, d_y: Input<'py>, y: Input<'py>) ->
 /// Dropout of attention weights: rate, seed, step, layer, sequence.
 type Dropped = (f32, u64, u64, u64, u64);
 
-fn attention_of(heads: usize, width: usize, dropped: Dropped) -> PyResult<Attention> {
+fn attention_of((heads, kv_heads): (usize, usize), width: usize, dropped: Dropped) -> PyResult<Attention> {
     let (rate, seed, step, layer, sequence) = dropped;
     let mask = Mask::new(rate, seed, Stream::AttentionDropout, step, layer).map_err(exception)?;
-    Ok(Attention { heads, width, mask, sequence })
+    Ok(Attention { heads, kv_heads, width, mask, sequence })
 }
 
-/// Causal attention over one sequence `[T, 3C]`; returns out `[T, C]` and stats `[H, T, 2]`.
+/// C, the width of the queries among the columns of queries, keys and values.
+fn query_width(qkv: &Input<'_>, (heads, kv_heads): (usize, usize)) -> usize {
+    let parts = kv_heads.saturating_mul(2).saturating_add(heads);
+    width(qkv).checked_div(parts).unwrap_or(0).saturating_mul(heads)
+}
+
+/// Causal attention over one sequence `[T, C + 2 K D]` with (H, K) heads; returns out `[T, C]` and stats
+/// `[H, T, 2]`.
 #[pyfunction]
 pub fn attention<'py>(
     py: Python<'py>,
     qkv: Input<'py>,
-    heads: usize,
+    heads: (usize, usize),
     dropped: Dropped,
 ) -> PyResult<(Array<'py>, Array<'py>)> {
-    let (length, width) = (qkv.shape()[0], width(&qkv) / 3);
+    let (length, width) = (qkv.shape()[0], query_width(&qkv, heads));
     let (attention, qkv) = (attention_of(heads, width, dropped)?, qkv.as_slice()?);
-    let [out, stats] = compute(py, [&[length, width], &[heads, length, 2]], |simd, [out, stats]| {
+    let [out, stats] = compute(py, [&[length, width], &[heads.0, length, 2]], |simd, [out, stats]| {
         let mut scratch = zeros("scratch", core_attention::scratch(length, width))?;
         core_attention::forward(simd, out, stats, qkv, attention, &mut scratch)
     })?;
@@ -127,10 +134,10 @@ pub fn attention_backward<'py>(
     qkv: Input<'py>,
     out: Input<'py>,
     stats: Input<'py>,
-    heads: usize,
+    heads: (usize, usize),
     dropped: Dropped,
 ) -> PyResult<Array<'py>> {
-    let (shape, length, width) = (qkv.shape(), qkv.shape()[0], width(&qkv) / 3);
+    let (shape, length, width) = (qkv.shape(), qkv.shape()[0], query_width(&qkv, heads));
     let attention = attention_of(heads, width, dropped)?;
     let (d_out, qkv, out, stats) = (d_out.as_slice()?, qkv.as_slice()?, out.as_slice()?, stats.as_slice()?);
     let [d_qkv] = compute(py, [shape], |simd, [d_qkv]| {
@@ -148,7 +155,7 @@ pub fn attention_dropout<'py>(
     dropped: Dropped,
 ) -> PyResult<Array<'py>> {
     let [heads, length, _] = *weights.shape() else { return Err(exception(Error::Zero { what: "heads" })) };
-    let Attention { mask, sequence, .. } = attention_of(heads, heads, dropped)?;
+    let Attention { mask, sequence, .. } = attention_of((heads, heads), heads, dropped)?;
     let (shape, weights) = (weights.shape(), weights.as_slice()?);
     let [y] = compute(py, [shape], |simd, [y]| {
         let pairs = y.chunks_exact_mut(length * length).zip(weights.chunks_exact(length * length));

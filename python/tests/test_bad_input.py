@@ -175,6 +175,9 @@ REFUSED = {
     "rate's kind": (lambda: ops.dropout(floats(3), "0"), TypeError, "rate is '0'"),
     "mask's step": (lambda: ops.dropout(floats(3), 0.5, step=-1), ValueError, "step is -1"),
     "heads": (lambda: ops.attention(floats(3, 12), 3), ValueError, "qkv has 12 columns; .* 9"),
+    "kv_heads": (lambda: ops.attention(floats(3, 24), 4, kv_heads=3), ValueError, "kv_heads is 3; .* heads = 4"),
+    "no kv_heads": (lambda: ops.attention(floats(3, 24), 4, kv_heads=0), ValueError, "kv_heads is 0"),
+    "grouped columns": (lambda: ops.attention(floats(3, 20), 4, kv_heads=2), ValueError, "qkv has 20 columns; .* = 8"),
     "no heads": (lambda: ops.attention(floats(3, 12), 0), ValueError, "heads is 0"),
     "mask's layer": (lambda: ops.attention(floats(3, 12), 2, layer=2**64), ValueError, "layer is 18446744073"),
     "stats": (
@@ -382,7 +385,7 @@ def test_any_operation(x, y, z, heads, rate, seed):
         lambda: ops.layer_norm_backward(x, x, y, z, x), lambda: ops.layer_norm_backward(x, y, z, x, y),
         lambda: ops.rms_norm(x, y, rate), lambda: ops.rms_norm_backward(x, y, z, x), lambda: ops.swiglu(x, y),
         lambda: ops.swiglu_backward(x, y, z), lambda: ops.rotary(x, y, z), lambda: ops.rotary_table(heads, heads, rate, z),
-        lambda: ops.attention(x, heads), lambda: ops.attention(x, 1, dropout=rate, seed=seed, layer=seed),
+        lambda: ops.attention(x, heads), lambda: ops.attention(x, 4, kv_heads=heads), lambda: ops.attention(x, 1, dropout=rate, seed=seed, layer=seed),
         lambda: ops.attention_backward(x, y, x, z, heads), lambda: ops.cross_entropy(x, y),
     ):  # fmt: skip
         with refused_or_fine():

@@ -48,10 +48,14 @@ def gelu_tanh(x):
     return x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
 
 
-def attention(qkv, heads):
-    length, width = len(qkv), qkv.shape[1] // 3
-    q, k, v = (part.reshape(length, heads, -1).swapaxes(0, 1) for part in np.split(qkv, 3, axis=1))
-    scores = q @ k.swapaxes(1, 2) / math.sqrt(width // heads)
+def attention(qkv, heads, kv_heads=None):
+    kv_heads = kv_heads or heads
+    length, head_width = len(qkv), qkv.shape[1] // (heads + 2 * kv_heads)
+    width = heads * head_width
+    parts = qkv.reshape(length, -1, head_width).swapaxes(0, 1)
+    q, k, v = np.split(parts, [heads, heads + kv_heads])
+    k, v = (np.repeat(part, heads // kv_heads, axis=0) for part in (k, v))
+    scores = q @ k.swapaxes(1, 2) / math.sqrt(head_width)
     later = np.triu(np.ones((length, length), bool), 1)
     return (softmax(np.where(later, -np.inf, scores)) @ v).swapaxes(0, 1).reshape(length, width)
 
@@ -190,6 +194,18 @@ def test_attention(length, heads, width):
     check(out, attention(qkv.astype(float), heads))
     d_qkv = ops.attention_backward(d_out, qkv, out, stats, heads)
     check(d_qkv, gradients(lambda x: attention(x, heads), d_out, qkv)[0], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("length", "heads", "kv_heads", "head_width"), [(5, 4, 2, 3), (40, 3, 1, 2), (9, 6, 3, 4)]
+)
+def test_attention_with_shared_keys_and_values(length, heads, kv_heads, head_width):
+    columns = (heads + 2 * kv_heads) * head_width
+    qkv, d_out = random((length, columns)), random((length, heads * head_width), 1)
+    out, stats = ops.attention(qkv, heads, kv_heads=kv_heads)
+    check(out, attention(qkv.astype(float), heads, kv_heads))
+    d_qkv = ops.attention_backward(d_out, qkv, out, stats, heads, kv_heads=kv_heads)
+    check(d_qkv, gradients(lambda x: attention(x, heads, kv_heads), d_out, qkv)[0], 1e-5)
 
 
 def test_attention_looks_at_nothing_later():

@@ -177,7 +177,8 @@ impl<'a> Team<'a> {
         let simd = self.compute.simd;
         let (out, d_qkv) = output[..4 * t * c].split_at_mut(t * c);
         for sequence in sequences {
-            let attention = Attention { heads, width: c, mask: None, sequence: sequence as u64 };
+            let attention =
+                Attention { heads, kv_heads: heads, width: c, mask: None, sequence: sequence as u64 };
             let qkv = &self.x[sequence * t * 3 * c..][..t * 3 * c];
             let d_out = &self.d_y[sequence * t * c..][..t * c];
             attention::forward(simd, out, stats, qkv, attention, scratch).expect(FITS);

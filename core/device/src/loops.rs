@@ -238,7 +238,7 @@ fn attention_of_rows(numbers: &mut Random, n: usize) -> bool {
     let mut scratch = [0.0; attention::scratch(WIDEST, WIDTH)];
     let mask = Mask::new(1.0 / (1_u32 << 31) as f32, 1, Stream::AttentionDropout, 0, 0);
     let found = [Ok(None), mask].map(|mask| {
-        let attention = Attention { heads: 1, width: WIDTH, mask: mask?, sequence: 0 };
+        let attention = Attention { heads: 1, kv_heads: 1, width: WIDTH, mask: mask?, sequence: 0 };
         let (mut out, mut stats) = ([0.0; WIDTH * WIDEST], [0.0; 2 * WIDEST]);
         let mut d_qkv = [0.0; 3 * WIDTH * WIDEST];
         let (out_n, stats_n) = (&mut out[..WIDTH * n], &mut stats[..2 * n]);

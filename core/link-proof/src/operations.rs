@@ -23,7 +23,7 @@ pub fn all(buffers: &mut [f32], tokens: &mut [i32]) -> Result<(), Error> {
     embedding::forward(simd, a, tokens, b, c, width, length)?;
     layer_norm::forward(simd, d, e, f, a, g, h, 1e-5)?;
     linear::forward(simd, i, d, j, k, width, p)?;
-    let attention = Attention { heads: black_box(4), width, mask, sequence: 5 };
+    let attention = Attention { heads: black_box(4), kv_heads: black_box(2), width, mask, sequence: 5 };
     attention::forward(simd, l, m, i, attention, p)?;
     attention::weights(simd, n, i, attention, p)?;
     dropout::forward(simd, n, l, width, mask, 6)?;

@@ -256,6 +256,7 @@ impl Pass<'_> {
     fn attention(&self, mask: Option<Mask>, sequence: usize) -> Attention {
         Attention {
             heads: self.plan.config.heads,
+            kv_heads: self.plan.config.heads,
             width: self.plan.config.width,
             mask,
             sequence: self.sequence(sequence),

@@ -1,6 +1,6 @@
 //! Multi-head attention with a causal mask (Vaswani et al. 2017).
 //!
-//! For each head, `scores = q k^T / sqrt(C / H)`, minus infinity where a key comes later than its query, then
+//! For each head, `scores = q k^T / sqrt(D)`, with the head's width D, minus infinity where a key comes later than its query, then
 //! softmax, dropout, and `out = weights v`. Rows are processed in tiles, so that the T x T matrix of weights is never
 //! complete in memory. Backward recomputes a tile's weights from two numbers a row that forward kept.
 
@@ -73,11 +73,16 @@ pub const fn scratch(length: usize, width: usize) -> usize {
 }
 
 /// One sequence's sizes, and its dropout.
+///
+/// Rows of `qkv` hold the queries of all heads, then the keys and then the values of the key/value heads: C + 2 K D columns.
 #[derive(Clone, Copy)]
 pub struct Attention {
-    /// H; divides the width.
+    /// H, the number of query heads; divides the width.
     pub heads: usize,
-    /// C.
+    /// K, the number of key/value heads; divides H. Each serves H / K neighbouring query heads (Ainslie et al. 2023). Equal
+    /// to H in GPT-2.
+    pub kv_heads: usize,
+    /// C = H D, the width of all queries and of the output.
     pub width: usize,
     /// Dropout of the weights; `None` outside of training.
     pub mask: Option<Mask>,
@@ -98,14 +103,42 @@ impl Attention {
         self.width.checked_div(self.heads).unwrap_or(0)
     }
 
-    /// One head's part of `qkv [T, 3C]`.
+    /// The columns of `qkv`.
+    fn row(&self) -> usize {
+        self.width + 2 * self.kv_heads * self.head_width()
+    }
+
+    /// T, from `qkv` of a checked length.
+    fn length(&self, qkv: &[f32]) -> usize {
+        qkv.len().checked_div(self.row()).unwrap_or(0)
+    }
+
+    /// The key/value head of a query head.
+    fn shared(&self, head: usize) -> usize {
+        (head * self.kv_heads).checked_div(self.heads).unwrap_or(0)
+    }
+
+    /// The first columns of a head's queries, keys and values in a row of `qkv`.
+    fn columns(&self, head: usize) -> [usize; 3] {
+        let key = self.heads + self.shared(head);
+        [head, key, key + self.kv_heads].map(|part| part * self.head_width())
+    }
+
+    /// One head's part of `qkv`.
     fn head<'a>(&self, qkv: &'a [f32], head: usize) -> Head<'a> {
-        let part = |which: usize| Matrix {
-            data: qkv.get(which * self.width + head * self.head_width()..).unwrap_or_default(),
-            row_stride: 3 * self.width,
+        let [query, key, value] = self.columns(head).map(|column| Matrix {
+            data: qkv.get(column..).unwrap_or_default(),
+            row_stride: self.row(),
             column_stride: 1,
-        };
-        Head { query: part(0), key: part(1), value: part(2) }
+        });
+        Head { query, key, value }
+    }
+
+    /// How a head's gradients of keys and values begin, if backward takes all its queries at once: the first of a group
+    /// overwrites.
+    fn onto(&self, head: usize, at_once: bool) -> Start<'static> {
+        let is_first = self.shared(head) * self.heads == head * self.kv_heads;
+        if at_once && is_first { Start::Zero } else { Start::Accumulate }
     }
 
     fn head_mask(&self, head: usize) -> Option<Mask> {
@@ -120,7 +153,16 @@ impl Attention {
         if !self.width.is_multiple_of(self.heads) {
             return Err(Error::Heads { width: self.width, heads: self.heads });
         }
-        let length = count_rows("qkv", qkv, self.width.saturating_mul(3))?;
+        if self.kv_heads == 0 {
+            return Err(Error::Zero { what: "kv_heads" });
+        }
+        if !self.heads.is_multiple_of(self.kv_heads) {
+            return Err(Error::KvHeads { heads: self.heads, kv_heads: self.kv_heads });
+        }
+        if self.width > usize::MAX / 3 {
+            return Err(Error::TooLarge { what: "width" });
+        }
+        let length = count_rows("qkv", qkv, self.row())?;
         let wanted = scratch(length, self.width);
         if scratch_length < wanted {
             return Err(Error::Length { what: "scratch", given: scratch_length, wanted });
@@ -135,7 +177,7 @@ impl Attention {
     }
 }
 
-/// Writes `out [T, C]` and `stats [H, T, 2]` from `qkv [T, 3C]` of one sequence.
+/// Writes `out [T, C]` and `stats [H, T, 2]` from `qkv [T, C + 2 K D]` of one sequence.
 ///
 /// `stats` holds each row's maximal score and one over the sum of its exponentials, for [`backward`].
 /// `scratch` has at least [`scratch`]`(T, C)` elements.
@@ -152,7 +194,7 @@ pub fn forward(
     Ok(())
 }
 
-/// Writes `d_qkv [T, 3C]` from `d_out [T, C]`, and from the input and outputs of [`forward`].
+/// Writes `d_qkv [T, C + 2 K D]` from `d_out [T, C]`, and from the input and outputs of [`forward`].
 ///
 /// `scratch` as for [`forward`].
 #[allow(clippy::too_many_arguments)]

@@ -311,7 +311,7 @@ fn embedding_refuses_wrong_lengths_and_tokens_and_writes_nothing() {
 fn attention_refuses_wrong_lengths_and_heads_and_writes_nothing() {
     const H: usize = 3;
     const W: usize = 6;
-    let attention = Attention { heads: H, width: W, mask: None, sequence: 0 };
+    let attention = Attention { heads: H, kv_heads: H, width: W, mask: None, sequence: 0 };
     let space = attention::scratch(R, W);
     let lengths = [("out", R * W), ("d_stats", R * H * 2), ("qkv", R * 3 * W), ("scratch", space)];
     Slices::check(lengths, |simd, [out, stats, qkv, scratch]| {
@@ -332,14 +332,24 @@ fn attention_refuses_wrong_lengths_and_heads_and_writes_nothing() {
     Slices::check(lengths, |simd, [weights, qkv, scratch]| {
         attention::weights(simd, weights, qkv, attention, scratch)
     });
-    for (heads, width, wanted) in [
-        (0, W, Error::Zero { what: "heads" }),
-        (4, W, Error::Heads { width: W, heads: 4 }),
-        (W + 1, W, Error::Heads { width: W, heads: W + 1 }),
-        (1, 0, Error::Zero { what: "width" }),
+    let grouped = Attention { heads: 6, kv_heads: 2, width: 12, mask: None, sequence: 0 };
+    let lengths =
+        [("out", R * 12), ("d_stats", R * 12), ("qkv", R * 20), ("scratch", attention::scratch(R, 12))];
+    Slices::check(lengths, |simd, [out, stats, qkv, scratch]| {
+        attention::forward(simd, out, stats, qkv, grouped, scratch)
+    });
+    for (heads, kv_heads, width, wanted) in [
+        (0, 1, W, Error::Zero { what: "heads" }),
+        (4, 4, W, Error::Heads { width: W, heads: 4 }),
+        (W + 1, 1, W, Error::Heads { width: W, heads: W + 1 }),
+        (1, 1, 0, Error::Zero { what: "width" }),
+        (3, 0, W, Error::Zero { what: "kv_heads" }),
+        (3, 2, W, Error::KvHeads { heads: 3, kv_heads: 2 }),
+        (3, 6, W, Error::KvHeads { heads: 3, kv_heads: 6 }),
+        (1, usize::MAX, W, Error::KvHeads { heads: 1, kv_heads: usize::MAX }),
     ] {
         let simd = InstructionSet::PORTABLE;
-        let attention = Attention { heads, width, mask: None, sequence: 0 };
+        let attention = Attention { heads, kv_heads, width, mask: None, sequence: 0 };
         let (mut out, mut stats) = (vec![GUARD; R * width], vec![GUARD; R * heads * 2]);
         let (qkv, mut space) = (vec![1.0; R * 3 * width], vec![GUARD; space]);
         let result = attention::forward(simd, &mut out, &mut stats, &qkv, attention, &mut space);

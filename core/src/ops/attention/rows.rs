@@ -43,7 +43,7 @@ pub(super) fn forward(
     scratch: &mut [f32],
 ) {
     let (width, head_width) = (attention.width, attention.head_width());
-    let length = qkv.len().checked_div(3 * width).unwrap_or(0);
+    let length = attention.length(qkv);
     let at_once = queries_at_once(scratch, length, head_width);
     for (h, stats) in rows_mut(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
@@ -88,15 +88,16 @@ pub(super) fn backward(
     scratch: &mut [f32],
 ) {
     let (width, head_width) = (attention.width, attention.head_width());
-    let length = qkv.len().checked_div(3 * width).unwrap_or(0);
+    let length = attention.length(qkv);
     let at_once = queries_at_once(scratch, length, head_width);
-    let onto = if at_once < length { Start::Accumulate } else { Start::Zero };
     if at_once < length {
         simd::clear(simd, d_qkv);
     }
     for (h, stats) in rows(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);
+        let onto = attention.onto(h, at_once >= length);
+        let ([query_at, key_at, value_at], row) = (attention.columns(h), attention.row());
         for queries in Queries::tiles(length, at_once, head_width) {
             let Queries { first, count, keys, .. } = queries;
             let of_tile = |x| Matrix::new(x, width).from(first, h * head_width);
@@ -110,30 +111,15 @@ pub(super) fn backward(
             gradient((weights, d_scores, stride), stats, [d_out, out], queries, mask);
 
             let (weights, d_scores) = (Matrix::new(weights, stride), Matrix::new(d_scores, stride));
-            let (column, stride) = (h * head_width, 3 * width);
             queries.over_keys(
                 simd,
-                (starting_at(d_qkv, first * stride + column), stride),
+                (starting_at(d_qkv, first * row + query_at), row),
                 d_scores,
                 head.key,
                 rest,
             );
-            queries.over_queries(
-                simd,
-                (starting_at(d_qkv, width + column), stride),
-                onto,
-                d_scores,
-                query,
-                rest,
-            );
-            queries.over_queries(
-                simd,
-                (starting_at(d_qkv, 2 * width + column), stride),
-                onto,
-                weights,
-                d_out,
-                rest,
-            );
+            queries.over_queries(simd, (starting_at(d_qkv, key_at), row), onto, d_scores, query, rest);
+            queries.over_queries(simd, (starting_at(d_qkv, value_at), row), onto, weights, d_out, rest);
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use super::{Attention, TILE, WORTH_GATHERING, head_scale, starting_at};
 use crate::matmul::causal::{over_keys, over_queries, scores};
-use crate::matmul::{Matrix, Queries, Start};
+use crate::matmul::{Matrix, Queries};
 use crate::ops::dropout::Mask;
 use crate::ops::{rows, rows_mut};
 use crate::simd::math::exp_of_negative;
@@ -40,7 +40,7 @@ pub(super) fn forward(
     scratch: &mut [f32],
 ) {
     let (width, head_width) = (attention.width, attention.head_width());
-    let length = qkv.len().checked_div(3 * width).unwrap_or(0);
+    let length = attention.length(qkv);
     for (h, stats) in rows_mut(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);
@@ -70,14 +70,15 @@ pub(super) fn backward(
     scratch: &mut [f32],
 ) {
     let (width, head_width) = (attention.width, attention.head_width());
-    let length = qkv.len().checked_div(3 * width).unwrap_or(0);
-    let onto = if length > TILE { Start::Accumulate } else { Start::Zero };
+    let length = attention.length(qkv);
     if length > TILE {
         simd::clear(simd, d_qkv);
     }
     for (h, stats) in rows(stats, 2 * length).enumerate() {
         let head = attention.head(qkv, h);
         let mask = attention.head_mask(h);
+        let onto = attention.onto(h, length <= TILE);
+        let ([query_at, key_at, value_at], row) = (attention.columns(h), attention.row());
         let (key, rest) = gather(head.key, length, head_width, &mut *scratch);
         let (value, rest) = gather(head.value, length, head_width, rest);
         for queries in Queries::tiles(length, TILE, head_width) {
@@ -91,33 +92,9 @@ pub(super) fn backward(
             let stats = stats.get(2 * first..2 * keys).unwrap_or_default();
             gradient(simd, weights, d_scores, stats, [d_out, out], head_width, first, mask);
 
-            let (column, stride) = (h * head_width, 3 * width);
-            over_keys(
-                simd,
-                queries,
-                (starting_at(d_qkv, first * stride + column), stride),
-                d_scores,
-                key,
-                rest,
-            );
-            over_queries(
-                simd,
-                queries,
-                (starting_at(d_qkv, width + column), stride),
-                onto,
-                d_scores,
-                query,
-                rest,
-            );
-            over_queries(
-                simd,
-                queries,
-                (starting_at(d_qkv, 2 * width + column), stride),
-                onto,
-                weights,
-                d_out,
-                rest,
-            );
+            over_keys(simd, queries, (starting_at(d_qkv, first * row + query_at), row), d_scores, key, rest);
+            over_queries(simd, queries, (starting_at(d_qkv, key_at), row), onto, d_scores, query, rest);
+            over_queries(simd, queries, (starting_at(d_qkv, value_at), row), onto, weights, d_out, rest);
         }
     }
 }
