@@ -10,15 +10,22 @@ The inputs (parameters, learning rate, betas, ...) are f32. Everything is then c
 rounded to f32 once, when stored. So the reference has no error of its own: a difference is the tested engine's rounding
 or its mistake. For comparison, the script computes everything in f32 too, and prints the error of PyTorch's f32.
 
-The model is GPT-2 as nanoGPT trains it: pre-norm blocks and learned positions. Query, key and value are one product, in
-this order, each with its heads side by side. Names and shapes follow Hugging Face's GPT-2, whose matrices are
-`[in, out]` (nanoGPT has the transpose). Without bias, neither products nor norms have one.
+There are two models, both with pre-norm blocks. Without bias, neither products nor norms have one.
+
+GPT-2 is as nanoGPT trains it, with learned positions. Query, key and value are one product, in this order, each with its
+heads side by side. Names and shapes follow Hugging Face's GPT-2, whose matrices are `[in, out]` (nanoGPT has the
+transpose).
+
+The files `llama_*` have the Llama family, with the names and shapes `[out, in]` of Hugging Face's Llama, Qwen2 and
+Qwen3. Their settings are switches: any that differs from GPT-2's makes a model with these names. Metadata name only the
+settings of the family that differ.
 
 `operations/<operation>.safetensors` holds inputs, results and gradients of the Llama family's single
 operations.
-B batch, T length, C width, F hidden, V vocabulary, L layers, H heads.
+B batch, T length, C width, F hidden, V vocabulary, L layers, H heads, K key/value heads, D width of a head.
 """
 
+import functools
 import json
 import math
 from dataclasses import dataclass
@@ -54,6 +61,24 @@ class Case:
     epsilon: float = 1e-8
     weight_decay: float = 0.1
     ignored: float = 0.0  # the share of targets that do not count
+    llama: "Llama | None" = None
+
+
+@dataclass
+class Llama:
+    """The settings of the Llama family. Each default is GPT-2's value."""
+
+    kv_heads: int = 0  # 0: as many as heads
+    head_width: int = 0  # 0: width / heads
+    norm: str = "layer"  # or "rms", which never has a bias
+    positions: str = "learned"  # or "rotary"
+    rope_theta: float = 10000.0
+    rope_factor: float = 1.0  # from here on Llama 3's scaling; 1: none
+    rope_low_freq_factor: float = 1.0
+    rope_high_freq_factor: float = 4.0
+    rope_original_context: int = 8192
+    qkv_bias: bool = False
+    qk_norm: bool = False  # RMS over D before rotation
 
 
 # The purpose of each case. The hyperparameters differ too, so that no default passes for one of them.
@@ -87,10 +112,133 @@ CASES = {
 }  # fmt: skip
 
 
+def llama(vocab, context, layers, heads, width, hidden, batch, length, clip, *, norm="rms", positions="rotary", **rest):
+    """A case of the Llama family, with Llama's values where no others are given."""
+    switches = {name: rest.pop(name) for name in list(rest) if name in vars(Llama())}
+    settings = {"activation": "swiglu", "bias": False} | rest
+    family = Llama(norm=norm, positions=positions, **switches)
+    return Case(vocab, context, layers, heads, width, hidden, batch, length, clip, **settings, llama=family)
+
+
+# In order after the cases above, because the place selects the random numbers.
+CASES |= {
+    # Llama: every query head has its own keys and values.
+    "llama_mha": llama(27, 16, 2, 2, 16, 43, batch=2, length=16, clip=3.9, beta2=0.999),
+    # Six query heads, two key/value heads.
+    "llama_gqa": llama(33, 14, 2, 6, 24, 40, batch=2, length=11, clip=6.4, kv_heads=2, ignored=0.3, epsilon=1e-3),
+    # One key/value head for all.
+    "llama_one_kv_head": llama(23, 12, 1, 4, 24, 37, batch=3, length=12, clip=3.4, kv_heads=1, rope_theta=5e5),
+    # Heads that are wider than C / H, and heads that are narrower.
+    "llama_wide_heads": llama(31, 12, 1, 3, 15, 29, batch=2, length=10, clip=2.9, head_width=8, tied=False),
+    "llama_narrow_heads": llama(21, 9, 2, 4, 20, 33, batch=3, length=9, clip=4.2, head_width=2, kv_heads=2, beta1=0.8),
+    # Qwen3: norms of queries and keys, untied.
+    "llama_qk_norm": llama(
+        29, 13, 2, 4, 20, 31, batch=2, length=13, clip=4.3,
+        kv_heads=2, head_width=6, qk_norm=True, rope_theta=1e6, tied=False, norm_epsilon=1e-3
+    ),
+    # Qwen2: biases of query, key and value alone.
+    "llama_qkv_bias": llama(
+        25, 15, 2, 6, 24, 28, batch=2, length=14, clip=4.4, kv_heads=2, qkv_bias=True, rope_theta=1e6, norm_epsilon=1e-6
+    ),
+    # Llama 3's scaling, with frequencies in all of its three ranges.
+    "llama_scaling": llama(
+        22, 50, 1, 2, 28, 30, batch=2, length=30, clip=2.9, head_width=16, beta2=0.95, weight_decay=1.0,
+        rope_factor=8.0, rope_low_freq_factor=1.5, rope_high_freq_factor=5.0, rope_original_context=100
+    ),
+    # Three layers, untied.
+    "llama_untied": llama(17, 9, 3, 1, 10, 7, batch=2, length=8, clip=2.8, tied=False, epsilon=1e-4),
+    # Attention's tiles of 32 rows: a second one that is not full, and a third.
+    "llama_two_tiles": llama(
+        19, 37, 2, 3, 18, 25, batch=2, length=37, clip=2.7, kv_heads=1, ignored=0.4, weight_decay=0.5
+    ),
+    "llama_three_tiles": llama(29, 80, 1, 4, 16, 24, batch=2, length=70, clip=1.4, kv_heads=2, norm_epsilon=1e-4),
+    # Mixed with GPT-2: rotary with GELU, LayerNorm and biases; RMS with learned positions.
+    "llama_rotary_gelu": llama(
+        26, 10, 2, 4, 16, 45, batch=2, length=10, clip=2.5, kv_heads=2, norm="layer", activation="gelu", bias=True
+    ),
+    "llama_learned": llama(24, 11, 2, 2, 14, 19, batch=3, length=8, clip=3.7, positions="learned", ignored=0.2),
+    # SwiGLU with every bias: RMS with learned positions, LayerNorm with rotary ones. Queries and keys are normed.
+    "llama_biases": llama(
+        20, 12, 1, 4, 16, 21, batch=2, length=12, clip=2.7,
+        kv_heads=2, bias=True, qk_norm=True, positions="learned"
+    ),
+    "llama_layer_swiglu": llama(
+        18, 10, 1, 3, 18, 20, batch=3, length=10, clip=2.4,
+        head_width=4, bias=True, norm="layer", qk_norm=True
+    ),
+}  # fmt: skip
+
+
+def activate(case, x):
+    return F.gelu(x, approximate="tanh" if case.activation == "gelu_tanh" else "none")
+
+
+def attend(q, k, v):
+    """Causal attention of q, k and v [B, H, T, D], as [B, T, H D]."""
+    T, D = q.shape[2:]
+    later = torch.ones(T, T, dtype=torch.bool).triu(1)
+    scores = q @ k.transpose(2, 3) / math.sqrt(D)
+    weights = scores.masked_fill(later, -math.inf).softmax(dim=3)  # [B, H, T, T]
+    return (weights @ v).transpose(1, 2).flatten(2)
+
+
 def forward(case, p, tokens):
     """Logits [B, T, V] of tokens [B, T]; p holds the parameters by name."""
+    return (llama_forward if case.llama else gpt2_forward)(case, p, tokens)
+
+
+def llama_forward(case, p, tokens):
+    family, T, H = case.llama, tokens.shape[1], case.heads
+    K, D = family.kv_heads or H, family.head_width or case.width // H
+    epsilon = as_f32(case.norm_epsilon)
+
+    def norm(x, name):
+        weight = p[f"{name}.weight"]
+        if family.norm == "rms":
+            return F.rms_norm(x, weight.shape, weight, epsilon)
+        return F.layer_norm(x, weight.shape, weight, p.get(f"{name}.bias"), epsilon)
+
+    def linear(x, name):
+        return F.linear(x, p[f"{name}.weight"], p.get(f"{name}.bias"))
+
+    x = F.embedding(tokens, p["model.embed_tokens.weight"])
+    if family.positions == "learned":
+        x = x + p["model.embed_positions.weight"][:T]
+    else:
+        cos, sin = (table.to(x.dtype) for table in rotary_table(T, D, as_f32(family.rope_theta), scaling(family)))
+    for i in range(case.layers):
+        block = f"model.layers.{i}"
+        normed = norm(x, f"{block}.input_layernorm")
+        q, k, v = (linear(normed, f"{block}.self_attn.{z}_proj").unflatten(2, (-1, D)) for z in "qkv")  # [B, T, H, D]
+        if family.qk_norm:
+            q, k = (
+                F.rms_norm(z, (D,), p[f"{block}.self_attn.{name}_norm.weight"], epsilon)
+                for z, name in ((q, "q"), (k, "k"))
+            )
+        if family.positions == "rotary":
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        k, v = k.repeat_interleave(H // K, 2), v.repeat_interleave(H // K, 2)
+        attended = attend(*(z.transpose(1, 2) for z in (q, k, v)))
+        x = x + linear(attended, f"{block}.self_attn.o_proj")
+        normed = norm(x, f"{block}.post_attention_layernorm")
+        hidden = linear(normed, f"{block}.mlp.up_proj")
+        if case.activation == "swiglu":
+            hidden = swiglu(linear(normed, f"{block}.mlp.gate_proj"), hidden)
+        else:
+            hidden = activate(case, hidden)
+        x = x + linear(hidden, f"{block}.mlp.down_proj")
+    return norm(x, "model.norm") @ p["model.embed_tokens.weight" if case.tied else "lm_head.weight"].T
+
+
+def scaling(family):
+    if family.rope_factor == 1:
+        return None
+    low, high = as_f32(family.rope_low_freq_factor), as_f32(family.rope_high_freq_factor)
+    return as_f32(family.rope_factor), low, high, family.rope_original_context
+
+
+def gpt2_forward(case, p, tokens):
     (B, T), C, H = tokens.shape, case.width, case.heads
-    later = torch.ones(T, T, dtype=torch.bool).triu(1)
 
     def norm(x, name):
         return F.layer_norm(x, (C,), p[f"{name}.weight"], p.get(f"{name}.bias"), as_f32(case.norm_epsilon))
@@ -99,18 +247,12 @@ def forward(case, p, tokens):
         y = x @ p[f"{name}.weight"]
         return y + p[f"{name}.bias"] if case.bias else y
 
-    def gelu(x):
-        return F.gelu(x, approximate="tanh" if case.activation == "gelu_tanh" else "none")
-
     x = F.embedding(tokens, p["wte.weight"]) + p["wpe.weight"][:T]
     for i in range(case.layers):
         qkv = linear(norm(x, f"h.{i}.ln_1"), f"h.{i}.attn.c_attn").split(C, dim=2)
         q, k, v = (z.view(B, T, H, C // H).transpose(1, 2) for z in qkv)  # [B, H, T, C / H]
-        scores = q @ k.transpose(2, 3) / math.sqrt(C // H)
-        weights = scores.masked_fill(later, -math.inf).softmax(dim=3)  # [B, H, T, T]
-        attended = (weights @ v).transpose(1, 2).reshape(B, T, C)
-        x = x + linear(attended, f"h.{i}.attn.c_proj")
-        hidden = gelu(linear(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc"))
+        x = x + linear(attend(q, k, v), f"h.{i}.attn.c_proj")
+        hidden = activate(case, linear(norm(x, f"h.{i}.ln_2"), f"h.{i}.mlp.c_fc"))
         x = x + linear(hidden, f"h.{i}.mlp.c_proj")
     return norm(x, "ln_f") @ p["wte.weight" if case.tied else "lm_head.weight"].T
 
@@ -152,7 +294,56 @@ def as_f32(x):
 
 
 def random_parameters(case, random):
-    """Unlike a fresh GPT-2's: nothing is 0 or 1, so that every gradient says something."""
+    """Unlike a fresh model's: nothing is 0 or 1, so that every gradient says something."""
+    shapes = llama_shapes(case) if case.llama else gpt2_shapes(case)
+
+    def draw(name, shape):
+        is_norm_weight = name.endswith("weight") and len(shape) == 1
+        centre, deviation = (1.0, 0.2) if is_norm_weight else (0.0, 0.3)
+        return torch.from_numpy((centre + deviation * random.standard_normal(shape)).astype(np.float32))
+
+    return {name: draw(name, shape) for name, shape in shapes.items()}
+
+
+def llama_shapes(case):
+    """In the engine's order."""
+    V, C, F, H, family = case.vocab, case.width, case.hidden, case.heads, case.llama
+    K, D = family.kv_heads or H, family.head_width or C // H
+    shapes = {"model.embed_tokens.weight": (V, C)}
+    if family.positions == "learned":
+        shapes["model.embed_positions.weight"] = (case.context, C)
+
+    def norm(name):
+        shapes[f"{name}.weight"] = (C,)
+        if case.bias and family.norm == "layer":
+            shapes[f"{name}.bias"] = (C,)
+
+    def linear(bias, inputs, outputs):
+        """Products of the same inputs lie side by side, so that they are one."""
+        shapes.update({f"{name}.weight": (width, inputs) for name, width in outputs.items()})
+        if bias:
+            shapes.update({f"{name}.bias": (width,) for name, width in outputs.items()})
+
+    for i in range(case.layers):
+        block = f"model.layers.{i}"
+        attention, mlp = f"{block}.self_attn", f"{block}.mlp"
+        norm(f"{block}.input_layernorm")
+        heads = {f"{attention}.{z}_proj": n * D for z, n in (("q", H), ("k", K), ("v", K))}
+        linear(case.bias or family.qkv_bias, C, heads)
+        if family.qk_norm:
+            shapes |= {f"{attention}.{z}_norm.weight": (D,) for z in "qk"}
+        linear(case.bias, H * D, {f"{attention}.o_proj": C})
+        norm(f"{block}.post_attention_layernorm")
+        names = ("gate_proj", "up_proj") if case.activation == "swiglu" else ("up_proj",)
+        linear(case.bias, C, {f"{mlp}.{name}": F for name in names})
+        linear(case.bias, F, {f"{mlp}.down_proj": C})
+    norm("model.norm")
+    if not case.tied:
+        shapes["lm_head.weight"] = (V, C)
+    return shapes
+
+
+def gpt2_shapes(case):
     V, C, F, L = case.vocab, case.width, case.hidden, case.layers
     shapes = {"wte.weight": (V, C), "wpe.weight": (case.context, C)}
     for i in range(L):
@@ -167,13 +358,7 @@ def random_parameters(case, random):
         del shapes["lm_head.weight"]
     if not case.bias:
         shapes = {name: shape for name, shape in shapes.items() if not name.endswith("bias")}
-
-    def draw(name, shape):
-        is_norm_weight = name.endswith("weight") and len(shape) == 1
-        centre, deviation = (1.0, 0.2) if is_norm_weight else (0.0, 0.3)
-        return torch.from_numpy((centre + deviation * random.standard_normal(shape)).astype(np.float32))
-
-    return {name: draw(name, shape) for name, shape in shapes.items()}
+    return shapes
 
 
 def random_batches(case, random, count):
@@ -193,7 +378,10 @@ def relative_error(key, x, exact):
 
 def metadata(case):
     """The case as strings; numbers read as the f32 that was used."""
-    fields = {name: value for name, value in vars(case).items() if name != "ignored"}
+    fields = {name: value for name, value in vars(case).items() if name not in ("ignored", "llama")}
+    if case.llama:
+        gpt2s = vars(Llama())
+        fields |= {name: value for name, value in vars(case.llama).items() if value != gpt2s[name]}
     return {name: str(value).lower() for name, value in fields.items()}
 
 
@@ -224,10 +412,10 @@ def swiglu(gate, up):
 
 
 def rotate(x, cos, sin):
-    """x [T, H, D], cos and sin [T, D / 2]."""
-    a, b = x.chunk(2, dim=2)
+    """x [..., T, H, D], cos and sin [T, D / 2]."""
+    a, b = x.chunk(2, dim=-1)
     cos, sin = cos[:, None], sin[:, None]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=2)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def rotary_table(length, head_width, theta, scaling=None):
@@ -255,6 +443,19 @@ TABLES = {
 }
 
 
+def grouped_attention(qkv, kv_heads, head_width):
+    """Rows of qkv hold the queries of all heads, then the keys and then the values of the key/value heads."""
+    x = qkv.unflatten(1, (-1, head_width)).transpose(0, 1)
+    heads = len(x) - 2 * kv_heads
+    q, k, v = x.split([heads, kv_heads, kv_heads])
+    k, v = (z.repeat_interleave(heads // kv_heads, 0) for z in (k, v))
+    return attend(q[None], k[None], v[None])[0]
+
+
+# Length, heads, key/value heads, width of a head.
+ATTENTION = {"grouped": (37, 6, 2, 5), "shared": (70, 3, 1, 8), "pairs": (21, 4, 2, 16)}
+
+
 def make_operations():
     random = np.random.RandomState(100)
 
@@ -275,13 +476,17 @@ def make_operations():
         x, d_y = normal(length, heads, 2 * half), normal(length, heads, 2 * half)
         rotated = with_gradients(d_y, {"x": x}, lambda x, cos=cos, sin=sin: rotate(x, cos.double(), sin.double()))
         write(f"rotary_{name}", {"cos": cos, "sin": sin, **rotated})
+    for name, (length, heads, kv_heads, D) in ATTENTION.items():
+        qkv, d_y = 1.5 * normal(length, (heads + 2 * kv_heads) * D), normal(length, heads * D)
+        function = functools.partial(grouped_attention, kv_heads=kv_heads, head_width=D)
+        write(f"attention_{name}", with_gradients(d_y, {"qkv": qkv}, function))
 
 
 def main():
     torch.use_deterministic_algorithms(True)
     torch.set_num_threads(1)
     make_operations()
-    print(f"{'case':<16}{'kB':>5}   losses          norms             PyTorch's f32 is off by")
+    print(f"{'case':<20}{'kB':>5}   losses          norms             PyTorch's f32 is off by")
     for seed, (name, case) in enumerate(CASES.items()):
         random = np.random.RandomState(seed)  # the one generator whose stream NumPy has frozen
         parameters = random_parameters(case, random)
@@ -302,7 +507,7 @@ def main():
         errors = {key: relative_error(key, single[key], exact[key]) for key in exact}
         gradient = max((key for key in errors if key.startswith("grad.")), key=errors.get)
         print(
-            f"{name:<16}{path.stat().st_size // 1000:>5}   {losses[0]:.2f} to {losses[-1]:.2f}"
+            f"{name:<20}{path.stat().st_size // 1000:>5}   {losses[0]:.2f} to {losses[-1]:.2f}"
             f"    {norms.min():.2f} to {norms.max():.2f}      "
             + "".join(f"{key} {errors[key]:.0e}  " for key in ("logits", "losses", "norms", gradient))
         )

@@ -1,5 +1,6 @@
 //! Single operations against PyTorch's numbers in f64, which `core/tests/golden/make.py` writes.
 
+use jostle::ops::attention::{self, Attention};
 use jostle::ops::rotary::{self, Scaling};
 use jostle::ops::{rms_norm, swiglu};
 use safetensors::SafeTensors;
@@ -83,4 +84,26 @@ fn rotary_has_pytorchs_numbers_and_its_table_their_bits() {
     check_rotary(5e5, Some(scaling), golden!("rotary_llama3"));
     let scaling = Scaling { factor: 3.5, low: 2.0, high: 2.5, original: 100 };
     check_rotary(1e4, Some(scaling), golden!("rotary_steep"));
+}
+
+fn check_attention(heads: usize, kv_heads: usize, of: impl Fn(&str) -> (Vec<f32>, usize)) {
+    let ((qkv, row), (d_y, width)) = (of("qkv"), of("d_y"));
+    let length = qkv.len() / row;
+    let attention = Attention { heads, kv_heads, width, mask: None, sequence: 0 };
+    let found = on_every_set(|simd| {
+        let mut scratch = vec![f32::NAN; attention::scratch(length, width)];
+        let (mut y, mut stats) = (vec![9.0; d_y.len()], vec![9.0; 2 * heads * length]);
+        attention::forward(simd, &mut y, &mut stats, &qkv, attention, &mut scratch).unwrap();
+        let mut d_qkv = vec![9.0; qkv.len()];
+        attention::backward(simd, &mut d_qkv, &d_y, &qkv, &y, &stats, attention, &mut scratch).unwrap();
+        [y, d_qkv]
+    });
+    check(&["y", "d_qkv"], &found, of);
+}
+
+#[test]
+fn grouped_attention_has_pytorchs_numbers() {
+    check_attention(6, 2, golden!("attention_grouped"));
+    check_attention(3, 1, golden!("attention_shared"));
+    check_attention(4, 2, golden!("attention_pairs"));
 }
