@@ -21,7 +21,7 @@ import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from jostle import ops
+from jostle import data, ops
 from jostle.config import Config
 from jostle.model import Model
 from jostle.optimizers import SGD, AdamW, Optimizer
@@ -55,6 +55,7 @@ __all__ = [
     "Trainer",
     "WarmupStableDecay",
     "WordTokenizer",
+    "data",
     "ops",
     "plan",
 ]

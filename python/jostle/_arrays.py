@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,9 @@ _PIECE = 1 << 20
 
 
 def text(name: str, given: Any, vocab: int) -> npt.NDArray[Any]:
-    """A text of tokens of the vocabulary. uint8, uint16 and int32 are used in place, without a copy."""
+    """A text of tokens of the vocabulary. uint8, uint16, uint32 and int32 are used in place, without a copy."""
     array = _text(name, given)
-    if array.dtype == np.uint8 and vocab >= 256:
+    if array.dtype.kind == "u" and vocab >> (8 * array.itemsize):
         return array
     for begin in range(0, len(array), _PIECE):
         piece = array[begin : begin + _PIECE]
@@ -39,7 +40,9 @@ def text(name: str, given: Any, vocab: int) -> npt.NDArray[Any]:
             raise IndexError(
                 f"{name} holds {array[index]} at index {index}: outside the vocabulary of {vocab}"
             )
-    return array
+        release(array)
+    # Below the vocabulary, both types have the same bits.
+    return array.view(np.int32) if array.dtype == np.uint32 else array
 
 
 def digest(array: npt.NDArray[Any]) -> str:
@@ -47,14 +50,30 @@ def digest(array: npt.NDArray[Any]) -> str:
     total = hashlib.blake2b(digest_size=16)
     for begin in range(0, len(array), _PIECE):
         total.update(np.ascontiguousarray(array[begin : begin + _PIECE], "<i4").data)
+        release(array)
     return total.hexdigest()
+
+
+def release(array: npt.NDArray[Any]) -> None:
+    """Returns the pages of a `numpy.memmap` to the system, which otherwise count as this process's memory. Their contents
+    are read from the file again when they are used."""
+    mapped: Any = array
+    while mapped is not None and not isinstance(mapped, np.memmap):
+        mapped = getattr(mapped, "base", None)
+    # With mode "c", pages hold changes that the file does not have.
+    if mapped is None or mapped.mode == "c" or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    while not isinstance(mapped, mmap.mmap):
+        mapped = mapped.base
+    mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def _text(name: str, given: Any) -> npt.NDArray[Any]:
     array = _integers(name, given)
     if array.ndim != 1:
         raise ValueError(f"{name} has the shape {array.shape}; expected (length,)")
-    if array.dtype in (np.uint8, np.uint16, np.int32) and array.flags.c_contiguous and array.flags.aligned:
+    in_place = array.dtype in (np.uint8, np.uint16, np.uint32, np.int32)
+    if in_place and array.flags.c_contiguous and array.flags.aligned:
         return array
     return _as_int32(name, array)
 

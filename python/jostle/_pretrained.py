@@ -16,7 +16,7 @@ from jostle._arrays import Float
 from jostle._checkpoint import json_object, understood
 from jostle._families import Family
 from jostle.config import Config
-from jostle.tokenizers import PretrainedTokenizer
+from jostle.tokenizers import PretrainedTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from jostle.model import Model
@@ -59,6 +59,29 @@ def read_config(folder: Path) -> tuple[Family, Config]:
         return family, Config(**family.arguments(given))
 
 
+def _read_tokenizer(path: Path) -> PretrainedTokenizer:
+    """The tokenizer in a tokenizer.json, with the settings in the files beside it."""
+    text = _read(path, _MOST_TOKENIZER)
+    settings_path = path.with_name("tokenizer_config.json")
+    settings = _object(settings_path, _MOST_TOKENIZER) if settings_path.exists() else {}
+    template = path.with_name("chat_template.jinja")
+    if template.exists():
+        settings["chat_template"] = _read(template, _MOST_CONFIG)
+    with understood(os.fspath(path)):
+        return PretrainedTokenizer(text, settings)
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """As `Tokenizer.load`."""
+    if path.is_dir():
+        path /= "tokenizer.json"
+    state = _object(path, _MOST_TOKENIZER)
+    if "kind" not in state:
+        return _read_tokenizer(path)
+    with understood(os.fspath(path)):
+        return Tokenizer.from_state(state)
+
+
 def _names(names: list[str]) -> str:
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
     return ", ".join(f"{name:.80}" for name in names[:_MOST_NAMES]) + more
@@ -82,19 +105,12 @@ class Folder:
         path = self.path / "tokenizer.json"
         if not path.exists():
             return None
-        text = _read(path, _MOST_TOKENIZER)
-        settings_path = self.path / "tokenizer_config.json"
-        settings = _object(settings_path, _MOST_TOKENIZER) if settings_path.exists() else {}
-        template = self.path / "chat_template.jinja"
-        if template.exists():
-            settings["chat_template"] = _read(template, _MOST_CONFIG)
-        with understood(os.fspath(path)):
-            tokenizer = PretrainedTokenizer(text, settings)
-            if tokenizer.vocab > self.config.vocab:
-                raise ValueError(
-                    f"the tokenizer has {tokenizer.vocab} tokens, more than vocab_size in config.json,"
-                    f" {self.config.vocab}"
-                )
+        tokenizer = _read_tokenizer(path)
+        if tokenizer.vocab > self.config.vocab:
+            raise ValueError(
+                f"{path}: the tokenizer has {tokenizer.vocab} tokens, more than vocab_size in config.json,"
+                f" {self.config.vocab}"
+            )
         return tokenizer
 
     def _find(self) -> dict[str, _safetensors.Tensor]:

@@ -5,7 +5,7 @@
 - checkpoint.safetensors: the newest checkpoint, to resume from.
 - checkpoints/step-NNNNNN.safetensors: the parameters during training.
 - sample.txt: text from the trained model.
-- tokenizer.json: the tokenizer, if it was trained on the text.
+- tokenizer.json: the tokenizer, if it was trained on the text or given.
 - lock: held by the process that trains.
 """
 
@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jostle import _arguments, _files
+from jostle import _arguments, _files, data
 from jostle._checkpoint import json_object, understood
 from jostle._lock import NAME as LOCK
 from jostle._lock import Lock
@@ -50,6 +50,9 @@ COLUMNS = (
 """The columns of metrics.csv: the fields of `Report`, and the seconds of training so far, evaluation included."""
 
 Tokens = npt.NDArray[Any]
+
+_MOST_VALIDATION = 1 << 20
+"""The most tokens of a token file that each evaluation reads."""
 
 
 class Snapshot(NamedTuple):
@@ -76,30 +79,42 @@ class Text(NamedTuple):
                 raise ValueError(
                     f"{path} is not a regular file; a run reads its text again, to resume and to draw"
                 )
-            data = path.read_bytes()
-            if not data:
+            contents = path.read_bytes()
+            if not contents:
                 raise ValueError(f"{path} is empty")
             try:
-                texts.append(data.removeprefix(codecs.BOM_UTF8).decode())
+                texts.append(contents.removeprefix(codecs.BOM_UTF8).decode())
             except UnicodeDecodeError as error:
                 raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
-            digest = hashlib.sha256(data).hexdigest()
-            files.append({"path": str(path.resolve()), "size": len(data), "sha256": digest})
+            files.append(describe(path))
         return cls("".join(texts), files)
+
+
+def describe(path: Path) -> dict[str, Any]:
+    """A file's path, size and checksum, as in a run's configuration."""
+    size, digest = 0, hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            size += len(block)
+            digest.update(block)
+    return {"path": str(path.resolve()), "size": size, "sha256": digest.hexdigest()}
 
 
 def _is_as_before(path: Path, file: Mapping[str, Any]) -> bool:
     """Whether a file has the contents that a configuration describes."""
     try:
-        if path.stat().st_size != file["size"]:
-            return False
-        return hashlib.sha256(path.read_bytes()).hexdigest() == str(file["sha256"])
+        return path.stat().st_size == file["size"] and bool(describe(path)["sha256"] == file["sha256"])
     except OSError:
         return False
 
 
-def make_tokenizer(kind: str, text: str, vocab: int | None = None) -> Tokenizer:
-    """The tokenizer of a text: "char", "word", "byte" or "bpe", which has at most `vocab` tokens, 4096 by default."""
+KINDS = ("char", "word", "byte", "bpe")
+"""The tokenizers that are made of a text."""
+
+
+def make_tokenizer(kind: str, text: str | Iterable[str], vocab: int | None = None) -> Tokenizer:
+    """The tokenizer of a text, or of several: "char", "word", "byte" or "bpe", which has at most `vocab` tokens, 4096 by
+    default. Any other `kind` is the path of a tokenizer, as of `Tokenizer.load`."""
     if kind == "char":
         return CharTokenizer.from_text(text)
     if kind == "word":
@@ -108,12 +123,30 @@ def make_tokenizer(kind: str, text: str, vocab: int | None = None) -> Tokenizer:
         return ByteTokenizer()
     if kind == "bpe":
         return PretrainedTokenizer.from_text(text, 4096 if vocab is None else vocab)
-    raise ValueError(f"tokenizer is {kind!r}; expected 'char', 'word', 'byte' or 'bpe'")
+    if not Path(kind).exists():
+        raise ValueError(
+            f"tokenizer is {kind!r}; expected {', '.join(KINDS)}, or a file or folder that has one"
+        )
+    return Tokenizer.load(kind)
+
+
+def is_token_file(path: str | os.PathLike[str]) -> bool:
+    """Whether a file is a token file, by its name."""
+    return Path(path).suffix == data.SUFFIX
+
+
+def read_tokens(path: str | os.PathLike[str], vocab: int) -> Tokens:
+    """The tokens of a token file. Without a header, they have as many bits as the vocabulary needs."""
+    return data.read_tokens(path, "u16" if vocab <= 1 << 16 else "u32")
 
 
 def split(tokens: Tokens, context: int) -> tuple[Tokens, Tokens]:
-    """Tokens for training and, from the last tenth, for validation. ValueError if they are too few."""
-    training = len(tokens) - -(-len(tokens) // 10)
+    """Tokens for training and, from the last tenth, for validation. ValueError if they are too few. Of a token file, at most
+    1,048,576 tokens are for validation."""
+    validation = -(-len(tokens) // 10)
+    if isinstance(tokens, np.memmap):
+        validation = min(validation, _MOST_VALIDATION)
+    training = len(tokens) - validation
     if training <= context:
         wanted = -(-(context + 1) * 10 // 9)
         raise ValueError(
@@ -162,6 +195,8 @@ class Run:
             tokenizer = trainer.model.tokenizer
             if isinstance(tokenizer, PretrainedTokenizer):
                 _files.write(path / _TOKENIZER, tokenizer.files()[_TOKENIZER].encode())
+            elif tokenizer is not None and config["tokenizer"] not in KINDS:
+                tokenizer.save(path / _TOKENIZER)
             run.save(trainer, snapshot=True)
             # With it, the folder is a run's.
             _write_json(path / "config.json", config)
@@ -217,7 +252,8 @@ class Run:
             for file in config["files"]:
                 for key, kind in kinds.items():
                     _arguments.instance(key, _arguments.instance("files", file, dict)[key], kind)
-            _arguments.size("context", config["model"]["context"])
+            for key in ("context", "vocab"):
+                _arguments.size(key, config["model"][key])
             _arguments.size("checkpoint_every", config["recipe"]["checkpoint_every"])
         return config
 
@@ -263,16 +299,25 @@ class Run:
 
         A file that is not where it was is looked for by its name in the run's folder and the two above.
         """
+        paths = self._files(files)
+        read = Text.read(paths)
+        self._check_files(paths, read.files)
+        return read.text
+
+    def _files(self, files: Sequence[str | os.PathLike[str]] | None) -> list[Path]:
+        """The paths of the run's files, or `files`, which must be as many."""
         known = self.config["files"]
         if files is None:
-            files = [self._find(file) for file in known]
-        elif len(files) != len(known):
+            return [self._find(file) for file in known]
+        if len(files) != len(known):
             raise ValueError(f"{len(files)} texts are given; {self.path} was trained on {len(known)}")
-        read = Text.read(files)
-        for path, file, now in zip(files, known, read.files, strict=True):
-            if (file["size"], file["sha256"]) != (now["size"], now["sha256"]):
+        return [Path(file) for file in files]
+
+    def _check_files(self, paths: Iterable[Path], now: Iterable[Mapping[str, Any]]) -> None:
+        """ValueError for a file that was changed."""
+        for path, file, found in zip(paths, self.config["files"], now, strict=True):
+            if (file["size"], file["sha256"]) != (found["size"], found["sha256"]):
                 raise ValueError(f"{path} was changed since {self.path} was trained on it")
-        return read.text
 
     def _find(self, file: Mapping[str, Any]) -> Path:
         path = Path(file["path"])
@@ -284,16 +329,20 @@ class Run:
 
     def tokens(self, files: Sequence[str | os.PathLike[str]] | None = None) -> tuple[Tokens, Tokens]:
         """Tokens (length,) for training and for validation, with the errors of `text`."""
+        context = self.config["model"]["context"]
+        if any(is_token_file(file["path"]) for file in self.config["files"]):
+            paths = self._files(files)
+            self._check_files(paths, map(describe, paths))
+            return split(read_tokens(paths[0], self.config["model"]["vocab"]), context)
         text = self.text(files)
-        return split(self._tokenizer(text).encode(text), self.config["model"]["context"])
+        return split(self._tokenizer(text).encode(text), context)
 
     def _tokenizer(self, text: str) -> Tokenizer:
         path = self.path / _TOKENIZER
         if not path.exists():
             return make_tokenizer(self.config["tokenizer"], text)
         # Another version of the package might train another one.
-        with understood(os.fspath(path)):
-            return PretrainedTokenizer(path.read_text(encoding="utf-8"))
+        return Tokenizer.load(path)
 
     def trainer(
         self,

@@ -5,14 +5,16 @@ from __future__ import annotations
 import codecs
 import importlib
 import json
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from jostle import _arguments
+from jostle import _arguments, _files
 
 
 class Tokenizer:
@@ -33,6 +35,23 @@ class Tokenizer:
         """The text of tokens, piece by piece, as they arrive. Tokens wait until their characters are complete."""
         for token in tokens:
             yield self.decode([token])
+
+    @property
+    def end_of_text(self) -> int | None:
+        """The token that ends a document, or None."""
+        return None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes a file that `load` reads. It appears complete or not at all."""
+        _files.write(path, (json.dumps(self.state()) + "\n").encode())
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Tokenizer:
+        """The tokenizer in a file that `save` wrote, in a tokenizer.json, or in a Hugging Face folder. ValueError if there is
+        none."""
+        from jostle import _pretrained
+
+        return _pretrained.load_tokenizer(Path(path))
 
     def state(self) -> dict[str, Any]:
         """A value for JSON that `from_state` accepts. For a class of your own it is the class name."""
@@ -63,6 +82,13 @@ class Tokenizer:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(vocab={self.vocab})"
+
+
+def _texts(text: str | Iterable[str]) -> Iterator[str]:
+    """A text as its parts."""
+    parts = text if isinstance(text, Iterable) and not isinstance(text, (str, bytes)) else (text,)
+    for part in parts:
+        yield _arguments.instance("text", part, str)
 
 
 def _narrow(tokens: Any, vocab: int) -> npt.NDArray[Any]:
@@ -109,9 +135,9 @@ class CharTokenizer(_Table):
                 raise ValueError(f"characters has {piece!r}; expected single characters")
 
     @classmethod
-    def from_text(cls, text: str) -> CharTokenizer:
-        """The tokenizer of a text's characters."""
-        return cls(sorted(set(_arguments.instance("text", text, str))))
+    def from_text(cls, text: str | Iterable[str]) -> CharTokenizer:
+        """The tokenizer of the characters of a text, or of several."""
+        return cls(sorted(set().union(*_texts(text))))
 
     def encode(self, text: str) -> npt.NDArray[Any]:
         return self._encode(_arguments.instance("text", text, str), "character")
@@ -126,9 +152,9 @@ class WordTokenizer(_Table):
     _pattern = re.compile(r"[^\W\d_]+|\d+|\s+|.", re.DOTALL)
 
     @classmethod
-    def from_text(cls, text: str) -> WordTokenizer:
-        """The tokenizer of a text's words."""
-        return cls(sorted(set(cls._pattern.findall(_arguments.instance("text", text, str)))))
+    def from_text(cls, text: str | Iterable[str]) -> WordTokenizer:
+        """The tokenizer of the words of a text, or of several."""
+        return cls(sorted(set().union(*map(cls._pattern.findall, _texts(text)))))
 
     def encode(self, text: str) -> npt.NDArray[Any]:
         return self._encode(self._pattern.findall(_arguments.instance("text", text, str)), "word")
@@ -193,8 +219,9 @@ class PretrainedTokenizer(Tokenizer):
             raise ValueError("not a tokenizer.json: it has no tokens")
 
     @classmethod
-    def from_text(cls, text: str, vocab: int) -> PretrainedTokenizer:
-        """A byte-level BPE with at most `vocab` tokens, at least 256, trained on a text. It encodes every text."""
+    def from_text(cls, text: str | Iterable[str], vocab: int) -> PretrainedTokenizer:
+        """A byte-level BPE with at most `vocab` tokens, at least 256, trained on a text, or on several. It encodes every
+        text."""
         vocab = _arguments.integer("vocab", vocab, 256, _arguments.MOST_SIZE)
         package = _package()
         from tokenizers import decoders, models, pre_tokenizers, trainers
@@ -207,9 +234,9 @@ class PretrainedTokenizer(Tokenizer):
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
             show_progress=False,
         )
-        text = _arguments.instance("text", text, str)
         size = 1 << 20
-        made.train_from_iterator((text[i : i + size] for i in range(0, len(text), size)), trainer)
+        parts = (part[i : i + size] for part in _texts(text) for i in range(0, len(part), size))
+        made.train_from_iterator(parts, trainer)
         return cls(made.to_str())
 
     def encode(self, text: str) -> npt.NDArray[Any]:
@@ -280,6 +307,10 @@ class PretrainedTokenizer(Tokenizer):
             "tokenizer.json": self._tokenizer.to_str(pretty=True) + "\n",
             "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
         }
+
+    @property
+    def end_of_text(self) -> int | None:
+        return self.special().get("eos_token_id")
 
     def special(self) -> dict[str, int]:
         """The keys of config.json for the tokens that begin and end a text, as far as they are known."""

@@ -36,6 +36,8 @@ _SETTLED = frozenset(
     )
 )
 """A trainer's settings that cannot change after it was made."""
+_MOST_WINDOWS = 16
+"""The windows of a mapped text after which its pages are returned to the system. Linux maps up to 2 MiB for each."""
 _MOST_SKIPPED = 100
 """The most steps in a row that a trainer skips before it raises the error."""
 
@@ -64,7 +66,8 @@ class Report:
 class Trainer:
     """Trains a model on random windows of a text. Iterate over it to take the steps.
 
-    train, validation: texts of tokens (length,). uint8, uint16 and int32 are used without a copy.
+    train, validation: texts of tokens (length,). uint8, uint16, uint32 and int32 are used without a copy. A `numpy.memmap`,
+    as `jostle.data.read_tokens` returns, need not fit into memory.
     batch: sequences in a micro-batch, each as long as the model's context. steps: the number of steps in all.
     schedule: the learning rate's course; its peak is the optimizer's learning rate. clip: the largest norm of the
     gradient; None for no clipping. accumulate: micro-batches in a step. evaluate_every: steps between evaluations on
@@ -155,6 +158,7 @@ class Trainer:
         if len(text) <= config.context:
             raise ValueError(f"train has {len(text)} tokens; at least {config.context + 1} are needed")
         self._train = text
+        self._windows = 0
         self._digest: str | None = None
 
     @property
@@ -239,6 +243,10 @@ class Trainer:
                 warnings.warn(f"{error}; skipped", RuntimeWarning, stacklevel=2)
                 self.skip()
         elapsed = time.perf_counter() - begin
+        self._windows += self.batch * self.accumulate
+        if self._windows >= _MOST_WINDOWS:
+            self._windows = 0
+            _arrays.release(self.train)
         validation_loss = None
         due = step % self.evaluate_every == 0 or step == self.steps
         if self.validation is not None and due:
@@ -263,7 +271,10 @@ class Trainer:
 
     def evaluate(self, text: Any) -> float:
         """The mean loss on a whole text, without dropout: every token but the first is predicted once."""
-        return self._training.evaluate(_arrays.text("text", text, self.model.config.vocab))
+        text = _arrays.text("text", text, self.model.config.vocab)
+        loss = self._training.evaluate(text)
+        _arrays.release(text)
+        return loss
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything that `resume` needs, except the texts. The file appears complete or not at all."""

@@ -33,6 +33,25 @@ Tied = Annotated[
 Dropout = Annotated[
     float, typer.Option(help="The probability of dropout, everywhere; at least 0 and below 1.")
 ]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND",
+        rich_help_panel=MODEL,
+        help="What a token stands for: char, word, byte, bpe, or a tokenizer in a file or a Hugging Face folder.",
+        show_default="char; for a token file, the tokenizer beside it",
+    ),
+]
+Vocab = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=MODEL,
+        help="The most tokens of a byte-level BPE, which is trained on the text; of a token file without a tokenizer, the"
+        " number of different tokens.",
+        show_default="4096 with --tokenizer bpe",
+    ),
+]
 Batch = Annotated[int, typer.Option(min=1, help="Sequences in a batch.")]
 Model = Annotated[
     Path,
@@ -42,3 +61,9 @@ Model = Annotated[
 ]
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The seed of all random numbers.")]
+
+
+def check_vocab(ctx: typer.Context, kind: str, vocab: int | None) -> None:
+    """Refuses a size for tokenizers that have their own."""
+    if vocab is not None and kind != "bpe":
+        raise typer.BadParameter("needs --tokenizer bpe", ctx, param_hint="--vocab")

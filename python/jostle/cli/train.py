@@ -15,17 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 import jostle
-from jostle import _files, runs
+from jostle import _files, data, runs
 from jostle.cli import options, plot
 from jostle.cli import text as texts
 from jostle.runs import Metrics, Run
+from jostle.tokenizers import Tokenizer
 from jostle.training import Report, Trainer
 
 EXAMPLE = "jostle train shakespeare.txt --steps 2000 --dropout 0.2"
@@ -48,37 +49,19 @@ class OnDivergence(str, enum.Enum):
     skip = "skip"
 
 
-class Kind(str, enum.Enum):
-    """The kind of tokenizer."""
-
-    char = "char"
-    word = "word"
-    byte = "byte"
-    bpe = "bpe"
-
-
 def command(
     ctx: typer.Context,
     files: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="FILE",
-            help="Texts in UTF-8, which are joined; the last tenth is for validation.",
+            help="Texts in UTF-8, which are joined, or a token file, whose name ends in .bin; the last tenth is for"
+            " validation.",
             show_default=False,
         ),
     ] = None,
-    tokenizer: Annotated[
-        Kind, typer.Option(rich_help_panel=options.MODEL, help="What a token stands for.")
-    ] = Kind.char,
-    vocab: Annotated[
-        int | None,
-        typer.Option(
-            min=256,
-            rich_help_panel=options.MODEL,
-            help="The most tokens of a byte-level BPE, which is trained on the text.",
-            show_default="4096 with --tokenizer bpe",
-        ),
-    ] = None,
+    tokenizer: options.Tokenizer = None,
+    vocab: options.Vocab = None,
     context: options.Context = 64,
     layers: options.Layers = 4,
     heads: options.Heads = 4,
@@ -167,13 +150,11 @@ def command(
     else:
         if not files:
             raise typer.BadParameter("a text to train on is missing", ctx, param_hint="FILE")
-        if vocab is not None and tokenizer is not Kind.bpe:
-            raise typer.BadParameter("needs --tokenizer bpe", ctx, param_hint="--vocab")
-        text = runs.Text.read(files)
-        made = runs.make_tokenizer(tokenizer.value, text.text, vocab)
-        train, validation = runs.split(made.encode(text.text), context)
+        read = _read_tokens if any(map(runs.is_token_file, files)) else _read_text
+        source = read(ctx, files, tokenizer, vocab)
+        train, validation = runs.split(source.tokens, context)
         config = jostle.Config(
-            vocab=made.vocab,
+            vocab=source.vocab,
             context=context,
             layers=layers,
             heads=heads,
@@ -197,7 +178,7 @@ def command(
             "checkpoint_every": checkpoint_every,
             "keep": keep,
         }
-        model = jostle.Model(config, seed, threads, tokenizer=made)
+        model = jostle.Model(config, seed, threads, tokenizer=source.tokenizer)
         trainer = Trainer(
             model,
             jostle.AdamW(model, learning_rate),
@@ -214,8 +195,8 @@ def command(
         )
         description = {
             "jostle": jostle.__version__,
-            "files": text.files,
-            "tokenizer": tokenizer.value,
+            "files": source.files,
+            "tokenizer": source.kind,
             "model": dataclasses.asdict(config),
             "recipe": recipe,
             "seed": seed,
@@ -239,11 +220,57 @@ def command(
         print(f"stopped; to go on: {again}", file=sys.stderr)
         # As shells report a signal.
         raise typer.Exit(128 + stopped)
-    _write_sample(run, trainer)
+    has_text = trainer.model.tokenizer is not None
+    if has_text:
+        _write_sample(run, trainer)
     if importlib.util.find_spec("matplotlib") is not None:
         plot.draw([run], plot.Kind.loss)
+    if has_text and importlib.util.find_spec("matplotlib") is not None:
         # All heads are drawn if they are few enough to be distinguished.
         plot.draw([run], plot.Kind.attention, head=None if trainer.model.config.heads <= 4 else 0)
+
+
+class _Source(NamedTuple):
+    """What a run trains on."""
+
+    tokens: runs.Tokens
+    vocab: int
+    tokenizer: Tokenizer | None
+    kind: str
+    """The tokenizer's, as in a run's configuration."""
+    files: list[dict[str, Any]]
+
+
+def _read_text(ctx: typer.Context, files: list[Path], tokenizer: str | None, vocab: int | None) -> _Source:
+    kind = tokenizer or "char"
+    options.check_vocab(ctx, kind, vocab)
+    text = runs.Text.read(files)
+    made = runs.make_tokenizer(kind, text.text, vocab)
+    kind = kind if kind in runs.KINDS else "file"
+    return _Source(made.encode(text.text), made.vocab, made, kind, text.files)
+
+
+def _read_tokens(ctx: typer.Context, files: list[Path], tokenizer: str | None, vocab: int | None) -> _Source:
+    if len(files) > 1:
+        raise typer.BadParameter("a token file is trained on alone", ctx, param_hint="FILE")
+    if tokenizer in runs.KINDS:
+        raise typer.BadParameter(
+            "a token file needs its own tokenizer, in a file or folder", ctx, param_hint="--tokenizer"
+        )
+    (path,) = files
+    beside = data.tokenizer_path(path)
+    if tokenizer is None and beside.exists():
+        tokenizer = str(beside)
+    made = None if tokenizer is None else runs.make_tokenizer(tokenizer, "")
+    vocab = made.vocab if vocab is None and made is not None else vocab
+    if vocab is None:
+        raise typer.BadParameter(
+            f"{path} has no {beside.name} beside it; give its tokenizer, or the size of its vocabulary",
+            ctx,
+            param_hint=["--tokenizer", "--vocab"],
+        )
+    tokens = runs.read_tokens(path, vocab)
+    return _Source(tokens, vocab, made, "file", [runs.describe(path)])
 
 
 def _given(ctx: typer.Context, allowed: tuple[str, ...]) -> set[str]:
