@@ -168,6 +168,8 @@ enum
     JOSTLE_SPIKE = 31,
     // The query heads are not divisible by the key/value heads.
     JOSTLE_KV_HEADS = 32,
+    // A combination that is not supported.
+    JOSTLE_UNSUPPORTED = 33,
     // A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     // A checkpoint's header does not have the safetensors format.
@@ -218,12 +220,52 @@ enum
     // The approximation by tanh, PyTorch's GELU(approximate="tanh"). Models in Hugging Face's GPT-2 format were trained
     // with it ("gelu_new").
     JOSTLE_GELU_TANH = 1,
+    // silu(gate) * up, of two products (Shazeer 2020): Llama's gated MLP.
+    JOSTLE_SWIGLU = 2,
 };
 #ifndef __cplusplus
 #if __STDC_VERSION__ >= 202311L
 typedef enum jostle_activation jostle_activation;
 #else
 typedef uint32_t jostle_activation;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// The normalisation before each branch and before the head.
+enum
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  jostle_norm : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Mean zero and variance one (Ba et al. 2016): GPT-2's.
+    JOSTLE_NORM_LAYER = 0,
+    // Root mean square one (Zhang & Sennrich 2019): Llama's.
+    JOSTLE_NORM_RMS = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_norm jostle_norm;
+#else
+typedef uint32_t jostle_norm;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How a model knows the positions of tokens.
+enum
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  jostle_positions : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // A learned vector for each position, added to the token's: GPT-2's.
+    JOSTLE_POSITIONS_LEARNED = 0,
+    // Queries and keys are rotated by angles that grow with the position (Su et al. 2021): Llama's.
+    JOSTLE_POSITIONS_ROTARY = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_positions jostle_positions;
+#else
+typedef uint32_t jostle_positions;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -406,7 +448,9 @@ typedef struct jostle_error {
     int64_t wanted;
 } jostle_error;
 
-// A model's configuration. jostle_config_init fills in GPT-2's choices, but for the activation.
+// A model's configuration. jostle_config_init fills in GPT-2's choices, but for the activation, and jostle_config_init_llama
+// Llama's. The tensors of a GPT-2 have the names, shapes and order of Hugging Face's GPT-2, those of all other
+// configurations Llama's.
 typedef struct jostle_config {
     // sizeof(jostle_config).
     uint32_t struct_size;
@@ -416,7 +460,7 @@ typedef struct jostle_config {
     uint32_t context;
     // L: the number of blocks.
     uint32_t layers;
-    // H: the number of attention heads; divides the width.
+    // H: the number of attention heads.
     uint32_t heads;
     // C: the width of the residual stream.
     uint32_t width;
@@ -438,6 +482,31 @@ typedef struct jostle_config {
     float attention_projection_dropout;
     // Rate of dropout on the output of the MLP's projection.
     float mlp_projection_dropout;
+    // K: the number of heads of keys and values, each shared by H / K neighbouring query heads (Ainslie et al. 2023); 0 means
+    // H.
+    uint32_t kv_heads;
+    // D: the width of a head; 0 means C / H, which must be whole.
+    uint32_t head_width;
+    // A jostle_norm.
+    uint32_t norm;
+    // A jostle_positions.
+    uint32_t positions;
+    // Rotary positions: the base of the wavelengths; at least 1.
+    float rope_theta;
+    // Llama 3's scaling of rotary positions: slow rotations become slower by this factor; at least 1, which scales nothing.
+    float rope_factor;
+    // Rotations with fewer turns than this in the original context are slowed down by the whole factor.
+    float rope_low_freq_factor;
+    // Rotations with more turns than this keep their frequency; more than rope_low_freq_factor.
+    float rope_high_freq_factor;
+    // The context of the first training, in positions.
+    uint32_t rope_original_context;
+    // 1 if queries, keys and values have biases, even if no other product has (Qwen2), else 0.
+    uint32_t qkv_bias;
+    // 1 if each head's queries and keys are normalised by their root mean square, before the rotation (Qwen3), else 0.
+    uint32_t qk_norm;
+    // The standard deviation of matrices before training; more than 0.
+    float initial_std;
 } jostle_config;
 
 // The settings of training that memory depends on.
@@ -853,6 +922,22 @@ jostle_status jostle_config_init(struct jostle_config *config,
                                  uint32_t layers,
                                  uint32_t heads,
                                  uint32_t width);
+
+// Fills in a configuration with these sizes and Llama's choices: RMS norm, rotary positions with theta 10000, SwiGLU, no
+// biases, tied output matrix, epsilon 1e-5, no dropout. `kv_heads` may be 0 for one key/value head for each head. It checks
+// nothing; jostle_plan_init does.
+//
+// Pointers:
+// `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in the caller's header.
+jostle_status jostle_config_init_llama(struct jostle_config *config,
+                                       size_t struct_size,
+                                       uint32_t vocab,
+                                       uint32_t context,
+                                       uint32_t layers,
+                                       uint32_t heads,
+                                       uint32_t kv_heads,
+                                       uint32_t width,
+                                       uint32_t hidden);
 
 // Fills in options: `batch` sequences a pass, one thread, AdamW.
 //

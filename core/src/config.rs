@@ -5,32 +5,94 @@ use crate::error::Error;
 /// The largest value of a size in a [`Config`]. `layout` checks products of sizes.
 pub(crate) const LARGEST: usize = 1 << 30;
 
-/// The activation between the two products of the MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// `x * (1 + erf(x / sqrt 2)) / 2`: PyTorch's `GELU()` (Hendrycks & Gimpel 2016, exact form).
-    Gelu,
-    /// The tanh approximation that GPT-2 was trained with: PyTorch's `GELU(approximate="tanh")`.
-    GeluTanh,
+/// Whether the Llama family is built in: the feature `llama`. Without it, all switches but GPT-2's are settled at build time.
+pub(crate) const LLAMA: bool = cfg!(feature = "llama");
+
+/// One of a few named values, for code that treats all such fields alike.
+#[doc(hidden)]
+pub trait Choice {
+    /// The names of all values, in the order of their numbers.
+    fn names(&self) -> &'static [&'static str];
+    /// The value's number, which C uses.
+    fn number(&self) -> usize;
+    /// Takes the value with this number, if there is one.
+    fn choose(&mut self, number: usize) -> Option<()>;
 }
 
-impl Activation {
-    /// Each activation and its name in checkpoints, in Python and on command lines.
-    #[doc(hidden)]
-    pub const NAMES: [(Activation, &'static str); 2] =
-        [(Activation::Gelu, "gelu"), (Activation::GeluTanh, "gelu_tanh")];
-
-    /// The name in checkpoints, in Python and on command lines.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Activation::Gelu => Self::NAMES[0].1,
-            Activation::GeluTanh => Self::NAMES[1].1,
+/// Makes an enum whose values have names and numbers.
+macro_rules! choices {
+    ($(
+        $(#[$meta:meta])*
+        enum $name:ident {
+            $($(#[$of_value:meta])* $value:ident $text:literal,)*
         }
+    )*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$of_value])* $value,)*
+        }
+
+        impl $name {
+            /// Each value and its name in checkpoints, in Python and on command lines.
+            #[doc(hidden)]
+            pub const NAMES: &'static [($name, &'static str)] = &[$(($name::$value, $text)),*];
+
+            /// The name in checkpoints, in Python and on command lines.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $($name::$value => $text,)*
+                }
+            }
+
+            /// The value of a name.
+            pub fn named(name: &str) -> Option<$name> {
+                Self::NAMES.iter().find(|(_, known)| *known == name).map(|(value, _)| *value)
+            }
+        }
+
+        impl Choice for $name {
+            fn names(&self) -> &'static [&'static str] {
+                &[$($text),*]
+            }
+
+            fn number(&self) -> usize {
+                *self as usize
+            }
+
+            fn choose(&mut self, number: usize) -> Option<()> {
+                *self = Self::NAMES.get(number)?.0;
+                Some(())
+            }
+        }
+    )*};
+}
+
+choices! {
+    /// The activation between the products of the MLP.
+    enum Activation {
+        /// `x * (1 + erf(x / sqrt 2)) / 2`: PyTorch's `GELU()` (Hendrycks & Gimpel 2016, exact form).
+        Gelu "gelu",
+        /// The tanh approximation that GPT-2 was trained with: PyTorch's `GELU(approximate="tanh")`.
+        GeluTanh "gelu_tanh",
+        /// `silu(gate) * up`, of two products (Shazeer 2020): Llama's gated MLP.
+        SwiGlu "swiglu",
     }
 
-    /// The activation of a name.
-    pub fn named(name: &str) -> Option<Activation> {
-        Self::NAMES.into_iter().find(|(_, known)| *known == name).map(|(activation, _)| activation)
+    /// The normalisation before each branch and before the head.
+    enum Norm {
+        /// Mean zero and variance one (Ba et al. 2016): GPT-2's.
+        Layer "layer",
+        /// Root mean square one (Zhang & Sennrich 2019): Llama's.
+        Rms "rms",
+    }
+
+    /// How a model knows the positions of tokens.
+    enum Positions {
+        /// A learned vector for each position, added to the token's: GPT-2's.
+        Learned "learned",
+        /// Queries and keys are rotated by angles that grow with the position (Su et al. 2021): Llama's.
+        Rotary "rotary",
     }
 }
 
@@ -57,7 +119,41 @@ impl Dropout {
     }
 }
 
-/// A GPT-2 as nanoGPT trains it: pre-norm blocks, fused QKV, learned positions.
+/// The angles of rotary positions. Pair i of position p turns by `p / theta^(2 i / D)`, with the head's width D.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rope {
+    /// The base of the wavelengths; at least 1.
+    pub theta: f32,
+    /// Llama 3's scaling, for contexts longer than the first training's: slow rotations become slower by this factor.
+    /// At least 1; 1 scales nothing.
+    pub factor: f32,
+    /// Rotations with fewer turns than this in the original context are slowed down by the whole factor.
+    pub low_freq_factor: f32,
+    /// Rotations with more turns than this keep their frequency; more than `low_freq_factor`.
+    pub high_freq_factor: f32,
+    /// The context of the first training, in positions.
+    pub original_context: usize,
+}
+
+impl Rope {
+    /// The longest context with rotary positions.
+    pub const MOST_POSITIONS: usize = 1 << 20;
+
+    /// Llama 2's: theta 10,000, without scaling.
+    pub const USUAL: Rope = Rope {
+        theta: 10_000.0,
+        factor: 1.0,
+        low_freq_factor: 1.0,
+        high_freq_factor: 4.0,
+        original_context: 8192,
+    };
+}
+
+/// A transformer of pre-norm blocks with causal attention: a GPT-2 as nanoGPT trains it ([`Config::new`]), a member of the
+/// Llama family ([`Config::llama`]), or a mixture of the two.
+///
+/// The tensors of a GPT-2 have the names, shapes and order of Hugging Face's GPT-2, those of all other configurations
+/// Llama's.
 ///
 /// ```
 /// use jostle::{Config, Dropout};
@@ -68,26 +164,43 @@ impl Dropout {
 pub struct Config {
     /// V: the number of different tokens.
     pub vocab: usize,
-    /// The longest sequence of the model: the number of learned positions.
+    /// The longest sequence of the model.
     pub context: usize,
     /// L: the number of blocks.
     pub layers: usize,
-    /// H: the number of attention heads; divides the width.
+    /// H: the number of attention heads.
     pub heads: usize,
+    /// K: the number of heads of keys and values, each shared by H / K neighbouring query heads (Ainslie et al. 2023).
+    /// Divides H; 0 means H.
+    pub kv_heads: usize,
     /// C: the width of the residual stream.
     pub width: usize,
+    /// D: the width of a head; 0 means C / H, which must be whole.
+    pub head_width: usize,
     /// F: the hidden width of the MLP; 4C in GPT-2.
     pub hidden: usize,
     /// Dropout rates, used in training only.
     pub dropout: Dropout,
+    /// The norm before each branch and before the head.
+    pub norm: Norm,
+    /// How the model knows the positions of tokens.
+    pub positions: Positions,
+    /// The angles of rotary positions; learned ones have none.
+    pub rope: Rope,
     /// The MLP's activation.
     pub activation: Activation,
     /// Whether products and norms have biases (nanoGPT's `bias`).
     pub bias: bool,
+    /// Whether queries, keys and values have biases, even if no other product has (Qwen2).
+    pub qkv_bias: bool,
+    /// Whether each head's queries and keys are normalised by their root mean square, before the rotation (Qwen3).
+    pub qk_norm: bool,
     /// Whether the output matrix is the token embedding.
     pub tied: bool,
     /// Added to the variance in every norm; positive.
     pub norm_epsilon: f32,
+    /// The standard deviation of matrices before training.
+    pub initial_std: f32,
 }
 
 impl Config {
@@ -101,13 +214,44 @@ impl Config {
             context,
             layers,
             heads,
+            kv_heads: 0,
             width,
+            head_width: 0,
             hidden: width.saturating_mul(4),
             dropout: Dropout::NONE,
+            norm: Norm::Layer,
+            positions: Positions::Learned,
+            rope: Rope::USUAL,
             activation: Activation::Gelu,
             bias: true,
+            qkv_bias: false,
+            qk_norm: false,
             tied: true,
             norm_epsilon: 1e-5,
+            initial_std: 0.02,
+        }
+    }
+
+    /// Llama's choices for the given sizes: RMS norm, rotary positions, grouped queries, SwiGLU, no biases, tied output
+    /// matrix, epsilon 1e-5, no dropout.
+    #[cfg(feature = "llama")]
+    pub const fn llama(
+        vocab: usize,
+        context: usize,
+        layers: usize,
+        heads: usize,
+        kv_heads: usize,
+        width: usize,
+        hidden: usize,
+    ) -> Config {
+        Config {
+            kv_heads,
+            hidden,
+            norm: Norm::Rms,
+            positions: Positions::Rotary,
+            activation: Activation::SwiGlu,
+            bias: false,
+            ..Config::new(vocab, context, layers, heads, width)
         }
     }
 
@@ -116,33 +260,147 @@ impl Config {
         if let Err(error) = self.validate_fields() {
             return Err(error);
         }
-        if !self.width.is_multiple_of(self.heads) {
+        if (!LLAMA || self.head_width == 0) && !self.width.is_multiple_of(self.heads) {
             return Err(Error::Heads { width: self.width, heads: self.heads });
+        }
+        if LLAMA {
+            return self.validate_llama();
+        }
+        if self.differs_from_gpt2() {
+            return Err(Error::Unsupported { what: "a model unlike GPT-2, without the feature llama" });
         }
         Ok(())
     }
 
-    /// The width of one head, C / H.
+    const fn validate_llama(&self) -> Result<(), Error> {
+        let Config { heads, context, rope, .. } = *self;
+        let (kv_heads, head_width) = (self.kv_heads(), self.head_width());
+        if !heads.is_multiple_of(kv_heads) {
+            return Err(Error::KvHeads { heads, kv_heads });
+        }
+        if self.attended() > LARGEST {
+            return Err(Error::TooLarge { what: "heads times head_width" });
+        }
+        if !self.is_rotary() {
+            return Ok(());
+        }
+        if !head_width.is_multiple_of(2) {
+            let wanted = "an even number for rotary positions";
+            return Err(Error::Range { what: "head_width", given: head_width as f32, wanted });
+        }
+        if context > Rope::MOST_POSITIONS {
+            return Err(Error::Context { length: context, context: Rope::MOST_POSITIONS });
+        }
+        if rope.theta < 1.0 {
+            return Err(Error::Range {
+                what: "rope_theta",
+                given: rope.theta,
+                wanted: "finite and at least 1",
+            });
+        }
+        if rope.factor < 1.0 {
+            return Err(Error::Range {
+                what: "rope_factor",
+                given: rope.factor,
+                wanted: "finite and at least 1",
+            });
+        }
+        if rope.high_freq_factor <= rope.low_freq_factor {
+            let (what, wanted) = ("rope_high_freq_factor", "more than rope_low_freq_factor");
+            return Err(Error::Range { what, given: rope.high_freq_factor, wanted });
+        }
+        Ok(())
+    }
+
+    /// D: the width of a head, also if the field is 0.
     pub const fn head_width(&self) -> usize {
         match self.width.checked_div(self.heads) {
-            Some(width) => width,
-            None => 0,
+            Some(width) if !LLAMA || self.head_width == 0 => width,
+            _ => self.head_width,
         }
+    }
+
+    /// K: the number of heads of keys and values, also if the field is 0.
+    pub const fn kv_heads(&self) -> usize {
+        if !LLAMA || self.kv_heads == 0 { self.heads } else { self.kv_heads }
+    }
+
+    /// The same configuration, with the sizes that follow from other fields.
+    #[doc(hidden)]
+    pub const fn derived(self) -> Config {
+        Config { kv_heads: self.kv_heads(), head_width: self.head_width(), ..self }
+    }
+
+    /// H D: the width of all heads of queries together.
+    pub(crate) const fn attended(&self) -> usize {
+        if LLAMA { self.heads.saturating_mul(self.head_width()) } else { self.width }
+    }
+
+    /// K D: the width of all heads of keys, or of values.
+    pub(crate) const fn kv_width(&self) -> usize {
+        if LLAMA { self.kv_heads().saturating_mul(self.head_width()) } else { self.width }
+    }
+
+    /// The width of queries, keys and values, side by side.
+    pub(crate) const fn qkv(&self) -> usize {
+        self.attended().saturating_add(self.kv_width().saturating_mul(2))
+    }
+
+    /// The width of what enters the activation function: the gate and the hidden width, side by side.
+    pub(crate) const fn activation_inputs(&self) -> usize {
+        if self.is_gated() { self.hidden.saturating_mul(2) } else { self.hidden }
+    }
+
+    pub(crate) const fn is_rms(&self) -> bool {
+        LLAMA && matches!(self.norm, Norm::Rms)
+    }
+
+    pub(crate) const fn is_rotary(&self) -> bool {
+        LLAMA && matches!(self.positions, Positions::Rotary)
+    }
+
+    pub(crate) const fn is_gated(&self) -> bool {
+        LLAMA && matches!(self.activation, Activation::SwiGlu)
+    }
+
+    pub(crate) const fn has_qk_norm(&self) -> bool {
+        LLAMA && self.qk_norm
+    }
+
+    pub(crate) const fn has_qkv_bias(&self) -> bool {
+        self.bias || LLAMA && self.qkv_bias
+    }
+
+    /// Whether the tensors have the names, shapes and order of Hugging Face's GPT-2. Otherwise they have Llama's.
+    pub const fn is_gpt2(&self) -> bool {
+        !LLAMA || !self.differs_from_gpt2()
+    }
+
+    const fn differs_from_gpt2(&self) -> bool {
+        let grouped = self.kv_heads != 0 && self.kv_heads != self.heads;
+        let free = self.head_width != 0 && self.head_width.saturating_mul(self.heads) != self.width;
+        let named = matches!(self.norm, Norm::Rms)
+            || matches!(self.positions, Positions::Rotary)
+            || matches!(self.activation, Activation::SwiGlu);
+        grouped || free || named || self.qk_norm || self.qkv_bias && !self.bias
     }
 }
 
 /// A field's value, in its place in a [`Config`].
 #[doc(hidden)]
-#[derive(Debug, PartialEq)]
 pub enum Value<'a> {
     /// At least 1 and at most [`Config::LARGEST`].
     Size(&'a mut usize),
+    /// At most [`Config::LARGEST`]; 0 means that it follows from other fields.
+    DerivedSize(&'a mut usize),
+    /// More than 0 and finite.
+    Positive(&'a mut f32),
     /// In `[0, 1)`.
     Rate(&'a mut f32),
     /// In `(0, 1)`.
     Fraction(&'a mut f32),
     Flag(&'a mut bool),
-    Activation(&'a mut Activation),
+    Choice(&'a mut dyn Choice),
 }
 
 /// Refuses a value outside the range of a kind of field.
@@ -153,6 +411,17 @@ macro_rules! check {
         }
         if $given > LARGEST {
             return Err(Error::TooLarge { what: $what });
+        }
+    };
+    (DerivedSize $what:expr, $given:expr) => {
+        if $given > LARGEST {
+            return Err(Error::TooLarge { what: $what });
+        }
+    };
+    (Positive $what:expr, $given:expr) => {
+        if !($given > 0.0 && $given < f32::INFINITY) {
+            let wanted = "finite and more than 0";
+            return Err(Error::Range { what: $what, given: $given, wanted });
         }
     };
     (Fraction $what:expr, $given:expr) => {
@@ -237,7 +506,7 @@ fields! {
         Width "width" "jostle.width" width,
         Hidden "hidden" "jostle.hidden" hidden,
     }
-    Activation {
+    Choice {
         Activation "activation" "jostle.activation" activation,
     }
     Flag {
@@ -254,9 +523,64 @@ fields! {
             dropout.attention_projection,
         MlpProjectionDropout "mlp_projection_dropout" "jostle.dropout.mlp_projection" dropout.mlp_projection,
     }
+    DerivedSize {
+        KvHeads "kv_heads" "jostle.kv_heads" kv_heads,
+        HeadWidth "head_width" "jostle.head_width" head_width,
+    }
+    Choice {
+        Norm "norm" "jostle.norm" norm,
+    }
+    Choice {
+        Positions "positions" "jostle.positions" positions,
+    }
+    Positive {
+        RopeTheta "rope_theta" "jostle.rope_theta" rope.theta,
+        RopeFactor "rope_factor" "jostle.rope_factor" rope.factor,
+        RopeLowFreqFactor "rope_low_freq_factor" "jostle.rope_low_freq_factor" rope.low_freq_factor,
+        RopeHighFreqFactor "rope_high_freq_factor" "jostle.rope_high_freq_factor" rope.high_freq_factor,
+    }
+    Size {
+        RopeOriginalContext "rope_original_context" "jostle.rope_original_context" rope.original_context,
+    }
+    Flag {
+        QkvBias "qkv_bias" "jostle.qkv_bias" qkv_bias,
+        QkNorm "qk_norm" "jostle.qk_norm" qk_norm,
+    }
+    Positive {
+        InitialStd "initial_std" "jostle.initial_std" initial_std,
+    }
+}
+
+impl Value<'_> {
+    /// A number that is the same for equal values of a field.
+    pub fn bits(&self) -> u64 {
+        match self {
+            Value::Size(size) | Value::DerivedSize(size) => **size as u64,
+            Value::Rate(x) | Value::Fraction(x) | Value::Positive(x) => u64::from(x.to_bits()),
+            Value::Flag(flag) => u64::from(**flag),
+            Value::Choice(choice) => choice.number() as u64,
+        }
+    }
 }
 
 impl Field {
+    /// Whether checkpoints have the field only if it differs from GPT-2's, as all those did that were written before it
+    /// existed.
+    pub const fn is_optional(self) -> bool {
+        self as usize >= Field::KvHeads as usize
+    }
+
+    /// Whether a configuration has the value that an absent key means.
+    pub fn is_usual(self, config: &Config) -> bool {
+        let (mut usual, mut given) = (Config::new(1, 1, 1, 1, 1), config.derived());
+        let usual = match self {
+            Field::KvHeads => config.heads as u64,
+            Field::HeadWidth => config.width.checked_div(config.heads).unwrap_or(0) as u64,
+            field => usual.value(field).bits(),
+        };
+        given.value(self).bits() == usual
+    }
+
     /// Whether a checkpoint's parameters fit only a model with the same value. The other fields only matter in training.
     pub const fn shapes_model(self) -> bool {
         !matches!(
@@ -265,6 +589,7 @@ impl Field {
                 | Field::AttentionDropout
                 | Field::AttentionProjectionDropout
                 | Field::MlpProjectionDropout
+                | Field::InitialStd
         )
     }
 }

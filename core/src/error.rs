@@ -110,6 +110,11 @@ pub enum Error {
     },
     /// The name of an instruction set is unknown, or this processor or build does not have the instruction set.
     InstructionSet,
+    /// The combination is not supported.
+    Unsupported {
+        /// What is not supported, in words.
+        what: &'static str,
+    },
     /// The plan has not reserved the memory that the call needs.
     Plan {
         /// The purpose of the missing memory.
@@ -313,6 +318,7 @@ impl fmt::Display for Error {
                 write!(f, "floating-point mode of the processor: {what}; expected {wanted}")
             }
             Error::InstructionSet => write!(f, "the instruction set is unknown or not available here"),
+            Error::Unsupported { what } => write!(f, "{what} is not supported"),
             Error::Plan { what } => write!(f, "the plan has no memory for {what}"),
             Error::Character { index } => write!(f, "character at byte {index} is not in the table"),
             Error::Buffer { what, given, wanted } => {

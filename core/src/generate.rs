@@ -6,11 +6,13 @@ use core::cell::Cell;
 use crate::config::Config;
 use crate::error::{Error, exact_length};
 use crate::fault::Watch;
-use crate::layout::{AttentionActivations, ChunkRows, Generation, MlpActivations, Parameters, Plan, Shape};
+use crate::layout::{
+    AttentionActivations, ChunkRows, Generation, MlpActivations, Parameters, Plan, Rotation, Shape,
+};
 use crate::matmul::{Matrix, Queries};
 use crate::model::{Pass, Workers};
 use crate::ops::attention::{self, Head};
-use crate::ops::{self, embedding, rows_mut};
+use crate::ops::{self, embedding, rotary, rows_mut};
 use crate::parallel::{Compute, Serial};
 use crate::rng::{self, Stream};
 use crate::sampling::{Sampling, sample};
@@ -128,12 +130,13 @@ impl<'a> Generator<'a> {
     /// Computes positions `start..start + count` of the window, and the logits after the last.
     fn positions(&mut self, start: usize, count: usize) {
         let Generator { plan, simd, parameters, frozen, .. } = *self;
-        let Config { width: c, context, heads, .. } = plan.config;
+        let Config { width: c, context, heads, ref rope, .. } = plan.config;
+        let (a, qkv_width, keys_width) = (plan.config.attended(), plan.config.qkv(), plan.config.kv_width());
         let Generation { cache, logits, chunk } = &mut self.memory;
         let mut chunk = &mut **chunk;
         let rows = ChunkRows::cut(&mut chunk, &plan.sizes(), count);
-        let ChunkRows { x, normed, qkv, attended, middle, hidden, activated, mean, rstd, attention_stats } =
-            rows;
+        let ChunkRows { x, normed, qkv, attended, queries, keys, query_rstd, key_rstd, .. } = rows;
+        let ChunkRows { middle, hidden, activated, mean, rstd, attention_stats, cos, sin, .. } = rows;
         let tokens = self.window.get(start..start + count).unwrap_or_default();
         let compute = Compute { simd, parallel: &Serial };
         let shape = Shape { sequences: 1, length: count };
@@ -142,34 +145,45 @@ impl<'a> Generator<'a> {
         let mut workers = Workers { compute, shape, scratch: (chunk, each) };
 
         let [wte, wpe] = Parameters::new(parameters, frozen, plan).embeddings();
-        embedding::add_embeddings(simd, x, tokens, wte, wpe.get(start * c..).unwrap_or_default(), c);
+        pass.embed(x, tokens, [wte, wpe.get(start * c..).unwrap_or_default()]);
         let head_width = plan.config.head_width();
-        let queries = Queries { first: start, count, keys: start + count, head_width };
-        for (layer, cache) in rows_mut(cache, context * 2 * c).enumerate() {
+        if plan.config.is_rotary() {
+            rotary::angles(cos, sin, start, head_width, rope);
+        }
+        let rotation = Rotation { cos, sin };
+        let group = heads.checked_div(plan.config.kv_heads()).unwrap_or(1);
+        let of_chunk = Queries { first: start, count, keys: start + count, head_width };
+        for (layer, cache) in rows_mut(cache, context * 2 * keys_width).enumerate() {
             let mut kept = AttentionActivations {
                 mean: &mut *mean,
                 rstd: &mut *rstd,
                 qkv: &mut *qkv,
                 stats: &mut *attention_stats,
                 attended: &mut *attended,
+                queries: &mut *queries,
+                keys: &mut *keys,
+                query_rstd: &mut *query_rstd,
+                key_rstd: &mut *key_rstd,
             };
             let mut attend = |workers: &mut Workers<'_>, qkv: &[f32], [attended, stats]: [&mut [f32]; 2]| {
-                let places = rows_mut(cache.get_mut(start * 2 * c..).unwrap_or_default(), 2 * c);
-                for (place, qkv) in places.zip(ops::rows(qkv, 3 * c)) {
-                    for (place, value) in place.iter_mut().zip(qkv.iter().skip(c)) {
+                let row = 2 * keys_width;
+                let places = rows_mut(cache.get_mut(start * row..).unwrap_or_default(), row);
+                for (place, qkv) in places.zip(ops::rows(qkv, qkv_width)) {
+                    for (place, value) in place.iter_mut().zip(qkv.iter().skip(a)) {
                         *place = *value;
                     }
                 }
                 let (scratch, _) = &mut workers.scratch;
-                for column in (0..heads).map(|head| head * head_width) {
-                    let query = Matrix::new(qkv, 3 * c).from(0, column);
-                    let key = Matrix::new(cache, 2 * c).from(0, column);
-                    let head = Head { query, key, value: key.from(0, c) };
-                    let out = (attended.get_mut(column..).unwrap_or_default(), c);
-                    attention::attend(simd, out, stats, queries, head, None, scratch);
+                for head in 0..heads {
+                    let query = Matrix::new(qkv, qkv_width).from(0, head * head_width);
+                    let shared = head.checked_div(group).unwrap_or(0);
+                    let key = Matrix::new(cache, row).from(0, shared * head_width);
+                    let out = (attended.get_mut(head * head_width..).unwrap_or_default(), a);
+                    let head = Head { query, key, value: key.from(0, keys_width) };
+                    attention::attend(simd, out, stats, of_chunk, head, None, scratch);
                 }
             };
-            pass.attention_branch(layer, x, middle, &mut kept, normed, &mut workers, &mut attend);
+            pass.attention_branch(layer, x, middle, &mut kept, normed, rotation, &mut workers, &mut attend);
             let mut kept = MlpActivations { mean: &mut *mean, rstd: &mut *rstd, hidden: &mut *hidden };
             pass.mlp_branch(layer, middle, Some(&mut *x), &mut kept, [normed, activated], &mut workers);
         }

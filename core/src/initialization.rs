@@ -6,21 +6,19 @@ use crate::rng::{self, Stream};
 use crate::simd::math::log;
 use crate::simd::{self, InstructionSet, processor, vectorized};
 
-/// The standard deviation of matrices.
-const DEVIATION: f32 = 0.02;
-
-/// Fills `parameters` (exactly [`Plan::parameters`] elements): matrices with normal(0, 0.02), those that end a
+/// Fills `parameters` (exactly [`Plan::parameters`] elements): matrices with normal(0, `initial_std`), those that end a
 /// residual branch scaled by 1 / sqrt(2 L) (Radford et al. 2019), biases with 0, norms with 1.
 ///
 /// Each tensor has its own random stream, so that leaving out frozen tensors does not change the others.
 pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], seed: u64) -> Result<(), Error> {
     exact_length("parameters", parameters.len(), plan.parameters)?;
-    let scaled = DEVIATION / processor::sqrt(2.0 * plan.config.layers as f32);
+    let usual = plan.config.initial_std;
+    let scaled = usual / processor::sqrt(2.0 * plan.config.layers as f32);
     let mut rest = parameters;
     for (number, tensor) in plan.tensors().enumerate().filter(|(_, tensor)| !tensor.frozen) {
         let Some(values) = rest.split_off_mut(..tensor.len()) else { break };
         let deviation = match tensor.initial() {
-            Initial::Normal => DEVIATION,
+            Initial::Normal => usual,
             Initial::ScaledNormal => scaled,
             Initial::Zeros | Initial::Ones => {
                 values.fill(if tensor.initial() == Initial::Ones { 1.0 } else { 0.0 });

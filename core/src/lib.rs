@@ -120,7 +120,7 @@ mod test_common;
 mod tokenizer;
 mod trainer;
 
-pub use config::{Activation, Config, Dropout};
+pub use config::{Activation, Config, Dropout, Norm, Positions, Rope};
 pub use data::Tokens;
 pub use error::{CheckpointError, Error};
 pub use generate::Generator;
@@ -142,5 +142,5 @@ pub use trainer::{Buffers, Pieces, Recipe, Report, SpikeGuard, Trainer};
 /// The list of a configuration's fields. Hidden: checkpoints and the other interfaces take their lists from it.
 #[doc(hidden)]
 pub mod fields {
-    pub use crate::config::{Field, Value};
+    pub use crate::config::{Choice, Field, Value};
 }

@@ -6,7 +6,7 @@
 //! | logits | of all, in norm | [`LOGITS`] | 4e-7 |
 //! | gradients | of each tensor, in norm | [`GRADIENTS`] | 2e-6, where a norm's sums cancel |
 //! | losses | of the worst step | [`LOSSES`] | 2e-7 |
-//! | norms | of the worst step | [`NORMS`] | 1e-6 |
+//! | norms | of the worst step | [`NORMS`] | 5e-6, in the Llama family |
 //!
 //! All errors are relative, and against f64. Each tolerance is a few times PyTorch's error, because the engine sums in
 //! another order. AdamW lets rounding errors grow with the steps, but only slightly. It may turn a small gradient's noise
@@ -16,7 +16,8 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use jostle::{Activation, Compute, Config, Dropout, Options, Plan, Shape};
+use jostle::fields::{Field, Value};
+use jostle::{Activation, Compute, Config, Options, Plan, Shape};
 use jostle::{Gradients, Pass};
 use jostle::{Optimizer, clip_factor, gradient_norm};
 use safetensors::tensor::Metadata;
@@ -25,7 +26,7 @@ use safetensors::{Dtype, SafeTensors};
 const LOGITS: f64 = 2e-6;
 const GRADIENTS: f64 = 5e-6;
 const LOSSES: f64 = 1e-6;
-const NORMS: f64 = 5e-6;
+const NORMS: f64 = 2e-5;
 
 /// Updates in a golden file.
 const STEPS: usize = 20;
@@ -45,7 +46,10 @@ macro_rules! cases {
 }
 
 cases! {
-    gpt2 hidden large_vocab no_bias_untied one_token three_heads three_layers three_tiles two_tiles
+    gpt2 hidden large_vocab
+    llama_biases llama_gqa llama_layer_swiglu llama_learned llama_mha llama_narrow_heads llama_one_kv_head llama_qk_norm
+    llama_qkv_bias llama_rotary_gelu llama_scaling llama_three_tiles llama_two_tiles llama_untied llama_wide_heads
+    no_bias_untied one_token three_heads three_layers three_tiles two_tiles
 }
 
 // The engine's interface.
@@ -143,12 +147,12 @@ impl Golden {
         Golden { tensors: SafeTensors::deserialize(bytes).unwrap(), metadata }
     }
 
+    fn field(&self, key: &str) -> Option<&str> {
+        self.metadata.metadata().as_ref().and_then(|metadata| metadata.get(key)).map(String::as_str)
+    }
+
     fn text(&self, key: &str) -> &str {
-        self.metadata
-            .metadata()
-            .as_ref()
-            .and_then(|metadata| metadata.get(key))
-            .unwrap_or_else(|| panic!("no {key}"))
+        self.field(key).unwrap_or_else(|| panic!("no {key}"))
     }
 
     fn value<T: FromStr>(&self, key: &str) -> T {
@@ -156,23 +160,20 @@ impl Golden {
     }
 
     fn settings(&self) -> Settings {
-        let config = Config {
-            vocab: self.value("vocab"),
-            context: self.value("context"),
-            layers: self.value("layers"),
-            heads: self.value("heads"),
-            width: self.value("width"),
-            hidden: self.value("hidden"),
-            dropout: Dropout::NONE,
-            activation: match self.text("activation") {
-                "gelu" => Activation::Gelu,
-                "gelu_tanh" => Activation::GeluTanh,
-                other => panic!("activation {other}"),
-            },
-            bias: self.value("bias"),
-            tied: self.value("tied"),
-            norm_epsilon: self.value("norm_epsilon"),
-        };
+        let mut config = Config::new(1, 1, 1, 1, 1);
+        for field in Field::ALL {
+            let Some(text) = self.field(field.name()) else { continue };
+            let wrong = |()| panic!("{} is {text}", field.name());
+            match config.value(*field) {
+                Value::Size(x) | Value::DerivedSize(x) => *x = self.value(field.name()),
+                Value::Rate(x) | Value::Fraction(x) | Value::Positive(x) => *x = self.value(field.name()),
+                Value::Flag(x) => *x = self.value(field.name()),
+                Value::Choice(choice) => {
+                    let number = choice.names().iter().position(|name| *name == text).ok_or(());
+                    choice.choose(number.unwrap_or_else(wrong)).unwrap();
+                }
+            }
+        }
         Settings {
             config,
             batch: self.value("batch"),
@@ -302,8 +303,6 @@ fn files_are_complete() {
         .filter(is_golden)
         .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
-    // The configurations of the Llama family are not in the engine yet.
-    names.retain(|name| !name.starts_with("llama_"));
     names.sort();
     assert_eq!(names, CASES.iter().map(|case| case.0).collect::<Vec<_>>());
 
@@ -335,7 +334,7 @@ fn every_setting_matters() {
         ("activation", |s| {
             s.config.activation = match s.config.activation {
                 Activation::Gelu => Activation::GeluTanh,
-                Activation::GeluTanh => Activation::Gelu,
+                _ => Activation::Gelu,
             }
         }),
         ("norm_epsilon", |s| s.config.norm_epsilon *= 2.0),

@@ -1,9 +1,9 @@
 //! The structs that the caller fills in: model, options, recipe, sampling. This module turns C's numbers into the core's
 //! values; the core says which values are valid.
 
+use jostle::fields::{Choice, Field, Value};
 use jostle::{
-    Activation, Config, Decay, Dropout, Frozen, Optimizer, OptimizerState, Options, Recipe, Sampling,
-    Schedule,
+    Activation, Config, Decay, Frozen, Optimizer, OptimizerState, Options, Recipe, Rope, Sampling, Schedule,
 };
 
 use core::ffi::c_char;
@@ -21,6 +21,28 @@ pub enum jostle_activation {
     /// The approximation by tanh, PyTorch's GELU(approximate="tanh"). Models in Hugging Face's GPT-2 format were trained
     /// with it ("gelu_new").
     JOSTLE_GELU_TANH = 1,
+    /// silu(gate) * up, of two products (Shazeer 2020): Llama's gated MLP.
+    JOSTLE_SWIGLU = 2,
+}
+
+/// The normalisation before each branch and before the head.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub enum jostle_norm {
+    /// Mean zero and variance one (Ba et al. 2016): GPT-2's.
+    JOSTLE_NORM_LAYER = 0,
+    /// Root mean square one (Zhang & Sennrich 2019): Llama's.
+    JOSTLE_NORM_RMS = 1,
+}
+
+/// How a model knows the positions of tokens.
+#[repr(u32)]
+#[derive(Clone, Copy)]
+pub enum jostle_positions {
+    /// A learned vector for each position, added to the token's: GPT-2's.
+    JOSTLE_POSITIONS_LEARNED = 0,
+    /// Queries and keys are rotated by angles that grow with the position (Su et al. 2021): Llama's.
+    JOSTLE_POSITIONS_ROTARY = 1,
 }
 
 /// The optimiser's state for each parameter between steps.
@@ -59,7 +81,9 @@ pub enum jostle_decay {
     JOSTLE_WARMUP_STABLE_DECAY = 3,
 }
 
-/// A model's configuration. jostle_config_init fills in GPT-2's choices, but for the activation.
+/// A model's configuration. jostle_config_init fills in GPT-2's choices, but for the activation, and jostle_config_init_llama
+/// Llama's. The tensors of a GPT-2 have the names, shapes and order of Hugging Face's GPT-2, those of all other
+/// configurations Llama's.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct jostle_config {
@@ -71,7 +95,7 @@ pub struct jostle_config {
     pub context: u32,
     /// L: the number of blocks.
     pub layers: u32,
-    /// H: the number of attention heads; divides the width.
+    /// H: the number of attention heads.
     pub heads: u32,
     /// C: the width of the residual stream.
     pub width: u32,
@@ -93,6 +117,31 @@ pub struct jostle_config {
     pub attention_projection_dropout: f32,
     /// Rate of dropout on the output of the MLP's projection.
     pub mlp_projection_dropout: f32,
+    /// K: the number of heads of keys and values, each shared by H / K neighbouring query heads (Ainslie et al. 2023); 0 means
+    /// H.
+    pub kv_heads: u32,
+    /// D: the width of a head; 0 means C / H, which must be whole.
+    pub head_width: u32,
+    /// A jostle_norm.
+    pub norm: u32,
+    /// A jostle_positions.
+    pub positions: u32,
+    /// Rotary positions: the base of the wavelengths; at least 1.
+    pub rope_theta: f32,
+    /// Llama 3's scaling of rotary positions: slow rotations become slower by this factor; at least 1, which scales nothing.
+    pub rope_factor: f32,
+    /// Rotations with fewer turns than this in the original context are slowed down by the whole factor.
+    pub rope_low_freq_factor: f32,
+    /// Rotations with more turns than this keep their frequency; more than rope_low_freq_factor.
+    pub rope_high_freq_factor: f32,
+    /// The context of the first training, in positions.
+    pub rope_original_context: u32,
+    /// 1 if queries, keys and values have biases, even if no other product has (Qwen2), else 0.
+    pub qkv_bias: u32,
+    /// 1 if each head's queries and keys are normalised by their root mean square, before the rotation (Qwen3), else 0.
+    pub qk_norm: u32,
+    /// The standard deviation of matrices before training; more than 0.
+    pub initial_std: f32,
 }
 
 /// The settings of training that memory depends on.
@@ -177,7 +226,8 @@ pub struct jostle_sampling {
 
 // SAFETY: numbers and pointers without padding; `struct_size` comes first.
 unsafe impl Structure for jostle_config {
-    const FIRST_SIZE: usize = offset_of!(jostle_config, mlp_projection_dropout) + size_of::<f32>();
+    const FIRST_SIZE: usize = offset_of!(jostle_config, kv_heads);
+    const DEFAULTS: Option<jostle_config> = Some(jostle_config::USUAL);
 }
 impl jostle_options {
     const USUAL: jostle_options = jostle_options {
@@ -214,58 +264,86 @@ pub(crate) fn flag(call: &Call, what: &'static str, given: u32) -> Result<bool, 
     }
 }
 
-pub(crate) fn activation(call: &Call, given: u32) -> Result<Activation, Refused> {
-    match given {
-        given if given == jostle_activation::JOSTLE_GELU as u32 => Ok(Activation::Gelu),
-        given if given == jostle_activation::JOSTLE_GELU_TANH as u32 => Ok(Activation::GeluTanh),
-        given => Err(call.refuse(Refusal::Choice { what: "activation", given })),
-    }
+/// The value of a choice that C's number names.
+pub(crate) fn choose(
+    call: &Call,
+    what: &'static str,
+    given: u32,
+    choice: &mut dyn Choice,
+) -> Result<(), Refused> {
+    choice.choose(given as usize).ok_or_else(|| call.refuse(Refusal::Choice { what, given }))
 }
 
+pub(crate) fn activation(call: &Call, given: u32) -> Result<Activation, Refused> {
+    let mut activation = Activation::Gelu;
+    choose(call, "activation", given, &mut activation)?;
+    Ok(activation)
+}
+
+/// A [`jostle_config`] as `struct_size` and the values of all fields, each of four bytes, in the order of [`Field::ALL`].
+type Words = [u32; 1 + Field::ALL.len()];
+
+const _: () = assert!(size_of::<jostle_config>() == size_of::<Words>());
+
 impl jostle_config {
+    /// The values that a struct of an earlier version means. Those of its own fields are not read.
+    const USUAL: jostle_config = jostle_config {
+        struct_size: size_of::<jostle_config>() as u32,
+        vocab: 0,
+        context: 0,
+        layers: 0,
+        heads: 0,
+        width: 0,
+        hidden: 0,
+        activation: jostle_activation::JOSTLE_GELU as u32,
+        bias: 1,
+        tied: 1,
+        norm_epsilon: 1e-5,
+        embedding_dropout: 0.0,
+        attention_dropout: 0.0,
+        attention_projection_dropout: 0.0,
+        mlp_projection_dropout: 0.0,
+        kv_heads: 0,
+        head_width: 0,
+        norm: jostle_norm::JOSTLE_NORM_LAYER as u32,
+        positions: jostle_positions::JOSTLE_POSITIONS_LEARNED as u32,
+        rope_theta: Rope::USUAL.theta,
+        rope_factor: Rope::USUAL.factor,
+        rope_low_freq_factor: Rope::USUAL.low_freq_factor,
+        rope_high_freq_factor: Rope::USUAL.high_freq_factor,
+        rope_original_context: Rope::USUAL.original_context as u32,
+        qkv_bias: 0,
+        qk_norm: 0,
+        initial_std: 0.02,
+    };
+
     pub(crate) fn core(&self, call: &Call) -> Result<Config, Refused> {
-        Ok(Config {
-            vocab: self.vocab as usize,
-            context: self.context as usize,
-            layers: self.layers as usize,
-            heads: self.heads as usize,
-            width: self.width as usize,
-            hidden: self.hidden as usize,
-            dropout: Dropout {
-                embedding: self.embedding_dropout,
-                attention: self.attention_dropout,
-                attention_projection: self.attention_projection_dropout,
-                mlp_projection: self.mlp_projection_dropout,
-            },
-            activation: activation(call, self.activation)?,
-            bias: flag(call, "bias", self.bias)?,
-            tied: flag(call, "tied", self.tied)?,
-            norm_epsilon: self.norm_epsilon,
-        })
+        // SAFETY: both have the same size, and any bits are a valid number.
+        let [_, words @ ..] = unsafe { core::mem::transmute::<jostle_config, Words>(*self) };
+        let mut config = Config::new(1, 1, 1, 1, 1);
+        for (field, word) in Field::ALL.iter().zip(words) {
+            match config.value(*field) {
+                Value::Size(x) | Value::DerivedSize(x) => *x = word as usize,
+                Value::Rate(x) | Value::Fraction(x) | Value::Positive(x) => *x = f32::from_bits(word),
+                Value::Flag(x) => *x = flag(call, field.name(), word)?,
+                Value::Choice(choice) => choose(call, field.name(), word, choice)?,
+            }
+        }
+        Ok(config)
     }
 
     pub(crate) fn from_core(config: &Config) -> jostle_config {
-        let size = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        jostle_config {
-            struct_size: size_of::<jostle_config>() as u32,
-            vocab: size(config.vocab),
-            context: size(config.context),
-            layers: size(config.layers),
-            heads: size(config.heads),
-            width: size(config.width),
-            hidden: size(config.hidden),
-            activation: match config.activation {
-                Activation::Gelu => jostle_activation::JOSTLE_GELU as u32,
-                Activation::GeluTanh => jostle_activation::JOSTLE_GELU_TANH as u32,
-            },
-            bias: u32::from(config.bias),
-            tied: u32::from(config.tied),
-            embedding_dropout: config.dropout.embedding,
-            attention_dropout: config.dropout.attention,
-            attention_projection_dropout: config.dropout.attention_projection,
-            mlp_projection_dropout: config.dropout.mlp_projection,
-            norm_epsilon: config.norm_epsilon,
+        let (mut config, mut words) = (*config, [size_of::<jostle_config>() as u32; 1 + Field::ALL.len()]);
+        for (field, word) in Field::ALL.iter().zip(words.iter_mut().skip(1)) {
+            *word = match config.value(*field) {
+                Value::Size(x) | Value::DerivedSize(x) => u32::try_from(*x).unwrap_or(u32::MAX),
+                Value::Rate(x) | Value::Fraction(x) | Value::Positive(x) => x.to_bits(),
+                Value::Flag(x) => u32::from(*x),
+                Value::Choice(choice) => choice.number() as u32,
+            };
         }
+        // SAFETY: as in `core`.
+        unsafe { core::mem::transmute::<Words, jostle_config>(words) }
     }
 }
 
@@ -399,6 +477,31 @@ pub unsafe extern "C" fn jostle_config_init(
     let value = jostle_config::from_core(&Config::new(vocab, context, layers, heads, width));
     // SAFETY: the caller keeps to `# Safety` above.
     unsafe { fill("config", config, struct_size, &value) }
+}
+
+/// Fills in a configuration with these sizes and Llama's choices: RMS norm, rotary positions with theta 10000, SwiGLU, no
+/// biases, tied output matrix, epsilon 1e-5, no dropout. `kv_heads` may be 0 for one key/value head for each head. It checks
+/// nothing; jostle_plan_init does.
+///
+/// # Safety
+/// `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in the caller's header.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_config_init_llama(
+    config: *mut jostle_config,
+    struct_size: usize,
+    vocab: u32,
+    context: u32,
+    layers: u32,
+    heads: u32,
+    kv_heads: u32,
+    width: u32,
+    hidden: u32,
+) -> jostle_status {
+    let sizes = [vocab, context, layers, heads, kv_heads, width, hidden].map(|size| size as usize);
+    let [vocab, context, layers, heads, kv_heads, width, hidden] = sizes;
+    let value = Config::llama(vocab, context, layers, heads, kv_heads, width, hidden);
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe { fill("config", config, struct_size, &jostle_config::from_core(&value)) }
 }
 
 /// Fills in options: `batch` sequences a pass, one thread, AdamW.

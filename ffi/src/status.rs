@@ -81,6 +81,8 @@ pub enum jostle_status {
     JOSTLE_SPIKE = 31,
     /// The query heads are not divisible by the key/value heads.
     JOSTLE_KV_HEADS = 32,
+    /// A combination that is not supported.
+    JOSTLE_UNSUPPORTED = 33,
     /// A checkpoint ends within its header or its data.
     JOSTLE_CHECKPOINT_TRUNCATED = 40,
     /// A checkpoint's header does not have the safetensors format.
@@ -116,7 +118,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 /// Each status and its text.
-const TEXTS: [(jostle_status, &CStr); 48] = [
+const TEXTS: [(jostle_status, &CStr); 49] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
     (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
@@ -148,6 +150,7 @@ const TEXTS: [(jostle_status, &CStr); 48] = [
     (JOSTLE_INTERNAL, c"internal error; please report it"),
     (JOSTLE_SPIKE, c"the loss is a spike; nothing was changed"),
     (JOSTLE_KV_HEADS, c"the query heads are not divisible by the key/value heads"),
+    (JOSTLE_UNSUPPORTED, c"a combination is not supported"),
     (JOSTLE_FLOATING_POINT, c"the floating-point mode changes results"),
     (JOSTLE_RUN, c"run must call the task once for each index"),
     (JOSTLE_CHECKPOINT_TRUNCATED, c"the checkpoint is truncated"),
@@ -517,6 +520,7 @@ fn status_of(error: &Error) -> jostle_status {
         Error::TooLarge { .. } => JOSTLE_TOO_LARGE,
         Error::Heads { .. } => JOSTLE_HEADS,
         Error::KvHeads { .. } => JOSTLE_KV_HEADS,
+        Error::Unsupported { .. } => JOSTLE_UNSUPPORTED,
         Error::Range { .. } => JOSTLE_OUT_OF_RANGE,
         Error::Length { .. } => JOSTLE_LENGTH,
         Error::Token { .. } => JOSTLE_TOKEN,
@@ -567,6 +571,7 @@ fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
         | Error::Diverged { what, .. }
         | Error::FloatingPoint { what, .. }
         | Error::Plan { what }
+        | Error::Unsupported { what }
         | Error::Fused { what }
         | Error::Steps { what, .. }
         | Error::Internal { operation: what }

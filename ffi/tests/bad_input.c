@@ -162,6 +162,11 @@ static jostle_status call_config_init(void)
     return CALL(jostle_config_init)(P("config"), N("struct_size"), VOCAB, CONTEXT, 1, HEADS, WIDTH);
 }
 
+static jostle_status call_config_init_llama(void)
+{
+    return CALL(jostle_config_init_llama)(P("config"), N("struct_size"), VOCAB, CONTEXT, 1, HEADS, 1, WIDTH, WIDTH);
+}
+
 static void bad_struct_size(size_t size, const char *what)
 {
     bad_number("struct_size", 0, JOSTLE_STRUCT_TOO_SMALL, what);
@@ -189,6 +194,7 @@ static void test_inits(void)
 {
     init("jostle_compute_init", "compute", sizeof(void *), sizeof compute, call_compute_init);
     init("jostle_config_init", "config", 4, sizeof config, call_config_init);
+    init("jostle_config_init_llama", "config", 4, sizeof config, call_config_init_llama);
     init("jostle_options_init", "options", 4, sizeof options, call_options_init);
     init("jostle_recipe_init", "recipe", 8, sizeof recipe, call_recipe_init);
     init("jostle_sampling_init", "sampling", 4, sizeof sampling, call_sampling_init);
@@ -313,7 +319,7 @@ static void test_plans(void)
         bad_u32("config", sizes[i].offset, UINT32_MAX, JOSTLE_TOO_LARGE, sizes[i].name);
     }
     bad_u32("config", offsetof(jostle_config, heads), 3, JOSTLE_HEADS, "heads");
-    bad_u32("config", offsetof(jostle_config, activation), 2, JOSTLE_UNKNOWN_CHOICE, "activation");
+    bad_u32("config", offsetof(jostle_config, activation), 3, JOSTLE_UNKNOWN_CHOICE, "activation");
     bad_u32("config", offsetof(jostle_config, bias), 2, JOSTLE_UNKNOWN_CHOICE, "bias");
     bad_u32("config", offsetof(jostle_config, tied), UINT32_MAX, JOSTLE_UNKNOWN_CHOICE, "tied");
     bad_float("config", offsetof(jostle_config, embedding_dropout), 1, JOSTLE_OUT_OF_RANGE, "embedding_dropout");
@@ -328,6 +334,35 @@ static void test_plans(void)
     bad_u32("options", offsetof(jostle_options, optimizer), 3, JOSTLE_UNKNOWN_CHOICE, "optimizer");
     bad_u32("options", offsetof(jostle_options, recompute), 2, JOSTLE_UNKNOWN_CHOICE, "recompute");
     bad_u32("options", offsetof(jostle_options, fused), 2, JOSTLE_UNKNOWN_CHOICE, "fused");
+    exercise("jostle_plan_init", call_plan_init);
+
+    /* The switches of the Llama family. */
+    begin();
+    jostle_config llama;
+    need(jostle_config_init_llama(&llama, sizeof llama, 11, 8, 2, 4, 2, 24, 20) == JOSTLE_OK, "llama");
+    OUTPUT("plan", jostle_plan);
+    structure("config", &llama, sizeof llama);
+    jostle_options plain = options;
+    plain.frozen_count = 0;
+    structure("options", &plain, sizeof plain)->alignment = sizeof(void *);
+    bad_u32("config", offsetof(jostle_config, kv_heads), 3, JOSTLE_KV_HEADS, "kv_heads");
+    bad_u32("config", offsetof(jostle_config, kv_heads), UINT32_MAX, JOSTLE_TOO_LARGE, "kv_heads");
+    bad_u32("config", offsetof(jostle_config, head_width), 5, JOSTLE_OUT_OF_RANGE, "head_width");
+    bad_u32("config", offsetof(jostle_config, head_width), 1u << 29, JOSTLE_TOO_LARGE, "heads times head_width");
+    bad_u32("config", offsetof(jostle_config, norm), 2, JOSTLE_UNKNOWN_CHOICE, "norm");
+    bad_u32("config", offsetof(jostle_config, positions), 2, JOSTLE_UNKNOWN_CHOICE, "positions");
+    bad_u32("config", offsetof(jostle_config, qkv_bias), 2, JOSTLE_UNKNOWN_CHOICE, "qkv_bias");
+    bad_u32("config", offsetof(jostle_config, qk_norm), 2, JOSTLE_UNKNOWN_CHOICE, "qk_norm");
+    bad_u32("config", offsetof(jostle_config, context), (1u << 20) + 1, JOSTLE_CONTEXT, "length");
+    bad_float("config", offsetof(jostle_config, rope_theta), 0.5f, JOSTLE_OUT_OF_RANGE, "rope_theta");
+    bad_float("config", offsetof(jostle_config, rope_theta), -1, JOSTLE_OUT_OF_RANGE, "rope_theta");
+    bad_float("config", offsetof(jostle_config, rope_theta), NAN, JOSTLE_OUT_OF_RANGE, "rope_theta");
+    bad_float("config", offsetof(jostle_config, rope_theta), INFINITY, JOSTLE_OUT_OF_RANGE, "rope_theta");
+    bad_float("config", offsetof(jostle_config, rope_factor), 0.5f, JOSTLE_OUT_OF_RANGE, "rope_factor");
+    bad_float("config", offsetof(jostle_config, rope_low_freq_factor), 0, JOSTLE_OUT_OF_RANGE, "rope_low_freq_factor");
+    bad_float("config", offsetof(jostle_config, rope_high_freq_factor), 1, JOSTLE_OUT_OF_RANGE, "rope_high_freq_factor");
+    bad_u32("config", offsetof(jostle_config, rope_original_context), 0, JOSTLE_ZERO, "rope_original_context");
+    bad_float("config", offsetof(jostle_config, initial_std), 0, JOSTLE_OUT_OF_RANGE, "initial_std");
     exercise("jostle_plan_init", call_plan_init);
 
     begin();
@@ -1551,14 +1586,16 @@ static void test_elements(void)
 {
     add_elements();
     number("activation", JOSTLE_GELU);
-    bad_choice("activation", 2);
+    bad_choice("activation", 3);
+    bad_number("activation", JOSTLE_SWIGLU, JOSTLE_UNSUPPORTED, "swiglu as a form of GELU");
     write_floats("y", 7);
     read_floats("x", 7);
     exercise("jostle_gelu_forward", call_gelu_forward);
 
     add_elements();
     number("activation", JOSTLE_GELU_TANH);
-    bad_choice("activation", 2);
+    bad_choice("activation", 3);
+    bad_number("activation", JOSTLE_SWIGLU, JOSTLE_UNSUPPORTED, "swiglu as a form of GELU");
     write_floats("d_x", 7);
     read_floats("d_y", 7);
     read_floats("x", 7);

@@ -9,7 +9,7 @@
 
 #include "test.h"
 
-static const double LOGITS = 2e-6, GRADIENTS = 5e-6, LOSSES = 1e-6, NORMS = 5e-6;
+static const double LOGITS = 2e-6, GRADIENTS = 5e-6, LOSSES = 1e-6, NORMS = 2e-5;
 
 enum { STEPS = 20 };
 
@@ -42,20 +42,26 @@ static void read_file(const char *path)
     file.data_size = size - 8 - length;
 }
 
-/* The text behind "key": in the header. */
-static const char *value(const char *key)
+/* The text behind "key": in the header, or NULL. */
+static const char *optional(const char *key)
 {
     char quoted[80];
     snprintf(quoted, sizeof quoted, "\"%s\":", key);
     const char *found = strstr(file.json, quoted);
+    return found ? found + strlen(quoted) : NULL;
+}
+
+static const char *value(const char *key)
+{
+    const char *found = optional(key);
     need(found != NULL, key);
-    return found + strlen(quoted);
+    return found;
 }
 
 static int is(const char *key, const char *wanted)
 {
-    const char *text = value(key) + 1;
-    return strncmp(text, wanted, strlen(wanted)) == 0 && text[strlen(wanted)] == '"';
+    const char *text = optional(key);
+    return text && strncmp(text + 1, wanted, strlen(wanted)) == 0 && text[1 + strlen(wanted)] == '"';
 }
 
 static uint32_t integer(const char *key) { return (uint32_t)strtoul(value(key) + 1, NULL, 10); }
@@ -147,10 +153,27 @@ static void settings(void)
     need(jostle_config_init(&config, sizeof config, integer("vocab"), integer("context"), integer("layers"),
                             integer("heads"), integer("width")) == JOSTLE_OK, "config");
     config.hidden = integer("hidden");
-    need(is("activation", "gelu") || is("activation", "gelu_tanh"), "activation");
-    config.activation = is("activation", "gelu") ? JOSTLE_GELU : JOSTLE_GELU_TANH;
+    static const char *const activations[] = {"gelu", "gelu_tanh", "swiglu"};
+    for (config.activation = 0; !is("activation", activations[config.activation]); config.activation++)
+        need(config.activation < 2, "activation");
     config.bias = is("bias", "true");
     config.tied = is("tied", "true");
+    /* Files have the settings of the Llama family only where they differ from GPT-2's. */
+    config.norm = is("norm", "rms");
+    config.positions = is("positions", "rotary");
+    config.qkv_bias = is("qkv_bias", "true");
+    config.qk_norm = is("qk_norm", "true");
+    const struct { const char *key; uint32_t *place; } sizes[] = {{"kv_heads", &config.kv_heads},
+        {"head_width", &config.head_width}, {"rope_original_context", &config.rope_original_context}};
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        if (optional(sizes[i].key))
+            *sizes[i].place = integer(sizes[i].key);
+    const struct { const char *key; float *place; } reals[] = {{"rope_theta", &config.rope_theta},
+        {"rope_factor", &config.rope_factor}, {"rope_low_freq_factor", &config.rope_low_freq_factor},
+        {"rope_high_freq_factor", &config.rope_high_freq_factor}};
+    for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
+        if (optional(reals[i].key))
+            *reals[i].place = real(reals[i].key);
     config.norm_epsilon = real("norm_epsilon");
     sequences = integer("batch");
     length = integer("length");

@@ -6,7 +6,7 @@ import fnmatch
 import math
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -104,6 +104,30 @@ def clip(given: Any) -> float | None:
     if not norm > 0:
         raise ValueError(f"clip is {norm}; expected more than 0, or None")
     return norm
+
+
+def rope_scaling(name: str, given: Any) -> dict[str, Any]:
+    """Llama 3's scaling of rotary positions, with the keys of Hugging Face's config.json, as arguments of `Config`. None, and the
+    type "default", for none."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{name} is {brief(given)}; expected a dict or None")
+    kind = given.get("rope_type", given.get("type"))
+    if kind == "default":
+        return {}
+    if kind != "llama3":
+        raise ValueError(f"{name} has rope_type {brief(kind)}; only 'default' and 'llama3' are supported")
+    keys = {
+        "rope_factor": "factor",
+        "rope_low_freq_factor": "low_freq_factor",
+        "rope_high_freq_factor": "high_freq_factor",
+        "rope_original_context": "original_max_position_embeddings",
+    }
+    missing = [key for key in keys.values() if key not in given]
+    if missing:
+        raise ValueError(f"{name} lacks {missing[0]}")
+    return {argument: given[key] for argument, key in keys.items()}
 
 
 def instance(name: str, given: Any, wanted: type[T]) -> T:

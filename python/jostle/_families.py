@@ -23,8 +23,10 @@ class Family(NamedTuple):
     """Its classes in Transformers. Files have the names of the first one's tensors."""
     prefix: str
     """What that class puts before the names of all tensors but the head's."""
+    own_prefix: str
+    """What the model's own names have there."""
     embedding: str
-    """The name of the token embedding, without the prefix."""
+    """The model's own name of the token embedding."""
     layers: str
     """The key of the number of blocks."""
     needless: re.Pattern[str]
@@ -34,7 +36,16 @@ class Family(NamedTuple):
     keys: Callable[[Config], dict[str, Any]]
     """The reverse."""
     arrays: Callable[[Config, Mapping[str, Float]], Iterable[tuple[str, Float]]]
-    """The arrays of a file, from a model's parameters."""
+    """The arrays of a file by the model's own names, from its parameters."""
+
+    def own_name(self, name: str) -> str:
+        """The model's own name of a tensor in a file, which may lack the prefix."""
+        bare = name.removeprefix(self.prefix)
+        return bare if bare == "lm_head.weight" else self.own_prefix + bare
+
+    def file_name(self, name: str) -> str:
+        """The name in a file of a tensor of the model."""
+        return name if name == "lm_head.weight" else self.prefix + name.removeprefix(self.own_prefix)
 
 
 def _size(given: Mapping[str, Any], key: str) -> int:
@@ -127,6 +138,7 @@ _GPT2 = Family(
     kind="gpt2",
     architectures=("GPT2LMHeadModel", "GPT2Model"),
     prefix="transformer.",
+    own_prefix="",
     embedding="wte.weight",
     layers="n_layer",
     needless=re.compile(r"h\.[0-9]+\.attn\.(bias|masked_bias)"),
@@ -135,7 +147,150 @@ _GPT2 = Family(
     arrays=_gpt2_arrays,
 )
 
-_FAMILIES = {family.kind: family for family in (_GPT2,)}
+
+def _rope(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The rotary positions of a config.json of Transformers 4 (rope_theta, rope_scaling) or 5 (rope_parameters)."""
+    key = "rope_parameters" if given.get("rope_parameters") else "rope_scaling"
+    rope = given.get(key)
+    scaling = _arguments.rope_scaling(key, rope or None)
+    theta = given.get("rope_theta")
+    if isinstance(rope, Mapping):
+        theta = rope.get("rope_theta", theta)
+        _refuse(rope, {"partial_rotary_factor": 1.0, "mrope_section": None})
+    return {"rope_theta": _arguments.amount("rope_theta", 10_000.0 if theta is None else theta), **scaling}
+
+
+def _llama_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    layers = _size(given, "num_hidden_layers")
+    _refuse(
+        given,
+        {
+            "hidden_act": "silu",
+            "partial_rotary_factor": 1.0,
+            "use_sliding_window": False,
+            "pretraining_tp": 1,
+            "num_experts": None,
+            "layer_types": given.get("layer_types") and ["full_attention"] * layers,
+        },
+    )
+    heads, width = _size(given, "num_attention_heads"), _size(given, "hidden_size")
+    if given.get("head_dim") is None and width % heads:
+        raise ValueError(f"num_attention_heads is {heads}; expected a divisor of hidden_size, {width}")
+    attention_bias, mlp_bias = (_flag(given, key, False) for key in ("attention_bias", "mlp_bias"))
+    if attention_bias != mlp_bias:
+        raise ValueError(
+            f"attention_bias is {attention_bias} and mlp_bias is {mlp_bias}; only the same value for both is supported"
+        )
+    kv_heads = given.get("num_key_value_heads")
+    return {
+        "vocab": _size(given, "vocab_size"),
+        "context": _size(given, "max_position_embeddings"),
+        "layers": layers,
+        "heads": heads,
+        "width": width,
+        "hidden": _size(given, "intermediate_size"),
+        "kv_heads": None if kv_heads is None else _arguments.size("num_key_value_heads", kv_heads),
+        "head_width": None if given.get("head_dim") is None else _size(given, "head_dim"),
+        "attention_dropout": _arguments.rate("attention_dropout", given.get("attention_dropout") or 0.0),
+        "norm": "rms",
+        "positions": "rotary",
+        "activation": "swiglu",
+        "bias": attention_bias,
+        "tied": _flag(given, "tie_word_embeddings", False),
+        "norm_epsilon": _arguments.amount("rms_norm_eps", given.get("rms_norm_eps", 1e-6)),
+        "initial_std": _arguments.amount("initializer_range", given.get("initializer_range", 0.02)),
+        **_rope(given),
+    }
+
+
+def _qwen2_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    # Queries, keys and values always have biases, and no key says so.
+    _refuse(given, {"attention_bias": None, "mlp_bias": None})
+    return {**_llama_arguments(given), "qkv_bias": True}
+
+
+def _qwen3_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
+    # The biases would be those of all four products of attention.
+    _refuse(given, {"attention_bias": False, "mlp_bias": None})
+    return {**_llama_arguments({"head_dim": 128, **given}), "qk_norm": True}
+
+
+def _llama_keys(config: Config) -> dict[str, Any]:
+    wanted = {"norm": "rms", "positions": "rotary", "activation": "swiglu"}
+    for name, value in wanted.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"{name} is {getattr(config, name)!r}; Hugging Face's Llama has {value!r}")
+    scaling = {
+        "rope_type": "llama3",
+        "factor": config.rope_factor,
+        "low_freq_factor": config.rope_low_freq_factor,
+        "high_freq_factor": config.rope_high_freq_factor,
+        "original_max_position_embeddings": config.rope_original_context,
+    }
+    return {
+        "vocab_size": config.vocab,
+        "max_position_embeddings": config.context,
+        "hidden_size": config.width,
+        "intermediate_size": config.hidden,
+        "num_hidden_layers": config.layers,
+        "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads or config.heads,
+        "head_dim": config.head_width or config.width // config.heads,
+        "hidden_act": "silu",
+        "attention_dropout": config.attention_dropout,
+        "rms_norm_eps": config.norm_epsilon,
+        "initializer_range": config.initial_std,
+        "rope_theta": config.rope_theta,
+        "rope_scaling": scaling if config.rope_factor != 1 else None,
+    }
+
+
+def _plain_llama_keys(config: Config) -> dict[str, Any]:
+    return {**_llama_keys(config), "attention_bias": config.bias, "mlp_bias": config.bias}
+
+
+def _qwen2_keys(config: Config) -> dict[str, Any]:
+    keys = _llama_keys(config)
+    if keys["head_dim"] * config.heads != config.width:
+        raise ValueError(f"head_width is {config.head_width}; Hugging Face's Qwen2 has width / heads")
+    return {**keys, "use_sliding_window": False}
+
+
+def _qwen3_keys(config: Config) -> dict[str, Any]:
+    if config.bias or config.qkv_bias:
+        raise ValueError("qk_norm and biases; Hugging Face's Qwen3 has no biases")
+    return {**_llama_keys(config), "attention_bias": False, "use_sliding_window": False}
+
+
+def _llama_arrays(config: Config, parameters: Mapping[str, Float]) -> Iterable[tuple[str, Float]]:
+    return parameters.items()
+
+
+_LLAMA = Family(
+    kind="llama",
+    architectures=("LlamaForCausalLM", "LlamaModel"),
+    prefix="model.",
+    own_prefix="model.",
+    embedding="model.embed_tokens.weight",
+    layers="num_hidden_layers",
+    needless=re.compile(r"model\.(layers\.[0-9]+\.self_attn\.)?rotary_emb\.inv_freq"),
+    arguments=_llama_arguments,
+    keys=_plain_llama_keys,
+    arrays=_llama_arrays,
+)
+_QWEN2 = _LLAMA._replace(
+    kind="qwen2",
+    architectures=("Qwen2ForCausalLM", "Qwen2Model"),
+    arguments=_qwen2_arguments,
+    keys=_qwen2_keys,
+)
+_QWEN3 = _LLAMA._replace(
+    kind="qwen3",
+    architectures=("Qwen3ForCausalLM", "Qwen3Model"),
+    arguments=_qwen3_arguments,
+    keys=_qwen3_keys,
+)
+_FAMILIES = {family.kind: family for family in (_GPT2, _LLAMA, _QWEN2, _QWEN3)}
 
 
 def family_of(given: Mapping[str, Any]) -> Family:
@@ -155,7 +310,11 @@ def family_of(given: Mapping[str, Any]) -> Family:
 
 def family_for(config: Config) -> Family:
     """The family of a configuration."""
-    return _GPT2
+    if config.is_gpt2:
+        return _GPT2
+    if config.qk_norm:
+        return _QWEN3
+    return _QWEN2 if config.qkv_bias and not config.bias else _LLAMA
 
 
 def keys(config: Config) -> dict[str, Any]:

@@ -24,6 +24,7 @@ __all__ = [
     "gelu",
     "gelu_backward",
     "instruction_sets",
+    "is_gpt2",
     "layer_norm",
     "layer_norm_backward",
     "matmul",
@@ -129,6 +130,7 @@ class Generator:
     ) -> list[int]: ...
 
 def validate(config: Config) -> None: ...
+def is_gpt2(config: Config) -> bool: ...
 def tensors(config: Config) -> list[tuple[str, list[int]]]: ...
 def plan(
     config: Config,

@@ -114,7 +114,7 @@ class Folder:
         return tokenizer
 
     def _find(self) -> dict[str, _safetensors.Tensor]:
-        """The tensors of all files, by their names without the family's prefix."""
+        """The tensors of all files, by the model's own names."""
         index = self.path / "model.safetensors.index.json"
         single = self.path / "model.safetensors"
         if single.exists() or not index.exists():
@@ -135,7 +135,7 @@ class Folder:
                     raise ValueError(f"{index}: weight_map does not say that {name:.80} is in {file}")
             self._merge(found, shard)
         for name, file in places.items():
-            if name.removeprefix(self.family.prefix) not in found:
+            if self.family.own_name(name) not in found:
                 raise ValueError(f"{self.path / file}: {name:.80} is missing, which is there by weight_map")
         return found
 
@@ -143,7 +143,7 @@ class Folder:
         self, found: dict[str, _safetensors.Tensor], more: dict[str, _safetensors.Tensor]
     ) -> dict[str, _safetensors.Tensor]:
         for name, tensor in more.items():
-            name = name.removeprefix(self.family.prefix)
+            name = self.family.own_name(name)
             if name in found:
                 raise ValueError(f"{tensor.path}: {name:.80} occurs twice, also in {found[name].path}")
             found[name] = tensor
@@ -202,8 +202,7 @@ def save(model: Model, folder: str | os.PathLike[str], dtype: str) -> None:
     family, keys = _families.family_for(model.config), model.config.to_hugging_face()
     keys["dtype"] = keys["torch_dtype"] = name
     arrays = {
-        array if array == "lm_head.weight" else family.prefix + array: numbers
-        for array, numbers in family.arrays(model.config, model.parameters)
+        family.file_name(name): numbers for name, numbers in family.arrays(model.config, model.parameters)
     }
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,7 +13,9 @@ from jostle import _arguments, _native
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """A GPT-2 as nanoGPT trains it: pre-norm blocks, fused QKV, learned positions.
+    """A transformer of pre-norm blocks with causal attention. The defaults are a GPT-2's, as nanoGPT trains it; `Config.llama`
+    has Llama's. Switches of both can be combined. The tensors of a GPT-2 have the names and shapes of Hugging Face's GPT-2,
+    those of all other configurations Llama's.
 
     Dropout rates are probabilities in [0, 1) and act in training only. There are four: for the sum of the embeddings,
     the attention weights, and the outputs of the two projections into the residual stream. `dropout` sets all four,
@@ -22,13 +25,24 @@ class Config:
     vocab: V, the number of different tokens.
     context: the longest sequence that the model can attend to.
     layers: L, the number of blocks.
-    heads: H, the number of attention heads; divides the width.
+    heads: H, the number of attention heads.
     width: C, the width of the residual stream.
     hidden: F, the hidden width of the MLP; 4C by default. `dataclasses.replace` keeps it.
-    activation: "gelu" (exact, the default) or "gelu_tanh" (the form of GPT-2 and of Hugging Face's files).
+    activation: "gelu" (exact, the default), "gelu_tanh" (the form of GPT-2 and of Hugging Face's files), or "swiglu"
+    (Llama's gated MLP).
     bias: whether products and norms have biases.
     tied: whether the head's matrix is the token embedding.
     norm_epsilon: added to the variance in every norm.
+    kv_heads: K, the number of heads of keys and values, each shared by H / K neighbouring query heads; None for H.
+    head_width: D, the width of a head; None for C / H, which must be whole.
+    norm: "layer" (GPT-2's), or "rms" (the root mean square, Llama's).
+    positions: "learned" (a vector for each position), or "rotary" (queries and keys are rotated).
+    rope_theta: the base of the wavelengths of rotary positions.
+    rope_factor, rope_low_freq_factor, rope_high_freq_factor, rope_original_context: Llama 3's scaling of rotary positions.
+    A factor of 1 scales nothing.
+    qkv_bias: whether queries, keys and values have biases, even if no other product has (Qwen2).
+    qk_norm: whether each head's queries and keys are normalised before the rotation (Qwen3).
+    initial_std: the standard deviation of matrices before training.
 
     Raises ValueError if the values do not describe a model. Raises TypeError for numbers of the wrong kind, and for a
     rate that has no effect.
@@ -51,6 +65,18 @@ class Config:
     bias: bool = True
     tied: bool = True
     norm_epsilon: float = 1e-5
+    kv_heads: int | None = None
+    head_width: int | None = None
+    norm: str = "layer"
+    positions: str = "learned"
+    rope_theta: float = 10_000.0
+    rope_factor: float = 1.0
+    rope_low_freq_factor: float = 1.0
+    rope_high_freq_factor: float = 4.0
+    rope_original_context: int = 8192
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    initial_std: float = 0.02
 
     if TYPE_CHECKING:
         _activation_is_default: ClassVar[bool]
@@ -74,6 +100,18 @@ class Config:
             bias: bool = True,
             tied: bool = True,
             norm_epsilon: float = 1e-5,
+            kv_heads: int | None = None,
+            head_width: int | None = None,
+            norm: str = "layer",
+            positions: str = "learned",
+            rope_theta: float = 10_000.0,
+            rope_factor: float = 1.0,
+            rope_low_freq_factor: float = 1.0,
+            rope_high_freq_factor: float = 4.0,
+            rope_original_context: int = 8192,
+            qkv_bias: bool = False,
+            qk_norm: bool = False,
+            initial_std: float = 0.02,
         ) -> None: ...
 
     def __post_init__(self, dropout: float | None, residual_dropout: float | None) -> None:
@@ -95,23 +133,89 @@ class Config:
         for source, given in unused.items():
             if given is not None:
                 raise TypeError(f"{source} is {given!r} and sets nothing: every rate is named by itself")
-        object.__setattr__(self, "norm_epsilon", _arguments.float32("norm_epsilon", self.norm_epsilon))
+        for name in (
+            "norm_epsilon",
+            "rope_theta",
+            "rope_factor",
+            "rope_low_freq_factor",
+            "rope_high_freq_factor",
+            "initial_std",
+        ):
+            object.__setattr__(self, name, _arguments.float32(name, getattr(self, name)))
         if self.hidden is None:
             object.__setattr__(
                 self, "hidden", 4 * _arguments.integer("width", self.width, 1, _arguments.MOST_SIZE // 4)
             )
-        for name in ("vocab", "context", "layers", "heads", "width", "hidden"):
+        for name in ("vocab", "context", "layers", "heads", "width", "hidden", "rope_original_context"):
             object.__setattr__(self, name, _arguments.size(name, getattr(self, name)))
-        for name in ("bias", "tied"):
+        for name in ("kv_heads", "head_width"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, _arguments.size(name, getattr(self, name)))
+        for name in ("bias", "tied", "qkv_bias", "qk_norm"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; expected True or False")
         # A file of another program does not say its activation: a default is then a guess.
         object.__setattr__(self, "_activation_is_default", self.activation is None)
         if self.activation is None:
             object.__setattr__(self, "activation", "gelu")
-        if not isinstance(self.activation, str):
-            raise TypeError(f"activation is {self.activation!r}; expected 'gelu' or 'gelu_tanh'")
+        for name in ("activation", "norm", "positions"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} is {getattr(self, name)!r}; expected a name")
         _native.validate(self)
+
+    @classmethod
+    def llama(
+        cls,
+        *,
+        vocab: int,
+        context: int,
+        layers: int,
+        heads: int,
+        width: int,
+        hidden: int,
+        kv_heads: int | None = None,
+        head_width: int | None = None,
+        rope_theta: float = 10_000.0,
+        rope_scaling: Mapping[str, Any] | None = None,
+        qkv_bias: bool = False,
+        qk_norm: bool = False,
+        tied: bool = True,
+        norm_epsilon: float = 1e-5,
+        dropout: float = 0.0,
+    ) -> Config:
+        """Llama's choices: RMS norm, rotary positions, grouped queries, SwiGLU, no biases (Touvron et al. 2023).
+
+        rope_scaling: Llama 3's scaling, with the keys of Hugging Face's config.json: rope_type "llama3", factor,
+        low_freq_factor, high_freq_factor, original_max_position_embeddings. None for no scaling.
+
+        The other arguments are those of `Config`.
+        """
+        return cls(
+            vocab=vocab,
+            context=context,
+            layers=layers,
+            heads=heads,
+            width=width,
+            hidden=hidden,
+            kv_heads=kv_heads,
+            head_width=head_width,
+            norm="rms",
+            positions="rotary",
+            activation="swiglu",
+            bias=False,
+            rope_theta=rope_theta,
+            **_arguments.rope_scaling("rope_scaling", rope_scaling),
+            qkv_bias=qkv_bias,
+            qk_norm=qk_norm,
+            tied=tied,
+            norm_epsilon=norm_epsilon,
+            dropout=dropout,
+        )
+
+    @property
+    def is_gpt2(self) -> bool:
+        """Whether tensors have the names, shapes and order of Hugging Face's GPT-2. Otherwise they have Llama's."""
+        return _native.is_gpt2(self)
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike[str]) -> Config:

@@ -224,7 +224,8 @@ class Model:
         return self._engine.attention(_arrays.tokens("tokens", tokens, 2))
 
     def qkv(self, tokens: Any) -> Float:
-        """Queries, keys and values (L, B, T, 3C) of tokens (B, T): the inputs of attention."""
+        """Queries, keys and values (L, B, T, H D + 2 K D) of tokens (B, T): the inputs of attention, rotated if positions
+        are rotary."""
         return self._engine.qkv(_arrays.tokens("tokens", tokens, 2))
 
     @overload

@@ -196,8 +196,10 @@ def attention_stages(
 
 def _stages(model: Model, tokens: Int, layer: int, dropout: float, seed: int) -> _Stages:
     heads, length = model.config.heads, len(tokens)
+    shared = heads // (model.config.kv_heads or heads)
     qkv = model.qkv(tokens[None])[layer, 0]
-    queries, keys, _ = qkv.reshape(length, 3, heads, -1).transpose(1, 2, 0, 3)
+    parts = qkv.reshape(length, heads + 2 * (heads // shared), -1).transpose(1, 0, 2)
+    queries, keys = parts[:heads], parts[heads : heads + heads // shared].repeat(shared, axis=0)
     products = [ops.matmul(q.copy(), k.T.copy()) for q, k in zip(queries, keys, strict=True)]
     scores = np.stack(products) * (np.float32(1) / np.sqrt(np.float32(queries.shape[-1])))
     masked = np.where(np.tri(length, dtype=bool), scores, np.float32(-np.inf))

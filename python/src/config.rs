@@ -1,6 +1,6 @@
 //! Turns the Python package's configurations into the core's, and computes plans.
 
-use jostle::fields::{Field, Value};
+use jostle::fields::{Choice, Field, Value};
 use jostle::{
     Activation, Config, Error, Frozen, InstructionSet, OptimizerState, Options, Plan, Target, Tensor,
 };
@@ -21,9 +21,12 @@ impl<'py> FromPyObject<'_, 'py> for PyConfig {
             let given = object.getattr(field.name())?;
             match config.value(*field) {
                 Value::Size(place) => *place = given.extract()?,
-                Value::Rate(place) | Value::Fraction(place) => *place = given.extract()?,
+                Value::DerivedSize(place) => *place = given.extract::<Option<usize>>()?.unwrap_or(0),
+                Value::Rate(place) | Value::Fraction(place) | Value::Positive(place) => {
+                    *place = given.extract()?;
+                }
                 Value::Flag(place) => *place = given.extract()?,
-                Value::Activation(place) => *place = activation(given.extract()?)?,
+                Value::Choice(choice) => choose(field.name(), given.extract()?, choice)?,
             }
         }
         config.validate().map_err(exception)?;
@@ -37,9 +40,22 @@ impl PyConfig {
     }
 }
 
+/// Takes the value of a name.
+fn choose(what: &str, name: &str, choice: &mut dyn Choice) -> PyResult<()> {
+    let names = choice.names();
+    let number = names.iter().position(|known| *known == name);
+    number.and_then(|number| choice.choose(number)).ok_or_else(|| {
+        let quoted: Vec<String> = names.iter().map(|name| format!("'{name}'")).collect();
+        let (last, others) = quoted.split_last().expect("a choice has values");
+        wrong_choice(what, name, &format!("{} or {last}", others.join(", ")))
+    })
+}
+
 /// The activation of a name.
 pub fn activation(name: &str) -> PyResult<Activation> {
-    Activation::named(name).ok_or_else(|| wrong_choice("activation", name, "'gelu' or 'gelu_tanh'"))
+    let mut activation = Activation::Gelu;
+    choose("activation", name, &mut activation)?;
+    Ok(activation)
 }
 
 fn wrong_choice(what: &str, given: &str, wanted: &str) -> PyErr {
@@ -68,12 +84,21 @@ pub fn to_python<'py>(py: Python<'py>, mut config: Config) -> PyResult<Bound<'py
         let name = field.name();
         match config.value(*field) {
             Value::Size(size) => fields.set_item(name, *size)?,
-            Value::Rate(number) | Value::Fraction(number) => fields.set_item(name, *number)?,
+            Value::DerivedSize(size) => fields.set_item(name, (*size != 0).then_some(*size))?,
+            Value::Rate(number) | Value::Fraction(number) | Value::Positive(number) => {
+                fields.set_item(name, *number)?;
+            }
             Value::Flag(flag) => fields.set_item(name, *flag)?,
-            Value::Activation(activation) => fields.set_item(name, activation.name())?,
+            Value::Choice(choice) => fields.set_item(name, choice.names()[choice.number()])?,
         }
     }
     Ok(fields)
+}
+
+/// Whether tensors have the names of Hugging Face's GPT-2.
+#[pyfunction]
+pub fn is_gpt2(config: PyConfig) -> bool {
+    config.core().is_gpt2()
 }
 
 /// Raises `ValueError` if the configuration is invalid.

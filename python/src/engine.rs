@@ -250,6 +250,11 @@ const ROWS: usize = 1 << 14;
 
 type Tensor = (String, Vec<usize>, usize, bool);
 
+/// The columns of queries, keys and values.
+fn qkv_columns(config: &Config) -> usize {
+    (config.heads + 2 * config.kv_heads()) * config.head_width()
+}
+
 #[pymethods]
 impl Engine {
     /// A model whose parameters are all zero.
@@ -424,23 +429,23 @@ impl Engine {
         Ok((loss.sum, loss.counted))
     }
 
-    /// Queries, keys and values `[L, B, T, 3C]` of tokens `[B, T]`.
+    /// Queries, keys and values `[L, B, T, H D + 2 K D]` of tokens `[B, T]`.
     fn qkv<'py>(
         &self,
         py: Python<'py>,
         tokens: PyReadonlyArray2<'py, i32>,
     ) -> PyResult<Bound<'py, PyArray4<f32>>> {
         let (tokens, shape) = batch(&tokens)?;
-        let Config { layers, width, .. } = self.config;
+        let (layers, columns) = (self.config.layers, qkv_columns(&self.config));
         let qkv = self.look(py, tokens, shape, |plan, workspace| {
-            let one = shape.rows().saturating_mul(3 * width);
+            let one = shape.rows().saturating_mul(columns);
             let mut all = zeros("qkv", one.saturating_mul(layers))?;
             for (layer, all) in all.chunks_exact_mut(one).enumerate() {
                 all.copy_from_slice(plan.qkv(workspace, shape, layer)?);
             }
             Ok(all)
         })?;
-        PyArray1::from_vec(py, qkv).reshape([layers, shape.sequences, shape.length, 3 * width])
+        PyArray1::from_vec(py, qkv).reshape([layers, shape.sequences, shape.length, columns])
     }
 
     /// Attention weights `[L, B, H, T, T]` of tokens `[B, T]`, without dropout.
@@ -450,7 +455,9 @@ impl Engine {
         tokens: PyReadonlyArray2<'py, i32>,
     ) -> PyResult<Bound<'py, PyArray5<f32>>> {
         let (tokens, shape) = batch(&tokens)?;
-        let Config { layers, heads, width, .. } = self.config;
+        let Config { layers, heads, .. } = self.config;
+        let (kv_heads, width) = (self.config.kv_heads(), heads * self.config.head_width());
+        let columns = qkv_columns(&self.config);
         let Shape { sequences, length } = shape;
         let weights = self.look(py, tokens, shape, |plan, workspace| {
             let per_sequence = heads.saturating_mul(length).saturating_mul(length);
@@ -459,9 +466,9 @@ impl Engine {
             let mut scratch = zeros("scratch", attention::scratch(length, width))?;
             for (layer, all) in all.chunks_exact_mut(per_layer).enumerate() {
                 let qkv = plan.qkv(workspace, shape, layer)?;
-                let pairs = all.chunks_exact_mut(per_sequence).zip(qkv.chunks_exact(length * 3 * width));
+                let pairs = all.chunks_exact_mut(per_sequence).zip(qkv.chunks_exact(length * columns));
                 for (weights, qkv) in pairs {
-                    let one = Attention { heads, kv_heads: heads, width, mask: None, sequence: 0 };
+                    let one = Attention { heads, kv_heads, width, mask: None, sequence: 0 };
                     attention::weights(self.simd, weights, qkv, one, &mut scratch)?;
                 }
             }

@@ -27,7 +27,7 @@ mod _native {
     #[pymodule_export]
     use crate::checkpoint::{Checkpoint, write_checkpoint};
     #[pymodule_export]
-    use crate::config::{defines, instruction_sets, plan, tensors, validate};
+    use crate::config::{defines, instruction_sets, is_gpt2, plan, tensors, validate};
     #[pymodule_export]
     use crate::engine::{Engine, available_threads, check_optimizer};
     #[pymodule_export]

@@ -160,7 +160,10 @@ def test_shards_prefixes_masks_and_saved_heads(folder):
 @pytest.mark.parametrize(
     "keys, sentence",
     [
-        ({"model_type": "mamba"}, "model_type is 'mamba'; expected one of ['gpt2']"),
+        (
+            {"model_type": "mamba"},
+            "model_type is 'mamba'; expected one of ['gpt2', 'llama', 'qwen2', 'qwen3']",
+        ),
         ({"model_type": ["gpt2"]}, "model_type is ['gpt2']; expected"),
         ({"architectures": ["GPT2ForTokenClassification"]}, "architectures has 'GPT2ForTokenClassification'"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is {'bits': 4}"),

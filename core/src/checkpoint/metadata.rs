@@ -3,7 +3,7 @@
 
 use super::read::Header;
 use crate::compact::format::{self, Float, Number, Sink, Written};
-use crate::config::{Activation, Config, Field, Value};
+use crate::config::{Config, Field, Value};
 use crate::error::{CheckpointError, Error};
 
 /// Keys with this prefix are the engine's own.
@@ -14,36 +14,35 @@ pub(super) const CHECKSUM: &str = "jostle.checksum";
 pub(super) const STEP: &str = "jostle.step";
 pub(super) const SEED: &str = "jostle.seed";
 
-const TRUTHS: [(bool, &str); 2] = [(false, "false"), (true, "true")];
+/// The words for the values of a flag.
+const TRUTHS: [&str; 2] = ["false", "true"];
 
-/// The word for one of two values.
-fn word<T: PartialEq>(known: &[(T, &'static str); 2], value: &T) -> &'static str {
-    let [(first, of_first), (_, of_second)] = known;
-    if value == first { of_first } else { of_second }
-}
-
-/// The value of a word.
-fn meaning<T: Copy>(known: &[(T, &str); 2], text: &[u8]) -> Option<T> {
-    known.iter().find(|(_, word)| word.as_bytes() == text).map(|(value, _)| *value)
+/// The place of a word in a list.
+fn place(words: &[&str], text: &[u8]) -> Option<usize> {
+    words.iter().position(|word| word.as_bytes() == text)
 }
 
 impl Written for Value<'_> {
     fn write(&self, out: &mut dyn Sink) {
         match self {
-            Value::Size(number) => Number(**number as u64).write(out),
-            Value::Rate(number) | Value::Fraction(number) => Float(**number).write(out),
-            Value::Flag(truth) => out.put(word(&TRUTHS, truth).as_bytes()),
-            Value::Activation(activation) => out.put(word(&Activation::NAMES, activation).as_bytes()),
+            Value::Size(number) | Value::DerivedSize(number) => Number(**number as u64).write(out),
+            Value::Rate(x) | Value::Fraction(x) | Value::Positive(x) => Float(**x).write(out),
+            Value::Flag(truth) => out.put(TRUTHS.get(usize::from(**truth)).unwrap_or(&"").as_bytes()),
+            Value::Choice(choice) => {
+                out.put(choice.names().get(choice.number()).unwrap_or(&"").as_bytes());
+            }
         }
     }
 }
 
 fn read(value: Value<'_>, text: &[u8]) -> Option<()> {
     match value {
-        Value::Size(number) => *number = usize::try_from(format::whole(text)?).ok()?,
-        Value::Rate(number) | Value::Fraction(number) => *number = format::parse(text)?,
-        Value::Flag(truth) => *truth = meaning(&TRUTHS, text)?,
-        Value::Activation(activation) => *activation = meaning(&Activation::NAMES, text)?,
+        Value::Size(number) | Value::DerivedSize(number) => {
+            *number = usize::try_from(format::whole(text)?).ok()?;
+        }
+        Value::Rate(x) | Value::Fraction(x) | Value::Positive(x) => *x = format::parse(text)?,
+        Value::Flag(truth) => *truth = place(&TRUTHS, text)? == 1,
+        Value::Choice(choice) => choice.choose(place(choice.names(), text)?)?,
     }
     Some(())
 }
@@ -64,6 +63,9 @@ pub(super) fn config(header: &Header) -> Result<Config, Error> {
     let mut config = Config::new(1, 1, 1, 1, 1);
     for field in Field::ALL {
         let key = field.key();
+        if field.is_optional() && header.metadata(key).is_none() {
+            continue;
+        }
         read(config.value(*field), get(header, key)?).ok_or(CheckpointError::Metadata { key })?;
     }
     config.validate()?;

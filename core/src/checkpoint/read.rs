@@ -135,11 +135,15 @@ impl<'a> Header<'a> {
     /// Refuses a header that does not have exactly the tensors of the plan. `data` is the file's data, or empty.
     pub fn check(&self, plan: &Plan, optimizer: bool, data: &[u8]) -> Result<(), Error> {
         if self.is_checkpoint() {
-            let mut config = plan.config;
+            let mut config = plan.config.derived();
             for field in Field::ALL.iter().filter(|field| field.shapes_model()) {
                 let key = field.key();
-                let given = self.metadata(key).ok_or(CheckpointError::Metadata { key })?;
-                if !given.chars().is(&config.value(*field)) {
+                let is_same = match self.metadata(key) {
+                    Some(given) => given.chars().is(&config.value(*field)),
+                    None if field.is_optional() => field.is_usual(&config),
+                    None => return Err(CheckpointError::Metadata { key }.into()),
+                };
+                if !is_same {
                     return Err(CheckpointError::Configuration { key }.into());
                 }
             }

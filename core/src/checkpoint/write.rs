@@ -100,8 +100,8 @@ fn header(
     out.put(b"\"");
     pair(out, metadata::STEP, &Number(progress.step));
     pair(out, metadata::SEED, &Number(progress.seed));
-    let mut config = plan.config;
-    for field in Field::ALL {
+    let mut config = plan.config.derived();
+    for field in Field::ALL.iter().filter(|field| !(field.is_optional() && field.is_usual(&plan.config))) {
         pair(out, field.key(), &config.value(*field));
     }
     for (key, value) in pairs {

@@ -48,8 +48,8 @@ impl Plan {
             return 0;
         }
         let [attention, ..] = self.products();
-        // The MLP's second product is not recomputed.
-        let mlp = Count::of(self.config.width).times(self.config.hidden);
+        // The MLP's last product is not recomputed.
+        let mlp = Count::of(self.config.width).times(self.config.activation_inputs());
         let block = attention.add(mlp).add(self.scores().times(2));
         self.pass(block.times(self.backward_layers().saturating_sub(1)))
     }
@@ -61,9 +61,9 @@ impl Plan {
         [attention.products(config), mlp.products(config), Group::Logits.products(config)]
     }
 
-    /// A row's scores, or its sums of values: T C.
+    /// A row's scores, or its sums of values: T H D.
     const fn scores(&self) -> Count {
-        Count::of(self.config.context).times(self.config.width)
+        Count::of(self.config.context).times(self.config.attended())
     }
 
     /// This many multiply-adds for each row of a full batch.

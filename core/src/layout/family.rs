@@ -1,10 +1,11 @@
 //! The table of a model's tensors: their names, shapes, order, roles and initial values. The only file that knows them.
 //! Layout, initialisation, gradients, costs and checkpoints read the table; `model` computes with its sites.
 //!
-//! The only family is GPT-2 (Radford et al. 2019), with the names and shapes of Hugging Face's files.
+//! There are two families, with the names and shapes of Hugging Face's files: GPT-2 (Radford et al. 2019), and Llama
+//! (Touvron et al. 2023). A configuration that is not exactly a GPT-2 belongs to Llama's family.
 
 use super::Count;
-use crate::config::Config;
+use crate::config::{Config, LLAMA};
 
 /// A side of a tensor, in the configuration's terms.
 #[derive(Clone, Copy)]
@@ -15,13 +16,20 @@ pub(super) enum Dim {
     Hidden,
     /// Queries, keys and values, side by side.
     Qkv,
+    /// All heads of queries, side by side.
+    Queries,
+    /// All heads of keys, or of values, side by side.
+    Keys,
+    Head,
     /// The columns of a vector.
     One,
 }
 
 /// The lengths of all sides, in the order of [`Dim`].
 const fn lengths(config: &Config) -> [usize; Dim::One as usize + 1] {
-    [config.vocab, config.context, config.width, config.hidden, config.width.saturating_mul(3), 1]
+    let Config { vocab, context, width, hidden, .. } = *config;
+    let (queries, keys) = (config.attended(), config.kv_width());
+    [vocab, context, width, hidden, config.qkv(), queries, keys, config.head_width(), 1]
 }
 
 /// A computation with parameters: a weight, and perhaps a bias.
@@ -30,9 +38,16 @@ pub(crate) enum Site {
     Tokens,
     Positions,
     AttentionNorm,
+    /// Queries, keys and values of a GPT-2.
     Qkv,
+    Query,
+    Key,
+    Value,
+    QueryNorm,
+    KeyNorm,
     AttentionOut,
     MlpNorm,
+    Gate,
     MlpIn,
     MlpOut,
     FinalNorm,
@@ -77,6 +92,12 @@ enum When {
     Always,
     Biased,
     Untied,
+    Learned,
+    LayerNormBiased,
+    QkvBiased,
+    QkNormed,
+    Gated,
+    GatedAndBiased,
 }
 
 /// One row of the table.
@@ -95,6 +116,12 @@ impl Slot {
             When::Always => true,
             When::Biased => config.bias,
             When::Untied => !config.tied,
+            When::Learned => !config.is_rotary(),
+            When::LayerNormBiased => config.bias && !config.is_rms(),
+            When::QkvBiased => config.has_qkv_bias(),
+            When::QkNormed => config.has_qk_norm(),
+            When::Gated => config.is_gated(),
+            When::GatedAndBiased => config.is_gated() && config.bias,
         }
     }
 
@@ -120,12 +147,21 @@ impl Slot {
 }
 
 const fn matrix(site: Site, role: Role, [rows, columns]: [Dim; 2]) -> Slot {
-    let (initial, when) = match site {
-        Site::AttentionOut | Site::MlpOut => (Initial::ScaledNormal, When::Always),
-        Site::Logits => (Initial::Normal, When::Untied),
-        _ => (Initial::Normal, When::Always),
+    let initial = match site {
+        Site::AttentionOut | Site::MlpOut => Initial::ScaledNormal,
+        _ => Initial::Normal,
+    };
+    let when = match site {
+        Site::Logits => When::Untied,
+        Site::Positions => When::Learned,
+        Site::Gate => When::Gated,
+        _ => When::Always,
     };
     Slot { site, role, rows, columns, initial, when }
+}
+
+const fn embedding(site: Site, rows: Dim) -> Slot {
+    matrix(site, Role::Embedding, [rows, Dim::Width])
 }
 
 const fn weight(site: Site, shape: [Dim; 2]) -> Slot {
@@ -133,32 +169,38 @@ const fn weight(site: Site, shape: [Dim; 2]) -> Slot {
 }
 
 const fn norm(site: Site) -> Slot {
+    let (rows, when) = match site {
+        Site::QueryNorm | Site::KeyNorm => (Dim::Head, When::QkNormed),
+        _ => (Dim::Width, When::Always),
+    };
     let (role, initial) = (Role::NormWeight, Initial::Ones);
-    Slot { site, role, rows: Dim::Width, columns: Dim::One, initial, when: When::Always }
+    Slot { site, role, rows, columns: Dim::One, initial, when }
 }
 
 const fn bias(site: Site, rows: Dim) -> Slot {
+    let when = match site {
+        Site::AttentionNorm | Site::MlpNorm | Site::FinalNorm => When::LayerNormBiased,
+        Site::Query | Site::Key | Site::Value => When::QkvBiased,
+        Site::Gate => When::GatedAndBiased,
+        _ => When::Biased,
+    };
     let (role, initial) = (Role::Bias, Initial::Zeros);
-    Slot { site, role, rows, columns: Dim::One, initial, when: When::Biased }
+    Slot { site, role, rows, columns: Dim::One, initial, when }
 }
 
-/// The prefix of the names of a block's tensors, before its number and a dot.
-pub(super) const BLOCK_PREFIX: &str = "h.";
-
-/// Makes [`TABLE`] and [`NAMES`]. Names are separate, so that firmware without checkpoints does not link them.
+/// Makes the table of a family, and the list of its tensors' names without the prefix of a block. Names are separate, so that
+/// firmware without checkpoints does not link them.
 macro_rules! tensors {
-    ($($name:literal: $slot:expr;)*) => {
-        /// All tensors in memory order. The tensors of a block are listed once.
-        pub(super) static TABLE: [Slot; [$($name),*].len()] = [$($slot),*];
-
-        /// Their names, without the prefix of a block.
-        pub(super) static NAMES: [&str; TABLE.len()] = [$($name),*];
+    ($table:ident $names:ident $($name:literal: $slot:expr;)*) => {
+        static $table: [Slot; [$($name),*].len()] = [$($slot),*];
+        static $names: [&str; $table.len()] = [$($name),*];
     };
 }
 
 tensors! {
-    "wte.weight": matrix(Site::Tokens, Role::Embedding, [Dim::Vocab, Dim::Width]);
-    "wpe.weight": matrix(Site::Positions, Role::Embedding, [Dim::Context, Dim::Width]);
+    GPT2 GPT2_NAMES
+    "wte.weight": embedding(Site::Tokens, Dim::Vocab);
+    "wpe.weight": embedding(Site::Positions, Dim::Context);
     "ln_1.weight": norm(Site::AttentionNorm);
     "ln_1.bias": bias(Site::AttentionNorm, Dim::Width);
     "attn.c_attn.weight": weight(Site::Qkv, [Dim::Width, Dim::Qkv]);
@@ -176,13 +218,137 @@ tensors! {
     "lm_head.weight": weight(Site::Logits, [Dim::Vocab, Dim::Width]);
 }
 
+// The matrices of queries, keys and values lie one behind the other, and so do their biases, so that they are one product.
+// The same holds for the gate and the first matrix of the MLP.
+#[cfg(feature = "llama")]
+tensors! {
+    LLAMA_TABLE LLAMA_NAMES
+    "model.embed_tokens.weight": embedding(Site::Tokens, Dim::Vocab);
+    "model.embed_positions.weight": embedding(Site::Positions, Dim::Context);
+    "input_layernorm.weight": norm(Site::AttentionNorm);
+    "input_layernorm.bias": bias(Site::AttentionNorm, Dim::Width);
+    "self_attn.q_proj.weight": weight(Site::Query, [Dim::Queries, Dim::Width]);
+    "self_attn.k_proj.weight": weight(Site::Key, [Dim::Keys, Dim::Width]);
+    "self_attn.v_proj.weight": weight(Site::Value, [Dim::Keys, Dim::Width]);
+    "self_attn.q_proj.bias": bias(Site::Query, Dim::Queries);
+    "self_attn.k_proj.bias": bias(Site::Key, Dim::Keys);
+    "self_attn.v_proj.bias": bias(Site::Value, Dim::Keys);
+    "self_attn.q_norm.weight": norm(Site::QueryNorm);
+    "self_attn.k_norm.weight": norm(Site::KeyNorm);
+    "self_attn.o_proj.weight": weight(Site::AttentionOut, [Dim::Width, Dim::Queries]);
+    "self_attn.o_proj.bias": bias(Site::AttentionOut, Dim::Width);
+    "post_attention_layernorm.weight": norm(Site::MlpNorm);
+    "post_attention_layernorm.bias": bias(Site::MlpNorm, Dim::Width);
+    "mlp.gate_proj.weight": weight(Site::Gate, [Dim::Hidden, Dim::Width]);
+    "mlp.up_proj.weight": weight(Site::MlpIn, [Dim::Hidden, Dim::Width]);
+    "mlp.gate_proj.bias": bias(Site::Gate, Dim::Hidden);
+    "mlp.up_proj.bias": bias(Site::MlpIn, Dim::Hidden);
+    "mlp.down_proj.weight": weight(Site::MlpOut, [Dim::Width, Dim::Hidden]);
+    "mlp.down_proj.bias": bias(Site::MlpOut, Dim::Width);
+    "model.norm.weight": norm(Site::FinalNorm);
+    "model.norm.bias": bias(Site::FinalNorm, Dim::Width);
+    "lm_head.weight": weight(Site::Logits, [Dim::Vocab, Dim::Width]);
+}
+
+#[cfg(not(feature = "llama"))]
+static LLAMA_TABLE: [Slot; 0] = [];
+#[cfg(not(feature = "llama"))]
+static LLAMA_NAMES: [&str; 0] = [];
+
+/// A row of the tables, which are numbered one after the other.
+pub(super) const fn slot(row: usize) -> Option<&'static Slot> {
+    if row < GPT2.len() {
+        Some(&GPT2[row])
+    } else if row - GPT2.len() < LLAMA_TABLE.len() {
+        Some(&LLAMA_TABLE[row - GPT2.len()])
+    } else {
+        None
+    }
+}
+
+/// The name of the tensor in a row, without the prefix of a block.
+pub(super) fn name(row: usize) -> Option<&'static str> {
+    GPT2_NAMES.get(row).or_else(|| LLAMA_NAMES.get(row.checked_sub(GPT2.len())?)).copied()
+}
+
+/// Where a family's groups of tensors begin in the numbering of rows, and where the family ends: the embeddings, a block's
+/// attention branch, its MLP branch, and the head.
+pub(super) struct Family {
+    rows: [usize; 5],
+    /// The prefix of the names of a block's tensors, before its number and a dot.
+    pub prefix: &'static str,
+}
+
+impl Family {
+    const GPT2: Family = Family { rows: rows(0, GPT2.len()), prefix: "h." };
+    const LLAMA: Family =
+        Family { rows: rows(GPT2.len(), GPT2.len() + LLAMA_TABLE.len()), prefix: "model.layers." };
+
+    /// The family of a configuration.
+    pub const fn of(config: &Config) -> &'static Family {
+        if config.is_gpt2() { &Family::GPT2 } else { &Family::LLAMA }
+    }
+
+    /// The family that has a row.
+    pub const fn with(row: usize) -> &'static Family {
+        if row < GPT2.len() { &Family::GPT2 } else { &Family::LLAMA }
+    }
+
+    /// All its rows: the first, and the first after them.
+    pub const fn all(&self) -> [usize; 2] {
+        [self.rows[0], self.rows[4]]
+    }
+
+    /// The rows that each block repeats.
+    pub const fn block(&self) -> [usize; 2] {
+        [self.rows[1], self.rows[3]]
+    }
+
+    /// The rows of a group.
+    pub const fn of_group(&self, group: Group) -> [usize; 2] {
+        match group {
+            Group::Embedding => [self.rows[0], self.rows[1]],
+            Group::Attention { .. } => [self.rows[1], self.rows[2]],
+            Group::Mlp { .. } => [self.rows[2], self.rows[3]],
+            Group::Logits => [self.rows[3], self.rows[4]],
+        }
+    }
+}
+
+/// [`Family::rows`], found in the tables.
+const fn rows(first: usize, end: usize) -> [usize; 5] {
+    const BEGINNINGS: [Site; 3] = [Site::AttentionNorm, Site::MlpNorm, Site::FinalNorm];
+    let (mut rows, mut row, mut group) = ([first, end, end, end, end], first, 0);
+    while let Some(slot) = slot(row)
+        && row < end
+    {
+        if group < 3 && slot.site as usize == BEGINNINGS[group] as usize {
+            group += 1;
+            rows[group] = row;
+        }
+        row += 1;
+    }
+    rows
+}
+
 impl Site {
     /// The order of the site's matrix.
-    pub const fn order(self) -> Order {
+    pub const fn order(self, config: &Config) -> Order {
         match self {
             Site::Logits => Order::OutIn,
-            _ => Order::InOut,
+            _ if config.is_gpt2() => Order::InOut,
+            _ => Order::OutIn,
         }
+    }
+
+    /// The sites whose outputs are queries, keys and values, side by side.
+    pub const fn qkv(config: &Config) -> &'static [Site] {
+        if config.is_gpt2() { &[Site::Qkv] } else { &[Site::Query, Site::Key, Site::Value] }
+    }
+
+    /// The sites whose outputs enter the activation function, side by side.
+    pub const fn mlp_in(config: &Config) -> &'static [Site] {
+        if config.is_gated() { &[Site::Gate, Site::MlpIn] } else { &[Site::MlpIn] }
     }
 }
 
@@ -196,40 +362,18 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    /// The most sites of a group.
-    pub const MOST_SITES: usize = 3;
-
-    /// Its sites in memory order. A group with fewer sites repeats its last one.
-    pub const fn sites(self) -> [Site; Group::MOST_SITES] {
-        match self {
-            Group::Embedding => [Site::Tokens, Site::Positions, Site::Positions],
-            Group::Attention { .. } => [Site::AttentionNorm, Site::Qkv, Site::AttentionOut],
-            Group::Mlp { .. } => [Site::MlpNorm, Site::MlpIn, Site::MlpOut],
-            Group::Logits => [Site::FinalNorm, Site::Logits, Site::Logits],
-        }
-    }
-
-    /// The group's first row in the table, and the first row after the group.
-    pub(super) const fn slots(self) -> [usize; 2] {
-        const EMBEDDING: [usize; 2] = slots(&Group::Embedding);
-        const ATTENTION: [usize; 2] = slots(&Group::Attention { layer: 0 });
-        const MLP: [usize; 2] = slots(&Group::Mlp { layer: 0 });
-        const LOGITS: [usize; 2] = slots(&Group::Logits);
-        match self {
-            Group::Embedding => EMBEDDING,
-            Group::Attention { .. } => ATTENTION,
-            Group::Mlp { .. } => MLP,
-            Group::Logits => LOGITS,
-        }
-    }
+    /// The most pairs of a weight and a bias in a group. Pairs are adjacent; a tensor without its partner beside it counts
+    /// as one.
+    pub const MOST_PAIRS: usize = if LLAMA { 10 } else { 3 };
 
     /// The multiply-adds of the group's products for one row in forward. The head counts even if its matrix is tied.
     pub const fn products(self, config: &Config) -> Count {
-        let ([mut i, end], mut sum) = (self.slots(), Count::ZERO);
+        let ([mut i, end], mut sum) = (Family::of(config).of_group(self), Count::ZERO);
         while let Some(slot) = slot(i)
             && i < end
         {
-            if matches!(slot.role, Role::Weight) {
+            let exists = matches!(self, Group::Logits) || slot.exists(config);
+            if matches!(slot.role, Role::Weight) && exists {
                 sum = sum.add(slot.elements(config));
             }
             i += 1;
@@ -238,40 +382,21 @@ impl Group {
     }
 }
 
-/// A row of the table.
-pub(super) const fn slot(row: usize) -> Option<&'static Slot> {
-    if row < TABLE.len() { Some(&TABLE[row]) } else { None }
-}
-
-/// [`Group::slots`], found in the table.
-const fn slots(group: &Group) -> [usize; 2] {
-    let (sites, mut first) = (group.sites(), 0);
-    while TABLE[first].site as usize != sites[0] as usize {
-        first += 1;
-    }
-    let (mut end, last) = (first, sites[Group::MOST_SITES - 1]);
-    while end < TABLE.len() && TABLE[end].site as usize <= last as usize {
-        end += 1;
-    }
-    [first, end]
-}
-
-/// The rows of the table that each block repeats: the first, and the first after them.
-pub(super) const BLOCK: [usize; 2] =
-    [Group::Attention { layer: 0 }.slots()[0], Group::Mlp { layer: 0 }.slots()[1]];
-
-/// The row of the table, and the layer, of the tensor at a place in a model that has all tensors. Tensors before the
-/// blocks have layer 0, and tensors after them have layer `layers`.
-pub(super) const fn at(place: usize, layers: usize) -> Option<(usize, usize)> {
-    let [before, end] = BLOCK;
-    let per_block = end - before;
+/// The row of the table, and the layer, of the tensor at a place in a model that has all tensors of its family. Tensors
+/// before the blocks have layer 0, and tensors after them have layer `layers`.
+pub(super) const fn at(place: usize, config: &Config) -> Option<(usize, usize)> {
+    let family = Family::of(config);
+    let ([first, last], [block, end], layers) = (family.all(), family.block(), config.layers);
+    let (before, per_block) = (block - first, end - block);
     let after = before + per_block * layers;
     if place < before {
-        Some((place, 0))
+        Some((first + place, 0))
     } else if place < after {
-        let i = place - before;
-        Some((before + i % per_block, i / per_block))
-    } else if place - after < TABLE.len() - end {
+        match ((place - before).checked_rem(per_block), (place - before).checked_div(per_block)) {
+            (Some(row), Some(layer)) => Some((block + row, layer)),
+            _ => None,
+        }
+    } else if place - after < last - end {
         Some((end + place - after, layers))
     } else {
         None
@@ -281,7 +406,7 @@ pub(super) const fn at(place: usize, layers: usize) -> Option<(usize, usize)> {
 /// The next tensor that the configuration has, from a place on: its place, its row of the table and its layer.
 #[inline(never)]
 pub(super) const fn next(mut place: usize, config: &Config) -> Option<(usize, usize, usize)> {
-    while let Some((row, layer)) = at(place, config.layers)
+    while let Some((row, layer)) = at(place, config)
         && let Some(slot) = slot(row)
     {
         if slot.exists(config) {
@@ -292,31 +417,34 @@ pub(super) const fn next(mut place: usize, config: &Config) -> Option<(usize, us
     None
 }
 
-/// The number of places: of tensors in a model that has all tensors.
-pub(super) const fn places(layers: usize) -> usize {
-    let [before, end] = BLOCK;
-    (TABLE.len() - (end - before)).saturating_add((end - before).saturating_mul(layers))
+/// The number of places: of tensors in a model that has all tensors of its family.
+pub(super) const fn places(config: &Config) -> usize {
+    let ([first, last], [block, end]) = (Family::of(config).all(), Family::of(config).block());
+    (last - first - (end - block)).saturating_add((end - block).saturating_mul(config.layers))
 }
 
-/// The place of the tensor in a row of the table, in a model that has all tensors.
-pub(super) const fn place(row: usize, layer: usize, layers: usize) -> usize {
-    let [before, end] = BLOCK;
-    let blocks_before = if row < before {
+/// The place of the tensor in a row of the table, in a model that has all tensors of its family.
+pub(super) const fn place(row: usize, layer: usize, config: &Config) -> usize {
+    let ([first, _], [block, end]) = (Family::of(config).all(), Family::of(config).block());
+    let blocks_before = if row < block {
         0
     } else if row < end {
         layer
     } else {
-        layers.wrapping_sub(1)
+        config.layers.wrapping_sub(1)
     };
-    row.wrapping_add(blocks_before.wrapping_mul(end - before))
+    (row - first).wrapping_add(blocks_before.wrapping_mul(end - block))
 }
 
 /// The number of elements of the tensors before a place.
 #[inline(never)]
 pub(super) const fn elements_before(place: usize, config: &Config) -> Count {
-    let (lengths, end) = (lengths(config), end_before(place, config));
-    let (mut sum, mut row) = (0_usize, 0);
-    while let Some(slot) = slot(row) {
+    let lengths = lengths(config);
+    let (end, [mut row, last]) = (end_before(place, config), Family::of(config).all());
+    let mut sum = 0_usize;
+    while let Some(slot) = slot(row)
+        && row < last
+    {
         let each = lengths[slot.rows as usize].saturating_mul(lengths[slot.columns as usize]);
         sum = sum.saturating_add(each.saturating_mul(occurrences(row, slot, end, config)));
         row += 1;
@@ -327,9 +455,11 @@ pub(super) const fn elements_before(place: usize, config: &Config) -> Count {
 /// The number of tensors that the configuration has before a place.
 #[inline(never)]
 pub(super) const fn count_before(place: usize, config: &Config) -> usize {
-    let end = end_before(place, config);
-    let (mut sum, mut row) = (0_usize, 0);
-    while let Some(slot) = slot(row) {
+    let (end, [mut row, last]) = (end_before(place, config), Family::of(config).all());
+    let mut sum = 0_usize;
+    while let Some(slot) = slot(row)
+        && row < last
+    {
         sum = sum.saturating_add(occurrences(row, slot, end, config));
         row += 1;
     }
@@ -338,16 +468,16 @@ pub(super) const fn count_before(place: usize, config: &Config) -> usize {
 
 /// The row and the layer of a place, or the end of the table and of the layers.
 const fn end_before(place: usize, config: &Config) -> (usize, usize) {
-    match at(place, config.layers) {
+    match at(place, config) {
         Some(found) => found,
-        None => (TABLE.len(), config.layers),
+        None => (Family::of(config).all()[1], config.layers),
     }
 }
 
 /// How often the configuration has a row of the table before a row of a layer.
 #[inline(never)]
 const fn occurrences(row: usize, slot: &Slot, (end, layer): (usize, usize), config: &Config) -> usize {
-    let [first_in_block, after_block] = BLOCK;
+    let [first_in_block, after_block] = Family::of(config).block();
     if !slot.exists(config) {
         0
     } else if row < first_in_block || row >= after_block {
@@ -360,5 +490,5 @@ const fn occurrences(row: usize, slot: &Slot, (end, layer): (usize, usize), conf
 
 /// The number of elements of all tensors.
 pub(super) const fn all_elements(config: &Config) -> Count {
-    elements_before(places(config.layers), config)
+    elements_before(places(config), config)
 }

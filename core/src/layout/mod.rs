@@ -20,13 +20,13 @@ pub(crate) use count::Count;
 pub use family::Role;
 pub(crate) use family::{Group, Initial, Order, Site};
 pub use frozen::Frozen;
-pub(crate) use parameters::{Affine, Cut, Parameters};
-pub(crate) use regions::{AttentionActivations, ChunkRows, Generation, MlpActivations};
+pub(crate) use parameters::{Affine, Cut, GroupParameters, Parameters, Part};
+pub(crate) use regions::{Angles, AttentionActivations, ChunkRows, Generation, MlpActivations};
 pub(crate) use tensors::SiteTensors;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{
-    BlockActivations, BlockBackward, BlockForward, Head, InUse, RowRegions, Workspace, WorkspaceParts,
-    attention_scratch,
+    BlockActivations, BlockBackward, BlockForward, Head, InUse, Rotation, RowRegions, Workspace,
+    WorkspaceParts, attention_scratch,
 };
 
 use crate::config::Config;
@@ -146,7 +146,9 @@ impl Plan {
         let [activations_per_row, scratch_per_row] = per_row(&sizes);
         let activated = attention_in_activated(&sizes, options, rows.get(), target);
         let worker_scratch = worker_scratch(config, rows.get(), activated, target);
-        let scratch = scratch_per_row.times(rows.get()).add(Count::of(worker_scratch).times(options.threads));
+        let angles = Angles::per_row(&sizes).times(config.context);
+        let of_workers = Count::of(worker_scratch).times(options.threads);
+        let scratch = scratch_per_row.times(rows.get()).add(angles).add(of_workers);
         let activations = activations_per_row.times(rows.get());
         let all = get!(parameters.elements("parameters"));
         let (frozen, _) = options.frozen.elements_and_first_trained(config);

@@ -1,6 +1,8 @@
 //! The parameters by site, trained and frozen ones.
 
-use super::{Group, Order, Plan, SiteTensors, Tensor};
+use core::ops::Range;
+
+use super::{Group, Order, Plan, Site, SiteTensors, Tensor};
 use crate::fault;
 
 /// A slice that pieces are cut off from.
@@ -38,6 +40,12 @@ pub(crate) struct Affine<'a> {
     pub order: Order,
 }
 
+/// A product that computes some of the columns that several sites write side by side.
+pub(crate) struct Part<'a> {
+    pub affine: Affine<'a>,
+    pub columns: Range<usize>,
+}
+
 /// All parameters of a model, by site.
 #[derive(Clone, Copy)]
 pub(crate) struct Parameters<'a> {
@@ -52,37 +60,85 @@ impl<'a> Parameters<'a> {
         Parameters { plan, trained, frozen }
     }
 
-    /// The embeddings of tokens `[V, C]` and of positions `[context, C]`.
+    /// The embeddings of tokens `[V, C]` and of positions `[context, C]`, which are empty if positions are rotary.
     pub fn embeddings(&self) -> [&'a [f32]; 2] {
-        let [tokens, positions, _] = self.of(Group::Embedding);
-        [tokens.weight, positions.weight]
+        let group = self.of(Group::Embedding);
+        [group.affine(Site::Tokens).weight, group.affine(Site::Positions).weight]
     }
 
     /// The final norm and the head's product, whose matrix may be the token embedding.
     pub fn head(&self) -> [Affine<'a>; 2] {
-        let [norm, mut head, _] = self.of(Group::Logits);
+        let group = self.of(Group::Logits);
+        let mut head = group.affine(Site::Logits);
         if self.plan.config.tied {
             [head.weight, _] = self.embeddings();
         }
-        [norm, head]
+        [group.affine(Site::FinalNorm), head]
     }
 
-    /// The parameters of a group's sites; of a block's branch these are the norm, and the products from and to the residual
-    /// stream.
+    /// The parameters of a group's sites.
     #[inline(never)]
-    pub fn of(&self, group: Group) -> [Affine<'a>; Group::MOST_SITES] {
-        self.plan.group(group).each_ref().map(|SiteTensors { site, weight, bias }| Affine {
-            weight: self.values(weight),
-            bias: self.values(bias),
-            order: site.order(),
-        })
+    pub fn of(&self, group: Group) -> GroupParameters<'a> {
+        GroupParameters { all: *self, pairs: self.plan.group(group) }
     }
 
-    /// A tensor's values, from the one or the other buffer.
+    /// The values of `len` elements from a tensor's first one on, from the one or the other buffer.
     #[inline(never)]
-    fn values(&self, tensor: &Option<Tensor>) -> &'a [f32] {
+    fn values(&self, tensor: Option<Tensor>, len: usize) -> &'a [f32] {
         let Some(tensor) = tensor else { return &[] };
         let all = if tensor.frozen { self.frozen } else { self.trained };
-        all.get(tensor.offset..).and_then(|rest| rest.get(..tensor.len())).unwrap_or_default()
+        all.get(tensor.offset..).and_then(|rest| rest.get(..len)).unwrap_or_default()
+    }
+}
+
+/// The parameters of a group.
+pub(crate) struct GroupParameters<'a> {
+    all: Parameters<'a>,
+    pairs: [SiteTensors; Group::MOST_PAIRS],
+}
+
+impl<'a> GroupParameters<'a> {
+    /// The weight and the bias of a site.
+    #[inline(never)]
+    fn tensors(&self, site: Site) -> [Option<Tensor>; 2] {
+        let pairs = || self.pairs.iter().filter(|pair| pair.site == site);
+        [pairs().find_map(|pair| pair.weight), pairs().find_map(|pair| pair.bias)]
+    }
+
+    /// The parameters of one site.
+    #[inline(never)]
+    pub fn affine(&self, site: Site) -> Affine<'a> {
+        let len = |tensor: Option<Tensor>| tensor.map_or(0, |tensor| tensor.len());
+        let [weight, bias] = self.tensors(site).map(|tensor| self.all.values(tensor, len(tensor)));
+        Affine { weight, bias, order: site.order(&self.all.plan.config) }
+    }
+
+    /// The next product of sites that write their columns side by side, from a column on. Sites whose parameters lie one
+    /// behind the other are one product.
+    #[inline(never)]
+    pub fn part(&self, sites: &mut &[Site], column: usize) -> Option<Part<'a>> {
+        let ((site, mut rest), config) = (sites.split_first()?, &self.all.plan.config);
+        let order = site.order(config);
+        let [weight, bias] = self.tensors(*site);
+        let outputs = |tensor: Option<Tensor>| {
+            tensor.map_or(0, |tensor| match order {
+                Order::InOut => tensor.shape[1],
+                Order::OutIn => tensor.shape[0],
+            })
+        };
+        let is_frozen = |tensor: Option<Tensor>| tensor.map(|tensor| tensor.frozen);
+        let (mut columns, mut elements) = (outputs(weight), weight.map_or(0, |tensor| tensor.len()));
+        while let Some((next, after)) = rest.split_first() {
+            let [next_weight, next_bias] = self.tensors(*next);
+            if [next_weight, next_bias].map(is_frozen) != [weight, bias].map(is_frozen) {
+                break;
+            }
+            columns += outputs(next_weight);
+            elements += next_weight.map_or(0, |tensor| tensor.len());
+            rest = after;
+        }
+        *sites = rest;
+        let (weight, bias) = (self.all.values(weight, elements), self.all.values(bias, columns));
+        Some(Part { affine: Affine { weight, bias, order }, columns: column..column + columns })
     }
 }

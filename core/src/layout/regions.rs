@@ -11,16 +11,25 @@ use crate::target::Target;
 pub(crate) struct Sizes {
     /// C.
     pub width: Count,
-    /// 3 C: queries, keys and values.
+    /// Queries, keys and values: H D + 2 K D.
     pub qkv: Count,
+    /// All heads of queries: H D.
+    pub attended: Count,
+    /// All heads of keys, or of values: K D.
+    pub keys: Count,
     /// F.
     pub hidden: Count,
+    /// The inputs of the activation function: F, or 2 F with a gate.
+    pub activation_inputs: Count,
+    /// Half of a head's width, with rotary positions: the angles of a position.
+    pub angles: Count,
     /// V.
     pub vocab: Count,
     pub context: usize,
     /// The rows that generation computes at a time.
     pub chunk: usize,
     pub heads: usize,
+    pub kv_heads: usize,
     pub layers: usize,
     /// The blocks whose activations forward keeps for backward.
     pub kept: usize,
@@ -28,6 +37,7 @@ pub(crate) struct Sizes {
     pub columns: usize,
     pub tied: bool,
     pub fused: bool,
+    pub qk_norm: bool,
 }
 
 impl Sizes {
@@ -36,17 +46,23 @@ impl Sizes {
         let backward_layers = options.frozen.backward_layers(config);
         Sizes {
             width,
-            qkv: width.times(3),
+            qkv: Count::of(config.qkv()),
+            attended: Count::of(config.attended()),
+            keys: Count::of(config.kv_width()),
             hidden: Count::of(config.hidden),
+            activation_inputs: Count::of(config.activation_inputs()),
+            angles: Count::of(config.head_width() / 2).only_if(config.is_rotary()),
             vocab: Count::of(config.vocab),
             context: config.context,
             chunk: chunk(target),
             heads: config.heads,
+            kv_heads: config.kv_heads(),
             layers: config.layers,
             kept: if options.recompute || backward_layers == 0 { 1 } else { backward_layers },
             columns,
             tied: config.tied,
             fused: options.fused,
+            qk_norm: config.has_qk_norm(),
         }
     }
 }
@@ -164,20 +180,28 @@ regions! {
     struct AttentionActivations<'a>(s) {
         mean: ONE;
         rstd: ONE;
-        /// `[R, 3C]`.
+        /// `[R, H D + 2 K D]`: queries, keys and values.
         qkv: s.qkv;
         /// `[B, H, T, 2]`: the maximum of each row of scores, and one over the sum of its exponentials.
         stats: Count::of(s.heads).times(2);
-        /// `[R, C]`.
-        attended: s.width;
+        /// `[R, H D]`.
+        attended: s.attended;
+        /// `[R, H, D]` and `[R, K, D]`: queries and keys before their norm; after backward, each element's term of the gradient
+        /// of the norm's weight.
+        queries: s.attended.only_if(s.qk_norm);
+        keys: s.keys.only_if(s.qk_norm);
+        /// `[R, H]` and `[R, K]`.
+        query_rstd: Count::of(s.heads).only_if(s.qk_norm);
+        key_rstd: Count::of(s.kv_heads).only_if(s.qk_norm);
     }
 
     /// The activations that a block's MLP branch keeps for its backward.
     struct MlpActivations<'a>(s) {
         mean: ONE;
         rstd: ONE;
-        /// `[R, F]`: the input of the activation function, then its gradient.
-        hidden: s.hidden, or d_qkv: s.qkv,
+        /// `[R, F]`: the input of the activation function, then its gradient. With a gate `[R, 2F]`: the gate, then the other
+        /// factor.
+        hidden: s.activation_inputs, or d_qkv: s.qkv,
             because "the gradients of the MLP's weights are made before attention's backward writes d_qkv";
     }
 
@@ -189,9 +213,11 @@ regions! {
         /// `[R, C]`: the gradient of the residual stream.
         d_residual: s.width;
         /// `[R, C]`: the gradient of a norm's output.
-        d_normed: s.width.only_if(!s.fused);
+        d_normed: s.width.only_if(!s.fused), or d_attended: s.attended.only_if(!s.fused),
+            because "the gradient of attention's output is used up before that of the norm's output is made";
         /// `[R, C]`: the output of a norm.
         normed: s.width, or head_input: s.width.only_if(!s.tied), or fused_d_normed: s.width.only_if(s.fused),
+            or fused_d_attended: s.attended.only_if(s.fused),
             because "the gradient of an untied head is made before that of any block, and a fused step \
                 makes a norm's output again only after the gradient of that output";
         .. /// `[R, columns]`: the output of the activation function.
@@ -200,10 +226,17 @@ regions! {
                 updates the MLP's second weight before it makes the norm's output again";
     }
 
+    /// The cosines and sines of rotary positions, for all rows: an entry has one position.
+    struct Angles<'a>(s) {
+        /// `[context, D / 2]`.
+        cos: s.angles;
+        sin: s.angles;
+    }
+
     /// A generator's memory. The rows of a chunk are [`ChunkRows`], and the worker's scratch is behind them.
     struct Generation<'a>(s) {
-        /// `[L, context, 2C]`: the keys and values of each block.
-        cache: s.width.times(2).times(s.layers).times(s.context);
+        /// `[L, context, 2 K D]`: the keys and values of each block.
+        cache: s.keys.times(2).times(s.layers).times(s.context);
         /// `[V]`.
         logits: s.vocab;
         .. chunk: ChunkRows::per_row(s).times(s.chunk);
@@ -214,13 +247,20 @@ regions! {
         x: s.width;
         normed: s.width;
         qkv: s.qkv;
-        attended: s.width;
+        attended: s.attended;
+        queries: s.attended.only_if(s.qk_norm);
+        keys: s.keys.only_if(s.qk_norm);
+        query_rstd: Count::of(s.heads).only_if(s.qk_norm);
+        key_rstd: Count::of(s.kv_heads).only_if(s.qk_norm);
         middle: s.width;
-        hidden: s.hidden;
+        hidden: s.activation_inputs;
         activated: s.hidden;
         mean: ONE;
         rstd: ONE;
         /// `[R, 2]`, for one head at a time.
         attention_stats: ONE.times(2);
+        /// The cosines and the sines of the rows' positions, each `[R, D / 2]`.
+        cos: s.angles;
+        sin: s.angles;
     }
 }

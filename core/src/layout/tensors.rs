@@ -2,7 +2,7 @@
 
 use core::{fmt, iter};
 
-use super::family::{self, BLOCK, BLOCK_PREFIX, Group, Initial, NAMES, Role, Site, Slot};
+use super::family::{self, Family, Group, Initial, Role, Site, Slot};
 use super::{Frozen, Plan, greatest};
 use crate::compact::format::{self, Number, Sink, Written};
 use crate::config::Config;
@@ -10,7 +10,7 @@ use crate::config::Config;
 /// One parameter tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tensor {
-    /// The name. Its `Display` is Hugging Face GPT-2's name, e.g. `h.0.attn.c_attn.weight`.
+    /// The name. Its `Display` is Hugging Face's name, e.g. `h.0.attn.c_attn.weight`.
     pub name: TensorName,
     /// 1 for biases and norms, 2 for matrices.
     pub rank: usize,
@@ -68,21 +68,25 @@ impl TensorName {
 
     /// The tensor with this name, if the configuration has one.
     fn find(config: &Config, name: &[u8]) -> Option<TensorName> {
-        let numbered = name.strip_prefix(BLOCK_PREFIX.as_bytes()).and_then(|rest| {
+        let family = Family::of(config);
+        let numbered = name.strip_prefix(family.prefix.as_bytes()).and_then(|rest| {
             let dot = rest.iter().position(|byte| *byte == b'.')?;
             Some((format::whole(rest.get(..dot)?)?, rest.get(dot + 1..)?))
         });
         let (layer, name_in_block) = numbered.unwrap_or((0, name));
-        let row = NAMES.iter().position(|known| known.as_bytes() == name_in_block)?;
-        let layer = if row < BLOCK[1] { usize::try_from(layer).ok()? } else { config.layers };
+        let ([first, end], [_, block_end]) = (family.all(), family.block());
+        let is_named =
+            |row: &usize| family::name(*row).is_some_and(|known| known.as_bytes() == name_in_block);
+        let row = (first..end).find(is_named)?;
+        let layer = if row < block_end { usize::try_from(layer).ok()? } else { config.layers };
         let found = TensorName { row, layer };
         // The comparison refuses a block's tensor without a number, other tensors with one, and leading zeros.
-        let exists = (layer < config.layers || row >= BLOCK[1]) && found.slot()?.exists(config);
+        let exists = (layer < config.layers || row >= block_end) && found.slot()?.exists(config);
         (exists && found.has(name)).then_some(found)
     }
 
     fn place(&self, config: &Config) -> usize {
-        family::place(self.row, self.layer, config.layers)
+        family::place(self.row, self.layer, config)
     }
 
     /// Whether `name` is the name of this tensor, e.g. `h.0.attn.c_attn.weight`.
@@ -108,9 +112,11 @@ impl Sink for Rest<'_> {
 
 impl Written for TensorName {
     fn write(&self, out: &mut dyn Sink) {
-        let Some(name) = NAMES.get(self.row) else { return };
-        if (BLOCK[0]..BLOCK[1]).contains(&self.row) {
-            out.put(BLOCK_PREFIX.as_bytes());
+        let Some(name) = family::name(self.row) else { return };
+        let family = Family::with(self.row);
+        let [block, end] = family.block();
+        if (block..end).contains(&self.row) {
+            out.put(family.prefix.as_bytes());
             Number(self.layer as u64).write(out);
             out.put(b".");
         }
@@ -124,7 +130,7 @@ impl fmt::Display for TensorName {
     }
 }
 
-/// The tensors of one site; `None` for a tensor that the configuration does not have.
+/// A weight and a bias of one site that are adjacent, or one of them.
 #[derive(Clone, Copy)]
 pub(crate) struct SiteTensors {
     pub site: Site,
@@ -133,26 +139,35 @@ pub(crate) struct SiteTensors {
 }
 
 impl Plan {
-    /// The tensors of a group's sites. A group with fewer sites repeats its last one, without tensors.
+    /// A group's tensors in memory order, in pairs. The last pairs may be empty.
     #[inline(never)]
-    pub(crate) fn group(&self, group: Group) -> [SiteTensors; Group::MOST_SITES] {
+    pub(crate) fn group(&self, group: Group) -> [SiteTensors; Group::MOST_PAIRS] {
         let config = &self.config;
-        let [place, _] = group.places(config.layers);
+        let [place, _] = group.places(config);
         let mut tensors = Tensors::from_place(config, &self.options.frozen, place);
-        let mut found = group.sites().map(|site| SiteTensors { site, weight: None, bias: None });
-        let [first, end] = group.slots();
+        let empty = SiteTensors { site: Site::Tokens, weight: None, bias: None };
+        let mut found = [empty; Group::MOST_PAIRS];
+        let (mut pairs, mut before) = (found.iter_mut(), None::<&mut SiteTensors>);
+        let [first, end] = Family::of(config).of_group(group);
         for row in first..end {
             let Some(slot) = family::slot(row).filter(|slot| slot.exists(config)) else { continue };
-            let Some(here) = found.iter_mut().find(|found| found.site == slot.site) else { break };
-            let place = if slot.is_bias() { &mut here.bias } else { &mut here.weight };
-            *place = Some(tensors.next_is(TensorName { row, layer: group.layer(config.layers) }, slot));
+            let tensor = tensors.next_is(TensorName { row, layer: group.layer(config.layers) }, slot);
+            match before.as_mut() {
+                Some(pair) if pair.site == slot.site && slot.is_bias() => pair.bias = Some(tensor),
+                _ => {
+                    before = pairs.next();
+                    let Some(pair) = before.as_mut() else { break };
+                    pair.site = slot.site;
+                    *(if slot.is_bias() { &mut pair.bias } else { &mut pair.weight }) = Some(tensor);
+                }
+            }
         }
         found
     }
 
     /// Whether backward reaches a group: whether that group, or one before it, has a trained tensor.
     pub(crate) fn reaches(&self, group: Group) -> bool {
-        let [_, end] = group.places(self.config.layers);
+        let [_, end] = group.places(&self.config);
         let mut tensors = self.tensors();
         iter::from_fn(|| tensors.next_before(end)).any(|tensor| !tensor.frozen)
     }
@@ -161,7 +176,11 @@ impl Plan {
     pub(crate) fn first_trained(&self) -> Option<Group> {
         let TensorName { row, layer } = self.tensors().find(|tensor| !tensor.frozen)?.name;
         let groups = [Group::Embedding, Group::Attention { layer }, Group::Mlp { layer }, Group::Logits];
-        groups.into_iter().find(|group| (group.slots()[0]..group.slots()[1]).contains(&row))
+        let holds = |group: &Group| {
+            let [first, end] = Family::of(&self.config).of_group(*group);
+            (first..end).contains(&row)
+        };
+        groups.into_iter().find(holds)
     }
 }
 
@@ -177,9 +196,9 @@ impl Group {
 
     /// The place of the group's first tensor, and of the first tensor after the group, in a model that has all
     /// tensors.
-    const fn places(self, layers: usize) -> [usize; 2] {
-        let [first, end] = self.slots();
-        let place = family::place(first, self.layer(layers), layers);
+    const fn places(self, config: &Config) -> [usize; 2] {
+        let [first, end] = Family::of(config).of_group(self);
+        let place = family::place(first, self.layer(config.layers), config);
         [place, place.wrapping_add(end - first)]
     }
 }
@@ -255,7 +274,7 @@ impl Iterator for Tensors<'_> {
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        let end = family::count_before(family::places(self.config.layers), self.config);
+        let end = family::count_before(family::places(self.config), self.config);
         let left = end.saturating_sub(family::count_before(self.place, self.config));
         (left, Some(left))
     }
@@ -264,7 +283,7 @@ impl Iterator for Tensors<'_> {
         let count = |place| family::count_before(place, self.config);
         let number = count(self.place).checked_add(n)?;
         // The tensor with that number has the last place before which there are that many.
-        let last = family::places(self.config.layers).saturating_sub(1);
+        let last = family::places(self.config).saturating_sub(1);
         let place = greatest(self.place, last, |place| count(place) <= number);
         let found = count(place) == number;
         *self = Tensors::from_place(self.config, self.frozen, place);

@@ -1,6 +1,6 @@
 //! The workspace of a pass: its regions, cut for some rows, and the views of them that each stage of the pass uses.
 
-use super::regions::{Activations, AttentionActivations, Generation, MlpActivations, Scratch, Sizes};
+use super::regions::{Activations, Angles, AttentionActivations, Generation, MlpActivations, Scratch, Sizes};
 use super::{Count, Cut, Options, Plan, Shape};
 use crate::config::Config;
 use crate::error::{Error, exact_length};
@@ -11,6 +11,7 @@ use crate::target::Target;
 /// The workspace, cut for one pass of R rows.
 pub(crate) struct Workspace<'a> {
     pub regions: RowRegions<'a>,
+    pub rotation: Rotation<'a>,
     /// `[threads, worker_scratch]`.
     pub worker_scratch: &'a mut [f32],
 }
@@ -25,26 +26,44 @@ pub(crate) struct RowRegions<'a> {
     rows: usize,
 }
 
+/// The cosines and sines of the positions of some rows, each `[rows, D / 2]`; empty if positions are not rotary.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Rotation<'a> {
+    pub cos: &'a [f32],
+    pub sin: &'a [f32],
+}
+
 /// The parts of the workspace that belong to rows, and to workers. Rows can be divided between sequences.
 pub(crate) struct WorkspaceParts<'a> {
     /// `[R]`.
     pub losses: &'a mut [f32],
     /// At least `[R, per_row]`: [`Activations`], then [`Scratch`].
     pub rows: &'a mut [f32],
+    /// The angles of all positions.
+    pub rotation: Rotation<'a>,
     /// `[threads, worker_scratch]`.
     pub worker_scratch: &'a mut [f32],
 }
 
 impl<'a> WorkspaceParts<'a> {
-    /// Cuts a slice of exactly [`Plan::workspace`] elements.
-    pub fn new(mut memory: &'a mut [f32], plan: &Plan, shape: Shape) -> Result<WorkspaceParts<'a>, Error> {
+    /// Cuts a slice of exactly [`Plan::workspace`] elements. `prepare` may write the angles.
+    pub fn new(
+        mut memory: &'a mut [f32],
+        plan: &Plan,
+        shape: Shape,
+        prepare: impl FnOnce(&mut Angles<'_>),
+    ) -> Result<WorkspaceParts<'a>, Error> {
         exact_length("workspace", memory.len(), plan.workspace())?;
         plan.check(shape)?;
-        let scratch = Scratch::per_row(&plan.sizes()).times(plan.rows()).get();
+        let sizes = plan.sizes();
+        let scratch = Scratch::per_row(&sizes).times(plan.rows()).get();
         let of_rows = plan.activations.saturating_add(scratch);
         let losses = memory.cut(shape.rows());
         let rows = memory.cut(of_rows.saturating_sub(losses.len()));
-        Ok(WorkspaceParts { losses, rows, worker_scratch: memory })
+        let mut angles = Angles::cut(&mut memory, &sizes, plan.config.context);
+        prepare(&mut angles);
+        let rotation = Rotation { cos: angles.cos, sin: angles.sin };
+        Ok(WorkspaceParts { losses, rows, rotation, worker_scratch: memory })
     }
 }
 
@@ -98,16 +117,20 @@ pub(crate) struct Head<'w> {
 impl<'a> Workspace<'a> {
     /// Cuts a slice of exactly [`Plan::workspace`] elements.
     pub fn new(memory: &'a mut [f32], plan: &Plan, shape: Shape) -> Result<Workspace<'a>, Error> {
-        Ok(Workspace::cut(WorkspaceParts::new(memory, plan, shape)?, plan, shape))
+        Ok(Workspace::cut(WorkspaceParts::new(memory, plan, shape, |_| {})?, plan, shape))
     }
 
     /// Cuts parts that have at least the rows of the shape.
     pub fn cut(parts: WorkspaceParts<'a>, plan: &Plan, shape: Shape) -> Workspace<'a> {
-        let WorkspaceParts { losses, rows: mut memory, worker_scratch } = parts;
+        let WorkspaceParts { losses, rows: mut memory, rotation, worker_scratch } = parts;
         let (sizes, rows) = (plan.sizes(), shape.rows());
         let activations = Activations::cut(&mut memory, &sizes, rows);
         let scratch = Scratch::cut(&mut memory, &sizes, rows);
-        Workspace { regions: RowRegions { losses, activations, scratch, sizes, rows }, worker_scratch }
+        Workspace {
+            regions: RowRegions { losses, activations, scratch, sizes, rows },
+            rotation,
+            worker_scratch,
+        }
     }
 }
 
@@ -251,11 +274,11 @@ impl Plan {
     }
 }
 
-/// The columns of the hidden width: all, or in a fused step as many as `gradients` has room for rows of the next
-/// weight's gradient.
+/// The columns of the hidden width: all, or in a fused step of a GPT-2 as many as `gradients` has room for rows of the next
+/// weight's gradient. A matrix of Llama's has a row for each output instead.
 pub(super) const fn hidden_columns(config: &Config, options: &Options, gradients: usize) -> usize {
     match gradients.checked_div(config.width) {
-        Some(rows) if options.fused && rows < config.hidden => rows,
+        Some(rows) if options.fused && rows < config.hidden && config.is_gpt2() => rows,
         _ => config.hidden,
     }
 }
@@ -268,9 +291,10 @@ pub(super) const fn per_row(sizes: &Sizes) -> [Count; 2] {
 /// The scratch of one worker: for products, and for attention's tiles unless `activated` elements are enough for
 /// them.
 pub(super) const fn worker_scratch(config: &Config, rows: usize, activated: usize, target: Target) -> usize {
-    let (c, f, v) = (config.width, config.hidden, config.vocab);
+    let (c, v) = (config.width, config.vocab);
     // The sides of all products; rows are the inner index of weights' gradients.
-    let longest = max(max(max(3 * c, f), v), max(rows, config.context));
+    let widest = max(max(config.qkv(), config.activation_inputs()), max(c, v));
+    let longest = max(widest, max(rows, config.context));
     let products = matmul::scratch_on(target, longest, longest);
     let attention = attention::worker_scratch(target, config.context, config.head_width());
     // It must also hold a row of the residual stream.
@@ -301,8 +325,10 @@ pub(super) const fn attention_in_activated(
 /// The gradients that a fused step holds at a time: some rows of the widest weight, or all of the largest tensor.
 pub(super) const fn fused_gradient(config: &Config, target: Target) -> usize {
     let (c, f) = (config.width, config.hidden);
-    let widest = max(c.saturating_mul(3), f);
-    let largest = max(max(config.vocab, config.context), widest).saturating_mul(c);
+    // The longest row of a matrix. In Llama's order a row has the length of the input.
+    let widest = if config.is_gpt2() { max(config.qkv(), f) } else { max(max(config.attended(), f), c) };
+    let largest =
+        max(max(config.vocab, config.context), max(max(config.attended(), f), widest)).saturating_mul(c);
     let rows = widest.saturating_mul(matmul::rows_enough(target));
     if rows < largest { rows } else { largest }
 }

@@ -4,13 +4,14 @@
 use core::ops::Range;
 
 use super::forward::Extent;
-use super::{Pass, Workers, rows_of, with_columns};
+use super::{Pass, Workers, rows_in, rows_of};
 use crate::layout::{
-    Affine, AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, Plan,
-    Workspace, attention_scratch,
+    Affine, AttentionActivations, BlockActivations, BlockBackward, Group, GroupParameters, Head, InUse,
+    MlpActivations, Plan, Site, Workspace, attention_scratch,
 };
+use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
-use crate::ops::{attention, dropout, gelu, layer_norm, rows_mut};
+use crate::ops::{self, attention, dropout, layer_norm, rms_norm, rows_mut};
 use crate::rng::Stream;
 use crate::simd;
 
@@ -85,8 +86,10 @@ impl Pass<'_> {
         // A fused step still needs the head's input, which may share memory with this gradient.
         let d_input = if self.plan.options.fused { d_residual } else { d_normed };
         let [_, head] = self.parameters().head();
+        let d_logits = Matrix::new(d_logits, config.vocab);
         self.workers(workspace.worker_scratch).linear_backward(
             d_input,
+            Start::Zero,
             d_logits,
             head,
             [config.width, config.vocab],
@@ -104,7 +107,7 @@ impl Pass<'_> {
         self.workers(workspace.worker_scratch).by_row(x.len(), [(d_residual, c)], |rows, [d_residual]| {
             let (mean, rstd) = (rows_of(mean, &rows, 1), rows_of(rstd, &rows, 1));
             let (x, d_normed) = (rows_of(x, &rows, c), rows_of(d_normed, &rows, c));
-            layer_norm::backward_input(simd, d_residual, d_normed, x, mean, rstd, norm.weight);
+            self.norm_backward_input(d_residual, d_normed, x, [mean, rstd], norm.weight);
         });
     }
 
@@ -116,8 +119,8 @@ impl Pass<'_> {
         self.drop_gradient(&mut self.workers(workspace.worker_scratch), d_branch, d_residual, mask);
     }
 
-    /// The backward pass of the MLP's second product and of the activation function, for some columns of the hidden
-    /// width. `hidden` becomes its own gradient, and `activated` the recomputed output of the activation function.
+    /// The backward pass of the MLP's last product and of the activation function, for some columns of the hidden width. The
+    /// inputs of the activation become their gradients, and `activated` its recomputed output.
     #[inline(never)]
     pub(super) fn mlp_backward_columns(
         &self,
@@ -126,84 +129,136 @@ impl Pass<'_> {
         workspace: &mut Workspace<'_>,
     ) {
         let (config, simd, m) = (&self.plan.config, self.compute.simd, self.rows());
-        let (c, f) = (config.width, config.hidden);
+        let (c, f, inputs) = (config.width, config.hidden, config.activation_inputs());
         let BlockBackward { kept, d_branch, d_normed, activated, .. } =
             workspace.regions.block_backward(layer, InUse::Activated);
-        let hidden = kept.mlp.hidden.get_mut(..m * f).unwrap_or_default();
-        let [.., output] = self.parameters().of(Group::Mlp { layer });
+        let hidden = rows_in(kept.mlp.hidden, m, inputs);
+        let output = self.parameters().of(Group::Mlp { layer }).affine(Site::MlpOut);
+        let transposed = output.matrix([f, c]).transposed();
         let mut workers = self.workers(workspace.worker_scratch);
-        // If forward has kept the output, with the slope in `hidden`, only the product remains. It processes C
+        // If forward has kept the output, with the slopes in `hidden`, only the product remains. It processes C
         // columns at a time, in the memory of the gradient of the norm's output, which is still unused.
         let keeps = self.keeps_activated(layer);
         let (d_activated, most) = if keeps { (d_normed, c) } else { (activated, columns.len()) };
         let mut first = columns.start;
         while first < columns.end {
             let columns = first..columns.end.min(first + most);
-            first = columns.end;
             let count = columns.len();
-            let d_activated = d_activated.get_mut(..m * count).unwrap_or_default();
-            let weight = Affine { weight: rows_of(output.weight, &columns, c), ..output };
-            workers.linear_backward(d_activated, d_branch, weight, [count, c]);
-            let buffers = [(&mut *hidden, f), (d_activated, count)];
+            let d_activated = rows_in(d_activated, m, count);
+            let size = Size { m, n: count, k: c };
+            let weight = transposed.from(0, first);
+            workers.product((&mut *d_activated, count), size, Start::Zero, Matrix::new(d_branch, c), weight);
+            let buffers = [(&mut *hidden, inputs), (d_activated, count)];
             workers.by_row(m * count, buffers, |_, [hidden, d_activated]| {
-                with_columns(hidden, f, &columns, d_activated, |hidden, d_activated| match keeps {
-                    true => simd::multiply(simd, hidden, d_activated),
-                    false => gelu::exchange(simd, hidden, d_activated, config.activation),
+                self.with_columns(hidden, &columns, d_activated, |gate, hidden, d_activated| match keeps {
+                    true => {
+                        if !gate.is_empty() {
+                            simd::multiply(simd, gate, d_activated);
+                        }
+                        simd::multiply(simd, hidden, d_activated);
+                    }
+                    false => self.exchange(gate, hidden, d_activated),
                 });
             });
+            first = columns.end;
         }
     }
 
     /// The backward pass of the MLP's first product and its norm.
     #[inline(never)]
     pub(super) fn mlp_backward_input(&self, layer: usize, workspace: &mut Workspace<'_>) {
-        let (c, f) = (self.plan.config.width, self.plan.config.hidden);
+        let config = &self.plan.config;
+        let (c, inputs) = (config.width, config.activation_inputs());
         let BlockBackward { middle, kept, d_residual, d_normed, normed, .. } =
             workspace.regions.block_backward(layer, InUse::Normed);
         let MlpActivations { mean, rstd, hidden } = kept.mlp;
-        let d_hidden = hidden.get(..self.rows() * f).unwrap_or_default();
-        let [norm, input, _] = self.parameters().of(Group::Mlp { layer });
+        let d_hidden = &*rows_in(hidden, self.rows(), inputs);
+        let parameters = self.parameters().of(Group::Mlp { layer });
         let mut workers = self.workers(workspace.worker_scratch);
-        workers.linear_backward(d_normed, d_hidden, input, [c, f]);
-        let statistics = [&*mean, &*rstd];
+        workers.project_backward(d_normed, (d_hidden, inputs), &parameters, Site::mlp_in(config), c);
+        let (norm, statistics) = (parameters.affine(Site::MlpNorm), [&*mean, &*rstd]);
         self.norm_backward(&mut workers, &norm, [normed, d_residual], d_normed, middle, statistics);
     }
 
     #[inline(never)]
     fn attention_backward(&self, layer: usize, workspace: &mut Workspace<'_>) {
         let (config, simd, t) = (&self.plan.config, self.compute.simd, self.shape.length);
-        let (c, h) = (config.width, config.heads);
-        let [norm, input, output] = self.parameters().of(Group::Attention { layer });
+        let (c, a, h, qkv_width) = (config.width, config.attended(), config.heads, config.qkv());
+        let parameters = self.parameters().of(Group::Attention { layer });
         let mask = self.mask(Stream::AttentionDropout, layer);
         let BlockBackward { x, kept, d_branch, d_residual, d_normed, normed, .. } =
             workspace.regions.block_backward(layer, InUse::Normed);
-        let BlockActivations { attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
-        let AttentionActivations { mean, rstd, qkv, stats, attended } = attention;
-        let (qkv, stats, attended) = (&*qkv, &*stats, &*attended);
+        let BlockActivations { mut attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
+        let AttentionActivations { qkv, stats, attended, .. } = &attention;
+        let (qkv, stats, attended) = (&**qkv, &**stats, &**attended);
         let d_qkv = d_qkv.get_mut(..qkv.len()).unwrap_or_default();
         let mut workers = self.workers(workspace.worker_scratch);
 
         let projection_mask = self.mask(Stream::AttentionProjectionDropout, layer);
         self.drop_gradient(&mut workers, d_branch, d_residual, projection_mask);
         let d_attended = &mut *d_normed;
-        workers.linear_backward(d_attended, d_branch, output, [c, c]);
+        let d_out = Matrix::new(d_branch, c);
+        workers.linear_backward(
+            d_attended,
+            Start::Zero,
+            d_out,
+            parameters.affine(Site::AttentionOut),
+            [a, c],
+        );
         let d_attended = &*d_attended;
-        let buffers = [(&mut *d_qkv, 3 * c), (&mut *normed, c)];
+        let buffers = [(&mut *d_qkv, qkv_width), (&mut *normed, c)];
         workers.by_sequence(x.len(), buffers, |sequences, [d_qkv, normed], scratch| {
             // The norm's output is recomputed only after this.
             let space = attention_scratch(scratch, normed);
-            for (sequence, d_qkv) in sequences.zip(rows_mut(d_qkv, 3 * t * c)) {
+            for (sequence, d_qkv) in sequences.zip(rows_mut(d_qkv, t * qkv_width)) {
                 let this = sequence..sequence + 1;
-                let (qkv, d_attended) = (rows_of(qkv, &this, 3 * t * c), rows_of(d_attended, &this, t * c));
-                let attended = rows_of(attended, &this, t * c);
+                let (qkv, d_attended) =
+                    (rows_of(qkv, &this, t * qkv_width), rows_of(d_attended, &this, t * a));
+                let attended = rows_of(attended, &this, t * a);
                 let stats = rows_of(stats, &this, 2 * t * h);
                 let attention = self.attention(mask, sequence);
                 attention::backward_sequence(simd, d_qkv, d_attended, qkv, attended, stats, attention, space);
             }
         });
-        workers.linear_backward(d_normed, d_qkv, input, [c, 3 * c]);
-        let statistics = [&*mean, &*rstd];
+        self.rotate(&mut workers, d_qkv, workspace.rotation, -1.0);
+        if config.has_qk_norm() {
+            self.norm_heads_backward(&mut workers, d_qkv, &mut attention, &parameters);
+        }
+        workers.project_backward(d_normed, (d_qkv, qkv_width), &parameters, Site::qkv(config), c);
+        let (norm, statistics) =
+            (parameters.affine(Site::AttentionNorm), [&*attention.mean, &*attention.rstd]);
         self.norm_backward(&mut workers, &norm, [normed, d_residual], d_normed, x, statistics);
+    }
+
+    /// The backward pass of the norms of queries and keys: their gradients become those before the norm. What is kept becomes
+    /// the terms of the gradients of the norms' weights.
+    #[inline(never)]
+    fn norm_heads_backward(
+        &self,
+        workers: &mut Workers<'_>,
+        d_qkv: &mut [f32],
+        kept: &mut AttentionActivations<'_>,
+        parameters: &GroupParameters<'_>,
+    ) {
+        let (simd, config) = (self.compute.simd, &self.plan.config);
+        let (a, width) = (config.attended(), config.qkv());
+        let AttentionActivations { queries, keys, query_rstd, key_rstd, .. } = kept;
+        let parts = [
+            (Site::QueryNorm, 0, &mut **queries, &**query_rstd, config.heads),
+            (Site::KeyNorm, a, &mut **keys, &**key_rstd, config.kv_heads()),
+        ];
+        for (site, first, x, rstd, heads) in parts {
+            let weight = parameters.affine(site).weight;
+            let columns = heads * weight.len();
+            let buffers = [(&mut *d_qkv, width), (x, columns)];
+            workers.by_row(self.rows() * columns, buffers, |range, [d_qkv, x]| {
+                let rows = rows_mut(d_qkv, width).zip(rows_mut(x, columns));
+                for ((d_qkv, x), rstd) in rows.zip(ops::rows(rows_of(rstd, &range, heads), heads)) {
+                    let d_qkv = d_qkv.get_mut(first..first + columns).unwrap_or_default();
+                    rms_norm::exchange(simd, d_qkv, x, rstd, weight);
+                }
+            });
+        }
     }
 
     /// The backward pass of a branch's norm of x `[R, C]`: recomputes its output, and adds the gradient of x to
@@ -222,9 +277,30 @@ impl Pass<'_> {
         workers.by_row(x.len(), [(normed, c), (d_x, c)], |rows, [normed, d_x]| {
             let (x, d_normed) = (rows_of(x, &rows, c), rows_of(d_normed, &rows, c));
             let (mean, rstd) = (rows_of(mean, &rows, 1), rows_of(rstd, &rows, 1));
-            layer_norm::apply(simd, normed, x, mean, rstd, norm.weight, norm.bias);
-            layer_norm::backward_input(simd, d_x, d_normed, x, mean, rstd, norm.weight);
+            if self.plan.config.is_rms() {
+                rms_norm::apply(simd, normed, x, rstd, norm.weight);
+            } else {
+                layer_norm::apply(simd, normed, x, mean, rstd, norm.weight, norm.bias);
+            }
+            self.norm_backward_input(d_x, d_normed, x, [mean, rstd], norm.weight);
         });
+    }
+
+    /// Adds the gradient of a norm's input x to `d_x`.
+    fn norm_backward_input(
+        &self,
+        d_x: &mut [f32],
+        d_normed: &[f32],
+        x: &[f32],
+        [mean, rstd]: [&[f32]; 2],
+        weight: &[f32],
+    ) {
+        let simd = self.compute.simd;
+        if self.plan.config.is_rms() {
+            rms_norm::backward_input(simd, d_x, d_normed, x, rstd, weight);
+        } else {
+            layer_norm::backward_input(simd, d_x, d_normed, x, mean, rstd, weight);
+        }
     }
 
     fn embedding_backward(&self, workspace: &mut Workspace<'_>) {

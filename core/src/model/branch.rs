@@ -1,18 +1,19 @@
 //! The forward pass of a block's two residual branches and of the head, for training, recomputation and generation.
 
-use super::{Pass, Workers, rows_of, with_columns};
-use crate::layout::{Affine, AttentionActivations, Group, MlpActivations};
+use super::{Pass, Workers, rows_in, rows_of};
+use crate::layout::{Affine, AttentionActivations, Group, GroupParameters, MlpActivations, Rotation, Site};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::{self, Mask};
-use crate::ops::{gelu, layer_norm};
+use crate::ops::{gelu, layer_norm, rms_norm, rotary, rows_mut, swiglu};
 use crate::rng::Stream;
 
-/// Attention itself: reads qkv `[R, 3C]` and writes the attended values `[R, C]` and the statistics of scores. In training
-/// each sequence attends to itself, in generation to the KV cache.
+/// Attention itself: reads qkv `[R, H D + 2 K D]` and writes the attended values `[R, H D]` and the statistics of scores. In
+/// training each sequence attends to itself, in generation to the KV cache.
 pub(crate) type Attend<'f> = dyn FnMut(&mut Workers<'_>, &[f32], [&mut [f32]; 2]) + 'f;
 
 impl Pass<'_> {
     /// `out = x + dropout(project(attend(norm(x) W)))`, all `[R, C]`, as `normed` is, the scratch of the norm's output.
+    /// `rotation` has the angles of the positions of a sequence.
     #[allow(clippy::too_many_arguments)]
     #[inline(never)]
     pub(crate) fn attention_branch(
@@ -22,21 +23,95 @@ impl Pass<'_> {
         out: &mut [f32],
         kept: &mut AttentionActivations<'_>,
         normed: &mut [f32],
+        rotation: Rotation<'_>,
         workers: &mut Workers<'_>,
         attend: &mut Attend<'_>,
     ) {
-        let AttentionActivations { mean, rstd, qkv, stats, attended } = kept;
-        let [norm, input, output] = self.parameters().of(Group::Attention { layer });
-        let c = self.plan.config.width;
-        self.norm(workers, &norm, [normed, mean, rstd], x);
-        workers.linear(qkv, normed, input, [c, 3 * c]);
+        let (config, parameters) = (&self.plan.config, self.parameters().of(Group::Attention { layer }));
+        let (c, a, qkv_width) = (config.width, config.attended(), config.qkv());
+        let AttentionActivations { mean, rstd, .. } = kept;
+        self.norm(workers, &parameters.affine(Site::AttentionNorm), [normed, mean, rstd], x);
+        workers.project((kept.qkv, qkv_width), normed, &parameters, Site::qkv(config), c);
+        if config.has_qk_norm() {
+            self.norm_heads(workers, kept, &parameters);
+        }
+        self.rotate(workers, kept.qkv, rotation, 1.0);
+        let AttentionActivations { qkv, stats, attended, .. } = kept;
         attend(workers, qkv, [attended, stats]);
-        workers.linear(out, attended, output, [c, c]);
+        workers.linear((&mut *out, c), attended, parameters.affine(Site::AttentionOut), [a, c]);
         self.add_residual(workers, out, x, self.mask(Stream::AttentionProjectionDropout, layer));
     }
 
+    /// Normalises each head's queries and keys by their root mean square, and keeps what they were.
+    #[inline(never)]
+    fn norm_heads(
+        &self,
+        workers: &mut Workers<'_>,
+        kept: &mut AttentionActivations<'_>,
+        parameters: &GroupParameters<'_>,
+    ) {
+        let (simd, config) = (self.compute.simd, &self.plan.config);
+        let (a, k, h) = (config.attended(), config.kv_width(), config.heads);
+        let weights = [Site::QueryNorm, Site::KeyNorm].map(|site| parameters.affine(site).weight);
+        let AttentionActivations { qkv, queries, keys, query_rstd, key_rstd, .. } = kept;
+        let buffers = [
+            (&mut **qkv, config.qkv()),
+            (&mut **queries, a),
+            (&mut **keys, k),
+            (&mut **query_rstd, h),
+            (&mut **key_rstd, config.kv_heads()),
+        ];
+        workers.by_row(
+            self.rows() * config.qkv(),
+            buffers,
+            |_, [qkv, queries, keys, query_rstd, key_rstd]| {
+                let [of_queries, of_keys] = weights;
+                for (first, x, rstd, weight) in
+                    [(0, queries, query_rstd, of_queries), (a, keys, key_rstd, of_keys)]
+                {
+                    let columns = if first == 0 { a } else { k };
+                    let heads = columns.checked_div(weight.len()).unwrap_or(0);
+                    for ((qkv, x), rstd) in
+                        rows_mut(qkv, config.qkv()).zip(rows_mut(x, columns)).zip(rows_mut(rstd, heads))
+                    {
+                        let qkv = qkv.get_mut(first..first + columns).unwrap_or_default();
+                        for (x, value) in x.iter_mut().zip(&*qkv) {
+                            *x = *value;
+                        }
+                        rms_norm::statistics(simd, rstd, x, weight.len(), config.norm_epsilon);
+                        rms_norm::apply(simd, qkv, x, rstd, weight);
+                    }
+                }
+            },
+        );
+    }
+
+    /// Rotates queries and keys in rows of qkv, or their gradients back, by `direction` times the angles of their positions:
+    /// 1 or -1.
+    #[inline(never)]
+    pub(super) fn rotate(
+        &self,
+        workers: &mut Workers<'_>,
+        qkv: &mut [f32],
+        Rotation { cos, sin }: Rotation<'_>,
+        direction: f32,
+    ) {
+        let config = &self.plan.config;
+        if !config.is_rotary() {
+            return;
+        }
+        let (width, columns) = (config.qkv(), config.attended() + config.kv_width());
+        let half = config.head_width() / 2;
+        workers.by_row(self.rows() * columns, [(qkv, width)], |range, [qkv]| {
+            self.each_sequence(range.start, width, qkv, &mut |qkv, _, position| {
+                let [cos, sin] = [cos, sin].map(|angles| angles.get(position * half..).unwrap_or_default());
+                rotary::rotate(self.compute.simd, qkv, width, columns, cos, sin, half, direction);
+            });
+        });
+    }
+
     /// `out = x + dropout(activation(norm(x) W_in) W_out)`, all `[R, C]`. Without `out`, for recomputation, it ends
-    /// with the input of the activation function.
+    /// with the inputs of the activation function.
     #[inline(never)]
     pub(crate) fn mlp_branch(
         &self,
@@ -48,25 +123,26 @@ impl Pass<'_> {
         workers: &mut Workers<'_>,
     ) {
         let MlpActivations { mean, rstd, hidden } = kept;
-        let [norm, input, output] = self.parameters().of(Group::Mlp { layer });
-        let (c, f) = (self.plan.config.width, self.plan.config.hidden);
+        let (config, parameters) = (&self.plan.config, self.parameters().of(Group::Mlp { layer }));
+        let (c, f, inputs) = (config.width, config.hidden, config.activation_inputs());
         let rows = workers.shape.rows();
-        let hidden = hidden.get_mut(..rows * f).unwrap_or_default();
-        self.norm(workers, &norm, [normed, mean, rstd], x);
-        workers.linear(hidden, normed, input, [c, f]);
+        let hidden = rows_in(hidden, rows, inputs);
+        self.norm(workers, &parameters.affine(Site::MlpNorm), [normed, mean, rstd], x);
+        workers.project((&mut *hidden, inputs), normed, &parameters, Site::mlp_in(config), c);
         let Some(out) = out else { return };
-        let Affine { weight, bias, .. } = output;
+        let output = parameters.affine(Site::MlpOut);
+        let (weight, bias) = (output.matrix([f, c]), output.bias);
         let mut start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
         let mut first = 0;
         while first < f {
             let columns = first..f.min(first + self.plan.hidden_columns());
-            let buffers = [(&mut *hidden, f), (&mut *activated, columns.len())];
+            let buffers = [(&mut *hidden, inputs), (&mut *activated, columns.len())];
             workers.by_row(rows * columns.len(), buffers, |_, [hidden, activated]| {
-                with_columns(hidden, f, &columns, activated, |hidden, activated| {
-                    self.activate(layer, hidden, activated);
+                self.with_columns(hidden, &columns, activated, |gate, hidden, activated| {
+                    self.activate(layer, gate, hidden, activated);
                 });
             });
-            let (activated, weight) = (Matrix::new(activated, columns.len()), Matrix::new(weight, c));
+            let activated = Matrix::new(activated, columns.len());
             let size = Size { m: rows, n: c, k: columns.len() };
             workers.product((&mut *out, c), size, start, activated, weight.from(first, 0));
             (first, start) = (columns.end, Start::Accumulate);
@@ -74,15 +150,28 @@ impl Pass<'_> {
         self.add_residual(workers, out, x, self.mask(Stream::MlpProjectionDropout, layer));
     }
 
-    /// The activation function. If the layer keeps its output, `hidden` becomes the slope.
-    fn activate(&self, layer: usize, hidden: &mut [f32], activated: &mut [f32]) {
-        let (simd, activation) = (self.compute.simd, self.plan.config.activation);
+    /// The activation function of `hidden`, and of the gate where there is one. If the layer keeps its output, the inputs
+    /// become its slopes.
+    fn activate(&self, layer: usize, gate: &mut [f32], hidden: &mut [f32], activated: &mut [f32]) {
+        let (simd, config) = (self.compute.simd, &self.plan.config);
         if self.keeps_activated(layer) {
-            // The slope times 1.
+            // The slopes times 1.
             activated.fill(1.0);
-            gelu::exchange(simd, hidden, activated, activation);
+            self.exchange(gate, hidden, activated);
+        } else if config.is_gated() {
+            swiglu::activate(simd, activated, gate, hidden);
         } else {
-            gelu::activate(simd, activated, hidden, activation);
+            gelu::activate(simd, activated, hidden, config.activation);
+        }
+    }
+
+    /// The activation's backward pass: its inputs become their gradients, and the gradient of its output becomes the output.
+    pub(super) fn exchange(&self, gate: &mut [f32], hidden: &mut [f32], d_activated: &mut [f32]) {
+        let (simd, config) = (self.compute.simd, &self.plan.config);
+        if config.is_gated() {
+            swiglu::exchange(simd, gate, hidden, d_activated);
+        } else {
+            gelu::exchange(simd, hidden, d_activated, config.activation);
         }
     }
 
@@ -97,7 +186,8 @@ impl Pass<'_> {
     ) {
         let [norm, head] = self.parameters().head();
         self.norm(workers, &norm, [&mut *input, mean, rstd], x);
-        workers.linear(logits, input, head, [self.plan.config.width, self.plan.config.vocab]);
+        let [c, v] = [self.plan.config.width, self.plan.config.vocab];
+        workers.linear((logits, v), input, head, [c, v]);
     }
 
     /// A norm of x `[R, C]`, with the mean `[R]` and reciprocal deviation `[R]` of each row.
@@ -111,6 +201,10 @@ impl Pass<'_> {
         let (simd, c, epsilon) = (self.compute.simd, self.plan.config.width, self.plan.config.norm_epsilon);
         workers.by_row(x.len(), [(normed, c), (mean, 1), (rstd, 1)], |rows, [normed, mean, rstd]| {
             let x = rows_of(x, &rows, c);
+            if self.plan.config.is_rms() {
+                rms_norm::statistics(simd, rstd, x, c, epsilon);
+                return rms_norm::apply(simd, normed, x, rstd, norm.weight);
+            }
             layer_norm::statistics(simd, mean, rstd, x, c, epsilon);
             layer_norm::apply(simd, normed, x, mean, rstd, norm.weight, norm.bias);
         });

@@ -4,7 +4,7 @@
 use core::mem;
 
 use super::gradients::{GradientRows, Source, shape};
-use super::{Backward, DropoutKey, Gradients, Pass, Stage, rows_of};
+use super::{Backward, Beginning, DropoutKey, Gradients, Pass, Stage, rows_of};
 use crate::compact::soft_f64::SoftF64;
 use crate::error::Error;
 use crate::layout::{InUse, Order, Plan, Shape, Workspace, WorkspaceParts};
@@ -58,7 +58,7 @@ impl Pass<'_> {
         targets: &[i32],
         counted: usize,
     ) -> Result<f64, Error> {
-        let mut parts = self.parts(workspace)?;
+        let mut parts = self.parts(workspace, Beginning::Begins)?;
         self.each_worker(workers, &mut parts, &mut [], |pass, share, workspace, _| {
             pass.forward_trusted(workspace);
             let targets = rows_of(targets, &share.of(self.shape.sequences), self.shape.length);
@@ -82,14 +82,14 @@ impl Pass<'_> {
     fn each_worker(
         &self,
         workers: usize,
-        WorkspaceParts { losses, rows, worker_scratch }: &mut WorkspaceParts<'_>,
+        WorkspaceParts { losses, rows, rotation, worker_scratch }: &mut WorkspaceParts<'_>,
         gradients: &mut [f32],
         task: impl Fn(&Pass<'_>, Share, &mut Workspace<'_>, Turn<'_>) + Sync,
     ) {
         let Shape { sequences, length } = self.shape;
         let per_row = self.plan.per_row();
         let buffers = [Units::new(losses, sequences, length), Units::new(rows, sequences, length * per_row)];
-        let scratch = self.scratch(worker_scratch);
+        let (rotation, scratch) = (*rotation, self.scratch(worker_scratch));
         self.compute.relay(
             workers,
             &buffers,
@@ -105,7 +105,7 @@ impl Pass<'_> {
                     dropout: self.dropout.map(|key| DropoutKey { first_sequence, ..key }),
                     ..*self
                 };
-                let parts = WorkspaceParts { losses, rows, worker_scratch };
+                let parts = WorkspaceParts { losses, rows, rotation, worker_scratch };
                 task(&pass, share, &mut Workspace::cut(parts, self.plan, pass.shape), turn);
             },
         );
@@ -122,25 +122,25 @@ impl Pass<'_> {
         workers: usize,
     ) {
         let Some(group) = stage.group() else { return };
-        let columns = self.plan.config.hidden;
-        let sources = self.sources(stage, InUse::Activated, columns, &mut workspace.regions);
+        let (columns, pairs) = (self.plan.config.hidden, self.plan.group(group));
+        let sources = self.sources(stage, &pairs, InUse::Activated, columns, &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
-        for (tensors, source) in self.plan.group(group).iter().rev().zip(sources.iter().rev()) {
+        for (tensors, source) in pairs.iter().rev().zip(sources.iter().rev()) {
             let ([rows, columns], [of_bias, _]) = (shape(&tensors.weight), shape(&tensors.bias));
             let work = self.rows().saturating_mul(rows).saturating_mul(columns);
             let most = match *source {
-                Source::Norm { .. } | Source::Positions { .. } => 1,
+                Source::Norm { .. } | Source::Sums { .. } | Source::Positions { .. } => 1,
                 _ => 2 * workers,
             };
             let pieces = (work / LEAST_PIECE).min(most).max(1);
-            if let Source::Product { x, from, d_y, to, order: Order::InOut } = *source
+            if let Source::Product { x, from, d_y, first, width, to, order: Order::InOut } = *source
                 && rows < columns
             {
                 turn.last(of_bias, |bias| {
                     let rows = GradientRows { weight: &mut [], of_weight: 0..0, bias, of_bias: 0..of_bias };
                     self.gradient_rows(source, rows, mode, scratch);
                 });
-                let (x, d_y) = (Matrix::new(x, from).transposed(), Matrix::new(d_y, to));
+                let (x, d_y) = (Matrix::new(x, from).transposed(), Matrix::new(d_y, width).from(0, first));
                 let size = Size { m: rows, n: to, k: self.rows() };
                 let at_once = to.div_ceil(pieces).next_multiple_of(ROUND_COLUMNS);
                 matmul_in_turn(self.compute.simd, size, turn, at_once, mode.start(), x, d_y, scratch);

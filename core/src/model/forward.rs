@@ -57,7 +57,7 @@ impl Pass<'_> {
         }
     }
 
-    /// x = dropout(token embedding + position embedding).
+    /// x = dropout(token embedding + position embedding), or without the latter if positions are rotary.
     #[inline(never)]
     fn embedding(&self, workspace: &mut Workspace<'_>) {
         let (c, simd) = (self.plan.config.width, self.compute.simd);
@@ -69,35 +69,47 @@ impl Pass<'_> {
             self.each_masked(range.start, x, mask, &mut |x, mask, position| {
                 let tokens = tokens.split_off(..x.len() / c.max(1)).unwrap_or_default();
                 let wpe = wpe.get(position * c..).unwrap_or_default();
-                embedding::add_embeddings(simd, x, tokens, wte, wpe, c);
+                self.embed(x, tokens, [wte, wpe]);
                 dropout::in_place(simd, x, c, mask);
             });
         });
+    }
+
+    /// Writes x `[R, C]`: each token's row of `wte` and, unless positions are rotary, the row of `wpe`.
+    pub(crate) fn embed(&self, x: &mut [f32], tokens: &[i32], [wte, wpe]: [&[f32]; 2]) {
+        let (simd, c) = (self.compute.simd, self.plan.config.width);
+        if self.plan.config.is_rotary() {
+            embedding::copy_embeddings(x, tokens, wte, c);
+        } else {
+            embedding::add_embeddings(simd, x, tokens, wte, wpe, c);
+        }
     }
 
     /// One block's forward pass, or the recomputation of its activations.
     #[inline(never)]
     pub(super) fn block(&self, layer: usize, workspace: &mut Workspace<'_>, extent: Extent) {
         let config = &self.plan.config;
-        let (simd, t, c, h) = (self.compute.simd, self.shape.length, config.width, config.heads);
+        let (simd, t, a, h) = (self.compute.simd, self.shape.length, config.attended(), config.heads);
+        let qkv_width = config.qkv();
         let BlockForward { x, middle, after, mut kept, normed, activated } =
             workspace.regions.block_forward(layer);
         let workers = &mut self.workers(workspace.worker_scratch);
         let mask = self.mask(Stream::AttentionDropout, layer);
         let mut attend = |workers: &mut Workers<'_>, qkv: &[f32], [attended, stats]: [&mut [f32]; 2]| {
             let columns = self.plan.hidden_columns();
-            let buffers = [(attended, c), (stats, 2 * h), (&mut *activated, columns)];
+            let buffers = [(attended, a), (stats, 2 * h), (&mut *activated, columns)];
             workers.by_sequence(x.len(), buffers, |range, [attended, stats, activated], scratch| {
                 let space = attention_scratch(scratch, activated);
-                let sequences = rows_mut(attended, t * c).zip(rows_mut(stats, 2 * t * h));
+                let sequences = rows_mut(attended, t * a).zip(rows_mut(stats, 2 * t * h));
                 for (sequence, (attended, stats)) in range.zip(sequences) {
-                    let qkv = rows_of(qkv, &(sequence..sequence + 1), 3 * t * c);
+                    let qkv = rows_of(qkv, &(sequence..sequence + 1), t * qkv_width);
                     let attention = self.attention(mask, sequence);
                     attention::forward_sequence(simd, attended, stats, qkv, attention, space);
                 }
             });
         };
-        self.attention_branch(layer, x, middle, &mut kept.attention, normed, workers, &mut attend);
+        let (attention, rotation) = (&mut kept.attention, workspace.rotation);
+        self.attention_branch(layer, x, middle, attention, normed, rotation, workers, &mut attend);
         let out = (extent == Extent::Whole).then_some(after);
         self.mlp_branch(layer, middle, out, &mut kept.mlp, [normed, activated], workers);
     }

@@ -73,15 +73,18 @@ impl TrainingPass<'_> {
     ) -> Result<(), NotFinite> {
         let plan = self.inputs.plan;
         let Some(group) = stage.group() else { return Ok(()) };
-        let sources = self.pass().sources(stage, in_use, early.len(), &mut workspace.regions);
+        let pairs = plan.group(group);
+        let sources = self.pass().sources(stage, &pairs, in_use, early.len(), &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
-        for (tensors, source) in plan.group(group).iter().zip(&sources) {
+        for (tensors, source) in pairs.iter().zip(&sources) {
             let is_early = matches!(tensors.site, Site::MlpOut | Site::Logits);
             let is_last = matches!(in_use, InUse::Normed);
             if is_early != is_last
                 && let Some(weight) = trained(&tensors.weight)
             {
-                let rows = if is_early { early.clone() } else { 0..weight.shape[0] };
+                // The rows of a GPT-2's MlpOut are those of the columns that are ready.
+                let is_part = is_early && (plan.config.is_gpt2() || tensors.site == Site::Logits);
+                let rows = if is_part { early.clone() } else { 0..weight.shape[0] };
                 self.update_tensor(weight, false, rows, source, rules, scratch)?;
             }
             if is_last && let Some(bias) = trained(&tensors.bias) {

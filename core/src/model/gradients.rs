@@ -2,14 +2,14 @@
 
 use core::ops::Range;
 
-use super::{Backward, Gradients, Pass, rows_of};
+use super::{Backward, Gradients, Pass, rows_in, rows_of};
 use crate::fault;
 use crate::layout::{
     AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, Order, Plan,
-    RowRegions, Tensor, Workspace,
+    RowRegions, Site, SiteTensors, Tensor, Workspace,
 };
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
-use crate::ops::{embedding, layer_norm, linear};
+use crate::ops::{embedding, layer_norm, linear, rms_norm};
 use crate::parallel::Units;
 
 impl Gradients {
@@ -32,14 +32,20 @@ impl Gradients {
 #[derive(Clone, Copy)]
 pub(super) enum Source<'a> {
     None,
-    /// A product of x `[R, from]` and d_y `[R, to]`. The weight's gradient is x^T d_y or its transpose, in the
-    /// weight's order. The bias's gradient is the column sums of d_y.
+    /// A product of x `[R, from]` and d_y `[R, to]`, the columns from `first` on of rows of `width`. The weight's gradient
+    /// is x^T d_y or its transpose, in the weight's order. The bias's gradient is the column sums of d_y.
     Product {
         x: &'a [f32],
         from: usize,
         d_y: &'a [f32],
+        first: usize,
+        width: usize,
         to: usize,
         order: Order,
+    },
+    /// A norm of heads. The weight's gradient is the column sums of the terms `[R, heads, D]`.
+    Sums {
+        terms: &'a [f32],
     },
     /// A norm. The weight's gradient is the column sums of d_y times the normed x, each `[R, C]`. The bias's gradient
     /// is the column sums of d_y. Mean and rstd are the statistics of x's rows.
@@ -118,8 +124,8 @@ impl Pass<'_> {
         workspace: &mut Workspace<'_>,
     ) {
         let Some(group) = stage.group() else { return };
-        let sites = self.plan.group(group);
-        let sources = self.sources(stage, InUse::Activated, self.plan.config.hidden, &mut workspace.regions);
+        let (sites, columns) = (self.plan.group(group), self.plan.config.hidden);
+        let sources = self.sources(stage, &sites, InUse::Activated, columns, &mut workspace.regions);
         let first = sites.iter().flat_map(|site| [&site.weight, &site.bias]).find_map(trained);
         let mut rest = gradients.get_mut(first.map_or(0, |tensor| tensor.offset)..).unwrap_or_default();
         let shapes = sites.each_ref().map(|site| [shape(&site.weight), shape(&site.bias)]);
@@ -142,55 +148,87 @@ impl Pass<'_> {
         });
     }
 
-    /// The inputs of the gradients of each site of a stage. In a fused step some regions share memory, and only
-    /// sources in the region in use are valid. `columns` is the number of columns of the activation function's
-    /// output.
+    /// The inputs of the gradients of each pair of tensors of a stage. In a fused step some regions share memory, and only
+    /// sources in the region in use are valid. `columns` is the number of columns of the activation function's output.
     pub(super) fn sources<'w>(
         &self,
         stage: Backward,
+        pairs: &[SiteTensors; Group::MOST_PAIRS],
         in_use: InUse,
         columns: usize,
         regions: &'w mut RowRegions<'_>,
-    ) -> [Source<'w>; Group::MOST_SITES] {
+    ) -> [Source<'w>; Group::MOST_PAIRS] {
         let config = &self.plan.config;
-        let (c, f, v) = (config.width, config.hidden, config.vocab);
-        let norm = |x, d_y, mean, rstd| Source::Norm { x, d_y, mean, rstd };
-        let product = |x, from, d_y, to| Source::Product { x, from, d_y, to, order: Order::InOut };
+        let (c, a, k, f) = (config.width, config.attended(), config.kv_width(), config.hidden);
+        // The memory of the gradient may be longer. It is empty where it is not in use.
+        let norm = |x: &'w [f32], d_y: &'w [f32], mean, rstd| {
+            let d_y = d_y.get(..x.len()).unwrap_or_default();
+            Source::Norm { x, d_y, mean, rstd }
+        };
+        // The product of a site. Its columns begin at `first` of `width`.
+        let product = |site: Site, x, from, d_y, first, width, to| {
+            let order = site.order(config);
+            Source::Product { x, from, d_y, first, width, to, order }
+        };
         match stage {
             Backward::Logits => {
                 let Head { x, mean, rstd, d_normed, input, logits: d_logits, .. } = regions.head(in_use);
-                let head = Source::Product { x: input, from: c, d_y: d_logits, to: v, order: Order::OutIn };
-                [norm(x, d_normed, mean, rstd), head, Source::None]
+                let (x, mean, rstd) = (&*x, &*mean, &*rstd);
+                let (input, d_logits, v) = (&*input, &*d_logits, config.vocab);
+                pairs.each_ref().map(|pair| match pair.site {
+                    Site::FinalNorm => norm(x, d_normed, mean, rstd),
+                    Site::Logits => product(pair.site, input, c, d_logits, 0, v, v),
+                    _ => Source::None,
+                })
             }
             Backward::Mlp { layer } => {
                 let BlockBackward { middle, kept, d_branch, d_normed, normed, activated, .. } =
                     regions.block_backward(layer, in_use);
-                let MlpActivations { mean, rstd, hidden: d_hidden } = kept.mlp;
-                let d_hidden = d_hidden.get(..self.rows() * f).unwrap_or_default();
-                [
-                    norm(middle, d_normed, mean, rstd),
-                    product(normed, c, d_hidden, f),
-                    product(activated, columns, d_branch, c),
-                ]
+                let MlpActivations { mean, rstd, hidden } = kept.mlp;
+                let (mean, rstd) = (&*mean, &*rstd);
+                let (d_branch, normed, activated) = (&*d_branch, &*normed, &*activated);
+                let inputs = config.activation_inputs();
+                let d_hidden = &*rows_in(hidden, self.rows(), inputs);
+                pairs.each_ref().map(|pair| match pair.site {
+                    Site::MlpNorm => norm(middle, d_normed, mean, rstd),
+                    Site::Gate => product(pair.site, normed, c, d_hidden, 0, inputs, f),
+                    Site::MlpIn => product(pair.site, normed, c, d_hidden, inputs - f, inputs, f),
+                    Site::MlpOut => product(pair.site, activated, columns, d_branch, 0, c, c),
+                    _ => Source::None,
+                })
             }
             Backward::Attention { layer } => {
                 let BlockBackward { x, kept, d_branch, d_normed, normed, .. } =
                     regions.block_backward(layer, InUse::Normed);
                 let BlockActivations { attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
-                let AttentionActivations { mean, rstd, qkv, attended, .. } = attention;
+                let AttentionActivations { mean, rstd, qkv, attended, queries, keys, .. } = attention;
                 let d_qkv = d_qkv.get(..qkv.len()).unwrap_or_default();
-                [
-                    norm(x, d_normed, mean, rstd),
-                    product(normed, c, d_qkv, 3 * c),
-                    product(attended, c, d_branch, c),
-                ]
+                let (mean, rstd, normed) = (&*mean, &*rstd, &*normed);
+                let (d_branch, attended, queries, keys) = (&*d_branch, &*attended, &*queries, &*keys);
+                let width = config.qkv();
+                pairs.each_ref().map(|pair| match pair.site {
+                    Site::AttentionNorm => norm(x, d_normed, mean, rstd),
+                    Site::Qkv => product(pair.site, normed, c, d_qkv, 0, width, width),
+                    Site::Query => product(pair.site, normed, c, d_qkv, 0, width, a),
+                    Site::Key => product(pair.site, normed, c, d_qkv, a, width, k),
+                    Site::Value => product(pair.site, normed, c, d_qkv, a + k, width, k),
+                    Site::QueryNorm => Source::Sums { terms: queries },
+                    Site::KeyNorm => Source::Sums { terms: keys },
+                    Site::AttentionOut => product(pair.site, attended, a, d_branch, 0, c, c),
+                    _ => Source::None,
+                })
             }
             Backward::Embedding => {
                 let Head { d_residual: d_x, input, logits: d_logits, .. } = regions.head(InUse::Activated);
+                let (d_x, d_logits, input) = (&*d_x, &*d_logits, &*input);
                 let head = config.tied.then_some(TiedHead { d_logits, input });
-                [Source::Tokens { d_x, head }, Source::Positions { d_x }, Source::None]
+                pairs.each_ref().map(|pair| match pair.site {
+                    Site::Tokens => Source::Tokens { d_x, head },
+                    Site::Positions => Source::Positions { d_x },
+                    _ => Source::None,
+                })
             }
-            Backward::Recompute { .. } => [Source::None; Group::MOST_SITES],
+            Backward::Recompute { .. } => [Source::None; Group::MOST_PAIRS],
         }
     }
 
@@ -201,6 +239,7 @@ impl Pass<'_> {
             Source::None => 0,
             Source::Product { .. } => columns,
             Source::Norm { .. } => 1,
+            Source::Sums { .. } => self.plan.config.heads,
             Source::Tokens { head: Some(_), .. } => c,
             // All rows of the gradient together use each row of d_x once.
             Source::Tokens { head: None, .. } | Source::Positions { .. } => return self.rows() * c,
@@ -221,9 +260,9 @@ impl Pass<'_> {
         let (simd, c) = (self.compute.simd, self.plan.config.width);
         match *source {
             Source::None => {}
-            Source::Product { x, from, d_y, to, order } => {
+            Source::Product { x, from, d_y, first, width, to, order } => {
                 if !weight.is_empty() {
-                    let (x, d_y) = (Matrix::new(x, from), Matrix::new(d_y, to));
+                    let (x, d_y) = (Matrix::new(x, from), Matrix::new(d_y, width).from(0, first));
                     let (left, right, n) = match order {
                         Order::InOut => (x, d_y, to),
                         Order::OutIn => (d_y, x, from),
@@ -233,7 +272,12 @@ impl Pass<'_> {
                     matmul_trusted(simd, size, (weight, n), mode.start(), left, right, scratch);
                 }
                 mode.clear(bias);
-                linear::bias_gradient(simd, bias, of_bias.start, to, d_y);
+                linear::bias_gradient(simd, bias, first + of_bias.start, width, d_y);
+            }
+            Source::Sums { terms } => {
+                mode.clear(weight);
+                let head_width = self.plan.config.head_width();
+                linear::bias_gradient(simd, weight, of_weight.start, head_width, terms);
             }
             Source::Norm { d_y, .. } if weight.is_empty() => {
                 mode.clear(bias);
@@ -245,6 +289,9 @@ impl Pass<'_> {
                 }
                 mode.clear(weight);
                 mode.clear(bias);
+                if self.plan.config.is_rms() {
+                    return rms_norm::parameter_gradients(simd, weight, of_weight.start, c, d_y, x, rstd);
+                }
                 layer_norm::parameter_gradients(simd, weight, bias, of_weight.start, c, d_y, x, mean, rstd);
             }
             Source::Tokens { d_x, head } => self.token_gradient(weight, of_weight, mode, d_x, head, scratch),

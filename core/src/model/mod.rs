@@ -32,10 +32,10 @@ pub(crate) use work_sharing::Workers;
 use crate::compact::soft_f64::{self, SoftF64};
 use crate::error::{Error, exact_length};
 use crate::fault::{self, Watch};
-use crate::layout::{Parameters, Plan, Shape, Workspace, WorkspaceParts};
+use crate::layout::{Angles, Parameters, Plan, Shape, Workspace, WorkspaceParts};
 use crate::ops::attention::Attention;
 use crate::ops::dropout::Mask;
-use crate::ops::{cross_entropy, embedding, rows_mut};
+use crate::ops::{cross_entropy, embedding, rotary, rows_mut};
 use crate::parallel::{Compute, PerUnit};
 use crate::rng::Stream;
 
@@ -104,8 +104,19 @@ pub struct Pass<'a> {
     pub dropout: Option<DropoutKey>,
 }
 
+/// The function that [`Pass::each_sequence`] calls with rows, the number of their sequence in the pass, and the position of
+/// the first row.
+type OnRows<'f> = dyn FnMut(&mut [f32], usize, usize) + 'f;
+
 /// The function that [`Pass::each_masked`] calls with rows, their mask, and the position of the first row.
-type OnRows<'f> = dyn FnMut(&mut [f32], Option<Mask>, usize) + 'f;
+type OnMaskedRows<'f> = dyn FnMut(&mut [f32], Option<Mask>, usize) + 'f;
+
+/// Whether a pass begins, or continues in the workspace of the stages before.
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Beginning {
+    Begins,
+    Continues,
+}
 
 /// Some rows of a matrix with `columns` columns.
 #[inline(never)]
@@ -116,20 +127,9 @@ fn rows_of<'a, T>(x: &'a [T], rows: &Range<usize>, columns: usize) -> &'a [T] {
     })
 }
 
-/// Calls `f` with some columns of each row of `x`, which has `width` columns, and with the row of `y`, which has only
-/// those columns. If `x` has no other columns either, it is one call with all rows.
-fn with_columns(
-    x: &mut [f32],
-    width: usize,
-    columns: &Range<usize>,
-    y: &mut [f32],
-    mut f: impl FnMut(&mut [f32], &mut [f32]),
-) {
-    let whole = columns.len() == width;
-    let (width, columns) = if whole { (x.len(), 0..x.len()) } else { (width, columns.clone()) };
-    for (x, y) in rows_mut(x, width).zip(rows_mut(y, columns.len())) {
-        f(x.get_mut(columns.clone()).unwrap_or_default(), y);
-    }
+/// The first rows of a matrix with `columns` columns.
+fn rows_in(x: &mut [f32], rows: usize, columns: usize) -> &mut [f32] {
+    x.get_mut(..rows * columns).unwrap_or_default()
 }
 
 impl Pass<'_> {
@@ -140,12 +140,33 @@ impl Pass<'_> {
         tied && layer + 1 == layers && !self.plan.options.fused
     }
 
+    /// Calls `f` with some columns of the hidden width: of the gate's rows in `x` (empty without a gate), of the other
+    /// factor's, and the row of `y`, which has only those columns. If neither has other columns, it is one call with all
+    /// rows.
+    fn with_columns(
+        &self,
+        x: &mut [f32],
+        columns: &Range<usize>,
+        y: &mut [f32],
+        mut f: impl FnMut(&mut [f32], &mut [f32], &mut [f32]),
+    ) {
+        let (hidden, width) = (self.plan.config.hidden, self.plan.config.activation_inputs());
+        let of_gate = width - hidden;
+        let whole = columns.len() == width;
+        let (width, columns) = if whole { (x.len(), 0..x.len()) } else { (width, columns.clone()) };
+        for (x, y) in rows_mut(x, width).zip(rows_mut(y, columns.len())) {
+            let (gate, x) = x.split_at_mut_checked(of_gate).unwrap_or_default();
+            let gate = gate.get_mut(columns.clone()).unwrap_or_default();
+            f(gate, x.get_mut(columns.clone()).unwrap_or_default(), y);
+        }
+    }
+
     /// Computes the logits `[R, V]`, which [`Plan::logits`] then finds in the workspace.
     ///
     /// `workspace`: exactly [`Plan::workspace`] elements.
     pub fn forward(&self, workspace: &mut [f32]) -> Result<(), Error> {
         let watch = Watch::begin();
-        let mut workspace = self.check(workspace)?;
+        let mut workspace = self.check(workspace, Beginning::Begins)?;
         self.forward_trusted(&mut workspace);
         watch.end()
     }
@@ -162,7 +183,7 @@ impl Pass<'_> {
             watch.end()?;
             return Ok(Loss { sum: stage::finite(sum)?, counted });
         }
-        let workspace = &mut self.check(workspace)?;
+        let workspace = &mut self.check(workspace, Beginning::Begins)?;
         self.forward_trusted(workspace);
         let sum = self.losses(workspace, targets, counted);
         watch.end()?;
@@ -195,17 +216,27 @@ impl Pass<'_> {
         Ok(Loss { sum: sum?, counted: on_targets })
     }
 
-    pub(crate) fn check<'w>(&self, workspace: &'w mut [f32]) -> Result<Workspace<'w>, Error> {
-        Ok(Workspace::cut(self.parts(workspace)?, self.plan, self.shape))
+    pub(crate) fn check<'w>(
+        &self,
+        workspace: &'w mut [f32],
+        beginning: Beginning,
+    ) -> Result<Workspace<'w>, Error> {
+        Ok(Workspace::cut(self.parts(workspace, beginning)?, self.plan, self.shape))
     }
 
-    /// Refuses buffers and shapes that do not match.
-    fn parts<'w>(&self, workspace: &'w mut [f32]) -> Result<WorkspaceParts<'w>, Error> {
+    /// Refuses buffers and shapes that do not match. A pass that begins writes the angles of its positions.
+    fn parts<'w>(&self, workspace: &'w mut [f32], beginning: Beginning) -> Result<WorkspaceParts<'w>, Error> {
         exact_length("parameters", self.parameters.len(), self.plan.parameters)?;
         exact_length("frozen parameters", self.frozen.len(), self.plan.frozen)?;
-        let parts = WorkspaceParts::new(workspace, self.plan, self.shape)?;
+        let config = &self.plan.config;
+        let parts = WorkspaceParts::new(workspace, self.plan, self.shape, |Angles { cos, sin }| {
+            if config.is_rotary() && beginning == Beginning::Begins {
+                let [cos, sin] = [cos, sin].map(|x| rows_in(x, self.shape.length, config.head_width() / 2));
+                rotary::angles(cos, sin, 0, config.head_width(), &config.rope);
+            }
+        })?;
         exact_length("tokens", self.tokens.len(), self.rows())?;
-        embedding::check_tokens(self.tokens, self.plan.config.vocab)?;
+        embedding::check_tokens(self.tokens, config.vocab)?;
         Ok(parts)
     }
 
@@ -256,25 +287,33 @@ impl Pass<'_> {
     fn attention(&self, mask: Option<Mask>, sequence: usize) -> Attention {
         Attention {
             heads: self.plan.config.heads,
-            kv_heads: self.plan.config.heads,
-            width: self.plan.config.width,
+            kv_heads: self.plan.config.kv_heads(),
+            width: self.plan.config.attended(),
             mask,
             sequence: self.sequence(sequence),
         }
     }
 
-    /// Applies `f` to rows of `C` columns, which begin at row `first` of the pass. It is called for the rows of each
-    /// sequence, with their mask, and the position of the first row.
+    /// Applies `f` to rows of `width` columns, which begin at row `first` of the pass. It is called for the rows of each
+    /// sequence.
     #[inline(never)]
-    fn each_masked(&self, first: usize, mut x: &mut [f32], mask: Option<Mask>, f: &mut OnRows<'_>) {
-        let (t, c) = (self.shape.length, self.plan.config.width);
+    fn each_sequence(&self, first: usize, width: usize, mut x: &mut [f32], f: &mut OnRows<'_>) {
+        let t = self.shape.length;
         let mut row = first;
         while let (Some(sequence), Some(position)) = (row.checked_div(t), row.checked_rem(t)) {
-            let here = (t - position).min(x.len().checked_div(c).unwrap_or(0));
-            let Some(rows) = x.split_off_mut(..here * c).filter(|rows| !rows.is_empty()) else { return };
-            f(rows, mask.map(|mask| mask.at(self.sequence(sequence)).from(position)), position);
+            let here = (t - position).min(x.len().checked_div(width).unwrap_or(0));
+            let Some(rows) = x.split_off_mut(..here * width).filter(|rows| !rows.is_empty()) else { return };
+            f(rows, sequence, position);
             row += here;
         }
+    }
+
+    /// As [`Pass::each_sequence`], for rows of `C` columns, with their mask.
+    #[inline(never)]
+    fn each_masked(&self, first: usize, x: &mut [f32], mask: Option<Mask>, f: &mut OnMaskedRows<'_>) {
+        self.each_sequence(first, self.plan.config.width, x, &mut |rows, sequence, position| {
+            f(rows, mask.map(|mask| mask.at(self.sequence(sequence)).from(position)), position);
+        });
     }
 }
 
@@ -285,7 +324,7 @@ impl Plan {
         Ok(Workspace::new(workspace, self, shape)?.regions.into_logits())
     }
 
-    /// The queries, keys and values `[R, 3C]` of one block after [`Pass::forward`], in the workspace: for each
+    /// The queries, keys and values `[R, H D + 2 K D]` of one block after [`Pass::forward`], in the workspace: for each
     /// sequence, the input of [`crate::ops::attention`]. With recomputation only the last block has them.
     pub fn qkv<'w>(&self, workspace: &'w mut [f32], shape: Shape, layer: usize) -> Result<&'w [f32], Error> {
         let kept = Workspace::new(workspace, self, shape)?.regions.into_kept(layer);

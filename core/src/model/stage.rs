@@ -2,7 +2,7 @@
 //! that a pass can stop after any stage and continue later.
 
 use super::fused::NotFinite;
-use super::{Backward, DropoutKey, Forward, Gradients, Loss, Pass};
+use super::{Backward, Beginning, DropoutKey, Forward, Gradients, Loss, Pass};
 use crate::compact::soft_f64::SoftF64;
 use crate::error::Error;
 use crate::fault::Watch;
@@ -97,7 +97,7 @@ impl TrainingPass<'_> {
         }
         *self.squares = 0.0;
         let mut loss = Loss { sum: 0.0, counted: self.pass().check_targets(self.targets)? };
-        let mut workspace = self.pass().check(workspace);
+        let mut workspace = self.pass().check(workspace, Beginning::Begins);
         let workspace = workspace.as_mut().map_err(|error| *error)?;
         for stage in Stage::all(self.inputs.plan) {
             let sum = self.one(stage, rules.as_ref(), workspace).inspect_err(|_| *self.squares = 0.0)?;
@@ -110,7 +110,8 @@ impl TrainingPass<'_> {
     /// otherwise 0.
     pub fn stage(&mut self, number: usize, workspace: &mut [f32]) -> Result<f64, Error> {
         self.pass().check_targets(self.targets)?;
-        let mut workspace = self.pass().check(workspace);
+        let beginning = if number == 0 { Beginning::Begins } else { Beginning::Continues };
+        let mut workspace = self.pass().check(workspace, beginning);
         let workspace = workspace.as_mut().map_err(|error| *error)?;
         let Some(stage) = Stage::at(self.inputs.plan, number) else { return Ok(0.0) };
         self.one(stage, self.rules().as_ref(), workspace)
@@ -163,7 +164,7 @@ impl Pass<'_> {
             let sum = self.data_parallel(workers, Some((gradients, mode)), workspace, targets, counted)?;
             return finite(sum);
         }
-        let mut workspace = self.check(workspace);
+        let mut workspace = self.check(workspace, Beginning::Begins);
         let workspace = workspace.as_mut().map_err(|error| *error)?;
         let mut sum = SoftF64::ZERO;
         for stage in Stage::all(self.plan) {

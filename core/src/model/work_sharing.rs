@@ -4,7 +4,7 @@
 use core::ops::Range;
 
 use crate::fault;
-use crate::layout::{Affine, Order, Shape};
+use crate::layout::{Affine, GroupParameters, Order, Part, Shape, Site};
 use crate::matmul::{Matrix, Size, Start, matmul_parallel, matmul_trusted};
 use crate::parallel::{Compute, ELEMENTWISE, PerUnit, Units};
 use crate::target::Target;
@@ -78,26 +78,69 @@ impl Workers<'_> {
         }
     }
 
-    /// `y = x W + b`, with `x [R, k]` and `y [R, n]`.
-    pub fn linear(&mut self, y: &mut [f32], x: &[f32], affine: Affine<'_>, [k, n]: [usize; 2]) {
+    /// `y = x W + b`, with `x [R, k]` and `y [R, n]`, whose rows may be parts of longer ones.
+    pub fn linear(&mut self, y: PerUnit<'_>, x: &[f32], affine: Affine<'_>, [k, n]: [usize; 2]) {
         let Affine { bias, .. } = affine;
         let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
         let size = Size { m: self.shape.rows(), n, k };
-        self.product((y, n), size, start, Matrix::new(x, k), matrix(affine, [k, n]));
+        self.product(y, size, start, Matrix::new(x, k), affine.matrix([k, n]));
     }
 
-    /// `d_x = d_y W^T`, with `d_y [R, n]` and `d_x [R, k]`.
-    pub fn linear_backward(&mut self, d_x: &mut [f32], d_y: &[f32], affine: Affine<'_>, [k, n]: [usize; 2]) {
+    /// `d_x = start + d_y W^T`, with `d_y [R, n]` and `d_x [R, k]`.
+    pub fn linear_backward(
+        &mut self,
+        d_x: &mut [f32],
+        start: Start<'_>,
+        d_y: Matrix<'_>,
+        affine: Affine<'_>,
+        [k, n]: [usize; 2],
+    ) {
         let size = Size { m: self.shape.rows(), n: k, k: n };
-        let transposed = matrix(affine, [k, n]).transposed();
-        self.product((d_x, k), size, Start::Zero, Matrix::new(d_y, n), transposed);
+        self.product((d_x, k), size, start, d_y, affine.matrix([k, n]).transposed());
+    }
+
+    /// `y = x W + b`, with `x [R, k]` and `y [R, width]`, whose columns several sites write side by side.
+    pub fn project(
+        &mut self,
+        (y, width): PerUnit<'_>,
+        x: &[f32],
+        parameters: &GroupParameters<'_>,
+        mut sites: &[Site],
+        k: usize,
+    ) {
+        let mut first = 0;
+        while let Some(Part { affine, columns }) = parameters.part(&mut sites, first) {
+            let y = y.get_mut(first..).unwrap_or_default();
+            self.linear((y, width), x, affine, [k, columns.len()]);
+            first = columns.end;
+        }
+    }
+
+    /// `d_x = d_y W^T`, with `d_y [R, width]` and `d_x [R, k]`, of [`Workers::project`].
+    pub fn project_backward(
+        &mut self,
+        d_x: &mut [f32],
+        (d_y, width): (&[f32], usize),
+        parameters: &GroupParameters<'_>,
+        mut sites: &[Site],
+        k: usize,
+    ) {
+        let mut first = 0;
+        while let Some(Part { affine, columns }) = parameters.part(&mut sites, first) {
+            let start = if first == 0 { Start::Zero } else { Start::Accumulate };
+            let d_y = Matrix::new(d_y, width).from(0, first);
+            self.linear_backward(d_x, start, d_y, affine, [k, columns.len()]);
+            first = columns.end;
+        }
     }
 }
 
-/// W `[k, n]`, in its order.
-fn matrix(affine: Affine<'_>, [k, n]: [usize; 2]) -> Matrix<'_> {
-    match affine.order {
-        Order::InOut => Matrix::new(affine.weight, n),
-        Order::OutIn => Matrix::new(affine.weight, k).transposed(),
+impl<'a> Affine<'a> {
+    /// W `[k, n]`, in its order.
+    pub fn matrix(&self, [k, n]: [usize; 2]) -> Matrix<'a> {
+        match self.order {
+            Order::InOut => Matrix::new(self.weight, n),
+            Order::OutIn => Matrix::new(self.weight, k).transposed(),
+        }
     }
 }

@@ -77,6 +77,15 @@ fn row(x: &[f32], index: usize, width: usize) -> Option<&[f32]> {
     x.get(first..first.checked_add(width)?)
 }
 
+/// Writes each token's row of `wte`.
+pub(crate) fn copy_embeddings(x: &mut [f32], tokens: &[i32], wte: &[f32], width: usize) {
+    for (x, token) in rows_mut(x, width).zip(tokens) {
+        for (x, value) in x.iter_mut().zip(row(wte, *token as usize, width).unwrap_or_default()) {
+            *x = *value;
+        }
+    }
+}
+
 vectorized! {
     /// One sequence, or the rest of one. `wpe` begins with the position of the first token.
     pub(crate) fn add_embeddings<V>(x: &mut [f32], tokens: &[i32], wte: &[f32], wpe: &[f32], width: usize) {

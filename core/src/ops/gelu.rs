@@ -14,6 +14,7 @@ const TANH_LEAST: f32 = -10.030;
 /// Writes `y = gelu(x)`, element by element. Both have the same length.
 pub fn forward(simd: InstructionSet, y: &mut [f32], x: &[f32], activation: Activation) -> Result<(), Error> {
     exact_length("y", y.len(), x.len())?;
+    check(activation)?;
     activate(simd, y, x, activation);
     Ok(())
 }
@@ -28,8 +29,17 @@ pub fn backward(
 ) -> Result<(), Error> {
     exact_length("d_y", d_y.len(), x.len())?;
     exact_length("d_x", d_x.len(), x.len())?;
+    check(activation)?;
     slope(simd, d_x, d_y, x, activation);
     Ok(())
+}
+
+/// Refuses the gated activation, which has two inputs: see [`super::swiglu`].
+fn check(activation: Activation) -> Result<(), Error> {
+    match activation {
+        Activation::SwiGlu => Err(Error::Unsupported { what: "swiglu as a form of GELU" }),
+        _ => Ok(()),
+    }
 }
 
 /// gelu and its derivative, from the factor of -|x|, and the derivative at -|x|.
@@ -68,7 +78,7 @@ vectorized! {
         match activation {
             Activation::Gelu if V::run(Loop::Gelu { y: &mut *y, x }) => {}
             Activation::Gelu => simd::map(y, [x], |_, [x]: [V; 1]| exact(x).0),
-            Activation::GeluTanh => simd::map(y, [x], |_, [x]: [V; 1]| tanh_form(x).0),
+            _ => simd::map(y, [x], |_, [x]: [V; 1]| tanh_form(x).0),
         }
     }
 }
@@ -77,7 +87,7 @@ vectorized! {
     fn slope<V>(d_x: &mut [f32], d_y: &[f32], x: &[f32], activation: Activation) {
         match activation {
             Activation::Gelu => simd::map(d_x, [d_y, x], |_, [d_y, x]: [V; 2]| d_y.mul(exact(x).1)),
-            Activation::GeluTanh => simd::map(d_x, [d_y, x], |_, [d_y, x]: [V; 2]| d_y.mul(tanh_form(x).1)),
+            _ => simd::map(d_x, [d_y, x], |_, [d_y, x]: [V; 2]| d_y.mul(tanh_form(x).1)),
         }
     }
 }
@@ -92,7 +102,7 @@ vectorized! {
                 let (y, slope) = exact(x);
                 [d_y.mul(slope), y]
             }),
-            Activation::GeluTanh => simd::update_all([x, d_y], [], |_, [x, d_y]: [V; 2], []| {
+            _ => simd::update_all([x, d_y], [], |_, [x, d_y]: [V; 2], []| {
                 let (y, slope) = tanh_form(x);
                 [d_y.mul(slope), y]
             }),

@@ -118,6 +118,27 @@ vectorized! {
 }
 
 vectorized! {
+    /// The backward pass in exchanged buffers: `d_y` becomes the gradient of the input, and `x` becomes each element's term of the
+    /// gradient of the weight.
+    #[inline(never)]
+    pub(crate) fn exchange<V>(d_y: &mut [f32], x: &mut [f32], rstd: &[f32], weight: &[f32]) {
+        let width = weight.len();
+        let share = V::splat(1.0).div(V::splat(width as f32));
+        for ((d_y, x), rstd) in rows_mut(d_y, width).zip(rows_mut(x, width)).zip(rstd) {
+            let rstd = V::splat(*rstd);
+            let d_scale = simd::sum([&*d_y, weight, &*x], |[d_y, weight, x]: [V; 3]| {
+                d_y.mul(weight).mul(x.mul(rstd))
+            });
+            let d_scale = V::splat(d_scale).mul(share);
+            simd::update_all([d_y, x], [weight], |_, [d_y, x]: [V; 2], [weight]| {
+                let normed = x.mul(rstd);
+                [d_y.mul(weight).sub(normed.mul(d_scale)).mul(rstd), d_y.mul(normed)]
+            });
+        }
+    }
+}
+
+vectorized! {
     /// The gradients of columns `column..column + d_weight.len()` of `width`.
     #[inline(never)]
     pub(crate) fn parameter_gradients<V>(

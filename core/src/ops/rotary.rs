@@ -3,6 +3,7 @@
 
 use super::{count_rows, rows, rows_mut};
 use crate::compact::turns::{MOST_ANGLE, cosine_and_sine, root};
+use crate::config::Rope;
 use crate::error::{Error, exact_length};
 use crate::simd::{self, InstructionSet, vectorized};
 
@@ -19,7 +20,12 @@ pub struct Scaling {
     pub original: usize,
 }
 
+const _: () = assert!(Rope::MOST_POSITIONS == MOST_ANGLE);
+
 impl Scaling {
+    /// Scales nothing.
+    const NONE: Scaling = Scaling { factor: 1.0, low: 1.0, high: 2.0, original: 1 };
+
     fn check(&self) -> Result<(), Error> {
         let range = |what, given, wanted| Err(Error::Range { what, given, wanted });
         let finite = |x: f32| x < f32::INFINITY;
@@ -33,20 +39,6 @@ impl Scaling {
             return range("high", self.high, "finite and more than low");
         }
         if self.original == 0 { Err(Error::Zero { what: "original" }) } else { Ok(()) }
-    }
-
-    /// The scaled frequency, in the order of Transformers.
-    fn apply(&self, frequency: f32) -> f32 {
-        let original = self.original as f32;
-        let wavelength = (1.0 / frequency) * core::f32::consts::TAU;
-        if wavelength > original / self.low {
-            frequency / self.factor
-        } else if wavelength < original / self.high {
-            frequency
-        } else {
-            let kept = ((1.0 / wavelength) * original - self.low) / (self.high - self.low);
-            (1.0 - kept) * frequency / self.factor + kept * frequency
-        }
     }
 }
 
@@ -81,15 +73,42 @@ pub fn table(
     if let Some(scaling) = scaling {
         scaling.check()?;
     }
+    let Scaling { factor, low, high, original } = scaling.unwrap_or(Scaling::NONE);
+    let rope =
+        Rope { theta, factor, low_freq_factor: low, high_freq_factor: high, original_context: original };
+    angles(cos, sin, 0, head_width, &rope);
+    Ok(())
+}
+
+/// Writes the cosines and sines `[rows, D/2]` of positions from `first` on, for a valid configuration.
+#[inline(never)]
+pub(crate) fn angles(cos: &mut [f32], sin: &mut [f32], first: usize, head_width: usize, rope: &Rope) {
+    let half = head_width / 2;
     for i in 0..half {
-        let frequency = 1.0 / root(theta, (2 * i) as f32 / head_width as f32);
-        let frequency = scaling.map_or(frequency, |scaling| scaling.apply(frequency));
+        let mut frequency = 1.0 / root(rope.theta, i as f32 / half as f32);
+        if rope.factor != 1.0 {
+            frequency = scaled(frequency, rope);
+        }
         let column = |x| rows_mut(x, half).filter_map(move |row: &mut [f32]| row.get_mut(i));
-        for (position, (cos, sin)) in column(cos).zip(column(sin)).enumerate() {
-            [*cos, *sin] = cosine_and_sine(position as f32 * frequency);
+        for (row, (cos, sin)) in column(cos).zip(column(sin)).enumerate() {
+            [*cos, *sin] = cosine_and_sine((first + row) as f32 * frequency);
         }
     }
-    Ok(())
+}
+
+/// The scaled frequency, in the order of Transformers.
+fn scaled(frequency: f32, rope: &Rope) -> f32 {
+    let Rope { factor, low_freq_factor: low, high_freq_factor: high, .. } = *rope;
+    let original = rope.original_context as f32;
+    let wavelength = (1.0 / frequency) * core::f32::consts::TAU;
+    if wavelength > original / low {
+        frequency / factor
+    } else if wavelength < original / high {
+        frequency
+    } else {
+        let kept = ((1.0 / wavelength) * original - low) / (high - low);
+        (1.0 - kept) * frequency / factor + kept * frequency
+    }
 }
 
 /// Rotates `x [R, H, D]` in place. Row r has the angles of row r of the table: `cos [R, D/2]` and `sin [R, D/2]`.

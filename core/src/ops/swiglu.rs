@@ -55,7 +55,17 @@ vectorized! {
     pub(crate) fn gradients<V>(d_gate: &mut [f32], d_up: &mut [f32], d_y: &[f32], gate: &[f32], up: &[f32]) {
         simd::update_all([d_gate, d_up], [d_y, gate, up], |_, _: [V; 2], [d_y, gate, up]| {
             let (y, slope) = silu(gate);
-            [d_y.mul(up).mul(slope), d_y.mul(y)]
+            [d_y.mul(up.mul(slope)), d_y.mul(y)]
+        });
+    }
+}
+
+vectorized! {
+    /// Both at once, in exchanged buffers: `gate` and `up` become their gradients, and `d_y` becomes the output.
+    pub(crate) fn exchange<V>(gate: &mut [f32], up: &mut [f32], d_y: &mut [f32]) {
+        simd::update_all([gate, up, d_y], [], |_, [gate, up, d_y]: [V; 3], []| {
+            let (y, slope) = silu(gate);
+            [d_y.mul(up.mul(slope)), d_y.mul(y), y.mul(up)]
         });
     }
 }

@@ -43,6 +43,7 @@ pub fn loss(config: &Config, plan: &Plan, parameters: &[f64], tokens: &[i32], ta
         x.iter().zip(y).map(|(x, y)| x.iter().zip(y).map(|(x, y)| x + y).collect()).collect()
     };
     let gelu = |x: f64| match config.activation {
+        Activation::SwiGlu => unreachable!("a GPT-2"),
         Activation::Gelu => 0.5 * x * (1.0 + libm::erf(x / 2.0_f64.sqrt())),
         Activation::GeluTanh => {
             let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + f64::from(0.044715_f32) * x.powi(3));

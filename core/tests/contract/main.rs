@@ -4,14 +4,17 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod data_parallel;
+mod llama;
 mod pieces;
 #[path = "../common/session.rs"]
 mod session;
+#[path = "../common/switches.rs"]
+mod switches;
 
 use common::{Random, Threads, bits, instruction_sets};
 use jostle::{
-    Activation, Config, Decay, Dropout, Error, Frozen, Generator, InstructionSet, Loss, Optimizer, Options,
-    Pass, Plan, Recipe, Schedule, Serial, Shape, Tokens, checkpoint,
+    Activation, Config, Decay, Dropout, Error, Frozen, Generator, InstructionSet, Loss, Norm, Optimizer,
+    Options, Pass, Plan, Positions, Recipe, Rope, Schedule, Serial, Shape, Tokens, checkpoint,
 };
 use session::Session;
 

@@ -252,6 +252,7 @@ fn softmax_of_huge_scores_neither_overflows_nor_vanishes() {
 fn gelu_f64(x: f64, activation: Activation) -> f64 {
     match activation {
         Activation::Gelu => x * 0.5 * (1.0 + libm::erf(x * core::f64::consts::FRAC_1_SQRT_2)),
+        Activation::SwiGlu => unreachable!(),
         Activation::GeluTanh => {
             let inner = (2.0 / core::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x);
             x * 0.5 * (1.0 + inner.tanh())

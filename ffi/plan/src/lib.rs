@@ -52,10 +52,14 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
     // In the order of the structs' fields, which C++20's designated initializers must have.
     let mut values = *config;
     let value = |field: &Field| match values.value(*field) {
-        Value::Size(size) => integer(*size),
-        Value::Rate(number) | Value::Fraction(number) => format!("{number:?}f"),
+        Value::Size(size) | Value::DerivedSize(size) => integer(*size),
+        Value::Rate(number) | Value::Fraction(number) | Value::Positive(number) => format!("{number:?}f"),
         Value::Flag(flag) => integer((*flag).into()),
-        Value::Activation(activation) => format!("JOSTLE_{}", activation.name().to_uppercase()),
+        Value::Choice(choice) => {
+            let field =
+                if *field == Field::Activation { String::new() } else { field.name().to_uppercase() + "_" };
+            format!("JOSTLE_{field}{}", choice.names()[choice.number()].to_uppercase())
+        }
     };
     let values: Vec<String> = Field::ALL.iter().map(value).collect();
     let config: Vec<(&str, String)> = Field::ALL.iter().map(|field| field.name()).zip(values).collect();

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::{env, fs, io};
 
 use clap::{Parser, ValueEnum};
-use jostle::{Activation, Config, Dropout, Error, Frozen, OptimizerState, Options, Plan, Target};
+use jostle::{
+    Activation, Config, Dropout, Error, Frozen, Norm, OptimizerState, Options, Plan, Positions, Rope, Target,
+};
 
 /// Writes a C header with the sizes of a model's buffers, for static arrays.
 #[derive(Parser)]
@@ -22,12 +24,18 @@ struct Arguments {
     /// The number of blocks
     #[arg(long)]
     layers: u32,
-    /// The number of attention heads; divides the width
+    /// The number of attention heads
     #[arg(long)]
     heads: u32,
+    /// The number of heads of keys and values [default: as many as heads]
+    #[arg(long)]
+    kv_heads: Option<u32>,
     /// The width of the residual stream
     #[arg(long)]
     width: u32,
+    /// The width of a head [default: the width divided by the heads]
+    #[arg(long)]
+    head_width: Option<u32>,
     /// The hidden width of the MLP [default: 4 times the width]
     #[arg(long)]
     hidden: Option<u32>,
@@ -52,12 +60,45 @@ struct Arguments {
     /// The output matrix is not the token embedding
     #[arg(long)]
     untied: bool,
+    /// Llama's choices where no other option says otherwise: RMS norm, rotary positions, SwiGLU, no biases
+    #[arg(long)]
+    llama: bool,
     /// Products and norms have no biases
     #[arg(long)]
     no_bias: bool,
-    /// The activation of the MLP
-    #[arg(long, value_enum, default_value = "gelu")]
-    activation: ActivationName,
+    /// Queries, keys and values have biases, even if no other product has
+    #[arg(long)]
+    qkv_bias: bool,
+    /// Each head's queries and keys are normalised
+    #[arg(long)]
+    qk_norm: bool,
+    /// The activation of the MLP: gelu, gelu-tanh or swiglu [default: gelu]
+    #[arg(long, value_parser = named(Activation::NAMES), value_name = "NAME")]
+    activation: Option<Activation>,
+    /// The norm before each branch and before the head: layer or rms [default: layer]
+    #[arg(long, value_parser = named(Norm::NAMES), value_name = "NAME")]
+    norm: Option<Norm>,
+    /// How the model knows positions: learned or rotary [default: learned]
+    #[arg(long, value_parser = named(Positions::NAMES), value_name = "NAME")]
+    positions: Option<Positions>,
+    /// Rotary positions: the base of the wavelengths
+    #[arg(long, value_name = "THETA", default_value_t = Rope::USUAL.theta)]
+    rope_theta: f32,
+    /// Llama 3's scaling of rotary positions: slow rotations become slower by this factor
+    #[arg(long, value_name = "FACTOR", default_value_t = Rope::USUAL.factor)]
+    rope_factor: f32,
+    /// ... rotations with fewer turns than this in the original context are slow
+    #[arg(long, value_name = "TURNS", default_value_t = Rope::USUAL.low_freq_factor)]
+    rope_low_freq_factor: f32,
+    /// ... rotations with more turns than this keep their frequency
+    #[arg(long, value_name = "TURNS", default_value_t = Rope::USUAL.high_freq_factor)]
+    rope_high_freq_factor: f32,
+    /// ... the context of the first training
+    #[arg(long, value_name = "CONTEXT", default_value_t = Rope::USUAL.original_context)]
+    rope_original_context: usize,
+    /// The standard deviation of matrices before training [default: 0.02]
+    #[arg(long, value_name = "DEVIATION")]
+    initial_std: Option<f32>,
     /// Added to the variance in every norm [default: 1e-5]
     #[arg(long, value_name = "EPSILON")]
     norm_epsilon: Option<f32>,
@@ -95,10 +136,15 @@ enum OptimizerName {
     None,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
-enum ActivationName {
-    Gelu,
-    GeluTanh,
+/// Parses the name of a choice, with dashes or underscores.
+fn named<T: Copy + Send + Sync>(
+    known: &'static [(T, &'static str)],
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync {
+    move |given| {
+        let found = known.iter().find(|(_, name)| *name == given.replace('-', "_"));
+        let names: Vec<String> = known.iter().map(|(_, name)| name.replace('_', "-")).collect();
+        found.map(|(value, _)| *value).ok_or_else(|| format!("expected {}", names.join(" or ")))
+    }
 }
 
 fn identifier(text: &str) -> Result<String, &'static str> {
@@ -116,8 +162,13 @@ impl Arguments {
         let rate = |own: Option<f32>| own.unwrap_or(self.dropout);
         let [vocab, context, layers, heads, width] =
             [self.vocab, self.context, self.layers, self.heads, self.width].map(|size| size as usize);
-        let usual = Config::new(vocab, context, layers, heads, width);
+        let size = |given: Option<u32>| given.map_or(0, |size| size as usize);
+        let gpt2 = Config::new(vocab, context, layers, heads, width);
+        let llama = Config::llama(vocab, context, layers, heads, 0, width, gpt2.hidden);
+        let usual = if self.llama { llama } else { gpt2 };
         Config {
+            kv_heads: size(self.kv_heads),
+            head_width: size(self.head_width),
             hidden: self.hidden.map_or(usual.hidden, |hidden| hidden as usize),
             dropout: Dropout {
                 embedding: rate(self.embedding_dropout),
@@ -125,11 +176,20 @@ impl Arguments {
                 attention_projection: rate(self.attention_projection_dropout),
                 mlp_projection: rate(self.mlp_projection_dropout),
             },
-            activation: match self.activation {
-                ActivationName::Gelu => Activation::Gelu,
-                ActivationName::GeluTanh => Activation::GeluTanh,
+            norm: self.norm.unwrap_or(usual.norm),
+            positions: self.positions.unwrap_or(usual.positions),
+            rope: Rope {
+                theta: self.rope_theta,
+                factor: self.rope_factor,
+                low_freq_factor: self.rope_low_freq_factor,
+                high_freq_factor: self.rope_high_freq_factor,
+                original_context: self.rope_original_context,
             },
-            bias: !self.no_bias,
+            activation: self.activation.unwrap_or(usual.activation),
+            qkv_bias: self.qkv_bias,
+            qk_norm: self.qk_norm,
+            initial_std: self.initial_std.unwrap_or(usual.initial_std),
+            bias: usual.bias && !self.no_bias,
             tied: !self.untied,
             norm_epsilon: self.norm_epsilon.unwrap_or(usual.norm_epsilon),
             ..usual

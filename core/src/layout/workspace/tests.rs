@@ -3,6 +3,7 @@ use std::vec::Vec;
 
 use super::super::regions::{ChunkRows, Region};
 use super::*;
+use crate::config::{Activation, Norm, Positions};
 use crate::layout::{Frozen, Group, OptimizerState};
 use crate::test_common::Random;
 
@@ -14,10 +15,22 @@ fn plans() -> impl Iterator<Item = Plan> {
         let width = heads * random.size(1, 9);
         let [vocab, context, layers, hidden] =
             [(2, 40), (1, 12), (1, 5), (1, 50)].map(|(least, most)| random.size(least, most));
+        let kv_heads = random.size(0, heads);
+        let kv_heads = if heads.is_multiple_of(kv_heads.max(1)) { kv_heads } else { 0 };
+        let head_width = 2 * random.size(0, 8);
         let mut flag = || random.size(0, 1) == 1;
         let (tied, bias, recompute, fused) = (flag(), flag(), flag(), flag());
         let target = if flag() { Target::Vectors } else { Target::Portable };
-        let config = Config { hidden, tied, bias, ..Config::new(vocab, context, layers, heads, width) };
+        let mut config = Config { hidden, tied, bias, ..Config::new(vocab, context, layers, heads, width) };
+        if flag() {
+            let norm = if flag() { Norm::Rms } else { Norm::Layer };
+            let activation = if flag() { Activation::SwiGlu } else { Activation::Gelu };
+            let even = !config.head_width().is_multiple_of(2) && head_width == 0;
+            let positions = if flag() && !even { Positions::Rotary } else { Positions::Learned };
+            let (qkv_bias, qk_norm) = (flag(), flag());
+            let switches = Config { norm, positions, activation, qkv_bias, qk_norm, ..config };
+            config = Config { kv_heads, head_width, ..switches };
+        }
         let mut frozen = Frozen::NONE;
         for number in 0..random.size(0, 20) {
             // The last tensor is always trained.
@@ -55,26 +68,33 @@ fn regions_are_disjoint_and_add_up_to_the_plan() {
         let mut memory = vec![0.0; plan.workspace()];
         let [activations, scratch] = per_row(&sizes);
         assert_eq!(activations.get() * full.rows(), plan.activations);
+        let angles = Angles::per_row(&sizes).get() * plan.config.context;
         for length in [plan.config.context, 1] {
             let shape = Shape { length, ..full };
             let rows = shape.rows();
-            let parts = WorkspaceParts::new(&mut memory, &plan, shape).unwrap();
+            let parts = WorkspaceParts::new(&mut memory, &plan, shape, |_| {}).unwrap();
             assert_eq!(parts.losses.len(), rows);
-            assert_eq!(scratch.get() * full.rows() + parts.worker_scratch.len(), plan.scratch);
-            assert_eq!(parts.losses.len() + parts.rows.len() + parts.worker_scratch.len(), plan.workspace());
+            assert_eq!(parts.rotation.cos.len() + parts.rotation.sin.len(), angles);
+            assert_eq!(scratch.get() * full.rows() + angles + parts.worker_scratch.len(), plan.scratch);
+            let others = angles + parts.worker_scratch.len();
+            assert_eq!(parts.losses.len() + parts.rows.len() + others, plan.workspace());
             assert!(parts.rows.len() >= plan.per_row() * rows);
 
             let Workspace { mut regions, .. } = Workspace::cut(parts, &plan, shape);
             let kept = Activations::per_row(&sizes).get();
             check(&Activations::table(&sizes), regions.activations.each(), rows, kept);
             check(&Scratch::table(&sizes), regions.scratch.each(), rows, scratch.get());
+            let (mut memory, context) = (vec![0.0; angles], plan.config.context);
+            let mut rest = &mut memory[..];
+            let mut all = Angles::cut(&mut rest, &sizes, context);
+            check(&Angles::table(&sizes), all.each(), context, Angles::per_row(&sizes).get());
             let tables = [AttentionActivations::table(&sizes), MlpActivations::table(&sizes)];
             let per_row = [AttentionActivations::per_row(&sizes), MlpActivations::per_row(&sizes)];
             let mut ends = Vec::new();
             for layer in 0..plan.config.layers {
                 let BlockActivations { mut attention, mut mlp } = regions.block_forward(layer).kept;
                 ends.push(attention.mean.as_ptr());
-                assert_eq!(attention.attended.as_ptr_range().end, mlp.mean.as_ptr());
+                assert_eq!(attention.key_rstd.as_ptr_range().end, mlp.mean.as_ptr());
                 check(&tables[0], attention.each(), rows, per_row[0].get());
                 check(&tables[1], mlp.each(), rows, per_row[1].get());
             }
@@ -116,10 +136,11 @@ fn regions_share_memory_only_where_the_list_says_so() {
             .map(|region| region.uses)
             .collect()
     };
-    let wanted: [&[&str]; 4] = [
+    let wanted: [&[&str]; 5] = [
         &["hidden", "d_qkv"],
         &["last_x", "d_branch"],
-        &["normed", "head_input", "fused_d_normed"],
+        &["d_normed", "d_attended"],
+        &["normed", "head_input", "fused_d_normed", "fused_d_attended"],
         &["activated", "logits", "fused_normed"],
     ];
     assert_eq!(shared, wanted);
@@ -160,7 +181,7 @@ fn attention_finds_its_scratch_on_portable_targets() {
             let mut memory = vec![0.0; plan.workspace()];
             for length in 1..=context {
                 let shape = Shape { sequences: 1, length };
-                let Workspace { worker_scratch, mut regions } =
+                let Workspace { worker_scratch, mut regions, .. } =
                     Workspace::new(&mut memory, &plan, shape).unwrap();
                 let BlockForward { activated, .. } = regions.block_forward(0);
                 let wanted = attention::worker_scratch(Target::Portable, length, width);
