@@ -198,6 +198,14 @@ enum
     JOSTLE_CHECKPOINT_UNUSED = 52,
     // The numbers of a tensor in a checkpoint are not F32, F16 or BF16.
     JOSTLE_CHECKPOINT_TYPE = 53,
+    // A file of llama2.c ends within its header or an entry.
+    JOSTLE_LLAMA2C_TRUNCATED = 60,
+    // A token's text in a tokenizer of llama2.c is empty, or longer than the file says that its longest is.
+    JOSTLE_LLAMA2C_PIECE = 61,
+    // A token of a tokenizer of llama2.c does not have the name of the byte that it must stand for, e.g. <0x0A> for token 13.
+    JOSTLE_LLAMA2C_BYTE = 62,
+    // A tokenizer of llama2.c has too few tokens for all bytes.
+    JOSTLE_LLAMA2C_VOCAB = 63,
     // A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 };
@@ -439,7 +447,7 @@ typedef struct jostle_error {
     // loss, of gradients for the norm). Zero-terminated; otherwise empty.
     char range[48];
     // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
-    // slot; JOSTLE_NOT_FINITE: the tensor; else 0.
+    // slot; JOSTLE_NOT_FINITE: the tensor; JOSTLE_LLAMA2C_PIECE, JOSTLE_LLAMA2C_BYTE: the token; else 0.
     int64_t index;
     // The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; JOSTLE_NOT_FINITE, JOSTLE_SPIKE:
     // the step; otherwise 0.
@@ -770,6 +778,15 @@ typedef struct jostle_generator {
     // Likewise.
     size_t more[76];
 } jostle_generator;
+
+// A tokenizer.bin of llama2.c: byte-pair encoding with scores. It holds pointers to the caller's buffers and owns nothing, so
+// there is nothing to free.
+typedef struct jostle_llama2c_tokenizer {
+    // Made by jostle_llama2c_tokenizer_init.
+    uint64_t opaque[1];
+    // Likewise.
+    size_t more[28];
+} jostle_llama2c_tokenizer;
 
 // Selects the dropout masks of a pass: these numbers determine them.
 typedef struct jostle_dropout_key {
@@ -1222,6 +1239,87 @@ jostle_status jostle_generator_draw(struct jostle_generator *generator,
 // `generator` is writable and its buffers are as they were at its init; `error` is NULL or writable.
 jostle_status jostle_generator_clear(struct jostle_generator *generator,
                                      struct jostle_error *error);
+
+// Checks a tokenizer.bin of llama2.c. Computes its number of tokens, and the size in bytes of the index that
+// jostle_llama2c_tokenizer_init fills.
+//
+// Pointers:
+// `file` is readable for `file_size` bytes; `vocab` and `index_size` are writable; `error` is NULL or writable.
+jostle_status jostle_llama2c_tokenizer_size(const uint8_t *file,
+                                            size_t file_size,
+                                            size_t *vocab,
+                                            size_t *index_size,
+                                            struct jostle_error *error);
+
+// Makes a tokenizer of a tokenizer.bin, whose tokens are looked up where they lie.
+//
+// `index`: as many bytes as jostle_llama2c_tokenizer_size says.
+//
+// Pointers:
+// `tokenizer` is writable, `file` readable for `file_size` bytes, `index` writable for `index_size` bytes, `error` NULL or
+// writable. As long as the tokenizer is used, file and index stay where they are, and nobody writes them.
+jostle_status jostle_llama2c_tokenizer_init(struct jostle_llama2c_tokenizer *tokenizer,
+                                            const uint8_t *file,
+                                            size_t file_size,
+                                            uint32_t *index,
+                                            size_t index_size,
+                                            struct jostle_error *error);
+
+// Writes the tokens of a text to the front of `tokens`, and their number into `count`. They begin with BOS (1) if `bos` is 1,
+// and end with EOS (2) if `eos` is 1. A character that has no token becomes its bytes. The text need not be UTF-8 or end
+// with a zero.
+//
+// `tokens`: 16 `text_size` + 24 bytes. The bytes behind the tokens are scratch memory.
+//
+// Pointers:
+// `tokenizer` is readable and its buffers are as they were at its init; `text` is readable for `text_size` bytes, `tokens`
+// writable for `tokens_size` bytes; `count` is writable; `error` is NULL or writable.
+jostle_status jostle_llama2c_encode(const struct jostle_llama2c_tokenizer *tokenizer,
+                                    const uint8_t *text,
+                                    size_t text_size,
+                                    uint32_t bos,
+                                    uint32_t eos,
+                                    int32_t *tokens,
+                                    size_t tokens_size,
+                                    size_t *count,
+                                    struct jostle_error *error);
+
+// Writes the text of tokens to the front of `text`, without a zero at its end, and its length into `length`. BOS (1) and EOS
+// (2) have no text. After BOS, a space in front is removed; `previous` is the token before the first one, or -1 if there is
+// none. A piece of a text may end within a character.
+//
+// Pointers:
+// `tokenizer` is readable and its buffers are as they were at its init; `tokens` is readable for `tokens_size` bytes, `text`
+// writable for `text_size` bytes; `length` is writable; `error` is NULL or writable.
+jostle_status jostle_llama2c_decode(const struct jostle_llama2c_tokenizer *tokenizer,
+                                    int32_t previous,
+                                    const int32_t *tokens,
+                                    size_t tokens_size,
+                                    uint8_t *text,
+                                    size_t text_size,
+                                    size_t *length,
+                                    struct jostle_error *error);
+
+// Writes a tokenizer.bin to the front of `file`, and its size into `written`. `texts` has the texts of all tokens, one
+// behind the other.
+//
+// `lengths`, `scores` [vocab]: the length of each token's text in bytes, and its score. `file`: as many bytes as `texts`,
+// and 8 for each token and 4.
+//
+// Pointers:
+// `texts` is readable for `texts_size` bytes, `lengths` and `scores` are readable for `vocab` numbers, `file` is writable
+// for `file_size` bytes; `written` is writable; `error` is NULL or writable.
+jostle_status jostle_llama2c_tokenizer_write(const uint8_t *texts,
+                                             size_t texts_size,
+                                             const uint32_t *lengths,
+                                             size_t lengths_size,
+                                             const float *scores,
+                                             size_t scores_size,
+                                             size_t vocab,
+                                             uint8_t *file,
+                                             size_t file_size,
+                                             size_t *written,
+                                             struct jostle_error *error);
 
 // Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them
 // in the workspace, where they stay until it is used again.

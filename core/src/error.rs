@@ -196,6 +196,42 @@ pub enum Error {
     },
     /// The bytes are not a checkpoint of this model.
     Checkpoint(CheckpointError),
+    /// The bytes are not a file of llama2.c.
+    Llama2c(Llama2cError),
+}
+
+/// The reason why bytes are refused as a file of llama2.c.
+#[derive(Clone, Copy, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Llama2cError {
+    /// The file ends within its header or an entry.
+    Truncated {
+        /// The number of bytes.
+        given: usize,
+        /// The least number of bytes that the file must have.
+        wanted: usize,
+    },
+    /// A token's text is empty, or longer than the file says that its longest is.
+    Piece {
+        /// The token.
+        token: usize,
+        /// The length of its text.
+        given: i64,
+        /// The longest length.
+        most: u32,
+    },
+    /// A token that must stand for a byte does not have the byte's name, e.g. `<0x0A>` for token 13.
+    Byte {
+        /// The token.
+        token: usize,
+    },
+    /// The vocabulary lacks the control tokens and bytes that every tokenizer has.
+    Vocab {
+        /// The number of tokens.
+        given: usize,
+        /// The least number of tokens.
+        wanted: usize,
+    },
 }
 
 /// The reason why bytes are refused as a checkpoint.
@@ -349,6 +385,26 @@ impl fmt::Display for Error {
                 write!(f, "flash: slot {slot} does not hold the programmed bytes")
             }
             Error::Checkpoint(error) => write!(f, "checkpoint: {error}"),
+            Error::Llama2c(error) => write!(f, "file of llama2.c: {error}"),
+        }
+    }
+}
+
+impl fmt::Display for Llama2cError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Llama2cError::Truncated { given, wanted } => {
+                write!(f, "{given} bytes; at least {wanted} are needed")
+            }
+            Llama2cError::Piece { token, given, most } => {
+                write!(f, "the text of token {token} has length {given}; expected 1 to {most}")
+            }
+            Llama2cError::Byte { token } => {
+                write!(f, "token {token} is not <0x{:02X}>", token.saturating_sub(3))
+            }
+            Llama2cError::Vocab { given, wanted } => {
+                write!(f, "{given} tokens; expected at least {wanted}")
+            }
         }
     }
 }
@@ -396,6 +452,7 @@ impl fmt::Display for CheckpointError {
 
 impl core::error::Error for Error {}
 impl core::error::Error for CheckpointError {}
+impl core::error::Error for Llama2cError {}
 
 impl From<CheckpointError> for Error {
     fn from(error: CheckpointError) -> Self {
@@ -403,7 +460,18 @@ impl From<CheckpointError> for Error {
     }
 }
 
+impl From<Llama2cError> for Error {
+    fn from(error: Llama2cError) -> Self {
+        Error::Llama2c(error)
+    }
+}
+
 /// Refuses a slice whose length is not `wanted`.
 pub(crate) const fn exact_length(what: &'static str, given: usize, wanted: usize) -> Result<(), Error> {
     if given == wanted { Ok(()) } else { Err(Error::Length { what, given, wanted }) }
+}
+
+/// Refuses a buffer that is too short to be filled.
+pub(crate) const fn at_least(what: &'static str, given: usize, wanted: usize) -> Result<(), Error> {
+    if given >= wanted { Ok(()) } else { Err(Error::Buffer { what, given, wanted }) }
 }

@@ -59,6 +59,7 @@
 //! * `generate`: generation with a KV cache.
 //! * `initialization`: random initial parameters.
 //! * `layout`: names, shapes and offsets of tensors, and every size.
+//! * `llama2c`: the files of llama2.c.
 //! * `matmul`: the contract of matrix products, a reference, and the kernels.
 //! * `model`: forward and backward of the whole model.
 //! * `ops`: one file per operation, forward and backward side by side.
@@ -100,6 +101,7 @@ mod fault;
 mod generate;
 mod initialization;
 mod layout;
+pub mod llama2c;
 #[allow(unsafe_code)]
 pub mod matmul;
 mod model;
@@ -122,7 +124,7 @@ mod trainer;
 
 pub use config::{Activation, Config, Dropout, Norm, Positions, Rope};
 pub use data::Tokens;
-pub use error::{CheckpointError, Error};
+pub use error::{CheckpointError, Error, Llama2cError};
 pub use generate::Generator;
 pub use initialization::initialize;
 pub use layout::{Frozen, OptimizerState, Options, Plan, Role, Shape, Tensor, TensorName, Tensors};

@@ -1,12 +1,7 @@
 //! Converts text to tokens and back without a heap: bytes as they are, or a table of characters. Knows nothing of
 //! models.
 
-use crate::error::Error;
-
-/// Refuses a buffer that is too short to be filled.
-const fn at_least(what: &'static str, given: usize, wanted: usize) -> Result<(), Error> {
-    if given >= wanted { Ok(()) } else { Err(Error::Buffer { what, given, wanted }) }
-}
+use crate::error::{Error, at_least};
 
 /// A token for each of the 256 values of a byte. It can encode every text.
 ///

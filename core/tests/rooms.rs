@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A file or folder of `src`, and the rooms that it may import.
-const ROOMS: [(&str, &[&str]); 23] = [
+const ROOMS: [(&str, &[&str]); 24] = [
     ("checkpoint", &["compact", "config", "error", "layout", "rng", "target"]),
     ("compact", &["simd", "target"]),
     ("config.rs", &["error"]),
@@ -21,6 +21,7 @@ const ROOMS: [(&str, &[&str]); 23] = [
     ),
     ("initialization.rs", &["error", "layout", "rng", "simd"]),
     ("layout", &["fault", "compact", "config", "error", "matmul", "ops", "target"]),
+    ("llama2c", &["error"]),
     ("matmul", &["fault", "error", "parallel", "simd", "target"]),
     (
         "model",

@@ -8,6 +8,7 @@
 //! * [`buffers`]: the caller's memory for a model.
 //! * [`trainer`]: training steps and evaluation.
 //! * [`generator`]: text generation.
+//! * [`llama2c`]: the files of llama2.c.
 //! * [`model`]: logits, loss and gradients of a pass.
 //! * [`checkpoint`]: checkpoints as bytes.
 //! * [`slots`]: checkpoints in flash memory.
@@ -34,6 +35,8 @@ pub mod buffers;
 pub mod trainer;
 
 pub mod generator;
+
+pub mod llama2c;
 
 pub mod model;
 

@@ -4,7 +4,7 @@ use core::cell::Cell;
 use core::ffi::{CStr, c_char};
 
 use jostle::compact::format::{Hex, Number, Rounded, Sink, Written};
-use jostle::{CheckpointError, Error, Plan, Tensor};
+use jostle::{CheckpointError, Error, Llama2cError, Plan, Tensor};
 
 use crate::border;
 
@@ -111,6 +111,14 @@ pub enum jostle_status {
     JOSTLE_CHECKPOINT_UNUSED = 52,
     /// The numbers of a tensor in a checkpoint are not F32, F16 or BF16.
     JOSTLE_CHECKPOINT_TYPE = 53,
+    /// A file of llama2.c ends within its header or an entry.
+    JOSTLE_LLAMA2C_TRUNCATED = 60,
+    /// A token's text in a tokenizer of llama2.c is empty, or longer than the file says that its longest is.
+    JOSTLE_LLAMA2C_PIECE = 61,
+    /// A token of a tokenizer of llama2.c does not have the name of the byte that it must stand for, e.g. <0x0A> for token 13.
+    JOSTLE_LLAMA2C_BYTE = 62,
+    /// A tokenizer of llama2.c has too few tokens for all bytes.
+    JOSTLE_LLAMA2C_VOCAB = 63,
     /// A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 }
@@ -118,7 +126,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 /// Each status and its text.
-const TEXTS: [(jostle_status, &CStr); 49] = [
+const TEXTS: [(jostle_status, &CStr); 53] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
     (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
@@ -167,6 +175,10 @@ const TEXTS: [(jostle_status, &CStr); 49] = [
     (JOSTLE_FLASH_CONTENTS, c"flash memory does not hold the programmed bytes"),
     (JOSTLE_CHECKPOINT_UNUSED, c"the model does not have a tensor of the file"),
     (JOSTLE_CHECKPOINT_TYPE, c"a tensor in the checkpoint is not F32, F16 or BF16"),
+    (JOSTLE_LLAMA2C_TRUNCATED, c"the file of llama2.c is truncated"),
+    (JOSTLE_LLAMA2C_PIECE, c"a token's text has a wrong length"),
+    (JOSTLE_LLAMA2C_BYTE, c"a token does not have its byte's name"),
+    (JOSTLE_LLAMA2C_VOCAB, c"the tokenizer lacks tokens for bytes"),
     (JOSTLE_OTHER, c"refused"),
 ];
 
@@ -228,7 +240,7 @@ pub struct jostle_error {
     /// loss, of gradients for the norm). Zero-terminated; otherwise empty.
     pub range: [c_char; 48],
     /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
-    /// slot; JOSTLE_NOT_FINITE: the tensor; else 0.
+    /// slot; JOSTLE_NOT_FINITE: the tensor; JOSTLE_LLAMA2C_PIECE, JOSTLE_LLAMA2C_BYTE: the token; else 0.
     pub index: i64,
     /// The given number, in bytes for buffers; JOSTLE_FLASH: the function's error; JOSTLE_NOT_FINITE, JOSTLE_SPIKE:
     /// the step; otherwise 0.
@@ -557,6 +569,13 @@ fn status_of(error: &Error) -> jostle_status {
             CheckpointError::Buffer { .. } => JOSTLE_BUFFER_TOO_SHORT,
             _ => JOSTLE_OTHER,
         },
+        Error::Llama2c(error) => match error {
+            Llama2cError::Truncated { .. } => JOSTLE_LLAMA2C_TRUNCATED,
+            Llama2cError::Piece { .. } => JOSTLE_LLAMA2C_PIECE,
+            Llama2cError::Byte { .. } => JOSTLE_LLAMA2C_BYTE,
+            Llama2cError::Vocab { .. } => JOSTLE_LLAMA2C_VOCAB,
+            _ => JOSTLE_OTHER,
+        },
         _ => JOSTLE_OTHER,
     }
 }
@@ -604,6 +623,9 @@ fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
             CheckpointError::Missing { .. } | CheckpointError::Shape { .. } | CheckpointError::Type { .. },
         ) => ("tensor", 0, 0),
         Error::Checkpoint(_) => ("checkpoint", 0, 0),
+        Error::Llama2c(Llama2cError::Truncated { given, wanted }) => ("file", given, wanted),
+        Error::Llama2c(Llama2cError::Vocab { given, wanted }) => ("vocab", given, wanted),
+        Error::Llama2c(_) => ("token", 0, 0),
         _ => ("", 0, 0),
     }
 }
@@ -630,7 +652,11 @@ impl From<&Error> for Details {
             Error::Checkpoint(CheckpointError::Checksum { stated, computed }) => {
                 (details.given, details.wanted) = (computed.into(), stated.into());
             }
-            Error::Name { index }
+            Error::Llama2c(Llama2cError::Piece { token, given, most }) => {
+                (details.index, details.given, details.wanted) = (token, given, most.into());
+            }
+            Error::Llama2c(Llama2cError::Byte { token: index })
+            | Error::Name { index }
             | Error::PartlyUpdated { tensor: index }
             | Error::FlashContents { slot: index }
             | Error::Checkpoint(
@@ -759,6 +785,8 @@ impl jostle_error {
             status if status == JOSTLE_CHECKPOINT_KEY as i32 => b", entry I",
             status if status == JOSTLE_FLASH_CONTENTS as i32 => b" I",
             status if status == JOSTLE_PARTLY_UPDATED as i32 => b" I",
+            status if status == JOSTLE_LLAMA2C_PIECE as i32 => b" I: given G, wanted 1 to W",
+            status if status == JOSTLE_LLAMA2C_BYTE as i32 => b" I",
             status if status == JOSTLE_NOT_FOUND as i32 && self.given != 0 => b"; reading slot I: error G",
             _ if self.wanted != 0 => b": given G, wanted W",
             _ if self.index != 0 => b": number I",

@@ -831,6 +831,157 @@ static void test_generators(void)
     exercise("jostle_generator_clear", call_generator_clear);
 }
 
+/* Tokenizers of llama2.c. */
+
+enum { PIECES = 259 + 3 };
+
+static jostle_status call_tokenizer_write(void)
+{
+    return CALL(jostle_llama2c_tokenizer_write)(P("texts"), S("texts"), P("lengths"), S("lengths"), P("scores"), S("scores"),
+                                                N("vocab"), P("file"), S("file"), P("written"), error);
+}
+
+static jostle_status call_tokenizer_size(void)
+{
+    return CALL(jostle_llama2c_tokenizer_size)(P("file"), S("file"), P("vocab"), P("index_size"), error);
+}
+
+static jostle_status call_tokenizer_init(void)
+{
+    return CALL(jostle_llama2c_tokenizer_init)(P("tokenizer"), P("file"), S("file"), P("index"), S("index"), error);
+}
+
+static jostle_status call_encode(void)
+{
+    return CALL(jostle_llama2c_encode)(P("tokenizer"), P("text"), S("text"), (uint32_t)N("bos"), (uint32_t)N("eos"),
+                                       P("tokens"), S("tokens"), P("count"), error);
+}
+
+static jostle_status call_decode(void)
+{
+    return CALL(jostle_llama2c_decode)(P("tokenizer"), (int32_t)N("previous"), P("tokens"), S("tokens"), P("text"),
+                                       S("text"), P("length"), error);
+}
+
+/* The texts of the control tokens, of the bytes, and of "a", "b" and "ab". Returns their size. */
+static size_t the_pieces(char *texts, uint32_t *lengths)
+{
+    static const char *const names[] = {"<unk>", "\n<s>\n", "\n</s>\n", "a", "b", "ab"};
+    char *end = texts;
+    for (int i = 0; i < PIECES; i++) {
+        int length = i < 3 || i >= 259 ? sprintf(end, "%s", names[i < 3 ? i : i - 256]) : sprintf(end, "<0x%02X>", i - 3);
+        lengths[i] = (uint32_t)length;
+        end += length;
+    }
+    return (size_t)(end - texts);
+}
+
+static void add_pieces(void)
+{
+    static char texts[2048];
+    static uint32_t lengths[PIECES];
+    size_t size = the_pieces(texts, lengths);
+    const uint32_t zero = 0;
+    begin();
+    argument("texts", READ | BUFFER | SHORTENED | SOLID, 1, size, texts);
+    argument("lengths", READ | BUFFER | SHORTENED | SOLID, sizeof *lengths, sizeof lengths, lengths);
+    read_floats("scores", PIECES);
+    dimension("vocab", PIECES);
+    argument("file", WRITTEN | BUFFER | SHORTENED, 1, 4 + 8 * PIECES + size, NULL);
+    OUTPUT("written", size_t);
+    bad_number("vocab", 258, JOSTLE_LLAMA2C_VOCAB, "vocab");
+    bad(find("texts")->memory + lengths[0] + lengths[1] + lengths[2], "(", 1, JOSTLE_LLAMA2C_BYTE, "token");
+    bad(find("lengths")->memory + 4, &zero, sizeof zero, JOSTLE_LLAMA2C_PIECE, "token");
+}
+
+static const unsigned char *a_tokenizer_file(size_t *size)
+{
+    static unsigned char file[8192];
+    static float scores[PIECES];
+    char texts[2048];
+    uint32_t lengths[PIECES];
+    jostle_error e;
+    size_t texts_size = the_pieces(texts, lengths);
+    ok(jostle_llama2c_tokenizer_write((unsigned char *)texts, texts_size, lengths, sizeof lengths, scores, sizeof scores,
+                                      PIECES, file, sizeof file, size, &e), &e, "tokenizer file");
+    return file;
+}
+
+static void add_tokenizer_file(int is)
+{
+    size_t size;
+    const unsigned char *file = a_tokenizer_file(&size);
+    argument("file", READ | BUFFER | is, 1, size, file)->is |= is == HIDDEN ? 0 : SOLID;
+}
+
+static void damage_tokenizer_file(void)
+{
+    const size_t none = 0, shorter = S("file") - 1, three = 4 + 13 + 13 + 14;
+    const int32_t lengths[] = {0, -1, INT32_MIN, 7, INT32_MAX};
+    bad(find("file")->size_at, &none, sizeof none, JOSTLE_LLAMA2C_TRUNCATED, "file");
+    bad(find("file")->size_at, &shorter, sizeof shorter, JOSTLE_LLAMA2C_TRUNCATED, "file");
+    bad(find("file")->size_at, &three, sizeof three, JOSTLE_LLAMA2C_VOCAB, "vocab");
+    for (size_t i = 0; i < COUNT(lengths); i++)
+        bad(find("file")->memory + 8, &lengths[i], sizeof lengths[i], JOSTLE_LLAMA2C_PIECE, "token");
+    bad(find("file")->memory + three + 8, "?", 1, JOSTLE_LLAMA2C_BYTE, "token");
+}
+
+/* A tokenizer, whose file and index are not arguments. */
+static void add_tokenizer(void)
+{
+    jostle_llama2c_tokenizer tokenizer;
+    jostle_error e;
+    size_t vocab, index_size;
+    begin();
+    add_tokenizer_file(HIDDEN);
+    ok(jostle_llama2c_tokenizer_size(P("file"), S("file"), &vocab, &index_size, &e), &e, "size");
+    need(vocab == PIECES && index_size == 4 * (2 * PIECES - 259), "the tokenizer's sizes");
+    argument("index", READ | BUFFER | HIDDEN, sizeof(uint32_t), index_size, NULL);
+    ok(jostle_llama2c_tokenizer_init(&tokenizer, P("file"), S("file"), P("index"), S("index"), &e), &e, "tokenizer");
+    memcpy(find("index")->original, P("index"), index_size);
+    handle("tokenizer", &tokenizer, sizeof tokenizer, 0, READ);
+}
+
+static void test_tokenizers(void)
+{
+    add_pieces();
+    exercise("jostle_llama2c_tokenizer_write", call_tokenizer_write);
+
+    begin();
+    add_tokenizer_file(0);
+    damage_tokenizer_file();
+    OUTPUT("vocab", size_t);
+    OUTPUT("index_size", size_t);
+    exercise("jostle_llama2c_tokenizer_size", call_tokenizer_size);
+
+    begin();
+    add_tokenizer_file(0);
+    damage_tokenizer_file();
+    argument("index", WRITTEN | BUFFER | SHORTENED, sizeof(uint32_t), 4 * (2 * PIECES - 259), NULL);
+    OUTPUT("tokenizer", jostle_llama2c_tokenizer);
+    exercise("jostle_llama2c_tokenizer_init", call_tokenizer_init);
+
+    add_tokenizer();
+    argument("text", READ | BUFFER, 1, 4, "abba");
+    number("bos", 1);
+    number("eos", 0);
+    argument("tokens", WRITTEN | BUFFER | SHORTENED, sizeof(int32_t), 16 * 4 + 24, NULL);
+    OUTPUT("count", size_t);
+    bad_choice("bos", 2);
+    bad_choice("eos", 2);
+    exercise("jostle_llama2c_encode", call_encode);
+
+    static const int32_t tokens[] = {1, 261, 13};
+    add_tokenizer();
+    argument("tokens", READ | BUFFER | SOLID, sizeof *tokens, sizeof tokens, tokens);
+    number("previous", (size_t)-1);
+    argument("text", WRITTEN | BUFFER | SHORTENED, 1, 3, NULL);
+    OUTPUT("length", size_t);
+    bad_u32("tokens", 4, PIECES, JOSTLE_TOKEN, "token");
+    bad_u32("tokens", 4, UINT32_MAX, JOSTLE_TOKEN, "token");
+    exercise("jostle_llama2c_decode", call_decode);
+}
+
 /* Checkpoints. */
 
 static jostle_progress progress = {17, 1337};
@@ -2009,6 +2160,7 @@ int main(void)
     test_grouped_attention();
     test_rotary();
     test_tokens();
+    test_tokenizers();
     test_instruction_sets();
     test_version();
     test_messages();

@@ -27,7 +27,14 @@ from jostle.model import Model
 from jostle.optimizers import SGD, AdamW, Optimizer
 from jostle.planning import Plan, plan
 from jostle.schedules import Constant, Cosine, Linear, Schedule, WarmupStableDecay
-from jostle.tokenizers import ByteTokenizer, CharTokenizer, PretrainedTokenizer, Tokenizer, WordTokenizer
+from jostle.tokenizers import (
+    ByteTokenizer,
+    CharTokenizer,
+    Llama2cTokenizer,
+    PretrainedTokenizer,
+    Tokenizer,
+    WordTokenizer,
+)
 from jostle.training import Report, Trainer
 
 if TYPE_CHECKING:
@@ -45,6 +52,7 @@ __all__ = [
     "Constant",
     "Cosine",
     "Linear",
+    "Llama2cTokenizer",
     "Model",
     "Optimizer",
     "Plan",

@@ -16,7 +16,7 @@ from jostle._arrays import Float
 from jostle._checkpoint import json_object, understood
 from jostle._families import Family
 from jostle.config import Config
-from jostle.tokenizers import PretrainedTokenizer, Tokenizer
+from jostle.tokenizers import Llama2cTokenizer, PretrainedTokenizer, Tokenizer
 
 if TYPE_CHECKING:
     from jostle.model import Model
@@ -33,14 +33,20 @@ _DTYPES = {"f32": ("F32", "float32"), "bf16": ("BF16", "bfloat16"), "f16": ("F16
 """The names of a type here, in safetensors and in config.json."""
 
 
-def _read(path: Path, most: int) -> str:
-    """A text file of at most so many bytes. ValueError for a longer one, or one that is not UTF-8."""
+def _read_bytes(path: Path, most: int) -> bytes:
+    """A file of at most so many bytes. ValueError for a longer one."""
     _safetensors.refuse_special(path)
     with path.open("rb") as file:
         data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"{path}: more than {most} bytes")
+    return data
+
+
+def _read(path: Path, most: int) -> str:
+    """A text file of at most so many bytes. ValueError for a longer one, or one that is not UTF-8."""
+    data = _read_bytes(path, most)
     with understood(os.fspath(path)):
-        if len(data) > most:
-            raise ValueError(f"more than {most} bytes")
         return data.decode()
 
 
@@ -75,6 +81,10 @@ def load_tokenizer(path: Path) -> Tokenizer:
     """As `Tokenizer.load`."""
     if path.is_dir():
         path /= "tokenizer.json"
+    if path.suffix == ".bin":
+        file = _read_bytes(path, _MOST_TOKENIZER)
+        with understood(os.fspath(path)):
+            return Llama2cTokenizer(file)
     state = _object(path, _MOST_TOKENIZER)
     if "kind" not in state:
         return _read_tokenizer(path)

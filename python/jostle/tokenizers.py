@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import codecs
 import importlib
 import json
+import operator
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jostle import _arguments, _files
+from jostle import _arguments, _files, _native
 
 
 class Tokenizer:
@@ -47,8 +49,8 @@ class Tokenizer:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Tokenizer:
-        """The tokenizer in a file that `save` wrote, in a tokenizer.json, or in a Hugging Face folder. ValueError if there is
-        none."""
+        """The tokenizer in a file that `save` wrote, in a tokenizer.json, in a tokenizer.bin of llama2.c, or in a Hugging Face
+        folder. ValueError if there is none."""
         from jostle import _pretrained
 
         return _pretrained.load_tokenizer(Path(path))
@@ -70,6 +72,9 @@ class Tokenizer:
         if kind == "pretrained":
             json_text = _arguments.instance("json", state["json"], str)
             return PretrainedTokenizer(json_text, _arguments.instance("settings", state["settings"], dict))
+        if kind == "llama2c":
+            file = base64.b64decode(_arguments.instance("file", state["file"], str), validate=True)
+            return Llama2cTokenizer(file)
         raise ValueError(
             f"this checkpoint uses a custom tokenizer {kind!r}; in Python, pass it as tokenizer="
         )
@@ -97,6 +102,16 @@ def _narrow(tokens: Any, vocab: int) -> npt.NDArray[Any]:
     return np.asarray(tokens, dtype=kind)
 
 
+def _known(tokens: Iterable[int], vocab: int, most: int | None = None) -> list[int]:
+    """Tokens from 0 to `most`, by default the last one of the vocabulary. IndexError for another."""
+    numbers = [operator.index(token) for token in tokens]
+    end = vocab if most is None else most + 1
+    for index, token in enumerate(numbers):
+        if not 0 <= token < end:
+            raise IndexError(f"token {token} at index {index} is outside the vocabulary of {vocab}")
+    return numbers
+
+
 class _Table(Tokenizer):
     """A table of pieces of text; a token is an index into it."""
 
@@ -114,12 +129,7 @@ class _Table(Tokenizer):
             raise ValueError(f"the {kind} {error.args[0]!r} is not in the vocabulary") from None
 
     def decode(self, tokens: Iterable[int]) -> str:
-        pieces = []
-        for index, token in enumerate(tokens):
-            if not 0 <= token < self.vocab:
-                raise IndexError(f"token {token} at index {index} is outside the vocabulary of {self.vocab}")
-            pieces.append(self._pieces[token])
-        return self._join(pieces)
+        return self._join([self._pieces[token] for token in _known(tokens, self.vocab)])
 
     def _join(self, pieces: list[str]) -> str:
         return "".join(pieces)
@@ -189,6 +199,47 @@ class ByteTokenizer(Tokenizer):
         return {"kind": "byte"}
 
 
+class Llama2cTokenizer(Tokenizer):
+    """A tokenizer.bin of llama2.c, from the file's bytes: byte-pair encoding with scores.
+
+    A character without a token becomes its bytes, so it encodes every text.
+    """
+
+    def __init__(self, file: bytes) -> None:
+        self._native = _native.Llama2cTokenizer(_arguments.instance("file", file, bytes))
+        self.vocab = self._native.vocab()
+        self.file = file
+        """The file's bytes."""
+
+    @classmethod
+    def from_pieces(cls, pieces: Iterable[tuple[bytes, float]]) -> Llama2cTokenizer:
+        """Makes a tokenizer of texts and scores, which begin with `<unk>`, BOS, EOS, and `<0x00>` to `<0xFF>`. Two neighbours
+        merge before others if the resulting token has a higher score."""
+        return cls(_native.Llama2cTokenizer.write(list(pieces)))
+
+    def encode(self, text: str, *, bos: bool = True, eos: bool = False) -> npt.NDArray[Any]:
+        """Tokens (length,) of a text, by default with BOS (1) in front, without which `decode` leaves a space there. eos:
+        whether EOS (2) ends them."""
+        text = _arguments.instance("text", text, str)
+        bos, eos = _arguments.instance("bos", bos, bool), _arguments.instance("eos", eos, bool)
+        return _narrow(np.frombuffer(self._native.encode(text.encode(), bos, eos), np.int32), self.vocab)
+
+    def decode(self, tokens: Iterable[int]) -> str:
+        """The text of tokens. Bytes that are not UTF-8 become replacement characters."""
+        return self._native.decode(None, _known(tokens, self.vocab)).decode(errors="replace")
+
+    def pieces(self, tokens: Iterable[int]) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        previous = None
+        for token in tokens:
+            yield decoder.decode(self._native.decode(previous, _known([token], self.vocab)))
+            previous = int(token)
+        yield decoder.decode(b"", final=True)
+
+    def state(self) -> dict[str, Any]:
+        return {"kind": "llama2c", "file": base64.b64encode(self.file).decode()}
+
+
 _MOST_WAITING = 8
 """The most tokens that wait for the end of a character: no character has more bytes."""
 
@@ -244,10 +295,7 @@ class PretrainedTokenizer(Tokenizer):
         return _narrow(self._tokenizer.encode(text, add_special_tokens=False).ids, self.vocab)
 
     def decode(self, tokens: Iterable[int]) -> str:
-        numbers = [int(token) for token in tokens]
-        for index, token in enumerate(numbers):
-            if not 0 <= token <= _arguments.MOST_SIZE:
-                raise IndexError(f"token {token} at index {index} is outside the vocabulary of {self.vocab}")
+        numbers = _known(tokens, self.vocab, _arguments.MOST_SIZE)
         return str(self._tokenizer.decode(numbers, skip_special_tokens=False))
 
     def pieces(self, tokens: Iterable[int]) -> Iterator[str]:

@@ -6,6 +6,7 @@
 //! * `engine`: a model: its parameters and gradients, its threads, and one lock.
 //! * `training`: steps and evaluation on a text.
 //! * `generation`: text generation.
+//! * `llama2c`: the tokenizers of llama2.c.
 //! * `checkpoint`: checkpoints that are read and written.
 //! * `operations`: single operations on arrays.
 //! * `error`: errors as exceptions.
@@ -16,6 +17,7 @@ mod config;
 mod engine;
 mod error;
 mod generation;
+mod llama2c;
 mod operations;
 mod training;
 
@@ -32,6 +34,8 @@ mod _native {
     use crate::engine::{Engine, available_threads, check_optimizer};
     #[pymodule_export]
     use crate::generation::Generator;
+    #[pymodule_export]
+    use crate::llama2c::Llama2cTokenizer;
     #[pymodule_export]
     use crate::operations::{
         attention, attention_backward, attention_dropout, cross_entropy, cross_entropy_backward, dropout,

@@ -1,5 +1,8 @@
 """Text to tokens and back."""
 
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,12 +10,34 @@ from hypothesis import strategies as st
 
 import jostle
 
+BYTES = [
+    (text, 0.0) for text in [b"<unk>", b"\n<s>\n", b"\n</s>\n", *(b"<0x%02X>" % byte for byte in range(256))]
+]
+
+
+def llama2c(*pieces):
+    """A tokenizer of llama2.c with these texts. Earlier ones have higher scores."""
+    return jostle.Llama2cTokenizer.from_pieces(
+        [*BYTES, *((text.encode(), -float(i)) for i, text in enumerate(pieces))]
+    )
+
+
+def tok512():
+    """Karpathy's tokenizer of 512 tokens, which lies beside this checkout."""
+    path = Path(__file__).parents[3] / "shared" / "data" / "tok512.bin"
+    if not path.exists() and "CI" not in os.environ:
+        pytest.skip(f"NOT RUN: {path} is missing")
+    return jostle.Tokenizer.load(path)
+
 
 @given(st.text(min_size=1))
 def test_tokenizers_lose_nothing(some):
     tokenizers = [jostle.CharTokenizer.from_text(some), jostle.WordTokenizer.from_text(some)]
     if not any("\ud800" <= character <= "\udfff" for character in some):
-        tokenizers.append(jostle.ByteTokenizer())
+        tokenizers += [
+            jostle.ByteTokenizer(),
+            llama2c(" ", *dict.fromkeys(some[:3].replace(" ", "")), some[:2]),
+        ]
     for tokenizer in tokenizers:
         tokens = tokenizer.encode(some)
         assert tokens.ndim == 1 and tokens.max() < tokenizer.vocab
@@ -47,7 +72,7 @@ def test_tokenizers_refuse_what_they_do_not_know():
 @pytest.mark.parametrize(
     "tokenizer",
     [jostle.CharTokenizer.from_text("né\n\"\\日\0\ud800"), jostle.WordTokenizer.from_text("né à, 日\n 12"),
-     jostle.ByteTokenizer()],
+     jostle.ByteTokenizer(), llama2c("é", "x", "éx")],
     ids=repr,
 )  # fmt: skip
 def test_checkpoints_keep_the_tokenizer(tokenizer, tmp_path):
@@ -86,3 +111,38 @@ def test_a_tokenizer_of_ones_own(tmp_path):
     assert len(list(resumed)) == 1 and resumed.model.tokenizer is tokenizer
     with pytest.raises(ValueError, match="the tokenizer has 256 tokens, the configuration 10"):
         jostle.Model.load(path, tokenizer=jostle.ByteTokenizer())
+
+
+def test_llama2c_merges_and_falls_back_to_bytes():
+    tokenizer = llama2c("ab", " ", "a", "b", "é")
+    assert tokenizer.vocab == 264
+    assert tokenizer.encode("abé!").tolist() == [1, 260, 259, 263, 3 + ord("!")]
+    assert tokenizer.encode("a", bos=False, eos=True).tolist() == [260, 261, 2]
+    assert tokenizer.decode([1, 260, 259]) == "ab" and tokenizer.decode([260, 259]) == " ab"
+    assert tokenizer.decode([3 + 0xFF]) == "\ufffd"
+    assert list(tokenizer.pieces([1, 260, 259, 3 + 0xC3, 3 + 0xA9])) == ["", "", "ab", "", "é", ""]
+    with pytest.raises(IndexError, match="token 264 at index 1 is outside the vocabulary of 264"):
+        tokenizer.decode([0, 264])
+
+
+def test_llama2c_files_are_checked():
+    file = llama2c("a").file
+    refused = {
+        "3 bytes; at least 4 are needed": file[:3],
+        "at least": file[:-1],
+        r"token 0 has length -1; expected 1 to 6": file[:8] + b"\xff" * 4 + file[12:],
+        "258 tokens; expected at least 259": file[: file.index(b"<0xFF>") - 8],
+        "token 13 is not <0x0A>": file.replace(b"<0x0A>", b"<0x0a>"),
+    }
+    for message, data in refused.items():
+        with pytest.raises(ValueError, match=message):
+            jostle.Llama2cTokenizer(data)
+    with pytest.raises(TypeError, match="file is of str"):
+        jostle.Llama2cTokenizer("tok512.bin")
+
+
+def test_tok512_has_the_tokens_of_llama2c():
+    tokenizer = tok512()
+    assert tokenizer.vocab == 512
+    assert tokenizer.encode("Once upon a time").tolist() == [1, 403, 407, 261, 378]
+    assert jostle.Tokenizer.from_state(tokenizer.state()) == tokenizer

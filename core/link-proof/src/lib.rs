@@ -6,6 +6,7 @@
 #![no_std]
 
 pub mod checkpoint;
+pub mod llama2c;
 pub mod operations;
 pub mod training;
 

@@ -3,7 +3,7 @@
 #![no_main]
 
 use jostle::Error;
-use link_proof::{Memory, checkpoint, memory, operations, training};
+use link_proof::{Memory, checkpoint, llama2c, memory, operations, training};
 
 fn run(memory: &mut Memory) -> Result<(), Error> {
     let plan = training::plan()?;
@@ -12,6 +12,7 @@ fn run(memory: &mut Memory) -> Result<(), Error> {
     training::generate(memory, &plan)?;
     checkpoint::save(memory, &plan)?;
     checkpoint::resume(memory)?;
+    llama2c::tokenizer(memory)?;
     operations::all(memory.operations, memory.batch)
 }
 

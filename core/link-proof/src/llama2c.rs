@@ -1,0 +1,19 @@
+//! Reads, uses and writes a tokenizer.
+
+use core::hint::black_box;
+
+use jostle::Error;
+use jostle::llama2c::{Piece, Tokenizer};
+
+use crate::Memory;
+
+pub fn tokenizer(memory: &mut Memory) -> Result<(), Error> {
+    let Memory { checkpoint: file, order: index, batch: tokens, text, .. } = memory;
+    let tokenizer = Tokenizer::new(file, index)?;
+    let count = tokenizer.encode(text, true, true, tokens)?;
+    let tokens = tokens.get(..count).unwrap_or_default();
+    black_box(tokenizer.decode(black_box(None), tokens, text)?);
+    let pieces = tokens.iter().map(|_| Piece { text, score: black_box(0.0) });
+    black_box(Tokenizer::write(pieces, file)?);
+    Ok(())
+}
