@@ -7,13 +7,14 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy.typing as npt
+import numpy as np
 
 from jostle import _arguments, _arrays, _native, optimizers, schedules
+from jostle._batches import Feed, are_batches, checked
 from jostle._checkpoint import CheckpointFile, understood
 from jostle.model import Model
 from jostle.optimizers import Optimizer
@@ -53,6 +54,7 @@ class Report:
     tokens_per_second: in this step alone.
     validation_loss: the mean loss on the whole validation text after the step, without dropout, in nats per token; None
     if it was not evaluated.
+    tokens: the tokens of the step's batch, padding included.
     """
 
     step: int
@@ -61,13 +63,18 @@ class Report:
     gradient_norm: float
     tokens_per_second: float
     validation_loss: float | None = None
+    tokens: int = 0
 
 
 class Trainer:
-    """Trains a model on random windows of a text. Iterate over it to take the steps.
+    """Trains a model on random windows of a text, or on batches. Iterate over it to take the steps.
 
     train, validation: texts of tokens (length,). uint8, uint16, uint32 and int32 are used without a copy. A `numpy.memmap`,
     as `jostle.data.read_tokens` returns, need not fit into memory.
+    Instead of a text, an iterable of batches: pairs of tokens and targets (B, T), at most `batch` sequences, at most as long
+    as the context. A target of -1 does not count. A step takes `accumulate` batches, and its loss is the mean over all their
+    targets that count. When `train` ends, it is iterated again.
+
     batch: sequences in a micro-batch, each as long as the model's context. steps: the number of steps in all.
     schedule: the learning rate's course; its peak is the optimizer's learning rate. clip: the largest norm of the
     gradient; None for no clipping. accumulate: micro-batches in a step. evaluate_every: steps between evaluations on
@@ -90,7 +97,8 @@ class Trainer:
 
     A step's windows and dropout masks are a function of the seed and the step. Ctrl-C takes effect between steps, where it
     loses at most the last report, and between micro-batches, where the step is taken again later. Iterate on, or save and resume: training continues with the bits of a run that was
-    never interrupted.
+    never interrupted. For batches, that needs an iterable with `state_dict` and `load_state_dict`, such as
+    `jostle.data.Batches` and torchdata's StatefulDataLoader; `resume` warns if it has none.
     """
 
     def __init__(
@@ -147,32 +155,41 @@ class Trainer:
         super().__setattr__(name, value)
 
     @property
-    def train(self) -> npt.NDArray[Any]:
-        """The text to train on. It can be set to another one."""
-        return self._train
+    def train(self) -> Any:
+        """The text or the batches to train on. It can be set to another one."""
+        return self._train if self._feed is None else self._feed.source
 
     @train.setter
     def train(self, train: Any) -> None:
         config = self.model.config
-        text = _arrays.text("train", train, config.vocab)
-        if len(text) <= config.context:
-            raise ValueError(f"train has {len(text)} tokens; at least {config.context + 1} are needed")
-        self._train = text
+        feed, text = None, np.zeros(0, np.int32)
+        if are_batches(train):
+            feed = Feed(train)
+        else:
+            text = _arrays.text("train", train, config.vocab)
+            if len(text) <= config.context:
+                raise ValueError(f"train has {len(text)} tokens; at least {config.context + 1} are needed")
+        self._feed, self._train = feed, text
         self._windows = 0
         self._digest: str | None = None
 
     @property
-    def validation(self) -> npt.NDArray[Any] | None:
-        """The text to evaluate on. It can be set to another one, or to None."""
+    def validation(self) -> Any:
+        """The text or the batches to evaluate on. It can be set to another one, or to None."""
         return self._validation
 
     @validation.setter
     def validation(self, validation: Any) -> None:
-        if validation is not None:
+        if are_batches(validation):
+            if iter(validation) is validation:
+                raise TypeError(
+                    "validation is an iterator, which ends after one evaluation; expected for example a list"
+                )
+        elif validation is not None:
             validation = _arrays.text("validation", validation, self.model.config.vocab)
             if len(validation) < 2:
                 raise ValueError(f"validation has {len(validation)} tokens; at least 2 are needed")
-        self._validation: npt.NDArray[Any] | None = validation
+        self._validation = validation
 
     @property
     def on_divergence(self) -> str:
@@ -213,7 +230,7 @@ class Trainer:
 
     @property
     def tokens_per_step(self) -> int:
-        """The tokens that a step trains on."""
+        """The tokens that a step trains on; of batches, the most."""
         return self.batch * self.model.config.context * self.accumulate
 
     @property
@@ -234,7 +251,7 @@ class Trainer:
         begin = time.perf_counter()
         for left in reversed(range(_MOST_SKIPPED + 1)):
             try:
-                step, loss, rate, norm = self._training.step(self.train)
+                (step, loss, rate, norm), tokens = self._step()
                 break
             except FloatingPointError as error:
                 # A fused step may have changed some parameters.
@@ -243,20 +260,32 @@ class Trainer:
                 warnings.warn(f"{error}; skipped", RuntimeWarning, stacklevel=2)
                 self.skip()
         elapsed = time.perf_counter() - begin
-        self._windows += self.batch * self.accumulate
-        if self._windows >= _MOST_WINDOWS:
-            self._windows = 0
-            _arrays.release(self.train)
         validation_loss = None
         due = step % self.evaluate_every == 0 or step == self.steps
         if self.validation is not None and due:
             validation_loss = self.evaluate(self.validation)
-        return Report(step, loss, rate, norm, self.tokens_per_step / elapsed, validation_loss)
+        return Report(step, loss, rate, norm, tokens / elapsed, validation_loss, tokens)
+
+    def _step(self) -> tuple[tuple[int, float, float, float], int]:
+        """Takes the next step. Returns its numbers, and the tokens in it."""
+        if self._feed is not None:
+            batches = self._feed.draw(self.accumulate, self.model.config, self.batch)
+            numbers = self._training.step_on(batches)
+            self._feed.done()
+            return numbers, sum(tokens.size for tokens, _ in batches)
+        numbers = self._training.step(self._train)
+        self._windows += self.batch * self.accumulate
+        if self._windows >= _MOST_WINDOWS:
+            self._windows = 0
+            _arrays.release(self._train)
+        return numbers, self.tokens_per_step
 
     def skip(self) -> None:
         """Leaves out the next step, for example after FloatingPointError: the one after it has other windows and other
-        dropout."""
+        dropout, or other batches."""
         self._training.skip()
+        if self._feed is not None:
+            self._feed.done()
 
     def roll_back(self, path: str | os.PathLike[str]) -> None:
         """Takes parameters and the optimizer's state from `save`, and leaves out all steps up to the next one: for a step
@@ -270,11 +299,23 @@ class Trainer:
         self.skip()
 
     def evaluate(self, text: Any) -> float:
-        """The mean loss on a whole text, without dropout: every token but the first is predicted once."""
+        """The mean loss on a whole text, without dropout: every token but the first is predicted once. On batches, the mean
+        over all targets that count."""
+        if are_batches(text):
+            return self._evaluate_batches(text)
         text = _arrays.text("text", text, self.model.config.vocab)
         loss = self._training.evaluate(text)
         _arrays.release(text)
         return loss
+
+    def _evaluate_batches(self, batches: Iterable[Any]) -> float:
+        total, counted = 0.0, 0
+        for given in batches:
+            part, here = self.model._engine.loss(*checked(given, self.model.config, self.batch))
+            total, counted = total + part, counted + here
+        if not counted:
+            raise ValueError("no target of the batches counts; expected one that is not -1")
+        return total / counted
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes everything that `resume` needs, except the texts. The file appears complete or not at all."""
@@ -292,15 +333,18 @@ class Trainer:
             "spike_limit": self.spike_limit,
             "on_divergence": self.on_divergence,
             "guard": self._training.guard,
-            "train": {"tokens": len(self.train), "digest": self._train_digest()},
+            "train": self._train_state(),
         }
         state = (self.optimizer._kind, self.optimizer._state)
         self.model._save(path, state, self.seed, [("trainer", json.dumps(settings))])
 
-    def _train_digest(self) -> str:
+    def _train_state(self) -> dict[str, Any]:
+        """What tells that training resumes on the same text, or where in the batches."""
+        if self._feed is not None:
+            return self._feed.state()
         if self._digest is None:
-            self._digest = _arrays.digest(self.train)
-        return self._digest
+            self._digest = _arrays.digest(self._train)
+        return {"tokens": len(self._train), "digest": self._digest}
 
     @classmethod
     def resume(
@@ -318,6 +362,8 @@ class Trainer:
         programs write, see `Optimizer.load`.
 
         train: the same text. ValueError for another one; to train on that, make a new trainer after `Optimizer.load`.
+        Batches continue from their position, if they have `load_state_dict`, and otherwise with their next one, with a
+        RuntimeWarning.
         tokenizer: as for `Model.load`. learning_rate: another peak for the schedule. The final rate changes in
         proportion. The run then ends in other bits than without the change.
         """
@@ -343,12 +389,19 @@ class Trainer:
         assert seed is not None, "the file has a configuration, so it has its progress"
         model._seed = seed
         # Its own errors first: those below are of the file's settings.
-        train = _arrays.text("train", train, config.vocab)
-        if text and (len(train), _arrays.digest(train)) != (text.get("tokens"), text.get("digest")):
+        if are_batches(train) != ("batches" in text):
+            kinds = ("a text", "batches")
             raise ValueError(
-                f"train has {len(train)} tokens, and is another text than the training's {text.get('tokens')} tokens"
+                f"train is {kinds[are_batches(train)]}; the training was on {kinds['batches' in text]}"
             )
-        if validation is not None:
+        if not are_batches(train):
+            train = _arrays.text("train", train, config.vocab)
+            if text and (len(train), _arrays.digest(train)) != (text.get("tokens"), text.get("digest")):
+                raise ValueError(
+                    f"train has {len(train)} tokens, and is another text than the training's"
+                    f" {text.get('tokens')} tokens"
+                )
+        if validation is not None and not are_batches(validation):
             validation = _arrays.text("validation", validation, config.vocab)
         with understood("checkpoint: metadata 'trainer'"):
             trainer = cls(
@@ -360,6 +413,9 @@ class Trainer:
                 seed=seed,
                 **settings,
             )
+        if trainer._feed is not None:
+            with understood("checkpoint: metadata 'trainer'"):
+                trainer._feed.restore(text)
         if guard is not None and trainer.spike_limit is not None:
             trainer._training.guard = guard
         return trainer

@@ -6,7 +6,9 @@ use jostle::{
     Buffers, Compute, Decay, Error, Loss, Options, Plan, Recipe, Report, Schedule, Shape, SpikeGuard, Tokens,
     Trainer,
 };
-use numpy::{PyArrayDescrMethods, PyReadonlyArray1, PyUntypedArray, PyUntypedArrayMethods, dtype};
+use numpy::{
+    PyArrayDescrMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods, dtype,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -100,31 +102,24 @@ impl Training {
 
     /// A step whose micro-batches are calls of their own, between which Ctrl-C is handled. `None` if another thread has
     /// used the model in between: its gradients may have changed.
-    fn step_in_calls(&self, py: Python<'_>, text: Tokens<'_>) -> PyResult<Option<Report>> {
-        let (config, recipe) = (self.plan.config(), &self.recipe);
-        let shape = Shape { sequences: self.plan.options().batch, length: config.context };
-        let counted = shape.rows().saturating_mul(recipe.accumulate);
-        let mut tokens = zeros("batch", shape.rows()).map_err(exception)?;
-        let mut targets = zeros("batch", shape.rows()).map_err(exception)?;
-        let (mut total, mut begun) = (Loss::default(), None);
-        for number in 0..recipe.accumulate {
-            let first = number.saturating_mul(shape.sequences);
-            let last = number + 1 == recipe.accumulate;
-            let done = self.run_at(py, first, |trainer, call| {
+    fn step_in_calls(
+        &self,
+        py: Python<'_>,
+        source: &mut impl Source,
+        counted: usize,
+    ) -> PyResult<Option<Report>> {
+        let (mut total, mut begun, mut sequences) = (Loss::default(), None, 0_usize);
+        let batches = source.len();
+        for number in 0..batches {
+            let last = number + 1 == batches;
+            let done = self.run_at(py, sequences, |trainer, call| {
                 let (first_call, step) = *begun.get_or_insert((call, trainer.steps()));
                 if call != first_call.wrapping_add(number as u64) {
                     return Ok(None);
                 }
-                let windows =
-                    tokens.chunks_exact_mut(shape.length).zip(targets.chunks_exact_mut(shape.length));
-                for (sequence, (tokens, targets)) in (first as u64..).zip(windows) {
-                    text.window(
-                        text.random_window(shape.length, recipe.seed, step, sequence)?,
-                        tokens,
-                        targets,
-                    )?;
-                }
-                total = total.plus(trainer.accumulate(&tokens, &targets, shape, counted)?);
+                let Batch { tokens, targets, shape } = source.batch(number, step)?;
+                sequences = sequences.saturating_add(shape.sequences);
+                total = total.plus(trainer.accumulate(tokens, targets, shape, counted)?);
                 Ok(Some(if last { Some(trainer.update(total)?) } else { None }))
             })?;
             match done {
@@ -134,6 +129,77 @@ impl Training {
             }
         }
         Ok(None)
+    }
+
+    /// A step on the batches of a source, in one call if several do not do.
+    fn step_on_source(&self, py: Python<'_>, source: &mut impl Source, counted: usize) -> PyResult<Report> {
+        if source.len() > 1
+            && let Some(report) = self.step_in_calls(py, source, counted)?
+        {
+            return Ok(report);
+        }
+        self.run(py, |trainer| {
+            let mut total = Loss::default();
+            for number in 0..source.len() {
+                let Batch { tokens, targets, shape } = source.batch(number, trainer.steps())?;
+                total = total.plus(trainer.accumulate(tokens, targets, shape, counted)?);
+            }
+            trainer.update(total)
+        })
+    }
+}
+
+/// A micro-batch: tokens and targets, `[B, T]` each.
+struct Batch<'a> {
+    tokens: &'a [i32],
+    targets: &'a [i32],
+    shape: Shape,
+}
+
+/// The micro-batches of a step.
+trait Source: Send {
+    fn len(&self) -> usize;
+    fn batch(&mut self, number: usize, step: u64) -> Result<Batch<'_>, Error>;
+}
+
+/// Random windows of a text.
+struct Windows<'a> {
+    text: Tokens<'a>,
+    recipe: &'a Recipe,
+    shape: Shape,
+    tokens: Vec<i32>,
+    targets: Vec<i32>,
+}
+
+impl Source for Windows<'_> {
+    fn len(&self) -> usize {
+        self.recipe.accumulate
+    }
+
+    fn batch(&mut self, number: usize, step: u64) -> Result<Batch<'_>, Error> {
+        let Windows { text, recipe, shape, tokens, targets } = self;
+        let first = number.saturating_mul(shape.sequences) as u64;
+        let windows = tokens.chunks_exact_mut(shape.length).zip(targets.chunks_exact_mut(shape.length));
+        for (sequence, (tokens, targets)) in (first..).zip(windows) {
+            let first = text.random_window(shape.length, recipe.seed, step, sequence)?;
+            text.window(first, tokens, targets)?;
+        }
+        Ok(Batch { tokens, targets, shape: *shape })
+    }
+}
+
+/// Batches of the caller's.
+struct Given<'a>(Vec<(&'a [i32], &'a [i32], Shape)>);
+
+impl Source for Given<'_> {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn batch(&mut self, number: usize, _: u64) -> Result<Batch<'_>, Error> {
+        let none = (&[][..], &[][..], Shape { sequences: 0, length: 0 });
+        let (tokens, targets, shape) = self.0.get(number).copied().unwrap_or(none);
+        Ok(Batch { tokens, targets, shape })
     }
 }
 
@@ -146,6 +212,11 @@ fn decay(name: &str, decay_steps: u64, last: f32) -> PyResult<Decay> {
         "warmup_stable_decay" => Ok(Decay::WarmupStableDecay { decay_steps, last }),
         _ => Err(PyValueError::new_err(format!("unknown schedule {name:?}"))),
     }
+}
+
+/// A report as a tuple: step from 1, loss, learning rate, gradient norm.
+fn numbers(report: Report) -> (u64, f32, f32, f32) {
+    (report.step.saturating_add(1), report.loss, report.learning_rate, report.gradient_norm)
 }
 
 #[pymethods]
@@ -207,12 +278,27 @@ impl Training {
     ) -> PyResult<(u64, f32, f32, f32)> {
         let text = Text::new(text)?;
         let text = text.tokens()?;
-        let in_calls = if self.recipe.accumulate > 1 { self.step_in_calls(py, text)? } else { None };
-        let report = match in_calls {
-            Some(report) => report,
-            None => self.run(py, |trainer| trainer.step(text))?,
-        };
-        Ok((report.step.saturating_add(1), report.loss, report.learning_rate, report.gradient_norm))
+        let shape = Shape { sequences: self.plan.options().batch, length: self.plan.config().context };
+        let rows = || zeros("batch", shape.rows()).map_err(exception);
+        let mut windows = Windows { text, recipe: &self.recipe, shape, tokens: rows()?, targets: rows()? };
+        let counted = shape.rows().saturating_mul(self.recipe.accumulate);
+        self.step_on_source(py, &mut windows, counted).map(numbers)
+    }
+
+    /// As `step`, on batches of tokens and targets. The loss is the mean over all targets that count, at least one.
+    fn step_on<'py>(
+        &self,
+        py: Python<'py>,
+        batches: Vec<(PyReadonlyArray2<'py, i32>, PyReadonlyArray2<'py, i32>)>,
+    ) -> PyResult<(u64, f32, f32, f32)> {
+        let mut given = Vec::with_capacity(batches.len());
+        for (tokens, targets) in &batches {
+            let [sequences, length] = *tokens.shape() else { unreachable!("two dimensions") };
+            given.push((tokens.as_slice()?, targets.as_slice()?, Shape { sequences, length }));
+        }
+        let targets = given.iter().flat_map(|(_, targets, _)| targets.iter());
+        let counted = targets.filter(|target| **target != -1).count();
+        self.step_on_source(py, &mut Given(given), counted).map(numbers)
     }
 
     /// The mean loss on a whole text, without dropout. Ctrl-C is handled after each pass.

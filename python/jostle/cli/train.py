@@ -354,6 +354,7 @@ class _Display:
     def __init__(self, trainer: Trainer) -> None:
         self._trainer = trainer
         self._first = trainer.step
+        self._tokens = 0
         self._begin = self._printed = time.perf_counter()
         self._bar: Progress | None = None
         console = Console(highlight=False)
@@ -365,11 +366,12 @@ class _Display:
     def show(self, report: Report) -> None:
         now = time.perf_counter()
         done, steps = report.step, self._trainer.steps
+        self._tokens += report.tokens
         pace = (done - self._first) / (now - self._begin)
         left = round((steps - done) / pace)
         line = (
             f"step {done}/{steps}  loss {report.loss:.3f}"
-            f"  {pace * self._trainer.tokens_per_step:,.0f} tokens/s  {left // 60}:{left % 60:02} left"
+            f"  {self._tokens / (now - self._begin):,.0f} tokens/s  {left // 60}:{left % 60:02} left"
         )
         if self._bar is not None:
             self._bar.update(self._task, completed=done, description=line)
