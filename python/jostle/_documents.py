@@ -32,16 +32,16 @@ _WAITING = 4
 """The pieces that wait, for each process."""
 
 
-def files(paths: Iterable[Path]) -> list[Path]:
-    """The files, and those in the folders whose names end in .txt or .jsonl, in the order of their names."""
+def files(paths: Iterable[Path], suffixes: tuple[str, ...] = (".txt", ".jsonl")) -> list[Path]:
+    """The files, and those in the folders whose names end so, in the order of their names."""
     found: list[Path] = []
     for path in paths:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(file for file in path.rglob("*") if file.suffix in (".txt", ".jsonl"))
+        inside = sorted(file for file in path.rglob("*") if file.suffix in suffixes)
         if not inside:
-            raise ValueError(f"{path} has no files whose names end in .txt or .jsonl")
+            raise ValueError(f"{path} has no files whose names end in {' or '.join(suffixes)}")
         found += inside
     return found
 

@@ -1,4 +1,6 @@
-"""Token files: texts as tokens on disk, mapped into memory.
+"""Data for training: token files, and examples for fine-tuning.
+
+Token files are texts as tokens on disk, mapped into memory:
 
 - nanoGPT's: u16, little-endian, without a header; the same with u32.
 - llm.c's: a header of 256 i32, then u16 (GPT-2) or u32 (Llama 3).
@@ -15,6 +17,9 @@ import numpy as np
 
 from jostle import _arguments, _files, _safetensors
 from jostle._checkpoint import understood
+from jostle._examples import Batches, Example, read_examples, split
+
+__all__ = ["Batches", "Example", "read_examples", "read_tokens", "split", "tokenizer_path", "write_tokens"]
 
 SUFFIX = ".bin"
 """The end of a token file's name."""

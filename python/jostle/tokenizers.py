@@ -10,6 +10,7 @@ import operator
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,15 @@ class Tokenizer:
         for token in tokens:
             yield self.decode([token])
 
-    @property
-    def end_of_text(self) -> int | None:
-        """The token that ends a document, or None."""
-        return None
+    beginning: tuple[int, ...] = ()
+    """The tokens that begin a document."""
+
+    end_of_text: int | None = None
+    """The token that ends a document."""
+
+    def chat(self, messages: Iterable[Mapping[str, Any]], *, answer: bool = True) -> str:
+        """The text of a conversation. ValueError if the tokenizer has no chat template."""
+        raise ValueError("the tokenizer has no chat template")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes a file that `load` reads. It appears complete or not at all."""
@@ -356,9 +362,14 @@ class PretrainedTokenizer(Tokenizer):
             "tokenizer_config.json": json.dumps(settings, indent=2, ensure_ascii=False) + "\n",
         }
 
-    @property
-    def end_of_text(self) -> int | None:
+    @cached_property
+    def end_of_text(self) -> int | None:  # type: ignore[override]
         return self.special().get("eos_token_id")
+
+    @cached_property
+    def beginning(self) -> tuple[int, ...]:  # type: ignore[override]
+        around = self._tokenizer.encode("", add_special_tokens=True).ids
+        return tuple(token for token in around if token != self.end_of_text)
 
     def special(self) -> dict[str, int]:
         """The keys of config.json for the tokens that begin and end a text, as far as they are known."""
