@@ -217,7 +217,7 @@ def save(model: Model, folder: str | os.PathLike[str], dtype: str) -> None:
     path = Path(folder)
     path.mkdir(parents=True, exist_ok=True)
     _safetensors.write(path / "model.safetensors", arrays, kind)
-    if isinstance(model.tokenizer, PretrainedTokenizer):
+    if model.tokenizer is not None:
         for file, text in model.tokenizer.files().items():
             _files.write(path / file, text.encode())
         keys |= model.tokenizer.special()

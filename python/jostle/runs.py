@@ -1,6 +1,6 @@
 """The folder of a training run.
 
-- config.json: the model, the recipe, the tokenizer's kind, the text's files and the seed.
+- run.json: the model, the recipe, the tokenizer's kind, the text's files and the seed. Older runs have it as config.json.
 - metrics.csv: a row per step.
 - checkpoint.safetensors: the newest checkpoint, to resume from.
 - checkpoints/step-NNNNNN.safetensors: the parameters during training.
@@ -165,12 +165,17 @@ class Run:
         self.path = Path(path)
         if not self.path.exists():
             raise FileNotFoundError(2, "No such run folder", str(self.path))
-        if not (self.path / "config.json").is_file():
-            raise ValueError(f"{self.path} is not a run's folder: it has no config.json")
+        if not self._config_path.is_file():
+            raise ValueError(f"{self.path} is not a run's folder: it has no {_CONFIG}")
         self._lock: Lock | None = None
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
+
+    @property
+    def _config_path(self) -> Path:
+        path, older = self.path / _CONFIG, self.path / "config.json"
+        return older if older.is_file() and not path.is_file() else path
 
     @classmethod
     def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any], trainer: Trainer) -> Run:
@@ -199,7 +204,7 @@ class Run:
                 tokenizer.save(path / _TOKENIZER)
             run.save(trainer, snapshot=True)
             # With it, the folder is a run's.
-            _write_json(path / "config.json", config)
+            _write_json(path / _CONFIG, config)
             (path / _MARK).unlink()
         except Occupied:
             raise
@@ -240,9 +245,9 @@ class Run:
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The contents of config.json: "jostle" (the version), "files", "tokenizer", "model" (the arguments of
+        """The contents of run.json: "jostle" (the version), "files", "tokenizer", "model" (the arguments of
         `jostle.Config`), "recipe", "seed"."""
-        path = self.path / "config.json"
+        path = self._config_path
         with understood(os.fspath(path)):
             config = json_object(path.read_text(encoding="utf-8"))
             kinds: dict[str, type] = {"files": list, "tokenizer": str, "model": dict, "recipe": dict}
@@ -364,9 +369,9 @@ class Run:
             )
 
     def note_change(self, step: int, change: Mapping[str, Any]) -> None:
-        """Adds a change of the recipe from a step on to config.json, as an item of "changes"."""
+        """Adds a change of the recipe from a step on to run.json, as an item of "changes"."""
         changes = [*self.config.get("changes", []), {"step": step, **change}]
-        _write_json(self.path / "config.json", {**self.config, "changes": changes})
+        _write_json(self._config_path, {**self.config, "changes": changes})
         del self.config
 
     def save(self, trainer: Trainer, *, snapshot: bool, keep: int | None = None) -> None:
@@ -380,12 +385,13 @@ class Run:
                 path.unlink()
 
 
+_CONFIG = "run.json"
 _TOKENIZER = "tokenizer.json"
 
 _BEGINNING = frozenset((LOCK, "checkpoints", "metrics.csv", "checkpoint.safetensors", _TOKENIZER))
-"""A run's files that are written before config.json."""
+"""A run's files that are written before run.json."""
 _MARK = f"beginning{_files.PARTIAL}"
-"""The first file of a run that begins: all others beside it may be removed until config.json is there."""
+"""The first file of a run that begins: all others beside it may be removed until run.json is there."""
 
 
 class Occupied(ValueError):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jostle import _arguments, _files, _native
+from jostle import _arguments, _files, _native, _tokenizer_json
 
 
 class Tokenizer:
@@ -60,6 +60,15 @@ class Tokenizer:
         from jostle import _pretrained
 
         return _pretrained.load_tokenizer(Path(path))
+
+    def files(self) -> dict[str, str]:
+        """The files of a Hugging Face folder, by name: a tokenizer.json that gives the same tokens. None for a class of your
+        own. ValueError for characters that have no UTF-8."""
+        return {}
+
+    def special(self) -> dict[str, int]:
+        """The keys of config.json for the tokens that begin and end a text, as far as they are known."""
+        return {}
 
     def state(self) -> dict[str, Any]:
         """A value for JSON that `from_state` accepts. For a class of your own it is the class name."""
@@ -158,6 +167,9 @@ class CharTokenizer(_Table):
     def encode(self, text: str) -> npt.NDArray[Any]:
         return self._encode(_arguments.instance("text", text, str), "character")
 
+    def files(self) -> dict[str, str]:
+        return _tokenizer_json.characters(self._pieces)
+
     def state(self) -> dict[str, Any]:
         return {"kind": "char", "characters": "".join(self._pieces)}
 
@@ -174,6 +186,13 @@ class WordTokenizer(_Table):
 
     def encode(self, text: str) -> npt.NDArray[Any]:
         return self._encode(self._pattern.findall(_arguments.instance("text", text, str)), "word")
+
+    def files(self) -> dict[str, str]:
+        # The first two kinds of the pattern.
+        kinds = [
+            {c for piece in self._pieces for c in re.findall(kind, piece)} for kind in (r"[^\W\d_]", r"\d")
+        ]
+        return _tokenizer_json.words(self._pieces, *kinds)
 
     def state(self) -> dict[str, Any]:
         return {"kind": "word", "words": self._pieces}
@@ -200,6 +219,9 @@ class ByteTokenizer(Tokenizer):
         for token in tokens:
             yield decoder.decode(bytes([token]))
         yield decoder.decode(b"", final=True)
+
+    def files(self) -> dict[str, str]:
+        return _tokenizer_json.utf8()
 
     def state(self) -> dict[str, Any]:
         return {"kind": "byte"}
@@ -355,7 +377,6 @@ class PretrainedTokenizer(Tokenizer):
         return token if isinstance(token, str) else None
 
     def files(self) -> dict[str, str]:
-        """The files of a Hugging Face folder: their names and contents."""
         settings = {"tokenizer_class": "PreTrainedTokenizerFast", **self._settings}
         return {
             "tokenizer.json": self._tokenizer.to_str(pretty=True) + "\n",
@@ -372,7 +393,6 @@ class PretrainedTokenizer(Tokenizer):
         return tuple(token for token in around if token != self.end_of_text)
 
     def special(self) -> dict[str, int]:
-        """The keys of config.json for the tokens that begin and end a text, as far as they are known."""
         found = {}
         for name in ("bos_token", "eos_token"):
             token = self._special(name)

@@ -153,7 +153,7 @@ def test_ctrl_c_and_resume_end_in_the_same_bytes(folder: Path, text: Path, train
     terminal.close()
     assert terminal.exitstatus == 0
 
-    for name in ("checkpoint.safetensors", "sample.txt", "config.json"):
+    for name in ("checkpoint.safetensors", "sample.txt", "run.json"):
         assert (out / name).read_bytes() == (undisturbed.path / name).read_bytes(), name
     assert [step for step, _ in Run(out).snapshots] == [step for step, _ in undisturbed.snapshots]
     for (_, ours), (_, theirs) in zip(Run(out).snapshots, undisturbed.snapshots, strict=True):
@@ -371,7 +371,7 @@ def test_help_has_an_example(command: str) -> None:
         ("train snow.txt --out runs", "runs is not empty"),
         ("train --resume missing", "missing: No such run folder"),
         ("generate missing x", "missing: No such file or directory"),
-        ("generate runs x", "runs is not a run's folder: it has no config.json"),
+        ("generate runs x", "runs is not a run's folder: it has no run.json"),
         ("generate short.txt x", "short.txt: checkpoint: "),
         ("generate torn.safetensors x", "torn.safetensors: checkpoint: "),
         ("generate altered.safetensors x", "altered.safetensors: checkpoint: "),
@@ -417,9 +417,9 @@ def test_wrong_usage(folder: Path, trained: tuple[Run, str], arguments: str, wor
 def test_a_text_that_changed_is_not_trained_on(folder: Path, trained: tuple[Run, str]) -> None:
     changed, copy = folder / "changed.txt", folder / "run of changed"
     shutil.copytree(trained[0].path, copy)
-    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    config = json.loads((copy / "run.json").read_text(encoding="utf-8"))
     config["files"][0]["path"] = str(changed)
-    (copy / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    (copy / "run.json").write_text(json.dumps(config), encoding="utf-8")
     done = refused("train", "--resume", copy)
     assert (done.returncode, done.stderr) == (1, f"error: {changed}: No such file or directory\n")
     text = Path(trained[0].config["files"][0]["path"]).read_bytes()

@@ -55,13 +55,13 @@ def test_a_run_that_is_killed_again_and_again_has_the_bits_of_one_that_is_not(tm
         process.kill()
     reference, losses = None, []
     for _ in range(KILLS):
-        exists = (run_folder / "config.json").exists()
+        exists = (run_folder / "run.json").exists()
         command = [*JOSTLE, "train", "--resume", str(run_folder)] if exists else [*train, str(run_folder)]
         with subprocess.Popen(command, env=environment(), **pipes) as process:
             time.sleep(random.uniform(0.5 if not exists else 0, 1.5) * begun)
             process.kill()
             assert process.wait() == -9, process.stderr.read()
-        if not (run_folder / "config.json").exists():
+        if not (run_folder / "run.json").exists():
             continue
         run = Run(run_folder)
         found = run.trainer(1)

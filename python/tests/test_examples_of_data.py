@@ -16,7 +16,9 @@ CHAT = (
 )
 """ChatML, as SmolLM2 and Qwen2 have it."""
 
-FORGETFUL = CHAT.replace("{{ m.content }}", "{% if loop.last and m.role == 'assistant' %}<think>{% endif %}{{ m.content }}")
+FORGETFUL = CHAT.replace(
+    "{{ m.content }}", "{% if loop.last and m.role == 'assistant' %}<think>{% endif %}{{ m.content }}"
+)
 """As Qwen3's: earlier turns lose a part once later ones follow."""
 
 

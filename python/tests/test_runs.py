@@ -93,7 +93,7 @@ def test_two_processes_on_one_run(tmp_path: Path) -> None:
     go_on(other, trainer, 1)
 
 
-@pytest.mark.parametrize("moment", ["metrics.csv", "config.json", "checkpoint.safetensors"])
+@pytest.mark.parametrize("moment", ["metrics.csv", "run.json", "checkpoint.safetensors"])
 def test_a_run_that_cannot_begin_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -114,7 +114,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(
 
 
 def test_what_a_killed_process_has_left_goes(tmp_path: Path) -> None:
-    # Killed while a run began: config.json is missing, and nobody holds the lock.
+    # Killed while a run began: run.json is missing, and nobody holds the lock.
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     left = [
@@ -139,6 +139,16 @@ def test_what_a_killed_process_has_left_goes(tmp_path: Path) -> None:
         with pytest.raises(runs.Occupied, match="other is not empty"):
             begin(tmp_path, run="other")
     assert names(tmp_path / "other") == ["checkpoint.safetensors", "notes.txt"]
+
+
+def test_runs_from_before_run_json_go_on(tmp_path: Path) -> None:
+    run, trainer = begin(tmp_path)
+    go_on(run, trainer, 2)
+    (run.path / "run.json").rename(run.path / "config.json")
+    older = Run(run.path)
+    assert older.trainer().step == 2
+    older.note_change(2, {"learning_rate": 1.0})
+    assert Run(run.path).config["changes"] and not (run.path / "run.json").exists()
 
 
 def test_lost_rows_cost_a_warning(tmp_path: Path) -> None:
@@ -174,7 +184,7 @@ HOSTILE = (
 @pytest.mark.parametrize("given", HOSTILE, ids=str)
 def test_a_configuration_that_anybody_may_have_written(tmp_path: Path, given: Any) -> None:
     run, _ = begin(tmp_path)
-    path = run.path / "config.json"
+    path = run.path / "run.json"
     whole = json.loads(path.read_text())
     path.write_text(given if isinstance(given, str) else json.dumps({**whole, **given}))
     with pytest.raises(ValueError) as raised:

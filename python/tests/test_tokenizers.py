@@ -146,3 +146,60 @@ def test_tok512_has_the_tokens_of_llama2c():
     assert tokenizer.vocab == 512
     assert tokenizer.encode("Once upon a time").tolist() == [1, 403, 407, 261, 378]
     assert jostle.Tokenizer.from_state(tokenizer.state()) == tokenizer
+
+
+def exported(tokenizer):
+    """The tokenizer as the package `tokenizers` reads it."""
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_str(tokenizer.files()["tokenizer.json"])
+
+
+EVERY = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
+"""Texts of every character that has UTF-8."""
+
+
+@given(EVERY, st.randoms())
+def test_a_tokenizer_json_gives_the_same_tokens(some, random):
+    mixed = "".join(random.sample(some, len(some)))
+    tokenizers = {
+        "char": (jostle.CharTokenizer.from_text(some), mixed),
+        "word": (jostle.WordTokenizer.from_text([some, mixed]), mixed),
+        "byte": (jostle.ByteTokenizer(), mixed),
+    }
+    for name, (tokenizer, text) in tokenizers.items():
+        other = exported(tokenizer)
+        assert other.get_vocab_size() == tokenizer.vocab, name
+        tokens = tokenizer.encode(text).tolist()
+        assert other.encode(text).ids == tokens, name
+        assert other.decode(tokens, skip_special_tokens=False) == text, name
+        again = jostle.PretrainedTokenizer(tokenizer.files()["tokenizer.json"])
+        assert again.encode(text).tolist() == tokens and again.decode(tokens) == text, name
+
+
+def test_a_tokenizer_json_splits_words_as_we_do():
+    """Kinds of characters on which regular expressions disagree: marks, numbers that are not decimal, joiners, spaces."""
+    text = "a_b 12ⅳ½² x\u0301y ०१২ \x1c\x85\u2028 \u200d日本語。 ǅ\n\t\n_9z ᾳ" + "".join(
+        map(chr, range(0x300, 0x600))
+    )
+    tokenizer = jostle.WordTokenizer.from_text(text)
+    assert exported(tokenizer).encode(text).ids == tokenizer.encode(text).tolist()
+
+
+@pytest.mark.parametrize("kind", [jostle.CharTokenizer, jostle.WordTokenizer])
+def test_pieces_without_utf8_are_not_exported(kind):
+    with pytest.raises(ValueError, match="has no UTF-8, which tokenizer.json needs"):
+        kind.from_text("a \ud800 b").files()
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "byte"])
+def test_folders_of_models_have_the_tokenizer(kind, tmp_path):
+    text = "I like to ski, when it snows: né 日"
+    tokenizer = jostle.runs.make_tokenizer(kind, text)
+    config = jostle.Config(
+        vocab=tokenizer.vocab, context=8, layers=1, heads=1, width=8, activation="gelu_tanh"
+    )
+    jostle.Model(config, tokenizer=tokenizer).save_pretrained(tmp_path)
+    again = jostle.Model.from_pretrained(tmp_path).tokenizer
+    assert np.array_equal(again.encode(text), tokenizer.encode(text))
+    assert jostle.Tokenizer.load(tmp_path).decode(tokenizer.encode(text)) == text

@@ -145,3 +145,14 @@ def test_their_tokenizer_is_ours(tmp_path):
     loaded = jostle.Model.from_pretrained(tmp_path / "theirs").tokenizer
     assert np.array_equal(loaded.encode(sample), tokens)
     assert loaded.chat(messages) == wanted
+
+
+@pytest.mark.parametrize("kind", ["char", "word", "byte"])
+def test_our_own_tokenizers_are_theirs(kind, tmp_path):
+    text = "Wo die Zitronen blühn , im dunkeln's Laub\n\n x_y 12 ½ 日本🍋."
+    tokenizer = jostle.runs.make_tokenizer(kind, text)
+    config = dataclasses.replace(CONFIG, vocab=tokenizer.vocab)
+    jostle.Model(config, tokenizer=tokenizer).save_pretrained(tmp_path)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    tokens = tokenizer.encode(text).tolist()
+    assert theirs(text)["input_ids"] == tokens and theirs.decode(tokens) == text
