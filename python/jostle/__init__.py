@@ -21,7 +21,7 @@ import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from jostle import data, ops
+from jostle import callbacks, data, ops
 from jostle.config import Config
 from jostle.model import Model
 from jostle.optimizers import SGD, AdamW, Optimizer
@@ -63,6 +63,7 @@ __all__ = [
     "Trainer",
     "WarmupStableDecay",
     "WordTokenizer",
+    "callbacks",
     "data",
     "ops",
     "plan",

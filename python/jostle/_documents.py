@@ -5,12 +5,10 @@ from __future__ import annotations
 import codecs
 import contextlib
 import json
-import multiprocessing
 import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -165,6 +163,10 @@ def _encoded(
         for piece in work:
             yield piece, None if piece is None else tokenizer.encode(piece)
         return
+    # Imported here, because most programs need neither.
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+
     # A forked process would have the locks of threads that it does not have.
     context = multiprocessing.get_context("spawn")
     waiting: deque[tuple[str | None, Any]] = deque()

@@ -1,4 +1,4 @@
-"""Examples for fine-tuning: texts, completions and conversations as tokens, of which some count, and batches of them."""
+"""Examples for fine-tuning: texts, completions and conversations as tokens, and batches of them."""
 
 from __future__ import annotations
 

@@ -130,6 +130,16 @@ class Training:
 class Generator:
     def __new__(cls, engine: Engine) -> Generator: ...
     def feed(self, tokens: _Int) -> _Float: ...
+    def sample(
+        self,
+        logits: _Float,
+        temperature: float,
+        top_k: int | None,
+        top_p: float | None,
+        min_p: float | None,
+        seed: int,
+        number: int,
+    ) -> int: ...
     def draw(
         self,
         count: int,

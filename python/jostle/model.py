@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, overload
 
 import numpy as np
+import numpy.typing as npt
 
-from jostle import _arguments, _arrays, _files, _native
+from jostle import _arguments, _arrays, _files, _generation, _native
 from jostle._arrays import Float, Int
 from jostle._checkpoint import CheckpointFile
 from jostle.config import Config
@@ -68,6 +69,13 @@ def _check_targets(targets: Int, vocab: int) -> None:
             f"target {flat[wrong[0]]} at index {wrong[0]}; use -1 for ignored targets, and tokens of the vocabulary"
             f" of {vocab}"
         ) from None
+
+
+def _windows(text: npt.NDArray[Any], context: int) -> Iterator[tuple[Int, Int]]:
+    """Inputs and targets (1, T) that predict every token but the first once."""
+    for first in range(0, len(text) - 1, context):
+        window = text[first : first + context + 1].astype(np.int32)[None]
+        yield np.ascontiguousarray(window[:, :-1]), np.ascontiguousarray(window[:, 1:])
 
 
 class Model:
@@ -239,6 +247,9 @@ class Model:
         min_p: float | None = ...,
         seed: int = ...,
         stream: Literal[False] = ...,
+        *,
+        stop: int | str | Iterable[int | str] = ...,
+        repetition_penalty: float = ...,
     ) -> Int: ...
 
     @overload
@@ -253,6 +264,8 @@ class Model:
         seed: int = ...,
         *,
         stream: Literal[True],
+        stop: int | str | Iterable[int | str] = ...,
+        repetition_penalty: float = ...,
     ) -> Iterator[int]: ...
 
     def generate(
@@ -265,6 +278,9 @@ class Model:
         min_p: float | None = None,
         seed: int = 0,
         stream: bool = False,
+        *,
+        stop: int | str | Iterable[int | str] = (),
+        repetition_penalty: float = 1.0,
     ) -> Int | Iterator[int]:
         """Continues tokens (T,), at least one, by `count` tokens. Returns those, or with `stream` an iterator.
 
@@ -272,29 +288,66 @@ class Model:
         top_k keeps that many tokens.
         top_p keeps the fewest tokens with that much probability (Holtzman et al. 2020).
         min_p keeps the tokens with at least that share of the greatest probability (Nguyen et al. 2024).
+        stop: tokens and strings that end the text. They are not part of it. Strings need the model's tokenizer.
+        repetition_penalty divides the positive logits of tokens that the text has, and multiplies the negative ones
+        (Keskar et al. 2019).
 
         A text longer than the context continues with a sliding window.
         """
         start = _arrays.tokens("tokens", tokens, 1)
         count = _arguments.count("count", count)
-        temperature = _arguments.number("temperature", temperature)
-        if top_k is not None:
-            top_k = _arguments.size("top_k", top_k)
-        if top_p is not None:
-            top_p = _arguments.number("top_p", top_p)
-        if min_p is not None:
-            min_p = _arguments.number("min_p", min_p)
-        seed = _arguments.seed("seed", seed)
+        settings = _generation.Settings.checked(temperature, top_k, top_p, min_p, seed)
+        penalty = _arguments.amount("repetition_penalty", repetition_penalty)
+        if penalty == 0:
+            raise ValueError("repetition_penalty must be more than 0")
+        stops = _generation.Stops(stop, self.tokenizer)
         generator = _native.Generator(self._engine)
-        generator.feed(start)
+        logits = generator.feed(start)
         # Drawing no token checks the settings now, not at the first token of a stream.
-        generator.draw(0, temperature, top_k, top_p, min_p, seed, 0)
-        if stream:
-            return (
-                generator.draw(1, temperature, top_k, top_p, min_p, seed, number)[0]
-                for number in range(count)
-            )
-        return np.array(generator.draw(count, temperature, top_k, top_p, min_p, seed, 0), dtype=np.int32)
+        generator.draw(0, *settings, 0)
+        drawn = stops.cut(_generation.draw(generator, start, logits, count, settings, penalty))
+        return drawn if stream else np.fromiter(drawn, np.int32)
+
+    def generate_batch(self, prompts: Iterable[Any], count: int, seed: int = 0, **settings: Any) -> list[Int]:
+        """Continues each of several prompts (T,), of unlike lengths, as `generate` does. Number i has the seed `seed` + i.
+
+        The prompts are continued one after the other: it takes as long as separate calls.
+        """
+        seed = _arguments.seed("seed", seed)
+        return [
+            self.generate(prompt, count, seed=seed + number, **settings)
+            for number, prompt in enumerate(prompts)
+        ]
+
+    def log_probabilities(self, tokens: Any) -> Float:
+        """The logarithm of the probability (T - 1,) of each token but the first of tokens (T,), given those before it.
+
+        A text longer than the context is cut into windows, which do not see each other.
+        """
+        text = _arrays.tokens("tokens", tokens, 1)
+        if len(text) < 2:
+            raise ValueError(f"tokens has {len(text)} tokens; at least 2 are needed")
+        parts = []
+        for inputs, targets in _windows(text, self._config.context):
+            logits = self._engine.logits(inputs)
+            parts.append(-_native.cross_entropy(logits, targets)[0])
+        return np.concatenate(parts)
+
+    def perplexity(self, text: Any) -> float:
+        """The exponential of the mean loss on a text: tokens (T,), or a string if the model has a tokenizer. A text longer
+        than the context is cut into windows, which do not see each other."""
+        if isinstance(text, str):
+            if self.tokenizer is None:
+                raise ValueError("the model has no tokenizer to make tokens of the text")
+            text = self.tokenizer.encode(text)
+        tokens = _arrays.text("text", text, self._config.vocab)
+        if len(tokens) < 2:
+            raise ValueError(f"text has {len(tokens)} tokens; at least 2 are needed")
+        total = sum(
+            self._engine.loss(inputs, targets)[0]
+            for inputs, targets in _windows(tokens, self._config.context)
+        )
+        return float(np.exp(total / (len(tokens) - 1)))
 
     def probabilities(self, tokens: Any) -> Float:
         """The probability (V,) of each token to follow tokens (T,). The model sees the last `context` of them."""
@@ -402,7 +455,7 @@ class Model:
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: str = "f32") -> None:
         """Writes a Hugging Face folder, which Transformers loads: config.json, model.safetensors, and the files of the
-        tokenizer if it is a `PretrainedTokenizer`.
+        tokenizer.
 
         dtype: "f32", "bf16" or "f16". Numbers are rounded to nearest, ties to even. ValueError for a number that is too
         large for the type. Each file appears complete or not at all, config.json last.

@@ -7,9 +7,9 @@ import os
 import time
 import warnings
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -64,6 +64,9 @@ class Report:
     tokens_per_second: float
     validation_loss: float | None = None
     tokens: int = 0
+
+
+_Callback = TypeVar("_Callback", bound=Callable[[Report], object])
 
 
 class Trainer:
@@ -147,6 +150,7 @@ class Trainer:
         )
         self._peak = optimizer.learning_rate
         self._guard: tuple[float, float, float, int] | None = None
+        self._callbacks: list[Callable[[Report], object]] = []
         self._begin()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -264,7 +268,21 @@ class Trainer:
         due = step % self.evaluate_every == 0 or step == self.steps
         if self.validation is not None and due:
             validation_loss = self.evaluate(self.validation)
-        return Report(step, loss, rate, norm, tokens / elapsed, validation_loss, tokens)
+        report = Report(step, loss, rate, norm, tokens / elapsed, validation_loss, tokens)
+        for callback in self._callbacks:
+            callback(report)
+        return report
+
+    def on_report(self, callback: _Callback) -> _Callback:
+        """Has `callback` called with the report of each step, before the step's method returns it. Returns the callback, so
+        that this can be a decorator. Neither `save` nor a copy of the trainer keeps callbacks.
+
+        `jostle.callbacks` has logs in JSON lines and for TensorBoard.
+        """
+        if not callable(callback):
+            raise TypeError(f"callback is of {type(callback).__name__}; expected a function of a report")
+        self._callbacks.append(callback)
+        return callback
 
     def _step(self) -> tuple[tuple[int, float, float, float], int]:
         """Takes the next step. Returns its numbers, and the tokens in it."""
@@ -425,7 +443,7 @@ class Trainer:
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in self.__dict__.items() if name != "_training"}
-        return {**state, "_guard": self._training.guard}
+        return {**state, "_guard": self._training.guard, "_callbacks": []}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
+use jostle::rng::{self, Stream};
 use jostle::{Error, Generator as CoreGenerator, OptimizerState, Plan, Sampling};
 use numpy::{PyArray1, PyReadonlyArray1};
 use pyo3::prelude::*;
@@ -69,6 +70,26 @@ impl Generator {
         let tokens = tokens.as_slice()?;
         let logits = self.run(py, |generator, _| generator.feed(tokens).map(|logits| logits.to_vec()))?;
         Ok(PyArray1::from_vec(py, logits))
+    }
+
+    /// Draws a token from logits `[V]` of the caller's, as `draw` does from the text's. Does not feed it.
+    #[expect(clippy::too_many_arguments)]
+    fn sample<'py>(
+        &self,
+        logits: PyReadonlyArray1<'py, f32>,
+        temperature: f32,
+        top_k: Option<usize>,
+        top_p: Option<f32>,
+        min_p: Option<f32>,
+        seed: u64,
+        number: u64,
+    ) -> PyResult<usize> {
+        let sampling = Sampling { temperature, top_k, top_p, min_p };
+        let mut logits = logits.as_slice()?.to_vec();
+        let mut order = vec![0; logits.len()];
+        let mut generator = rng::generator(seed, Stream::Sampling, number, 0);
+        jostle::sample(self.engine.get().simd, &sampling, &mut logits, &mut order, &mut generator)
+            .map_err(exception)
     }
 
     /// Draws and feeds `count` tokens. `number` is the number of tokens that were drawn before with this seed. Ctrl-C is

@@ -154,7 +154,7 @@ def some_examples(count=23):
 
 
 def rows(batches):
-    """What each row of the batches has, without padding."""
+    """Each row of the batches: tokens and targets."""
     found = []
     for tokens, targets in batches:
         assert tokens.dtype == targets.dtype == np.int32

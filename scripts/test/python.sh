@@ -27,7 +27,7 @@ echo "wheel: $size bytes"
 [ "$size" -le 3000000 ] || fail "the wheel has more than 3 MB"
 grep -q 'licenses/LICENSE-MIT' < <(python -m zipfile --list "${wheel[0]}") || fail "the wheel has no licence"
 # First the requirements of the extras, then this wheel even if the same version is installed.
-python -m pip install --quiet "${wheel[0]}[cli,plot,hf]"
+python -m pip install --quiet "${wheel[0]}[cli,plot,hf,tensorboard]"
 python -m pip install --quiet --force-reinstall --no-deps "${wheel[0]}"
 python -c 'import jostle, sys; sys.exit(not jostle.__file__.startswith(sys.prefix))' ||
     fail "the imported package is not the wheel"
