@@ -37,7 +37,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 ABSENT = {
     *("main.c", "model.h", "step-NNNNNN.safetensors"),
     *("config.json", "model.safetensors", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json"),
-    *("chat_template.jinja", "tokens.tokenizer.json", "run.json"),
+    *("chat_template.jinja", "tokens.tokenizer.json", "run.json", "valid.jsonl", "stdin.txt"),
 }
 MADE = ("target/", "demo/", "runs/", ".venv/", "/")
 # A folder of the project, in backticks.

@@ -43,7 +43,7 @@ class Example(NamedTuple):
 def read_examples(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]], tokenizer: Tokenizer, context: int
 ) -> list[Example]:
-    """The examples in files of JSON lines, or in folders of them. Each line is one of these objects:
+    """The examples in files of JSON lines, or in folders of them. A line has an object in one of these forms:
 
     - {"text": "..."}: all tokens count. A text that is longer than `context` becomes several examples.
     - {"prompt": "...", "completion": "..."}: the tokens of the completion count. Both may be lists of messages instead.
@@ -170,17 +170,14 @@ def _example(tokens: Sequence[int], ranges: Iterable[Sequence[int]]) -> Example:
 class Batches:
     """Examples as batches for `Trainer`: pairs of tokens and targets (B, T), as long as the longest of its examples.
 
-    Each iteration is an epoch: every example once. Examples of like lengths share a batch. With `shuffle`, their order is a
-    function of the seed and the epoch. `Trainer.resume` continues within an epoch.
+    Each iteration is an epoch: every example once. Examples of like lengths share a batch. Their order is a function of the
+    seed and the epoch. `Trainer.resume` continues within an epoch.
     """
 
-    def __init__(
-        self, examples: Sequence[Example], batch: int, seed: int = 1337, *, shuffle: bool = True
-    ) -> None:
+    def __init__(self, examples: Sequence[Example], batch: int, seed: int = 1337) -> None:
         self.examples = examples
         self.batch = _arguments.size("batch", batch)
         self.seed = _arguments.seed("seed", seed)
-        self.shuffle = _arguments.instance("shuffle", shuffle, bool)
         if not examples:
             raise ValueError("there are no examples")
         self._epoch = self._next = 0
@@ -190,25 +187,27 @@ class Batches:
         return -(-len(self.examples) // self.batch)
 
     def __iter__(self) -> Iterator[tuple[Int, Int]]:
-        groups = self._groups()
+        groups = self._groups(self._epoch)
         while self._next < len(groups):
             self._next += 1
             yield self._padded(groups[self._next - 1])
         self._next = 0
-        self._epoch += self.shuffle
+        self._epoch += 1
 
-    def _groups(self) -> list[list[int]]:
-        """The numbers of the examples in each batch of the epoch."""
-        order = list(range(len(self.examples)))
+    def in_order(self) -> Iterator[tuple[Int, Int]]:
+        """Every example once, the shortest first: for an evaluation. The position stays."""
+        return map(self._padded, self._cut(range(len(self.examples))))
+
+    def _groups(self, epoch: int) -> list[list[int]]:
+        """The numbers of the examples in each batch of an epoch."""
         # Its floats are the same in every version of Python.
-        chance = random.Random(f"{self.seed} {self._epoch}")
-        if self.shuffle:
-            order.sort(key=lambda _: chance.random())
-        order.sort(key=lambda number: len(self.examples[number].tokens))
-        groups = [order[first : first + self.batch] for first in range(0, len(order), self.batch)]
-        if self.shuffle:
-            groups.sort(key=lambda _: chance.random())
-        return groups
+        chance = random.Random(f"{self.seed} {epoch}")
+        groups = self._cut(sorted(range(len(self.examples)), key=lambda _: chance.random()))
+        return sorted(groups, key=lambda _: chance.random())
+
+    def _cut(self, order: Iterable[int]) -> list[list[int]]:
+        by_length = sorted(order, key=lambda number: len(self.examples[number].tokens))
+        return [by_length[first : first + self.batch] for first in range(0, len(by_length), self.batch)]
 
     def _padded(self, group: list[int]) -> tuple[Int, Int]:
         examples = [self.examples[number] for number in group]
@@ -222,7 +221,10 @@ class Batches:
     @property
     def padding(self) -> float:
         """The share of padding in the batches."""
-        lengths = [[len(self.examples[number].inputs) for number in group] for group in self._groups()]
+        lengths = [
+            [len(self.examples[number].inputs) for number in group]
+            for group in self._cut(range(len(self.examples)))
+        ]
         rows = sum(len(group) * max(group) for group in lengths)
         return 1 - sum(map(sum, lengths)) / rows
 

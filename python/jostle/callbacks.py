@@ -19,7 +19,7 @@ class Log:
         raise NotImplementedError
 
     def close(self) -> None:
-        """Ends the log. What was written is in its file."""
+        """Ends the log."""
 
     def __enter__(self) -> Log:
         return self

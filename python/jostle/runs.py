@@ -6,6 +6,8 @@
 - checkpoints/step-NNNNNN.safetensors: the parameters during training.
 - sample.txt: text from the trained model.
 - tokenizer.json: the tokenizer, if it was trained on the text or given.
+- stdin.txt: the text, if it came from standard input.
+- model: after fine-tuning, the model as a Hugging Face folder.
 - lock: held by the process that trains.
 """
 
@@ -19,6 +21,7 @@ import itertools
 import json
 import os
 import shutil
+import sys
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,10 +33,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jostle import _arguments, _files, data
+from jostle import _arguments, _documents, _files, data
 from jostle._checkpoint import json_object, understood
 from jostle._lock import NAME as LOCK
 from jostle._lock import Lock
+from jostle.data import Batches
 from jostle.model import Model
 from jostle.tokenizers import ByteTokenizer, CharTokenizer, PretrainedTokenizer, Tokenizer, WordTokenizer
 from jostle.training import Report, Trainer
@@ -68,26 +72,37 @@ class Text(NamedTuple):
     text: str
     files: list[dict[str, Any]]
     """path (absolute), size in bytes and sha256 of each."""
+    own: dict[str, bytes] = {}
+    """What was read from standard input, by the name of the file in the run's folder."""
 
     @classmethod
     def read(cls, paths: Iterable[str | os.PathLike[str]]) -> Text:
         """Raises OSError for a file that cannot be read, ValueError for one that is empty or not UTF-8. A byte order
-        mark, which some editors write, is not part of the text."""
-        texts, files = [], []
+        mark, which some editors write, is not part of the text. The path "-" is standard input."""
+        texts, files, own = [], [], {}
         for path in map(Path, paths):
+            if path == _documents.STANDARD_INPUT:
+                own[STANDARD_INPUT] = contents = sys.stdin.buffer.read()
+                texts.append(_decoded(contents, Path("standard input")))
+                digest = hashlib.sha256(contents).hexdigest()
+                files.append({"path": STANDARD_INPUT, "size": len(contents), "sha256": digest})
+                continue
             if path.exists() and not path.is_file() and not path.is_dir():
                 raise ValueError(
                     f"{path} is not a regular file; a run reads its text again, to resume and to draw"
                 )
-            contents = path.read_bytes()
-            if not contents:
-                raise ValueError(f"{path} is empty")
-            try:
-                texts.append(contents.removeprefix(codecs.BOM_UTF8).decode())
-            except UnicodeDecodeError as error:
-                raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
+            texts.append(_decoded(path.read_bytes(), path))
             files.append(describe(path))
-        return cls("".join(texts), files)
+        return cls("".join(texts), files, own)
+
+
+def _decoded(contents: bytes, path: Path) -> str:
+    if not contents:
+        raise ValueError(f"{path} is empty")
+    try:
+        return contents.removeprefix(codecs.BOM_UTF8).decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
 
 
 def describe(path: Path) -> dict[str, Any]:
@@ -107,6 +122,9 @@ def _is_as_before(path: Path, file: Mapping[str, Any]) -> bool:
     except OSError:
         return False
 
+
+GIVEN = "file"
+"""The kind of a tokenizer that a run was given."""
 
 KINDS = ("char", "word", "byte", "bpe")
 """The tokenizers that are made of a text."""
@@ -138,6 +156,20 @@ def is_token_file(path: str | os.PathLike[str]) -> bool:
 def read_tokens(path: str | os.PathLike[str], vocab: int) -> Tokens:
     """The tokens of a token file. Without a header, they have as many bits as the vocabulary needs."""
     return data.read_tokens(path, "u16" if vocab <= 1 << 16 else "u32")
+
+
+def read_examples(
+    paths: Sequence[Path], tokenizer: Tokenizer, context: int, batch: int, seed: int
+) -> tuple[Batches, Batches]:
+    """Batches for training and for validation, of the files called valid.jsonl or else of the last tenth."""
+    for_validation = [path for path in paths if path.name == "valid.jsonl"]
+    rest = [path for path in paths if path not in for_validation]
+    train = data.read_examples(rest, tokenizer, context)
+    if for_validation:
+        validation = data.read_examples(for_validation, tokenizer, context)
+    else:
+        train, validation = data.split(train)
+    return Batches(train, batch, seed), Batches(validation, batch)
 
 
 def split(tokens: Tokens, context: int) -> tuple[Tokens, Tokens]:
@@ -178,9 +210,17 @@ class Run:
         return older if older.is_file() and not path.is_file() else path
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str], config: Mapping[str, Any], trainer: Trainer) -> Run:
+    def create(
+        cls,
+        path: str | os.PathLike[str],
+        config: Mapping[str, Any],
+        trainer: Trainer,
+        own: Mapping[str, bytes] | None = None,
+    ) -> Run:
         """Begins a run in a folder, which may exist already, and holds its lock. `Occupied` if there is anything in it,
         except what a process left that was killed before it had begun a run.
+
+        own: as of `Text`.
         """
         path = Path(path)
         is_new = not path.exists()
@@ -198,10 +238,12 @@ class Run:
             (path / "checkpoints").mkdir()
             _files.write(path / "metrics.csv", (",".join(COLUMNS) + "\n").encode())
             tokenizer = trainer.model.tokenizer
-            if isinstance(tokenizer, PretrainedTokenizer):
-                _files.write(path / _TOKENIZER, tokenizer.files()[_TOKENIZER].encode())
-            elif tokenizer is not None and config["tokenizer"] not in KINDS:
+            if tokenizer is not None and config["tokenizer"] == GIVEN:
                 tokenizer.save(path / _TOKENIZER)
+            elif isinstance(tokenizer, PretrainedTokenizer):
+                _files.write(path / _TOKENIZER, tokenizer.files()[_TOKENIZER].encode())
+            for name, contents in (own or {}).items():
+                _files.write(path / name, contents)
             run.save(trainer, snapshot=True)
             # With it, the folder is a run's.
             _write_json(path / _CONFIG, config)
@@ -220,12 +262,17 @@ class Run:
 
     @classmethod
     def create_numbered(
-        cls, parent: str | os.PathLike[str], name: str, config: Mapping[str, Any], trainer: Trainer
+        cls,
+        parent: str | os.PathLike[str],
+        name: str,
+        config: Mapping[str, Any],
+        trainer: Trainer,
+        own: Mapping[str, bytes] | None = None,
     ) -> Run:
         """Begins a run in the folder parent/name-NUMBER, with the first number that is free."""
         for number in itertools.count(1):
             with contextlib.suppress(Occupied, BlockingIOError):
-                return cls.create(Path(parent) / f"{name}-{number}", config, trainer)
+                return cls.create(Path(parent) / f"{name}-{number}", config, trainer, own)
         raise AssertionError("numbers don't end")
 
     def lock(self) -> None:
@@ -342,6 +389,16 @@ class Run:
         text = self.text(files)
         return split(self._tokenizer(text).encode(text), context)
 
+    def _data(self, files: Sequence[str | os.PathLike[str]] | None) -> tuple[Any, Any]:
+        """Texts or batches for training and for validation."""
+        if not any(Path(file["path"]).suffix == ".jsonl" for file in self.config["files"]):
+            return self.tokens(files)
+        paths = self._files(files)
+        self._check_files(paths, map(describe, paths))
+        with understood(os.fspath(self._config_path)):
+            sizes = self.config["model"]["context"], self.config["recipe"]["batch"], self.config["seed"]
+        return read_examples(paths, self._tokenizer(""), *sizes)
+
     def _tokenizer(self, text: str) -> Tokenizer:
         path = self.path / _TOKENIZER
         if not path.exists():
@@ -358,7 +415,7 @@ class Run:
     ) -> Trainer:
         """A trainer from the newest checkpoint. It continues bit for bit. `files` as for `text`, the others as for
         `Trainer.resume`."""
-        train, validation = self.tokens(files)
+        train, validation = self._data(files)
         with _named(self.checkpoint):
             return Trainer.resume(
                 self.checkpoint,
@@ -385,10 +442,18 @@ class Run:
                 path.unlink()
 
 
+MODEL = "model"
+"""The Hugging Face folder in the folder of a run that fine-tuned a model."""
+
+STANDARD_INPUT = "stdin.txt"
+"""The file in a run's folder with what was read from standard input."""
+
 _CONFIG = "run.json"
 _TOKENIZER = "tokenizer.json"
 
-_BEGINNING = frozenset((LOCK, "checkpoints", "metrics.csv", "checkpoint.safetensors", _TOKENIZER))
+_BEGINNING = frozenset(
+    (LOCK, "checkpoints", "metrics.csv", "checkpoint.safetensors", _TOKENIZER, STANDARD_INPUT)
+)
 """A run's files that are written before run.json."""
 _MARK = f"beginning{_files.PARTIAL}"
 """The first file of a run that begins: all others beside it may be removed until run.json is there."""

@@ -16,6 +16,7 @@ import numpy as np
 from jostle import _arguments, _arrays, _native, optimizers, schedules
 from jostle._batches import Feed, are_batches, checked
 from jostle._checkpoint import CheckpointFile, understood
+from jostle._examples import Batches
 from jostle.model import Model
 from jostle.optimizers import Optimizer
 from jostle.schedules import Constant, Schedule
@@ -328,7 +329,7 @@ class Trainer:
 
     def _evaluate_batches(self, batches: Iterable[Any]) -> float:
         total, counted = 0.0, 0
-        for given in batches:
+        for given in batches.in_order() if isinstance(batches, Batches) else batches:
             part, here = self.model._engine.loss(*checked(given, self.model.config, self.batch))
             total, counted = total + part, counted + here
         if not counted:

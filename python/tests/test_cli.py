@@ -227,7 +227,7 @@ def test_a_tokenizer_is_trained_and_resumed(folder: Path, text: Path) -> None:
     printed = jostle_says(
         "train", text, *QUICK, "--tokenizer", "bpe", "--vocab", "270", "--steps", "2", "--out", out
     )
-    assert "(270 different)" in printed
+    assert "(270 different tokens)" in printed
     run = Run(out)
     tokenizer = run.model().tokenizer
     assert isinstance(tokenizer, jostle.PretrainedTokenizer) and tokenizer.vocab == 270

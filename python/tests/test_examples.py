@@ -31,7 +31,12 @@ def losses(printed: str) -> list[float]:
 
 
 def test_every_example_is_tested():
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {"train.py", "finetune.py", "own_loop.py"}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {
+        "train.py",
+        "finetune.py",
+        "own_loop.py",
+        "answers.py",
+    }
 
 
 def test_train_then_finetune(run):
@@ -51,3 +56,11 @@ def test_own_loop(run):
     printed = run("own_loop.py")
     assert losses(printed)[-1] < 2.5
     assert printed.count("norm of the gradients") == 5
+
+
+def test_answers(run):
+    printed = run("answers.py")
+    before, after = losses(printed)
+    assert after < 0.2 < before
+    assert "What does the cow do? It moos.\n" in printed and "What does the lion do? It roars.\n" in printed
+    assert jostle.Model.from_pretrained("answers").tokenizer is not None

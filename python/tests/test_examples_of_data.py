@@ -180,8 +180,12 @@ def test_an_epoch_has_every_example_once_and_little_padding():
     assert rows(epochs[0]) != rows(epochs[1]), "another order in each epoch"
     assert rows(data.Batches(examples, 4, seed=3)) == rows(epochs[0])
     assert rows(data.Batches(examples, 4, seed=4)) != rows(epochs[0])
-    still = data.Batches(examples, 4, shuffle=False)
-    assert rows(still) == rows(still)
+    ordered = rows(batches.in_order())
+    assert ordered == rows(batches.in_order())
+    assert len(ordered) == len(examples) and [len(row) for row, _ in ordered] == sorted(
+        len(row) for row, _ in ordered
+    )
+    assert batches.state_dict() == {"epoch": 2, "batches": 0}
     padded = sum(tokens.size for tokens, _ in epochs[0]), sum(len(example.inputs) for example in examples)
     assert batches.padding == pytest.approx(1 - padded[1] / padded[0], abs=0.02) and batches.padding < 0.1
 
@@ -200,6 +204,9 @@ def test_training_resumes_within_an_epoch(done, tmp_path):
         first.advance()
     first.save(tmp_path / "checkpoint")
     again = jostle.Trainer.resume(tmp_path / "checkpoint", train=data.Batches(some_examples(), 4))
+    whole.advance()
+    # An evaluation on the same batches moves nothing.
+    assert np.isfinite(whole.evaluate(whole.train))
     for trainer in (whole, again):
         assert all(np.isfinite(report.loss) for report in trainer)
     assert bits(again.model.parameters) == bits(whole.model.parameters)

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import jostle
-from jostle.cli import generate, plan, plot, predict, tokenize, train
+from jostle.cli import chat, generate, plan, plot, predict, tokenize, train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -35,7 +35,7 @@ def _common(
     """This program trains small transformer language models, generates text with them, and draws pictures of them."""
 
 
-for module in (train, tokenize, generate, predict, plan, plot):
+for module in (train, tokenize, generate, chat, predict, plan, plot):
     name = module.__name__.rpartition(".")[2]
     app.command(name, epilog=f"Example: {module.EXAMPLE}")(module.command)
 

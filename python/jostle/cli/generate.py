@@ -17,19 +17,20 @@ def command(
     model: options.Model,
     prompt: options.Prompt,
     count: Annotated[int, typer.Option(min=0, help="The number of tokens to add.")] = 500,
-    temperature: Annotated[
-        float, typer.Option(help="Divides the logits; 0 takes the most probable token.")
-    ] = 0.8,
-    top_k: Annotated[int | None, typer.Option(min=1, help="Keep that many tokens.")] = None,
-    top_p: Annotated[
-        float | None, typer.Option(help="Keep the fewest tokens with that much probability.")
-    ] = None,
-    min_p: Annotated[
-        float | None, typer.Option(help="Keep the tokens with this share of the greatest probability.")
+    temperature: options.Temperature = 0.8,
+    top_k: options.TopK = None,
+    top_p: options.TopP = None,
+    min_p: options.MinP = None,
+    repetition_penalty: options.RepetitionPenalty = 1.0,
+    stop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A string that ends the text, and is not shown. May be repeated.", show_default=False
+        ),
     ] = None,
     seed: options.Seed = 0,
 ) -> None:
-    """Continue a text."""
+    """Continue a text, until the model ends it or the tokens are enough."""
     loaded = runs.load(model)
     tokens = loaded.generate(
         text.encode(loaded, prompt),
@@ -40,5 +41,7 @@ def command(
         min_p=min_p,
         seed=seed,
         stream=True,
+        stop=[*text.stops(text.tokenizer_of(loaded)), *(stop or ())],
+        repetition_penalty=repetition_penalty,
     )
     text.show(itertools.chain([prompt], text.tokenizer_of(loaded).pieces(tokens)))

@@ -61,6 +61,15 @@ Model = Annotated[
 ]
 Prompt = Annotated[str, typer.Argument(metavar="PROMPT", help="The text to continue.", show_default=False)]
 Seed = Annotated[int, typer.Option(min=0, metavar="N", help="The seed of all random numbers.")]
+Temperature = Annotated[float, typer.Option(help="Divides the logits; 0 takes the most probable token.")]
+TopK = Annotated[int | None, typer.Option(min=1, help="Keep that many tokens.")]
+TopP = Annotated[float | None, typer.Option(help="Keep the fewest tokens with that much probability.")]
+MinP = Annotated[
+    float | None, typer.Option(help="Keep the tokens with this share of the greatest probability.")
+]
+RepetitionPenalty = Annotated[
+    float, typer.Option(help="Makes tokens less probable that the text has already; 1 does nothing.")
+]
 
 
 def check_vocab(ctx: typer.Context, kind: str, vocab: int | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -10,6 +11,9 @@ import numpy.typing as npt
 
 from jostle.model import Model
 from jostle.tokenizers import Tokenizer
+
+_ANSWER = "\x02"
+"""Stands for an answer, to see what a chat template writes after it."""
 
 
 def tokenizer_of(model: Model) -> Tokenizer:
@@ -24,6 +28,17 @@ def encode(model: Model, prompt: str) -> npt.NDArray[Any]:
     if not prompt:
         raise ValueError("the prompt is empty; expected at least one character")
     return tokenizer_of(model).encode(prompt)
+
+
+def stops(tokenizer: Tokenizer, *, answer: bool = False) -> list[int | str]:
+    """What ends a text or, in a conversation, an answer."""
+    found: list[int | str] = [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
+    messages = [{"role": "user", "content": "?"}, {"role": "assistant", "content": _ANSWER}]
+    with contextlib.suppress(ValueError):  # no template
+        end = tokenizer.chat(messages, answer=False).rpartition(_ANSWER)[2].strip()
+        if answer and end:
+            found.append(end)
+    return found
 
 
 def show(text: Iterable[str]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import enum
 import importlib.util
-import itertools
 import os
 import shlex
 import signal
@@ -15,28 +14,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 import jostle
-from jostle import _files, data, runs
-from jostle.cli import options, plot
-from jostle.cli import text as texts
+from jostle import _documents, callbacks, data, runs
+from jostle._batches import are_batches
+from jostle.cli import options, plot, samples, sources
 from jostle.runs import Metrics, Run
-from jostle.tokenizers import Tokenizer
 from jostle.training import Report, Trainer
 
 EXAMPLE = "jostle train shakespeare.txt --steps 2000 --dropout 0.2"
 
 PAUSE = 5.0
 """Seconds between two lines of progress without a terminal."""
-PROMPT = "The "
-"""The beginning of the sample, if the vocabulary has its characters."""
-SAMPLE = 500
-"""The number of tokens in the sample."""
+
+_BATCH, _RATE = 4, 2e-5
+"""Defaults of fine-tuning."""
+_OF_THE_MODEL = {"tokenizer", "vocab", "context", "layers", "heads", "width", "hidden", "tied", "dropout"}
+"""The parameters that a model has settled."""
 
 RUN = "Run"
 """The panel of `--help` for the files of a run."""
@@ -55,8 +54,18 @@ def command(
         list[Path] | None,
         typer.Argument(
             metavar="FILE",
-            help="Texts in UTF-8, which are joined, or a token file, whose name ends in .bin; the last tenth is for"
-            " validation.",
+            help="Texts in UTF-8, which are joined, folders of them (.txt), - for standard input, or a token file (.bin). With"
+            " --from also JSON lines (.jsonl). The last tenth is for validation.",
+            show_default=False,
+        ),
+    ] = None,
+    base: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="MODEL",
+            help="Fine-tune a model: a Hugging Face folder, a run's folder or a checkpoint. The result is a Hugging Face"
+            " folder in the run's folder.",
             show_default=False,
         ),
     ] = None,
@@ -69,11 +78,26 @@ def command(
     hidden: options.Hidden = None,
     tied: options.Tied = False,
     dropout: options.Dropout = 0.1,
-    batch: options.Batch = 12,
+    batch: Annotated[
+        int, typer.Option(min=1, help="Sequences in a batch.", show_default=f"12; with --from {_BATCH}")
+    ] = 12,
     accumulate: Annotated[int, typer.Option(min=1, help="The number of batches in a step.")] = 1,
-    steps: Annotated[int, typer.Option(min=1, help="The number of steps in all.")] = 1400,
+    steps: Annotated[
+        int,
+        typer.Option(
+            min=1, help="The number of steps in all.", show_default="1400; with --from as --epochs says"
+        ),
+    ] = 1400,
+    epochs: Annotated[
+        int, typer.Option(min=1, help="With --from: how often training sees as much as there is.")
+    ] = 3,
     learning_rate: Annotated[
-        float, typer.Option(metavar="RATE", help="The learning rate of AdamW, after the warm-up.")
+        float,
+        typer.Option(
+            metavar="RATE",
+            help="The learning rate of AdamW, after the warm-up.",
+            show_default=f"0.001; with --from {_RATE}",
+        ),
     ] = 1e-3,
     final_learning_rate: Annotated[
         float | None,
@@ -85,7 +109,11 @@ def command(
     ] = None,
     warmup: Annotated[
         int | None,
-        typer.Option(min=0, help="Steps of rising learning rate.", show_default="100, or all steps"),
+        typer.Option(
+            min=0,
+            help="Steps of rising learning rate.",
+            show_default="100, or all steps; with --from at most a tenth of them",
+        ),
     ] = None,
     spike_limit: Annotated[
         float | None,
@@ -110,7 +138,12 @@ def command(
     ] = None,
     evaluate_every: Annotated[
         int,
-        typer.Option(min=1, rich_help_panel=RUN, help="Steps between losses on the validation text."),
+        typer.Option(
+            min=1,
+            rich_help_panel=RUN,
+            help="Steps between losses on the validation text.",
+            show_default="250; with --from an epoch",
+        ),
     ] = 250,
     checkpoint_every: Annotated[
         int, typer.Option(min=1, rich_help_panel=RUN, help="Steps between checkpoints.")
@@ -124,6 +157,12 @@ def command(
             show_default="all",
         ),
     ] = None,
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard", rich_help_panel=RUN, help="Write a log for TensorBoard into the run's folder."
+        ),
+    ] = False,
     resume: Annotated[
         Path | None,
         typer.Option(
@@ -135,12 +174,13 @@ def command(
         ),
     ] = None,
 ) -> None:
-    """Train a model on texts.
+    """Train a model on texts, or fine-tune one.
 
     Ctrl-C and SIGTERM stop training after the current step and leave a checkpoint for --resume.
     """
+    given = _given(ctx)
     if resume is not None:
-        given = _given(ctx, ("resume", "threads", "files", "learning_rate"))
+        _refuse(ctx, given - {"resume", "threads", "files", "learning_rate", "tensorboard"}, "--resume")
         run = Run(resume)
         run.lock()
         rate = learning_rate if "learning_rate" in given else None
@@ -150,21 +190,41 @@ def command(
     else:
         if not files:
             raise typer.BadParameter("a text to train on is missing", ctx, param_hint="FILE")
-        read = _read_tokens if any(map(runs.is_token_file, files)) else _read_text
-        source = read(ctx, files, tokenizer, vocab)
-        train, validation = runs.split(source.tokens, context)
-        config = jostle.Config(
-            vocab=source.vocab,
-            context=context,
-            layers=layers,
-            heads=heads,
-            width=width,
-            hidden=hidden,
-            dropout=dropout,
-            tied=tied,
-        )
+        if base is None:
+            _refuse(ctx, given & {"epochs"}, "training without --from")
+            source = sources.read_tokens(ctx, files, tokenizer, vocab)
+            config = jostle.Config(
+                vocab=source.vocab,
+                context=context,
+                layers=layers,
+                heads=heads,
+                width=width,
+                hidden=hidden,
+                dropout=dropout,
+                tied=tied,
+            )
+            train, validation = runs.split(source.tokens, context)
+            model = jostle.Model(config, seed, threads, tokenizer=source.tokenizer)
+            optimizer = jostle.AdamW(model, learning_rate)
+            read, own, kind = source.files, source.own, source.kind
+            warmup = min(100, steps) if warmup is None else warmup
+        else:
+            _refuse(ctx, given & _OF_THE_MODEL, "--from")
+            if "steps" in given:
+                _refuse(ctx, given & {"epochs"}, "--steps")
+            model = runs.load(base, threads)
+            # Before hours of training, what `save_pretrained` would refuse after them.
+            model.config.to_hugging_face()
+            batch = batch if "batch" in given else _BATCH
+            learning_rate = learning_rate if "learning_rate" in given else _RATE
+            goal = sources.read_for(model, ctx, files, batch, seed)
+            train, validation, read, own, kind = *goal[:4], runs.GIVEN
+            epoch = -(-goal.epoch // accumulate)
+            steps = steps if "steps" in given else epochs * epoch
+            evaluate_every = evaluate_every if "evaluate_every" in given else epoch
+            optimizer = jostle.AdamW(model, learning_rate, betas=(0.9, 0.999), weight_decay=0.0)
+            warmup = min(100, steps // 10) if warmup is None else warmup
         final = learning_rate / 10 if final_learning_rate is None else final_learning_rate
-        warmup = min(100, steps) if warmup is None else warmup
         recipe = {
             "batch": batch,
             "accumulate": accumulate,
@@ -178,10 +238,9 @@ def command(
             "checkpoint_every": checkpoint_every,
             "keep": keep,
         }
-        model = jostle.Model(config, seed, threads, tokenizer=source.tokenizer)
         trainer = Trainer(
             model,
-            jostle.AdamW(model, learning_rate),
+            optimizer,
             train=train,
             validation=validation,
             batch=batch,
@@ -195,16 +254,20 @@ def command(
         )
         description = {
             "jostle": jostle.__version__,
-            "files": source.files,
-            "tokenizer": source.kind,
-            "model": dataclasses.asdict(config),
+            "files": read,
+            "tokenizer": kind,
+            "model": dataclasses.asdict(model.config),
             "recipe": recipe,
             "seed": seed,
+            **({} if base is None else {"from": str(base)}),
         }
         if out is None:
-            run = Run.create_numbered("runs", files[0].stem, description, trainer)
+            name = "stdin" if files[0] == _documents.STANDARD_INPUT else files[0].stem
+            run = Run.create_numbered("runs", name, description, trainer, own)
         else:
-            run = Run.create(out, description, trainer)
+            run = Run.create(out, description, trainer, own)
+    if tensorboard:
+        trainer.on_report(callbacks.TensorBoard(run.path))
     again = f"jostle train --resume {shlex.quote(str(run.path))}"
     try:
         stopped = _train(run, trainer)
@@ -222,82 +285,46 @@ def command(
         raise typer.Exit(128 + stopped)
     has_text = trainer.model.tokenizer is not None
     if has_text:
-        _write_sample(run, trainer)
-    if importlib.util.find_spec("matplotlib") is not None:
+        samples.write(run, trainer)
+    if "from" in run.config:
+        trainer.model.save_pretrained(run.path / runs.MODEL)
+        print(f"\nmodel: {run.path / runs.MODEL}")
+    has_pictures = importlib.util.find_spec("matplotlib") is not None
+    if has_pictures:
         plot.draw([run], plot.Kind.loss)
-    if has_text and importlib.util.find_spec("matplotlib") is not None:
+    if has_pictures and has_text and not are_batches(trainer.train):
         # All heads are drawn if they are few enough to be distinguished.
         plot.draw([run], plot.Kind.attention, head=None if trainer.model.config.heads <= 4 else 0)
 
 
-class _Source(NamedTuple):
-    """What a run trains on."""
-
-    tokens: runs.Tokens
-    vocab: int
-    tokenizer: Tokenizer | None
-    kind: str
-    """The tokenizer's, as in a run's configuration."""
-    files: list[dict[str, Any]]
+def _given(ctx: typer.Context) -> set[str]:
+    """The parameters on the command line."""
+    names = [parameter.name or "" for parameter in ctx.command.params]
+    sources = {name: ctx.get_parameter_source(name) for name in names}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
-def _read_text(ctx: typer.Context, files: list[Path], tokenizer: str | None, vocab: int | None) -> _Source:
-    kind = tokenizer or "char"
-    options.check_vocab(ctx, kind, vocab)
-    text = runs.Text.read(files)
-    made = runs.make_tokenizer(kind, text.text, vocab)
-    kind = kind if kind in runs.KINDS else "file"
-    return _Source(made.encode(text.text), made.vocab, made, kind, text.files)
-
-
-def _read_tokens(ctx: typer.Context, files: list[Path], tokenizer: str | None, vocab: int | None) -> _Source:
-    if len(files) > 1:
-        raise typer.BadParameter("a token file is trained on alone", ctx, param_hint="FILE")
-    if tokenizer in runs.KINDS:
-        raise typer.BadParameter(
-            "a token file needs its own tokenizer, in a file or folder", ctx, param_hint="--tokenizer"
-        )
-    (path,) = files
-    beside = data.tokenizer_path(path)
-    if tokenizer is None and beside.exists():
-        tokenizer = str(beside)
-    made = None if tokenizer is None else runs.make_tokenizer(tokenizer, "")
-    vocab = made.vocab if vocab is None and made is not None else vocab
-    if vocab is None:
-        raise typer.BadParameter(
-            f"{path} has no {beside.name} beside it; give its tokenizer, or the size of its vocabulary",
-            ctx,
-            param_hint=["--tokenizer", "--vocab"],
-        )
-    tokens = runs.read_tokens(path, vocab)
-    return _Source(tokens, vocab, made, "file", [runs.describe(path)])
-
-
-def _given(ctx: typer.Context, allowed: tuple[str, ...]) -> set[str]:
-    """The parameters on the command line. Refuses those that --resume takes from the run."""
-    given = set()
+def _refuse(ctx: typer.Context, given: set[str], beside: str) -> None:
+    """Refuses parameters on the command line."""
     for parameter in ctx.command.params:
-        name = parameter.name or ""
-        source = ctx.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            given.add(name)
-            if name not in allowed:
-                raise typer.BadParameter(
-                    "cannot be combined with --resume", ctx, param_hint=parameter.opts[0]
-                )
-    return given
+        if parameter.name in given:
+            raise typer.BadParameter(f"cannot be combined with {beside}", ctx, param_hint=parameter.opts[0])
 
 
 def _introduce(run: Run, trainer: Trainer) -> None:
-    model, validation = trainer.model, trainer.validation
-    assert validation is not None, "a run has its validation text"
+    model, train, validation = trainer.model, trainer.train, trainer.validation
     plan = jostle.plan(model.config, run.config["recipe"]["batch"], model.threads)
+    if isinstance(train, data.Batches):
+        amount = f"{len(train.examples) + len(validation.examples):,} examples ({train.padding:.0%} padding)"
+    else:
+        amount = f"{len(train) + len(validation):,} tokens of text"
     print(
-        f"{model.parameter_count:,} parameters, {len(trainer.train) + len(validation):,} tokens of text"
-        f" ({model.config.vocab:,} different), {plan.training / 2**20:.1f} MiB, {model.instruction_set},"
-        f" threads: {model.threads}"
+        f"{model.parameter_count:,} parameters, {amount} ({model.config.vocab:,} different tokens),"
+        f" {plan.training / 2**20:.1f} MiB, {model.instruction_set}, threads: {model.threads}"
     )
     print(f"run: {run.path}", flush=True)
+    if "from" in run.config and trainer.step == 0:
+        print(f"before  validation loss {trainer.evaluate(validation):.4f}", flush=True)
 
 
 def _train(run: Run, trainer: Trainer) -> int | None:
@@ -393,17 +420,3 @@ class _Display:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-
-
-def _write_sample(run: Run, trainer: Trainer) -> None:
-    """Lets the model write, in the terminal and in sample.txt."""
-    model = trainer.model
-    tokenizer = texts.tokenizer_of(model)
-    try:
-        prompt = tokenizer.encode(PROMPT)
-    except ValueError:
-        prompt = trainer.train[:1]
-    tokens = model.generate(prompt, SAMPLE, temperature=0.8, seed=trainer.seed, stream=True)
-    print()
-    sample = texts.show(tokenizer.pieces(itertools.chain(prompt.tolist(), tokens)))
-    _files.write(run.path / "sample.txt", (sample + "\n").encode())
