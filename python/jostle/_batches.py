@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from jostle import _arguments, _arrays
 from jostle._arrays import Int
-from jostle.config import Config
 
 Batch = tuple[Int, Int]
 """Tokens and targets (B, T)."""
@@ -24,8 +23,8 @@ def are_batches(given: Any) -> bool:
     return isinstance(given, Iterable)
 
 
-def checked(given: Any, config: Config, sequences: int) -> Batch:
-    """A batch of at most so many sequences, with tokens and targets of the vocabulary."""
+def checked(given: Any, vocab: int, most: tuple[int, int]) -> Batch:
+    """A batch of at most so many sequences and tokens in each, with tokens and targets of the vocabulary."""
     if not isinstance(given, (tuple, list)) or len(given) != 2:
         raise TypeError(f"a batch is {_arguments.brief(given)}; expected a pair (tokens, targets)")
     tokens, targets = (
@@ -35,17 +34,16 @@ def checked(given: Any, config: Config, sequences: int) -> Batch:
         raise ValueError(
             f"targets have the shape {targets.shape}; expected the shape of the tokens, {tokens.shape}"
         )
-    if tokens.shape[0] > sequences or tokens.shape[1] > config.context:
+    if tokens.shape[0] > most[0] or tokens.shape[1] > most[1]:
         raise ValueError(
-            f"a batch has the shape {tokens.shape}; expected at most batch, {sequences}, sequences of at most the context,"
-            f" {config.context}, tokens"
+            f"a batch has the shape {tokens.shape}; expected at most batch, {most[0]}, sequences of at most {most[1]} tokens"
         )
     for name, array, least in (("token", tokens, 0), ("target", targets, -1)):
-        wrong = array[(array < least) | (array >= config.vocab)]
+        wrong = array[(array < least) | (array >= vocab)]
         if wrong.size:
             hint = ", or -1 for a target that does not count" if least else ""
             raise IndexError(
-                f"{name} {wrong[0]} is outside the vocabulary; expected tokens below {config.vocab}{hint}"
+                f"{name} {wrong[0]} is outside the vocabulary; expected tokens below {vocab}{hint}"
             )
     return tokens, targets
 
@@ -66,11 +64,11 @@ class Feed:
         self._before: Any = None
         """The position before the step's batches were drawn."""
 
-    def draw(self, count: int, config: Config, sequences: int) -> list[Batch]:
-        """The batches of the next step. They stay the same until `done`."""
+    def draw(self, count: int, check: Callable[[Any], Batch]) -> list[Batch]:
+        """The checked batches of the next step. They stay the same until `done`."""
         if not self._step:
             self._before = self._position()
-            batches = [checked(self._next(), config, sequences) for _ in range(count)]
+            batches = [check(self._next()) for _ in range(count)]
             if all((targets == -1).all() for _, targets in batches):
                 raise ValueError("no target of the step's batches counts; expected one that is not -1")
             self._step = batches

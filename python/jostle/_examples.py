@@ -219,6 +219,11 @@ class Batches:
         return tokens, targets
 
     @property
+    def longest(self) -> int:
+        """The tokens of the longest sequence."""
+        return max(len(example.inputs) for example in self.examples)
+
+    @property
     def padding(self) -> float:
         """The share of padding in the batches."""
         lengths = [

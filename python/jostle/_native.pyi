@@ -114,7 +114,7 @@ class Training:
         state: State,
         optimizer: str,
         numbers: list[float],
-        batch: tuple[int, bool, bool],
+        batch: tuple[int, int, bool, bool],
         schedule: tuple[str, float, int, int, int, float],
         clip: float | None,
         accumulate: int,
@@ -124,6 +124,7 @@ class Training:
     def skip(self) -> None: ...
     def step(self, text: _Text) -> tuple[int, float, float, float]: ...
     def step_on(self, batches: list[tuple[_Int, _Int]]) -> tuple[int, float, float, float]: ...
+    def loss(self, tokens: _Int, targets: _Int) -> tuple[float, int]: ...
     def evaluate(self, text: _Text) -> float: ...
 
 @final

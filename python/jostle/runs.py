@@ -159,14 +159,15 @@ def read_tokens(path: str | os.PathLike[str], vocab: int) -> Tokens:
 
 
 def read_examples(
-    paths: Sequence[Path], tokenizer: Tokenizer, context: int, batch: int, seed: int
+    paths: Sequence[Path], tokenizer: Tokenizer, length: int, batch: int, seed: int
 ) -> tuple[Batches, Batches]:
-    """Batches for training and for validation, of the files called valid.jsonl or else of the last tenth."""
+    """Batches of at most this length for training and for validation, which is in the files called valid.jsonl or else in
+    the last tenth."""
     for_validation = [path for path in paths if path.name == "valid.jsonl"]
     rest = [path for path in paths if path not in for_validation]
-    train = data.read_examples(rest, tokenizer, context)
+    train = data.read_examples(rest, tokenizer, length)
     if for_validation:
-        validation = data.read_examples(for_validation, tokenizer, context)
+        validation = data.read_examples(for_validation, tokenizer, length)
     else:
         train, validation = data.split(train)
     return Batches(train, batch, seed), Batches(validation, batch)
@@ -381,13 +382,13 @@ class Run:
 
     def tokens(self, files: Sequence[str | os.PathLike[str]] | None = None) -> tuple[Tokens, Tokens]:
         """Tokens (length,) for training and for validation, with the errors of `text`."""
-        context = self.config["model"]["context"]
+        length = self._length
         if any(is_token_file(file["path"]) for file in self.config["files"]):
             paths = self._files(files)
             self._check_files(paths, map(describe, paths))
-            return split(read_tokens(paths[0], self.config["model"]["vocab"]), context)
+            return split(read_tokens(paths[0], self.config["model"]["vocab"]), length)
         text = self.text(files)
-        return split(self._tokenizer(text).encode(text), context)
+        return split(self._tokenizer(text).encode(text), length)
 
     def _data(self, files: Sequence[str | os.PathLike[str]] | None) -> tuple[Any, Any]:
         """Texts or batches for training and for validation."""
@@ -396,8 +397,13 @@ class Run:
         paths = self._files(files)
         self._check_files(paths, map(describe, paths))
         with understood(os.fspath(self._config_path)):
-            sizes = self.config["model"]["context"], self.config["recipe"]["batch"], self.config["seed"]
+            sizes = self._length, self.config["recipe"]["batch"], self.config["seed"]
         return read_examples(paths, self._tokenizer(""), *sizes)
+
+    @property
+    def _length(self) -> int:
+        """The longest sequence that training sees."""
+        return _arguments.size("length", self.config["recipe"].get("length", self.config["model"]["context"]))
 
     def _tokenizer(self, text: str) -> Tokenizer:
         path = self.path / _TOKENIZER

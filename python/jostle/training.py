@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from jostle import _arguments, _arrays, _native, optimizers, schedules
-from jostle._batches import Feed, are_batches, checked
+from jostle._batches import Batch, Feed, are_batches, checked
 from jostle._checkpoint import CheckpointFile, understood
 from jostle._examples import Batches
 from jostle.model import Model
@@ -34,6 +34,7 @@ _SETTLED = frozenset(
         "seed",
         "recompute",
         "fused",
+        "length",
         "spike_limit",
     )
 )
@@ -84,6 +85,9 @@ class Trainer:
     gradient; None for no clipping. accumulate: micro-batches in a step. evaluate_every: steps between evaluations on
     `validation`, which is also evaluated after the last step.
 
+    length: the longest sequence, instead of the context. It needs less memory, and works with rotary positions only: learned
+    ones need the whole context.
+
     recompute: activation recomputation in the backward pass. It needs less memory and more work, and gives the same
     bits.
 
@@ -119,6 +123,7 @@ class Trainer:
         accumulate: int = 1,
         seed: int = 1337,
         evaluate_every: int = 250,
+        length: int | None = None,
         recompute: bool = False,
         fused: bool = False,
         spike_limit: float | None = None,
@@ -128,6 +133,7 @@ class Trainer:
         self.optimizer = _arguments.instance("optimizer", optimizer, Optimizer)
         if optimizer.model is not model:
             raise ValueError("the optimizer is of another model")
+        self.length = self._checked_length(length)
         self.train = train
         self.validation = validation
         self.batch = _arguments.size("batch", batch)
@@ -172,8 +178,8 @@ class Trainer:
             feed = Feed(train)
         else:
             text = _arrays.text("train", train, config.vocab)
-            if len(text) <= config.context:
-                raise ValueError(f"train has {len(text)} tokens; at least {config.context + 1} are needed")
+            if len(text) <= self.length:
+                raise ValueError(f"train has {len(text)} tokens; at least {self.length + 1} are needed")
         self._feed, self._train = feed, text
         self._windows = 0
         self._digest: str | None = None
@@ -223,7 +229,7 @@ class Trainer:
             self.optimizer._state,
             self.optimizer._name,
             list(self.optimizer._numbers.values()),
-            (self.batch, self.recompute, self.fused),
+            (self.batch, self.length, self.recompute, self.fused),
             self.schedule._native(self._peak, self.steps),
             self.clip,
             self.accumulate,
@@ -233,10 +239,21 @@ class Trainer:
         if self.spike_limit is not None:
             self._training.guard = self._guard or (self.spike_limit, 0.0, 0.0, 0)
 
+    def _checked_length(self, length: int | None) -> int:
+        config = self.model.config
+        if length is None:
+            return config.context
+        length = _arguments.integer("length", length, 1, config.context)
+        if length < config.context and config.positions == "learned":
+            raise ValueError(
+                f"length is {length}; expected the context, {config.context}, because positions are learned"
+            )
+        return length
+
     @property
     def tokens_per_step(self) -> int:
         """The tokens that a step trains on; of batches, the most."""
-        return self.batch * self.model.config.context * self.accumulate
+        return self.batch * self.length * self.accumulate
 
     @property
     def step(self) -> int:
@@ -288,7 +305,7 @@ class Trainer:
     def _step(self) -> tuple[tuple[int, float, float, float], int]:
         """Takes the next step. Returns its numbers, and the tokens in it."""
         if self._feed is not None:
-            batches = self._feed.draw(self.accumulate, self.model.config, self.batch)
+            batches = self._feed.draw(self.accumulate, self._checked)
             numbers = self._training.step_on(batches)
             self._feed.done()
             return numbers, sum(tokens.size for tokens, _ in batches)
@@ -327,10 +344,14 @@ class Trainer:
         _arrays.release(text)
         return loss
 
+    def _checked(self, batch: Any) -> Batch:
+        """A batch, which fits the trainer's memory."""
+        return checked(batch, self.model.config.vocab, (self.batch, self.length))
+
     def _evaluate_batches(self, batches: Iterable[Any]) -> float:
         total, counted = 0.0, 0
         for given in batches.in_order() if isinstance(batches, Batches) else batches:
-            part, here = self.model._engine.loss(*checked(given, self.model.config, self.batch))
+            part, here = self._training.loss(*self._checked(given))
             total, counted = total + part, counted + here
         if not counted:
             raise ValueError("no target of the batches counts; expected one that is not -1")
@@ -344,6 +365,7 @@ class Trainer:
             "clip": self.clip,
             "accumulate": self.accumulate,
             "evaluate_every": self.evaluate_every,
+            "length": self.length,
             "recompute": self.recompute,
             "fused": self.fused,
             "frozen": self.model.frozen,

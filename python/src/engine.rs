@@ -8,7 +8,7 @@ use std::time::Duration;
 use jostle::ops::attention::{self, Attention};
 use jostle::{
     Buffers, Compute, Config, DropoutKey, Error, Frozen, Gradients, InstructionSet, Loss, Optimizer,
-    OptimizerState, Options, Pass, Plan, Recipe, Schedule, Shape, Trainer, initialize,
+    OptimizerState, Options, Pass, Plan, Positions, Recipe, Schedule, Shape, Trainer, initialize,
 };
 use jostle_pool::Pool;
 use numpy::{
@@ -114,13 +114,23 @@ impl Engine {
         plan: &Plan,
         body: impl FnOnce(Locked<'_>) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
+        self.locked_with(py, plan, plan.workspace(), body)
+    }
+
+    /// As `locked`, with so many numbers of workspace.
+    pub fn locked_with<T: Send>(
+        &self,
+        py: Python<'_>,
+        plan: &Plan,
+        wanted: usize,
+        body: impl FnOnce(Locked<'_>) -> Result<T, Error> + Send,
+    ) -> PyResult<T> {
         let (parameters, gradients) = (self.parameters.get(), self.gradients.get());
         py.detach(|| {
             let mut kept = self.lock().ok_or(Failure::Forked)?;
             let Kept { calls, workspace, position } = &mut *kept;
             *calls = calls.wrapping_add(1);
             let call = *calls;
-            let wanted = plan.workspace();
             if workspace.len() < wanted {
                 // Freed before the new one is allocated; its contents are not needed.
                 *workspace = Vec::new();
@@ -167,13 +177,33 @@ impl Engine {
 
     /// The plan for passes of `batch` sequences, at least one.
     pub fn plan(&self, batch: usize, optimizer: OptimizerState) -> PyResult<Plan> {
-        self.plan_with(Options { optimizer, ..Options::new(batch.max(1)) })
+        self.plan_with(&self.config, Options { optimizer, ..Options::new(batch.max(1)) })
+    }
+
+    /// The plan for passes of this shape.
+    fn plan_for(&self, shape: Shape, optimizer: OptimizerState) -> PyResult<Plan> {
+        let options = Options { optimizer, ..Options::new(shape.sequences.max(1)) };
+        self.plan_with(&self.shortened(shape.length), options)
+    }
+
+    /// The plan for the little that needs no pass.
+    fn least_plan(&self, optimizer: OptimizerState) -> PyResult<Plan> {
+        self.plan_for(Shape { sequences: 1, length: 1 }, optimizer)
+    }
+
+    /// The configuration with a shorter context, if that changes no parameter: passes of this length then need less memory.
+    pub fn shortened(&self, length: usize) -> Config {
+        let context = match self.config.positions {
+            Positions::Learned => self.config.context,
+            Positions::Rotary => length.clamp(1, self.config.context),
+        };
+        Config { context, ..self.config }
     }
 
     /// The plan for these options, with the engine's threads and frozen tensors.
-    pub fn plan_with(&self, options: Options) -> PyResult<Plan> {
+    pub fn plan_with(&self, config: &Config, options: Options) -> PyResult<Plan> {
         let options = Options { threads: self.threads, frozen: self.frozen, ..options };
-        Plan::new(&self.config, &options).map_err(exception)
+        Plan::new(config, &options).map_err(exception)
     }
 
     /// Has `body` look at the activations of every block after a forward pass without dropout. The pass runs as if nothing
@@ -185,7 +215,7 @@ impl Engine {
         shape: Shape,
         body: impl FnOnce(&Plan, &mut [f32]) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
-        let own = self.plan(shape.sequences, OptimizerState::None)?;
+        let own = self.plan_for(shape, OptimizerState::None)?;
         let plan = own.unfrozen().map_err(exception)?;
         self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, frozen, workspace, .. } = locked;
@@ -323,7 +353,7 @@ impl Engine {
     /// The step and the sequence that select the dropout masks of the next `backward`.
     #[getter]
     fn position(&self, py: Python<'_>) -> PyResult<(u64, u64)> {
-        let plan = self.plan(1, OptimizerState::None)?;
+        let plan = self.least_plan(OptimizerState::None)?;
         let position = self.locked(py, &plan, |locked| Ok(*locked.position))?;
         Ok((position.step, position.sequences))
     }
@@ -331,7 +361,7 @@ impl Engine {
     #[setter]
     fn set_position(&self, py: Python<'_>, position: (u64, u64)) -> PyResult<()> {
         let (step, sequences) = position;
-        let plan = self.plan(1, OptimizerState::None)?;
+        let plan = self.least_plan(OptimizerState::None)?;
         self.locked(py, &plan, |locked| {
             *locked.position = Position { step, sequences };
             Ok(())
@@ -340,7 +370,7 @@ impl Engine {
 
     /// Sets all gradients to zero, which begins a step.
     fn zero_gradients(&self, py: Python<'_>) -> PyResult<()> {
-        let plan = self.plan(1, OptimizerState::None)?;
+        let plan = self.least_plan(OptimizerState::None)?;
         self.locked(py, &plan, |locked| {
             locked.gradients.fill(0.0);
             locked.position.sequences = 0;
@@ -350,7 +380,7 @@ impl Engine {
 
     /// Writes random initial parameters, which are a function of the seed.
     fn initialize(&self, py: Python<'_>, seed: u64) -> PyResult<()> {
-        let plan = self.plan(1, OptimizerState::None)?;
+        let plan = self.least_plan(OptimizerState::None)?;
         self.locked(py, &plan, |mut locked| {
             let simd = locked.compute.simd;
             locked.write_in_order(&plan, |plan, all| initialize(simd, plan, all, seed))
@@ -366,7 +396,8 @@ impl Engine {
     ) -> PyResult<Bound<'py, PyArray3<f32>>> {
         let (tokens, shape) = batch(&tokens)?;
         let most = (ROWS / shape.length.max(1)).max(1);
-        let plan = self.plan(shape.sequences.min(most), OptimizerState::None)?;
+        let part = Shape { sequences: shape.sequences.min(most), ..shape };
+        let plan = self.plan_for(part, OptimizerState::None)?;
         let length = shape.rows().saturating_mul(self.config.vocab);
         let mut logits = zeros("logits", length).map_err(exception)?;
         let pieces = tokens.chunks(most.saturating_mul(shape.length).max(1));
@@ -394,7 +425,7 @@ impl Engine {
     ) -> PyResult<(f64, usize)> {
         let (tokens, shape) = batch(&tokens)?;
         let targets = self::targets(&targets, shape)?;
-        let plan = self.plan(shape.sequences, OptimizerState::None)?;
+        let plan = self.plan_for(shape, OptimizerState::None)?;
         let loss = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, frozen, workspace, .. } = locked;
             Pass { compute, plan: &plan, parameters, frozen, tokens, shape, dropout: None }
@@ -416,7 +447,7 @@ impl Engine {
         let (tokens, shape) = batch(&tokens)?;
         let targets = self::targets(&targets, shape)?;
         let counted = counted.unwrap_or_else(|| targets.iter().filter(|target| **target != -1).count());
-        let plan = self.plan(shape.sequences, OptimizerState::None)?;
+        let plan = self.plan_for(shape, OptimizerState::None)?;
         let loss: Loss = self.locked(py, &plan, |locked| {
             let Locked { compute, parameters, frozen, gradients, workspace, position, .. } = locked;
             let Position { step, sequences } = *position;
@@ -488,7 +519,7 @@ impl Engine {
         clip: Option<f32>,
     ) -> PyResult<f32> {
         let optimizer = self::optimizer(optimizer, numbers)?;
-        let plan = self.plan(1, optimizer.state())?;
+        let plan = self.least_plan(optimizer.state())?;
         let schedule = Schedule::constant(learning_rate);
         // The seed is for batches and dropout masks, which an update does not have.
         let recipe = Recipe { optimizer, schedule, clip, accumulate: 1, seed: 0 };

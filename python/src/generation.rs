@@ -33,7 +33,7 @@ impl Generator {
         body: impl FnOnce(&mut CoreGenerator<'_>, &mut [u32]) -> Result<T, Error> + Send,
     ) -> PyResult<T> {
         let engine = self.engine.get();
-        engine.locked(py, &self.plan, |locked| {
+        engine.locked_with(py, &self.plan, 0, |locked| {
             let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
             let Kept { memory, window, order, filled } = &mut *kept;
             let Locked { compute, parameters, frozen, .. } = locked;

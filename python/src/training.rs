@@ -3,8 +3,8 @@
 use std::sync::{Mutex, PoisonError};
 
 use jostle::{
-    Buffers, Compute, Decay, Error, Loss, Options, Plan, Recipe, Report, Schedule, Shape, SpikeGuard, Tokens,
-    Trainer,
+    Buffers, Compute, Decay, Error, Loss, Options, Pass, Plan, Recipe, Report, Schedule, Shape, SpikeGuard,
+    Tokens, Trainer,
 };
 use numpy::{
     PyArrayDescrMethods, PyReadonlyArray1, PyReadonlyArray2, PyUntypedArray, PyUntypedArrayMethods, dtype,
@@ -150,10 +150,25 @@ impl Training {
 }
 
 /// A micro-batch: tokens and targets, `[B, T]` each.
+#[derive(Clone, Copy)]
 struct Batch<'a> {
     tokens: &'a [i32],
     targets: &'a [i32],
     shape: Shape,
+}
+
+impl<'a> Batch<'a> {
+    fn new(
+        tokens: &'a PyReadonlyArray2<'_, i32>,
+        targets: &'a PyReadonlyArray2<'_, i32>,
+    ) -> PyResult<Batch<'a>> {
+        let [sequences, length] = *tokens.shape() else { unreachable!("two dimensions") };
+        Ok(Batch {
+            tokens: tokens.as_slice()?,
+            targets: targets.as_slice()?,
+            shape: Shape { sequences, length },
+        })
+    }
 }
 
 /// The micro-batches of a step.
@@ -189,7 +204,7 @@ impl Source for Windows<'_> {
 }
 
 /// Batches of the caller's.
-struct Given<'a>(Vec<(&'a [i32], &'a [i32], Shape)>);
+struct Given<'a>(Vec<Batch<'a>>);
 
 impl Source for Given<'_> {
     fn len(&self) -> usize {
@@ -197,9 +212,7 @@ impl Source for Given<'_> {
     }
 
     fn batch(&mut self, number: usize, _: u64) -> Result<Batch<'_>, Error> {
-        let none = (&[][..], &[][..], Shape { sequences: 0, length: 0 });
-        let (tokens, targets, shape) = self.0.get(number).copied().unwrap_or(none);
-        Ok(Batch { tokens, targets, shape })
+        self.0.get(number).copied().ok_or(Error::Zero { what: "batches" })
     }
 }
 
@@ -221,7 +234,7 @@ fn numbers(report: Report) -> (u64, f32, f32, f32) {
 
 #[pymethods]
 impl Training {
-    /// `batch`: sequences, activation recomputation, fused optimizer step. `schedule`: name, peak, warmup, steps,
+    /// `batch`: sequences, their greatest length, activation recomputation, fused optimizer step. `schedule`: name, peak, warmup, steps,
     /// decay_steps, last.
     #[new]
     #[expect(clippy::too_many_arguments)]
@@ -230,7 +243,7 @@ impl Training {
         state: Bound<'_, State>,
         optimizer: &str,
         numbers: Vec<f32>,
-        batch: (usize, bool, bool),
+        batch: (usize, usize, bool, bool),
         schedule: (String, f32, u64, u64, u64, f32),
         clip: Option<f32>,
         accumulate: usize,
@@ -240,9 +253,10 @@ impl Training {
         let (name, peak, warmup, steps, decay_steps, last) = schedule;
         let schedule = Schedule { peak, warmup, steps, decay: decay(&name, decay_steps, last)? };
         let recipe = Recipe { optimizer, schedule, clip, accumulate, seed };
-        let (batch, recompute, fused) = batch;
+        let (batch, length, recompute, fused) = batch;
         let options = Options { optimizer: optimizer.state(), recompute, fused, ..Options::new(batch) };
-        let plan = engine.get().plan_with(options)?;
+        let engine_here = engine.get();
+        let plan = engine_here.plan_with(&engine_here.shortened(length), options)?;
         recipe.validate_for(&plan).map_err(exception)?;
         let batch = Mutex::new(zeros("batch", plan.batch()).map_err(exception)?);
         let guard = Mutex::new(None);
@@ -291,14 +305,27 @@ impl Training {
         py: Python<'py>,
         batches: Vec<(PyReadonlyArray2<'py, i32>, PyReadonlyArray2<'py, i32>)>,
     ) -> PyResult<(u64, f32, f32, f32)> {
-        let mut given = Vec::with_capacity(batches.len());
-        for (tokens, targets) in &batches {
-            let [sequences, length] = *tokens.shape() else { unreachable!("two dimensions") };
-            given.push((tokens.as_slice()?, targets.as_slice()?, Shape { sequences, length }));
-        }
-        let targets = given.iter().flat_map(|(_, targets, _)| targets.iter());
+        let given = batches.iter().map(|(tokens, targets)| Batch::new(tokens, targets));
+        let given: Vec<Batch<'_>> = given.collect::<PyResult<_>>()?;
+        let targets = given.iter().flat_map(|batch| batch.targets);
         let counted = targets.filter(|target| **target != -1).count();
         self.step_on_source(py, &mut Given(given), counted).map(numbers)
+    }
+
+    /// The sum of losses on a batch, without dropout, and how many targets count.
+    fn loss<'py>(
+        &self,
+        py: Python<'py>,
+        tokens: PyReadonlyArray2<'py, i32>,
+        targets: PyReadonlyArray2<'py, i32>,
+    ) -> PyResult<(f64, usize)> {
+        let Batch { tokens, targets, shape } = Batch::new(&tokens, &targets)?;
+        let loss = self.engine.get().locked(py, &self.plan, |locked| {
+            let Locked { compute, parameters, frozen, workspace, .. } = locked;
+            Pass { compute, plan: &self.plan, parameters, frozen, tokens, shape, dropout: None }
+                .loss(workspace, targets)
+        })?;
+        Ok((loss.sum, loss.counted))
     }
 
     /// The mean loss on a whole text, without dropout. Ctrl-C is handled after each pass.

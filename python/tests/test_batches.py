@@ -1,6 +1,7 @@
 """Training on batches of the caller's: the loss, the bits, the position, and what is refused."""
 
 import copy
+import dataclasses
 import itertools
 import re
 
@@ -205,3 +206,48 @@ def test_an_evaluation_needs_batches_that_can_be_read_again():
     assert losses[9] is not None and losses[19] == trainer.evaluate([batch(1), batch(2)])
     with pytest.raises(ValueError, match="no target of the batches counts"):
         trainer.evaluate([(np.zeros((1, 2), int), np.full((1, 2), -1))])
+
+
+ROTARY = jostle.Config(
+    vocab=27, context=4096, layers=2, heads=2, width=16, norm="rms", positions="rotary", activation="swiglu",
+    bias=False, attention_dropout=0.2,
+)  # fmt: skip
+
+
+def rotary(train, **options):
+    model = jostle.Model(ROTARY, 3, 2)
+    return jostle.Trainer(model, jostle.AdamW(model, 3e-3), train=train, batch=4, steps=5, **options)
+
+
+def test_a_shorter_length_gives_the_same_bits_with_less_memory(tmp_path):
+    whole, short = rotary(Numbered()), rotary(Numbered(), length=12)
+    assert [report.loss for report in short] == [report.loss for report in whole]
+    assert bits(short.model.parameters) == bits(whole.model.parameters)
+    assert short.evaluate([batch(3)]) == whole.evaluate([batch(3)])
+    with pytest.raises(
+        ValueError, match=re.escape("expected at most batch, 4, sequences of at most 12 tokens")
+    ):
+        short.evaluate([batch(3, 4, 13)])
+    short.save(tmp_path / "checkpoint")
+    assert jostle.Trainer.resume(tmp_path / "checkpoint", train=Numbered()).length == 12
+
+
+def test_windows_have_the_length():
+    text = random_tokens(ROTARY, (300,))
+    trainer = rotary(text, length=12)
+    assert trainer.tokens_per_step == 48
+    same = jostle.Model(dataclasses.replace(ROTARY, context=12), 3, 1)
+    other = jostle.Trainer(same, jostle.AdamW(same, 3e-3), train=text, batch=4, steps=5)
+    assert [report.loss for report in trainer] == [report.loss for report in other]
+    with pytest.raises(ValueError, match="train has 12 tokens; at least 13 are needed"):
+        rotary(text[:12], length=12)
+
+
+def test_lengths_that_are_refused():
+    with pytest.raises(
+        ValueError, match="length is 11; expected the context, 12, because positions are learned"
+    ):
+        make(Numbered(), length=11)
+    with pytest.raises(ValueError, match="length is 4097; expected at least 1 and at most 4096"):
+        rotary(Numbered(), length=4097)
+    assert make(Numbered(), length=12).length == 12

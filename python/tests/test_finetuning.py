@@ -134,6 +134,24 @@ def test_folders_as_mlx_lm_has_them_and_texts(folder: Path) -> None:
     assert (folder / "of tokens" / "model" / "model.safetensors").exists()
 
 
+def test_a_long_context_needs_memory_for_the_longest_example_only(folder: Path) -> None:
+    made = tokenizer()
+    config = jostle.Config(
+        vocab=made.vocab, context=1 << 20, layers=1, heads=2, kv_heads=1, width=16, norm="rms",
+        positions="rotary", activation="swiglu", bias=False,
+    )  # fmt: skip
+    jostle.Model(config, 3, tokenizer=made).save_pretrained(folder / "long")
+    few = ["--epochs", 1, "--threads", 1, "--out"]
+    jostle_says("train", "--from", "long", "chats.jsonl", *few, "of chats", cwd=folder)
+    run = Run(folder / "of chats")
+    longest = max(len(made.encode(made.chat(chat["messages"], answer=False))) for chat in CHATS)
+    assert run.config["recipe"]["length"] == longest - 1
+    assert run.trainer().length == longest - 1
+    assert jostle.Config.from_pretrained(run.path / "model").context == 1 << 20
+    jostle_says("train", "--from", "long", "text.txt", "--context", 20, *few, "of long text", cwd=folder)
+    assert Run(folder / "of long text").trainer().length == 20
+
+
 def test_training_on_standard_input(folder: Path) -> None:
     command = [*JOSTLE, "train", "-", "--steps", "3", "--context", "8", "--layers", "1", "--threads", "1"]
     text = (folder / "text.txt").read_bytes()

@@ -79,13 +79,14 @@ class Source(NamedTuple):
     """The micro-batches that have about as many tokens as there are."""
 
 
-def read_for(model: Model, ctx: typer.Context, files: list[Path], batch: int, seed: int) -> Source:
-    """The texts, the token file or the examples to go on with."""
-    context = model.config.context
+def read_for(
+    model: Model, ctx: typer.Context, files: list[Path], length: int, batch: int, seed: int
+) -> Source:
+    """The texts, the token file or the examples for a model, in sequences of at most this length."""
     found = _documents.files(files, (".jsonl", ".txt"))
     if any(file.suffix == ".jsonl" for file in found):
         tokenizer = _tokenizer(model)
-        batches = runs.read_examples(found, tokenizer, context, batch, seed)
+        batches = runs.read_examples(found, tokenizer, length, batch, seed)
         return Source(*batches, list(map(runs.describe, found)), {}, len(batches[0]))
     if any(map(runs.is_token_file, files)):
         read = _read_token_file(ctx, files, None, model.config.vocab)
@@ -93,8 +94,8 @@ def read_for(model: Model, ctx: typer.Context, files: list[Path], batch: int, se
         text = runs.Text.read(found)
         tokens = _tokenizer(model).encode(text.text)
         read = Tokens(tokens, model.config.vocab, model.tokenizer, runs.GIVEN, text.files, text.own)
-    train, validation = runs.split(read.tokens, context)
-    return Source(train, validation, read.files, read.own, -(-len(train) // (batch * context)))
+    train, validation = runs.split(read.tokens, length)
+    return Source(train, validation, read.files, read.own, -(-len(train) // (batch * length)))
 
 
 def _tokenizer(model: Model) -> Tokenizer:

@@ -32,9 +32,9 @@ EXAMPLE = "jostle train shakespeare.txt --steps 2000 --dropout 0.2"
 PAUSE = 5.0
 """Seconds between two lines of progress without a terminal."""
 
-_BATCH, _RATE = 4, 2e-5
+_BATCH, _RATE, _LENGTH = 4, 2e-5, 1024
 """Defaults of fine-tuning."""
-_OF_THE_MODEL = {"tokenizer", "vocab", "context", "layers", "heads", "width", "hidden", "tied", "dropout"}
+_OF_THE_MODEL = {"tokenizer", "vocab", "layers", "heads", "width", "hidden", "tied", "dropout"}
 """The parameters that a model has settled."""
 
 RUN = "Run"
@@ -71,7 +71,16 @@ def command(
     ] = None,
     tokenizer: options.Tokenizer = None,
     vocab: options.Vocab = None,
-    context: options.Context = 64,
+    context: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            rich_help_panel=options.MODEL,
+            help="The longest sequence that the model attends to. With --from, the longest that training sees: the model's"
+            " own if its positions are learned.",
+            show_default=f"64; with --from {_LENGTH}",
+        ),
+    ] = 64,
     layers: options.Layers = 4,
     heads: options.Heads = 4,
     width: options.Width = 128,
@@ -204,6 +213,7 @@ def command(
                 tied=tied,
             )
             train, validation = runs.split(source.tokens, context)
+            length = context
             model = jostle.Model(config, seed, threads, tokenizer=source.tokenizer)
             optimizer = jostle.AdamW(model, learning_rate)
             read, own, kind = source.files, source.own, source.kind
@@ -217,7 +227,10 @@ def command(
             model.config.to_hugging_face()
             batch = batch if "batch" in given else _BATCH
             learning_rate = learning_rate if "learning_rate" in given else _RATE
-            goal = sources.read_for(model, ctx, files, batch, seed)
+            length = _length(model, context if "context" in given else _LENGTH)
+            goal = sources.read_for(model, ctx, files, length, batch, seed)
+            if isinstance(goal.train, data.Batches) and model.config.positions != "learned":
+                length = max(goal.train.longest, goal.validation.longest)
             train, validation, read, own, kind = *goal[:4], runs.GIVEN
             epoch = -(-goal.epoch // accumulate)
             steps = steps if "steps" in given else epochs * epoch
@@ -228,6 +241,7 @@ def command(
         recipe = {
             "batch": batch,
             "accumulate": accumulate,
+            "length": length,
             "steps": steps,
             "learning_rate": learning_rate,
             "final_learning_rate": final,
@@ -244,6 +258,7 @@ def command(
             train=train,
             validation=validation,
             batch=batch,
+            length=length,
             steps=steps,
             schedule=jostle.Cosine(warmup=warmup, final=final),
             accumulate=accumulate,
@@ -297,6 +312,12 @@ def command(
         plot.draw([run], plot.Kind.attention, head=None if trainer.model.config.heads <= 4 else 0)
 
 
+def _length(model: jostle.Model, wanted: int) -> int:
+    """The longest sequence that fine-tuning sees: the whole context if positions are learned."""
+    context = model.config.context
+    return context if model.config.positions == "learned" else min(wanted, context)
+
+
 def _given(ctx: typer.Context) -> set[str]:
     """The parameters on the command line."""
     names = [parameter.name or "" for parameter in ctx.command.params]
@@ -313,7 +334,8 @@ def _refuse(ctx: typer.Context, given: set[str], beside: str) -> None:
 
 def _introduce(run: Run, trainer: Trainer) -> None:
     model, train, validation = trainer.model, trainer.train, trainer.validation
-    plan = jostle.plan(model.config, run.config["recipe"]["batch"], model.threads)
+    config = dataclasses.replace(model.config, context=trainer.length)
+    plan = jostle.plan(config, trainer.batch, model.threads)
     if isinstance(train, data.Batches):
         amount = f"{len(train.examples) + len(validation.examples):,} examples ({train.padding:.0%} padding)"
     else:
