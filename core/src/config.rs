@@ -441,10 +441,10 @@ macro_rules! check {
     };
 }
 
-/// The list of a configuration's fields, by their kinds. Validation, checkpoints and the faces read it. A row has the
-/// field's variant, its name, its key in a checkpoint, and its place in [`Config`].
+/// The list of a configuration's fields, by their kinds. Validation, checkpoints and the faces read it. Fields of the Llama
+/// family are not validated where that is not built in. A row has the field's variant, its name, its key in a checkpoint, and its place in [`Config`].
 macro_rules! fields {
-    ($($kind:ident { $($field:ident $name:literal $key:literal $($place:ident).+,)* })*) => {
+    ($($kind:ident $(if $built:ident)? { $($field:ident $name:literal $key:literal $($place:ident).+,)* })*) => {
         /// A field of a [`Config`].
         #[doc(hidden)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -453,8 +453,11 @@ macro_rules! fields {
         }
 
         impl Field {
-            /// All fields, in the order of a checkpoint's metadata and of the C struct.
-            pub const ALL: &'static [Field] = &[$($(Field::$field,)*)*];
+            /// All fields that are built in, in the order of a checkpoint's metadata and of the C struct.
+            pub const ALL: &'static [Field] = {
+                let all: &[Field] = &[$($(Field::$field,)*)*];
+                if LLAMA { all } else { all.split_at(Field::FIRST_OPTIONAL).0 }
+            };
 
             /// The name in errors, in C and in Python.
             pub const fn name(self) -> &'static str {
@@ -482,7 +485,7 @@ macro_rules! fields {
 
             // A loop for each kind: one loop over all fields takes 200 bytes more of flash.
             const fn validate_fields(&self) -> Result<(), Error> {
-                $({
+                $(if true $(&& $built)? {
                     const NAMES: &[&str] = &[$($name,)*];
                     let given = [$(self.$($place).+,)*];
                     let mut i = 0;
@@ -523,26 +526,26 @@ fields! {
             dropout.attention_projection,
         MlpProjectionDropout "mlp_projection_dropout" "jostle.dropout.mlp_projection" dropout.mlp_projection,
     }
-    DerivedSize {
+    DerivedSize if LLAMA {
         KvHeads "kv_heads" "jostle.kv_heads" kv_heads,
         HeadWidth "head_width" "jostle.head_width" head_width,
     }
-    Choice {
+    Choice if LLAMA {
         Norm "norm" "jostle.norm" norm,
     }
-    Choice {
+    Choice if LLAMA {
         Positions "positions" "jostle.positions" positions,
     }
-    Positive {
+    Positive if LLAMA {
         RopeTheta "rope_theta" "jostle.rope_theta" rope.theta,
         RopeFactor "rope_factor" "jostle.rope_factor" rope.factor,
         RopeLowFreqFactor "rope_low_freq_factor" "jostle.rope_low_freq_factor" rope.low_freq_factor,
         RopeHighFreqFactor "rope_high_freq_factor" "jostle.rope_high_freq_factor" rope.high_freq_factor,
     }
-    Size {
+    Size if LLAMA {
         RopeOriginalContext "rope_original_context" "jostle.rope_original_context" rope.original_context,
     }
-    Flag {
+    Flag if LLAMA {
         QkvBias "qkv_bias" "jostle.qkv_bias" qkv_bias,
         QkNorm "qk_norm" "jostle.qk_norm" qk_norm,
     }
@@ -564,10 +567,12 @@ impl Value<'_> {
 }
 
 impl Field {
+    const FIRST_OPTIONAL: usize = Field::KvHeads as usize;
+
     /// Whether checkpoints have the field only if it differs from GPT-2's, as all those did that were written before it
     /// existed.
     pub const fn is_optional(self) -> bool {
-        self as usize >= Field::KvHeads as usize
+        LLAMA && self as usize >= Field::FIRST_OPTIONAL
     }
 
     /// Whether a configuration has the value that an absent key means.

@@ -135,8 +135,8 @@ impl<'a> Generator<'a> {
         let Generation { cache, logits, chunk } = &mut self.memory;
         let mut chunk = &mut **chunk;
         let rows = ChunkRows::cut(&mut chunk, &plan.sizes(), count);
-        let ChunkRows { x, normed, qkv, attended, queries, keys, query_rstd, key_rstd, .. } = rows;
-        let ChunkRows { middle, hidden, activated, mean, rstd, attention_stats, cos, sin, .. } = rows;
+        let ChunkRows { x, normed, qkv, attended, heads: normed_heads, middle, hidden, activated, .. } = rows;
+        let ChunkRows { mean, rstd, attention_stats, cos, sin, .. } = rows;
         let tokens = self.window.get(start..start + count).unwrap_or_default();
         let compute = Compute { simd, parallel: &Serial };
         let shape = Shape { sequences: 1, length: count };
@@ -160,10 +160,7 @@ impl<'a> Generator<'a> {
                 qkv: &mut *qkv,
                 stats: &mut *attention_stats,
                 attended: &mut *attended,
-                queries: &mut *queries,
-                keys: &mut *keys,
-                query_rstd: &mut *query_rstd,
-                key_rstd: &mut *key_rstd,
+                heads: &mut *normed_heads,
             };
             let mut attend = |workers: &mut Workers<'_>, qkv: &[f32], [attended, stats]: [&mut [f32]; 2]| {
                 let row = 2 * keys_width;

@@ -8,6 +8,7 @@ use super::Count;
 use crate::config::{Config, LLAMA};
 
 /// A side of a tensor, in the configuration's terms.
+#[cfg_attr(not(feature = "llama"), expect(dead_code, reason = "only Llama's tensors have some of them"))]
 #[derive(Clone, Copy)]
 pub(super) enum Dim {
     Vocab,
@@ -25,11 +26,20 @@ pub(super) enum Dim {
     One,
 }
 
-/// The lengths of all sides, in the order of [`Dim`].
-const fn lengths(config: &Config) -> [usize; Dim::One as usize + 1] {
-    let Config { vocab, context, width, hidden, .. } = *config;
-    let (queries, keys) = (config.attended(), config.kv_width());
-    [vocab, context, width, hidden, config.qkv(), queries, keys, config.head_width(), 1]
+impl Dim {
+    const fn length(self, config: &Config) -> usize {
+        match self {
+            Dim::Vocab => config.vocab,
+            Dim::Context => config.context,
+            Dim::Width => config.width,
+            Dim::Hidden => config.hidden,
+            Dim::Qkv => config.qkv(),
+            Dim::Queries => config.attended(),
+            Dim::Keys => config.kv_width(),
+            Dim::Head => config.head_width(),
+            Dim::One => 1,
+        }
+    }
 }
 
 /// A computation with parameters: a weight, and perhaps a bias.
@@ -131,8 +141,7 @@ impl Slot {
 
     /// Rows and columns; a vector has its length and 1.
     pub const fn shape(&self, config: &Config) -> [usize; 2] {
-        let lengths = lengths(config);
-        [lengths[self.rows as usize], lengths[self.columns as usize]]
+        [self.rows.length(config), self.columns.length(config)]
     }
 
     /// The number of elements, which may saturate.
@@ -439,14 +448,15 @@ pub(super) const fn place(row: usize, layer: usize, config: &Config) -> usize {
 /// The number of elements of the tensors before a place.
 #[inline(never)]
 pub(super) const fn elements_before(place: usize, config: &Config) -> Count {
-    let lengths = lengths(config);
-    let (end, [mut row, last]) = (end_before(place, config), Family::of(config).all());
-    let mut sum = 0_usize;
+    let (end, family) = (end_before(place, config), Family::of(config));
+    let ([mut row, last], mut sum) = (family.all(), 0_usize);
     while let Some(slot) = slot(row)
         && row < last
     {
-        let each = lengths[slot.rows as usize].saturating_mul(lengths[slot.columns as usize]);
-        sum = sum.saturating_add(each.saturating_mul(occurrences(row, slot, end, config)));
+        let count = occurrences(row, slot, end, family, config);
+        if count > 0 {
+            sum = sum.saturating_add(slot.elements(config).get().saturating_mul(count));
+        }
         row += 1;
     }
     Count::of(sum)
@@ -455,12 +465,12 @@ pub(super) const fn elements_before(place: usize, config: &Config) -> Count {
 /// The number of tensors that the configuration has before a place.
 #[inline(never)]
 pub(super) const fn count_before(place: usize, config: &Config) -> usize {
-    let (end, [mut row, last]) = (end_before(place, config), Family::of(config).all());
-    let mut sum = 0_usize;
+    let (end, family) = (end_before(place, config), Family::of(config));
+    let ([mut row, last], mut sum) = (family.all(), 0_usize);
     while let Some(slot) = slot(row)
         && row < last
     {
-        sum = sum.saturating_add(occurrences(row, slot, end, config));
+        sum = sum.saturating_add(occurrences(row, slot, end, family, config));
         row += 1;
     }
     sum
@@ -476,8 +486,14 @@ const fn end_before(place: usize, config: &Config) -> (usize, usize) {
 
 /// How often the configuration has a row of the table before a row of a layer.
 #[inline(never)]
-const fn occurrences(row: usize, slot: &Slot, (end, layer): (usize, usize), config: &Config) -> usize {
-    let [first_in_block, after_block] = Family::of(config).block();
+const fn occurrences(
+    row: usize,
+    slot: &Slot,
+    (end, layer): (usize, usize),
+    family: &Family,
+    config: &Config,
+) -> usize {
+    let [first_in_block, after_block] = family.block();
     if !slot.exists(config) {
         0
     } else if row < first_in_block || row >= after_block {

@@ -21,7 +21,7 @@ pub use family::Role;
 pub(crate) use family::{Group, Initial, Order, Site};
 pub use frozen::Frozen;
 pub(crate) use parameters::{Affine, Cut, GroupParameters, Parameters, Part};
-pub(crate) use regions::{Angles, AttentionActivations, ChunkRows, Generation, MlpActivations};
+pub(crate) use regions::{Angles, AttentionActivations, ChunkRows, Generation, MlpActivations, NormedHeads};
 pub(crate) use tensors::SiteTensors;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{

@@ -3,6 +3,7 @@
 use core::ops::Range;
 
 use super::{Group, Order, Plan, Site, SiteTensors, Tensor};
+use crate::config::LLAMA;
 use crate::fault;
 
 /// A slice that pieces are cut off from.
@@ -108,9 +109,8 @@ impl<'a> GroupParameters<'a> {
     /// The parameters of one site.
     #[inline(never)]
     pub fn affine(&self, site: Site) -> Affine<'a> {
-        let len = |tensor: Option<Tensor>| tensor.map_or(0, |tensor| tensor.len());
-        let [weight, bias] = self.tensors(site).map(|tensor| self.all.values(tensor, len(tensor)));
-        Affine { weight, bias, order: site.order(&self.all.plan.config) }
+        let nothing = Affine { weight: &[], bias: &[], order: Order::OutIn };
+        self.part(&mut &[site][..], 0).map_or(nothing, |part| part.affine)
     }
 
     /// The next product of sites that write their columns side by side, from a column on. Sites whose parameters lie one
@@ -121,24 +121,23 @@ impl<'a> GroupParameters<'a> {
         let order = site.order(config);
         let [weight, bias] = self.tensors(*site);
         let outputs = |tensor: Option<Tensor>| {
-            tensor.map_or(0, |tensor| match order {
-                Order::InOut => tensor.shape[1],
-                Order::OutIn => tensor.shape[0],
-            })
+            tensor.map_or(0, |tensor| tensor.shape[if order == Order::InOut { 1 } else { 0 }])
         };
+        let len = |tensor: Option<Tensor>| tensor.map_or(0, |tensor| tensor.len());
+        let (mut columns, mut elements, mut of_bias) = (outputs(weight), len(weight), len(bias));
         let is_frozen = |tensor: Option<Tensor>| tensor.map(|tensor| tensor.frozen);
-        let (mut columns, mut elements) = (outputs(weight), weight.map_or(0, |tensor| tensor.len()));
-        while let Some((next, after)) = rest.split_first() {
+        while LLAMA && let Some((next, after)) = rest.split_first() {
             let [next_weight, next_bias] = self.tensors(*next);
             if [next_weight, next_bias].map(is_frozen) != [weight, bias].map(is_frozen) {
                 break;
             }
             columns += outputs(next_weight);
-            elements += next_weight.map_or(0, |tensor| tensor.len());
+            elements += len(next_weight);
+            of_bias += len(next_bias);
             rest = after;
         }
         *sites = rest;
-        let (weight, bias) = (self.all.values(weight, elements), self.all.values(bias, columns));
+        let (weight, bias) = (self.all.values(weight, elements), self.all.values(bias, of_bias));
         Some(Part { affine: Affine { weight, bias, order }, columns: column..column + columns })
     }
 }

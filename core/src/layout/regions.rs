@@ -186,13 +186,19 @@ regions! {
         stats: Count::of(s.heads).times(2);
         /// `[R, H D]`.
         attended: s.attended;
+        /// [`NormedHeads`].
+        heads: NormedHeads::per_row(s).only_if(s.qk_norm);
+    }
+
+    /// What the norms of queries and keys keep for their backward.
+    struct NormedHeads<'a>(s) {
         /// `[R, H, D]` and `[R, K, D]`: queries and keys before their norm; after backward, each element's term of the gradient
         /// of the norm's weight.
-        queries: s.attended.only_if(s.qk_norm);
-        keys: s.keys.only_if(s.qk_norm);
+        queries: s.attended;
+        keys: s.keys;
         /// `[R, H]` and `[R, K]`.
-        query_rstd: Count::of(s.heads).only_if(s.qk_norm);
-        key_rstd: Count::of(s.kv_heads).only_if(s.qk_norm);
+        query_rstd: Count::of(s.heads);
+        key_rstd: Count::of(s.kv_heads);
     }
 
     /// The activations that a block's MLP branch keeps for its backward.
@@ -248,10 +254,7 @@ regions! {
         normed: s.width;
         qkv: s.qkv;
         attended: s.attended;
-        queries: s.attended.only_if(s.qk_norm);
-        keys: s.keys.only_if(s.qk_norm);
-        query_rstd: Count::of(s.heads).only_if(s.qk_norm);
-        key_rstd: Count::of(s.kv_heads).only_if(s.qk_norm);
+        heads: NormedHeads::per_row(s).only_if(s.qk_norm);
         middle: s.width;
         hidden: s.activation_inputs;
         activated: s.hidden;

@@ -291,4 +291,9 @@ impl Iterator for Tensors<'_> {
     }
 }
 
-impl ExactSizeIterator for Tensors<'_> {}
+impl ExactSizeIterator for Tensors<'_> {
+    // The provided one can panic.
+    fn len(&self) -> usize {
+        self.size_hint().0
+    }
+}

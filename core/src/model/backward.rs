@@ -7,7 +7,7 @@ use super::forward::Extent;
 use super::{Pass, Workers, rows_in, rows_of};
 use crate::layout::{
     Affine, AttentionActivations, BlockActivations, BlockBackward, Group, GroupParameters, Head, InUse,
-    MlpActivations, Plan, Site, Workspace, attention_scratch,
+    MlpActivations, NormedHeads, Plan, Site, Workspace, attention_scratch,
 };
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::Mask;
@@ -188,7 +188,7 @@ impl Pass<'_> {
         let mask = self.mask(Stream::AttentionDropout, layer);
         let BlockBackward { x, kept, d_branch, d_residual, d_normed, normed, .. } =
             workspace.regions.block_backward(layer, InUse::Normed);
-        let BlockActivations { mut attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
+        let BlockActivations { attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
         let AttentionActivations { qkv, stats, attended, .. } = &attention;
         let (qkv, stats, attended) = (&**qkv, &**stats, &**attended);
         let d_qkv = d_qkv.get_mut(..qkv.len()).unwrap_or_default();
@@ -222,7 +222,7 @@ impl Pass<'_> {
         });
         self.rotate(&mut workers, d_qkv, workspace.rotation, -1.0);
         if config.has_qk_norm() {
-            self.norm_heads_backward(&mut workers, d_qkv, &mut attention, &parameters);
+            self.norm_heads_backward(&mut workers, d_qkv, attention.heads, &parameters);
         }
         workers.project_backward(d_normed, (d_qkv, qkv_width), &parameters, Site::qkv(config), c);
         let (norm, statistics) =
@@ -237,15 +237,15 @@ impl Pass<'_> {
         &self,
         workers: &mut Workers<'_>,
         d_qkv: &mut [f32],
-        kept: &mut AttentionActivations<'_>,
+        heads: &mut [f32],
         parameters: &GroupParameters<'_>,
     ) {
         let (simd, config) = (self.compute.simd, &self.plan.config);
         let (a, width) = (config.attended(), config.qkv());
-        let AttentionActivations { queries, keys, query_rstd, key_rstd, .. } = kept;
+        let NormedHeads { queries, keys, query_rstd, key_rstd } = self.normed_heads(heads);
         let parts = [
-            (Site::QueryNorm, 0, &mut **queries, &**query_rstd, config.heads),
-            (Site::KeyNorm, a, &mut **keys, &**key_rstd, config.kv_heads()),
+            (Site::QueryNorm, 0, queries, &*query_rstd, config.heads),
+            (Site::KeyNorm, a, keys, &*key_rstd, config.kv_heads()),
         ];
         for (site, first, x, rstd, heads) in parts {
             let weight = parameters.affine(site).weight;
@@ -308,7 +308,7 @@ impl Pass<'_> {
         let mask = self.mask(Stream::EmbeddingDropout, 0);
         let d_x = workspace.regions.d_residual();
         self.workers(workspace.worker_scratch).by_row(self.rows() * c, [(d_x, c)], |rows, [d_x]| {
-            self.each_masked(rows.start, d_x, mask, &mut |d_x, mask, _| {
+            self.each_masked(rows.start, (d_x, c), mask, &mut |d_x, mask, _| {
                 dropout::in_place(simd, d_x, c, mask);
             });
         });
@@ -326,7 +326,7 @@ impl Pass<'_> {
         let c = self.plan.config.width;
         workers.by_row(d_branch.len(), [(d_branch, c)], |rows, [d_branch]| {
             let mut d_residual = rows_of(d_residual, &rows, c);
-            self.each_masked(rows.start, d_branch, mask, &mut |d_branch, mask, _| {
+            self.each_masked(rows.start, (d_branch, c), mask, &mut |d_branch, mask, _| {
                 let d_residual = d_residual.split_off(..d_branch.len()).unwrap_or_default();
                 dropout::write(self.compute.simd, d_branch, d_residual, c, mask);
             });

@@ -1,7 +1,9 @@
 //! The forward pass of a block's two residual branches and of the head, for training, recomputation and generation.
 
 use super::{Pass, Workers, rows_in, rows_of};
-use crate::layout::{Affine, AttentionActivations, Group, GroupParameters, MlpActivations, Rotation, Site};
+use crate::layout::{
+    Affine, AttentionActivations, Group, GroupParameters, MlpActivations, NormedHeads, Rotation, Site,
+};
 use crate::matmul::{Matrix, Size, Start};
 use crate::ops::dropout::{self, Mask};
 use crate::ops::{gelu, layer_norm, rms_norm, rotary, rows_mut, swiglu};
@@ -53,13 +55,14 @@ impl Pass<'_> {
         let (simd, config) = (self.compute.simd, &self.plan.config);
         let (a, k, h) = (config.attended(), config.kv_width(), config.heads);
         let weights = [Site::QueryNorm, Site::KeyNorm].map(|site| parameters.affine(site).weight);
-        let AttentionActivations { qkv, queries, keys, query_rstd, key_rstd, .. } = kept;
+        let AttentionActivations { qkv, heads, .. } = kept;
+        let NormedHeads { queries, keys, query_rstd, key_rstd } = self.normed_heads(heads);
         let buffers = [
             (&mut **qkv, config.qkv()),
-            (&mut **queries, a),
-            (&mut **keys, k),
-            (&mut **query_rstd, h),
-            (&mut **key_rstd, config.kv_heads()),
+            (queries, a),
+            (keys, k),
+            (query_rstd, h),
+            (key_rstd, config.kv_heads()),
         ];
         workers.by_row(
             self.rows() * config.qkv(),
@@ -86,6 +89,11 @@ impl Pass<'_> {
         );
     }
 
+    /// The parts of what the norms of queries and keys keep.
+    pub(super) fn normed_heads<'h>(&self, mut heads: &'h mut [f32]) -> NormedHeads<'h> {
+        NormedHeads::cut(&mut heads, &self.plan.sizes(), self.rows())
+    }
+
     /// Rotates queries and keys in rows of qkv, or their gradients back, by `direction` times the angles of their positions:
     /// 1 or -1.
     #[inline(never)]
@@ -103,7 +111,7 @@ impl Pass<'_> {
         let (width, columns) = (config.qkv(), config.attended() + config.kv_width());
         let half = config.head_width() / 2;
         workers.by_row(self.rows() * columns, [(qkv, width)], |range, [qkv]| {
-            self.each_sequence(range.start, width, qkv, &mut |qkv, _, position| {
+            self.each_masked(range.start, (qkv, width), None, &mut |qkv, _, position| {
                 let [cos, sin] = [cos, sin].map(|angles| angles.get(position * half..).unwrap_or_default());
                 rotary::rotate(self.compute.simd, qkv, width, columns, cos, sin, half, direction);
             });
@@ -202,6 +210,7 @@ impl Pass<'_> {
         workers.by_row(x.len(), [(normed, c), (mean, 1), (rstd, 1)], |rows, [normed, mean, rstd]| {
             let x = rows_of(x, &rows, c);
             if self.plan.config.is_rms() {
+                mean.fill(0.0);
                 rms_norm::statistics(simd, rstd, x, c, epsilon);
                 return rms_norm::apply(simd, normed, x, rstd, norm.weight);
             }
@@ -216,7 +225,7 @@ impl Pass<'_> {
         let c = self.plan.config.width;
         workers.by_row(branch.len(), [(branch, c)], |range, [branch]| {
             let mut x = rows_of(x, &range, c);
-            self.each_masked(range.start, branch, mask, &mut |branch, mask, _| {
+            self.each_masked(range.start, (branch, c), mask, &mut |branch, mask, _| {
                 let x = x.split_off(..branch.len()).unwrap_or_default();
                 dropout::add_residual(self.compute.simd, branch, x, c, mask);
             });

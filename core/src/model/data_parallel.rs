@@ -123,9 +123,10 @@ impl Pass<'_> {
     ) {
         let Some(group) = stage.group() else { return };
         let (columns, pairs) = (self.plan.config.hidden, self.plan.group(group));
-        let sources = self.sources(stage, &pairs, InUse::Activated, columns, &mut workspace.regions);
+        let sources = self.sources(stage, InUse::Activated, columns, &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
-        for (tensors, source) in pairs.iter().rev().zip(sources.iter().rev()) {
+        for tensors in pairs.iter().rev() {
+            let source = &sources.of(tensors.site);
             let ([rows, columns], [of_bias, _]) = (shape(&tensors.weight), shape(&tensors.bias));
             let work = self.rows().saturating_mul(rows).saturating_mul(columns);
             let most = match *source {

@@ -66,7 +66,7 @@ impl Pass<'_> {
         let [wte, wpe] = self.parameters().embeddings();
         self.workers(workspace.worker_scratch).by_row(self.rows() * c, [(x, c)], |range, [x]| {
             let mut tokens = self.tokens.get(range.clone()).unwrap_or_default();
-            self.each_masked(range.start, x, mask, &mut |x, mask, position| {
+            self.each_masked(range.start, (x, c), mask, &mut |x, mask, position| {
                 let tokens = tokens.split_off(..x.len() / c.max(1)).unwrap_or_default();
                 let wpe = wpe.get(position * c..).unwrap_or_default();
                 self.embed(x, tokens, [wte, wpe]);

@@ -74,9 +74,10 @@ impl TrainingPass<'_> {
         let plan = self.inputs.plan;
         let Some(group) = stage.group() else { return Ok(()) };
         let pairs = plan.group(group);
-        let sources = self.pass().sources(stage, &pairs, in_use, early.len(), &mut workspace.regions);
+        let sources = self.pass().sources(stage, in_use, early.len(), &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
-        for (tensors, source) in pairs.iter().zip(&sources) {
+        for tensors in &pairs {
+            let source = &sources.of(tensors.site);
             let is_early = matches!(tensors.site, Site::MlpOut | Site::Logits);
             let is_last = matches!(in_use, InUse::Normed);
             if is_early != is_last

@@ -3,14 +3,16 @@
 use core::ops::Range;
 
 use super::{Backward, Gradients, Pass, rows_in, rows_of};
+use crate::config::LLAMA;
 use crate::fault;
 use crate::layout::{
-    AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, Order, Plan,
-    RowRegions, Site, SiteTensors, Tensor, Workspace,
+    AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, NormedHeads,
+    Order, Plan, RowRegions, Site, Tensor, Workspace,
 };
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear, rms_norm};
 use crate::parallel::Units;
+use crate::target::Target;
 
 impl Gradients {
     pub(super) const fn start(self) -> Start<'static> {
@@ -64,6 +66,65 @@ pub(super) enum Source<'a> {
     Positions {
         d_x: &'a [f32],
     },
+}
+
+/// What the gradients of a stage's parameters are made of. Fields that the stage does not have are empty.
+pub(super) struct Sources<'a> {
+    /// C, F, and the widths of all queries and of all keys.
+    sizes: [usize; 4],
+    /// The order of the block's matrices.
+    order: Order,
+    tied: bool,
+    /// The norm's input, or the gradient of the embeddings' sum.
+    x: &'a [f32],
+    mean: &'a [f32],
+    rstd: &'a [f32],
+    d_normed: &'a [f32],
+    /// The input of the first product.
+    input: &'a [f32],
+    /// The gradient of the first product's outputs, and its columns.
+    d_columns: (&'a [f32], usize),
+    /// The input of the second product, and its columns.
+    output: (&'a [f32], usize),
+    /// The gradient of the second product's output.
+    d_out: &'a [f32],
+    /// The terms of the gradients of the norms of queries and keys.
+    heads: [&'a [f32]; 2],
+}
+
+impl<'a> Sources<'a> {
+    /// The source of a site's gradients.
+    #[inline(never)]
+    pub fn of(&self, site: Site) -> Source<'a> {
+        let Sources { sizes: [c, f, a, k], tied, x, mean, rstd, d_normed, input, .. } = *self;
+        let Sources { d_columns: (d_y, width), output, d_out, heads, .. } = *self;
+        let order = if site == Site::Logits { Order::OutIn } else { self.order };
+        // The product of the columns from `first` on.
+        let columns = |first, to| Source::Product { x: input, from: c, d_y, first, width, to, order };
+        match site {
+            Site::AttentionNorm | Site::MlpNorm | Site::FinalNorm => {
+                Source::Norm { x, d_y: d_normed, mean, rstd }
+            }
+            Site::Qkv | Site::Logits => columns(0, width),
+            Site::MlpIn => columns(width.saturating_sub(f), f),
+            Site::AttentionOut | Site::MlpOut => {
+                let (x, from) = output;
+                Source::Product { x, from, d_y: d_out, first: 0, width: c, to: c, order }
+            }
+            Site::Tokens => {
+                let head = tied.then_some(TiedHead { d_logits: d_y, input });
+                Source::Tokens { d_x: x, head }
+            }
+            Site::Positions => Source::Positions { d_x: x },
+            _ if !LLAMA => Source::None,
+            Site::Gate => columns(0, f),
+            Site::Query => columns(0, a),
+            Site::Key => columns(a, k),
+            Site::Value => columns(a + k, k),
+            Site::QueryNorm => Source::Sums { terms: heads[0] },
+            Site::KeyNorm => Source::Sums { terms: heads[1] },
+        }
+    }
 }
 
 /// The gradient of the logits `[R, V]`, and the head's input `[R, C]`.
@@ -125,7 +186,8 @@ impl Pass<'_> {
     ) {
         let Some(group) = stage.group() else { return };
         let (sites, columns) = (self.plan.group(group), self.plan.config.hidden);
-        let sources = self.sources(stage, &sites, InUse::Activated, columns, &mut workspace.regions);
+        let sources = self.sources(stage, InUse::Activated, columns, &mut workspace.regions);
+        let sources = sites.each_ref().map(|pair| sources.of(pair.site));
         let first = sites.iter().flat_map(|site| [&site.weight, &site.bias]).find_map(trained);
         let mut rest = gradients.get_mut(first.map_or(0, |tensor| tensor.offset)..).unwrap_or_default();
         let shapes = sites.each_ref().map(|site| [shape(&site.weight), shape(&site.bias)]);
@@ -148,88 +210,63 @@ impl Pass<'_> {
         });
     }
 
-    /// The inputs of the gradients of each pair of tensors of a stage. In a fused step some regions share memory, and only
-    /// sources in the region in use are valid. `columns` is the number of columns of the activation function's output.
+    /// What the gradients of a stage's parameters are made of. In a fused step some regions share memory, and only those in
+    /// use have elements. `columns` is the number of columns of the activation function's output.
+    #[inline(never)]
     pub(super) fn sources<'w>(
         &self,
         stage: Backward,
-        pairs: &[SiteTensors; Group::MOST_PAIRS],
         in_use: InUse,
         columns: usize,
         regions: &'w mut RowRegions<'_>,
-    ) -> [Source<'w>; Group::MOST_PAIRS] {
-        let config = &self.plan.config;
-        let (c, a, k, f) = (config.width, config.attended(), config.kv_width(), config.hidden);
-        // The memory of the gradient may be longer. It is empty where it is not in use.
-        let norm = |x: &'w [f32], d_y: &'w [f32], mean, rstd| {
-            let d_y = d_y.get(..x.len()).unwrap_or_default();
-            Source::Norm { x, d_y, mean, rstd }
-        };
-        // The product of a site. Its columns begin at `first` of `width`.
-        let product = |site: Site, x, from, d_y, first, width, to| {
-            let order = site.order(config);
-            Source::Product { x, from, d_y, first, width, to, order }
-        };
+    ) -> Sources<'w> {
+        let (config, rows) = (&self.plan.config, self.rows());
+        let (none, empty): (_, &[f32]) = ((&[][..], 0), &[]);
+        let [x, mean, rstd, d_normed, input, d_out] = [empty; 6];
+        let (d_columns, output, heads) = (none, none, [empty; 2]);
+        let sizes = [config.width, config.hidden, config.attended(), config.kv_width()];
+        let (order, tied) = (Site::MlpOut.order(config), config.tied);
+        let mut sources =
+            Sources { sizes, order, tied, x, mean, rstd, d_normed, input, d_columns, output, d_out, heads };
+        let all = &mut sources;
         match stage {
             Backward::Logits => {
-                let Head { x, mean, rstd, d_normed, input, logits: d_logits, .. } = regions.head(in_use);
-                let (x, mean, rstd) = (&*x, &*mean, &*rstd);
-                let (input, d_logits, v) = (&*input, &*d_logits, config.vocab);
-                pairs.each_ref().map(|pair| match pair.site {
-                    Site::FinalNorm => norm(x, d_normed, mean, rstd),
-                    Site::Logits => product(pair.site, input, c, d_logits, 0, v, v),
-                    _ => Source::None,
-                })
+                let Head { x, mean, rstd, d_normed, input, logits, .. } = regions.head(in_use);
+                (all.x, all.mean, all.rstd, all.d_normed) = (&*x, &*mean, &*rstd, &*d_normed);
+                (all.input, all.d_columns) = (&*input, (&*logits, config.vocab));
             }
             Backward::Mlp { layer } => {
                 let BlockBackward { middle, kept, d_branch, d_normed, normed, activated, .. } =
                     regions.block_backward(layer, in_use);
                 let MlpActivations { mean, rstd, hidden } = kept.mlp;
-                let (mean, rstd) = (&*mean, &*rstd);
-                let (d_branch, normed, activated) = (&*d_branch, &*normed, &*activated);
                 let inputs = config.activation_inputs();
-                let d_hidden = &*rows_in(hidden, self.rows(), inputs);
-                pairs.each_ref().map(|pair| match pair.site {
-                    Site::MlpNorm => norm(middle, d_normed, mean, rstd),
-                    Site::Gate => product(pair.site, normed, c, d_hidden, 0, inputs, f),
-                    Site::MlpIn => product(pair.site, normed, c, d_hidden, inputs - f, inputs, f),
-                    Site::MlpOut => product(pair.site, activated, columns, d_branch, 0, c, c),
-                    _ => Source::None,
-                })
+                (all.x, all.mean, all.rstd, all.d_normed) = (middle, &*mean, &*rstd, &*d_normed);
+                (all.input, all.d_columns) = (&*normed, (&*rows_in(hidden, rows, inputs), inputs));
+                (all.output, all.d_out) = ((&*activated, columns), &*d_branch);
             }
             Backward::Attention { layer } => {
                 let BlockBackward { x, kept, d_branch, d_normed, normed, .. } =
                     regions.block_backward(layer, InUse::Normed);
                 let BlockActivations { attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
-                let AttentionActivations { mean, rstd, qkv, attended, queries, keys, .. } = attention;
-                let d_qkv = d_qkv.get(..qkv.len()).unwrap_or_default();
-                let (mean, rstd, normed) = (&*mean, &*rstd, &*normed);
-                let (d_branch, attended, queries, keys) = (&*d_branch, &*attended, &*queries, &*keys);
+                let AttentionActivations { mean, rstd, attended, heads, .. } = attention;
                 let width = config.qkv();
-                pairs.each_ref().map(|pair| match pair.site {
-                    Site::AttentionNorm => norm(x, d_normed, mean, rstd),
-                    Site::Qkv => product(pair.site, normed, c, d_qkv, 0, width, width),
-                    Site::Query => product(pair.site, normed, c, d_qkv, 0, width, a),
-                    Site::Key => product(pair.site, normed, c, d_qkv, a, width, k),
-                    Site::Value => product(pair.site, normed, c, d_qkv, a + k, width, k),
-                    Site::QueryNorm => Source::Sums { terms: queries },
-                    Site::KeyNorm => Source::Sums { terms: keys },
-                    Site::AttentionOut => product(pair.site, attended, a, d_branch, 0, c, c),
-                    _ => Source::None,
-                })
+                (all.x, all.mean, all.rstd, all.d_normed) = (x, &*mean, &*rstd, &*d_normed);
+                (all.input, all.d_columns) = (&*normed, (&*rows_in(d_qkv, rows, width), width));
+                (all.output, all.d_out) = ((&*attended, config.attended()), &*d_branch);
+                if config.has_qk_norm() {
+                    let NormedHeads { queries, keys, .. } = self.normed_heads(heads);
+                    all.heads = [&*queries, &*keys];
+                }
             }
             Backward::Embedding => {
-                let Head { d_residual: d_x, input, logits: d_logits, .. } = regions.head(InUse::Activated);
-                let (d_x, d_logits, input) = (&*d_x, &*d_logits, &*input);
-                let head = config.tied.then_some(TiedHead { d_logits, input });
-                pairs.each_ref().map(|pair| match pair.site {
-                    Site::Tokens => Source::Tokens { d_x, head },
-                    Site::Positions => Source::Positions { d_x },
-                    _ => Source::None,
-                })
+                let Head { d_residual, input, logits, .. } = regions.head(InUse::Activated);
+                (all.x, all.input, all.d_columns) = (&*d_residual, &*input, (&*logits, config.vocab));
             }
-            Backward::Recompute { .. } => [Source::None; Group::MOST_PAIRS],
+            Backward::Recompute { .. } => {}
         }
+        // The memory of the gradient may be longer than its rows. It is empty where it is not in use.
+        sources.d_normed = sources.d_normed.get(..sources.x.len()).unwrap_or_default();
+        sources
     }
 
     /// An upper bound of the multiply-adds for this many rows of gradients.
@@ -289,7 +326,8 @@ impl Pass<'_> {
                 }
                 mode.clear(weight);
                 mode.clear(bias);
-                if self.plan.config.is_rms() {
+                // Elsewhere the means are zero, which changes no bit and saves flash.
+                if self.plan.config.is_rms() && matches!(Target::HERE, Target::Vectors) {
                     return rms_norm::parameter_gradients(simd, weight, of_weight.start, c, d_y, x, rstd);
                 }
                 layer_norm::parameter_gradients(simd, weight, bias, of_weight.start, c, d_y, x, mean, rstd);

@@ -104,12 +104,8 @@ pub struct Pass<'a> {
     pub dropout: Option<DropoutKey>,
 }
 
-/// The function that [`Pass::each_sequence`] calls with rows, the number of their sequence in the pass, and the position of
-/// the first row.
-type OnRows<'f> = dyn FnMut(&mut [f32], usize, usize) + 'f;
-
 /// The function that [`Pass::each_masked`] calls with rows, their mask, and the position of the first row.
-type OnMaskedRows<'f> = dyn FnMut(&mut [f32], Option<Mask>, usize) + 'f;
+type OnRows<'f> = dyn FnMut(&mut [f32], Option<Mask>, usize) + 'f;
 
 /// Whether a pass begins, or continues in the workspace of the stages before.
 #[derive(Clone, Copy, PartialEq)]
@@ -155,9 +151,12 @@ impl Pass<'_> {
         let whole = columns.len() == width;
         let (width, columns) = if whole { (x.len(), 0..x.len()) } else { (width, columns.clone()) };
         for (x, y) in rows_mut(x, width).zip(rows_mut(y, columns.len())) {
-            let (gate, x) = x.split_at_mut_checked(of_gate).unwrap_or_default();
-            let gate = gate.get_mut(columns.clone()).unwrap_or_default();
-            f(gate, x.get_mut(columns.clone()).unwrap_or_default(), y);
+            if of_gate == 0 {
+                f(&mut [], x.get_mut(columns.clone()).unwrap_or_default(), y);
+            } else if let Some((gate, x)) = x.split_at_mut_checked(of_gate) {
+                let [gate, x] = [gate, x].map(|x| x.get_mut(columns.clone()).unwrap_or_default());
+                f(gate, x, y);
+            }
         }
     }
 
@@ -295,25 +294,23 @@ impl Pass<'_> {
     }
 
     /// Applies `f` to rows of `width` columns, which begin at row `first` of the pass. It is called for the rows of each
-    /// sequence.
+    /// sequence, with their mask, and the position of the first row.
     #[inline(never)]
-    fn each_sequence(&self, first: usize, width: usize, mut x: &mut [f32], f: &mut OnRows<'_>) {
+    fn each_masked(
+        &self,
+        first: usize,
+        (mut x, width): (&mut [f32], usize),
+        mask: Option<Mask>,
+        f: &mut OnRows<'_>,
+    ) {
         let t = self.shape.length;
         let mut row = first;
         while let (Some(sequence), Some(position)) = (row.checked_div(t), row.checked_rem(t)) {
             let here = (t - position).min(x.len().checked_div(width).unwrap_or(0));
             let Some(rows) = x.split_off_mut(..here * width).filter(|rows| !rows.is_empty()) else { return };
-            f(rows, sequence, position);
+            f(rows, mask.map(|mask| mask.at(self.sequence(sequence)).from(position)), position);
             row += here;
         }
-    }
-
-    /// As [`Pass::each_sequence`], for rows of `C` columns, with their mask.
-    #[inline(never)]
-    fn each_masked(&self, first: usize, x: &mut [f32], mask: Option<Mask>, f: &mut OnMaskedRows<'_>) {
-        self.each_sequence(first, self.plan.config.width, x, &mut |rows, sequence, position| {
-            f(rows, mask.map(|mask| mask.at(self.sequence(sequence)).from(position)), position);
-        });
     }
 }
 

@@ -94,7 +94,7 @@ fn regions_are_disjoint_and_add_up_to_the_plan() {
             for layer in 0..plan.config.layers {
                 let BlockActivations { mut attention, mut mlp } = regions.block_forward(layer).kept;
                 ends.push(attention.mean.as_ptr());
-                assert_eq!(attention.key_rstd.as_ptr_range().end, mlp.mean.as_ptr());
+                assert_eq!(attention.heads.as_ptr_range().end, mlp.mean.as_ptr());
                 check(&tables[0], attention.each(), rows, per_row[0].get());
                 check(&tables[1], mlp.each(), rows, per_row[1].get());
             }
