@@ -232,7 +232,7 @@ impl Pass<'_> {
         match stage {
             Backward::Logits => {
                 let Head { x, mean, rstd, d_normed, input, logits, .. } = regions.head(in_use);
-                (all.x, all.mean, all.rstd, all.d_normed) = (&*x, &*mean, &*rstd, &*d_normed);
+                (all.x, all.mean, all.rstd, all.d_normed) = (x, &*mean, &*rstd, &*d_normed);
                 (all.input, all.d_columns) = (&*input, (&*logits, config.vocab));
             }
             Backward::Mlp { layer } => {

@@ -1,7 +1,7 @@
 use std::vec;
 use std::vec::Vec;
 
-use super::super::regions::{ChunkRows, Region};
+use super::super::regions::{ChunkRows, NormedHeads, Region};
 use super::*;
 use crate::config::{Activation, Norm, Positions};
 use crate::layout::{Frozen, Group, OptimizerState};
@@ -97,6 +97,17 @@ fn regions_are_disjoint_and_add_up_to_the_plan() {
                 assert_eq!(attention.heads.as_ptr_range().end, mlp.mean.as_ptr());
                 check(&tables[0], attention.each(), rows, per_row[0].get());
                 check(&tables[1], mlp.each(), rows, per_row[1].get());
+                if plan.config.has_qk_norm() {
+                    let mut heads = attention.heads;
+                    let mut normed = NormedHeads::cut(&mut heads, &sizes, rows);
+                    check(
+                        &NormedHeads::table(&sizes),
+                        normed.each(),
+                        rows,
+                        NormedHeads::per_row(&sizes).get(),
+                    );
+                    assert!(heads.is_empty());
+                }
             }
             // Each kept block has its own activations. The blocks before them share one place.
             ends.dedup();
