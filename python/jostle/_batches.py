@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from jostle import _arguments, _arrays
+from jostle import _arguments, _arrays, _positions
 from jostle._arrays import Int
 
 Batch = tuple[Int, Int]
@@ -52,7 +51,7 @@ class Feed:
     """The batches of steps, from an iterable. When it ends, it is iterated again: an epoch each time.
 
     An iterable with `state_dict` and `load_state_dict` can be asked for its position, as StatefulDataLoader of torchdata
-    can: an object that JSON can hold.
+    can.
     """
 
     def __init__(self, source: Iterable[Any]) -> None:
@@ -95,11 +94,10 @@ class Feed:
         return None if ask is None else ask()
 
     def state(self) -> dict[str, Any]:
-        """What `restore` takes. Warns of a position that JSON cannot hold."""
-        position = self._before if self._step else self._position()
+        """What `restore` takes. Warns of a position that `_positions` cannot hold."""
         try:
-            json.dumps(position)
-        except (TypeError, ValueError) as error:
+            position = _positions.to_json(self._before if self._step else self._position())
+        except TypeError as error:
             warnings.warn(f"the position of train is not kept: {error}", RuntimeWarning, stacklevel=4)
             position = None
         return {"batches": self._drawn, "position": position}
@@ -110,7 +108,7 @@ class Feed:
         position = state["position"]
         load = getattr(self.source, "load_state_dict", None)
         if position is not None and load is not None:
-            load(position)
+            load(_positions.from_json(position))
         elif self._drawn:
             warnings.warn(
                 f"train has no position to continue from: it needs state_dict and load_state_dict. Training continues with its"

@@ -3,13 +3,17 @@
 import copy
 import dataclasses
 import itertools
+import json
 import re
 
 import numpy as np
 import pytest
 from common import bits, random_tokens
+from hypothesis import given
+from hypothesis import strategies as st
 
 import jostle
+from jostle import _positions
 
 CONFIG = jostle.Config(vocab=27, context=12, layers=2, heads=3, width=21, dropout=0.2)
 
@@ -152,7 +156,7 @@ def test_batches_without_a_position_are_said_to_have_none(tmp_path):
             return {"next": object()}
 
     trainer = make(Torn())
-    with pytest.warns(RuntimeWarning, match="position of train is not kept: .*not JSON serializable"):
+    with pytest.warns(RuntimeWarning, match="position of train is not kept: it has a value of object"):
         trainer.save(tmp_path / "checkpoint")
     text = random_tokens(CONFIG, (99,))
     with pytest.raises(ValueError, match="train is a text; the training was on batches"):
@@ -251,3 +255,51 @@ def test_lengths_that_are_refused():
     with pytest.raises(ValueError, match="length is 4097; expected at least 1 and at most 4096"):
         rotary(Numbered(), length=4097)
     assert make(Numbered(), length=12).length == 12
+
+
+POSITIONS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.tuples(inner, inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(POSITIONS)
+def test_positions_survive_json(position):
+    again = _positions.from_json(json.loads(json.dumps(_positions.to_json(position))))
+    assert again == position and repr(again) == repr(position)
+
+
+def test_positions_of_random_generators_survive_json():
+    generator = np.random.RandomState(5)
+    state = generator.get_state()
+    again = _positions.from_json(json.loads(json.dumps(_positions.to_json(state))))
+    wanted = generator.random(9)
+    generator.set_state(again)
+    assert np.array_equal(generator.random(9), wanted)
+    for refused in (object(), {1: 2}, np.array([None]), {"a": {2}}, {"jostle.kind": "tuple"}):
+        with pytest.raises(TypeError, match="it has a value of "):
+            _positions.to_json(refused)
+
+
+@pytest.mark.parametrize("changed", [{"dtype": "|O"}, {"shape": [9]}, {"data": "?"}, {"shape": None}])
+def test_positions_that_anybody_may_have_written(changed):
+    array = _positions.to_json(np.arange(4))
+    with pytest.raises((ValueError, TypeError)):
+        _positions.from_json({**array, **changed})
+
+
+def test_a_shuffled_loader_of_torchdata_resumes(tmp_path):
+    torch = pytest.importorskip("torch")
+    loaders = pytest.importorskip("torchdata.stateful_dataloader")
+    examples = [tuple(row[0] for row in batch(number, 1)) for number in range(40)]
+
+    def loader():
+        torch.manual_seed(5)
+        return loaders.StatefulDataLoader(examples, batch_size=4, shuffle=True)
+
+    first = make(loader())
+    for _ in range(13):
+        first.advance()
+    first.save(tmp_path / "checkpoint")
+    assert bits_after(jostle.Trainer.resume(tmp_path / "checkpoint", train=loader())) == bits_after(first)

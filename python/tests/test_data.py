@@ -6,6 +6,8 @@ import sys
 import numpy as np
 import pytest
 from common import bits, run_python, text
+from hypothesis import given
+from hypothesis import strategies as st
 from test_cli import QUICK, jostle_says, refused
 
 import jostle
@@ -178,7 +180,7 @@ def test_a_text_is_not_cut_where_that_changes_its_tokens(begin, count, monkeypat
 def test_tokenize_gives_the_same_file_with_any_number_of_processes(tmp_path, bpe):
     folder = tmp_path / "texts"
     (folder / "more").mkdir(parents=True)
-    texts = [SENTENCES * 30_000, SENTENCES[5:] * 3]
+    texts = [SENTENCES * 15_000, SENTENCES[5:] * 3]
     (folder / "a.txt").write_text("\ufeff" + texts[0], encoding="utf-8")
     (folder / "more" / "b.txt").write_text(texts[1], encoding="utf-8")
     (folder / "notes.md").write_text("not a text of the folder")
@@ -262,3 +264,25 @@ def test_texts_that_are_refused(arguments, status, sentence, tmp_path):
     done = refused("tokenize", *arguments.split(), cwd=tmp_path)
     assert done.returncode == status and sentence in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "x.bin").exists() and not list(tmp_path.glob("*.partial"))
+
+
+@given(
+    st.binary(max_size=40),
+    st.sampled_from([20240520, 20240801, 20240522, 5]),
+    st.integers(-2, 9),
+    st.booleans(),
+)
+def test_any_file_is_a_token_file_or_refused(tmp_path_factory, contents, magic, count, has_header):
+    path = tmp_path_factory.mktemp("any") / "tokens.bin"
+    path.write_bytes(
+        header(magic, 1 if magic == 20240520 else 7, count, np.zeros(0)) + contents
+        if has_header
+        else contents
+    )
+    for dtype in ("u16", "u32"):
+        try:
+            tokens = data.read_tokens(path, dtype)
+        except ValueError as error:
+            assert str(error).startswith(f"{path}: ")
+        else:
+            assert tokens.ndim == 1 and 0 < tokens.nbytes <= len(contents)

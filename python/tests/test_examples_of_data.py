@@ -2,10 +2,13 @@
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
 from common import bits
+from hypothesis import given
+from hypothesis import strategies as st
 
 import jostle
 from jostle import data
@@ -36,6 +39,9 @@ def tokenizer(chat=CHAT, beginning=()):
             special_tokens=[(name, made.token_to_id(name)) for name in ("<s>", "</s>")],
         )
     return jostle.PretrainedTokenizer(made.to_str(), {"eos_token": "</s>", "chat_template": chat})
+
+
+CHATTING = tokenizer()
 
 
 def read(tmp_path, made, *lines, context=1000):
@@ -218,3 +224,28 @@ def test_examples_are_split():
     assert (len(training), len(validation)) == (9, 2) and training + validation == examples
     with pytest.raises(ValueError, match="there are 1 examples; at least 2 are needed"):
         data.split(examples[:1])
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["role", "content", "x"]), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(
+    st.dictionaries(st.sampled_from(["text", "prompt", "completion", "messages", "x"]), JSON, max_size=3)
+    | JSON
+)
+def test_any_line_is_an_example_or_refused(tmp_path_factory, line):
+    path = tmp_path_factory.mktemp("any") / "data.jsonl"
+    path.write_text(json.dumps(line), encoding="utf-8")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            examples = data.read_examples(path, CHATTING, 6)
+    except ValueError as error:
+        assert str(error).startswith((f"{path}, line 1: ", "there are no examples in "))
+    else:
+        for example in examples:
+            assert 2 <= len(example.tokens) <= 7 and example.counted[1:].any()
