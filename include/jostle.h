@@ -206,6 +206,14 @@ enum
     JOSTLE_LLAMA2C_BYTE = 62,
     // A tokenizer of llama2.c has too few tokens for all bytes.
     JOSTLE_LLAMA2C_VOCAB = 63,
+    // A number in the header of a model of llama2.c is not valid.
+    JOSTLE_LLAMA2C_HEADER = 64,
+    // A model's file of llama2.c does not have the length that its header states.
+    JOSTLE_LLAMA2C_LENGTH = 65,
+    // The model in a file of llama2.c has another shape than the plan's.
+    JOSTLE_LLAMA2C_CONFIGURATION = 66,
+    // Files of llama2.c have no model with this value of the configuration.
+    JOSTLE_LLAMA2C_UNSUPPORTED = 67,
     // A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 };
@@ -236,44 +244,6 @@ enum
 typedef enum jostle_activation jostle_activation;
 #else
 typedef uint32_t jostle_activation;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-// The normalisation before each branch and before the head.
-enum
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  jostle_norm : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    // Mean zero and variance one (Ba et al. 2016): GPT-2's.
-    JOSTLE_NORM_LAYER = 0,
-    // Root mean square one (Zhang & Sennrich 2019): Llama's.
-    JOSTLE_NORM_RMS = 1,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum jostle_norm jostle_norm;
-#else
-typedef uint32_t jostle_norm;
-#endif // __STDC_VERSION__ >= 202311L
-#endif // __cplusplus
-
-// How a model knows the positions of tokens.
-enum
-#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
-  jostle_positions : uint32_t
-#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
- {
-    // A learned vector for each position, added to the token's: GPT-2's.
-    JOSTLE_POSITIONS_LEARNED = 0,
-    // Queries and keys are rotated by angles that grow with the position (Su et al. 2021): Llama's.
-    JOSTLE_POSITIONS_ROTARY = 1,
-};
-#ifndef __cplusplus
-#if __STDC_VERSION__ >= 202311L
-typedef enum jostle_positions jostle_positions;
-#else
-typedef uint32_t jostle_positions;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -325,6 +295,25 @@ typedef uint32_t jostle_instruction_set;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
+// The normalisation before each branch and before the head.
+enum
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  jostle_norm : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // Mean zero and variance one (Ba et al. 2016): GPT-2's.
+    JOSTLE_NORM_LAYER = 0,
+    // Root mean square one (Zhang & Sennrich 2019): Llama's.
+    JOSTLE_NORM_RMS = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_norm jostle_norm;
+#else
+typedef uint32_t jostle_norm;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
 // How gradients change parameters.
 enum
 #if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
@@ -362,6 +351,25 @@ enum
 typedef enum jostle_optimizer_state jostle_optimizer_state;
 #else
 typedef uint32_t jostle_optimizer_state;
+#endif // __STDC_VERSION__ >= 202311L
+#endif // __cplusplus
+
+// How a model knows the positions of tokens.
+enum
+#if defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+  jostle_positions : uint32_t
+#endif // defined(__cplusplus) || __STDC_VERSION__ >= 202311L
+ {
+    // A learned vector for each position, added to the token's: GPT-2's.
+    JOSTLE_POSITIONS_LEARNED = 0,
+    // Queries and keys are rotated by angles that grow with the position (Su et al. 2021): Llama's.
+    JOSTLE_POSITIONS_ROTARY = 1,
+};
+#ifndef __cplusplus
+#if __STDC_VERSION__ >= 202311L
+typedef enum jostle_positions jostle_positions;
+#else
+typedef uint32_t jostle_positions;
 #endif // __STDC_VERSION__ >= 202311L
 #endif // __cplusplus
 
@@ -1320,6 +1328,57 @@ jostle_status jostle_llama2c_tokenizer_write(const uint8_t *texts,
                                              size_t file_size,
                                              size_t *written,
                                              struct jostle_error *error);
+
+// Writes the configuration of the model in a file of llama2.c (version 0 or 1) of exactly `file_size` bytes.
+// JOSTLE_STRUCT_TOO_SMALL if the caller's header lacks a field that the model needs.
+//
+// Pointers:
+// `file` is readable for `file_size` bytes; `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in the
+// caller's header; `error` is NULL or writable.
+jostle_status jostle_llama2c_config(const uint8_t *file,
+                                    size_t file_size,
+                                    struct jostle_config *config,
+                                    size_t struct_size,
+                                    struct jostle_error *error);
+
+// Reads the parameters of a model in a file of llama2.c, except frozen ones. The rows of query and key matrices are put in
+// Hugging Face's order. A file that is refused leaves the parameters as they were.
+//
+// Pointers:
+// `file` is readable for `file_size` bytes, `plan` is readable, `parameters` is writable for `parameters_size` bytes, `error`
+// is NULL or writable.
+jostle_status jostle_llama2c_read(const uint8_t *file,
+                                  size_t file_size,
+                                  const struct jostle_plan *plan,
+                                  float *parameters,
+                                  size_t parameters_size,
+                                  struct jostle_error *error);
+
+// Computes the size in bytes of the file of llama2.c that jostle_llama2c_write writes. JOSTLE_LLAMA2C_UNSUPPORTED if such
+// files have no model of that configuration.
+//
+// Pointers:
+// `plan` is readable, `size` writable, `error` NULL or writable.
+jostle_status jostle_llama2c_size(const struct jostle_plan *plan,
+                                  uint32_t version,
+                                  size_t *size,
+                                  struct jostle_error *error);
+
+// Writes a model as a file of llama2.c, and its size into `written`. `version` is 0, which llama2.c runs, or 1. Of `buffers`, it
+// uses `parameters` and `frozen`.
+//
+// `file`: as many bytes as jostle_llama2c_size says.
+//
+// Pointers:
+// `plan` and `buffers` are readable, and so are the buffers that it uses; `file` is writable for `file_size` bytes; `written`
+// is writable; `error` is NULL or writable.
+jostle_status jostle_llama2c_write(const struct jostle_plan *plan,
+                                   const struct jostle_buffers *buffers,
+                                   uint32_t version,
+                                   uint8_t *file,
+                                   size_t file_size,
+                                   size_t *written,
+                                   struct jostle_error *error);
 
 // Computes the logits [sequences, length, vocab] of a batch, without dropout. On success `logits` points to them
 // in the workspace, where they stay until it is used again.

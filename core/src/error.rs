@@ -211,6 +211,30 @@ pub enum Llama2cError {
         /// The least number of bytes that the file must have.
         wanted: usize,
     },
+    /// A number in a model's header is not valid.
+    Header {
+        /// `"version"`, `"tied"`, or a size of the model.
+        what: &'static str,
+        /// Its value.
+        given: i32,
+    },
+    /// A model's file does not have the length that its header states.
+    Length {
+        /// The number of bytes.
+        given: usize,
+        /// The number that the header states.
+        wanted: usize,
+    },
+    /// The file's model does not have the shape of the plan's.
+    Configuration {
+        /// The field that differs.
+        what: &'static str,
+    },
+    /// The files do not have models with this value.
+    Unsupported {
+        /// The field of the configuration.
+        what: &'static str,
+    },
     /// A token's text is empty, or longer than the file says that its longest is.
     Piece {
         /// The token.
@@ -396,6 +420,12 @@ impl fmt::Display for Llama2cError {
             Llama2cError::Truncated { given, wanted } => {
                 write!(f, "{given} bytes; at least {wanted} are needed")
             }
+            Llama2cError::Header { what, given } => write!(f, "{what} is {given} in the header"),
+            Llama2cError::Length { given, wanted } => {
+                write!(f, "{given} bytes; its header states {wanted}")
+            }
+            Llama2cError::Configuration { what } => write!(f, "{what} differs from the plan's"),
+            Llama2cError::Unsupported { what } => write!(f, "such files have no model with this {what}"),
             Llama2cError::Piece { token, given, most } => {
                 write!(f, "the text of token {token} has length {given}; expected 1 to {most}")
             }

@@ -21,7 +21,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
     ),
     ("initialization.rs", &["error", "layout", "rng", "simd"]),
     ("layout", &["fault", "compact", "config", "error", "matmul", "ops", "target"]),
-    ("llama2c", &["error"]),
+    ("llama2c", &["compact", "config", "error", "layout"]),
     ("matmul", &["fault", "error", "parallel", "simd", "target"]),
     (
         "model",

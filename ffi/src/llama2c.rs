@@ -1,12 +1,14 @@
-//! The tokenizers of llama2.c, on a handle that holds the caller's pointers.
+//! The files of llama2.c: tokenizers, on a handle that holds the caller's pointers, and models.
 
 use core::mem::offset_of;
 
-use jostle::llama2c::{Piece, Tokenizer};
+use jostle::llama2c::{Model, Piece, Tokenizer, Version};
 
-use crate::border::{Buffers, Handle, Kind, Output, open};
-use crate::config::flag;
-use crate::status::{OrRefuse, Refused, call, jostle_error, jostle_status};
+use crate::border::{self, Buffers, Handle, Kind, Output, open};
+use crate::buffers::jostle_buffers;
+use crate::config::{flag, jostle_config};
+use crate::plan::jostle_plan;
+use crate::status::{Call, OrRefuse, Refusal, Refused, call, jostle_error, jostle_status};
 
 /// A tokenizer.bin of llama2.c: byte-pair encoding with scores. It holds pointers to the caller's buffers and owns nothing, so
 /// there is nothing to free.
@@ -215,6 +217,139 @@ pub unsafe extern "C" fn jostle_llama2c_tokenizer_write(
             let wanted = Tokenizer::file_len(pieces.clone()).or_refuse(call)?;
             let file = buffers.write("file", file, file_size, wanted)?;
             written.write(Tokenizer::write(pieces, file).or_refuse(call)?);
+            Ok(())
+        })
+    }
+}
+
+/// A model's file, examined.
+///
+/// # Safety
+/// `file` is readable for the given number of bytes while the result is used.
+#[inline(never)]
+unsafe fn examine<'a>(
+    buffers: &mut Buffers<'_>,
+    file: *const u8,
+    file_size: usize,
+) -> Result<Model<'a>, Refused> {
+    // SAFETY: the caller's promise is the same.
+    let file = unsafe { buffers.read_all("file", file, file_size)? };
+    Model::new(file).or_refuse(buffers.call)
+}
+
+fn version(call: &Call, given: u32) -> Result<Version, Refused> {
+    match given {
+        0 => Ok(Version::V0),
+        1 => Ok(Version::V1),
+        given => Err(call.refuse(Refusal::Choice { what: "version", given })),
+    }
+}
+
+/// Writes the configuration of the model in a file of llama2.c (version 0 or 1) of exactly `file_size` bytes.
+/// JOSTLE_STRUCT_TOO_SMALL if the caller's header lacks a field that the model needs.
+///
+/// # Safety
+/// `file` is readable for `file_size` bytes; `config` is writable for `struct_size` bytes, which is sizeof(jostle_config) in the
+/// caller's header; `error` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_llama2c_config(
+    file: *const u8,
+    file_size: usize,
+    config: *mut jostle_config,
+    struct_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let model = examine(&mut Buffers::new(call), file, file_size)?;
+            let value = jostle_config::from_core(model.config());
+            border::fill_whole(call, "config", config, struct_size, &value)
+        })
+    }
+}
+
+/// Reads the parameters of a model in a file of llama2.c, except frozen ones. The rows of query and key matrices are put in
+/// Hugging Face's order. A file that is refused leaves the parameters as they were.
+///
+/// # Safety
+/// `file` is readable for `file_size` bytes, `plan` is readable, `parameters` is writable for `parameters_size` bytes, `error`
+/// is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_llama2c_read(
+    file: *const u8,
+    file_size: usize,
+    plan: *const jostle_plan,
+    parameters: *mut f32,
+    parameters_size: usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let plan = open(call, plan)?;
+            let mut buffers = Buffers::new(call);
+            let model = examine(&mut buffers, file, file_size)?;
+            let parameters = buffers.write("parameters", parameters, parameters_size, plan.parameters())?;
+            model.read(plan, parameters).or_refuse(call)
+        })
+    }
+}
+
+/// Computes the size in bytes of the file of llama2.c that jostle_llama2c_write writes. JOSTLE_LLAMA2C_UNSUPPORTED if such
+/// files have no model of that configuration.
+///
+/// # Safety
+/// `plan` is readable, `size` writable, `error` NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_llama2c_size(
+    plan: *const jostle_plan,
+    version: u32,
+    size: *mut usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let size = Output::beside(call, "size", size, plan)?;
+            let plan = open(call, plan)?;
+            let version = self::version(call, version)?;
+            size.write(Model::file_len(plan.config(), version).or_refuse(call)?);
+            Ok(())
+        })
+    }
+}
+
+/// Writes a model as a file of llama2.c, and its size into `written`. `version` is 0, which llama2.c runs, or 1. Of `buffers`, it
+/// uses `parameters` and `frozen`.
+///
+/// `file`: as many bytes as jostle_llama2c_size says.
+///
+/// # Safety
+/// `plan` and `buffers` are readable, and so are the buffers that it uses; `file` is writable for `file_size` bytes; `written`
+/// is writable; `error` is NULL or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn jostle_llama2c_write(
+    plan: *const jostle_plan,
+    buffers: *const jostle_buffers,
+    version: u32,
+    file: *mut u8,
+    file_size: usize,
+    written: *mut usize,
+    error: *mut jostle_error,
+) -> jostle_status {
+    // SAFETY: the caller keeps to `# Safety` above.
+    unsafe {
+        call(error, |call| {
+            let written = Output::beside(call, "written", written, plan)?;
+            let plan = open(call, plan)?;
+            let given = border::structure(call, "buffers", buffers)?;
+            let version = self::version(call, version)?;
+            let length = Model::file_len(plan.config(), version).or_refuse(call)?;
+            let mut buffers = Buffers::new(call);
+            let (parameters, frozen) = given.read(plan, &mut buffers)?;
+            let file = buffers.write("file", file, file_size, length)?;
+            written.write(Model::write(plan, parameters, frozen, version, file).or_refuse(call)?);
             Ok(())
         })
     }

@@ -119,6 +119,14 @@ pub enum jostle_status {
     JOSTLE_LLAMA2C_BYTE = 62,
     /// A tokenizer of llama2.c has too few tokens for all bytes.
     JOSTLE_LLAMA2C_VOCAB = 63,
+    /// A number in the header of a model of llama2.c is not valid.
+    JOSTLE_LLAMA2C_HEADER = 64,
+    /// A model's file of llama2.c does not have the length that its header states.
+    JOSTLE_LLAMA2C_LENGTH = 65,
+    /// The model in a file of llama2.c has another shape than the plan's.
+    JOSTLE_LLAMA2C_CONFIGURATION = 66,
+    /// Files of llama2.c have no model with this value of the configuration.
+    JOSTLE_LLAMA2C_UNSUPPORTED = 67,
     /// A refusal that has no number in this version of the header.
     JOSTLE_OTHER = 99,
 }
@@ -126,7 +134,7 @@ pub enum jostle_status {
 use jostle_status::*;
 
 /// Each status and its text.
-const TEXTS: [(jostle_status, &CStr); 53] = [
+const TEXTS: [(jostle_status, &CStr); 57] = [
     (JOSTLE_OK, c"success"),
     (JOSTLE_NULL_POINTER, c"a pointer is NULL"),
     (JOSTLE_MISALIGNED, c"a pointer is not aligned"),
@@ -179,6 +187,10 @@ const TEXTS: [(jostle_status, &CStr); 53] = [
     (JOSTLE_LLAMA2C_PIECE, c"a token's text has a wrong length"),
     (JOSTLE_LLAMA2C_BYTE, c"a token does not have its byte's name"),
     (JOSTLE_LLAMA2C_VOCAB, c"the tokenizer lacks tokens for bytes"),
+    (JOSTLE_LLAMA2C_HEADER, c"a number in the header is not valid"),
+    (JOSTLE_LLAMA2C_LENGTH, c"the file does not have the length that its header states"),
+    (JOSTLE_LLAMA2C_CONFIGURATION, c"the file's model has another shape than the plan's"),
+    (JOSTLE_LLAMA2C_UNSUPPORTED, c"files of llama2.c have no such model"),
     (JOSTLE_OTHER, c"refused"),
 ];
 
@@ -574,6 +586,10 @@ fn status_of(error: &Error) -> jostle_status {
             Llama2cError::Piece { .. } => JOSTLE_LLAMA2C_PIECE,
             Llama2cError::Byte { .. } => JOSTLE_LLAMA2C_BYTE,
             Llama2cError::Vocab { .. } => JOSTLE_LLAMA2C_VOCAB,
+            Llama2cError::Header { .. } => JOSTLE_LLAMA2C_HEADER,
+            Llama2cError::Length { .. } => JOSTLE_LLAMA2C_LENGTH,
+            Llama2cError::Configuration { .. } => JOSTLE_LLAMA2C_CONFIGURATION,
+            Llama2cError::Unsupported { .. } => JOSTLE_LLAMA2C_UNSUPPORTED,
             _ => JOSTLE_OTHER,
         },
         _ => JOSTLE_OTHER,
@@ -623,7 +639,14 @@ fn name_and_sizes(error: &Error) -> (&'static str, usize, usize) {
             CheckpointError::Missing { .. } | CheckpointError::Shape { .. } | CheckpointError::Type { .. },
         ) => ("tensor", 0, 0),
         Error::Checkpoint(_) => ("checkpoint", 0, 0),
-        Error::Llama2c(Llama2cError::Truncated { given, wanted }) => ("file", given, wanted),
+        Error::Llama2c(
+            Llama2cError::Truncated { given, wanted } | Llama2cError::Length { given, wanted },
+        ) => ("file", given, wanted),
+        Error::Llama2c(
+            Llama2cError::Header { what, .. }
+            | Llama2cError::Configuration { what }
+            | Llama2cError::Unsupported { what },
+        ) => (what, 0, 0),
         Error::Llama2c(Llama2cError::Vocab { given, wanted }) => ("vocab", given, wanted),
         Error::Llama2c(_) => ("token", 0, 0),
         _ => ("", 0, 0),
@@ -652,6 +675,7 @@ impl From<&Error> for Details {
             Error::Checkpoint(CheckpointError::Checksum { stated, computed }) => {
                 (details.given, details.wanted) = (computed.into(), stated.into());
             }
+            Error::Llama2c(Llama2cError::Header { given, .. }) => details.given = given.into(),
             Error::Llama2c(Llama2cError::Piece { token, given, most }) => {
                 (details.index, details.given, details.wanted) = (token, given, most.into());
             }
@@ -785,6 +809,7 @@ impl jostle_error {
             status if status == JOSTLE_CHECKPOINT_KEY as i32 => b", entry I",
             status if status == JOSTLE_FLASH_CONTENTS as i32 => b" I",
             status if status == JOSTLE_PARTLY_UPDATED as i32 => b" I",
+            status if status == JOSTLE_LLAMA2C_HEADER as i32 => b" is G",
             status if status == JOSTLE_LLAMA2C_PIECE as i32 => b" I: given G, wanted 1 to W",
             status if status == JOSTLE_LLAMA2C_BYTE as i32 => b" I",
             status if status == JOSTLE_NOT_FOUND as i32 && self.given != 0 => b"; reading slot I: error G",

@@ -982,6 +982,114 @@ static void test_tokenizers(void)
     exercise("jostle_llama2c_decode", call_decode);
 }
 
+/* Models of llama2.c. */
+
+static jostle_config llama_config;
+static jostle_plan llama_plan;
+
+static jostle_status call_llama2c_config(void)
+{
+    return CALL(jostle_llama2c_config)(P("file"), S("file"), P("config"), N("struct_size"), error);
+}
+
+static jostle_status call_llama2c_read(void)
+{
+    return CALL(jostle_llama2c_read)(P("file"), S("file"), P("plan"), P("parameters"), S("parameters"), error);
+}
+
+static jostle_status call_llama2c_size(void)
+{
+    return CALL(jostle_llama2c_size)(P("plan"), (uint32_t)N("version"), P("size"), error);
+}
+
+static jostle_status call_llama2c_write(void)
+{
+    return CALL(jostle_llama2c_write)(P("plan"), P("buffers"), (uint32_t)N("version"), P("file"), S("file"), P("written"),
+                                      error);
+}
+
+static size_t llama2c_size(uint32_t version)
+{
+    jostle_error e;
+    size_t size;
+    ok(jostle_llama2c_size(&llama_plan, version, &size, &e), &e, "size");
+    return size;
+}
+
+static void add_llama_plan(void)
+{
+    handle("plan", &llama_plan, sizeof llama_plan, offsetof(jostle_plan, opaque), READ);
+}
+
+/* A file of version 1, and the ways in which it can lie. */
+static void add_llama2c_file(void)
+{
+    static unsigned char file[8192];
+    static float parameters[1024];
+    jostle_error e;
+    size_t size, none = 0, three = 3, header = 255;
+    const jostle_buffers buffers = {
+        .struct_size = sizeof buffers, .parameters = parameters, .parameters_size = llama_plan.parameters_size,
+    };
+    need(llama_plan.parameters_size <= sizeof parameters, "room for parameters");
+    ok(jostle_llama2c_write(&llama_plan, &buffers, 1, file, sizeof file, &size, &e), &e, "file");
+    argument("file", READ | BUFFER | SOLID, 1, size, file);
+    size_t shorter = size - 1;
+    bad(find("file")->size_at, &none, sizeof none, JOSTLE_LLAMA2C_TRUNCATED, "file");
+    bad(find("file")->size_at, &three, sizeof three, JOSTLE_LLAMA2C_TRUNCATED, "file");
+    bad(find("file")->size_at, &header, sizeof header, JOSTLE_LLAMA2C_TRUNCATED, "file");
+    bad(find("file")->size_at, &shorter, sizeof shorter, JOSTLE_LLAMA2C_LENGTH, "file");
+    bad_u32("file", 4, 2, JOSTLE_LLAMA2C_HEADER, "version");
+    bad_u32("file", 8, UINT32_MAX, JOSTLE_LLAMA2C_HEADER, "width");
+    bad_u32("file", 12, INT32_MAX, JOSTLE_TOO_LARGE, "hidden");
+    bad_u32("file", 16, 0, JOSTLE_LLAMA2C_HEADER, "layers");
+    bad_u32("file", 20, 7, JOSTLE_HEADS, "heads");
+    bad_u32("file", 24, 3, JOSTLE_KV_HEADS, "kv_heads");
+    bad_u32("file", 28, 12, JOSTLE_LLAMA2C_LENGTH, "file");
+    bad_u32("file", 36, 2, JOSTLE_LLAMA2C_HEADER, "tied");
+}
+
+static void test_llama2c(void)
+{
+    jostle_error e;
+    need(jostle_config_init_llama(&llama_config, sizeof llama_config, 11, 4, 1, 4, 2, 8, 5) == JOSTLE_OK, "llama");
+    ok(jostle_plan_init(&llama_plan, &llama_config, &options, &e), &e, "llama's plan");
+
+    begin();
+    add_llama2c_file();
+    output("config", sizeof(uint32_t), sizeof(jostle_config));
+    number("struct_size", sizeof(jostle_config));
+    bad_struct_size(sizeof(jostle_config), "config");
+    exercise("jostle_llama2c_config", call_llama2c_config);
+
+    begin();
+    add_llama_plan();
+    add_llama2c_file();
+    write_floats("parameters", llama_plan.parameter_count);
+    exercise("jostle_llama2c_read", call_llama2c_read);
+    memcpy(find("plan")->memory, &plan, sizeof plan);
+    refused("another model", run_once("another model", &told.error), JOSTLE_LLAMA2C_CONFIGURATION, "heads");
+
+    begin();
+    add_llama_plan();
+    number("version", 0);
+    bad_choice("version", 2);
+    OUTPUT("size", size_t);
+    exercise("jostle_llama2c_size", call_llama2c_size);
+    memcpy(find("plan")->memory, &plan, sizeof plan);
+    refused("a GPT-2", run_once("a GPT-2", &told.error), JOSTLE_LLAMA2C_UNSUPPORTED, "activation");
+
+    begin();
+    add_llama_plan();
+    read_floats("parameters", llama_plan.parameter_count);
+    add_buffers();
+    number("version", 0);
+    bad_choice("version", 2);
+    argument("file", WRITTEN | BUFFER | SHORTENED, 1, llama2c_size(0), NULL);
+    OUTPUT("written", size_t);
+    exercise("jostle_llama2c_write", call_llama2c_write);
+}
+
 /* Checkpoints. */
 
 static jostle_progress progress = {17, 1337};
@@ -2161,6 +2269,7 @@ int main(void)
     test_rotary();
     test_tokens();
     test_tokenizers();
+    test_llama2c();
     test_instruction_sets();
     test_version();
     test_messages();

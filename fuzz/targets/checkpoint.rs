@@ -7,6 +7,8 @@ use std::ptr;
 
 use fuzz::{Input, checksum};
 use jostle::checkpoint::Checkpoint;
+use jostle::llama2c::Model;
+use jostle::{Options, Plan};
 use jostle_ffi::buffers::jostle_buffers;
 use jostle_ffi::checkpoint::*;
 use jostle_ffi::config::*;
@@ -55,7 +57,18 @@ fn mend_checksum(file: &mut [u8]) {
     }
 }
 
+/// Reads a model of llama2.c, and writes it again.
+fn read_llama2c(file: &[u8]) {
+    let Ok(model) = Model::new(file) else { return };
+    let Ok(plan) = Plan::new(model.config(), &Options::new(1)) else { return };
+    let mut parameters = vec![0.0; plan.parameters()].into_boxed_slice();
+    model.read(&plan, &mut parameters).unwrap();
+    let mut again = vec![7; file.len()].into_boxed_slice();
+    assert_eq!(Model::write(&plan, &parameters, &[], model.version(), &mut again), Ok(file.len()));
+}
+
 unsafe fn read(file: &[u8], input: &mut Input) {
+    read_llama2c(file);
     let valid = Checkpoint::new(file);
     if let Ok(checkpoint) = &valid {
         let pairs = checkpoint.pairs();

@@ -28,8 +28,10 @@ __all__ = [
     "is_gpt2",
     "layer_norm",
     "layer_norm_backward",
+    "llama2c_config",
     "matmul",
     "plan",
+    "read_llama2c",
     "rms_norm",
     "rms_norm_backward",
     "rotary",
@@ -41,6 +43,7 @@ __all__ = [
     "tensors",
     "validate",
     "write_checkpoint",
+    "write_llama2c",
 ]
 
 _Float = npt.NDArray[np.float32]
@@ -183,6 +186,9 @@ def check_optimizer(name: str, numbers: list[float]) -> None: ...
 def write_checkpoint(
     path: str, engine: Engine, state: tuple[str, State] | None, seed: int, metadata: list[tuple[str, str]]
 ) -> None: ...
+def llama2c_config(file: bytes) -> dict[str, Any]: ...
+def read_llama2c(file: bytes, engine: Engine) -> None: ...
+def write_llama2c(engine: Engine, first: bool) -> bytes: ...
 def matmul(a: _Float, b: _Float, transpose_a: bool, transpose_b: bool) -> _Float: ...
 def softmax(x: _Float) -> _Float: ...
 def softmax_backward(d_y: _Float, y: _Float) -> _Float: ...

@@ -6,14 +6,15 @@ import json
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Literal, overload
 
 import numpy as np
 import numpy.typing as npt
 
-from jostle import _arguments, _arrays, _files, _generation, _native
+from jostle import _arguments, _arrays, _files, _generation, _native, _safetensors
 from jostle._arrays import Float, Int
-from jostle._checkpoint import CheckpointFile
+from jostle._checkpoint import CheckpointFile, understood
 from jostle.config import Config
 from jostle.tokenizers import PretrainedTokenizer, Tokenizer
 
@@ -463,6 +464,37 @@ class Model:
         from jostle import _pretrained
 
         _pretrained.save(self, folder, dtype)
+
+    @classmethod
+    def from_llama2c(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        tokenizer: Tokenizer | None = None,
+        frozen: Iterable[str] = (),
+        threads: int | None = None,
+    ) -> Model:
+        """Reads a model file of llama2.c, of version 0 or 1. `Tokenizer.load` reads the tokenizer, which is a file of its own.
+
+        ValueError for another file, or one whose length is not what its header states.
+        """
+        _safetensors.refuse_special(Path(path))
+        file = Path(path).read_bytes()
+        model = cls.__new__(cls)
+        with understood(os.fspath(path)):
+            config = Config(**_native.llama2c_config(file))
+        model._make(config, 1337, threads, tokenizer, None, frozen)
+        _native.read_llama2c(file, model._engine)
+        return model
+
+    def save_llama2c(self, path: str | os.PathLike[str], version: int = 0) -> None:
+        """Writes a model file of llama2.c, without the tokenizer. The file appears complete or not at all.
+
+        version: 0, which llama2.c runs, or 1. ValueError for a model that such files cannot describe: they have Llama's
+        choices, theta 10,000 and epsilon 1e-5.
+        """
+        version = _arguments.integer("version", version, 0, 1)
+        _files.write(path, _native.write_llama2c(self._engine, version == 0))
 
     def __getstate__(self) -> dict[str, Any]:
         return {

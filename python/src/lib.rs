@@ -6,7 +6,7 @@
 //! * `engine`: a model: its parameters and gradients, its threads, and one lock.
 //! * `training`: steps and evaluation on a text.
 //! * `generation`: text generation.
-//! * `llama2c`: the tokenizers of llama2.c.
+//! * `llama2c`: the files of llama2.c.
 //! * `checkpoint`: checkpoints that are read and written.
 //! * `operations`: single operations on arrays.
 //! * `error`: errors as exceptions.
@@ -35,7 +35,7 @@ mod _native {
     #[pymodule_export]
     use crate::generation::Generator;
     #[pymodule_export]
-    use crate::llama2c::Llama2cTokenizer;
+    use crate::llama2c::{Llama2cTokenizer, llama2c_config, read_llama2c, write_llama2c};
     #[pymodule_export]
     use crate::operations::{
         attention, attention_backward, attention_dropout, cross_entropy, cross_entropy_backward, dropout,

@@ -1,10 +1,13 @@
-//! The tokenizers of llama2.c.
+//! The files of llama2.c: tokenizers and models.
 
-use jostle::llama2c::{Piece, Tokenizer};
+use jostle::OptimizerState;
+use jostle::llama2c::{Model, Piece, Tokenizer, Version};
 use pyo3::prelude::*;
 use pyo3::pybacked::PyBackedBytes;
-use pyo3::types::PyBytes;
+use pyo3::types::{PyBytes, PyDict};
 
+use crate::config::to_python;
+use crate::engine::Engine;
 use crate::error::exception;
 
 /// A tokenizer.bin and its index.
@@ -75,4 +78,37 @@ impl Llama2cTokenizer {
         let length = Tokenizer::file_len(pieces.clone()).map_err(exception)?;
         PyBytes::new_with(py, length, |file| Tokenizer::write(pieces, file).map(|_| ()).map_err(exception))
     }
+}
+
+/// The configuration of the model in a file, as keyword arguments of `jostle.Config`.
+#[pyfunction]
+pub fn llama2c_config(py: Python<'_>, file: PyBackedBytes) -> PyResult<Bound<'_, PyDict>> {
+    to_python(py, *Model::new(&file).map_err(exception)?.config())
+}
+
+/// Reads the parameters of a file into the engine's memory.
+#[pyfunction]
+pub fn read_llama2c(py: Python<'_>, file: PyBackedBytes, engine: &Bound<'_, Engine>) -> PyResult<()> {
+    let plan = engine.get().plan(1, OptimizerState::None)?;
+    engine.get().locked(py, &plan, |mut locked| {
+        let model = Model::new(&file)?;
+        locked.write_in_order(&plan, |plan, all| model.read(plan, all))
+    })
+}
+
+/// The bytes of a file with the engine's parameters. `first`: of version 0, not 1.
+#[pyfunction]
+pub fn write_llama2c<'py>(
+    py: Python<'py>,
+    engine: &Bound<'py, Engine>,
+    first: bool,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let plan = engine.get().plan(1, OptimizerState::None)?;
+    let version = if first { Version::V0 } else { Version::V1 };
+    let length = Model::file_len(plan.config(), version).map_err(exception)?;
+    PyBytes::new_with(py, length, |file| {
+        engine.get().locked(py, &plan, |locked| {
+            Model::write(&plan, locked.parameters, locked.frozen, version, file).map(|_| ())
+        })
+    })
 }

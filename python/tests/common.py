@@ -10,10 +10,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 
 import jostle
 
 GOLDEN = Path(__file__).parents[2] / "core" / "tests" / "golden"
+
+
+def shared(name: str) -> Path:
+    """A file of llama2.c beside this checkout. Without it, the test is skipped, but fails in CI."""
+    path = GOLDEN.parents[3] / "shared" / "data" / name
+    if not path.exists() and "CI" not in os.environ:
+        pytest.skip(f"NOT RUN: {path} is missing")
+    return path
+
 
 SMALL = jostle.Config(vocab=13, context=8, layers=2, heads=2, width=8)
 

@@ -1,10 +1,8 @@
 """Text to tokens and back."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from common import shared
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,14 +18,6 @@ def llama2c(*pieces):
     return jostle.Llama2cTokenizer.from_pieces(
         [*BYTES, *((text.encode(), -float(i)) for i, text in enumerate(pieces))]
     )
-
-
-def tok512():
-    """Karpathy's tokenizer of 512 tokens, which lies beside this checkout."""
-    path = Path(__file__).parents[3] / "shared" / "data" / "tok512.bin"
-    if not path.exists() and "CI" not in os.environ:
-        pytest.skip(f"NOT RUN: {path} is missing")
-    return jostle.Tokenizer.load(path)
 
 
 @given(st.text(min_size=1))
@@ -142,7 +132,7 @@ def test_llama2c_files_are_checked():
 
 
 def test_tok512_has_the_tokens_of_llama2c():
-    tokenizer = tok512()
+    tokenizer = jostle.Tokenizer.load(shared("tok512.bin"))
     assert tokenizer.vocab == 512
     assert tokenizer.encode("Once upon a time").tolist() == [1, 403, 407, 261, 378]
     assert jostle.Tokenizer.from_state(tokenizer.state()) == tokenizer

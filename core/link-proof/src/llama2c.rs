@@ -1,9 +1,14 @@
-//! Reads, uses and writes a tokenizer.
+//! Reads, uses and writes a tokenizer; reads and writes a model.
 
 use core::hint::black_box;
 
 use jostle::Error;
 use jostle::llama2c::{Piece, Tokenizer};
+#[cfg(feature = "llama")]
+use jostle::{
+    Plan,
+    llama2c::{Model, Version},
+};
 
 use crate::Memory;
 
@@ -15,5 +20,15 @@ pub fn tokenizer(memory: &mut Memory) -> Result<(), Error> {
     black_box(tokenizer.decode(black_box(None), tokens, text)?);
     let pieces = tokens.iter().map(|_| Piece { text, score: black_box(0.0) });
     black_box(Tokenizer::write(pieces, file)?);
+    Ok(())
+}
+
+#[cfg(feature = "llama")]
+pub fn model(memory: &mut Memory) -> Result<(), Error> {
+    let model = Model::new(memory.checkpoint)?;
+    let plan = Plan::new(model.config(), black_box(&crate::OPTIONS))?;
+    model.read(&plan, memory.parameters)?;
+    let version = black_box(Version::V0);
+    black_box(Model::write(&plan, memory.parameters, &[], version, memory.checkpoint)?);
     Ok(())
 }

@@ -5,6 +5,7 @@
 
 use core::cmp::Ordering;
 
+use super::word;
 use crate::error::{Error, Llama2cError, at_least};
 
 /// The token that begins a text.
@@ -258,10 +259,6 @@ static BYTES: [u8; 256] = {
 const HEADER: usize = 4;
 /// The bytes of an entry before its text.
 const ENTRY: usize = 8;
-
-fn word(file: &[u8], at: usize) -> Option<[u8; 4]> {
-    file.get(at..)?.first_chunk().copied()
-}
 
 /// The entry at a place of a checked file.
 fn read(file: &[u8], at: usize) -> Option<Piece<'_>> {

@@ -58,6 +58,16 @@ for kind in "" -shared; do
     "$work/same_bits$kind" $golden
 done
 
+say "files of llama2.c"
+if [ -e ../shared/data ]; then
+    compile stories ffi/tests/stories.c "${static[@]}"
+    "$work/stories" ../shared/data
+elif [ -z "${CI:-}" ]; then
+    echo "NOT RUN: stories.c needs ../shared/data"
+else
+    fail "../shared/data is missing"
+fi
+
 say "a program built with an older header"
 mkdir -p "$work/older"
 header cut jostle_options recompute >"$work/older/jostle.h"

@@ -13,6 +13,8 @@ fn run(memory: &mut Memory) -> Result<(), Error> {
     checkpoint::save(memory, &plan)?;
     checkpoint::resume(memory)?;
     llama2c::tokenizer(memory)?;
+    #[cfg(feature = "llama")]
+    llama2c::model(memory)?;
     operations::all(memory.operations, memory.batch)
 }
 

@@ -1,7 +1,9 @@
-//! The tokenizers of llama2.c: a small one made here, and `tok512.bin` of its TinyStories models.
+//! The tokenizers: a small one made here, and `tok512.bin` of the TinyStories models.
 
 use jostle::llama2c::{BOS, EOS, Piece, Tokenizer};
 use jostle::{Error, Llama2cError};
+
+use crate::shared;
 
 /// A tokenizer file, with the index for it.
 struct Read {
@@ -71,17 +73,9 @@ fn small() -> Read {
     Read::new(written(&pieces(&SMALL)).unwrap())
 }
 
-/// Karpathy's tokenizer of 512 tokens, which lies beside this checkout.
+/// Karpathy's tokenizer of 512 tokens.
 fn tok512() -> Option<Read> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../shared/data/tok512.bin");
-    match std::fs::read(path) {
-        Ok(file) => Some(Read::new(file)),
-        Err(error) if std::env::var_os("CI").is_none() => {
-            println!("NOT RUN: {path}: {error}");
-            None
-        }
-        Err(error) => panic!("{path}: {error}"),
-    }
+    shared("tok512.bin").map(Read::new)
 }
 
 /// Tokens by their order in [`SMALL`].
