@@ -287,19 +287,3 @@ def test_positions_that_anybody_may_have_written(changed):
     array = _positions.to_json(np.arange(4))
     with pytest.raises((ValueError, TypeError)):
         _positions.from_json({**array, **changed})
-
-
-def test_a_shuffled_loader_of_torchdata_resumes(tmp_path):
-    torch = pytest.importorskip("torch")
-    loaders = pytest.importorskip("torchdata.stateful_dataloader")
-    examples = [tuple(row[0] for row in batch(number, 1)) for number in range(40)]
-
-    def loader():
-        torch.manual_seed(5)
-        return loaders.StatefulDataLoader(examples, batch_size=4, shuffle=True)
-
-    first = make(loader())
-    for _ in range(13):
-        first.advance()
-    first.save(tmp_path / "checkpoint")
-    assert bits_after(jostle.Trainer.resume(tmp_path / "checkpoint", train=loader())) == bits_after(first)

@@ -74,3 +74,25 @@ def test_a_random_model(seed):
         error = np.linalg.norm(gradient - p[name].grad.numpy())
         # The norm's own gradient may cancel to zero, and is then compared with the largest of all.
         assert error <= 1e-5 * np.linalg.norm(p[name].grad.numpy()) + 1e-7 * largest, name
+
+
+def test_a_shuffled_loader_of_torchdata_resumes(tmp_path):
+    loaders = pytest.importorskip("torchdata.stateful_dataloader")
+    config = jostle.Config(vocab=13, context=8, layers=1, heads=2, width=8)
+    examples = [tuple(random_tokens(config, (2, 8), number)) for number in range(40)]
+
+    def loader():
+        torch.manual_seed(5)
+        return loaders.StatefulDataLoader(examples, batch_size=4, shuffle=True)
+
+    def bits_after(trainer):
+        losses = [report.loss for report in trainer]
+        return losses[-1], [parameter.tobytes() for parameter in trainer.model.parameters.values()]
+
+    model = jostle.Model(config, 3, 1)
+    trainer = jostle.Trainer(model, jostle.AdamW(model), train=loader(), batch=4, steps=25)
+    for _ in range(13):
+        trainer.advance()
+    trainer.save(tmp_path / "checkpoint")
+    again = jostle.Trainer.resume(tmp_path / "checkpoint", train=loader())
+    assert bits_after(again) == bits_after(trainer)

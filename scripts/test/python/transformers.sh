@@ -9,7 +9,7 @@ cd "$(dirname "$0")/../../.."
 environment=$CARGO_TARGET_DIR/python-venv
 python=$environment/bin/python
 [ -x "$python" ] || scripts/test/python.sh --install
-"$python" -m pip install --quiet torch || not_run "comparison with Transformers: PyTorch cannot be installed"
+"$python" -m pip install --quiet torch torchdata || not_run "comparison with Transformers: PyTorch cannot be installed"
 
 for version in 4 5; do
     packages=$CARGO_TARGET_DIR/transformers-$version
@@ -18,5 +18,5 @@ for version in 4 5; do
         "$python" -m pip install --quiet --target "$packages" "transformers>=$version,<$((version + 1))" ||
         not_run "comparison with Transformers $version: it cannot be installed"
     PYTHONPATH=$packages "$python" -m pytest -c python/pyproject.toml --rootdir python -p no:cacheprovider \
-        --import-mode=importlib -W default python/tests/test_{torch,transformers}.py "$@"
+        --import-mode=importlib -W default python/tests/test_{torch,transformers,transformers_training}.py "$@"
 done
