@@ -182,6 +182,7 @@ def _llama_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
             f"attention_bias is {attention_bias} and mlp_bias is {mlp_bias}; only the same value for both is supported"
         )
     kv_heads = given.get("num_key_value_heads")
+    head_width = None if given.get("head_dim") is None else _size(given, "head_dim")
     return {
         "vocab": _size(given, "vocab_size"),
         "context": _size(given, "max_position_embeddings"),
@@ -190,7 +191,7 @@ def _llama_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         "width": width,
         "hidden": _size(given, "intermediate_size"),
         "kv_heads": None if kv_heads is None else _arguments.size("num_key_value_heads", kv_heads),
-        "head_width": None if given.get("head_dim") is None else _size(given, "head_dim"),
+        "head_width": None if head_width == width / heads else head_width,
         "attention_dropout": _arguments.rate("attention_dropout", given.get("attention_dropout") or 0.0),
         "norm": "rms",
         "positions": "rotary",

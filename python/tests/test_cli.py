@@ -241,6 +241,30 @@ def test_a_tokenizer_is_trained_and_resumed(folder: Path, text: Path) -> None:
         assert jostle_says(command, folder / "exported", "I") == jostle_says(command, out, "I")
 
 
+def test_a_llama_is_trained_resumed_and_exported(folder: Path, text: Path) -> None:
+    out, sizes = folder / "llama", ["--heads", "4", "--kv-heads", "2", "--width", "16"]
+    jostle_says(
+        "train",
+        text,
+        *QUICK,
+        "--recipe",
+        "llama",
+        *sizes,
+        "--steps",
+        "4",
+        "--evaluate-every",
+        "2",
+        "--out",
+        out,
+    )
+    config = Run(out).model().config
+    assert (config.positions, config.kv_heads, config.hidden, config.bias) == ("rotary", 2, 64, False)
+    assert Run(out).trainer().step == 4
+    Run(out).model().save_pretrained(folder / "exported-llama")
+    assert jostle_says("generate", folder / "exported-llama", "I") == jostle_says("generate", out, "I")
+    assert "rope_theta" not in jostle_says("plan", "--recipe", "llama", *sizes)
+
+
 def test_predict(trained: tuple[Run, str]) -> None:
     model = trained[0].model()
     assert model.tokenizer is not None
@@ -404,6 +428,7 @@ def test_refusals(folder: Path, trained: tuple[Run, str], arguments: str, senten
         ("train --resume runs/snow-1 --steps 9", "--steps"),
         ("train snow.txt --batch 0", "--batch"),
         ("train snow.txt --vocab 300", "--vocab"),
+        ("train snow.txt --kv-heads 2", "--kv-heads"),
         ("plan --fit 2X", "'2X'"),
         ("jump", "jump"),
     ],

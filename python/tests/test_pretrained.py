@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 
@@ -509,3 +510,74 @@ def test_without_the_package_the_error_names_the_extra(tokenizer, folder, tmp_pa
     ):
         with pytest.raises(ImportError, match=r"pip install 'jostle\[hf\]'"):
             make()
+
+
+SIZES = {"vocab": 23, "context": 12, "layers": 2, "heads": 4, "width": 24, "hidden": 20}
+SCALING = {
+    "rope_type": "llama3",
+    "factor": 4.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 2.0,
+    "original_max_position_embeddings": 6,
+}
+LLAMAS = {
+    "llama": jostle.Config.llama(**SIZES, kv_heads=2, tied=False),
+    "llama 3": jostle.Config.llama(**SIZES, kv_heads=1, rope_theta=5e5, rope_scaling=SCALING),
+    "qwen2": jostle.Config.llama(**SIZES, kv_heads=2, qkv_bias=True, norm_epsilon=1e-6),
+    "qwen3": jostle.Config.llama(**SIZES, kv_heads=2, head_width=10, qk_norm=True),
+}
+
+
+@pytest.mark.parametrize("kind", LLAMAS)
+def test_llamas_survive_with_all_bits(kind, tmp_path):
+    model = random_model(LLAMAS[kind])
+    model.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["model_type"] == kind.split()[0]
+    again = jostle.Model.from_pretrained(tmp_path)
+    assert again.config == model.config
+    assert bits(again.parameters) == bits(model.parameters)
+    # Names without the prefix, as a LlamaModel is saved.
+    tensors = {name.removeprefix("model."): array for name, array in tensors_of(tmp_path).items()}
+    safetensors.numpy.save_file(tensors, tmp_path / "model.safetensors")
+    assert bits(jostle.Model.from_pretrained(tmp_path).parameters) == bits(model.parameters)
+
+
+@pytest.mark.parametrize(
+    ("keys", "sentence"),
+    [
+        ({"hidden_act": "gelu"}, "hidden_act is 'gelu'; only 'silu' is supported"),
+        ({"attention_bias": True}, "attention_bias is True and mlp_bias is False"),
+        ({"rope_scaling": {"rope_type": "yarn"}}, "rope_scaling has rope_type 'yarn'"),
+        ({"rope_scaling": {"rope_type": "llama3"}}, "rope_scaling lacks factor"),
+        ({"rope_scaling": SCALING | {"factor": 0.5}}, "rope_factor is 0.5"),
+        ({"rope_scaling": SCALING | {"high_freq_factor": 1.0}}, "rope_high_freq_factor is 1"),
+        (
+            {"rope_parameters": {"rope_type": "linear", "factor": 2.0}},
+            "rope_parameters has rope_type 'linear'",
+        ),
+        ({"rope_theta": -1.0}, "rope_theta is -1.0"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
+        ({"use_sliding_window": True}, "use_sliding_window is True"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types is "),
+        ({"num_key_value_heads": 3}, "kv_heads"),
+        ({"head_dim": 5}, "head_width is 5"),
+        (
+            {"head_dim": None, "num_attention_heads": 5},
+            "num_attention_heads is 5; expected a divisor of hidden_size",
+        ),
+        ({"num_experts": 8}, "num_experts is 8"),
+    ],
+)
+def test_llamas_that_are_refused(keys, sentence, tmp_path):
+    random_model(LLAMAS["llama"]).save_pretrained(tmp_path)
+    edit(tmp_path, **keys)
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        jostle.Model.from_pretrained(tmp_path)
+
+
+def test_mixtures_that_hugging_face_lacks_are_not_written(tmp_path):
+    for change in ({"norm": "layer"}, {"positions": "learned"}, {"activation": "gelu"}):
+        model = jostle.Model(dataclasses.replace(LLAMAS["llama"], **change))
+        with pytest.raises(ValueError, match=next(iter(change))):
+            model.save_pretrained(tmp_path / "never")
+        assert not (tmp_path / "never").exists()

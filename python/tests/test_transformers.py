@@ -156,3 +156,96 @@ def test_our_own_tokenizers_are_theirs(kind, tmp_path):
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     tokens = tokenizer.encode(text).tolist()
     assert theirs(text)["input_ids"] == tokens and theirs.decode(tokens) == text
+
+
+SCALING = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 64,
+}
+FAMILY = {
+    "llama": ("Llama", {"num_key_value_heads": 2}),
+    "llama_tied": ("Llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
+    "llama_biased": ("Llama", {"attention_bias": True, "mlp_bias": True, "head_dim": 10}),
+    "llama_3": ("Llama", {"rope_theta": 500_000.0, "rope_scaling": SCALING}),
+    "qwen2": ("Qwen2", {"num_key_value_heads": 2, "rope_theta": 1_000_000.0}),
+    "qwen3": ("Qwen3", {"num_key_value_heads": 2, "head_dim": 16, "tie_word_embeddings": True}),
+}
+"""Each model's family in Transformers, and the keys of its configuration."""
+
+
+def of_family(kind, length=64, **more):
+    """A random model of the Llama family, larger than Transformers initialises it."""
+    torch.manual_seed(0)
+    family, keys = FAMILY[kind]
+    config = getattr(transformers, f"{family}Config")(
+        vocab_size=97,
+        max_position_embeddings=length,
+        hidden_size=48,
+        intermediate_size=80,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        **({"num_key_value_heads": 4} | keys | more),
+    )
+    model = getattr(transformers, f"{family}ForCausalLM")(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn(parameter.shape))
+    return model.eval()
+
+
+def largest_difference(ours, theirs, length):
+    """Of logits, over the largest logit."""
+    tokens = random_tokens(ours.config, (1, length))
+    wanted = logits(theirs, tokens)
+    return np.abs(ours.logits(tokens) - wanted).max() / np.abs(wanted).max()
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_their_llamas_are_read_and_ours_are_theirs(kind, tmp_path):
+    theirs = of_family(kind)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = jostle.Model.from_pretrained(tmp_path / "theirs")
+    state = theirs.state_dict()
+    for name, array in ours.parameters.items():
+        assert np.array_equal(array.view(np.uint32), state[name].numpy().view(np.uint32)), name
+    assert largest_difference(ours, theirs, 64) <= 2e-6
+    for dtype in ("f32", "bf16"):
+        ours.save_pretrained(tmp_path / dtype, dtype=dtype)
+        again = load(tmp_path / dtype)
+        assert type(again) is type(theirs)
+        assert largest_difference(jostle.Model.from_pretrained(tmp_path / dtype), again.float(), 64) <= 2e-6
+    again.config.save_pretrained(tmp_path / "again")
+    assert jostle.Config.from_pretrained(tmp_path / "again") == ours.config
+
+
+@pytest.mark.parametrize("kind", ["llama_3", "qwen3"])
+def test_long_llamas_agree(kind):
+    theirs = of_family(kind, 2048)
+    config = jostle._families._FAMILIES[theirs.config.model_type].arguments(theirs.config.to_dict())
+    ours = jostle.Model(jostle.Config(**config))
+    state = theirs.state_dict()
+    for name, array in ours.parameters.items():
+        array[...] = state[name].numpy()
+    assert largest_difference(ours, theirs, 2048) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", FAMILY)
+def test_twenty_steps_of_fine_tuning_have_their_losses(kind, tmp_path):
+    theirs = of_family(kind).train()
+    theirs.save_pretrained(tmp_path)
+    ours = jostle.Model.from_pretrained(tmp_path)
+    adam = torch.optim.AdamW(theirs.parameters(), lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = jostle.AdamW(ours, 1e-3, betas=(0.9, 0.95), weight_decay=0.0)
+    for step in range(20):
+        tokens = random_tokens(ours.config, (2, 64), seed=step)
+        wanted = theirs(torch.from_numpy(tokens), labels=torch.from_numpy(tokens).long()).loss
+        adam.zero_grad()
+        wanted.backward()
+        adam.step()
+        ours.zero_gradients()
+        loss = ours.backward(tokens[:, :-1], tokens[:, 1:])
+        optimizer.step(clip=None)
+        assert abs(loss - wanted.item()) <= 1e-5 * wanted.item(), step

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+import jostle
+
 MODEL = "Model"
 """The panel of `--help` for sizes."""
+
+
+class Architecture(str, enum.Enum):
+    """The choices of a model beside its sizes."""
+
+    gpt2 = "gpt2"
+    llama = "llama"
+
+
+Recipe = Annotated[
+    Architecture,
+    typer.Option(
+        rich_help_panel=MODEL,
+        help="The architecture: a GPT-2, or a Llama with RMS norm, rotary positions, SwiGLU and no biases.",
+    ),
+]
 
 Context = Annotated[
     int,
@@ -21,10 +40,24 @@ Heads = Annotated[
         min=1, rich_help_panel=MODEL, help="The number of attention heads, which divides the width."
     ),
 ]
+KvHeads = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=MODEL,
+        help="The number of heads of keys and values, which divides the heads; with --recipe llama.",
+        show_default="as many as heads",
+    ),
+]
 Width = Annotated[int, typer.Option(min=1, rich_help_panel=MODEL, help="Width of the residual stream.")]
 Hidden = Annotated[
     int | None,
-    typer.Option(min=1, rich_help_panel=MODEL, help="Width inside the MLP.", show_default="4 x width"),
+    typer.Option(
+        min=1,
+        rich_help_panel=MODEL,
+        help="Width inside the MLP.",
+        show_default="4 x width; with --recipe llama 8/3 x width, rounded up to a multiple of 32",
+    ),
 ]
 Tied = Annotated[
     bool,
@@ -76,3 +109,16 @@ def check_vocab(ctx: typer.Context, kind: str, vocab: int | None) -> None:
     """Refuses a size for tokenizers that have their own."""
     if vocab is not None and kind != "bpe":
         raise typer.BadParameter("needs --tokenizer bpe", ctx, param_hint="--vocab")
+
+
+def config(
+    ctx: typer.Context, recipe: Architecture, *, kv_heads: int | None, hidden: int | None, **sizes: Any
+) -> jostle.Config:
+    """The configuration of a new model."""
+    if recipe is Architecture.llama:
+        # SwiGLU has three matrices. With two thirds of the width they have as many elements as GELU's two.
+        hidden = -(-8 * sizes["width"] // 96) * 32 if hidden is None else hidden
+        return jostle.Config.llama(kv_heads=kv_heads, hidden=hidden, **sizes)
+    if kv_heads is not None:
+        raise typer.BadParameter("needs --recipe llama", ctx, param_hint="--kv-heads")
+    return jostle.Config(hidden=hidden, **sizes)

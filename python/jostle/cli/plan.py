@@ -37,13 +37,16 @@ def parse_bytes(given: str) -> int:
 
 
 def command(
+    ctx: typer.Context,
     vocab: Annotated[
         int,
         typer.Option(min=1, rich_help_panel=options.MODEL, help="The number of different tokens."),
     ] = 65,
     context: options.Context = 64,
+    recipe: options.Recipe = options.Architecture.gpt2,
     layers: options.Layers = 4,
     heads: options.Heads = 4,
+    kv_heads: options.KvHeads = None,
     width: options.Width = 128,
     hidden: options.Hidden = None,
     tied: options.Tied = False,
@@ -88,11 +91,14 @@ def command(
     prefix: Annotated[str, typer.Option(help="With --defines: the prefix of all macros.")] = "MODEL",
 ) -> None:
     """Show the memory that training takes, without taking it."""
-    config = jostle.Config(
+    config = options.config(
+        ctx,
+        recipe,
         vocab=vocab,
         context=context,
         layers=layers,
         heads=heads,
+        kv_heads=kv_heads,
         width=width,
         hidden=hidden,
         tied=tied,

@@ -34,7 +34,18 @@ PAUSE = 5.0
 
 _BATCH, _RATE, _LENGTH = 4, 2e-5, 1024
 """Defaults of fine-tuning."""
-_OF_THE_MODEL = {"tokenizer", "vocab", "layers", "heads", "width", "hidden", "tied", "dropout"}
+_OF_THE_MODEL = {
+    "tokenizer",
+    "vocab",
+    "recipe",
+    "layers",
+    "heads",
+    "kv_heads",
+    "width",
+    "hidden",
+    "tied",
+    "dropout",
+}
 """The parameters that a model has settled."""
 
 RUN = "Run"
@@ -81,8 +92,10 @@ def command(
             show_default=f"64; with --from {_LENGTH}",
         ),
     ] = 64,
+    recipe: options.Recipe = options.Architecture.gpt2,
     layers: options.Layers = 4,
     heads: options.Heads = 4,
+    kv_heads: options.KvHeads = None,
     width: options.Width = 128,
     hidden: options.Hidden = None,
     tied: options.Tied = False,
@@ -202,11 +215,14 @@ def command(
         if base is None:
             _refuse(ctx, given & {"epochs"}, "training without --from")
             source = sources.read_tokens(ctx, files, tokenizer, vocab)
-            config = jostle.Config(
+            config = options.config(
+                ctx,
+                recipe,
                 vocab=source.vocab,
                 context=context,
                 layers=layers,
                 heads=heads,
+                kv_heads=kv_heads,
                 width=width,
                 hidden=hidden,
                 dropout=dropout,
@@ -238,7 +254,7 @@ def command(
             optimizer = jostle.AdamW(model, learning_rate, betas=(0.9, 0.999), weight_decay=0.0)
             warmup = min(100, steps // 10) if warmup is None else warmup
         final = learning_rate / 10 if final_learning_rate is None else final_learning_rate
-        recipe = {
+        settings = {
             "batch": batch,
             "accumulate": accumulate,
             "length": length,
@@ -272,7 +288,7 @@ def command(
             "files": read,
             "tokenizer": kind,
             "model": dataclasses.asdict(model.config),
-            "recipe": recipe,
+            "recipe": settings,
             "seed": seed,
             **({} if base is None else {"from": str(base)}),
         }
