@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import enum
 import importlib.util
@@ -297,11 +298,12 @@ def command(
             run = Run.create_numbered("runs", name, description, trainer, own)
         else:
             run = Run.create(out, description, trainer, own)
-    if tensorboard:
-        trainer.on_report(callbacks.TensorBoard(run.path))
     again = f"jostle train --resume {shlex.quote(str(run.path))}"
     try:
-        stopped = _train(run, trainer)
+        with callbacks.TensorBoard(run.path) if tensorboard else contextlib.nullcontext() as log:
+            if log is not None:
+                trainer.on_report(log)
+            stopped = _train(run, trainer)
     except KeyboardInterrupt:
         stopped = signal.SIGINT
     except FloatingPointError as error:
