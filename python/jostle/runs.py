@@ -13,17 +13,11 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
-import csv
-import hashlib
 import itertools
 import json
 import os
 import shutil
-import sys
-import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
@@ -33,30 +27,49 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from jostle import _arguments, _documents, _files, data
+from jostle import _arguments, _files, _metrics
 from jostle._checkpoint import json_object, understood
 from jostle._lock import NAME as LOCK
 from jostle._lock import Lock
-from jostle.data import Batches
-from jostle.model import Model
-from jostle.tokenizers import ByteTokenizer, CharTokenizer, PretrainedTokenizer, Tokenizer, WordTokenizer
-from jostle.training import Report, Trainer
-
-COLUMNS = (
-    "step",
-    "loss",
-    "validation_loss",
-    "learning_rate",
-    "gradient_norm",
-    "tokens_per_second",
-    "seconds",
+from jostle._metrics import COLUMNS, Metrics
+from jostle._run_data import (
+    GIVEN,
+    KINDS,
+    STANDARD_INPUT,
+    Text,
+    Tokens,
+    describe,
+    is_as_before,
+    is_token_file,
+    make_tokenizer,
+    read_examples,
+    read_tokens,
+    split,
 )
-"""The columns of metrics.csv: the fields of `Report`, and the seconds of training so far, evaluation included."""
+from jostle.model import Model
+from jostle.tokenizers import PretrainedTokenizer, Tokenizer
+from jostle.training import Trainer
 
-Tokens = npt.NDArray[Any]
-
-_MOST_VALIDATION = 1 << 20
-"""The most tokens of a token file that each evaluation reads."""
+__all__ = [
+    "COLUMNS",
+    "GIVEN",
+    "KINDS",
+    "MODEL",
+    "STANDARD_INPUT",
+    "Metrics",
+    "Occupied",
+    "Run",
+    "Snapshot",
+    "Text",
+    "Tokens",
+    "describe",
+    "is_token_file",
+    "load",
+    "make_tokenizer",
+    "read_examples",
+    "read_tokens",
+    "split",
+]
 
 
 class Snapshot(NamedTuple):
@@ -64,128 +77,6 @@ class Snapshot(NamedTuple):
 
     step: int
     path: Path
-
-
-class Text(NamedTuple):
-    """Joined texts, and checksums that later show whether a file was changed."""
-
-    text: str
-    files: list[dict[str, Any]]
-    """path (absolute), size in bytes and sha256 of each."""
-    own: dict[str, bytes] = {}
-    """What was read from standard input, by the name of the file in the run's folder."""
-
-    @classmethod
-    def read(cls, paths: Iterable[str | os.PathLike[str]]) -> Text:
-        """Raises OSError for a file that cannot be read, ValueError for one that is empty or not UTF-8. A byte order
-        mark, which some editors write, is not part of the text. The path "-" is standard input."""
-        texts, files, own = [], [], {}
-        for path in map(Path, paths):
-            if path == _documents.STANDARD_INPUT:
-                own[STANDARD_INPUT] = contents = sys.stdin.buffer.read()
-                texts.append(_decoded(contents, Path("standard input")))
-                digest = hashlib.sha256(contents).hexdigest()
-                files.append({"path": STANDARD_INPUT, "size": len(contents), "sha256": digest})
-                continue
-            if path.exists() and not path.is_file() and not path.is_dir():
-                raise ValueError(
-                    f"{path} is not a regular file; a run reads its text again, to resume and to draw"
-                )
-            texts.append(_decoded(path.read_bytes(), path))
-            files.append(describe(path))
-        return cls("".join(texts), files, own)
-
-
-def _decoded(contents: bytes, path: Path) -> str:
-    if not contents:
-        raise ValueError(f"{path} is empty")
-    try:
-        return contents.removeprefix(codecs.BOM_UTF8).decode()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text (byte {error.start})") from None
-
-
-def describe(path: Path) -> dict[str, Any]:
-    """A file's path, size and checksum, as in a run's configuration."""
-    size, digest = 0, hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            size += len(block)
-            digest.update(block)
-    return {"path": str(path.resolve()), "size": size, "sha256": digest.hexdigest()}
-
-
-def _is_as_before(path: Path, file: Mapping[str, Any]) -> bool:
-    """Whether a file has the contents that a configuration describes."""
-    try:
-        return path.stat().st_size == file["size"] and bool(describe(path)["sha256"] == file["sha256"])
-    except OSError:
-        return False
-
-
-GIVEN = "file"
-"""The kind of a tokenizer that a run was given."""
-
-KINDS = ("char", "word", "byte", "bpe")
-"""The tokenizers that are made of a text."""
-
-
-def make_tokenizer(kind: str, text: str | Iterable[str], vocab: int | None = None) -> Tokenizer:
-    """The tokenizer of a text, or of several: "char", "word", "byte" or "bpe", which has at most `vocab` tokens, 4096 by
-    default. Any other `kind` is the path of a tokenizer, as of `Tokenizer.load`."""
-    if kind == "char":
-        return CharTokenizer.from_text(text)
-    if kind == "word":
-        return WordTokenizer.from_text(text)
-    if kind == "byte":
-        return ByteTokenizer()
-    if kind == "bpe":
-        return PretrainedTokenizer.from_text(text, 4096 if vocab is None else vocab)
-    if not Path(kind).exists():
-        raise ValueError(
-            f"tokenizer is {kind!r}; expected {', '.join(KINDS)}, or a file or folder that has one"
-        )
-    return Tokenizer.load(kind)
-
-
-def is_token_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a file is a token file, by its name."""
-    return Path(path).suffix == data.SUFFIX
-
-
-def read_tokens(path: str | os.PathLike[str], vocab: int) -> Tokens:
-    """The tokens of a token file. Without a header, they have as many bits as the vocabulary needs."""
-    return data.read_tokens(path, "u16" if vocab <= 1 << 16 else "u32")
-
-
-def read_examples(
-    paths: Sequence[Path], tokenizer: Tokenizer, length: int, batch: int, seed: int
-) -> tuple[Batches, Batches]:
-    """Batches of at most this length for training and for validation, which is in the files called valid.jsonl or else in
-    the last tenth."""
-    for_validation = [path for path in paths if path.name == "valid.jsonl"]
-    rest = [path for path in paths if path not in for_validation]
-    train = data.read_examples(rest, tokenizer, length)
-    if for_validation:
-        validation = data.read_examples(for_validation, tokenizer, length)
-    else:
-        train, validation = data.split(train)
-    return Batches(train, batch, seed), Batches(validation, batch)
-
-
-def split(tokens: Tokens, context: int) -> tuple[Tokens, Tokens]:
-    """Tokens for training and, from the last tenth, for validation. ValueError if they are too few. Of a token file, at most
-    1,048,576 tokens are for validation."""
-    validation = -(-len(tokens) // 10)
-    if isinstance(tokens, np.memmap):
-        validation = min(validation, _MOST_VALIDATION)
-    training = len(tokens) - validation
-    if training <= context:
-        wanted = -(-(context + 1) * 10 // 9)
-        raise ValueError(
-            f"the text has {len(tokens)} tokens; at least {wanted} are needed for a context of {context}"
-        )
-    return tokens[:training], tokens[training:]
 
 
 class Run:
@@ -319,21 +210,7 @@ class Run:
     def metrics(self) -> dict[str, npt.NDArray[np.float64]]:
         """The columns of metrics.csv by name, each (steps,); losses are in nats, validation_loss is NaN where
         it was not evaluated."""
-        path, table = self.path / "metrics.csv", []
-        for number, row in enumerate(csv.reader(self._metrics_lines()[1:]), start=2):
-            with understood(f"{path}, line {number}"):
-                if len(row) != len(COLUMNS):
-                    raise ValueError(f"{len(row)} columns; expected {len(COLUMNS)}")
-                table.append([float(field) if field else np.nan for field in row])
-        columns = np.array(table, dtype=np.float64).reshape(-1, len(COLUMNS)).T
-        return dict(zip(COLUMNS, columns, strict=True))
-
-    def _metrics_lines(self) -> list[str]:
-        """The lines of metrics.csv, without one that is being written."""
-        path = self.path / "metrics.csv"
-        with understood(os.fspath(path)):
-            text = path.read_text(encoding="utf-8")
-        return text[: text.rfind("\n") + 1].splitlines(keepends=True)
+        return _metrics.read(self.path / "metrics.csv")
 
     @property
     def snapshots(self) -> list[Snapshot]:
@@ -376,7 +253,7 @@ class Run:
         path = Path(file["path"])
         here = self.path.resolve()
         for place in (path, *(folder / path.name for folder in (here, *list(here.parents)[:2]))):
-            if _is_as_before(place, file):
+            if is_as_before(place, file):
                 return place
         return path
 
@@ -451,9 +328,6 @@ class Run:
 MODEL = "model"
 """The Hugging Face folder in the folder of a run that fine-tuned a model."""
 
-STANDARD_INPUT = "stdin.txt"
-"""The file in a run's folder with what was read from standard input."""
-
 _CONFIG = "run.json"
 _TOKENIZER = "tokenizer.json"
 
@@ -505,80 +379,3 @@ def load(path: str | os.PathLike[str], threads: int | None = None) -> Model:
         return Run(path).model(threads)
     with _named(path):
         return Model.load(path, threads=threads)
-
-
-class Metrics:
-    """Appends to a run's metrics.csv, after removing the rows of steps that come after the checkpoint.
-
-    A context manager. Rows are in the file when it ends, or when `sync` was called.
-    """
-
-    def __init__(self, run: Run, step: int) -> None:
-        rows = {}
-        for line in run._metrics_lines()[1:]:
-            number = line.partition(",")[0]
-            if (
-                number.isascii()
-                and number.isdigit()
-                and 1 <= int(number) <= step
-                and line.count(",") + 1 == len(COLUMNS)
-            ):
-                rows[int(number)] = line
-        if len(rows) != step:
-            warnings.warn(
-                f"{run.path / 'metrics.csv'} lacks the rows of {step - len(rows)} of {step} steps",
-                stacklevel=2,
-            )
-        path = run.path / "metrics.csv"
-        _files.write(path, "".join([",".join(COLUMNS) + "\n", *(rows[i] for i in sorted(rows))]).encode())
-        last = rows[max(rows)].strip().rpartition(",")[2] if rows else "0"
-        with understood(os.fspath(path)):
-            self._before = float(last)
-        self._begin = self._flushed = time.monotonic()
-        self._path = path
-        self._file = path.open("a", encoding="utf-8", newline="")
-
-    def add(self, report: Report) -> None:
-        """The row of a step."""
-        now = time.monotonic()
-        row: Sequence[str] = (
-            str(report.step),
-            _shortest(report.loss),
-            "" if report.validation_loss is None else _shortest(report.validation_loss),
-            _shortest(report.learning_rate),
-            _shortest(report.gradient_norm),
-            f"{report.tokens_per_second:.1f}",
-            f"{self._before + now - self._begin:.3f}",
-        )
-        with self._named():
-            self._file.write(",".join(row) + "\n")
-            if now - self._flushed > 1:
-                self._flushed = now
-                self._file.flush()
-
-    def sync(self) -> None:
-        """Makes sure that all rows are on the disk."""
-        with self._named():
-            self._file.flush()
-            os.fsync(self._file.fileno())
-
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Errors within name the file, which the system does not if the disk is full."""
-        try:
-            yield
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, os.fspath(self._path)) from None
-
-    def __enter__(self) -> Metrics:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        # A full disk refuses the same rows again. The error was already raised.
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-
-def _shortest(number: float) -> str:
-    """The fewest digits that identify this float32."""
-    return str(np.float32(number))
