@@ -11,9 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
-from safetensors.numpy import load_file
-
 from configurations import Sizes
+from safetensors.numpy import load_file
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -22,7 +21,7 @@ LEARNING_RATE, BETAS, EPSILON, WEIGHT_DECAY, CLIP = 1e-3, (0.9, 0.99), 1e-8, 0.1
 
 
 class Peer(Protocol):
-    """GPT-2 with random initial parameters and a text of random tokens."""
+    """A GPT-2, or a Llama, with random initial parameters and a text of random tokens."""
 
     def step(self) -> None:
         """Forward, loss, backward, clipping by global norm 1 and AdamW on windows drawn from the text."""
@@ -40,6 +39,7 @@ class Peer(Protocol):
 def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--sizes", required=True, metavar="V,T,L,H,C,B")
+    parser.add_argument("--llama", metavar="K,F", help="key/value heads and hidden width of a Llama")
     parser.add_argument("--dropout", type=float, default=0.0)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--check", metavar="FILE", help="instead, compare with what jostle computed")
@@ -47,7 +47,8 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def main(options: argparse.Namespace, build: Callable[[Sizes], Peer]) -> None:
-    sizes = Sizes(*map(int, options.sizes.split(",")))
+    llama = options.llama.split(",") if options.llama else ()
+    sizes = Sizes(*map(int, [*options.sizes.split(","), *llama]))
     if options.check:
         print(json.dumps(differences(build(sizes), load_file(options.check))))
         return

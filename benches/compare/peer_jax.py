@@ -9,10 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax, random
-
 import peer
 from configurations import Sizes
+from jax import lax, random
 from peer import Arrays
 
 Parameters = dict[str, jax.Array]
@@ -147,7 +146,10 @@ class Jax:
 
 
 def main() -> None:
-    options = peer.arguments(__doc__).parse_args()
+    parser = peer.arguments(__doc__)
+    options = parser.parse_args()
+    if options.llama:
+        parser.error("there is no Llama in JAX here")
     peer.main(options, lambda sizes: Jax(sizes, options.dropout))
 
 

@@ -1,16 +1,16 @@
-"""Training steps of a GPT-2 in PyTorch on request, eagerly or through torch.compile.
+"""Training steps of a GPT-2 or a Llama in PyTorch on request, eagerly or through torch.compile.
 
-The model is nanoGPT's: exact GELU, tied head, biases, scaled_dot_product_attention with dropout.
+The GPT-2 is nanoGPT's: exact GELU, tied head, biases, scaled_dot_product_attention with dropout. The Llama has a tied head,
+and the products of queries, keys and values, and of gate and up, in one each.
 """
 
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional as F
-
 import peer
+import torch
 from configurations import Sizes
 from peer import Arrays
+from torch import nn
+from torch.nn import functional as F
 
 
 class Attention(nn.Module):
@@ -74,10 +74,87 @@ class GPT(nn.Module):
         return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
 
 
+class LlamaAttention(nn.Module):
+    def __init__(self, H: int, K: int, C: int) -> None:
+        super().__init__()
+        self.parts = (C, K * (C // H), K * (C // H))
+        self.D = C // H
+        self.qkv, self.o_proj = nn.Linear(C, sum(self.parts), bias=False), nn.Linear(C, C, bias=False)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        B, T, C = x.shape
+        q, k, v = (
+            part.view(B, T, -1, self.D).transpose(1, 2) for part in self.qkv(x).split(self.parts, dim=2)
+        )
+        q, k = rotated(q, cos, sin), rotated(k, cos, sin)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
+        return self.o_proj(y.transpose(1, 2).contiguous().view(B, T, C))
+
+
+def rotated(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1)
+
+
+class LlamaBlock(nn.Module):
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        C = sizes.C
+        self.input_layernorm, self.post_attention_layernorm = nn.RMSNorm(C, 1e-5), nn.RMSNorm(C, 1e-5)
+        self.attention = LlamaAttention(sizes.H, sizes.K, C)
+        self.gate_up, self.down_proj = nn.Linear(C, 2 * sizes.F, False), nn.Linear(sizes.F, C, False)
+
+    def forward(self, x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+        x = x + self.attention(self.input_layernorm(x), cos, sin)
+        gate, up = self.gate_up(self.post_attention_layernorm(x)).chunk(2, dim=2)
+        return x + self.down_proj(F.silu(gate) * up)
+
+
+class Llama(nn.Module):
+    def __init__(self, sizes: Sizes) -> None:
+        super().__init__()
+        self.sizes = sizes
+        self.embed_tokens = nn.Embedding(sizes.V, sizes.C)
+        self.layers = nn.ModuleList(LlamaBlock(sizes) for _ in range(sizes.L))
+        self.norm = nn.RMSNorm(sizes.C, 1e-5)
+        D = sizes.C // sizes.H
+        angles = torch.outer(
+            torch.arange(sizes.T).float(), 1.0 / 10000.0 ** (torch.arange(0, D, 2).float() / D)
+        )
+        self.cos, self.sin = angles.cos(), angles.sin()
+        for parameter in self.parameters():
+            if parameter.dim() == 2:
+                nn.init.normal_(parameter, 0.0, 0.02)
+
+    def forward(self, tokens: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        x = self.embed_tokens(tokens)
+        cos, sin = self.cos[: tokens.shape[1]], self.sin[: tokens.shape[1]]
+        for block in self.layers:
+            x = block(x, cos, sin)
+        logits = F.linear(self.norm(x), self.embed_tokens.weight)
+        return F.cross_entropy(logits.view(-1, logits.shape[-1]), targets.view(-1))
+
+    def names(self) -> dict[str, list[str]]:
+        """For each parameter, Hugging Face's names of what it holds, row after row."""
+        names = {"embed_tokens.weight": ["model.embed_tokens.weight"], "norm.weight": ["model.norm.weight"]}
+        for i in range(self.sizes.L):
+            here, there = f"layers.{i}.", f"model.layers.{i}."
+            heads = [f"{there}self_attn.{part}_proj.weight" for part in "qkv"]
+            names |= {
+                f"{here}attention.qkv.weight": heads,
+                f"{here}attention.o_proj.weight": [f"{there}self_attn.o_proj.weight"],
+                f"{here}gate_up.weight": [f"{there}mlp.{part}_proj.weight" for part in ("gate", "up")],
+                f"{here}down_proj.weight": [f"{there}mlp.down_proj.weight"],
+            }
+            for norm in ("input_layernorm.weight", "post_attention_layernorm.weight"):
+                names[here + norm] = [there + norm]
+        return names
+
+
 class Torch:
     def __init__(self, sizes: Sizes, dropout: float, compiled: bool) -> None:
         torch.manual_seed(1)
-        self.model = GPT(sizes, dropout)
+        self.model: GPT | Llama = Llama(sizes) if sizes.K else GPT(sizes, dropout)
         self.forward = torch.compile(self.model) if compiled else self.model
         self.parameters = list(self.model.parameters())
         groups = [
@@ -108,10 +185,27 @@ class Torch:
         return loss
 
     def load(self, parameters: Arrays) -> None:
+        if isinstance(self.model, Llama):
+            names = self.model.names()
+            self.sections = {here: [len(parameters[name]) for name in there] for here, there in names.items()}
+            state = {
+                here: torch.cat([torch.tensor(parameters[name]) for name in there])
+                for here, there in names.items()
+            }
+            self.model.load_state_dict(state)
+            return
         self.model.load_state_dict({name: oriented(name, torch.tensor(x)) for name, x in parameters.items()})
 
     def gradients(self, tokens: np.ndarray, targets: np.ndarray) -> Arrays:
         self.backward(torch.tensor(tokens).long(), torch.tensor(targets).long())
+        if isinstance(self.model, Llama):
+            names, found = self.model.names(), dict(self.model.named_parameters())
+            parts = {here: found[here].grad.split(self.sections[here]) for here in names}
+            return {
+                name: part.numpy()
+                for here, there in names.items()
+                for name, part in zip(there, parts[here], strict=True)
+            }
         return {
             name: oriented(name, p.grad).numpy()
             for name, p in self.model.named_parameters()

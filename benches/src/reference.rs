@@ -3,11 +3,11 @@
 use std::error::Error;
 use std::path::Path;
 
-use jostle::{InstructionSet, Shape};
+use jostle::{Config, Dropout, InstructionSet, Options, Shape};
 use jostle_pool::Pool;
 use safetensors::{Dtype, serialize_to_file, tensor::TensorView};
 
-use crate::session::{Session, Sizes};
+use crate::session::Session;
 
 /// The number of updates whose losses are in the file.
 const STEPS: usize = 4;
@@ -17,9 +17,10 @@ const SCALE: f32 = 5.0;
 
 /// Writes a safetensors file: parameters under their names, `tokens` and `targets` of one batch, and its gradients as
 /// `gradient.<name>`. `losses` has the loss before each of the first updates on that batch. No dropout.
-pub fn write(sizes: Sizes, threads: usize, path: &Path) -> Result<(), Box<dyn Error>> {
-    let pool = Pool::new(threads)?;
-    let mut session = Session::new(sizes, 0.0, threads)?;
+pub fn write(config: &Config, options: &Options, path: &Path) -> Result<(), Box<dyn Error>> {
+    let pool = Pool::new(options.threads)?;
+    let config = Config { dropout: Dropout::NONE, ..*config };
+    let mut session = Session::of(&config, options)?;
     let plan = session.plan;
     let (mut trainer, text) = session.trainer(InstructionSet::detect(), &pool)?;
     let shape = Shape { sequences: plan.options().batch, length: plan.config().context };

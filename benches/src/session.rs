@@ -37,13 +37,27 @@ pub struct Session {
     batch: Vec<i32>,
 }
 
+/// K and F of a Llama.
+pub type Llama = [usize; 2];
+
+/// The model of these sizes: a GPT-2, or a Llama.
+pub fn model([vocab, context, layers, heads, width, _]: Sizes, llama: Option<Llama>, dropout: f32) -> Config {
+    let config = match llama {
+        None => Config::new(vocab, context, layers, heads, width),
+        Some([kv_heads, hidden]) => Config::llama(vocab, context, layers, heads, kv_heads, width, hidden),
+    };
+    Config { dropout: Dropout::all(dropout), ..config }
+}
+
 impl Session {
-    /// Initial parameters, and a text of 100,000 tokens.
+    /// A GPT-2 with initial parameters, and a text of 100,000 tokens.
     pub fn new(sizes: Sizes, dropout: f32, threads: usize) -> Result<Session, Error> {
-        let [vocab, context, layers, heads, width, batch] = sizes;
-        let model = Config::new(vocab, context, layers, heads, width);
-        let config = Config { dropout: Dropout::all(dropout), ..model };
-        let plan = Plan::new(&config, &Options { threads, ..Options::new(batch) })?;
+        Session::of(&model(sizes, None, dropout), &Options { threads, ..Options::new(sizes[5]) })
+    }
+
+    /// Any model and plan.
+    pub fn of(config: &Config, options: &Options) -> Result<Session, Error> {
+        let (plan, vocab) = (Plan::new(config, options)?, config.vocab);
         let lengths = [plan.parameters(), plan.gradients(), plan.optimizer(), plan.workspace()];
         let mut floats = lengths.map(zeros);
         initialize(InstructionSet::detect(), &plan, &mut floats[0], 1)?;

@@ -7,8 +7,8 @@ use std::error::Error;
 use std::path::PathBuf;
 
 use clap::Parser;
-use jostle::InstructionSet;
-use jostle_benches::session::Session;
+use jostle::{InstructionSet, Options};
+use jostle_benches::session::{Session, Sizes, model};
 use jostle_benches::{operations, reference, turns};
 use jostle_pool::Pool;
 
@@ -17,6 +17,12 @@ struct Arguments {
     /// Vocabulary, context, layers, heads, width and batch
     #[arg(long, value_name = "V,T,L,H,C,B", value_delimiter = ',', required = true)]
     sizes: Vec<usize>,
+    /// Key/value heads and hidden width of a Llama [default: a GPT-2]
+    #[arg(long, value_name = "K,F", value_delimiter = ',')]
+    llama: Option<Vec<usize>>,
+    /// Backward recomputes activations
+    #[arg(long)]
+    recompute: bool,
     #[arg(long, default_value_t = 0.0)]
     dropout: f32,
     #[arg(long, default_value_t = 1)]
@@ -30,10 +36,14 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { sizes, dropout, threads, instruction_set, reference } = Arguments::parse();
-    let sizes = sizes.as_slice().try_into()?;
+    let Arguments { sizes, llama, recompute, dropout, threads, instruction_set, reference } =
+        Arguments::parse();
+    let sizes: Sizes = sizes.as_slice().try_into()?;
+    let llama = llama.map(|sizes| sizes.as_slice().try_into()).transpose()?;
+    let (config, options) =
+        (model(sizes, llama, dropout), Options { threads, recompute, ..Options::new(sizes[5]) });
     if let Some(path) = reference {
-        return reference::write(sizes, threads, &path);
+        return reference::write(&config, &options, &path);
     }
     let simd = match &instruction_set {
         None => InstructionSet::detect(),
@@ -41,7 +51,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let pool = Pool::new(threads)?;
     turns::ready()?;
-    let mut session = Session::new(sizes, dropout, threads)?;
+    let mut session = Session::of(&config, &options)?;
     let about = serde_json::json!({
         "parameters": session.plan.parameters(),
         "operations": operations::step(&session.plan),
