@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from jostle import _documents, _native, data, runs
-from jostle.cli import options
+from jostle.cli import options, progress
 
 EXAMPLE = "jostle tokenize texts --tokenizer gpt2 --out tokens.bin"
-
-PAUSE = 5.0
-"""Seconds between two lines of progress without a terminal."""
 
 
 def command(
@@ -58,34 +50,10 @@ def command(
             param_hint="--tokenizer",
         )
     made = runs.make_tokenizer(kind, ("".join(parts) for parts in _documents.documents(found)), vocab)
-    with _progress(_documents.size(found)) as report:
+    with progress.of_bytes(_documents.size(found)) as report:
         pieces = _documents.tokens(
             _documents.documents(found), made, processes or _native.available_threads(), report
         )
         count = data.write_tokens(out, pieces, made.vocab)
     made.save(data.tokenizer_path(out))
     print(f"{count:,} tokens ({made.vocab:,} different), {os.stat(out).st_size:,} bytes: {out}")
-
-
-@contextmanager
-def _progress(size: int) -> Iterator[Callable[[str], None]]:
-    """Shows how many of so many bytes are done: a bar in a terminal, elsewhere a line every few seconds."""
-    columns = (BarColumn(24), TaskProgressColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
-    begin = printed = time.perf_counter()
-    done = 0
-    with Progress(*columns, disable=not sys.stdout.isatty()) as bar:
-        task = bar.add_task("", total=size or None)
-
-        def report(piece: str) -> None:
-            nonlocal done, printed
-            done += len(piece.encode(errors="replace"))
-            now = time.perf_counter()
-            line = (
-                f"{done / 2**20:,.0f} of {size / 2**20:,.0f} MiB, {done / 2**20 / (now - begin):,.1f} MiB/s"
-            )
-            bar.update(task, completed=done, description=line)
-            if bar.disable and now - printed >= PAUSE:
-                printed = now
-                print(line, flush=True)
-
-        yield report

@@ -10,7 +10,6 @@ import os
 import shlex
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,20 +17,16 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
 
 import jostle
 from jostle import _documents, callbacks, data, runs
 from jostle._batches import are_batches
-from jostle.cli import options, plot, samples, sources
+from jostle.cli import options, plot, progress, samples, sources
 from jostle.runs import Metrics, Run
-from jostle.training import Report, Trainer
+from jostle.training import Trainer
 
 EXAMPLE = "jostle train shakespeare.txt --steps 2000 --dropout 0.2"
 
-PAUSE = 5.0
-"""Seconds between two lines of progress without a terminal."""
 
 _BATCH, _RATE, _LENGTH = 4, 2e-5, 1024
 """Defaults of fine-tuning."""
@@ -371,7 +366,7 @@ def _train(run: Run, trainer: Trainer) -> int | None:
     """Takes the remaining steps. Returns the signal that stopped it, or None after the last step."""
     recipe = run.config["recipe"]
     every, keep = recipe["checkpoint_every"], recipe.get("keep")
-    with Metrics(run, trainer.step) as metrics, _Display(trainer) as display, _signals() as stop:
+    with Metrics(run, trainer.step) as metrics, progress.Display(trainer) as display, _signals() as stop:
         _introduce(run, trainer)
         while trainer.step < trainer.steps and not stop:
             report = trainer.advance()
@@ -413,50 +408,3 @@ def _signals() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-class _Display:
-    """Shows progress: a bar in a terminal, elsewhere a line every few seconds, and a line for each evaluation."""
-
-    def __init__(self, trainer: Trainer) -> None:
-        self._trainer = trainer
-        self._first = trainer.step
-        self._tokens = 0
-        self._begin = self._printed = time.perf_counter()
-        self._bar: Progress | None = None
-        console = Console(highlight=False)
-        if sys.stdout.isatty() and console.is_interactive:
-            columns = (BarColumn(24), TextColumn("{task.description}", markup=False))
-            self._bar = Progress(*columns, console=console)
-            self._task = self._bar.add_task("", total=trainer.steps, completed=trainer.step)
-
-    def show(self, report: Report) -> None:
-        now = time.perf_counter()
-        done, steps = report.step, self._trainer.steps
-        self._tokens += report.tokens
-        pace = (done - self._first) / (now - self._begin)
-        left = round((steps - done) / pace)
-        line = (
-            f"step {done}/{steps}  loss {report.loss:.3f}"
-            f"  {self._tokens / (now - self._begin):,.0f} tokens/s  {left // 60}:{left % 60:02} left"
-        )
-        if self._bar is not None:
-            self._bar.update(self._task, completed=done, description=line)
-        elif now - self._printed >= PAUSE or done == steps:
-            self._printed = now
-            print(line, flush=True)
-        if report.validation_loss is not None:
-            evaluation = f"step {done}  loss {report.loss:.3f}  validation loss {report.validation_loss:.4f}"
-            if self._bar is not None:
-                self._bar.console.print(evaluation)
-            else:
-                print(evaluation, flush=True)
-
-    def __enter__(self) -> _Display:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.stop()
