@@ -32,7 +32,7 @@ def begin(parameters: Parameters) -> State:
 
 
 def shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    V, T, L, _, C, _ = sizes
+    V, T, L, _, C, *_ = sizes
     found: dict[str, tuple[int, ...]] = {"wte.weight": (V, C), "wpe.weight": (T, C)}
     for i in range(L):
         for norm in ("ln_1", "ln_2"):

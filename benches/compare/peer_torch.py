@@ -54,7 +54,7 @@ class GPT(nn.Module):
 
     def __init__(self, sizes: Sizes, dropout: float) -> None:
         super().__init__()
-        V, T, L, H, C, _ = sizes
+        V, T, L, H, C, *_ = sizes
         self.dropout = dropout
         self.wte, self.wpe = nn.Embedding(V, C), nn.Embedding(T, C)
         self.h = nn.ModuleList(Block(H, C, dropout) for _ in range(L))

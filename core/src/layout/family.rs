@@ -371,9 +371,8 @@ pub(crate) enum Group {
 }
 
 impl Group {
-    /// The most pairs of a weight and a bias in a group. Pairs are adjacent; a tensor without its partner beside it counts
-    /// as one.
-    pub const MOST_PAIRS: usize = if LLAMA { 10 } else { 3 };
+    /// The most tensors of a group.
+    pub const MOST_TENSORS: usize = if LLAMA { 12 } else { 6 };
 
     /// The multiply-adds of the group's products for one row in forward. The head counts even if its matrix is tied.
     pub const fn products(self, config: &Config) -> Count {

@@ -2,8 +2,8 @@
 
 use core::ops::Range;
 
-use super::{Group, Order, Plan, Site, SiteTensors, Tensor};
-use crate::config::LLAMA;
+use super::{Group, Order, Plan, Site, Tensor, family};
+use crate::config::{Config, LLAMA};
 use crate::fault;
 
 /// A slice that pieces are cut off from.
@@ -80,30 +80,63 @@ impl<'a> Parameters<'a> {
     /// The parameters of a group's sites.
     #[inline(never)]
     pub fn of(&self, group: Group) -> GroupParameters<'a> {
-        GroupParameters { all: *self, pairs: self.plan.group(group) }
+        let (mut tensors, mut members) = (self.plan.pairs(group), [None; Group::MOST_TENSORS]);
+        let mut places = members.iter_mut();
+        while let Some((row, Tensor { offset, frozen, .. })) = tensors.next_tensor(None)
+            && let Some(place) = places.next()
+        {
+            *place = Some(Member { row: row as u8, frozen, offset });
+        }
+        GroupParameters { all: *self, members }
     }
 
     /// The values of `len` elements from a tensor's first one on, from the one or the other buffer.
     #[inline(never)]
-    fn values(&self, tensor: Option<Tensor>, len: usize) -> &'a [f32] {
+    fn values(&self, tensor: Option<Member>, len: usize) -> &'a [f32] {
         let Some(tensor) = tensor else { return &[] };
         let all = if tensor.frozen { self.frozen } else { self.trained };
         all.get(tensor.offset..).and_then(|rest| rest.get(..len)).unwrap_or_default()
     }
 }
 
+/// A tensor, in few bytes: devices keep a group on the stack.
+#[derive(Clone, Copy)]
+struct Member {
+    /// Its row of the table.
+    row: u8,
+    frozen: bool,
+    offset: usize,
+}
+
+impl Member {
+    fn shape(tensor: Option<Member>, config: &Config) -> [usize; 2] {
+        let slot = tensor.and_then(|tensor| family::slot(tensor.row.into()));
+        slot.map_or([0, 0], |slot| slot.shape(config))
+    }
+
+    fn len(tensor: Option<Member>, config: &Config) -> usize {
+        let [rows, columns] = Member::shape(tensor, config);
+        rows * columns
+    }
+}
+
 /// The parameters of a group.
 pub(crate) struct GroupParameters<'a> {
     all: Parameters<'a>,
-    pairs: [SiteTensors; Group::MOST_PAIRS],
+    members: [Option<Member>; Group::MOST_TENSORS],
 }
 
 impl<'a> GroupParameters<'a> {
     /// The weight and the bias of a site.
     #[inline(never)]
-    fn tensors(&self, site: Site) -> [Option<Tensor>; 2] {
-        let pairs = || self.pairs.iter().filter(|pair| pair.site == site);
-        [pairs().find_map(|pair| pair.weight), pairs().find_map(|pair| pair.bias)]
+    fn tensors(&self, site: Site) -> [Option<Member>; 2] {
+        let mut found = [None; 2];
+        for member in self.members.iter().flatten() {
+            if let Some(slot) = family::slot(member.row.into()).filter(|slot| slot.site == site) {
+                *(if slot.is_bias() { &mut found[1] } else { &mut found[0] }) = Some(*member);
+            }
+        }
+        found
     }
 
     /// The parameters of one site.
@@ -120,12 +153,13 @@ impl<'a> GroupParameters<'a> {
         let ((site, mut rest), config) = (sites.split_first()?, &self.all.plan.config);
         let order = site.order(config);
         let [weight, bias] = self.tensors(*site);
-        let outputs = |tensor: Option<Tensor>| {
-            tensor.map_or(0, |tensor| tensor.shape[if order == Order::InOut { 1 } else { 0 }])
+        let outputs = |tensor: Option<Member>| {
+            let [rows, columns] = Member::shape(tensor, config);
+            if order == Order::InOut { columns } else { rows }
         };
-        let len = |tensor: Option<Tensor>| tensor.map_or(0, |tensor| tensor.len());
+        let len = |tensor: Option<Member>| Member::len(tensor, config);
         let (mut columns, mut elements, mut of_bias) = (outputs(weight), len(weight), len(bias));
-        let is_frozen = |tensor: Option<Tensor>| tensor.map(|tensor| tensor.frozen);
+        let is_frozen = |tensor: Option<Member>| tensor.map(|tensor| tensor.frozen);
         while LLAMA && let Some((next, after)) = rest.split_first() {
             let [next_weight, next_bias] = self.tensors(*next);
             if [next_weight, next_bias].map(is_frozen) != [weight, bias].map(is_frozen) {

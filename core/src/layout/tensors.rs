@@ -1,5 +1,6 @@
 //! The parameter tensors of one model, by name, shape and offset, from the family's table.
 
+use core::ops::Range;
 use core::{fmt, iter};
 
 use super::family::{self, Family, Group, Initial, Role, Site, Slot};
@@ -138,31 +139,56 @@ pub(crate) struct SiteTensors {
     pub bias: Option<Tensor>,
 }
 
-impl Plan {
-    /// A group's tensors in memory order, in pairs. The last pairs may be empty.
+/// Iterator over a group's tensors in memory order, in pairs.
+pub(crate) struct Pairs<'a> {
+    tensors: Tensors<'a>,
+    /// The rows of the table that are to come.
+    rows: Range<usize>,
+    layer: usize,
+}
+
+impl Pairs<'_> {
+    /// The next tensor, and its row of the table. With a condition, only if its slot fulfils it.
     #[inline(never)]
-    pub(crate) fn group(&self, group: Group) -> [SiteTensors; Group::MOST_PAIRS] {
-        let config = &self.config;
-        let [place, _] = group.places(config);
-        let mut tensors = Tensors::from_place(config, &self.options.frozen, place);
-        let empty = SiteTensors { site: Site::Tokens, weight: None, bias: None };
-        let mut found = [empty; Group::MOST_PAIRS];
-        let (mut pairs, mut before) = (found.iter_mut(), None::<&mut SiteTensors>);
-        let [first, end] = Family::of(config).of_group(group);
-        for row in first..end {
-            let Some(slot) = family::slot(row).filter(|slot| slot.exists(config)) else { continue };
-            let tensor = tensors.next_is(TensorName { row, layer: group.layer(config.layers) }, slot);
-            match before.as_mut() {
-                Some(pair) if pair.site == slot.site && slot.is_bias() => pair.bias = Some(tensor),
-                _ => {
-                    before = pairs.next();
-                    let Some(pair) = before.as_mut() else { break };
-                    pair.site = slot.site;
-                    *(if slot.is_bias() { &mut pair.bias } else { &mut pair.weight }) = Some(tensor);
+    pub fn next_tensor(&mut self, bias_of: Option<Site>) -> Option<(usize, Tensor)> {
+        for row in self.rows.clone() {
+            let slot = family::slot(row)?;
+            if slot.exists(self.tensors.config) {
+                if bias_of.is_some_and(|site| site != slot.site || !slot.is_bias()) {
+                    return None;
                 }
+                self.rows.start = row + 1;
+                return Some((row, self.tensors.next_is(TensorName { row, layer: self.layer }, slot)));
             }
         }
-        found
+        None
+    }
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = SiteTensors;
+
+    fn next(&mut self) -> Option<SiteTensors> {
+        let (row, tensor) = self.next_tensor(None)?;
+        let slot = family::slot(row)?;
+        let site = slot.site;
+        if slot.is_bias() {
+            return Some(SiteTensors { site, weight: None, bias: Some(tensor) });
+        }
+        let bias = self.next_tensor(Some(site)).map(|(_, tensor)| tensor);
+        Some(SiteTensors { site, weight: Some(tensor), bias })
+    }
+}
+
+impl Plan {
+    /// The tensors of a group.
+    #[inline(never)]
+    pub(crate) fn pairs(&self, group: Group) -> Pairs<'_> {
+        let config = &self.config;
+        let [place, _] = group.places(config);
+        let [first, end] = Family::of(config).of_group(group);
+        let tensors = Tensors::from_place(config, &self.options.frozen, place);
+        Pairs { tensors, rows: first..end, layer: group.layer(config.layers) }
     }
 
     /// Whether backward reaches a group: whether that group, or one before it, has a trained tensor.

@@ -292,7 +292,7 @@ fn weights(plan: &Plan) -> impl Iterator<Item = ((Site, usize), Tensor)> {
     let groups = [(Group::Embedding, 0)].into_iter().chain(blocks).chain([(Group::Logits, 0)]);
     groups.flat_map(|(group, layer)| {
         let weight = move |pair: SiteTensors| pair.weight.map(|weight| ((pair.site, layer), weight));
-        plan.group(group).into_iter().filter_map(weight)
+        plan.pairs(group).filter_map(weight)
     })
 }
 

@@ -1,13 +1,13 @@
 //! Data-parallel passes: each worker runs the whole pass on some of the sequences, in its own part of the workspace.
 //! Workers synchronise at the loss. They add to the gradients in their order, like micro-batches, in a relay.
 
-use core::mem;
+use core::{array, mem};
 
 use super::gradients::{GradientRows, Source, shape};
 use super::{Backward, Beginning, DropoutKey, Gradients, Pass, Stage, rows_of};
 use crate::compact::soft_f64::SoftF64;
 use crate::error::Error;
-use crate::layout::{InUse, Order, Plan, Shape, Workspace, WorkspaceParts};
+use crate::layout::{Group, InUse, Order, Plan, Shape, SiteTensors, Workspace, WorkspaceParts};
 use crate::matmul::{self, Matrix, Size, matmul_in_turn};
 use crate::parallel::{Compute, MOST_TURNS, Serial, Share, Turn, Units};
 
@@ -122,10 +122,11 @@ impl Pass<'_> {
         workers: usize,
     ) {
         let Some(group) = stage.group() else { return };
-        let (columns, pairs) = (self.plan.config.hidden, self.plan.group(group));
+        let (columns, mut pairs) = (self.plan.config.hidden, self.plan.pairs(group));
+        let pairs: [Option<SiteTensors>; Group::MOST_TENSORS] = array::from_fn(|_| pairs.next());
         let sources = self.sources(stage, InUse::Activated, columns, &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
-        for tensors in pairs.iter().rev() {
+        for tensors in pairs.iter().rev().flatten() {
             let source = &sources.of(tensors.site);
             let ([rows, columns], [of_bias, _]) = (shape(&tensors.weight), shape(&tensors.bias));
             let work = self.rows().saturating_mul(rows).saturating_mul(columns);

@@ -73,10 +73,9 @@ impl TrainingPass<'_> {
     ) -> Result<(), NotFinite> {
         let plan = self.inputs.plan;
         let Some(group) = stage.group() else { return Ok(()) };
-        let pairs = plan.group(group);
         let sources = self.pass().sources(stage, in_use, early.len(), &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
-        for tensors in &pairs {
+        for tensors in plan.pairs(group) {
             let source = &sources.of(tensors.site);
             let is_early = matches!(tensors.site, Site::MlpOut | Site::Logits);
             let is_last = matches!(in_use, InUse::Normed);

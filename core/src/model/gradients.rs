@@ -1,5 +1,6 @@
 //! The gradients of a stage's parameters, from its activations and their gradients.
 
+use core::array;
 use core::ops::Range;
 
 use super::{Backward, Gradients, Pass, rows_in, rows_of};
@@ -7,12 +8,19 @@ use crate::config::LLAMA;
 use crate::fault;
 use crate::layout::{
     AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, NormedHeads,
-    Order, Plan, RowRegions, Site, Tensor, Workspace,
+    Order, Plan, RowRegions, Site, SiteTensors, Tensor, Workspace,
 };
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear, rms_norm};
 use crate::parallel::Units;
 use crate::target::Target;
+
+/// The pairs of tensors whose gradients one fork computes: all of a stage of a GPT-2 and of most Llamas. Their number takes
+/// stack.
+const AT_ONCE: usize = match Target::HERE {
+    Target::Vectors => 5,
+    Target::Portable => 3,
+};
 
 impl Gradients {
     pub(super) const fn start(self) -> Start<'static> {
@@ -174,8 +182,8 @@ pub(super) fn shape(tensor: &Option<Tensor>) -> [usize; 2] {
 }
 
 impl Pass<'_> {
-    /// The gradients of all parameters of a stage, after [`Pass::backward_stage`]. One fork gives each worker its
-    /// share of every tensor.
+    /// The gradients of all parameters of a stage, after [`Pass::backward_stage`]. A fork gives each worker its share of
+    /// several tensors.
     #[inline(never)]
     pub(super) fn gradients(
         &self,
@@ -185,15 +193,40 @@ impl Pass<'_> {
         workspace: &mut Workspace<'_>,
     ) {
         let Some(group) = stage.group() else { return };
-        let (sites, columns) = (self.plan.group(group), self.plan.config.hidden);
-        let sources = self.sources(stage, InUse::Activated, columns, &mut workspace.regions);
-        let sources = sites.each_ref().map(|pair| sources.of(pair.site));
-        let first = sites.iter().flat_map(|site| [&site.weight, &site.bias]).find_map(trained);
+        let (mut pairs, columns) = (self.plan.pairs(group), self.plan.config.hidden);
+        let all = self.sources(stage, InUse::Activated, columns, &mut workspace.regions);
+        let scratch = &mut *workspace.worker_scratch;
+        loop {
+            let sites: [Option<SiteTensors>; AT_ONCE] = array::from_fn(|_| pairs.next());
+            if sites[0].is_none() {
+                return;
+            }
+            self.gradients_of(&sites, &all, gradients, mode, scratch);
+        }
+    }
+
+    /// The gradients of some adjacent pairs of tensors.
+    #[inline(never)]
+    fn gradients_of(
+        &self,
+        sites: &[Option<SiteTensors>; AT_ONCE],
+        all: &Sources<'_>,
+        gradients: &mut [f32],
+        mode: Gradients,
+        scratch: &mut [f32],
+    ) {
+        let first = sites.iter().flatten().flat_map(|site| [&site.weight, &site.bias]).find_map(trained);
         let mut rest = gradients.get_mut(first.map_or(0, |tensor| tensor.offset)..).unwrap_or_default();
-        let shapes = sites.each_ref().map(|site| [shape(&site.weight), shape(&site.bias)]);
+        let shapes = sites.each_ref().map(|site| match site {
+            Some(site) => [shape(&site.weight), shape(&site.bias)],
+            None => [[0; 2]; 2],
+        });
+        let sources =
+            sites.each_ref().map(|site| site.as_ref().map_or(Source::None, |site| all.of(site.site)));
         let units = shapes.map(|pair| pair.map(|[rows, _]| rows));
-        let sites = shapes.iter().zip(&sources);
-        let work = sites
+        let work = shapes
+            .iter()
+            .zip(&sources)
             .map(|([[rows, columns], [of_bias, _]], source)| self.work(source, [rows + of_bias, *columns]))
             .sum();
         let buffers = shapes.map(|pair| {
@@ -201,7 +234,7 @@ impl Pass<'_> {
                 Units::new(rest.split_off_mut(..rows * columns).unwrap_or_default(), rows, columns)
             })
         });
-        let scratch = self.scratch(workspace.worker_scratch);
+        let scratch = self.scratch(scratch);
         self.compute.split_pairs(work, &buffers, scratch, |share, buffers, scratch| {
             for ((source, [weight, bias]), units) in sources.iter().zip(buffers).zip(units) {
                 let [of_weight, of_bias] = units.map(|rows| share.of(rows));

@@ -221,8 +221,7 @@ fn the_table_of_tensors_adds_up_to_the_plan() {
             (0..plan.config.layers).flat_map(|layer| [Group::Attention { layer }, Group::Mlp { layer }]);
         let groups = [Group::Embedding].into_iter().chain(groups);
         let of_groups = groups.chain([Group::Logits]).flat_map(|group| {
-            let sites = plan.group(group);
-            sites.into_iter().flat_map(|site| [site.weight, site.bias]).flatten().collect::<Vec<_>>()
+            plan.pairs(group).flat_map(|site| [site.weight, site.bias]).flatten().collect::<Vec<_>>()
         });
         assert!(of_groups.eq(plan.tensors()), "each tensor once, in its order");
     }
