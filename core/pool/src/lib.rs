@@ -141,6 +141,7 @@ unsafe impl Parallel for Pool {
         shared.round.0.task.with_mut(|task| unsafe { *task = Some(pointer) });
         // Publishes the line above to threads that claim a task.
         shared.round.0.unclaimed.store(tasks - 1, Ordering::Release);
+        sync::preempt_for_loom(&shared.round.0.unclaimed);
         for worker in self.workers.iter().take(tasks - 1) {
             worker.thread().unpark();
         }

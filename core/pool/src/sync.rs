@@ -41,3 +41,12 @@ pub fn order_for_loom() {
     #[cfg(all(loom, test))]
     loom::sync::atomic::fence(Ordering::SeqCst);
 }
+
+/// Stands between publishing work and waking threads: loom does not interrupt a thread there by itself, but it does where
+/// `published` is read.
+pub fn preempt_for_loom(published: &AtomicUsize) {
+    #[cfg(all(loom, test))]
+    published.load(Ordering::Relaxed);
+    #[cfg(not(all(loom, test)))]
+    let _ = published;
+}

@@ -54,6 +54,11 @@ impl Track {
 
 /// A relay of workers. `run` passes its two elements.
 fn relay(workers: usize, preemptions: usize, run: fn(&mut Turn<'_>, &dyn Fn(usize))) {
+    relay_without(workers, workers, preemptions, run);
+}
+
+/// A relay in which the `idle` worker passes nothing.
+fn relay_without(idle: usize, workers: usize, preemptions: usize, run: fn(&mut Turn<'_>, &dyn Fn(usize))) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(preemptions);
     model.check(move || {
@@ -62,9 +67,11 @@ fn relay(workers: usize, preemptions: usize, run: fn(&mut Turn<'_>, &dyn Fn(usiz
         let track = Track((0..2).map(|_| UnsafeCell::new(0)).collect());
         let mut buffer = [0.0; 2];
         compute.relay(workers, &[], (&mut [], 0), &mut buffer, |share, [], _, mut turn| {
-            run(&mut turn, &|i| track.pass(i, share.worker));
+            if share.worker != idle {
+                run(&mut turn, &|i| track.pass(i, share.worker - usize::from(share.worker > idle)));
+            }
         });
-        (0..2).for_each(|i| track.pass(i, workers));
+        (0..2).for_each(|i| track.pass(i, workers - usize::from(workers > idle)));
     });
 }
 
@@ -105,5 +112,18 @@ fn matrices_of_another_width_wait_for_the_end_of_the_matrix_before() {
         } else {
             turn.last(2, |_| (0..2).for_each(pass));
         }
+    });
+}
+
+#[test]
+fn a_worker_that_passes_nothing_waits_all_the_same() {
+    relay_without(1, 3, 2, piece_by_piece);
+}
+
+#[test]
+fn the_columns_of_each_matrix_are_counted_anew() {
+    relay(2, 3, |turn, pass| {
+        turn.last_by_columns([1, 1], 1, |_, _| pass(1));
+        turn.last_by_columns([1, 1], 1, |_, _| pass(0));
     });
 }
