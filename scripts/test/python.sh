@@ -47,4 +47,4 @@ maturin build --quiet --interpreter "$environment/bin/python" --manifest-path py
     --profile dev --out "$wheels/checked"
 python -m pip install --quiet --force-reinstall --no-deps "$wheels"/checked/*.whl
 pytest -q -c python/pyproject.toml --rootdir python -p no:cacheprovider --import-mode=importlib \
-    python/tests/test_{interface,views,copies,files,tokenizers,pretrained,generation,interrupt,interrupted_steps,same_bits,frozen,ops,bad_input}.py
+    python/tests/test_{interface,views,copies,files,tokenizers,pretrained,generation,batches,interrupt,interrupted_steps,same_bits,frozen,ops,bad_input}.py
