@@ -492,7 +492,7 @@ fn sealed<H: Handle>(handle: NonNull<H>) -> NonNull<Sealed<H::Value>> {
 
 /// What handles have left for later versions of the library, which must not need larger handles than compiled programs have
 /// (`header.h`, Results). A version that uses it lowers this number.
-const RESERVE: usize = 10 * size_of::<usize>();
+const RESERVE: usize = 7 * size_of::<usize>();
 
 /// The alignment of handles, which the mark needs.
 const ALIGN: usize = align_of::<u64>();

@@ -374,6 +374,20 @@ impl Group {
     /// The most tensors of a group.
     pub const MOST_TENSORS: usize = if LLAMA { 12 } else { 6 };
 
+    /// The elements of the group's tensors.
+    pub(super) const fn elements(self, config: &Config) -> Count {
+        let ([mut i, end], mut sum) = (Family::of(config).of_group(self), Count::ZERO);
+        while let Some(slot) = slot(i)
+            && i < end
+        {
+            if slot.exists(config) {
+                sum = sum.add(slot.elements(config));
+            }
+            i += 1;
+        }
+        sum
+    }
+
     /// The multiply-adds of the group's products for one row in forward. The head counts even if its matrix is tied.
     pub const fn products(self, config: &Config) -> Count {
         let ([mut i, end], mut sum) = (Family::of(config).of_group(self), Count::ZERO);

@@ -112,6 +112,8 @@ pub struct Plan {
     pub(crate) scratch: usize,
     pub(crate) generation: usize,
     pub(crate) batch: usize,
+    /// The elements of the embeddings, and of a block's attention and MLP: where groups of tensors begin.
+    groups: [usize; 3],
 }
 
 /// `?` for constant functions.
@@ -170,6 +172,11 @@ impl Plan {
             scratch: get!(scratch.elements("scratch")),
             generation: get!(generation(config, &sizes, target).elements("generation")),
             batch: get!(rows.times(2).elements("batch")),
+            groups: [
+                Group::Embedding.elements(config).get(),
+                Group::Attention { layer: 0 }.elements(config).get(),
+                Group::Mlp { layer: 0 }.elements(config).get(),
+            ],
         })
     }
 

@@ -187,8 +187,21 @@ impl Plan {
         let config = &self.config;
         let [place, _] = group.places(config);
         let [first, end] = Family::of(config).of_group(group);
-        let tensors = Tensors::from_place(config, &self.options.frozen, place);
-        Pairs { tensors, rows: first..end, layer: group.layer(config.layers) }
+        let layer = group.layer(config.layers);
+        let frozen = &self.options.frozen;
+        let tensors = if frozen.is_none() {
+            let [embeddings, attention, mlp] = self.groups;
+            let before = match group {
+                Group::Embedding => 0,
+                Group::Mlp { .. } => embeddings + attention,
+                Group::Attention { .. } | Group::Logits => embeddings,
+            };
+            let offset = before.wrapping_add(layer.wrapping_mul(attention + mlp));
+            Tensors { place, offsets: [offset, 0], ..Tensors::new(config, frozen) }
+        } else {
+            Tensors::from_place(config, frozen, place)
+        };
+        Pairs { tensors, rows: first..end, layer }
     }
 
     /// Whether backward reaches a group: whether that group, or one before it, has a trained tensor.
