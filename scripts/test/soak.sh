@@ -7,6 +7,7 @@ cd "$(dirname "$0")/../.."
 export JOSTLE_SOAK=1
 step scripts/test/soak/python.sh
 step scripts/test/python/transformers.sh
+step scripts/test/python/smollm2.sh
 step scripts/test/machines.sh
 step scripts/test/sanitizers.sh
 step scripts/test/supply.sh
