@@ -42,12 +42,13 @@ static void *memory(size_t bytes)
     return found;
 }
 
-/* Options of an update: whether it is fused, the clipping, and frozen tensors. */
+/* Options of an update: whether it is fused, the clipping, and frozen tensors; and what the seed is more than the usual one. */
 struct update {
     uint32_t fused;
     float clip;
     const char *const *frozen;
     size_t frozen_count;
+    uint64_t seed;
 };
 
 static void start_with(struct session *s, uint32_t batch, uint32_t accumulate, struct update update,
@@ -74,7 +75,7 @@ static void start_with(struct session *s, uint32_t batch, uint32_t accumulate, s
     s->recipe.steps = 60;
     s->recipe.accumulate = accumulate;
     s->recipe.clip = update.clip;
-    s->recipe.seed = 1337;
+    s->recipe.seed = 1337 + update.seed;
 
     const jostle_plan *plan = &s->plan;
     s->buffers = (jostle_buffers){
@@ -93,7 +94,7 @@ static void start_with(struct session *s, uint32_t batch, uint32_t accumulate, s
 
 static void start(struct session *s, uint32_t batch, uint32_t accumulate, const jostle_compute *compute)
 {
-    start_with(s, batch, accumulate, (struct update){0, 1, NULL, 0}, compute);
+    start_with(s, batch, accumulate, (struct update){.clip = 1}, compute);
 }
 
 static void end(struct session *s)
@@ -356,9 +357,9 @@ static void own_batches(const jostle_compute *compute)
 static void fused(const jostle_compute *compute)
 {
     struct session after, within, pieces;
-    start_with(&after, BATCH, 1, (struct update){0, 0, NULL, 0}, compute);
-    start_with(&within, BATCH, 1, (struct update){1, 0, NULL, 0}, compute);
-    start_with(&pieces, BATCH, 1, (struct update){1, 0, NULL, 0}, compute);
+    start_with(&after, BATCH, 1, (struct update){.clip = 0}, compute);
+    start_with(&within, BATCH, 1, (struct update){.fused = 1}, compute);
+    start_with(&pieces, BATCH, 1, (struct update){.fused = 1}, compute);
     check(within.plan.fused == 1 && within.plan.gradients_size < after.plan.gradients_size / 4, "room for %zu bytes",
           within.plan.gradients_size);
     steps(&after, 0, 5);
@@ -395,8 +396,8 @@ static void frozen(const jostle_compute *compute)
 {
     static const char *const names[] = {"wte.weight", "h.0.mlp.c_fc.weight", "h.1.ln_1.bias"};
     struct session whole, some;
-    start_with(&whole, BATCH, 1, (struct update){0, 0, NULL, 0}, compute);
-    start_with(&some, BATCH, 1, (struct update){1, 0, names, COUNT(names)}, compute);
+    start_with(&whole, BATCH, 1, (struct update){.clip = 0}, compute);
+    start_with(&some, BATCH, 1, (struct update){.fused = 1, .frozen = names, .frozen_count = COUNT(names)}, compute);
     float *before = memory(whole.plan.parameters_size);
     memcpy(before, whole.buffers.parameters, whole.plan.parameters_size);
     for (size_t step = 0; step < 5; step++) {
@@ -443,7 +444,7 @@ static void frozen_checkpoint(const jostle_compute *compute)
         "h.0.attn.c_proj.weight", "h.0.attn.c_proj.bias", "h.0.ln_2.weight", "h.0.ln_2.bias", "h.0.mlp.c_fc.weight",
         "h.0.mlp.c_fc.bias", "h.0.mlp.c_proj.weight", "h.0.mlp.c_proj.bias", "h.1.ln_1.bias",
     };
-    struct update update = {0, 1, names, COUNT(names)};
+    struct update update = {.clip = 1, .frozen = names, .frozen_count = COUNT(names)};
     struct session whole, some, again;
     jostle_progress progress;
     jostle_error e;
@@ -509,7 +510,10 @@ static void resumed(const jostle_compute *compute)
     free(bytes);
 }
 
-/* Two trainers at once, each with a thread of its own. */
+/* Eight trainers at once, each with a thread and a seed of its own, have the bits that each has alone. */
+
+enum { AT_ONCE = 8 };
+
 static void *fifty_steps(void *argument)
 {
     struct session *s = argument;
@@ -521,19 +525,32 @@ static void *fifty_steps(void *argument)
     return s;
 }
 
+static void start_all(struct session sessions[AT_ONCE], const jostle_compute *compute)
+{
+    for (uint64_t i = 0; i < AT_ONCE; i++)
+        start_with(&sessions[i], BATCH, 1, (struct update){.clip = 1, .seed = i}, compute);
+}
+
 static void at_once(const jostle_compute *compute)
 {
-    struct session sessions[2];
-    pthread_t threads[2];
-    for (int i = 0; i < 2; i++)
-        start(&sessions[i], BATCH, 1, compute);
-    for (int i = 0; i < 2; i++)
+    struct session sessions[AT_ONCE];
+    pthread_t threads[AT_ONCE];
+    char alone[AT_ONCE][17] = {""};
+    start_all(sessions, compute);
+    strcpy(alone[0], expected);
+    for (int i = 0; i < AT_ONCE; i++) {
+        need(fifty_steps(&sessions[i]) != NULL, "a step alone");
+        expect_bytes(sessions[i].buffers.parameters, sessions[i].plan.parameters_size, alone[i], "alone");
+        end(&sessions[i]);
+    }
+    start_all(sessions, compute);
+    for (int i = 0; i < AT_ONCE; i++)
         need(pthread_create(&threads[i], NULL, fifty_steps, &sessions[i]) == 0, "a thread");
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < AT_ONCE; i++) {
         void *done;
         need(pthread_join(threads[i], &done) == 0, "a thread's end");
         check(done != NULL, "a step failed");
-        expect(&sessions[i], "two trainers at once");
+        expect_bytes(sessions[i].buffers.parameters, sessions[i].plan.parameters_size, alone[i], "eight trainers at once");
         end(&sessions[i]);
     }
 }
