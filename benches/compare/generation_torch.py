@@ -6,11 +6,12 @@ It first checks the cache, whose logits must be the same as the forward pass's.
 
 import argparse
 
-import peer
 import torch
+from torch.nn import functional as F
+
+import peer
 from configurations import Sizes
 from peer_torch import GPT, Block
-from torch.nn import functional as F
 
 # The largest difference of logits over the largest logit. Rounding makes 1e-6.
 TOLERANCE = 1e-4

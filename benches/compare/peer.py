@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import numpy as np
-from configurations import Sizes
 from safetensors.numpy import load_file
+
+from configurations import Sizes
 
 Arrays = Mapping[str, np.ndarray]
 

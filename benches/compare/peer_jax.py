@@ -9,9 +9,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax, random
+
 import peer
 from configurations import Sizes
-from jax import lax, random
 from peer import Arrays
 
 Parameters = dict[str, jax.Array]

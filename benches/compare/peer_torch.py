@@ -5,12 +5,13 @@ and the products of queries, keys and values, and of gate and up, in one each.
 """
 
 import numpy as np
-import peer
 import torch
-from configurations import Sizes
-from peer import Arrays
 from torch import nn
 from torch.nn import functional as F
+
+import peer
+from configurations import Sizes
+from peer import Arrays
 
 
 class Attention(nn.Module):

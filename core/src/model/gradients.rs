@@ -1,6 +1,5 @@
 //! The gradients of a stage's parameters, from its activations and their gradients.
 
-use core::array;
 use core::ops::Range;
 
 use super::{Backward, Gradients, Pass, rows_in, rows_of};
@@ -8,7 +7,7 @@ use crate::config::LLAMA;
 use crate::fault;
 use crate::layout::{
     AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, NormedHeads,
-    Order, Plan, RowRegions, Site, SiteTensors, Tensor, Workspace,
+    Order, Plan, RowRegions, Site, Tensor, Workspace,
 };
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
 use crate::ops::{embedding, layer_norm, linear, rms_norm};
@@ -195,38 +194,38 @@ impl Pass<'_> {
         let Some(group) = stage.group() else { return };
         let (mut pairs, columns) = (self.plan.pairs(group), self.plan.config.hidden);
         let all = self.sources(stage, InUse::Activated, columns, &mut workspace.regions);
-        let scratch = &mut *workspace.worker_scratch;
         loop {
-            let sites: [Option<SiteTensors>; AT_ONCE] = array::from_fn(|_| pairs.next());
-            if sites[0].is_none() {
+            let (mut shapes, mut sources, mut first) =
+                ([[[0; 2]; 2]; AT_ONCE], [Source::None; AT_ONCE], None);
+            let mut count = 0;
+            for ((shapes, source), pair) in shapes.iter_mut().zip(&mut sources).zip(pairs.by_ref()) {
+                *shapes = [shape(&pair.weight), shape(&pair.bias)];
+                *source = all.of(pair.site);
+                first = first.or([&pair.weight, &pair.bias].into_iter().find_map(trained).map(|x| x.offset));
+                count += 1;
+            }
+            if count == 0 {
                 return;
             }
-            self.gradients_of(&sites, &all, gradients, mode, scratch);
+            let rest = gradients.get_mut(first.unwrap_or(0)..).unwrap_or_default();
+            self.gradients_of(&shapes, &sources, rest, mode, workspace.worker_scratch);
         }
     }
 
-    /// The gradients of some adjacent pairs of tensors.
+    /// The gradients of some adjacent pairs of tensors, by their shapes and sources.
     #[inline(never)]
     fn gradients_of(
         &self,
-        sites: &[Option<SiteTensors>; AT_ONCE],
-        all: &Sources<'_>,
-        gradients: &mut [f32],
+        shapes: &[[[usize; 2]; 2]; AT_ONCE],
+        sources: &[Source<'_>; AT_ONCE],
+        mut rest: &mut [f32],
         mode: Gradients,
         scratch: &mut [f32],
     ) {
-        let first = sites.iter().flatten().flat_map(|site| [&site.weight, &site.bias]).find_map(trained);
-        let mut rest = gradients.get_mut(first.map_or(0, |tensor| tensor.offset)..).unwrap_or_default();
-        let shapes = sites.each_ref().map(|site| match site {
-            Some(site) => [shape(&site.weight), shape(&site.bias)],
-            None => [[0; 2]; 2],
-        });
-        let sources =
-            sites.each_ref().map(|site| site.as_ref().map_or(Source::None, |site| all.of(site.site)));
         let units = shapes.map(|pair| pair.map(|[rows, _]| rows));
         let work = shapes
             .iter()
-            .zip(&sources)
+            .zip(sources)
             .map(|([[rows, columns], [of_bias, _]], source)| self.work(source, [rows + of_bias, *columns]))
             .sum();
         let buffers = shapes.map(|pair| {
