@@ -80,6 +80,11 @@ fn tensors_lie_where_llama2_c_has_them() {
             assert_eq!(query(file, begin, row), element(&name, 24 * here), "row {row}");
         }
     }
+    let keys = queries + 4 * 2 * 24 * 24;
+    let key = "model.layers.0.self_attn.k_proj.weight";
+    assert_eq!(query(&v0, keys, 1), element(key, 24 * 3));
+    let down = keys + 4 * (2 * (2 * 12 * 24 + 24 * 24 + 24) + 2 * 7 * 24);
+    assert_eq!(number(&v0, down), element("model.layers.0.mlp.down_proj.weight", 0));
     assert_eq!(number(&v0, v0.len() - 4), element("lm_head.weight", 11 * 24 - 1));
     assert_eq!(number(&v1, v1.len() - 4), element("lm_head.weight", 11 * 24 - 1));
     // The sines of the last position, 4, lie before the head: angles 4, 4 / 10000^(1/3), 4 / 10000^(2/3).
