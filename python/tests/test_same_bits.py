@@ -182,14 +182,18 @@ def test_masks_differ_from_step_to_step_and_from_sequence_to_sequence():
     assert model.backward(tokens, tokens) not in (one, other)
 
 
-def test_two_models_train_in_two_threads_at_once(expected):
-    trainers = [make(threads=1), make(threads=2)]
+def test_eight_models_train_in_eight_threads_at_once():
+    """Each has a seed of its own, and the bits that it has alone."""
+    seeds = range(1337, 1345)
+    alone = [bits(train(make(seed=seed)).model.parameters) for seed in seeds]
+    trainers = [make(seed=seed, threads=1 + seed % 2) for seed in seeds]
     threads = [threading.Thread(target=train, args=(trainer,)) for trainer in trainers]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert [bits(trainer.model.parameters) for trainer in trainers] == [expected] * 2
+    assert [bits(trainer.model.parameters) for trainer in trainers] == alone
+    assert len(set(alone)) == len(alone)
 
 
 def test_one_model_in_several_threads_waits_for_itself():
