@@ -28,6 +28,7 @@ const ROOMS: [(&str, &[&str]); 24] = [
         &[
             "fault",
             "compact",
+            "config",
             "error",
             "layout",
             "matmul",
