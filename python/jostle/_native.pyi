@@ -24,6 +24,7 @@ __all__ = [
     "dropout",
     "gelu",
     "gelu_backward",
+    "generate_together",
     "instruction_sets",
     "is_gpt2",
     "layer_norm",
@@ -155,6 +156,14 @@ class Generator:
         number: int,
     ) -> list[int]: ...
 
+def generate_together(
+    engine: Engine,
+    prompts: list[_Int],
+    count: int,
+    sampling: tuple[float, int | None, float | None, float | None],
+    seed: int,
+    stop: list[int],
+) -> list[list[int]]: ...
 def validate(config: Config) -> None: ...
 def is_gpt2(config: Config) -> bool: ...
 def tensors(config: Config) -> list[tuple[str, list[int]]]: ...

@@ -33,7 +33,7 @@ mod _native {
     #[pymodule_export]
     use crate::engine::{Engine, available_threads, check_optimizer};
     #[pymodule_export]
-    use crate::generation::Generator;
+    use crate::generation::{Generator, generate_together};
     #[pymodule_export]
     use crate::llama2c::{Llama2cTokenizer, llama2c_config, read_llama2c, write_llama2c};
     #[pymodule_export]

@@ -156,10 +156,34 @@ def test_a_penalty_of_one_draws_the_same_tokens(model):
 
 
 def test_a_batch_of_prompts_is_each_prompt_alone(model):
-    prompts = [[1], [2, 3, 4], random_tokens(SMALL, (12,))]
-    made = model.generate_batch(prompts, 6, seed=4, top_k=5, stop=7)
-    for number, (prompt, tokens) in enumerate(zip(prompts, made, strict=True)):
-        assert tokens.tolist() == model.generate(prompt, 6, seed=4 + number, top_k=5, stop=7).tolist()
+    prompts = [[1], [2, 3, 4], random_tokens(SMALL, (12,)), [5]]
+    for threads in (1, 3):
+        same = jostle.Model(SMALL, seed=3, threads=threads)
+        for count, settings in (
+            (0, {}),
+            (40, {"top_k": 5, "stop": 7}),
+            (16, {"temperature": 0.0}),
+            (33, {"stop": [99]}),
+        ):
+            made = same.generate_batch(prompts, count, seed=4, **settings)
+            for number, (prompt, tokens) in enumerate(zip(prompts, made, strict=True)):
+                wanted = model.generate(prompt, count, seed=4 + number, **settings)
+                assert tokens.tolist() == wanted.tolist() and tokens.dtype == wanted.dtype
+    assert model.generate_batch([], 5) == []
+
+
+def test_batches_of_prompts_that_are_refused(model):
+    with pytest.raises(IndexError, match="13"):
+        model.generate_batch([[1], [13]], 5)
+    with pytest.raises(ValueError, match="at least one token"):
+        model.generate_batch([[1], []], 5)
+    with pytest.raises(ValueError, match="top_p is 2"):
+        model.generate_batch([[1]], 5, top_p=2)
+    with pytest.raises(ValueError, match="stop has strings"):
+        model.generate_batch([[1]], 5, stop=["a"])
+    model.parameters["ln_f.weight"][:] = np.nan
+    with pytest.raises(ArithmeticError):
+        model.generate_batch([[1], [2]], 5)
 
 
 @pytest.mark.parametrize("length", [2, 8, 9, 30])
