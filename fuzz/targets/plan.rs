@@ -21,9 +21,9 @@ fn count(input: &mut Input) -> u32 {
     input.size() as u32
 }
 
-/// A tensor's name, as a rule one of GPT-2's.
+/// A tensor's name, as a rule one of GPT-2's or Llama's.
 fn name(input: &mut Input) -> CString {
-    const SITES: [&str; 8] = [
+    const SITES: [&str; 10] = [
         "wte.weight",
         "wpe.weight",
         "ln_f.bias",
@@ -32,6 +32,8 @@ fn name(input: &mut Input) -> CString {
         "h.{}.mlp.c_proj.bias",
         "h.{}.ln_1.weight",
         "h.{}",
+        "model.layers.{}.self_attn.q_proj.weight",
+        "model.embed_tokens.weight",
     ];
     if input.seldom(8) {
         let bytes: Vec<u8> = input.take(40).iter().copied().filter(|byte| *byte != 0).collect();
@@ -50,7 +52,7 @@ unsafe fn plan(input: &mut Input) {
         heads: count(input),
         width: count(input),
         hidden: count(input),
-        activation: input.choice(2),
+        activation: input.choice(3),
         bias: input.choice(2),
         tied: input.choice(2),
         norm_epsilon: input.rate(),
@@ -58,6 +60,18 @@ unsafe fn plan(input: &mut Input) {
         attention_dropout: input.rate(),
         attention_projection_dropout: input.rate(),
         mlp_projection_dropout: input.rate(),
+        kv_heads: if input.seldom(2) { count(input) } else { 0 },
+        head_width: if input.seldom(2) { count(input) } else { 0 },
+        norm: input.choice(2),
+        positions: input.choice(2),
+        rope_theta: 1.0 / input.rate(),
+        rope_factor: 1.0 / input.rate(),
+        rope_low_freq_factor: input.rate(),
+        rope_high_freq_factor: 1.0 / input.rate(),
+        rope_original_context: count(input),
+        qkv_bias: input.choice(2),
+        qk_norm: input.choice(2),
+        initial_std: input.rate(),
     };
     let names: Vec<CString> = (0..input.below(4)).map(|_| name(input)).collect();
     let frozen: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
