@@ -149,11 +149,11 @@ impl Rope {
     };
 }
 
-/// A transformer of pre-norm blocks with causal attention: a GPT-2 as nanoGPT trains it ([`Config::new`]), a member of the
-/// Llama family ([`Config::llama`]), or a mixture of the two.
+/// A transformer of pre-norm blocks with causal attention. [`Config::new`] makes a GPT-2 as nanoGPT trains it,
+/// [`Config::llama`] a member of the Llama family. The switches of both can be combined.
 ///
-/// The tensors of a GPT-2 have the names, shapes and order of Hugging Face's GPT-2, those of all other configurations
-/// Llama's.
+/// A GPT-2 has the tensors of Hugging Face's GPT-2: their names, shapes and order. All other configurations have the tensors of
+/// its Llama.
 ///
 /// ```
 /// use jostle::{Config, Dropout};
@@ -442,7 +442,8 @@ macro_rules! check {
 }
 
 /// The list of a configuration's fields, by their kinds. Validation, checkpoints and the faces read it. Fields of the Llama
-/// family are not validated where that is not built in. A row has the field's variant, its name, its key in a checkpoint, and its place in [`Config`].
+/// family are not validated where that is not built in. A row has the field's variant, its name, its key in a checkpoint,
+/// and its place in [`Config`].
 macro_rules! fields {
     ($($kind:ident $(if $built:ident)? { $($field:ident $name:literal $key:literal $($place:ident).+,)* })*) => {
         /// A field of a [`Config`].

@@ -151,7 +151,7 @@ impl<'a> Generator<'a> {
             rotary::angles(cos, sin, start, head_width, rope);
         }
         let rotation = Rotation { cos, sin };
-        let group = heads.checked_div(plan.config.kv_heads()).unwrap_or(1);
+        let of_heads = pass.attention(None, 0);
         let of_chunk = Queries { first: start, count, keys: start + count, head_width };
         for (layer, cache) in rows_mut(cache, context * 2 * keys_width).enumerate() {
             let mut kept = AttentionActivations {
@@ -173,8 +173,7 @@ impl<'a> Generator<'a> {
                 let (scratch, _) = &mut workers.scratch;
                 for head in 0..heads {
                     let query = Matrix::new(qkv, qkv_width).from(0, head * head_width);
-                    let shared = head.checked_div(group).unwrap_or(0);
-                    let key = Matrix::new(cache, row).from(0, shared * head_width);
+                    let key = Matrix::new(cache, row).from(0, of_heads.shared(head) * head_width);
                     let out = (attended.get_mut(head * head_width..).unwrap_or_default(), a);
                     let head = Head { query, key, value: key.from(0, keys_width) };
                     attention::attend(simd, out, stats, of_chunk, head, None, scratch);

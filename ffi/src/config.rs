@@ -286,7 +286,7 @@ type Words = [u32; 1 + Field::ALL.len()];
 const _: () = assert!(size_of::<jostle_config>() == size_of::<Words>());
 
 impl jostle_config {
-    /// The values that a struct of an earlier version means. Those of its own fields are not read.
+    /// The values of the fields that a struct of an earlier version lacks. The values of its own fields are not read.
     const USUAL: jostle_config = jostle_config {
         struct_size: size_of::<jostle_config>() as u32,
         vocab: 0,

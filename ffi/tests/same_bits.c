@@ -42,7 +42,7 @@ static void *memory(size_t bytes)
     return found;
 }
 
-/* Options of an update: whether it is fused, the clipping, and frozen tensors; and what the seed is more than the usual one. */
+/* Options of an update: whether it is fused, the clipping, frozen tensors, and a number that is added to the usual seed. */
 struct update {
     uint32_t fused;
     float clip;

@@ -24,7 +24,7 @@ class Family(NamedTuple):
     prefix: str
     """What that class puts before the names of all tensors but the head's."""
     own_prefix: str
-    """What the model's own names have there."""
+    """The prefix of the model's own names."""
     embedding: str
     """The model's own name of the token embedding."""
     layers: str

@@ -188,7 +188,7 @@ class Config:
         rope_scaling: Llama 3's scaling, with the keys of Hugging Face's config.json: rope_type "llama3", factor,
         low_freq_factor, high_freq_factor, original_max_position_embeddings. None for no scaling.
 
-        The other arguments are those of `Config`.
+        `Config` describes the other arguments.
         """
         return cls(
             vocab=vocab,

@@ -75,7 +75,7 @@ def main() -> None:
     theirs = transformers.AutoModelForCausalLM.from_pretrained(
         path.parent, gguf_file=path.name, dtype=torch.float32
     ).eval()
-    # Both go on after the end of a text.
+    # Both continue after the end of a text.
     theirs.generation_config.eos_token_id = None
     ours = read(path, context=576)
 

@@ -280,7 +280,7 @@ pub(super) fn name(row: usize) -> Option<&'static str> {
     GPT2_NAMES.get(row).or_else(|| LLAMA_NAMES.get(row.checked_sub(GPT2.len())?)).copied()
 }
 
-/// Where a family's groups of tensors begin in the numbering of rows, and where the family ends: the embeddings, a block's
+/// The rows at which a family's groups of tensors begin, and the row after its last. The groups are the embeddings, a block's
 /// attention branch, its MLP branch, and the head.
 pub(super) struct Family {
     rows: [usize; 5],

@@ -273,15 +273,11 @@ impl Pass<'_> {
         x: &[f32],
         [mean, rstd]: [&[f32]; 2],
     ) {
-        let (simd, c) = (self.compute.simd, self.plan.config.width);
+        let c = self.plan.config.width;
         workers.by_row(x.len(), [(normed, c), (d_x, c)], |rows, [normed, d_x]| {
             let (x, d_normed) = (rows_of(x, &rows, c), rows_of(d_normed, &rows, c));
             let (mean, rstd) = (rows_of(mean, &rows, 1), rows_of(rstd, &rows, 1));
-            if self.plan.config.is_rms() {
-                rms_norm::apply(simd, normed, x, rstd, norm.weight);
-            } else {
-                layer_norm::apply(simd, normed, x, mean, rstd, norm.weight, norm.bias);
-            }
+            self.apply_norm(normed, x, [mean, rstd], norm);
             self.norm_backward_input(d_x, d_normed, x, [mean, rstd], norm.weight);
         });
     }

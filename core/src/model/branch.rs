@@ -53,43 +53,32 @@ impl Pass<'_> {
         parameters: &GroupParameters<'_>,
     ) {
         let (simd, config) = (self.compute.simd, &self.plan.config);
-        let (a, k, h) = (config.attended(), config.kv_width(), config.heads);
-        let weights = [Site::QueryNorm, Site::KeyNorm].map(|site| parameters.affine(site).weight);
+        let width = config.qkv();
         let AttentionActivations { qkv, heads, .. } = kept;
         let NormedHeads { queries, keys, query_rstd, key_rstd } = self.normed_heads(heads);
-        let buffers = [
-            (&mut **qkv, config.qkv()),
-            (queries, a),
-            (keys, k),
-            (query_rstd, h),
-            (key_rstd, config.kv_heads()),
+        let parts = [
+            (Site::QueryNorm, 0, queries, query_rstd, config.heads),
+            (Site::KeyNorm, config.attended(), keys, key_rstd, config.kv_heads()),
         ];
-        workers.by_row(
-            self.rows() * config.qkv(),
-            buffers,
-            |_, [qkv, queries, keys, query_rstd, key_rstd]| {
-                let [of_queries, of_keys] = weights;
-                for (first, x, rstd, weight) in
-                    [(0, queries, query_rstd, of_queries), (a, keys, key_rstd, of_keys)]
-                {
-                    let columns = if first == 0 { a } else { k };
-                    let heads = columns.checked_div(weight.len()).unwrap_or(0);
-                    for ((qkv, x), rstd) in
-                        rows_mut(qkv, config.qkv()).zip(rows_mut(x, columns)).zip(rows_mut(rstd, heads))
-                    {
-                        let qkv = qkv.get_mut(first..first + columns).unwrap_or_default();
-                        for (x, value) in x.iter_mut().zip(&*qkv) {
-                            *x = *value;
-                        }
-                        rms_norm::statistics(simd, rstd, x, weight.len(), config.norm_epsilon);
-                        rms_norm::apply(simd, qkv, x, rstd, weight);
+        for (site, first, x, rstd, heads) in parts {
+            let weight = parameters.affine(site).weight;
+            let columns = heads * weight.len();
+            let buffers = [(&mut **qkv, width), (x, columns), (rstd, heads)];
+            workers.by_row(self.rows() * columns, buffers, |_, [qkv, x, rstd]| {
+                let rows = rows_mut(qkv, width).zip(rows_mut(x, columns)).zip(rows_mut(rstd, heads));
+                for ((qkv, x), rstd) in rows {
+                    let qkv = qkv.get_mut(first..first + columns).unwrap_or_default();
+                    for (x, value) in x.iter_mut().zip(&*qkv) {
+                        *x = *value;
                     }
+                    rms_norm::statistics(simd, rstd, x, weight.len(), config.norm_epsilon);
+                    rms_norm::apply(simd, qkv, x, rstd, weight);
                 }
-            },
-        );
+            });
+        }
     }
 
-    /// The parts of what the norms of queries and keys keep.
+    /// The regions of the norms of queries and keys.
     pub(super) fn normed_heads<'h>(&self, mut heads: &'h mut [f32]) -> NormedHeads<'h> {
         NormedHeads::cut(&mut heads, &self.plan.sizes(), self.rows())
     }
@@ -210,13 +199,30 @@ impl Pass<'_> {
         workers.by_row(x.len(), [(normed, c), (mean, 1), (rstd, 1)], |rows, [normed, mean, rstd]| {
             let x = rows_of(x, &rows, c);
             if self.plan.config.is_rms() {
+                // The gradients of the weight are a layer norm's on portable targets.
                 mean.fill(0.0);
                 rms_norm::statistics(simd, rstd, x, c, epsilon);
-                return rms_norm::apply(simd, normed, x, rstd, norm.weight);
+            } else {
+                layer_norm::statistics(simd, mean, rstd, x, c, epsilon);
             }
-            layer_norm::statistics(simd, mean, rstd, x, c, epsilon);
-            layer_norm::apply(simd, normed, x, mean, rstd, norm.weight, norm.bias);
+            self.apply_norm(normed, x, [mean, rstd], norm);
         });
+    }
+
+    /// A norm's output, from the statistics of its input x.
+    pub(super) fn apply_norm(
+        &self,
+        normed: &mut [f32],
+        x: &[f32],
+        [mean, rstd]: [&[f32]; 2],
+        norm: &Affine<'_>,
+    ) {
+        let simd = self.compute.simd;
+        if self.plan.config.is_rms() {
+            rms_norm::apply(simd, normed, x, rstd, norm.weight);
+        } else {
+            layer_norm::apply(simd, normed, x, mean, rstd, norm.weight, norm.bias);
+        }
     }
 
     /// `branch = x + dropout(branch)`.

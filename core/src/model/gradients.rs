@@ -75,7 +75,7 @@ pub(super) enum Source<'a> {
     },
 }
 
-/// What the gradients of a stage's parameters are made of. Fields that the stage does not have are empty.
+/// The inputs of the gradients of a stage's parameters. Fields that the stage does not have are empty.
 pub(super) struct Sources<'a> {
     /// C, F, and the widths of all queries and of all keys.
     sizes: [usize; 4],
@@ -242,8 +242,8 @@ impl Pass<'_> {
         });
     }
 
-    /// What the gradients of a stage's parameters are made of. In a fused step some regions share memory, and only those in
-    /// use have elements. `columns` is the number of columns of the activation function's output.
+    /// The inputs of the gradients of a stage's parameters. In a fused step some regions share memory, and only regions in use
+    /// have elements. `columns` is the number of columns of the activation function's output.
     #[inline(never)]
     pub(super) fn sources<'w>(
         &self,

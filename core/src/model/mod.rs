@@ -136,9 +136,9 @@ impl Pass<'_> {
         tied && layer + 1 == layers && !self.plan.options.fused
     }
 
-    /// Calls `f` with some columns of the hidden width: of the gate's rows in `x` (empty without a gate), of the other
-    /// factor's, and the row of `y`, which has only those columns. If neither has other columns, it is one call with all
-    /// rows.
+    /// Calls `f` with some columns of the hidden width, row by row. Its arguments are the gate's part of a row of `x`, which
+    /// is empty without a gate, the other factor's part, and the row of `y`. If the rows have no other columns, it is one call
+    /// with all rows.
     fn with_columns(
         &self,
         x: &mut [f32],
@@ -283,7 +283,7 @@ impl Pass<'_> {
         self.dropout.map_or(0, |key| key.first_sequence).wrapping_add(in_pass as u64)
     }
 
-    fn attention(&self, mask: Option<Mask>, sequence: usize) -> Attention {
+    pub(crate) fn attention(&self, mask: Option<Mask>, sequence: usize) -> Attention {
         Attention {
             heads: self.plan.config.heads,
             kv_heads: self.plan.config.kv_heads(),

@@ -114,7 +114,7 @@ impl Attention {
     }
 
     /// The key/value head of a query head.
-    fn shared(&self, head: usize) -> usize {
+    pub(crate) fn shared(&self, head: usize) -> usize {
         (head * self.kv_heads).checked_div(self.heads).unwrap_or(0)
     }
 
