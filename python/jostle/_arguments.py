@@ -106,6 +106,15 @@ def clip(given: Any) -> float | None:
     return norm
 
 
+ROPE_SCALING = {
+    "rope_factor": "factor",
+    "rope_low_freq_factor": "low_freq_factor",
+    "rope_high_freq_factor": "high_freq_factor",
+    "rope_original_context": "original_max_position_embeddings",
+}
+"""The arguments of `Config`, and the keys of Hugging Face's config.json, for Llama 3's scaling of rotary positions."""
+
+
 def rope_scaling(name: str, given: Any) -> dict[str, Any]:
     """Llama 3's scaling of rotary positions, with the keys of Hugging Face's config.json, as arguments of `Config`. None, and the
     type "default", for none."""
@@ -118,16 +127,10 @@ def rope_scaling(name: str, given: Any) -> dict[str, Any]:
         return {}
     if kind != "llama3":
         raise ValueError(f"{name} has rope_type {brief(kind)}; only 'default' and 'llama3' are supported")
-    keys = {
-        "rope_factor": "factor",
-        "rope_low_freq_factor": "low_freq_factor",
-        "rope_high_freq_factor": "high_freq_factor",
-        "rope_original_context": "original_max_position_embeddings",
-    }
-    missing = [key for key in keys.values() if key not in given]
+    missing = [key for key in ROPE_SCALING.values() if key not in given]
     if missing:
         raise ValueError(f"{name} lacks {missing[0]}")
-    return {argument: given[key] for argument, key in keys.items()}
+    return {argument: given[key] for argument, key in ROPE_SCALING.items()}
 
 
 def instance(name: str, given: Any, wanted: type[T]) -> T:

@@ -221,13 +221,7 @@ def _llama_keys(config: Config) -> dict[str, Any]:
     for name, value in wanted.items():
         if getattr(config, name) != value:
             raise ValueError(f"{name} is {getattr(config, name)!r}; Hugging Face's Llama has {value!r}")
-    scaling = {
-        "rope_type": "llama3",
-        "factor": config.rope_factor,
-        "low_freq_factor": config.rope_low_freq_factor,
-        "high_freq_factor": config.rope_high_freq_factor,
-        "original_max_position_embeddings": config.rope_original_context,
-    }
+    scaling = {key: getattr(config, argument) for argument, key in _arguments.ROPE_SCALING.items()}
     return {
         "vocab_size": config.vocab,
         "max_position_embeddings": config.context,
@@ -242,7 +236,7 @@ def _llama_keys(config: Config) -> dict[str, Any]:
         "rms_norm_eps": config.norm_epsilon,
         "initializer_range": config.initial_std,
         "rope_theta": config.rope_theta,
-        "rope_scaling": scaling if config.rope_factor != 1 else None,
+        "rope_scaling": {"rope_type": "llama3", **scaling} if config.rope_factor != 1 else None,
     }
 
 

@@ -16,18 +16,7 @@ fn trained(
     simd: InstructionSet,
     poll: bool,
 ) -> [Vec<f32>; 2] {
-    let text = text(27);
-    let mut session = Session::with(config, &Options { optimizer: recipe.optimizer.state(), ..options });
-    session.initialize(recipe.seed);
-    let parallel = Threads(options.threads);
-    let mut trainer = session.trainer(recipe, simd, &parallel);
-    for _ in 0..STEPS {
-        if poll {
-            while trainer.poll(&text[..]).unwrap().is_pending() {}
-        } else {
-            trainer.step(&text[..]).unwrap();
-        }
-    }
+    let session = session_after(STEPS, config, recipe, options, simd, poll);
     [session.parameters, session.optimizer]
 }
 
@@ -142,15 +131,7 @@ fn a_resumed_run_has_the_bits_of_one_never_stopped() {
         let expected = trained(&config, &recipe, Options::new(2), simd, false);
         let mut first = Session::new(&config, &recipe, 2, 1);
         first.train(&recipe, simd, &Serial, &text, 0, 5);
-        let contents = checkpoint::Contents {
-            parameters: &first.parameters,
-            frozen: &[],
-            optimizer: Some(&first.optimizer),
-            progress: checkpoint::Progress { step: 5, seed: recipe.seed },
-            metadata: &[],
-        };
-        let mut bytes = vec![0; checkpoint::size(&first.plan, true, &[]).unwrap()];
-        checkpoint::write(&mut bytes, &first.plan, &contents).unwrap();
+        let bytes = saved(&first, 5, recipe.seed);
         let saved = checkpoint::Checkpoint::new(&bytes).unwrap();
         assert_eq!(saved.config().unwrap().derived(), config.derived(), "{name}");
         let mut second = Session::new(&config, &recipe, 2, 1);

@@ -100,6 +100,30 @@ fn micro_batches_have_the_bits_of_one_large_batch() {
     }
 }
 
+/// A model after some steps, with any options, by whole steps or in pieces.
+fn session_after(
+    steps: usize,
+    config: &Config,
+    recipe: &Recipe,
+    options: Options,
+    simd: InstructionSet,
+    poll: bool,
+) -> Session {
+    let text = text(27);
+    let mut session = Session::with(config, &Options { optimizer: recipe.optimizer.state(), ..options });
+    session.initialize(recipe.seed);
+    let parallel = Threads(options.threads);
+    let mut trainer = session.trainer(recipe, simd, &parallel);
+    for _ in 0..steps {
+        if poll {
+            while trainer.poll(&text[..]).unwrap().is_pending() {}
+        } else {
+            trainer.step(&text[..]).unwrap();
+        }
+    }
+    session
+}
+
 /// As [`trained`], with any options, by whole steps or in pieces.
 fn trained_with(
     config: &Config,
@@ -108,19 +132,22 @@ fn trained_with(
     simd: InstructionSet,
     poll: bool,
 ) -> (Vec<u32>, Vec<u32>) {
-    let text = text(27);
-    let mut session = Session::with(config, &Options { optimizer: recipe.optimizer.state(), ..options });
-    session.initialize(recipe.seed);
-    let parallel = Threads(options.threads);
-    let mut trainer = session.trainer(recipe, simd, &parallel);
-    for _ in 0..STEPS {
-        if poll {
-            while trainer.poll(&text[..]).unwrap().is_pending() {}
-        } else {
-            trainer.step(&text[..]).unwrap();
-        }
-    }
+    let session = session_after(STEPS, config, recipe, options, simd, poll);
     (bits(&session.parameters), bits(&session.optimizer))
+}
+
+/// A checkpoint with the optimizer's state.
+fn saved(session: &Session, step: u64, seed: u64) -> Vec<u8> {
+    let contents = checkpoint::Contents {
+        parameters: &session.parameters,
+        frozen: &session.frozen,
+        optimizer: Some(&session.optimizer),
+        progress: checkpoint::Progress { step, seed },
+        metadata: &[],
+    };
+    let mut bytes = vec![0; checkpoint::size(&session.plan, true, &[]).unwrap()];
+    checkpoint::write(&mut bytes, &session.plan, &contents).unwrap();
+    bytes
 }
 
 const PLAIN: Optimizer = Optimizer::Sgd { momentum: 0.0 };
@@ -242,15 +269,7 @@ fn resuming_has_the_bits_of_never_having_stopped() {
 
     let mut first = Session::new(&config, &recipe, 4, 1);
     first.train(&recipe, simd, &Serial, &text, 0, 17);
-    let contents = checkpoint::Contents {
-        parameters: &first.parameters,
-        frozen: &[],
-        optimizer: Some(&first.optimizer),
-        progress: checkpoint::Progress { step: 17, seed: recipe.seed },
-        metadata: &[],
-    };
-    let mut bytes = vec![0; checkpoint::size(&first.plan, true, &[]).unwrap()];
-    checkpoint::write(&mut bytes, &first.plan, &contents).unwrap();
+    let bytes = saved(&first, 17, recipe.seed);
 
     let mut second = Session::new(&config, &recipe, 4, 1);
     let saved = checkpoint::Checkpoint::new(&bytes).unwrap();
@@ -353,16 +372,10 @@ fn training_with_frozen_tensors_ends_in_the_checkpoint_that_was_written_down() {
     let mut session = Session::with(&config(), &Options { frozen, ..Options::new(4) });
     session.initialize(recipe().seed);
     session.train(&recipe(), InstructionSet::detect(), &Serial, &text(27), 0, 20);
-    let contents = checkpoint::Contents {
-        parameters: &session.parameters,
-        frozen: &session.frozen,
-        optimizer: Some(&session.optimizer),
-        progress: checkpoint::Progress { step: 20, seed: recipe().seed },
-        metadata: &[],
-    };
-    let mut bytes = vec![0; checkpoint::size(&session.plan, true, &[]).unwrap()];
-    checkpoint::write(&mut bytes, &session.plan, &contents).unwrap();
-    assert_eq!(checksum(bytes), include_str!("../golden/frozen_checkpoint.txt").trim());
+    assert_eq!(
+        checksum(saved(&session, 20, recipe().seed)),
+        include_str!("../golden/frozen_checkpoint.txt").trim()
+    );
 }
 
 /// The logits of a full forward pass over one sequence, the last position's.
