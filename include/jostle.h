@@ -449,11 +449,11 @@ typedef struct jostle_error {
     float value;
     // The name of the refused argument or field, of the tensor of a checkpoint, or the name that was not found;
     // zero-terminated, cut off if it is longer; may be empty.
-    char what[48];
+    char what[64];
     // JOSTLE_OUT_OF_RANGE: the valid range, in words. JOSTLE_CHECKPOINT_SHAPE, JOSTLE_CHECKPOINT_TYPE: the tensor's, and
     // the model's. JOSTLE_NOT_FINITE in training: the step, and the first tensor that is not finite (of parameters for the
     // loss, of gradients for the norm). Zero-terminated; otherwise empty.
-    char range[48];
+    char range[64];
     // JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     // slot; JOSTLE_NOT_FINITE: the tensor; JOSTLE_LLAMA2C_PIECE, JOSTLE_LLAMA2C_BYTE: the token; else 0.
     int64_t index;
@@ -649,7 +649,7 @@ typedef struct jostle_plan {
 // A tensor of the model.
 typedef struct jostle_tensor {
     // Hugging Face GPT-2's name, e.g. h.0.attn.c_attn.weight; zero-terminated.
-    char name[48];
+    char name[64];
     // 1 for biases and norms, 2 for matrices.
     uint32_t rank;
     // 1 if it is not trained, else 0.

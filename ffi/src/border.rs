@@ -422,7 +422,7 @@ pub(crate) unsafe fn string<'a>(
 
 /// A text of known length, with room for a terminating zero.
 struct Fixed {
-    text: [c_char; 48],
+    text: [c_char; 64],
     length: usize,
 }
 
@@ -438,8 +438,8 @@ impl Sink for Fixed {
 
 /// What `value` writes, with a terminating zero, cut off if it does not fit.
 #[inline(never)]
-pub(crate) fn written(value: &dyn Written) -> [c_char; 48] {
-    let mut fixed = Fixed { text: [0; 48], length: 0 };
+pub(crate) fn written(value: &dyn Written) -> [c_char; 64] {
+    let mut fixed = Fixed { text: [0; 64], length: 0 };
     value.write(&mut fixed);
     fixed.text
 }

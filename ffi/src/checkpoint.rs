@@ -188,7 +188,7 @@ fn refuse_file(call: &Call, plan: &Plan, file: &Checkpoint<'_>, error: &Error) -
     if cfg!(feature = "hosted")
         && let Error::Checkpoint(CheckpointError::Unused { .. }) = error
         && let Some(name) = file.unused(plan).next()
-        && let Ok(name) = name.copy_to(&mut [0; 48])
+        && let Ok(name) = name.copy_to(&mut [0; 64])
     {
         call.rename(&name);
     }

@@ -173,7 +173,7 @@ pub unsafe extern "C" fn jostle_plan_fit(
 #[derive(Clone, Copy)]
 pub struct jostle_tensor {
     /// Hugging Face GPT-2's name, e.g. h.0.attn.c_attn.weight; zero-terminated.
-    pub name: [c_char; 48],
+    pub name: [c_char; 64],
     /// 1 for biases and norms, 2 for matrices.
     pub rank: u32,
     /// 1 if it is not trained, else 0.

@@ -246,11 +246,11 @@ pub struct jostle_error {
     pub value: f32,
     /// The name of the refused argument or field, of the tensor of a checkpoint, or the name that was not found;
     /// zero-terminated, cut off if it is longer; may be empty.
-    pub what: [c_char; 48],
+    pub what: [c_char; 64],
     /// JOSTLE_OUT_OF_RANGE: the valid range, in words. JOSTLE_CHECKPOINT_SHAPE, JOSTLE_CHECKPOINT_TYPE: the tensor's, and
     /// the model's. JOSTLE_NOT_FINITE in training: the step, and the first tensor that is not finite (of parameters for the
     /// loss, of gradients for the norm). Zero-terminated; otherwise empty.
-    pub range: [c_char; 48],
+    pub range: [c_char; 64],
     /// JOSTLE_TOKEN, JOSTLE_CHECKPOINT_KEY, JOSTLE_RUN: the index; checkpoints: the byte or the tensor; JOSTLE_FLASH: the
     /// slot; JOSTLE_NOT_FINITE: the tensor; JOSTLE_LLAMA2C_PIECE, JOSTLE_LLAMA2C_BYTE: the token; else 0.
     pub index: i64,

@@ -646,6 +646,22 @@ static void test_frozen(void)
     check(tensor.frozen == 0 && tensor.data == values, "the first that is trained at %zu", tensor.offset);
 }
 
+/* With a billion layers, names are whole. */
+static void test_long_names(void)
+{
+    jostle_config many;
+    jostle_plan planned;
+    jostle_tensor tensor, same;
+    jostle_error e = {0};
+    need(jostle_config_init_llama(&many, sizeof many, 1, 1, 1000000000, 1, 1, 2, 1) == JOSTLE_OK, "llama");
+    ok(jostle_plan_init(&planned, &many, &options, &e), &e, "a plan of many layers");
+    for (size_t i = planned.tensor_count - 20; i < planned.tensor_count; i++) {
+        ok(jostle_plan_tensor(&planned, i, NULL, 0, &tensor, &e), &e, "tensor");
+        ok(jostle_plan_tensor_named(&planned, tensor.name, NULL, 0, &same, &e), &e, tensor.name);
+        check(same.offset == tensor.offset, "%s at %zu", tensor.name, same.offset);
+    }
+}
+
 static void test_trainers(void)
 {
     begin();
@@ -2261,6 +2277,7 @@ int main(void)
     test_what_takes_plans();
     test_partial_update();
     test_frozen();
+    test_long_names();
     test_products();
     test_attention();
     test_rows();

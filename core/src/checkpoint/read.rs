@@ -243,16 +243,16 @@ fn wanted_below(plan: &Plan, end: usize) -> usize {
     end.saturating_sub(whole * frozen.count_below(count) + frozen.count_below(rest))
 }
 
-/// A tensor's name in a file, cut off behind the longest that a model can have.
+/// A tensor's name in a file, cut off behind the longest that a model can have, which is 63 bytes with 10^17 layers.
 struct Name {
-    bytes: [u8; 48],
+    bytes: [u8; 64],
     length: usize,
 }
 
 impl Name {
     #[inline(never)]
     fn of(chars: Chars<'_>) -> Name {
-        let mut name = Name { bytes: [0; 48], length: 0 };
+        let mut name = Name { bytes: [0; 64], length: 0 };
         for (place, c) in name.bytes.iter_mut().zip(chars) {
             // No model's tensor has a name with such a byte.
             *place = u8::try_from(c).unwrap_or(0xFF);
