@@ -103,6 +103,7 @@ impl Optimizer {
     /// The rules for all parameters at one step.
     #[inline(never)]
     pub(crate) fn rules(&self, step: u64, learning_rate: f32, factor: f32) -> Rules {
+        let flush = step.is_multiple_of(FLUSH_EVERY);
         let (plain, decaying) = match *self {
             Optimizer::AdamW { beta1, beta2, epsilon, weight_decay } => {
                 let rule = adamw_numbers(beta1, beta2, epsilon, step, learning_rate, factor);
@@ -118,7 +119,7 @@ impl Optimizer {
                 (rule, rule)
             }
         };
-        Rules { plain, decaying }
+        Rules { plain, decaying, flush }
     }
 
     /// [`Optimizer::update`] of one tensor of any model. `decays`: whether weight decay applies, as it does to
@@ -142,10 +143,10 @@ impl Optimizer {
         let wanted = x.len().saturating_mul(self.state().per_parameter());
         exact_length("optimizer state", state.len(), wanted)?;
         let (first, second) = state.split_at_mut_checked(x.len()).unwrap_or_default();
-        let Rules { plain, decaying } = self.rules(step, learning_rate, factor);
-        let rule = if decays { decaying } else { plain };
-        split(compute, [x, first, second], |range, [x, first, second]| {
-            rule.apply(compute.simd, x, first, second, gradient.get(range).unwrap_or_default());
+        let rules = self.rules(step, learning_rate, factor);
+        split(compute, [x, first, second], |range, mut buffers| {
+            rules.flush(&mut buffers);
+            rules.apply(compute.simd, decays, buffers, gradient.get(range).unwrap_or_default());
         });
         Ok(())
     }
@@ -158,7 +159,13 @@ pub(crate) struct Rules {
     plain: Rule,
     /// For matrices.
     decaying: Rule,
+    /// Whether denormal numbers become zeros.
+    flush: bool,
 }
+
+/// Steps of which the first makes zeros of denormal numbers. Moments without gradients decay into them, and would stay
+/// there; many processors take a hundred times as long to compute with them.
+const FLUSH_EVERY: u64 = 64;
 
 impl Rules {
     /// [`Optimizer::update`] of the parameters `part`, given their gradients, with the lengths checked. If `tensor`
@@ -177,7 +184,9 @@ impl Rules {
         let half = if let Rule::AdamW(_) = self.plain { plan.parameters } else { state.len() };
         let (first, second) = state.split_at_mut_checked(half).unwrap_or_default();
         let buffers = [parameters, first, second].map(|x| x.get_mut(part.clone()).unwrap_or_default());
-        split(compute, buffers, |range, [mut x, mut first, mut second]| {
+        split(compute, buffers, |range, mut buffers| {
+            self.flush(&mut buffers);
+            let [mut x, mut first, mut second] = buffers;
             let mut gradients = gradients.get(range.clone()).unwrap_or_default();
             let (start, end) = (part.start + range.start, part.start + range.end);
             let (mut given, mut tensors) = (tensor.copied(), plan.tensors().filter(|tensor| !tensor.frozen));
@@ -191,10 +200,33 @@ impl Rules {
                 };
                 let first = first.split_off_mut(..here.len()).unwrap_or_default();
                 let second = second.split_off_mut(..here.len()).unwrap_or_default();
-                let rule = if tensor.rank == 2 { self.decaying } else { self.plain };
-                rule.apply(compute.simd, x, first, second, g);
+                self.apply(compute.simd, tensor.rank == 2, [x, first, second], g);
             }
         });
+    }
+
+    /// Makes zeros of denormal numbers, at some steps. One element at a time, because it is seldom called.
+    #[inline(never)]
+    fn flush(&self, buffers: &mut [&mut [f32]; 3]) {
+        if self.flush {
+            for buffer in buffers {
+                for x in buffer.iter_mut().filter(|x| x.is_subnormal()) {
+                    *x = 0.0;
+                }
+            }
+        }
+    }
+
+    /// Updates a tensor's parameters and state. `decays`: whether weight decay applies.
+    fn apply(&self, simd: InstructionSet, decays: bool, changed: [&mut [f32]; 3], gradient: &[f32]) {
+        let [x, first, second] = changed;
+        match if decays { self.decaying } else { self.plain } {
+            Rule::AdamW(rule) => adamw(simd, x, first, second, gradient, rule),
+            Rule::Sgd { rate } => sgd(simd, x, gradient, rate),
+            Rule::Momentum { momentum, rate, factor } => {
+                sgd_momentum(simd, x, first, gradient, momentum, rate, factor);
+            }
+        }
     }
 }
 
@@ -218,25 +250,6 @@ enum Rule {
     AdamW(AdamW),
     Sgd { rate: f32 },
     Momentum { momentum: f32, rate: f32, factor: f32 },
-}
-
-impl Rule {
-    fn apply(
-        &self,
-        simd: InstructionSet,
-        x: &mut [f32],
-        first: &mut [f32],
-        second: &mut [f32],
-        gradient: &[f32],
-    ) {
-        match *self {
-            Rule::AdamW(rule) => adamw(simd, x, first, second, gradient, rule),
-            Rule::Sgd { rate } => sgd(simd, x, gradient, rate),
-            Rule::Momentum { momentum, rate, factor } => {
-                sgd_momentum(simd, x, first, gradient, momentum, rate, factor);
-            }
-        }
-    }
 }
 
 /// AdamW's numbers at one step, for tensors that do not decay.

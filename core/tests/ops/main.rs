@@ -14,7 +14,7 @@ use jostle::matmul::{self, Size};
 use jostle::ops::dropout::Mask;
 use jostle::ops::{cross_entropy, embedding, gelu, layer_norm, linear, softmax};
 use jostle::rng::Stream;
-use jostle::{Activation, InstructionSet};
+use jostle::{Activation, Compute, InstructionSet, Optimizer};
 
 fn wide(x: &[f32]) -> Vec<f64> {
     x.iter().map(|x| f64::from(*x)).collect()
@@ -437,5 +437,28 @@ fn dropout_multiplies_by_its_mask_in_both_directions() {
             assert_same_bits(&y, &product(&x), "y");
             assert_same_bits(&d_x, &product(&d_y), "d_x");
         }
+    }
+}
+
+/// Moments without gradients decay, and so do weights. They would stay denormal, which is slow.
+#[test]
+fn numbers_that_decay_into_denormals_become_zero() {
+    let decay = Optimizer::AdamW { beta1: 0.9, beta2: 0.99, epsilon: 1e-8, weight_decay: 1.0 };
+    for optimizer in [decay, Optimizer::Sgd { momentum: 0.9 }] {
+        let [x, state] = on_every_set(|simd| {
+            let mut x =
+                vec![1e-37, -1e-37, 1e-40, 1.0, f32::NAN, f32::INFINITY, f32::MIN_POSITIVE, -1.0, 0.5];
+            let mut state: Vec<f32> =
+                (0..9 * optimizer.state().per_parameter()).map(|i| 1e-37 * i as f32).collect();
+            let compute = Compute { simd, ..Compute::serial() };
+            for step in 0..129 {
+                optimizer
+                    .update_tensor(compute, &mut x, &[0.0; 9], &mut state, true, step, 0.1, 1.0)
+                    .unwrap();
+            }
+            [x, state]
+        });
+        assert!(x.iter().chain(&state).all(|x| !x.is_subnormal()), "{optimizer:?}: {x:?}, {state:?}");
+        assert!(x[4].is_nan() && x[5] == f32::INFINITY && x[3] != 0.0 && x[7] != 0.0, "{optimizer:?}: {x:?}");
     }
 }
