@@ -13,7 +13,7 @@ mod session;
 use common::{assert_same_bits, instruction_sets};
 use jostle::checkpoint::{self, Checkpoint, Contents, Progress};
 use jostle::{InstructionSet, Serial};
-use run::{CONFIG, RECIPE, SEED, TEXT, checksum};
+use run::{CONFIG, LLAMAS, RECIPE, SEED, TEXT, checksum};
 use session::Session;
 
 /// The line that devices print.
@@ -31,6 +31,18 @@ fn every_instruction_set_has_the_bits_of_the_devices() {
         let found = format!("{early}\n{}\n", line(200, &session.parameters));
         assert_eq!(found, include_str!("golden/device_steps.txt"), "{}", simd.name());
         println!("{}:\n{found}", simd.name());
+    }
+}
+
+#[test]
+fn every_instruction_set_has_the_llamas_of_the_devices() {
+    for simd in instruction_sets() {
+        let lines = LLAMAS.map(|(name, config)| {
+            let mut session = Session::new(&config, &RECIPE, 1, 1);
+            session.train(&RECIPE, simd, &Serial, TEXT.0, 0, 10);
+            format!("{name}, {}\n", line(10, &session.parameters))
+        });
+        assert_eq!(lines.concat(), include_str!("golden/device_llamas.txt"), "{}", simd.name());
     }
 }
 

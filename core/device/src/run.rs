@@ -5,6 +5,23 @@ use jostle::{Config, Decay, Dropout, Optimizer, Recipe, Schedule};
 
 pub const SEED: u64 = 1337;
 pub const CONFIG: Config = Config { dropout: Dropout::all(0.1), ..Config::new(27, 16, 1, 4, 16) };
+/// Models of the Llama family, which train with the same recipe and text for ten steps. `scripts/test/device/firmware.sh`
+/// has them as options of `jostle-plan`.
+#[allow(dead_code, reason = "the firmware in Rust trains the GPT-2 only")]
+pub const LLAMAS: [(&str, Config); 2] = [
+    ("llama", Config { dropout: Dropout::all(0.1), ..Config::llama(27, 16, 2, 4, 2, 16, 24) }),
+    (
+        "llama, normed queries and keys",
+        Config {
+            dropout: Dropout::all(0.1),
+            head_width: 6,
+            qkv_bias: true,
+            qk_norm: true,
+            tied: false,
+            ..Config::llama(27, 16, 1, 3, 1, 20, 32)
+        },
+    ),
+];
 pub const RECIPE: Recipe = Recipe {
     optimizer: Optimizer::ADAMW,
     schedule: Schedule { peak: 1e-2, warmup: 10, steps: 200, decay: Decay::Cosine { last: 1e-3 } },

@@ -3,7 +3,8 @@
 #     scripts/test/device/firmware.sh [NAME...]   # some targets of scripts/devices.sh
 #
 # The parameters must have the checksums in core/tests/golden/device_steps.txt, even if the power fails during saves. The
-# firmware must resume from checkpoints of C and Python, and Rust, C and Python from the firmware's.
+# firmware must resume from checkpoints of C and Python, and Rust, C and Python from the firmware's. Two models of the Llama
+# family train for ten steps, to the checksums in device_llamas.txt.
 set -euo pipefail
 cd "$(dirname "$0")/../../.."
 . scripts/lib.sh
@@ -19,11 +20,11 @@ firmware=ffi/examples/firmware
 golden=core/tests/golden/device_steps.txt
 warnings=(-Wall -Wextra -Wpedantic -Wstrict-prototypes -Werror)
 
-# build STEPS CHECKPOINT ELF: for the current target, with a built-in checkpoint.
+# build STEPS CHECKPOINT ELF: for the current target, with a built-in checkpoint. `model` is the folder of model.h.
 build() {
     cp "$2" "$work/checkpoint.safetensors"
     # shellcheck disable=SC2086 # words
-    $compiler -std=c11 -O2 "${warnings[@]}" -ffreestanding -nostdlib -DSTEPS="$1" -Iinclude -I"$work" -Wa,-I"$work" \
+    $compiler -std=c11 -O2 "${warnings[@]}" -ffreestanding -nostdlib -DSTEPS="$1" -Iinclude -I"$model" -Wa,-I"$work" \
         -L$firmware -T "$script" -Wl,--gc-sections,--no-warn-execstack $firmware/{train,flash,start,semihosting}.c \
         $firmware/built_in.S "$firmware/$start" "$CARGO_TARGET_DIR/$rust/library/libjostle.a" -lgcc -o "$3"
 }
@@ -70,13 +71,14 @@ done
 rm -rf "$work"
 mkdir -p "$work/here"
 plan() {
-    cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --context 16 --layers 1 --heads 4 --width 16 \
-        --dropout 0.1 "$@"
+    cargo run --locked --quiet --release -p jostle-plan -- --vocab 27 --context 16 --dropout 0.1 "$@"
 }
-plan --device -o "$work/model.h"
-plan -o "$work/here/model.h"
+gpt2=(--layers 1 --heads 4 --width 16)
+plan "${gpt2[@]}" --device -o "$work/model.h"
+plan "${gpt2[@]}" -o "$work/here/model.h"
 built_in "$work"
 nothing=/dev/null
+model=$work
 
 for target; do
     use "$target"
@@ -120,6 +122,28 @@ END
     cmp "$cut/trained.safetensors" "$work/$name/trained.safetensors" || fail "$cut: another checkpoint"
     echo "$name: cut off in six saves, and the same checkpoint in the end"
 done
+
+# The Llama family. Processors without a floating-point unit compute the same functions.
+while IFS='|' read -r llama options; do
+    model=$work/$llama
+    mkdir "$model"
+    # shellcheck disable=SC2086 # words
+    plan --llama $options --device -o "$model/model.h"
+    for target; do
+        use "$target"
+        [ "$steps" -eq 200 ] || continue
+        build 10 $nothing "$model/$name.elf"
+        run "$model/$name" "$model/$name.elf"
+        sed -n "s/^step 10: checksum/$llama, &/p" "$model/$name/printed.txt" |
+            diff - <(grep "^$llama, step" core/tests/golden/device_llamas.txt) ||
+            fail "$name, $llama: other bits (<) than core/tests/golden/device_llamas.txt (>)"
+        echo "$name: $llama, $(grep checksum "$model/$name/printed.txt"); $(tail -n1 "$model/$name/printed.txt")"
+    done
+done <<END
+llama|--layers 2 --heads 4 --kv-heads 2 --width 16 --hidden 24
+llama, normed queries and keys|--layers 1 --heads 3 --kv-heads 1 --head-width 6 --width 20 --hidden 32 --qkv-bias --qk-norm --untied
+END
+model=$work
 
 # Device and host resume from each other's checkpoints: in C,
 use "$1"
