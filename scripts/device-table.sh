@@ -38,6 +38,8 @@ models=(
     "14k, 4 micro-batches|4|--context 12 --layers 1 --width 32"
     "14k, dropout 0.1|1|--context 12 --layers 1 --width 32 --dropout 0.1"
     "50k|1|--context 12 --layers 4 --width 32 --optimizer none --fused --recompute"
+    "15k-llama|1|--llama --context 8 --layers 2 --kv-heads 2 --width 24 --hidden 72 --recompute"
+    "15k-llama, AdamW in backward|1|--llama --context 24 --layers 2 --kv-heads 2 --width 24 --hidden 72 --fused"
 )
 
 # link LIBRARIES ELF SOURCE...: for the current target.
@@ -87,9 +89,11 @@ for target; do
             # The plain step has neither micro-batches nor AdamW without clipping.
             [ -z "$check" ] && [ "$level" = 3 ] && [ "$accumulate" = 1 ] &&
                 [[ $model != *"AdamW in backward" ]] || continue
+            family=
+            [[ $words != --llama* ]] || family=-DLLAMA
             for unrolled in "" -funroll-loops; do
                 # shellcheck disable=SC2086 # nothing, or a word
-                compiler=$plain link "$archive -lm" "$work/plain.elf" -O3 -ffast-math $unrolled \
+                compiler=$plain link "$archive -lm" "$work/plain.elf" -O3 -ffast-math $family $unrolled \
                     benches/device/{measure_plain,plain,counter}.c
                 figures "$work/plain.elf" "$model" "plain$unrolled"
             done

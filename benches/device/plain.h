@@ -1,5 +1,5 @@
-/* GPT-2's training step in plain C, which jostle is compared with on emulated devices. model.h, from jostle-plan, has its
- * sizes. */
+/* A training step in plain C, which jostle is compared with on emulated devices. model.h, from jostle-plan, has its
+ * sizes. -DLLAMA makes it a Llama instead of a GPT-2. */
 #ifndef PLAIN_H
 #define PLAIN_H
 

@@ -20,6 +20,7 @@ BUDGETS = {
     "4k": 88 * 1024,
     "14k": 256 * 1024,
     "50k": 256 * 1024,
+    "15k-llama": 256 * 1024,
 }
 MARKS = ("<!-- scripts/device-table.sh writes this -->\n", "<!-- to here -->\n")
 
@@ -53,8 +54,11 @@ def table(head: list[str], rows: Iterable[Iterable[object]], names: int = 1) -> 
 
 def multiply_accumulates(model: str, plan: dict[str, int], program: dict[str, int]) -> int:
     """Forward, and twice as many backward: projections, the MLP and the head; attention at all earlier positions."""
-    t, c, f = plan["CONTEXT"], plan["WIDTH"], plan["HIDDEN"]
-    block = 4 * c * c + 2 * c * f + c * (t + 1)
+    t, c, f, heads = plan["CONTEXT"], plan["WIDTH"], plan["HIDDEN"], plan["HEADS"]
+    queries = (plan["HEAD_WIDTH"] or c // heads) * heads
+    keys = queries // heads * (plan["KV_HEADS"] or heads)
+    mlp = 3 if model.startswith("15k-llama") else 2
+    block = 2 * c * (queries + keys) + mlp * c * f + queries * (t + 1)
     a_pass = 3 * plan["BATCH"] * t * (plan["LAYERS"] * block + c * plan["VOCAB"]) + program["recomputed"]
     return a_pass * (4 if "4 micro-batches" in model else 1)
 
@@ -149,13 +153,15 @@ PAGE = """\
 Counted by an emulator (`-icount shift=0`), which proves function and counts instructions. **It times nothing**: how many
 cycles an instruction takes depends on the processor, its flash and its caches. On Arm the counter advances in steps of 40 or 50.
 
-The models are GPT-2s with vocabulary 27, 4 heads and one sequence in a pass:
+The models have vocabulary 27, 4 heads and one sequence in a pass. The first ones are GPT-2s:
 
 - `4k`: 1 layer of width 16, context 16, a head of its own: 4,192 parameters without norms and biases. AdamW with
   clipping; AdamW within backward, which cannot clip; or plain gradient descent within backward.
 - `14k`: the largest of width 32 that trains with AdamW in 256 KB: 1 layer, context {context}. With AdamW
   within backward, which needs hardly any memory for gradients: context {fused_context}, the longest that is a multiple of 4.
 - `50k`: 4 layers of width 32, context 12; plain gradient descent within backward, with activation recomputation.
+- `15k-llama`: a Llama with 2 layers of width 24, hidden width 72, and 2 heads of keys and values. It trains with AdamW in 256 KB,
+  with context {llama_context} and activation recomputation. With AdamW within backward: context {fused_llama_context}.
 
 ## Memory
 
@@ -294,6 +300,8 @@ def main() -> None:
             emulator=version("qemu-system-arm", "--version"),
             context=context("14k"),
             fused_context=context("14k, AdamW in backward"),
+            llama_context=context("15k-llama"),
+            fused_llama_context=context("15k-llama, AdamW in backward"),
             memory=table(["model", "parameters", *parts, "in all", "within"], memory(figures)),
             steps=table(["model", "target", *work], steps(figures), names=2),
             flash=flash(engine),

@@ -122,10 +122,15 @@ done
 
 # The plain C step of the devices' benchmark computes the same step as jostle.
 for model in "${models[0]} --dropout 0.1" "--vocab 27 --context 8 --layers 3 --heads 2 --width 24 --batch 3 --untied" \
-    "--vocab 27 --context 16 --layers 2 --heads 4 --width 16 --optimizer none"; do
+    "--vocab 27 --context 16 --layers 2 --heads 4 --width 16 --optimizer none" \
+    "--llama --vocab 27 --context 8 --layers 2 --heads 4 --kv-heads 2 --width 24 --hidden 72 --batch 2" \
+    "--llama --vocab 27 --context 8 --layers 1 --heads 3 --kv-heads 1 --head-width 6 --width 20 --untied"; do
     plan "$model"
-    cc "${warnings[@]}" -std=c11 -O3 -ffast-math -I"$work" $(pkg-config --cflags jostle) -c benches/device/plain.c \
-        -o "$work/plain.o"
+    family=
+    [[ $model != --llama* ]] || family=-DLLAMA
+    # shellcheck disable=SC2086 # nothing, or a word
+    cc "${warnings[@]}" -std=c11 -O3 -ffast-math $family -I"$work" $(pkg-config --cflags jostle) -c \
+        benches/device/plain.c -o "$work/plain.o"
     cc "${warnings[@]}" -std=c11 -I"$work" $(pkg-config --cflags jostle) benches/device/compare.c "$work/plain.o" \
         -o "$work/compare" $(pkg-config --libs jostle) -lm
     echo -n "plain step, $model: "
