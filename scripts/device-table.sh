@@ -109,6 +109,7 @@ if [ -n "$check" ]; then
     python3 benches/device/table.py --check benches/results/device.md "$work/figures.tsv"
     exit
 fi
+[ -z "$all" ] || scripts/test/device/stories.sh "$work/figures.tsv"
 python3 benches/device/table.py "$work/figures.tsv" >"$work/device.md"
 if [ -n "$all" ]; then
     cp "$work/device.md" benches/results/device.md
