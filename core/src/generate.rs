@@ -186,6 +186,7 @@ impl<'a> Generator<'a> {
         // Only the last row's logits are needed.
         let last = x.get((count - 1) * c..).unwrap_or_default();
         workers.shape.length = 1;
-        pass.logits(last, [normed, mean, rstd], logits, &mut workers);
+        pass.head_input(last, [&mut *normed, mean, rstd], &mut workers);
+        pass.logits(normed, logits, &mut workers);
     }
 }

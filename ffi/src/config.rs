@@ -168,6 +168,10 @@ pub struct jostle_options {
     pub frozen: *const *const c_char,
     /// The number of names in `frozen`.
     pub frozen_count: usize,
+    /// The rows of logits that exist at a time; 0 for all rows of a pass. Otherwise the loss and its gradients go through the
+    /// head by so many rows. The bits are the same, memory is less, and work is more if the head's matrix is trained.
+    /// jostle_model_logits then refuses the plan (JOSTLE_PLAN).
+    pub head_rows: usize,
 }
 
 /// The settings of a training run. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -239,6 +243,7 @@ impl jostle_options {
         fused: 0,
         frozen: core::ptr::null(),
         frozen_count: 0,
+        head_rows: 0,
     };
 }
 
@@ -365,6 +370,7 @@ impl jostle_options {
             optimizer,
             recompute: flag(call, "recompute", self.recompute)?,
             fused: flag(call, "fused", self.fused)?,
+            head_rows: self.head_rows,
             // SAFETY: the caller's promise is the same.
             frozen: unsafe { self.frozen(call, config)? },
         })

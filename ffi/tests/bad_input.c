@@ -447,6 +447,16 @@ static void test_models(void)
     add_model(0, 0);
     output("logits", sizeof(void *), sizeof(void *));
     exercise("jostle_model_logits", call_model_logits);
+    jostle_options few = options;
+    jostle_plan by_rows;
+    jostle_error e;
+    few.head_rows = 2;
+    ok(jostle_plan_init(&by_rows, &config, &few, &e), &e, "a plan whose head goes by rows");
+    memcpy(find("plan")->memory, &by_rows, sizeof by_rows);
+    jostle_buffers sized = *(jostle_buffers *)find("buffers")->memory;
+    sized.workspace_size = by_rows.workspace_size;
+    memcpy(find("buffers")->memory, &sized, sizeof sized);
+    refused("the logits of a head by rows", run_once("a head by rows", &told.error), JOSTLE_PLAN, NULL);
 
     add_model(1, 0);
     OUTPUT("loss", jostle_loss);

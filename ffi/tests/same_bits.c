@@ -42,9 +42,10 @@ static void *memory(size_t bytes)
     return found;
 }
 
-/* Options of an update: whether it is fused, the clipping, frozen tensors, and a number that is added to the usual seed. */
+/* Options of an update: whether it is fused, the head's rows, the clipping, frozen tensors, and a number that is added to the usual seed. */
 struct update {
     uint32_t fused;
+    size_t head_rows;
     float clip;
     const char *const *frozen;
     size_t frozen_count;
@@ -63,6 +64,7 @@ static void start_with(struct session *s, uint32_t batch, uint32_t accumulate, s
     need(jostle_options_init(&options, sizeof options, batch) == JOSTLE_OK, "options");
     options.threads = compute->threads;
     options.fused = update.fused;
+    options.head_rows = update.head_rows;
     options.frozen = update.frozen;
     options.frozen_count = update.frozen_count;
     ok(jostle_plan_init(&s->plan, &config, &options, &e), &e, "plan");
@@ -359,7 +361,7 @@ static void fused(const jostle_compute *compute)
     struct session after, within, pieces;
     start_with(&after, BATCH, 1, (struct update){.clip = 0}, compute);
     start_with(&within, BATCH, 1, (struct update){.fused = 1}, compute);
-    start_with(&pieces, BATCH, 1, (struct update){.fused = 1}, compute);
+    start_with(&pieces, BATCH, 1, (struct update){.fused = 1, .head_rows = 5}, compute);
     check(within.plan.fused == 1 && within.plan.gradients_size < after.plan.gradients_size / 4, "room for %zu bytes",
           within.plan.gradients_size);
     steps(&after, 0, 5);

@@ -84,6 +84,7 @@ unsafe fn plan(input: &mut Input) {
         fused: input.choice(2),
         frozen: if frozen.is_empty() { ptr::null() } else { frozen.as_ptr() },
         frozen_count: frozen.len(),
+        head_rows: if input.seldom(2) { input.size() } else { 0 },
     };
     unsafe {
         let mut plan = zeroed();

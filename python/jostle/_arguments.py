@@ -96,6 +96,11 @@ def amount(name: str, given: Any) -> float:
     return amount
 
 
+def head_rows(given: Any) -> int | None:
+    """The rows of logits that exist at a time, or None for all."""
+    return None if given is None else size("head_rows", given)
+
+
 def clip(given: Any) -> float | None:
     """A norm to clip to, or None."""
     if given is None:

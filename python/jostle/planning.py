@@ -14,7 +14,7 @@ class Plan(Mapping[str, int]):
     """Bytes by region: parameters, gradients, optimizer, activations, scratch, batch. Two regions do not count as
     training memory: generation, and frozen parameters, if any, which are only read.
 
-    `recomputed` is the number of multiply-adds that recomputation adds to a pass over a full batch. If `fused` is
+    `recomputed` is the number of multiply-adds that `recompute` and `head_rows` add to a pass over a full batch. If `fused` is
     true, a step is one pass, without clipping.
     """
 
@@ -28,6 +28,7 @@ class Plan(Mapping[str, int]):
         fused: bool = False,
         frozen: Iterable[str] = (),
         budget: int | None = None,
+        head_rows: int | None = None,
     ) -> None:
         self.config = _arguments.instance("config", config, Config)
         self.optimizer = _arguments.instance("optimizer", optimizer, str)
@@ -36,9 +37,10 @@ class Plan(Mapping[str, int]):
             budget = _arguments.count("budget", budget)
         recompute = _arguments.instance("recompute", recompute, bool)
         fused = _arguments.instance("fused", fused, bool)
+        self.head_rows = _arguments.head_rows(head_rows)
         self.frozen = _arguments.tensors("frozen", frozen, config)
         self.batch, self.threads, self.recompute, self.recomputed, self.fused, self._bytes = _native.plan(
-            config, batch, threads, optimizer, recompute, fused, self.frozen, budget
+            config, batch, threads, optimizer, recompute, fused, self.head_rows or 0, self.frozen, budget
         )
 
     @property
@@ -63,6 +65,7 @@ class Plan(Mapping[str, int]):
             self.optimizer,
             self.recompute,
             self.fused,
+            self.head_rows or 0,
             self.frozen,
             device,
             prefix,
@@ -107,14 +110,16 @@ def plan(
     fused: bool = False,
     frozen: Iterable[str] = (),
     budget: int | None = None,
+    head_rows: int | None = None,
 ) -> Plan:
     """The memory that training `config` takes with batches of so many sequences.
 
-    optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute, fused: as for `Trainer`.
+    optimizer: "adamw", "momentum" (SGD with momentum) or "none" (SGD). recompute, fused, head_rows: as for
+    `Trainer`.
     frozen: as for `Model`.
 
     budget: bytes. The plan is then the fastest that fits, with at most the given batch and threads. It recomputes
     if more threads can then work, or if one sequence fits only so. If no such plan fits, the update is fused, with
     the whole batch in one pass. Raises ValueError if that does not fit either.
     """
-    return Plan(config, batch, threads, optimizer, recompute, fused, frozen, budget)
+    return Plan(config, batch, threads, optimizer, recompute, fused, frozen, budget, head_rows)

@@ -34,6 +34,7 @@ _SETTLED = frozenset(
         "seed",
         "recompute",
         "fused",
+        "head_rows",
         "length",
         "spike_limit",
     )
@@ -95,6 +96,9 @@ class Trainer:
     and accumulate=1. A gradient that is not finite then raises FloatingPointError after some parameters have already
     changed: continue from the last checkpoint.
 
+    head_rows: the rows of logits that exist at a time, instead of all. The loss and its gradients then go through the head by so
+    many rows, which needs less memory and gives the same bits. It is more work if the head's matrix is trained.
+
     spike_limit: refuse the update of a step whose loss is more than this many standard deviations above the mean of the
     last 100 steps; 6 is usual. None for no guard; not with fused.
 
@@ -126,6 +130,7 @@ class Trainer:
         length: int | None = None,
         recompute: bool = False,
         fused: bool = False,
+        head_rows: int | None = None,
         spike_limit: float | None = None,
         on_divergence: Literal["stop", "skip"] = "stop",
     ) -> None:
@@ -144,6 +149,7 @@ class Trainer:
         self.evaluate_every = evaluate_every
         self.recompute = _arguments.instance("recompute", recompute, bool)
         self.fused = _arguments.instance("fused", fused, bool)
+        self.head_rows = _arguments.head_rows(head_rows)
         if spike_limit is not None:
             spike_limit = _arguments.amount("spike_limit", spike_limit)
             if spike_limit == 0:
@@ -229,7 +235,7 @@ class Trainer:
             self.optimizer._state,
             self.optimizer._name,
             list(self.optimizer._numbers.values()),
-            (self.batch, self.length, self.recompute, self.fused),
+            (self.batch, self.length, self.recompute, self.fused, self.head_rows or 0),
             self.schedule._native(self._peak, self.steps),
             self.clip,
             self.accumulate,
@@ -368,6 +374,7 @@ class Trainer:
             "length": self.length,
             "recompute": self.recompute,
             "fused": self.fused,
+            "head_rows": self.head_rows,
             "frozen": self.model.frozen,
             "schedule": self.schedule._settings(),
             "optimizer": {**self.optimizer._settings(), "learning_rate": self._peak},

@@ -130,13 +130,14 @@ pub fn plan<'py>(
     optimizer: &str,
     recompute: bool,
     fused: bool,
+    head_rows: usize,
     frozen: Vec<String>,
     budget: Option<usize>,
 ) -> PyResult<(usize, usize, bool, usize, bool, Bound<'py, PyDict>)> {
     let config = config.core();
     let frozen = frozen_tensors(&config, &frozen)?;
-    let options =
-        Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused, frozen };
+    let optimizer = optimizer_state(optimizer)?;
+    let options = Options { batch, threads, optimizer, recompute, fused, head_rows, frozen };
     let plan = match budget {
         None => Plan::new(&config, &options),
         Some(budget) => Plan::fit(&config, &options, budget),
@@ -172,6 +173,7 @@ pub fn defines(
     optimizer: &str,
     recompute: bool,
     fused: bool,
+    head_rows: usize,
     frozen: Vec<String>,
     device: bool,
     prefix: &str,
@@ -179,8 +181,8 @@ pub fn defines(
 ) -> PyResult<String> {
     let config = config.core();
     let frozen = frozen_tensors(&config, &frozen)?;
-    let options =
-        Options { batch, threads, optimizer: optimizer_state(optimizer)?, recompute, fused, frozen };
+    let optimizer = optimizer_state(optimizer)?;
+    let options = Options { batch, threads, optimizer, recompute, fused, head_rows, frozen };
     let target = if device { Target::Portable } else { Target::HERE };
     let plan = Plan::on(target, &config, &options).map_err(exception)?;
     jostle_plan::header(command, prefix, device, &plan).map_err(exception)

@@ -243,7 +243,7 @@ impl Training {
         state: Bound<'_, State>,
         optimizer: &str,
         numbers: Vec<f32>,
-        batch: (usize, usize, bool, bool),
+        batch: (usize, usize, bool, bool, usize),
         schedule: (String, f32, u64, u64, u64, f32),
         clip: Option<f32>,
         accumulate: usize,
@@ -253,8 +253,10 @@ impl Training {
         let (name, peak, warmup, steps, decay_steps, last) = schedule;
         let schedule = Schedule { peak, warmup, steps, decay: decay(&name, decay_steps, last)? };
         let recipe = Recipe { optimizer, schedule, clip, accumulate, seed };
-        let (batch, length, recompute, fused) = batch;
-        let options = Options { optimizer: optimizer.state(), recompute, fused, ..Options::new(batch) };
+        let (batch, length, recompute, fused, head_rows) = batch;
+        let optimizer_state = optimizer.state();
+        let options =
+            Options { optimizer: optimizer_state, recompute, fused, head_rows, ..Options::new(batch) };
         let engine_here = engine.get();
         let plan = engine_here.plan_with(&engine_here.shortened(length), options)?;
         recipe.validate_for(&plan).map_err(exception)?;

@@ -126,6 +126,7 @@ REFUSED = {
     "batch of billions": (lambda: trainer(batch=2**31 - 1), ValueError, "too large for this machine"),
     "steps below 0": (lambda: trainer(steps=-1), ValueError, "steps is -1"),
     "accumulate 0": (lambda: trainer(accumulate=0), ValueError, "accumulate is 0"),
+    "a head by 0 rows": (lambda: trainer(head_rows=0), ValueError, "head_rows is 0; expected at least 1"),
     "recomputing 1": (lambda: trainer(recompute=1), TypeError, "recompute is of int"),
     "clipping a fused update": (lambda: trainer(fused=True), ValueError, "clip is not possible"),
     "accumulating for one": (

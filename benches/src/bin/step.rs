@@ -23,6 +23,9 @@ struct Arguments {
     /// Backward recomputes activations
     #[arg(long)]
     recompute: bool,
+    /// The rows of logits that exist at a time [default: all]
+    #[arg(long, default_value_t = 0)]
+    head_rows: usize,
     #[arg(long, default_value_t = 0.0)]
     dropout: f32,
     #[arg(long, default_value_t = 1)]
@@ -36,12 +39,12 @@ struct Arguments {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { sizes, llama, recompute, dropout, threads, instruction_set, reference } =
+    let Arguments { sizes, llama, recompute, head_rows, dropout, threads, instruction_set, reference } =
         Arguments::parse();
     let sizes: Sizes = sizes.as_slice().try_into()?;
     let llama = llama.map(|sizes| sizes.as_slice().try_into()).transpose()?;
     let (config, options) =
-        (model(sizes, llama, dropout), Options { threads, recompute, ..Options::new(sizes[5]) });
+        (model(sizes, llama, dropout), Options { threads, recompute, head_rows, ..Options::new(sizes[5]) });
     if let Some(path) = reference {
         return reference::write(&config, &options, &path);
     }

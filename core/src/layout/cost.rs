@@ -1,19 +1,20 @@
 //! The multiply-adds of a pass: the products in the family's table, and attention.
 
-use super::{Count, Frozen, Group, Plan};
+use super::{Count, Frozen, Group, Plan, Site};
 
 impl Plan {
     /// The multiply-adds of the largest stage of a pass over a full batch, with R = B T rows. The greatest one is:
     ///
     /// R (4 C^2 + 2 C F + 2 T C) for a block forward, R (8 C^2 + 5 T C) and 4 R C F for its branches backward.
     ///
-    /// R V C for the head; 2 R V C for its backward if it is not tied.
+    /// R V C for the head; 2 R V C for its backward if it is not tied, or if it goes by rows.
     pub const fn largest_stage(&self) -> usize {
         let [attention, mlp, logits] = self.products();
         let forward = attention.add(mlp).add(self.scores().times(2));
         let backward = attention.times(2).add(self.scores().times(5)).max(mlp.times(2));
         // The gradient of a tied matrix is computed with the embedding's.
-        let head = if self.config.tied { logits } else { logits.times(2) };
+        let is_one = self.config.tied && !self.options.by_rows();
+        let head = if is_one { logits } else { logits.times(2) };
         self.pass(forward.max(backward).max(head))
     }
 
@@ -41,17 +42,30 @@ impl Plan {
         self.pass(Count::of(all.get().saturating_sub(less.get()))).saturating_add(self.recomputed())
     }
 
-    /// The multiply-adds that [`crate::Options::recompute`] adds to a pass over a full batch: R (4 C^2 + C F + 2 T C)
-    /// for each block of backward except the last; 0 without it.
-    pub const fn recomputed(&self) -> usize {
+    /// The multiply-adds that computing again adds to a pass over a full batch.
+    ///
+    /// [`crate::Options::recompute`]: R (4 C^2 + C F + 2 T C) for each block of backward except the last.
+    /// [`crate::Options::head_rows`]: R V C, if the head's matrix is trained.
+    pub fn recomputed(&self) -> usize {
+        let [attention, _, logits] = self.products();
+        let head = logits.only_if(self.options.by_rows() && self.trains_head());
         if !self.options.recompute {
-            return 0;
+            return self.pass(head);
         }
-        let [attention, ..] = self.products();
         // The MLP's last product is not recomputed.
         let mlp = Count::of(self.config.width).times(self.config.activation_inputs());
         let block = attention.add(mlp).add(self.scores().times(2));
-        self.pass(block.times(self.backward_layers().saturating_sub(1)))
+        self.pass(block.times(self.backward_layers().saturating_sub(1)).add(head))
+    }
+
+    /// Whether the matrix of the head's product is trained.
+    fn trains_head(&self) -> bool {
+        let (group, site) = match self.config.tied {
+            true => (Group::Embedding, Site::Tokens),
+            false => (Group::Logits, Site::Logits),
+        };
+        let weight = self.pairs(group).find(|pair| pair.site == site).and_then(|pair| pair.weight);
+        weight.is_some_and(|weight| !weight.frozen)
     }
 
     /// The products of a row in forward: a block's attention branch, its MLP branch, and the head.

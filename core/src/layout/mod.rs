@@ -32,9 +32,9 @@ pub(crate) use workspace::{
 use crate::config::Config;
 use crate::error::Error;
 use crate::target::Target;
-use regions::Sizes;
+use regions::{HeadRows, Sizes};
 use workspace::{
-    attention_in_activated, fused_gradient, generation, hidden_columns, per_row, worker_scratch,
+    attention_in_activated, fused_gradient, generation, head_rows, hidden_columns, per_row, worker_scratch,
 };
 
 /// The state that the optimiser keeps for each parameter between steps.
@@ -75,6 +75,12 @@ pub struct Options {
     /// memory for some rows of one tensor only. It gives the same bits, but a step is one pass without clipping
     /// ([`crate::Error::Fused`]).
     pub fused: bool,
+    /// The rows of the head at a time. 0: the logits of all rows exist at once, `[R, V]`. Otherwise the loss and its gradients go
+    /// through the head by as many rows as this, and backward computes the logits again if the head's matrix is trained.
+    /// It gives the same bits with less memory and more work ([`Plan::recomputed`]), but [`Plan::logits`] does not exist.
+    ///
+    /// Needs the feature `head-rows`, which is on by default.
+    pub head_rows: usize,
     /// The tensors that are not trained. Backward ends at the first trained tensor, and the activations of blocks
     /// before it are not kept.
     pub frozen: Frozen,
@@ -85,7 +91,12 @@ impl Options {
     /// trained.
     pub const fn new(batch: usize) -> Options {
         let (optimizer, frozen) = (OptimizerState::AdamW, Frozen::NONE);
-        Options { batch, threads: 1, optimizer, recompute: false, fused: false, frozen }
+        Options { batch, threads: 1, optimizer, recompute: false, fused: false, head_rows: 0, frozen }
+    }
+
+    /// Whether the head goes by rows.
+    pub(crate) const fn by_rows(&self) -> bool {
+        cfg!(feature = "head-rows") && self.head_rows > 0
     }
 }
 
@@ -141,16 +152,22 @@ impl Plan {
         if options.threads == 0 {
             return Err(Error::Zero { what: "threads" });
         }
+        if options.head_rows > 0 && !options.by_rows() {
+            return Err(Error::Unsupported { what: "head_rows, without the feature head-rows" });
+        }
         let parameters = family::all_elements(config);
         let rows = Count::of(options.batch).times(config.context);
         let fused = fused_gradient(config, target);
         let sizes = Sizes::new(config, options, hidden_columns(config, options, fused), target);
         let [activations_per_row, scratch_per_row] = per_row(&sizes);
         let activated = attention_in_activated(&sizes, options, rows.get(), target);
-        let worker_scratch = worker_scratch(config, rows.get(), activated, target);
+        let worker_scratch =
+            worker_scratch(config, rows.get(), head_rows(options, rows.get()), activated, target);
         let angles = Angles::per_row(&sizes).times(config.context);
+        let head_rows = head_rows(options, rows.get());
+        let some_logits = HeadRows::per_row(&sizes).times(head_rows);
         let of_workers = Count::of(worker_scratch).times(options.threads);
-        let scratch = scratch_per_row.times(rows.get()).add(angles).add(of_workers);
+        let scratch = scratch_per_row.times(rows.get()).add(angles).add(some_logits).add(of_workers);
         let activations = activations_per_row.times(rows.get());
         let all = get!(parameters.elements("parameters"));
         let (frozen, _) = options.frozen.elements_and_first_trained(config);

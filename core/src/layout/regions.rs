@@ -4,6 +4,7 @@
 use super::parameters::Cut;
 use super::{Count, Options};
 use crate::config::Config;
+use crate::ops::cross_entropy::SOFTMAX;
 use crate::target::Target;
 
 /// The numbers that the lengths of regions are made of.
@@ -38,6 +39,8 @@ pub(crate) struct Sizes {
     pub tied: bool,
     pub fused: bool,
     pub qk_norm: bool,
+    /// Whether the head goes by rows.
+    pub by_rows: bool,
 }
 
 impl Sizes {
@@ -63,7 +66,13 @@ impl Sizes {
             tied: config.tied,
             fused: options.fused,
             qk_norm: config.has_qk_norm(),
+            by_rows: options.by_rows(),
         }
+    }
+
+    /// The logits of a row, if those of all rows exist at once.
+    const fn all_logits(&self) -> Count {
+        self.vocab.only_if(!self.by_rows)
     }
 }
 
@@ -173,7 +182,9 @@ regions! {
         /// `[R, C]`: the input of a tied head. Backward computes the gradient of the tied matrix last.
         tied_head_input: s.width.only_if(s.tied);
         /// `[R, V]`: the logits of a tied head, then their gradient.
-        tied_logits: s.vocab.only_if(s.tied);
+        tied_logits: s.all_logits().only_if(s.tied);
+        /// `[R, SOFTMAX]`: what backward needs to make the gradient of logits again.
+        softmax: ONE.times(SOFTMAX).only_if(s.by_rows);
     }
 
     /// The activations that a block's attention branch keeps for its backward, besides the residual stream.
@@ -227,7 +238,7 @@ regions! {
             because "the gradient of an untied head is made before that of any block, and a fused step \
                 makes a norm's output again only after the gradient of that output";
         .. /// `[R, columns]`: the output of the activation function.
-        activated: Count::of(s.columns), or logits: s.vocab.only_if(!s.tied), or fused_normed: s.width.only_if(s.fused),
+        activated: Count::of(s.columns), or logits: s.all_logits().only_if(!s.tied), or fused_normed: s.width.only_if(s.fused),
             because "the gradient of an untied head is made before that of any block, and a fused step \
                 updates the MLP's second weight before it makes the norm's output again";
     }
@@ -237,6 +248,12 @@ regions! {
         /// `[context, D / 2]`.
         cos: s.angles;
         sin: s.angles;
+    }
+
+    /// The head by rows: an entry has one row of logits.
+    struct HeadRows<'a>(s) {
+        /// `[head_rows, V]`: the logits of some rows, then their gradient.
+        logits: s.vocab;
     }
 
     /// A generator's memory. The rows of a chunk are [`ChunkRows`], and the worker's scratch is behind them.

@@ -1,6 +1,8 @@
 //! The workspace of a pass: its regions, cut for some rows, and the views of them that each stage of the pass uses.
 
-use super::regions::{Activations, Angles, AttentionActivations, Generation, MlpActivations, Scratch, Sizes};
+use super::regions::{
+    Activations, Angles, AttentionActivations, Generation, HeadRows, MlpActivations, Scratch, Sizes,
+};
 use super::{Count, Cut, Options, Plan, Shape};
 use crate::config::Config;
 use crate::error::{Error, exact_length};
@@ -22,6 +24,8 @@ pub(crate) struct RowRegions<'a> {
     pub losses: &'a mut [f32],
     activations: Activations<'a>,
     scratch: Scratch<'a>,
+    /// `[head_rows, V]`.
+    some_logits: &'a mut [f32],
     sizes: Sizes,
     rows: usize,
 }
@@ -41,6 +45,8 @@ pub(crate) struct WorkspaceParts<'a> {
     pub rows: &'a mut [f32],
     /// The angles of all positions.
     pub rotation: Rotation<'a>,
+    /// The logits of some rows, if the head goes by rows.
+    pub some_logits: &'a mut [f32],
     /// `[threads, worker_scratch]`.
     pub worker_scratch: &'a mut [f32],
 }
@@ -63,7 +69,12 @@ impl<'a> WorkspaceParts<'a> {
         let mut angles = Angles::cut(&mut memory, &sizes, plan.config.context);
         prepare(&mut angles);
         let rotation = Rotation { cos: angles.cos, sin: angles.sin };
-        Ok(WorkspaceParts { losses, rows, rotation, worker_scratch: memory })
+        let some_logits = if plan.options.by_rows() {
+            HeadRows::cut(&mut memory, &sizes, plan.head_rows()).logits
+        } else {
+            &mut []
+        };
+        Ok(WorkspaceParts { losses, rows, rotation, some_logits, worker_scratch: memory })
     }
 }
 
@@ -107,8 +118,10 @@ pub(crate) struct Head<'w> {
     pub rstd: &'w mut [f32],
     /// The final norm's output `[R, C]`.
     pub input: &'w mut [f32],
-    /// `[R, V]`: the logits, and after the loss their gradient.
+    /// `[R, V]`: the logits, and after the loss their gradient. If the head goes by rows, it has those of some rows.
     pub logits: &'w mut [f32],
+    /// `[R, SOFTMAX]`, if the head goes by rows.
+    pub softmax: &'w mut [f32],
     pub losses: &'w mut [f32],
     pub d_residual: &'w mut [f32],
     pub d_normed: &'w mut [f32],
@@ -122,12 +135,12 @@ impl<'a> Workspace<'a> {
 
     /// Cuts parts that have at least the rows of the shape.
     pub fn cut(parts: WorkspaceParts<'a>, plan: &Plan, shape: Shape) -> Workspace<'a> {
-        let WorkspaceParts { losses, rows: mut memory, rotation, worker_scratch } = parts;
+        let WorkspaceParts { losses, rows: mut memory, rotation, some_logits, worker_scratch } = parts;
         let (sizes, rows) = (plan.sizes(), shape.rows());
         let activations = Activations::cut(&mut memory, &sizes, rows);
         let scratch = Scratch::cut(&mut memory, &sizes, rows);
         Workspace {
-            regions: RowRegions { losses, activations, scratch, sizes, rows },
+            regions: RowRegions { losses, activations, scratch, some_logits, sizes, rows },
             rotation,
             worker_scratch,
         }
@@ -186,9 +199,9 @@ impl<'a> RowRegions<'a> {
 
     #[inline(never)]
     pub fn head(&mut self, in_use: InUse) -> Head<'_> {
-        let Sizes { tied, fused, .. } = self.sizes;
+        let Sizes { tied, fused, by_rows, .. } = self.sizes;
         let logits_len = self.rows * self.sizes.vocab.get();
-        let Activations { final_mean: mean, final_rstd: rstd, tied_head_input, tied_logits, .. } =
+        let Activations { final_mean: mean, final_rstd: rstd, tied_head_input, tied_logits, softmax, .. } =
             &mut self.activations;
         let Scratch { last_x: x, d_residual, d_normed, normed, activated } = &mut self.scratch;
         let (normed, d_normed): (&mut [f32], &mut [f32]) = match (fused, in_use) {
@@ -196,11 +209,12 @@ impl<'a> RowRegions<'a> {
             (true, InUse::Activated) => (normed, &mut []),
             (true, InUse::Normed) => (&mut [], normed),
         };
-        let (input, logits): (&mut [f32], &mut [f32]) = match tied {
+        let (input, all_logits): (&mut [f32], &mut [f32]) = match tied {
             true => (tied_head_input, tied_logits),
             false => (normed, activated.get_mut(..logits_len).unwrap_or_default()),
         };
-        Head { x, mean, rstd, input, logits, losses: self.losses, d_residual, d_normed }
+        let logits = if cfg!(feature = "head-rows") && by_rows { &mut *self.some_logits } else { all_logits };
+        Head { x, mean, rstd, input, logits, softmax, losses: self.losses, d_residual, d_normed }
     }
 
     /// A block's activations, if forward has not reused their memory for another block.
@@ -260,6 +274,11 @@ impl Plan {
         Shape { sequences: self.options.batch, length: self.config.context }.rows()
     }
 
+    /// The rows of logits that exist at a time, if the head goes by rows; otherwise 0.
+    pub(crate) const fn head_rows(&self) -> usize {
+        head_rows(&self.options, self.rows())
+    }
+
     /// The elements of the workspace for one row, besides its loss.
     #[cfg(not(target_os = "none"))]
     pub(crate) const fn per_row(&self) -> usize {
@@ -288,9 +307,20 @@ pub(super) const fn per_row(sizes: &Sizes) -> [Count; 2] {
     [Activations::per_row(sizes).add(Count::of(1)), Scratch::per_row(sizes)]
 }
 
-/// The scratch of one worker: for products, and for attention's tiles unless `activated` elements are enough for
-/// them.
-pub(super) const fn worker_scratch(config: &Config, rows: usize, activated: usize, target: Target) -> usize {
+/// As [`Plan::head_rows`], of a pass with at most so many rows.
+pub(super) const fn head_rows(options: &Options, rows: usize) -> usize {
+    if options.by_rows() { min(options.head_rows, rows) } else { 0 }
+}
+
+/// The scratch of one worker: for products, for attention's tiles unless `activated` elements are enough for them, and for
+/// logits that backward computes again.
+pub(super) const fn worker_scratch(
+    config: &Config,
+    rows: usize,
+    head_rows: usize,
+    activated: usize,
+    target: Target,
+) -> usize {
     let (c, v) = (config.width, config.vocab);
     // The sides of all products; rows are the inner index of weights' gradients.
     let widest = max(max(config.qkv(), config.activation_inputs()), max(c, v));
@@ -298,7 +328,9 @@ pub(super) const fn worker_scratch(config: &Config, rows: usize, activated: usiz
     let products = matmul::scratch_on(target, longest, longest);
     let attention = attention::worker_scratch(target, config.context, config.head_width());
     // It must also hold a row of the residual stream.
-    max(max(products, c), if attention <= activated { 0 } else { attention })
+    let all = max(max(products, c), if attention <= activated { 0 } else { attention });
+    let logits = head_rows.saturating_mul(min(Plan::VOCABULARY_BLOCK, v));
+    max(all, products.saturating_add(logits))
 }
 
 /// Memory for attention's tiles: the worker's scratch, or a region that is unused meanwhile. If only one of them is
@@ -335,11 +367,15 @@ pub(super) const fn fused_gradient(config: &Config, target: Target) -> usize {
 
 /// A generator's memory, with the scratch of the one worker.
 pub(super) const fn generation(config: &Config, sizes: &Sizes, target: Target) -> Count {
-    Generation::per_row(sizes).add(Count::of(worker_scratch(config, sizes.chunk, 0, target)))
+    Generation::per_row(sizes).add(Count::of(worker_scratch(config, sizes.chunk, 0, 0, target)))
 }
 
 const fn max(a: usize, b: usize) -> usize {
     if a > b { a } else { b }
+}
+
+const fn min(a: usize, b: usize) -> usize {
+    if a < b { a } else { b }
 }
 
 #[cfg(test)]

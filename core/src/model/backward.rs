@@ -78,22 +78,28 @@ impl Pass<'_> {
         }
     }
 
-    /// The backward pass of the head's product.
+    /// The backward pass of the head's product. By rows, the loss has done it.
     #[inline(never)]
     pub(super) fn logits_backward(&self, workspace: &mut Workspace<'_>) {
-        let config = &self.plan.config;
-        let Head { logits: d_logits, d_residual, d_normed, .. } = workspace.regions.head(InUse::Activated);
-        // A fused step still needs the head's input, which may share memory with this gradient.
-        let d_input = if self.plan.options.fused { d_residual } else { d_normed };
+        if self.plan.options.by_rows() {
+            return;
+        }
+        let mut workers = self.workers(workspace.worker_scratch);
+        let head = workspace.regions.head(InUse::Activated);
+        self.head_backward(self.d_input(head.d_residual, head.d_normed), head.logits, &mut workers);
+    }
+
+    /// The memory for the gradient of the head's input. A fused step still needs the input, which may share memory with the
+    /// gradient's usual place.
+    pub(super) fn d_input<'w>(&self, d_residual: &'w mut [f32], d_normed: &'w mut [f32]) -> &'w mut [f32] {
+        if self.plan.options.fused { d_residual } else { d_normed }
+    }
+
+    /// `d_input = d_logits W^T`.
+    pub(super) fn head_backward(&self, d_input: &mut [f32], d_logits: &[f32], workers: &mut Workers<'_>) {
+        let [c, v] = [self.plan.config.width, self.plan.config.vocab];
         let [_, head] = self.parameters().head();
-        let d_logits = Matrix::new(d_logits, config.vocab);
-        self.workers(workspace.worker_scratch).linear_backward(
-            d_input,
-            Start::Zero,
-            d_logits,
-            head,
-            [config.width, config.vocab],
-        );
+        workers.linear_backward(d_input, Start::Zero, Matrix::new(d_logits, v), head, [c, v]);
     }
 
     /// The backward pass of the final norm.

@@ -172,17 +172,17 @@ impl Pass<'_> {
         }
     }
 
-    /// `logits = norm(x) W` `[R, V]`, of x `[R, C]`.
+    /// The final norm of x `[R, C]`.
     #[inline(never)]
-    pub(crate) fn logits(
-        &self,
-        x: &[f32],
-        [input, mean, rstd]: [&mut [f32]; 3],
-        logits: &mut [f32],
-        workers: &mut Workers<'_>,
-    ) {
-        let [norm, head] = self.parameters().head();
-        self.norm(workers, &norm, [&mut *input, mean, rstd], x);
+    pub(crate) fn head_input(&self, x: &[f32], outputs: [&mut [f32]; 3], workers: &mut Workers<'_>) {
+        let [norm, _] = self.parameters().head();
+        self.norm(workers, &norm, outputs, x);
+    }
+
+    /// `logits = input W` `[R, V]`, of the final norm's output.
+    #[inline(never)]
+    pub(crate) fn logits(&self, input: &[f32], logits: &mut [f32], workers: &mut Workers<'_>) {
+        let [_, head] = self.parameters().head();
         let [c, v] = [self.plan.config.width, self.plan.config.vocab];
         workers.linear((logits, v), input, head, [c, v]);
     }

@@ -41,7 +41,10 @@ impl Pass<'_> {
     /// needs it.
     pub(super) fn data_parallel_workers(&self) -> Option<usize> {
         let threads = self.compute.parallel.threads();
-        if self.plan.options.fused || self.plan.shares_work(self.shape, threads) {
+        if self.plan.options.fused
+            || self.plan.options.by_rows()
+            || self.plan.shares_work(self.shape, threads)
+        {
             return None;
         }
         let work = self.rows().saturating_mul(self.plan.parameters + self.plan.frozen);
@@ -62,7 +65,7 @@ impl Pass<'_> {
         self.each_worker(workers, &mut parts, &mut [], |pass, share, workspace, _| {
             pass.forward_trusted(workspace);
             let targets = rows_of(targets, &share.of(self.shape.sequences), self.shape.length);
-            pass.losses(workspace, targets, counted);
+            pass.losses(workspace, targets, counted, false);
         });
         let sum = SoftF64::sum_of(parts.losses.iter().copied()).get();
         let Some((gradients, mode)) = gradients.filter(|_| sum.is_finite()) else { return Ok(sum) };
@@ -82,7 +85,7 @@ impl Pass<'_> {
     fn each_worker(
         &self,
         workers: usize,
-        WorkspaceParts { losses, rows, rotation, worker_scratch }: &mut WorkspaceParts<'_>,
+        WorkspaceParts { losses, rows, rotation, worker_scratch, .. }: &mut WorkspaceParts<'_>,
         gradients: &mut [f32],
         task: impl Fn(&Pass<'_>, Share, &mut Workspace<'_>, Turn<'_>) + Sync,
     ) {
@@ -105,7 +108,7 @@ impl Pass<'_> {
                     dropout: self.dropout.map(|key| DropoutKey { first_sequence, ..key }),
                     ..*self
                 };
-                let parts = WorkspaceParts { losses, rows, rotation, worker_scratch };
+                let parts = WorkspaceParts { losses, rows, rotation, some_logits: &mut [], worker_scratch };
                 task(&pass, share, &mut Workspace::cut(parts, self.plan, pass.shape), turn);
             },
         );

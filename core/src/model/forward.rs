@@ -15,7 +15,7 @@ pub enum Forward {
         /// The block's number, from 0.
         layer: usize,
     },
-    /// The final norm and the logits.
+    /// The final norm and, unless the head goes by rows, the logits.
     Logits,
 }
 
@@ -52,7 +52,12 @@ impl Pass<'_> {
             Forward::Block { layer } => self.block(layer, workspace, Extent::Whole),
             Forward::Logits => {
                 let Head { x, mean, rstd, input, logits, .. } = workspace.regions.head(InUse::Activated);
-                self.logits(x, [input, mean, rstd], logits, &mut self.workers(workspace.worker_scratch));
+                let workers = &mut self.workers(workspace.worker_scratch);
+                self.head_input(x, [&mut *input, mean, rstd], workers);
+                // By rows, the loss makes the logits.
+                if !self.plan.options.by_rows() {
+                    self.logits(input, logits, workers);
+                }
             }
         }
     }

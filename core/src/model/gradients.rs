@@ -3,13 +3,14 @@
 use core::ops::Range;
 
 use super::{Backward, Gradients, Pass, rows_in, rows_of};
-use crate::config::LLAMA;
+use crate::config::{Config, LLAMA};
 use crate::fault;
 use crate::layout::{
     AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, NormedHeads,
     Order, Plan, RowRegions, Site, Tensor, Workspace,
 };
 use crate::matmul::{Matrix, Size, Start, matmul_trusted};
+use crate::ops::cross_entropy::{self, SOFTMAX};
 use crate::ops::{embedding, layer_norm, linear, rms_norm};
 use crate::parallel::Units;
 use crate::target::Target;
@@ -67,8 +68,10 @@ pub(super) enum Source<'a> {
     /// The token embedding: the rows of d_x `[R, C]`, after the product of a tied head.
     Tokens {
         d_x: &'a [f32],
-        head: Option<TiedHead<'a>>,
+        head: Option<HeadProduct<'a>>,
     },
+    /// A head of its own that goes by rows.
+    Head(HeadProduct<'a>),
     /// The position embedding: the rows of d_x `[R, C]`.
     Positions {
         d_x: &'a [f32],
@@ -97,6 +100,8 @@ pub(super) struct Sources<'a> {
     d_out: &'a [f32],
     /// The terms of the gradients of the norms of queries and keys.
     heads: [&'a [f32]; 2],
+    /// Of a head by rows: what makes the gradients of its logits again.
+    softmax: &'a [f32],
 }
 
 impl<'a> Sources<'a> {
@@ -104,7 +109,8 @@ impl<'a> Sources<'a> {
     #[inline(never)]
     pub fn of(&self, site: Site) -> Source<'a> {
         let Sources { sizes: [c, f, a, k], tied, x, mean, rstd, d_normed, input, .. } = *self;
-        let Sources { d_columns: (d_y, width), output, d_out, heads, .. } = *self;
+        let Sources { d_columns: (d_y, width), output, d_out, heads, softmax, .. } = *self;
+        let head = HeadProduct { d_logits: d_y, input, softmax };
         let order = if site == Site::Logits { Order::OutIn } else { self.order };
         // The product of the columns from `first` on.
         let columns = |first, to| Source::Product { x: input, from: c, d_y, first, width, to, order };
@@ -112,16 +118,14 @@ impl<'a> Sources<'a> {
             Site::AttentionNorm | Site::MlpNorm | Site::FinalNorm => {
                 Source::Norm { x, d_y: d_normed, mean, rstd }
             }
+            Site::Logits if cfg!(feature = "head-rows") && !softmax.is_empty() => Source::Head(head),
             Site::Qkv | Site::Logits => columns(0, width),
             Site::MlpIn => columns(width.saturating_sub(f), f),
             Site::AttentionOut | Site::MlpOut => {
                 let (x, from) = output;
                 Source::Product { x, from, d_y: d_out, first: 0, width: c, to: c, order }
             }
-            Site::Tokens => {
-                let head = tied.then_some(TiedHead { d_logits: d_y, input });
-                Source::Tokens { d_x: x, head }
-            }
+            Site::Tokens => Source::Tokens { d_x: x, head: tied.then_some(head) },
             Site::Positions => Source::Positions { d_x: x },
             _ if !LLAMA => Source::None,
             Site::Gate => columns(0, f),
@@ -134,11 +138,13 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The gradient of the logits `[R, V]`, and the head's input `[R, C]`.
+/// The gradient of the logits `[R, V]`, and the head's input `[R, C]`. By rows, the gradient is made again from `softmax`
+/// `[R, SOFTMAX]`; otherwise that is empty.
 #[derive(Clone, Copy)]
-pub(super) struct TiedHead<'a> {
+pub(super) struct HeadProduct<'a> {
     d_logits: &'a [f32],
     input: &'a [f32],
+    softmax: &'a [f32],
 }
 
 /// Some rows of the gradient of a site's weight, and of its bias.
@@ -255,15 +261,29 @@ impl Pass<'_> {
         let (config, rows) = (&self.plan.config, self.rows());
         let (none, empty): (_, &[f32]) = ((&[][..], 0), &[]);
         let [x, mean, rstd, d_normed, input, d_out] = [empty; 6];
-        let (d_columns, output, heads) = (none, none, [empty; 2]);
+        let (d_columns, output, heads, softmax) = (none, none, [empty; 2], empty);
         let sizes = [config.width, config.hidden, config.attended(), config.kv_width()];
         let (order, tied) = (Site::MlpOut.order(config), config.tied);
-        let mut sources =
-            Sources { sizes, order, tied, x, mean, rstd, d_normed, input, d_columns, output, d_out, heads };
+        let mut sources = Sources {
+            sizes,
+            order,
+            tied,
+            x,
+            mean,
+            rstd,
+            d_normed,
+            input,
+            d_columns,
+            output,
+            d_out,
+            heads,
+            softmax,
+        };
         let all = &mut sources;
         match stage {
             Backward::Logits => {
-                let Head { x, mean, rstd, d_normed, input, logits, .. } = regions.head(in_use);
+                let Head { x, mean, rstd, d_normed, input, logits, softmax, .. } = regions.head(in_use);
+                all.softmax = softmax;
                 (all.x, all.mean, all.rstd, all.d_normed) = (x, &*mean, &*rstd, &*d_normed);
                 (all.input, all.d_columns) = (&*input, (&*logits, config.vocab));
             }
@@ -291,7 +311,8 @@ impl Pass<'_> {
                 }
             }
             Backward::Embedding => {
-                let Head { d_residual, input, logits, .. } = regions.head(InUse::Activated);
+                let Head { d_residual, input, logits, softmax, .. } = regions.head(InUse::Activated);
+                all.softmax = softmax;
                 (all.x, all.input, all.d_columns) = (&*d_residual, &*input, (&*logits, config.vocab));
             }
             Backward::Recompute { .. } => {}
@@ -309,7 +330,7 @@ impl Pass<'_> {
             Source::Product { .. } => columns,
             Source::Norm { .. } => 1,
             Source::Sums { .. } => self.plan.config.heads,
-            Source::Tokens { head: Some(_), .. } => c,
+            Source::Tokens { head: Some(_), .. } | Source::Head(_) => c,
             // All rows of the gradient together use each row of d_x once.
             Source::Tokens { head: None, .. } | Source::Positions { .. } => return self.rows() * c,
         };
@@ -364,6 +385,13 @@ impl Pass<'_> {
                 }
                 layer_norm::parameter_gradients(simd, weight, bias, of_weight.start, c, d_y, x, mean, rstd);
             }
+            Source::Head(_) if !self.plan.options.by_rows() => {}
+            Source::Head(head) => {
+                let blocks = weight.chunks_mut((Plan::VOCABULARY_BLOCK * c).max(1));
+                for (weight, first) in blocks.zip((of_weight.start..).step_by(Plan::VOCABULARY_BLOCK)) {
+                    self.head_gradient(weight, first, 0..self.rows(), mode.start(), head, scratch);
+                }
+            }
             Source::Tokens { d_x, head } => self.token_gradient(weight, of_weight, mode, d_x, head, scratch),
             Source::Positions { d_x } => {
                 if !weight.is_empty() {
@@ -388,12 +416,11 @@ impl Pass<'_> {
         range: Range<usize>,
         mode: Gradients,
         d_x: &[f32],
-        head: Option<TiedHead<'_>>,
+        head: Option<HeadProduct<'_>>,
         scratch: &mut [f32],
     ) {
         const BLOCK: usize = Plan::VOCABULARY_BLOCK;
-        let config = &self.plan.config;
-        let (simd, t, c) = (self.compute.simd, self.shape.length, config.width);
+        let (simd, t, c) = (self.compute.simd, self.shape.length, self.plan.config.width);
         for (block, d_wte) in d_wte.chunks_mut((BLOCK * c).max(1)).enumerate() {
             let first = range.start + block * BLOCK;
             let vocabulary = first..range.end.min(first + BLOCK);
@@ -409,12 +436,9 @@ impl Pass<'_> {
                 let before = tokens.iter().position(is_here).unwrap_or(tokens.len()) / t.max(1) * t;
                 let tokens = tokens.get(..before + t).unwrap_or(tokens);
                 let rows = done..done + tokens.len();
-                if let Some(TiedHead { d_logits, input }) = head {
-                    let size = Size { m: vocabulary.len(), n: c, k: rows.len() };
+                if let Some(head) = head {
                     let start = if done == 0 { mode.start() } else { Start::Accumulate };
-                    let d_logits = Matrix::new(d_logits, config.vocab).from(done, first).transposed();
-                    let input = Matrix::new(rows_of(input, &rows, c), c);
-                    matmul_trusted(simd, size, (&mut *d_wte, c), start, d_logits, input, scratch);
+                    self.head_gradient(d_wte, first, rows.clone(), start, head, scratch);
                 }
                 embedding::token_gradients(
                     simd,
@@ -426,6 +450,50 @@ impl Pass<'_> {
                 );
                 done = rows.end;
             }
+        }
+    }
+    /// Some rows of the gradient of the head's matrix, from `first` on: `d_W = start + d_logits^T input`, for these rows of the
+    /// pass. By rows, the logits of the block are made again, as many rows at a time as the plan says.
+    #[inline(never)]
+    fn head_gradient(
+        &self,
+        d_weight: &mut [f32],
+        first: usize,
+        mut rows: Range<usize>,
+        mut start: Start<'_>,
+        head: HeadProduct<'_>,
+        scratch: &mut [f32],
+    ) {
+        let HeadProduct { d_logits, input, softmax } = head;
+        let Config { width: c, vocab, .. } = self.plan.config;
+        let (simd, n) = (self.compute.simd, d_weight.len().checked_div(c).unwrap_or(0));
+        if !self.plan.options.by_rows() {
+            let size = Size { m: n, n: c, k: rows.len() };
+            let d_logits = Matrix::new(d_logits, vocab).from(rows.start, first).transposed();
+            let input = Matrix::new(rows_of(input, &rows, c), c);
+            return matmul_trusted(simd, size, (d_weight, c), start, d_logits, input, scratch);
+        }
+        let [_, head] = self.parameters().head();
+        let weight = head.matrix([c, vocab]).from(0, first);
+        let most = self.plan.head_rows().max(1);
+        let (block, scratch) = scratch.split_at_mut_checked(most * n).unwrap_or_default();
+        while !rows.is_empty() {
+            let here = rows.start..rows.end.min(rows.start + most);
+            let (input, k) = (Matrix::new(rows_of(input, &here, c), c), here.len());
+            let block = rows_in(block, k, n);
+            matmul_trusted(
+                simd,
+                Size { m: k, n, k: c },
+                (&mut *block, n),
+                Start::Zero,
+                input,
+                weight,
+                scratch,
+            );
+            cross_entropy::gradients_again(simd, block, n, first, rows_of(softmax, &here, SOFTMAX));
+            let (size, d_logits) = (Size { m: n, n: c, k }, Matrix::new(block, n).transposed());
+            matmul_trusted(simd, size, (&mut *d_weight, c), start, d_logits, input, scratch);
+            (rows.start, start) = (here.end, Start::Accumulate);
         }
     }
 }

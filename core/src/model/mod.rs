@@ -163,7 +163,11 @@ impl Pass<'_> {
     /// Computes the logits `[R, V]`, which [`Plan::logits`] then finds in the workspace.
     ///
     /// `workspace`: exactly [`Plan::workspace`] elements.
+    ///
+    /// # Errors
+    /// [`Error::Plan`] if the plan's head goes by rows ([`crate::Options::head_rows`]).
     pub fn forward(&self, workspace: &mut [f32]) -> Result<(), Error> {
+        self.plan.check_logits()?;
         let watch = Watch::begin();
         let mut workspace = self.check(workspace, Beginning::Begins)?;
         self.forward_trusted(&mut workspace);
@@ -184,7 +188,7 @@ impl Pass<'_> {
         }
         let workspace = &mut self.check(workspace, Beginning::Begins)?;
         self.forward_trusted(workspace);
-        let sum = self.losses(workspace, targets, counted);
+        let sum = self.losses(workspace, targets, counted, false);
         watch.end()?;
         Ok(Loss { sum: stage::finite(sum)?, counted })
     }
@@ -318,7 +322,13 @@ impl Pass<'_> {
 impl Plan {
     /// The logits `[R, V]` of [`Pass::forward`], in the workspace.
     pub fn logits<'w>(&self, workspace: &'w mut [f32], shape: Shape) -> Result<&'w [f32], Error> {
+        self.check_logits()?;
         Ok(Workspace::new(workspace, self, shape)?.regions.into_logits())
+    }
+
+    /// Refuses a plan whose logits never exist all at once.
+    fn check_logits(&self) -> Result<(), Error> {
+        if self.options.by_rows() { Err(Error::Plan { what: "the logits of all rows" }) } else { Ok(()) }
     }
 
     /// The queries, keys and values `[R, H D + 2 K D]` of one block after [`Pass::forward`], in the workspace: for each

@@ -2,14 +2,14 @@
 //! that a pass can stop after any stage and continue later.
 
 use super::fused::NotFinite;
-use super::{Backward, Beginning, DropoutKey, Forward, Gradients, Loss, Pass};
+use super::{Backward, Beginning, DropoutKey, Forward, Gradients, Loss, Pass, Workers, rows_in, rows_of};
 use crate::compact::soft_f64::SoftF64;
 use crate::error::Error;
 use crate::fault::Watch;
 use crate::layout::{Head, InUse, Plan, Shape, Workspace};
-use crate::ops::cross_entropy;
+use crate::ops::cross_entropy::{self, SOFTMAX};
 use crate::optimizer::{Optimizer, Rules};
-use crate::parallel::Compute;
+use crate::parallel::{Compute, PerUnit};
 
 /// A part of a training pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -203,26 +203,65 @@ impl Pass<'_> {
         targets: &[i32],
         counted: usize,
     ) -> Result<f64, Error> {
-        finite(self.losses(workspace, targets, counted))
+        finite(self.losses(workspace, targets, counted, true))
     }
 
     /// The sum of the losses, added in the order of the rows whatever the number of workers. The logits become the
     /// gradient of the sum divided by `counted`. Evaluation does not need the gradient, but a single function is
-    /// smaller.
+    /// smaller. By rows, the logits are made here and, for training, the gradient of the head's input.
     #[inline(never)]
-    pub(super) fn losses(&self, workspace: &mut Workspace<'_>, targets: &[i32], counted: usize) -> f64 {
-        let vocab = self.plan.config.vocab;
-        let Head { logits, losses, .. } = workspace.regions.head(InUse::Activated);
-        let buffers = [(&mut *losses, 1), (logits, vocab)];
-        self.workers(workspace.worker_scratch).by_row(
-            self.rows() * vocab,
-            buffers,
-            |rows, [losses, logits]| {
-                let targets = targets.get(rows).unwrap_or_default();
-                cross_entropy::gradients_of_rows(self.compute.simd, losses, logits, targets, vocab, counted);
-            },
-        );
+    pub(super) fn losses(
+        &self,
+        workspace: &mut Workspace<'_>,
+        targets: &[i32],
+        counted: usize,
+        training: bool,
+    ) -> f64 {
+        let Head { input, logits, losses, softmax, d_residual, d_normed, .. } =
+            workspace.regions.head(InUse::Activated);
+        let workers = &mut self.workers(workspace.worker_scratch);
+        if !self.plan.options.by_rows() {
+            self.losses_of_rows(losses, logits, (softmax, 0), targets, counted, workers);
+            return SoftF64::sum_of(losses.iter().copied()).get();
+        }
+        let [c, vocab] = [self.plan.config.width, self.plan.config.vocab];
+        let d_input = self.d_input(d_residual, d_normed);
+        let (mut first, most) = (0, self.plan.head_rows());
+        while first < losses.len() {
+            let rows = first..losses.len().min(first + most);
+            first = rows.end;
+            workers.shape = Shape { sequences: 1, length: rows.len() };
+            let logits = rows_in(logits, rows.len(), vocab);
+            self.logits(rows_of(input, &rows, c), logits, workers);
+            let [softmax, losses] = [(&mut *softmax, SOFTMAX), (&mut *losses, 1)]
+                .map(|(all, width)| all.get_mut(rows.start * width..rows.end * width).unwrap_or_default());
+            let targets = targets.get(rows.clone()).unwrap_or_default();
+            self.losses_of_rows(losses, logits, (softmax, SOFTMAX), targets, counted, workers);
+            if training {
+                let d_input = d_input.get_mut(rows.start * c..rows.end * c).unwrap_or_default();
+                self.head_backward(d_input, logits, workers);
+            }
+        }
         SoftF64::sum_of(losses.iter().copied()).get()
+    }
+
+    /// The losses of rows. Their logits become the gradient, which `softmax` can make again.
+    fn losses_of_rows(
+        &self,
+        losses: &mut [f32],
+        logits: &mut [f32],
+        (softmax, numbers): PerUnit<'_>,
+        targets: &[i32],
+        counted: usize,
+        workers: &mut Workers<'_>,
+    ) {
+        let (simd, vocab) = (self.compute.simd, self.plan.config.vocab);
+        let buffers = [(losses, 1), (&mut *logits, vocab), (softmax, numbers)];
+        let work = workers.shape.rows() * vocab;
+        workers.by_row(work, buffers, |rows, [losses, logits, softmax]| {
+            let targets = targets.get(rows).unwrap_or_default();
+            cross_entropy::gradients_of_rows(simd, losses, logits, softmax, targets, vocab, counted);
+        });
     }
 }
 

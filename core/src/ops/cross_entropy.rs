@@ -49,7 +49,7 @@ pub fn backward(
     counted: usize,
 ) -> Result<(), Error> {
     check(losses, logits, targets, vocab)?;
-    gradients_of_rows(simd, losses, logits, targets, vocab, counted);
+    gradients_of_rows(simd, losses, logits, &mut [], targets, vocab, counted);
     Ok(())
 }
 
@@ -84,12 +84,18 @@ vectorized! {
     }
 }
 
+/// The numbers of a row that [`gradients_again`] needs: the maximum of its logits, the factor of their exponentials, the share of
+/// one target in the loss, and the bits of the target.
+pub(crate) const SOFTMAX: usize = 4;
+
 vectorized! {
+    /// As [`backward`]. Writes `softmax [R, SOFTMAX]` too, unless it is empty.
     pub(crate) fn gradients_of_rows<V>(
-        losses: &mut [f32], logits: &mut [f32], targets: &[i32], vocab: usize, counted: usize,
+        losses: &mut [f32], logits: &mut [f32], softmax: &mut [f32], targets: &[i32], vocab: usize, counted: usize,
     ) {
         let share = 1.0 / counted.max(1) as f32;
         let (mut losses, mut logits, mut targets) = (losses, logits, targets);
+        let mut softmax = softmax.chunks_exact_mut(SOFTMAX);
         // Each step processes as many rows as a vector has lanes, because the chain of steps of one row is long.
         while !losses.is_empty() {
             let count = V::LANES.min(losses.len());
@@ -109,6 +115,16 @@ vectorized! {
             let numbers = logs.iter().zip(maxima).zip(of_targets).zip(factors);
             let rows = losses.iter_mut().zip(rows_mut(logits, vocab)).zip(targets);
             for (((out, logits), target), (((log, maximum), logit), factor)) in rows.zip(numbers) {
+                if cfg!(feature = "head-rows")
+                    && let Some(softmax) = softmax.next()
+                {
+                    // The exponentials of an ignored row become zero.
+                    let maximum = if logit.is_some() { maximum } else { f32::INFINITY };
+                    let numbers = [maximum, factor, share, f32::from_bits(*target as u32)];
+                    for (place, number) in softmax.iter_mut().zip(numbers) {
+                        *place = number;
+                    }
+                }
                 let Some(logit) = logit else {
                     *out = 0.0;
                     logits.fill(0.0);
@@ -119,6 +135,21 @@ vectorized! {
                 if let Some(gradient) = logits.get_mut(*target as usize) {
                     *gradient -= share;
                 }
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Replaces some columns of the logits, from `first` on, by the gradient that [`gradients_of_rows`] has made of them.
+    pub(crate) fn gradients_again<V>(logits: &mut [f32], columns: usize, first: usize, softmax: &[f32]) {
+        for (logits, row) in rows_mut(logits, columns).zip(softmax.chunks_exact(SOFTMAX)) {
+            let &[maximum, factor, share, target] = row else { continue };
+            exp_of_scaled::<V>(logits, 1.0, maximum);
+            simd::update(logits, [], |_, e: V, []| e.mul(V::splat(factor)));
+            let column = usize::try_from(target.to_bits() as i32).ok().and_then(|target| target.checked_sub(first));
+            if let Some(gradient) = column.and_then(|column| logits.get_mut(column)) {
+                *gradient -= share;
             }
         }
     }

@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod data_parallel;
+mod head_rows;
 mod llama;
 mod pieces;
 #[path = "../common/session.rs"]

@@ -71,6 +71,7 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
         ("fused", integer(options.fused.into())),
         ("frozen", if frozen.is_empty() { "0".to_owned() } else { format!("{prefix}_FROZEN_NAMES") }),
         ("frozen_count", integer(frozen.len())),
+        ("head_rows", integer(options.head_rows)),
     ];
     let name = |field: &str| format!("{prefix}_{}", field.to_uppercase());
     let defines = |fields: &[(&str, String)]| -> String {

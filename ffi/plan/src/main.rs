@@ -51,6 +51,9 @@ struct Arguments {
     /// Recompute each block's activations in backward: less memory, more work, the same results
     #[arg(long)]
     recompute: bool,
+    /// The rows of logits that exist at a time: less memory, more work, the same results [default: all]
+    #[arg(long, value_name = "ROWS")]
+    head_rows: Option<u32>,
     /// Fused optimizer step: memory for the gradients of some rows only, no clipping, one pass a step
     #[arg(long)]
     fused: bool,
@@ -212,6 +215,7 @@ impl Arguments {
             },
             recompute: self.recompute,
             fused: self.fused,
+            head_rows: self.head_rows.unwrap_or(0) as usize,
             frozen,
         })
     }

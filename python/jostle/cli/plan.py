@@ -64,6 +64,12 @@ def command(
         bool,
         typer.Option("--fused", help="Update in the backward pass: no clipping, one pass a step."),
     ] = False,
+    head_rows: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The rows of logits that exist at a time, instead of all.", show_default=False
+        ),
+    ] = None,
     freeze: Annotated[
         list[str] | None,
         typer.Option(
@@ -113,6 +119,7 @@ def command(
         fused=fused,
         frozen=freeze or (),
         budget=fit,
+        head_rows=head_rows,
     )
     if defines:
         command = shlex.join(["jostle", *sys.argv[1:]])
@@ -131,7 +138,7 @@ def command(
         table.add_row(region, f"{plan[region]:,}", "")
     console = Console()
     console.print(table)
-    if plan.recompute:
+    if plan.recomputed:
         console.print(f"recomputes {plan.recomputed:,} multiply-adds a pass", highlight=False)
     if plan.fused:
         console.print("updates in the backward pass: no clipping, one pass a step", highlight=False)

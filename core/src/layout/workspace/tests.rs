@@ -39,8 +39,9 @@ fn plans() -> impl Iterator<Item = Plan> {
             }
         }
         let (batch, threads) = (random.size(1, 4), random.size(1, 3));
+        let head_rows = random.size(0, 1) * random.size(1, 30);
         let optimizer = OptimizerState::AdamW;
-        let options = Options { batch, threads, optimizer, recompute, fused, frozen };
+        let options = Options { batch, threads, optimizer, recompute, fused, head_rows, frozen };
         Plan::on(target, &config, &options).unwrap()
     })
 }
@@ -69,14 +70,16 @@ fn regions_are_disjoint_and_add_up_to_the_plan() {
         let [activations, scratch] = per_row(&sizes);
         assert_eq!(activations.get() * full.rows(), plan.activations);
         let angles = Angles::per_row(&sizes).get() * plan.config.context;
+        let some_logits = HeadRows::per_row(&sizes).get() * plan.head_rows();
         for length in [plan.config.context, 1] {
             let shape = Shape { length, ..full };
             let rows = shape.rows();
             let parts = WorkspaceParts::new(&mut memory, &plan, shape, |_| {}).unwrap();
             assert_eq!(parts.losses.len(), rows);
             assert_eq!(parts.rotation.cos.len() + parts.rotation.sin.len(), angles);
-            assert_eq!(scratch.get() * full.rows() + angles + parts.worker_scratch.len(), plan.scratch);
-            let others = angles + parts.worker_scratch.len();
+            assert_eq!(parts.some_logits.len(), some_logits);
+            let others = angles + some_logits + parts.worker_scratch.len();
+            assert_eq!(scratch.get() * full.rows() + others, plan.scratch);
             assert_eq!(parts.losses.len() + parts.rows.len() + others, plan.workspace());
             assert!(parts.rows.len() >= plan.per_row() * rows);
 
@@ -88,6 +91,9 @@ fn regions_are_disjoint_and_add_up_to_the_plan() {
             let mut rest = &mut memory[..];
             let mut all = Angles::cut(&mut rest, &sizes, context);
             check(&Angles::table(&sizes), all.each(), context, Angles::per_row(&sizes).get());
+            let mut memory = vec![0.0; some_logits];
+            let mut head = HeadRows::cut(&mut &mut memory[..], &sizes, plan.head_rows());
+            check(&HeadRows::table(&sizes), head.each(), plan.head_rows(), sizes.vocab.get());
             let tables = [AttentionActivations::table(&sizes), MlpActivations::table(&sizes)];
             let per_row = [AttentionActivations::per_row(&sizes), MlpActivations::per_row(&sizes)];
             let mut ends = Vec::new();
@@ -176,7 +182,8 @@ fn regions_share_memory_only_where_the_list_says_so() {
         assert_eq!((d_normed == normed, again == activated), (plan.options.fused, plan.options.fused));
         let Head { input, logits, .. } = regions.head(InUse::Activated);
         let (input, logits) = (first(input), first(logits));
-        assert_eq!((input == normed, logits == activated), (!plan.config.tied, !plan.config.tied));
+        let (untied, at_once) = (!plan.config.tied, !plan.options.by_rows());
+        assert_eq!((input == normed, logits == activated), (untied, untied && at_once));
     }
 }
 
