@@ -523,6 +523,42 @@ typedef struct jostle_config {
     uint32_t qk_norm;
     // The standard deviation of matrices before training; more than 0.
     float initial_std;
+    // The rank of the adapter of c_attn of a GPT-2 (Hu et al. 2021), at most each side of the matrix; 0 for none.
+    uint32_t lora_qkv_rank;
+    // The same for q_proj.
+    uint32_t lora_q_rank;
+    // The same for k_proj.
+    uint32_t lora_k_rank;
+    // The same for v_proj.
+    uint32_t lora_v_rank;
+    // The same for o_proj (GPT-2: attn.c_proj).
+    uint32_t lora_o_rank;
+    // The same for gate_proj.
+    uint32_t lora_gate_rank;
+    // The same for up_proj (GPT-2: c_fc).
+    uint32_t lora_up_rank;
+    // The same for down_proj (GPT-2: mlp.c_proj).
+    uint32_t lora_down_rank;
+    // The adapter of c_attn of a GPT-2 is multiplied by this, divided by its rank; more than 0.
+    float lora_qkv_alpha;
+    // The same for q_proj.
+    float lora_q_alpha;
+    // The same for k_proj.
+    float lora_k_alpha;
+    // The same for v_proj.
+    float lora_v_alpha;
+    // The same for o_proj (GPT-2: attn.c_proj).
+    float lora_o_alpha;
+    // The same for gate_proj.
+    float lora_gate_alpha;
+    // The same for up_proj (GPT-2: c_fc).
+    float lora_up_alpha;
+    // The same for down_proj (GPT-2: mlp.c_proj).
+    float lora_down_alpha;
+    // 1 if alpha is divided by the root of the rank (Kalajdzievski 2023), else 0.
+    uint32_t lora_rslora;
+    // Rate of dropout on the inputs of adapters, in [0, 1).
+    float lora_dropout;
 } jostle_config;
 
 // The settings of training that memory depends on.
@@ -551,6 +587,11 @@ typedef struct jostle_options {
     // head by so many rows. The bits are the same, memory is less, and work is more if the head's matrix is trained.
     // jostle_model_logits then refuses the plan (JOSTLE_PLAN).
     size_t head_rows;
+    // 1: all tensors but those of adapters are frozen, whether `frozen` names them or not. Only jostle_plan_init and
+    // jostle_plan_fit read it. 0: those in `frozen` are.
+    uint32_t freeze_base;
+    // 0.
+    uint32_t reserved;
 } jostle_options;
 
 // The settings of a training run. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -647,7 +688,7 @@ typedef struct jostle_plan {
     // The configuration and the options.
     uint64_t opaque[12];
     // Likewise.
-    size_t more[56];
+    size_t more[104];
 } jostle_plan;
 
 // A tensor of the model.
@@ -709,7 +750,7 @@ typedef struct jostle_trainer {
     // Made by jostle_trainer_init.
     uint64_t opaque[12];
     // Likewise.
-    size_t more[108];
+    size_t more[156];
 } jostle_trainer;
 
 // Does the part `index` of some work.
@@ -788,7 +829,7 @@ typedef struct jostle_generator {
     // Made by jostle_generator_init.
     uint64_t opaque[12];
     // Likewise.
-    size_t more[76];
+    size_t more[124];
 } jostle_generator;
 
 // A tokenizer.bin of llama2.c: byte-pair encoding with scores. It holds pointers to the caller's buffers and owns nothing, so

@@ -8,6 +8,9 @@ pub(crate) const LARGEST: usize = 1 << 30;
 /// Whether the Llama family is built in: the feature `llama`. Without it, all switches but GPT-2's are settled at build time.
 pub(crate) const LLAMA: bool = cfg!(feature = "llama");
 
+/// Whether adapters are built in: the feature `lora`.
+pub(crate) const LORA: bool = cfg!(feature = "lora");
+
 /// One of a few named values, for code that treats all such fields alike.
 #[doc(hidden)]
 pub trait Choice {
@@ -149,6 +152,156 @@ impl Rope {
     };
 }
 
+/// The adapter of one matrix.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LowRank {
+    /// r: at most each side of the matrix; 0 for no adapter.
+    pub rank: usize,
+    /// The adapter's part is multiplied by this, divided by r ([`Lora::rslora`]: by the root of r).
+    pub alpha: f32,
+}
+
+impl LowRank {
+    /// No adapter.
+    pub const NONE: LowRank = LowRank { rank: 0, alpha: 16.0 };
+
+    /// An adapter of this rank.
+    pub const fn new(rank: usize, alpha: f32) -> LowRank {
+        LowRank { rank, alpha }
+    }
+}
+
+/// Low-rank adapters of a block's matrices (Hu et al. 2021). A product `y = x W` becomes `y = x W + s (x A^T) B^T`, with
+/// A `[r, in]`, B `[out, r]` and `s = alpha / r`. A and B are tensors of the model.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Lora {
+    /// A GPT-2's `c_attn`.
+    pub qkv: LowRank,
+    /// Llama's `q_proj`.
+    pub q: LowRank,
+    /// Llama's `k_proj`.
+    pub k: LowRank,
+    /// Llama's `v_proj`.
+    pub v: LowRank,
+    /// `o_proj`, a GPT-2's `attn.c_proj`.
+    pub o: LowRank,
+    /// `gate_proj` of a gated MLP.
+    pub gate: LowRank,
+    /// `up_proj`, a GPT-2's `c_fc`.
+    pub up: LowRank,
+    /// `down_proj`, a GPT-2's `mlp.c_proj`.
+    pub down: LowRank,
+    /// Whether alpha is divided by the root of r instead of r (Kalajdzievski 2023).
+    pub rslora: bool,
+    /// The rate of dropout on the input of A, in `[0, 1)`. The input of W keeps all its elements.
+    pub dropout: f32,
+}
+
+/// A matrix that can have an adapter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Module {
+    Qkv,
+    Query,
+    Key,
+    Value,
+    AttentionOut,
+    Gate,
+    MlpIn,
+    MlpOut,
+}
+
+#[cfg(feature = "lora")]
+impl Module {
+    const ALL: [Module; 8] = [
+        Module::Qkv,
+        Module::Query,
+        Module::Key,
+        Module::Value,
+        Module::AttentionOut,
+        Module::Gate,
+        Module::MlpIn,
+        Module::MlpOut,
+    ];
+
+    /// The name of its rank in errors.
+    const fn rank_name(self) -> &'static str {
+        match self {
+            Module::Qkv => Field::LoraQkvRank.name(),
+            Module::Query => Field::LoraQRank.name(),
+            Module::Key => Field::LoraKRank.name(),
+            Module::Value => Field::LoraVRank.name(),
+            Module::AttentionOut => Field::LoraORank.name(),
+            Module::Gate => Field::LoraGateRank.name(),
+            Module::MlpIn => Field::LoraUpRank.name(),
+            Module::MlpOut => Field::LoraDownRank.name(),
+        }
+    }
+}
+
+impl Lora {
+    /// No adapters.
+    pub const NONE: Lora = Lora {
+        qkv: LowRank::NONE,
+        q: LowRank::NONE,
+        k: LowRank::NONE,
+        v: LowRank::NONE,
+        o: LowRank::NONE,
+        gate: LowRank::NONE,
+        up: LowRank::NONE,
+        down: LowRank::NONE,
+        rslora: false,
+        dropout: 0.0,
+    };
+
+    /// Whether no matrix has an adapter.
+    pub const fn is_none(&self) -> bool {
+        let [attention, mlp] = self.ranks();
+        !LORA || attention == 0 && mlp == 0
+    }
+
+    pub(crate) const fn of(&self, module: Module) -> LowRank {
+        match module {
+            Module::Qkv => self.qkv,
+            Module::Query => self.q,
+            Module::Key => self.k,
+            Module::Value => self.v,
+            Module::AttentionOut => self.o,
+            Module::Gate => self.gate,
+            Module::MlpIn => self.up,
+            Module::MlpOut => self.down,
+        }
+    }
+
+    pub(crate) const fn rank(&self, module: Module) -> usize {
+        if LORA { self.of(module).rank } else { 0 }
+    }
+
+    /// The sums of the ranks of a block's attention branch, and of its MLP branch.
+    pub(crate) const fn ranks(&self) -> [usize; 2] {
+        if !LORA {
+            return [0, 0];
+        }
+        let Lora { qkv, q, k, v, o, gate, up, down, .. } = self;
+        let joined = qkv.rank.saturating_add(q.rank).saturating_add(k.rank).saturating_add(v.rank);
+        let mlp = gate.rank.saturating_add(up.rank).saturating_add(down.rank);
+        [joined.saturating_add(o.rank), mlp]
+    }
+
+    /// The sum of the ranks of the matrices that come before one in its branch.
+    pub(crate) const fn ranks_before(&self, module: Module) -> usize {
+        let Lora { qkv, q, k, v, gate, up, .. } = self;
+        match module {
+            Module::Qkv | Module::Gate => 0,
+            Module::Query => qkv.rank,
+            Module::Key => qkv.rank + q.rank,
+            Module::Value => qkv.rank + q.rank + k.rank,
+            Module::AttentionOut => qkv.rank + q.rank + k.rank + v.rank,
+            Module::MlpIn => gate.rank,
+            Module::MlpOut => gate.rank + up.rank,
+        }
+    }
+}
+
 /// A transformer of pre-norm blocks with causal attention. [`Config::new`] makes a GPT-2 as nanoGPT trains it,
 /// [`Config::llama`] a member of the Llama family. The switches of both can be combined.
 ///
@@ -201,6 +354,9 @@ pub struct Config {
     pub norm_epsilon: f32,
     /// The standard deviation of matrices before training.
     pub initial_std: f32,
+    /// Adapters of the blocks' matrices.
+    #[cfg(feature = "lora")]
+    pub lora: Lora,
 }
 
 impl Config {
@@ -229,6 +385,8 @@ impl Config {
             tied: true,
             norm_epsilon: 1e-5,
             initial_std: 0.02,
+            #[cfg(feature = "lora")]
+            lora: Lora::NONE,
         }
     }
 
@@ -264,12 +422,55 @@ impl Config {
             return Err(Error::Heads { width: self.width, heads: self.heads });
         }
         if LLAMA {
-            return self.validate_llama();
-        }
-        if self.differs_from_gpt2() {
+            if let Err(error) = self.validate_llama() {
+                return Err(error);
+            }
+        } else if self.differs_from_gpt2() {
             return Err(Error::Unsupported { what: "a model unlike GPT-2, without the feature llama" });
         }
+        #[cfg(feature = "lora")]
+        if let Err(error) = self.validate_lora() {
+            return Err(error);
+        }
         Ok(())
+    }
+
+    #[cfg(feature = "lora")]
+    const fn validate_lora(&self) -> Result<(), Error> {
+        let mut i = 0;
+        while i < Module::ALL.len() {
+            let (module, rank) = (Module::ALL[i], self.lora.rank(Module::ALL[i]));
+            let [inputs, outputs] = self.sides(module);
+            if rank > inputs || rank > outputs {
+                let (what, wanted) = (module.rank_name(), "at most each side of its matrix, 0 without one");
+                return Err(Error::Range { what, given: rank as f32, wanted });
+            }
+            i += 1;
+        }
+        Ok(())
+    }
+
+    /// The columns of a matrix's input and of its output; 0 if the model has no such matrix.
+    pub(crate) const fn sides(&self, module: Module) -> [usize; 2] {
+        let (gpt2, gated) = (self.is_gpt2(), self.is_gated());
+        match module {
+            Module::Qkv if gpt2 => [self.width, self.qkv()],
+            Module::Query if !gpt2 => [self.width, self.attended()],
+            Module::Key | Module::Value if !gpt2 => [self.width, self.kv_width()],
+            Module::AttentionOut => [self.attended(), self.width],
+            Module::Gate if !gated => [0, 0],
+            Module::Gate | Module::MlpIn => [self.width, self.hidden],
+            Module::MlpOut => [self.hidden, self.width],
+            Module::Qkv | Module::Query | Module::Key | Module::Value => [0, 0],
+        }
+    }
+
+    /// The adapters.
+    pub(crate) const fn lora(&self) -> &Lora {
+        #[cfg(feature = "lora")]
+        return &self.lora;
+        #[cfg(not(feature = "lora"))]
+        return &Lora::NONE;
     }
 
     const fn validate_llama(&self) -> Result<(), Error> {
@@ -445,32 +646,37 @@ macro_rules! check {
 /// family are not validated where that is not built in. A row has the field's variant, its name, its key in a checkpoint,
 /// and its place in [`Config`].
 macro_rules! fields {
-    ($($kind:ident $(if $built:ident)? { $($field:ident $name:literal $key:literal $($place:ident).+,)* })*) => {
+    ($(
+        $(#[$cfg:meta])?
+        $kind:ident $(if $built:ident)? {
+            $($(#[$only:meta])? $field:ident $name:literal $key:literal $($place:ident).+,)*
+        }
+    )*) => {
         /// A field of a [`Config`].
         #[doc(hidden)]
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Field {
-            $($($field,)*)*
+            $($($(#[$only])? $field,)*)*
         }
 
         impl Field {
             /// All fields that are built in, in the order of a checkpoint's metadata and of the C struct.
             pub const ALL: &'static [Field] = {
-                let all: &[Field] = &[$($(Field::$field,)*)*];
-                if LLAMA { all } else { all.split_at(Field::FIRST_OPTIONAL).0 }
+                let all: &[Field] = &[$($($(#[$only])? Field::$field,)*)*];
+                if LLAMA || LORA { all } else { all.split_at(Field::FIRST_OPTIONAL).0 }
             };
 
             /// The name in errors, in C and in Python.
             pub const fn name(self) -> &'static str {
                 match self {
-                    $($(Field::$field => $name,)*)*
+                    $($($(#[$only])? Field::$field => $name,)*)*
                 }
             }
 
             /// The key in a checkpoint's metadata.
             pub const fn key(self) -> &'static str {
                 match self {
-                    $($(Field::$field => $key,)*)*
+                    $($($(#[$only])? Field::$field => $key,)*)*
                 }
             }
         }
@@ -480,15 +686,15 @@ macro_rules! fields {
             #[doc(hidden)]
             pub const fn value(&mut self, field: Field) -> Value<'_> {
                 match field {
-                    $($(Field::$field => Value::$kind(&mut self.$($place).+),)*)*
+                    $($($(#[$only])? Field::$field => Value::$kind(&mut self.$($place).+),)*)*
                 }
             }
 
             // A loop for each kind: one loop over all fields takes 200 bytes more of flash.
             const fn validate_fields(&self) -> Result<(), Error> {
-                $(if true $(&& $built)? {
-                    const NAMES: &[&str] = &[$($name,)*];
-                    let given = [$(self.$($place).+,)*];
+                $($(#[$cfg])? if true $(&& $built)? {
+                    const NAMES: &[&str] = &[$($(#[$only])? $name,)*];
+                    let given = [$($(#[$only])? self.$($place).+,)*];
                     let mut i = 0;
                     while i < NAMES.len() {
                         check!($kind NAMES[i], given[i]);
@@ -553,6 +759,54 @@ fields! {
     Positive {
         InitialStd "initial_std" "jostle.initial_std" initial_std,
     }
+    #[cfg(feature = "lora")]
+    DerivedSize {
+        #[cfg(feature = "lora")]
+        LoraQkvRank "lora_qkv_rank" "jostle.lora.qkv_rank" lora.qkv.rank,
+        #[cfg(feature = "lora")]
+        LoraQRank "lora_q_rank" "jostle.lora.q_rank" lora.q.rank,
+        #[cfg(feature = "lora")]
+        LoraKRank "lora_k_rank" "jostle.lora.k_rank" lora.k.rank,
+        #[cfg(feature = "lora")]
+        LoraVRank "lora_v_rank" "jostle.lora.v_rank" lora.v.rank,
+        #[cfg(feature = "lora")]
+        LoraORank "lora_o_rank" "jostle.lora.o_rank" lora.o.rank,
+        #[cfg(feature = "lora")]
+        LoraGateRank "lora_gate_rank" "jostle.lora.gate_rank" lora.gate.rank,
+        #[cfg(feature = "lora")]
+        LoraUpRank "lora_up_rank" "jostle.lora.up_rank" lora.up.rank,
+        #[cfg(feature = "lora")]
+        LoraDownRank "lora_down_rank" "jostle.lora.down_rank" lora.down.rank,
+    }
+    #[cfg(feature = "lora")]
+    Positive {
+        #[cfg(feature = "lora")]
+        LoraQkvAlpha "lora_qkv_alpha" "jostle.lora.qkv_alpha" lora.qkv.alpha,
+        #[cfg(feature = "lora")]
+        LoraQAlpha "lora_q_alpha" "jostle.lora.q_alpha" lora.q.alpha,
+        #[cfg(feature = "lora")]
+        LoraKAlpha "lora_k_alpha" "jostle.lora.k_alpha" lora.k.alpha,
+        #[cfg(feature = "lora")]
+        LoraVAlpha "lora_v_alpha" "jostle.lora.v_alpha" lora.v.alpha,
+        #[cfg(feature = "lora")]
+        LoraOAlpha "lora_o_alpha" "jostle.lora.o_alpha" lora.o.alpha,
+        #[cfg(feature = "lora")]
+        LoraGateAlpha "lora_gate_alpha" "jostle.lora.gate_alpha" lora.gate.alpha,
+        #[cfg(feature = "lora")]
+        LoraUpAlpha "lora_up_alpha" "jostle.lora.up_alpha" lora.up.alpha,
+        #[cfg(feature = "lora")]
+        LoraDownAlpha "lora_down_alpha" "jostle.lora.down_alpha" lora.down.alpha,
+    }
+    #[cfg(feature = "lora")]
+    Flag {
+        #[cfg(feature = "lora")]
+        LoraRslora "lora_rslora" "jostle.lora.rslora" lora.rslora,
+    }
+    #[cfg(feature = "lora")]
+    Rate {
+        #[cfg(feature = "lora")]
+        LoraDropout "lora_dropout" "jostle.lora.dropout" lora.dropout,
+    }
 }
 
 impl Value<'_> {
@@ -573,7 +827,7 @@ impl Field {
     /// Whether checkpoints have the field only if it differs from GPT-2's, as all those did that were written before it
     /// existed.
     pub const fn is_optional(self) -> bool {
-        LLAMA && self as usize >= Field::FIRST_OPTIONAL
+        (LLAMA || LORA) && self as usize >= Field::FIRST_OPTIONAL
     }
 
     /// Whether a configuration has the value that an absent key means.
@@ -587,6 +841,13 @@ impl Field {
         given.value(self).bits() == usual
     }
 
+    const fn is_adapter_dropout(self) -> bool {
+        #[cfg(feature = "lora")]
+        return matches!(self, Field::LoraDropout);
+        #[cfg(not(feature = "lora"))]
+        return false;
+    }
+
     /// Whether a checkpoint's parameters fit only a model with the same value. The other fields only matter in training.
     pub const fn shapes_model(self) -> bool {
         !matches!(
@@ -596,6 +857,6 @@ impl Field {
                 | Field::AttentionProjectionDropout
                 | Field::MlpProjectionDropout
                 | Field::InitialStd
-        )
+        ) && !self.is_adapter_dropout()
     }
 }

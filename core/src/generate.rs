@@ -135,7 +135,18 @@ impl<'a> Generator<'a> {
         let Generation { cache, logits, chunk } = &mut self.memory;
         let mut chunk = &mut **chunk;
         let rows = ChunkRows::cut(&mut chunk, &plan.sizes(), count);
-        let ChunkRows { x, normed, qkv, attended, heads: normed_heads, middle, hidden, activated, .. } = rows;
+        let ChunkRows {
+            x,
+            normed,
+            qkv,
+            attended,
+            heads: normed_heads,
+            low_rank,
+            middle,
+            hidden,
+            activated,
+            ..
+        } = rows;
         let ChunkRows { mean, rstd, attention_stats, cos, sin, .. } = rows;
         let tokens = self.window.get(start..start + count).unwrap_or_default();
         let compute = Compute { simd, parallel: &Serial };
@@ -160,6 +171,7 @@ impl<'a> Generator<'a> {
                 qkv: &mut *qkv,
                 stats: &mut *attention_stats,
                 attended: &mut *attended,
+                low_rank: &mut *low_rank,
                 heads: &mut *normed_heads,
             };
             let mut attend = |workers: &mut Workers<'_>, qkv: &[f32], [attended, stats]: [&mut [f32]; 2]| {
@@ -180,7 +192,12 @@ impl<'a> Generator<'a> {
                 }
             };
             pass.attention_branch(layer, x, middle, &mut kept, normed, rotation, &mut workers, &mut attend);
-            let mut kept = MlpActivations { mean: &mut *mean, rstd: &mut *rstd, hidden: &mut *hidden };
+            let mut kept = MlpActivations {
+                mean: &mut *mean,
+                rstd: &mut *rstd,
+                hidden: &mut *hidden,
+                low_rank: &mut *low_rank,
+            };
             pass.mlp_branch(layer, middle, Some(&mut *x), &mut kept, [normed, activated], &mut workers);
         }
         // Only the last row's logits are needed.

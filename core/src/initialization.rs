@@ -7,7 +7,8 @@ use crate::simd::math::log;
 use crate::simd::{self, InstructionSet, processor, vectorized};
 
 /// Fills `parameters` (exactly [`Plan::parameters`] elements): matrices with normal(0, `initial_std`), those that end a
-/// residual branch scaled by 1 / sqrt(2 L) (Radford et al. 2019), biases with 0, norms with 1.
+/// residual branch scaled by 1 / sqrt(2 L) (Radford et al. 2019), biases with 0, norms with 1. An adapter's A is uniform between plus and
+/// minus 1 / sqrt(in), and its B is 0.
 ///
 /// Each tensor has its own random stream, so that leaving out frozen tensors does not change the others.
 pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], seed: u64) -> Result<(), Error> {
@@ -20,6 +21,13 @@ pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], see
         let deviation = match tensor.initial() {
             Initial::Normal => usual,
             Initial::ScaledNormal => scaled,
+            #[cfg(feature = "lora")]
+            Initial::Uniform => {
+                let bound = 1.0 / processor::sqrt(tensor.shape[1] as f32);
+                let mut rng = rng::generator(seed, Stream::Initialization, 0, number as u64);
+                values.iter_mut().for_each(|x| *x = (2.0 * rng::uniform(&mut rng) - 1.0) * bound);
+                continue;
+            }
             Initial::Zeros | Initial::Ones => {
                 values.fill(if tensor.initial() == Initial::Ones { 1.0 } else { 0.0 });
                 continue;

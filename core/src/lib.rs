@@ -122,7 +122,7 @@ mod test_common;
 mod tokenizer;
 mod trainer;
 
-pub use config::{Activation, Config, Dropout, Norm, Positions, Rope};
+pub use config::{Activation, Config, Dropout, Lora, LowRank, Norm, Positions, Rope};
 pub use data::Tokens;
 pub use error::{CheckpointError, Error, Llama2cError};
 pub use generate::Generator;

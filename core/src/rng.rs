@@ -26,6 +26,8 @@ pub enum Stream {
     AttentionProjectionDropout = 6,
     /// Dropout of the MLP's projection.
     MlpProjectionDropout = 7,
+    /// Dropout of the inputs of adapters.
+    AdapterDropout = 8,
 }
 
 /// Mixes one more coordinate into a key: the first number of SplitMix64 from their sum (Steele, Lea & Flood 2014).

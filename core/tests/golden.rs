@@ -17,7 +17,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use jostle::fields::{Field, Value};
-use jostle::{Activation, Compute, Config, Options, Plan, Shape};
+use jostle::{Activation, Compute, Config, Frozen, Options, Plan, Shape};
 use jostle::{Gradients, Pass};
 use jostle::{Optimizer, clip_factor, gradient_norm};
 use safetensors::tensor::Metadata;
@@ -49,6 +49,7 @@ cases! {
     gpt2 hidden large_vocab
     llama_biases llama_gqa llama_layer_swiglu llama_learned llama_mha llama_narrow_heads llama_one_kv_head llama_qk_norm
     llama_qkv_bias llama_rotary_gelu llama_scaling llama_three_tiles llama_two_tiles llama_untied llama_wide_heads
+    lora_gpt2 lora_gqa lora_qwen2
     no_bias_untied one_token three_heads three_layers three_tiles two_tiles
 }
 
@@ -58,41 +59,52 @@ cases! {
 struct Engine {
     plan: Plan,
     shape: Shape,
+    /// The parameters that adapters do not train.
+    frozen: Vec<f32>,
     workspace: Vec<f32>,
 }
 
 impl Engine {
-    fn new(settings: &Settings, recompute: bool) -> Engine {
+    fn new(golden: &Golden, settings: &Settings, recompute: bool) -> Engine {
         let shape = Shape { sequences: settings.batch, length: settings.length };
-        let options = Options { recompute, ..Options::new(settings.batch) };
-        let plan = Plan::new(&settings.config, &options).unwrap();
+        let config = &settings.config;
+        let frozen = if config.lora.is_none() { Frozen::NONE } else { Frozen::base(config, []).unwrap() };
+        let options = Options { recompute, frozen, ..Options::new(settings.batch) };
+        let plan = Plan::new(config, &options).unwrap();
+        let frozen = golden.values(&plan, "", true);
         // NaN, which shows a read before the first write.
-        Engine { plan, shape, workspace: vec![f32::NAN; plan.workspace()] }
+        Engine { plan, shape, frozen, workspace: vec![f32::NAN; plan.workspace()] }
     }
 
-    fn pass<'a>(plan: &'a Plan, shape: Shape, parameters: &'a [f32], tokens: &'a [i32]) -> Pass<'a> {
-        Pass { compute: Compute::serial(), plan, parameters, frozen: &[], tokens, shape, dropout: None }
+    fn pass<'a>(&'a self, parameters: &'a [f32], tokens: &'a [i32]) -> Pass<'a> {
+        let Engine { plan, shape, frozen, .. } = self;
+        Pass { compute: Compute::serial(), plan, parameters, frozen, tokens, shape: *shape, dropout: None }
     }
 
     fn logits(&mut self, parameters: &[f32], tokens: &[i32]) -> Vec<f32> {
-        Engine::pass(&self.plan, self.shape, parameters, tokens).forward(&mut self.workspace).unwrap();
+        let mut workspace = std::mem::take(&mut self.workspace);
+        self.pass(parameters, tokens).forward(&mut workspace).unwrap();
+        self.workspace = workspace;
         self.plan.logits(&mut self.workspace, self.shape).unwrap().to_vec()
     }
 
     /// The loss as evaluation computes it.
     fn loss(&mut self, parameters: &[f32], tokens: &[i32], targets: &[i32]) -> f32 {
-        let pass = Engine::pass(&self.plan, self.shape, parameters, tokens);
-        pass.loss(&mut self.workspace, targets).unwrap().mean()
+        let mut workspace = std::mem::take(&mut self.workspace);
+        let loss = self.pass(parameters, tokens).loss(&mut workspace, targets).unwrap();
+        self.workspace = workspace;
+        loss.mean()
     }
 
     /// The loss as training computes it, and the gradients.
     fn gradients(&mut self, parameters: &[f32], tokens: &[i32], targets: &[i32]) -> (f32, Vec<f32>) {
         let counted = targets.iter().filter(|target| **target != -1).count();
         let mut gradients = vec![f32::NAN; self.plan.gradients()];
-        let pass = Engine::pass(&self.plan, self.shape, parameters, tokens);
-        let loss = pass
-            .backward(&mut gradients, Gradients::Overwrite, &mut self.workspace, targets, counted)
-            .unwrap();
+        let mut workspace = std::mem::take(&mut self.workspace);
+        let pass = self.pass(parameters, tokens);
+        let loss =
+            pass.backward(&mut gradients, Gradients::Overwrite, &mut workspace, targets, counted).unwrap();
+        self.workspace = workspace;
         assert_eq!(loss.counted, counted);
         (loss.mean(), gradients)
     }
@@ -102,7 +114,7 @@ impl Engine {
         let &Settings { beta1, beta2, epsilon, weight_decay, learning_rate, clip, .. } = settings;
         let optimizer = Optimizer::AdamW { beta1, beta2, epsilon, weight_decay };
         let compute = Compute::serial();
-        let mut x = golden.parameters(&self.plan, "");
+        let mut x = golden.values(&self.plan, "", false);
         let mut state = vec![0.0; self.plan.optimizer()];
         let (tokens, targets) = (golden.i32s("train_tokens"), golden.i32s("train_targets"));
         let rows = self.shape.rows();
@@ -201,10 +213,10 @@ impl Golden {
         self.words(name, Dtype::I32).1.map(i32::from_le_bytes).collect()
     }
 
-    /// All parameters (or, with prefix `grad.`, gradients) in the engine's order.
-    fn parameters(&self, plan: &Plan, prefix: &str) -> Vec<f32> {
-        let mut all = vec![f32::NAN; plan.parameters()];
-        for tensor in plan.tensors() {
+    /// The trained or the frozen parameters (or, with prefix `grad.`, gradients) in the engine's order.
+    fn values(&self, plan: &Plan, prefix: &str, frozen: bool) -> Vec<f32> {
+        let mut all = vec![f32::NAN; if frozen { plan.frozen() } else { plan.parameters() }];
+        for tensor in plan.tensors().filter(|tensor| tensor.frozen == frozen) {
             let name = format!("{prefix}{}", tensor.name);
             assert_eq!(self.words(&name, Dtype::F32).0, tensor.shape[..tensor.rank], "{name}");
             all[tensor.offset..tensor.offset + tensor.len()].copy_from_slice(&self.f32s(&name));
@@ -252,8 +264,8 @@ impl Measured {
 fn check(name: &str, recompute: bool) {
     let golden = Golden::read(name);
     let settings = golden.settings();
-    let mut engine = Engine::new(&settings, recompute);
-    let parameters = golden.parameters(&engine.plan, "");
+    let mut engine = Engine::new(&golden, &settings, recompute);
+    let parameters = golden.values(&engine.plan, "", false);
     let (tokens, targets) = (golden.i32s("tokens"), golden.i32s("targets"));
     let mut measured = Vec::new();
 
@@ -265,8 +277,8 @@ fn check(name: &str, recompute: bool) {
     for (what, loss) in [("evaluated loss", evaluated), ("loss", loss)] {
         measured.push(Measured::new(what, relative_error(&[loss], &golden.f32s("loss")), LOSSES));
     }
-    let wanted = golden.parameters(&engine.plan, "grad.");
-    for tensor in engine.plan.tensors() {
+    let wanted = golden.values(&engine.plan, "grad.", false);
+    for tensor in engine.plan.tensors().filter(|tensor| !tensor.frozen) {
         let range = tensor.offset..tensor.offset + tensor.len();
         let error = relative_error(&gradients[range.clone()], &wanted[range]);
         measured.push(Measured::new(format_args!("grad.{}", tensor.name), error, GRADIENTS));
@@ -309,11 +321,12 @@ fn files_are_complete() {
     for name in names {
         let golden = Golden::read(&name);
         let settings = golden.settings();
-        let plan = Engine::new(&settings, false).plan;
+        let plan = Engine::new(&golden, &settings, false).plan;
         let others =
             ["tokens", "targets", "logits", "loss", "train_tokens", "train_targets", "losses", "norms"];
         let mut wanted: Vec<_> = others.map(String::from).to_vec();
-        wanted.extend(plan.tensors().flat_map(|t| [format!("{}", t.name), format!("grad.{}", t.name)]));
+        wanted.extend(plan.tensors().map(|t| t.name.to_string()));
+        wanted.extend(plan.tensors().filter(|t| !t.frozen).map(|t| format!("grad.{}", t.name)));
         wanted.sort();
         let mut given = golden.tensors.names();
         given.sort_unstable();
@@ -330,13 +343,15 @@ fn files_are_complete() {
 #[test]
 fn every_setting_matters() {
     type Change = fn(&mut Settings);
-    let changes: [(&str, Change); 9] = [
+    let changes: [(&str, Change); 11] = [
         ("activation", |s| {
             s.config.activation = match s.config.activation {
                 Activation::Gelu => Activation::GeluTanh,
                 _ => Activation::Gelu,
             }
         }),
+        ("lora_q_alpha", |s| s.config.lora.q.alpha *= 1.01),
+        ("lora_rslora", |s| s.config.lora.rslora = !s.config.lora.rslora),
         ("norm_epsilon", |s| s.config.norm_epsilon *= 2.0),
         ("learning_rate", |s| s.learning_rate *= 1.001),
         ("beta1", |s| s.beta1 -= 0.001),
@@ -351,7 +366,7 @@ fn every_setting_matters() {
             let golden = Golden::read(name);
             let mut settings = golden.settings();
             change(&mut settings);
-            let (losses, _) = Engine::new(&settings, false).train(&settings, &golden);
+            let (losses, _) = Engine::new(&golden, &settings, false).train(&settings, &golden);
             worst_element(&losses, &golden.f32s("losses")) > LOSSES
         });
         assert!(seen, "no golden file tells a wrong {setting}");

@@ -1,7 +1,7 @@
 //! Layout and names of parameters, sizes of memory, and refused configurations.
 
 use jostle::Role;
-use jostle::{Config, Dropout, Error, Frozen, OptimizerState, Options, Plan, Target};
+use jostle::{Config, Dropout, Error, Frozen, Lora, LowRank, OptimizerState, Options, Plan, Target, Tensor};
 
 fn plan(config: &Config) -> Plan {
     Plan::new(config, &Options::new(1)).unwrap()
@@ -64,6 +64,62 @@ fn tensors_have_hugging_faces_names_and_shapes() {
             .map(|tensor| (tensor.name.to_string(), tensor.shape[..tensor.rank].to_vec()))
             .collect();
         assert_eq!(got, names_and_shapes(&config), "{config:?}");
+    }
+}
+
+/// Names and shapes as PEFT's files have them, without the prefix.
+#[test]
+fn adapters_have_pefts_names_and_shapes() {
+    let rank = |rank| LowRank::new(rank, 8.0);
+    let gpt2 = Lora { qkv: rank(2), o: rank(3), up: rank(4), down: rank(5), ..Lora::NONE };
+    let gpt2 = Config { lora: gpt2, hidden: 20, ..Config::new(9, 4, 2, 2, 8) };
+    let llama = Lora { q: rank(1), k: rank(2), v: rank(3), o: rank(4), ..Lora::NONE };
+    let llama = Lora { gate: rank(5), up: rank(6), down: rank(7), ..llama };
+    let llama = Config { lora: llama, ..Config::llama(9, 4, 2, 4, 2, 16, 24) };
+    let shapes = |config: &Config| {
+        let plan = plan(config);
+        let adapters = plan.tensors().filter(Tensor::is_adapter);
+        adapters.map(|tensor| (tensor.name.to_string(), tensor.shape)).collect::<Vec<_>>()
+    };
+    let wanted = |prefix: &str, modules: &[(&str, usize, [usize; 2])]| {
+        let mut wanted = Vec::new();
+        for layer in 0..2 {
+            for (name, rank, [inputs, outputs]) in modules {
+                wanted.push((format!("{prefix}{layer}.{name}.lora_A.weight"), [*rank, *inputs]));
+                wanted.push((format!("{prefix}{layer}.{name}.lora_B.weight"), [*outputs, *rank]));
+            }
+        }
+        wanted
+    };
+    let modules = [
+        ("attn.c_attn", 2, [8, 24]),
+        ("attn.c_proj", 3, [8, 8]),
+        ("mlp.c_fc", 4, [8, 20]),
+        ("mlp.c_proj", 5, [20, 8]),
+    ];
+    assert_eq!(shapes(&gpt2), wanted("h.", &modules));
+    let modules = [
+        ("self_attn.q_proj", 1, [16, 16]),
+        ("self_attn.k_proj", 2, [16, 8]),
+        ("self_attn.v_proj", 3, [16, 8]),
+        ("self_attn.o_proj", 4, [16, 16]),
+        ("mlp.gate_proj", 5, [16, 24]),
+        ("mlp.up_proj", 6, [16, 24]),
+        ("mlp.down_proj", 7, [24, 16]),
+    ];
+    assert_eq!(shapes(&llama), wanted("model.layers.", &modules));
+
+    // A frozen base saves the products of its gradients; the rest is three products of each matrix of an adapter.
+    let cost = |config: &Config, frozen| {
+        Plan::new(config, &Options { frozen, ..Options::new(3) }).unwrap().multiply_adds()
+    };
+    for config in [gpt2, llama] {
+        let base = Config { lora: Lora::NONE, ..config };
+        let all = Frozen::base(&config, []).unwrap();
+        let elements: usize = plan(&config).tensors().filter(Tensor::is_adapter).map(|t| t.len()).sum();
+        let added = cost(&config, Frozen::NONE) - cost(&base, Frozen::NONE);
+        assert_eq!(added, 3 * 3 * 4 * elements);
+        assert!(cost(&config, all) < cost(&config, Frozen::NONE));
     }
 }
 

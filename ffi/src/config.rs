@@ -3,7 +3,8 @@
 
 use jostle::fields::{Choice, Field, Value};
 use jostle::{
-    Activation, Config, Decay, Frozen, Optimizer, OptimizerState, Options, Recipe, Rope, Sampling, Schedule,
+    Activation, Config, Decay, Frozen, LowRank, Optimizer, OptimizerState, Options, Recipe, Rope, Sampling,
+    Schedule,
 };
 
 use core::ffi::c_char;
@@ -142,6 +143,42 @@ pub struct jostle_config {
     pub qk_norm: u32,
     /// The standard deviation of matrices before training; more than 0.
     pub initial_std: f32,
+    /// The rank of the adapter of c_attn of a GPT-2 (Hu et al. 2021), at most each side of the matrix; 0 for none.
+    pub lora_qkv_rank: u32,
+    /// The same for q_proj.
+    pub lora_q_rank: u32,
+    /// The same for k_proj.
+    pub lora_k_rank: u32,
+    /// The same for v_proj.
+    pub lora_v_rank: u32,
+    /// The same for o_proj (GPT-2: attn.c_proj).
+    pub lora_o_rank: u32,
+    /// The same for gate_proj.
+    pub lora_gate_rank: u32,
+    /// The same for up_proj (GPT-2: c_fc).
+    pub lora_up_rank: u32,
+    /// The same for down_proj (GPT-2: mlp.c_proj).
+    pub lora_down_rank: u32,
+    /// The adapter of c_attn of a GPT-2 is multiplied by this, divided by its rank; more than 0.
+    pub lora_qkv_alpha: f32,
+    /// The same for q_proj.
+    pub lora_q_alpha: f32,
+    /// The same for k_proj.
+    pub lora_k_alpha: f32,
+    /// The same for v_proj.
+    pub lora_v_alpha: f32,
+    /// The same for o_proj (GPT-2: attn.c_proj).
+    pub lora_o_alpha: f32,
+    /// The same for gate_proj.
+    pub lora_gate_alpha: f32,
+    /// The same for up_proj (GPT-2: c_fc).
+    pub lora_up_alpha: f32,
+    /// The same for down_proj (GPT-2: mlp.c_proj).
+    pub lora_down_alpha: f32,
+    /// 1 if alpha is divided by the root of the rank (Kalajdzievski 2023), else 0.
+    pub lora_rslora: u32,
+    /// Rate of dropout on the inputs of adapters, in [0, 1).
+    pub lora_dropout: f32,
 }
 
 /// The settings of training that memory depends on.
@@ -172,6 +209,11 @@ pub struct jostle_options {
     /// head by so many rows. The bits are the same, memory is less, and work is more if the head's matrix is trained.
     /// jostle_model_logits then refuses the plan (JOSTLE_PLAN).
     pub head_rows: usize,
+    /// 1: all tensors but those of adapters are frozen, whether `frozen` names them or not. Only jostle_plan_init and
+    /// jostle_plan_fit read it. 0: those in `frozen` are.
+    pub freeze_base: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// The settings of a training run. jostle_recipe_init fills in nanoGPT's choices for small models.
@@ -244,6 +286,8 @@ impl jostle_options {
         frozen: core::ptr::null(),
         frozen_count: 0,
         head_rows: 0,
+        freeze_base: 0,
+        reserved: 0,
     };
 }
 
@@ -320,6 +364,24 @@ impl jostle_config {
         qkv_bias: 0,
         qk_norm: 0,
         initial_std: 0.02,
+        lora_qkv_rank: 0,
+        lora_q_rank: 0,
+        lora_k_rank: 0,
+        lora_v_rank: 0,
+        lora_o_rank: 0,
+        lora_gate_rank: 0,
+        lora_up_rank: 0,
+        lora_down_rank: 0,
+        lora_qkv_alpha: LowRank::NONE.alpha,
+        lora_q_alpha: LowRank::NONE.alpha,
+        lora_k_alpha: LowRank::NONE.alpha,
+        lora_v_alpha: LowRank::NONE.alpha,
+        lora_o_alpha: LowRank::NONE.alpha,
+        lora_gate_alpha: LowRank::NONE.alpha,
+        lora_up_alpha: LowRank::NONE.alpha,
+        lora_down_alpha: LowRank::NONE.alpha,
+        lora_rslora: 0,
+        lora_dropout: 0.0,
     };
 
     pub(crate) fn core(&self, call: &Call) -> Result<Config, Refused> {
@@ -382,11 +444,18 @@ impl jostle_options {
     /// As for [`jostle_options::core`].
     unsafe fn frozen(&self, call: &Call, config: &Config) -> Result<Frozen, Refused> {
         let mut frozen = Frozen::NONE;
-        if self.frozen_count == 0 {
+        let base = flag(call, "freeze_base", self.freeze_base)?;
+        if self.frozen_count == 0 && !base {
             return Ok(frozen);
         }
         // Names are looked up in the model's tensors, so the configuration must be valid first.
         config.validate().or_refuse(call)?;
+        if base {
+            frozen = Frozen::base(config, []).or_refuse(call)?;
+        }
+        if self.frozen_count == 0 {
+            return Ok(frozen);
+        }
         // SAFETY: the caller vouches for at least one name.
         unsafe { border::input(call, "frozen", self.frozen)? };
         for index in 0..self.frozen_count {

@@ -363,6 +363,14 @@ static void test_plans(void)
     bad_float("config", offsetof(jostle_config, rope_high_freq_factor), 1, JOSTLE_OUT_OF_RANGE, "rope_high_freq_factor");
     bad_u32("config", offsetof(jostle_config, rope_original_context), 0, JOSTLE_ZERO, "rope_original_context");
     bad_float("config", offsetof(jostle_config, initial_std), 0, JOSTLE_OUT_OF_RANGE, "initial_std");
+    bad_u32("config", offsetof(jostle_config, lora_q_rank), 4096, JOSTLE_OUT_OF_RANGE, "lora_q_rank");
+    bad_u32("config", offsetof(jostle_config, lora_down_rank), UINT32_MAX, JOSTLE_TOO_LARGE, "lora_down_rank");
+    bad_float("config", offsetof(jostle_config, lora_v_alpha), NAN, JOSTLE_OUT_OF_RANGE, "lora_v_alpha");
+    bad_float("config", offsetof(jostle_config, lora_up_alpha), INFINITY, JOSTLE_OUT_OF_RANGE, "lora_up_alpha");
+    bad_u32("config", offsetof(jostle_config, lora_rslora), 2, JOSTLE_UNKNOWN_CHOICE, "lora_rslora");
+    bad_float("config", offsetof(jostle_config, lora_dropout), 1, JOSTLE_OUT_OF_RANGE, "lora_dropout");
+    bad_u32("options", offsetof(jostle_options, freeze_base), 2, JOSTLE_UNKNOWN_CHOICE, "freeze_base");
+    bad_u32("options", offsetof(jostle_options, freeze_base), 1, JOSTLE_ZERO, "trained parameters");
     exercise("jostle_plan_init", call_plan_init);
 
     begin();

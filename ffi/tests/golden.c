@@ -94,7 +94,7 @@ static int32_t *integers(const char *name, size_t count) { return numbers(name, 
 /* Memory of exactly this size, filled with NaN, so that a read before the first write shows. */
 static float *memory(size_t bytes)
 {
-    float *x = malloc(bytes);
+    float *x = malloc(bytes ? bytes : 1);
     need(x != NULL, "memory");
     for (size_t i = 0; i < bytes / sizeof *x; i++)
         x[i] = NAN;
@@ -145,6 +145,8 @@ static jostle_config config;
 static jostle_plan plan;
 static jostle_recipe recipe;
 static size_t sequences, length, rows;
+/* The parameters that adapters do not train. */
+static float *frozen;
 
 static void settings(void)
 {
@@ -174,11 +176,22 @@ static void settings(void)
     for (size_t i = 0; i < sizeof reals / sizeof *reals; i++)
         if (optional(reals[i].key))
             *reals[i].place = real(reals[i].key);
+#define MATRIX(name) {"lora_" #name "_rank", "lora_" #name "_alpha", &config.lora_##name##_rank, &config.lora_##name##_alpha}
+    const struct { const char *rank_key, *alpha_key; uint32_t *rank; float *alpha; } matrices[] = {
+        MATRIX(qkv), MATRIX(q), MATRIX(k), MATRIX(v), MATRIX(o), MATRIX(gate), MATRIX(up), MATRIX(down)};
+    uint32_t adapters = 0;
+    for (size_t i = 0; i < sizeof matrices / sizeof *matrices; i++)
+        if (optional(matrices[i].rank_key)) {
+            adapters += *matrices[i].rank = integer(matrices[i].rank_key);
+            *matrices[i].alpha = real(matrices[i].alpha_key);
+        }
+    config.lora_rslora = is("lora_rslora", "true");
     config.norm_epsilon = real("norm_epsilon");
     sequences = integer("batch");
     length = integer("length");
     rows = sequences * length;
     need(jostle_options_init(&options, sizeof options, (uint32_t)sequences) == JOSTLE_OK, "options");
+    options.freeze_base = adapters > 0;
     ok(jostle_plan_init(&plan, &config, &options, &e), &e, "plan");
     need(jostle_recipe_init(&recipe, sizeof recipe) == JOSTLE_OK, "recipe");
     recipe.learning_rate = real("learning_rate");
@@ -197,12 +210,15 @@ static jostle_tensor tensor(size_t index, float *values)
     return found;
 }
 
-/* All parameters or, with the prefix "grad.", all gradients, in the order of the library's buffer. */
-static float *parameters(const char *prefix)
+/* The parameters that are trained, those that are frozen or, with the prefix "grad.", all gradients, in the order of the
+ * library's buffer. */
+static float *parameters(const char *prefix, uint32_t of_frozen)
 {
-    float *all = memory(plan.parameters_size);
+    float *all = memory(of_frozen ? plan.frozen_size : plan.parameters_size);
     for (size_t i = 0; i < plan.tensor_count; i++) {
-        jostle_tensor t = tensor(i, all);
+        jostle_tensor t = tensor(i, NULL);
+        if (t.frozen != of_frozen)
+            continue;
         char name[80], shape[80];
         snprintf(name, sizeof name, "%s%s", prefix, t.name);
         float *x = floats(name, t.count);
@@ -211,7 +227,7 @@ static float *parameters(const char *prefix)
         else
             snprintf(shape, sizeof shape, "{\"dtype\":\"F32\",\"shape\":[%zu,%zu],", t.shape[0], t.shape[1]);
         check(strncmp(value(name), shape, strlen(shape)) == 0, "%s: another shape", name);
-        memcpy(t.data, x, t.count * sizeof *x);
+        memcpy(all + t.offset, x, t.count * sizeof *x);
         free(x);
     }
     return all;
@@ -230,6 +246,7 @@ static jostle_loss backward(float *x, float *gradients, float *workspace, jostle
     const jostle_buffers buffers = {
         .struct_size = sizeof buffers,
         .parameters = x, .parameters_size = plan.parameters_size,
+        .frozen = frozen, .frozen_size = plan.frozen_size,
         .gradients = gradients, .gradients_size = plan.gradients_size,
         .workspace = workspace, .workspace_size = plan.workspace_size,
     };
@@ -252,6 +269,7 @@ static double one_batch(float *x, float *gradients, float *workspace, double *lo
     const jostle_buffers buffers = {
         .struct_size = sizeof buffers,
         .parameters = x, .parameters_size = plan.parameters_size,
+        .frozen = frozen, .frozen_size = plan.frozen_size,
         .workspace = workspace, .workspace_size = plan.workspace_size,
     };
     ok(jostle_model_logits(&plan, NULL, &buffers, &b, &logits, &e), &e, "logits");
@@ -265,10 +283,12 @@ static double one_batch(float *x, float *gradients, float *workspace, double *lo
     within("loss", relative_error(&(float){mean(loss)}, wanted, 1), LOSSES);
     free(wanted);
 
-    wanted = parameters("grad.");
+    wanted = parameters("grad.", 0);
     double worst = 0;
     for (size_t i = 0; i < plan.tensor_count; i++) {
         jostle_tensor t = tensor(i, gradients);
+        if (t.frozen)
+            continue;
         double error = within(t.name, relative_error(t.data, wanted + t.offset, t.count), GRADIENTS);
         worst = error > worst ? error : worst;
     }
@@ -292,6 +312,8 @@ static void train_by_hand(float *x, float *gradients, float *workspace, float *l
         float factor = jostle_clip_factor(norms[step], recipe.clip);
         for (size_t i = 0; i < plan.tensor_count; i++) {
             jostle_tensor t = tensor(i, NULL);
+            if (t.frozen)
+                continue;
             size_t size = t.count * sizeof *x;
             ok(jostle_optimizer_update(NULL, &recipe, t.count, x + t.offset, size, gradients + t.offset, size,
                                        state + 2 * t.offset, 2 * size, t.rank == 2, step, recipe.learning_rate, factor,
@@ -311,6 +333,7 @@ static void train(float *x, float *gradients, float *workspace, float *losses, f
     jostle_buffers buffers = {
         .struct_size = sizeof buffers,
         .parameters = x, .parameters_size = plan.parameters_size,
+        .frozen = frozen, .frozen_size = plan.frozen_size,
         .gradients = gradients, .gradients_size = plan.gradients_size,
         .optimizer = calloc(plan.optimizer_size, 1), .optimizer_size = plan.optimizer_size,
         .workspace = workspace, .workspace_size = plan.workspace_size,
@@ -340,13 +363,14 @@ static void compare(const char *path)
 {
     read_file(path);
     settings();
-    float *x = parameters(""), *gradients = memory(plan.gradients_size), *workspace = memory(plan.workspace_size);
+    frozen = parameters("", 1);
+    float *x = parameters("", 0), *gradients = memory(plan.gradients_size), *workspace = memory(plan.workspace_size);
     double logits;
     double gradient = one_batch(x, gradients, workspace, &logits);
 
     float losses[2][STEPS], norms[2][STEPS];
     train_by_hand(x, gradients, workspace, losses[0], norms[0]);
-    float *again = parameters("");
+    float *again = parameters("", 0);
     train(again, gradients, workspace, losses[1], norms[1]);
     check(memcmp(x, again, plan.parameters_size) == 0, "%s: the trainer ends in other bits", path);
 
@@ -362,6 +386,7 @@ static void compare(const char *path)
     free(wanted_losses);
     free(wanted_norms);
     free(x);
+    free(frozen);
     free(again);
     free(gradients);
     free(workspace);

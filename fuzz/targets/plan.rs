@@ -21,9 +21,14 @@ fn count(input: &mut Input) -> u32 {
     input.size() as u32
 }
 
+/// The rank of an adapter, which most matrices lack.
+fn rank(input: &mut Input) -> u32 {
+    if input.seldom(4) { count(input) } else { 0 }
+}
+
 /// A tensor's name, as a rule one of GPT-2's or Llama's.
 fn name(input: &mut Input) -> CString {
-    const SITES: [&str; 10] = [
+    const SITES: [&str; 12] = [
         "wte.weight",
         "wpe.weight",
         "ln_f.bias",
@@ -34,6 +39,8 @@ fn name(input: &mut Input) -> CString {
         "h.{}",
         "model.layers.{}.self_attn.q_proj.weight",
         "model.embed_tokens.weight",
+        "model.layers.{}.self_attn.q_proj.lora_A.weight",
+        "h.{}.mlp.c_fc.lora_B.weight",
     ];
     if input.seldom(8) {
         let bytes: Vec<u8> = input.take(40).iter().copied().filter(|byte| *byte != 0).collect();
@@ -72,6 +79,24 @@ unsafe fn plan(input: &mut Input) {
         qkv_bias: input.choice(2),
         qk_norm: input.choice(2),
         initial_std: input.rate(),
+        lora_qkv_rank: rank(input),
+        lora_q_rank: rank(input),
+        lora_k_rank: rank(input),
+        lora_v_rank: rank(input),
+        lora_o_rank: rank(input),
+        lora_gate_rank: rank(input),
+        lora_up_rank: rank(input),
+        lora_down_rank: rank(input),
+        lora_qkv_alpha: 1.0 / input.rate(),
+        lora_q_alpha: 1.0 / input.rate(),
+        lora_k_alpha: 1.0 / input.rate(),
+        lora_v_alpha: 1.0 / input.rate(),
+        lora_o_alpha: 1.0 / input.rate(),
+        lora_gate_alpha: 1.0 / input.rate(),
+        lora_up_alpha: 1.0 / input.rate(),
+        lora_down_alpha: 1.0 / input.rate(),
+        lora_rslora: input.choice(2),
+        lora_dropout: input.rate(),
     };
     let names: Vec<CString> = (0..input.below(4)).map(|_| name(input)).collect();
     let frozen: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
@@ -85,6 +110,8 @@ unsafe fn plan(input: &mut Input) {
         frozen: if frozen.is_empty() { ptr::null() } else { frozen.as_ptr() },
         frozen_count: frozen.len(),
         head_rows: if input.seldom(2) { input.size() } else { 0 },
+        freeze_base: input.choice(2),
+        reserved: 0,
     };
     unsafe {
         let mut plan = zeroed();

@@ -22,6 +22,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from jostle import callbacks, data, ops
+from jostle.adapters import LoRA
 from jostle.config import Config
 from jostle.model import Model
 from jostle.optimizers import SGD, AdamW, Optimizer
@@ -53,6 +54,7 @@ __all__ = [
     "Cosine",
     "Linear",
     "Llama2cTokenizer",
+    "LoRA",
     "Model",
     "Optimizer",
     "Plan",

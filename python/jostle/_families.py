@@ -11,7 +11,7 @@ import numpy as np
 
 from jostle import _arguments, _native
 from jostle._arrays import Float
-from jostle.config import Config
+from jostle.config import MODULES, Config
 
 
 class Family(NamedTuple):
@@ -314,6 +314,10 @@ def family_for(config: Config) -> Family:
 
 def keys(config: Config) -> dict[str, Any]:
     """The keys of config.json, for Transformers 4 and 5."""
+    if any(getattr(config, f"lora_{name}_rank") for name in MODULES):
+        raise ValueError(
+            "the model has adapters; save_adapter writes those, and merge_adapter makes a model without"
+        )
     family = family_for(config)
     return {
         "architectures": [family.architectures[0]],

@@ -50,7 +50,8 @@ def _read(path: Path, most: int) -> str:
         return data.decode()
 
 
-def _object(path: Path, most: int) -> dict[str, Any]:
+def read_object(path: Path, most: int) -> dict[str, Any]:
+    """The object in a JSON file of at most so many bytes. ValueError for another file."""
     text = _read(path, most)
     with understood(os.fspath(path)):
         return json_object(text)
@@ -59,7 +60,7 @@ def _object(path: Path, most: int) -> dict[str, Any]:
 def read_config(folder: Path) -> tuple[Family, Config]:
     """The model that a folder's config.json describes."""
     path = folder / "config.json"
-    given = _object(path, _MOST_CONFIG)
+    given = read_object(path, _MOST_CONFIG)
     with understood(os.fspath(path)):
         family = _families.family_of(given)
         return family, Config(**family.arguments(given))
@@ -69,7 +70,7 @@ def _read_tokenizer(path: Path) -> PretrainedTokenizer:
     """The tokenizer in a tokenizer.json, with the settings in the files beside it."""
     text = _read(path, _MOST_TOKENIZER)
     settings_path = path.with_name("tokenizer_config.json")
-    settings = _object(settings_path, _MOST_TOKENIZER) if settings_path.exists() else {}
+    settings = read_object(settings_path, _MOST_TOKENIZER) if settings_path.exists() else {}
     template = path.with_name("chat_template.jinja")
     if template.exists():
         settings["chat_template"] = _read(template, _MOST_CONFIG)
@@ -85,7 +86,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
         file = _read_bytes(path, _MOST_TOKENIZER)
         with understood(os.fspath(path)):
             return Llama2cTokenizer(file)
-    state = _object(path, _MOST_TOKENIZER)
+    state = read_object(path, _MOST_TOKENIZER)
     if "kind" not in state:
         return _read_tokenizer(path)
     with understood(os.fspath(path)):
@@ -129,7 +130,7 @@ class Folder:
         single = self.path / "model.safetensors"
         if single.exists() or not index.exists():
             return self._merge({}, _safetensors.tensors(single))
-        places = _object(index, _MOST_INDEX)
+        places = read_object(index, _MOST_INDEX)
         with understood(os.fspath(index)):
             places = places["weight_map"]
             for name, file in places.items():

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jostle import _arguments, _native
 
+# The matrices of a block that can have an adapter, by their names in a configuration.
+MODULES = ("qkv", "q", "k", "v", "o", "gate", "up", "down")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
@@ -43,6 +46,8 @@ class Config:
     qkv_bias: whether queries, keys and values have biases, even if no other product has (Qwen2).
     qk_norm: whether each head's queries and keys are normalised before the rotation (Qwen3).
     initial_std: the standard deviation of matrices before training.
+    lora_q_rank, lora_q_alpha and so on: the adapters of matrices, of rank 0 if there is none; `jostle.LoRA` sets them.
+    lora_rslora: whether alphas are divided by the root of the rank. lora_dropout: the rate on the inputs of adapters.
 
     Raises ValueError if the values do not describe a model. Raises TypeError for numbers of the wrong kind, and for a
     rate that has no effect.
@@ -77,6 +82,24 @@ class Config:
     qkv_bias: bool = False
     qk_norm: bool = False
     initial_std: float = 0.02
+    lora_qkv_rank: int = 0
+    lora_q_rank: int = 0
+    lora_k_rank: int = 0
+    lora_v_rank: int = 0
+    lora_o_rank: int = 0
+    lora_gate_rank: int = 0
+    lora_up_rank: int = 0
+    lora_down_rank: int = 0
+    lora_qkv_alpha: float = 16.0
+    lora_q_alpha: float = 16.0
+    lora_k_alpha: float = 16.0
+    lora_v_alpha: float = 16.0
+    lora_o_alpha: float = 16.0
+    lora_gate_alpha: float = 16.0
+    lora_up_alpha: float = 16.0
+    lora_down_alpha: float = 16.0
+    lora_rslora: bool = False
+    lora_dropout: float = 0.0
 
     if TYPE_CHECKING:
         _activation_is_default: ClassVar[bool]
@@ -112,6 +135,24 @@ class Config:
             qkv_bias: bool = False,
             qk_norm: bool = False,
             initial_std: float = 0.02,
+            lora_qkv_rank: int = 0,
+            lora_q_rank: int = 0,
+            lora_k_rank: int = 0,
+            lora_v_rank: int = 0,
+            lora_o_rank: int = 0,
+            lora_gate_rank: int = 0,
+            lora_up_rank: int = 0,
+            lora_down_rank: int = 0,
+            lora_qkv_alpha: float = 16.0,
+            lora_q_alpha: float = 16.0,
+            lora_k_alpha: float = 16.0,
+            lora_v_alpha: float = 16.0,
+            lora_o_alpha: float = 16.0,
+            lora_gate_alpha: float = 16.0,
+            lora_up_alpha: float = 16.0,
+            lora_down_alpha: float = 16.0,
+            lora_rslora: bool = False,
+            lora_dropout: float = 0.0,
         ) -> None: ...
 
     def __post_init__(self, dropout: float | None, residual_dropout: float | None) -> None:
@@ -140,6 +181,7 @@ class Config:
             "rope_low_freq_factor",
             "rope_high_freq_factor",
             "initial_std",
+            *(f"lora_{module}_alpha" for module in MODULES),
         ):
             object.__setattr__(self, name, _arguments.float32(name, getattr(self, name)))
         if self.hidden is None:
@@ -151,7 +193,12 @@ class Config:
         for name in ("kv_heads", "head_width"):
             if getattr(self, name) is not None:
                 object.__setattr__(self, name, _arguments.size(name, getattr(self, name)))
-        for name in ("bias", "tied", "qkv_bias", "qk_norm"):
+        for name in (f"lora_{module}_rank" for module in MODULES):
+            object.__setattr__(
+                self, name, _arguments.integer(name, getattr(self, name), 0, _arguments.MOST_SIZE)
+            )
+        object.__setattr__(self, "lora_dropout", _arguments.rate("lora_dropout", self.lora_dropout))
+        for name in ("bias", "tied", "qkv_bias", "qk_norm", "lora_rslora"):
             if not isinstance(getattr(self, name), bool):
                 raise TypeError(f"{name} is {getattr(self, name)!r}; expected True or False")
         # A file of another program does not say its activation: a default is then a guess.

@@ -12,9 +12,10 @@ from typing import Any, Literal, overload
 import numpy as np
 import numpy.typing as npt
 
-from jostle import _arguments, _arrays, _files, _generation, _native, _safetensors
+from jostle import _arguments, _arrays, _files, _generation, _native, _safetensors, adapters
 from jostle._arrays import Float, Int
 from jostle._checkpoint import CheckpointFile, understood
+from jostle.adapters import LoRA
 from jostle.config import Config
 from jostle.tokenizers import PretrainedTokenizer, Tokenizer
 
@@ -450,10 +451,18 @@ class Model:
 
     @classmethod
     def from_pretrained(
-        cls, folder: str | os.PathLike[str], *, frozen: Iterable[str] = (), threads: int | None = None
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        frozen: Iterable[str] = (),
+        threads: int | None = None,
+        adapter: LoRA | str | os.PathLike[str] | None = None,
     ) -> Model:
         """Reads a model from a Hugging Face folder: config.json, model.safetensors or its shards, and tokenizer.json if
         there is one.
+
+        adapter: `jostle.LoRA` adds new adapters, which change nothing before they are trained. A folder of PEFT or mlx-lm
+        adds those in it. Everything else is frozen then.
 
         Numbers may be F32, F16 or BF16. Nothing is downloaded. `docs/models.md` lists the models that are supported.
         A tokenizer needs the extra jostle[hf]. ValueError, which names the file and the key, for everything else.
@@ -462,8 +471,37 @@ class Model:
 
         source = _pretrained.Folder(folder)
         model = cls.__new__(cls)
-        model._make(source.config, 1337, threads, source.tokenizer, None, frozen)
-        source.read(model.parameters)
+        if adapter is None:
+            model._make(source.config, 1337, threads, source.tokenizer, None, frozen)
+            source.read(model.parameters)
+            return model
+        if tuple(frozen):
+            raise TypeError("frozen is given beside adapter, which freezes everything else")
+        own = adapter if isinstance(adapter, LoRA) else adapters.Folder(adapter, source.config)
+        config = own.on(source.config) if isinstance(own, LoRA) else own.config
+        names = adapters.base_tensors(config)
+        model._make(config, 1337, threads, source.tokenizer, None, names)
+        parameters = model.parameters
+        source.read({name: parameters[name] for name in names})
+        if isinstance(own, LoRA):
+            model._engine.initialize_trained(model.seed)
+        else:
+            own.read(parameters)
+        return model
+
+    def save_adapter(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the adapters in PEFT's format: adapter_config.json and adapter_model.safetensors. Each file appears complete
+        or not at all. ValueError if the model has no adapters, or if other parameters are trained too."""
+        adapters.save(self, folder)
+
+    def merge_adapter(self) -> Model:
+        """A model without adapters, whose matrices contain them: W + s B A. This model does not change."""
+        if not adapters.ranks(self.config):
+            raise ValueError("the model has no adapters to merge")
+        model = type(self).__new__(type(self))
+        config = adapters.base(self.config)
+        model._make(config, self.seed, self.threads, self.tokenizer, self.instruction_set, ())
+        adapters.merge(self, model.parameters)
         return model
 
     def save_pretrained(self, folder: str | os.PathLike[str], dtype: str = "f32") -> None:

@@ -328,6 +328,9 @@ class Run:
 MODEL = "model"
 """The Hugging Face folder in the folder of a run that fine-tuned a model."""
 
+ADAPTER = "adapter"
+"""The folder of adapters in PEFT's format, if it trained adapters."""
+
 _CONFIG = "run.json"
 _TOKENIZER = "tokenizer.json"
 

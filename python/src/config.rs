@@ -84,6 +84,7 @@ pub fn to_python<'py>(py: Python<'py>, mut config: Config) -> PyResult<Bound<'py
         let name = field.name();
         match config.value(*field) {
             Value::Size(size) => fields.set_item(name, *size)?,
+            Value::DerivedSize(size) if name.starts_with("lora_") => fields.set_item(name, *size)?,
             Value::DerivedSize(size) => fields.set_item(name, (*size != 0).then_some(*size))?,
             Value::Rate(number) | Value::Fraction(number) | Value::Positive(number) => {
                 fields.set_item(name, *number)?;

@@ -387,6 +387,12 @@ impl Engine {
         })
     }
 
+    /// The same for the parameters that are trained, without those that are frozen.
+    fn initialize_trained(&self, py: Python<'_>, seed: u64) -> PyResult<()> {
+        let plan = self.least_plan(OptimizerState::None)?;
+        self.locked(py, &plan, |locked| initialize(locked.compute.simd, &plan, locked.parameters, seed))
+    }
+
     /// Logits `[B, T, V]` of tokens `[B, T]`, without dropout. A large batch takes several calls; Ctrl-C is handled between
     /// them.
     fn logits<'py>(

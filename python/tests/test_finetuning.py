@@ -63,6 +63,26 @@ def test_fine_tuning_leaves_a_folder(tuned: tuple[Path, str]) -> None:
         assert f"assistant\n{answer}\n" in sample and f"assistant\n{answer}\n" in printed
 
 
+def test_adapters_are_trained_from_a_folder(folder: Path) -> None:
+    settings = ["--lora", 4, "--steps", 30, "--learning-rate", 1e-2, "--threads", 1, "--out", "lora"]
+    printed = jostle_says("train", "--from", "base", "chats.jsonl", *settings, cwd=folder)
+    assert "adapter: lora/adapter" in printed and "model: lora/model" in printed
+    run = Run(folder / "lora")
+    adapted = jostle.Model.from_pretrained(folder / "base", adapter=folder / "lora" / "adapter")
+    assert bits(adapted.parameters) == bits(run.model().parameters)
+    assert run.metrics["loss"][-1] < 0.95 * run.metrics["loss"][0]
+    merged = jostle.Model.from_pretrained(folder / "lora" / "model")
+    assert bits(merged.parameters) == bits(adapted.merge_adapter().parameters)
+    trainer = run.trainer()
+    assert set(trainer.model.frozen) == set(merged.parameters)
+    says = [
+        jostle_says("generate", place, "Ski?", "--temperature", 0, "--count", 8, cwd=folder)
+        for place in ("lora", "lora/model")
+    ]
+    assert says[0] == says[1]
+    assert refused("train", "text.txt", "--lora", 2, cwd=folder).returncode == 2
+
+
 def test_a_conversation(tuned: tuple[Path, str]) -> None:
     path, _ = tuned
     for place in (path / "model", path):

@@ -1,6 +1,7 @@
 //! The multiply-adds of a pass: the products in the family's table, and attention.
 
 use super::{Count, Frozen, Group, Plan, Site};
+use crate::config::{Config, Module};
 
 impl Plan {
     /// The multiply-adds of the largest stage of a pass over a full batch, with R = B T rows. The greatest one is:
@@ -47,13 +48,15 @@ impl Plan {
     /// [`crate::Options::recompute`]: R (4 C^2 + C F + 2 T C) for each block of backward except the last.
     /// [`crate::Options::head_rows`]: R V C, if the head's matrix is trained.
     pub fn recomputed(&self) -> usize {
-        let [attention, _, logits] = self.products();
+        let [attention, mlp, logits] = self.products();
         let head = logits.only_if(self.options.by_rows() && self.trains_head());
         if !self.options.recompute {
             return self.pass(head);
         }
         // The MLP's last product is not recomputed.
-        let mlp = Count::of(self.config.width).times(self.config.activation_inputs());
+        let Config { width, hidden, .. } = self.config;
+        let last = Count::of(hidden.saturating_add(self.config.lora().rank(Module::MlpOut))).times(width);
+        let mlp = Count::of(mlp.get().saturating_sub(last.get()));
         let block = attention.add(mlp).add(self.scores().times(2));
         self.pass(block.times(self.backward_layers().saturating_sub(1)).add(head))
     }

@@ -5,7 +5,7 @@
 //! (Touvron et al. 2023). A configuration that is not exactly a GPT-2 belongs to Llama's family.
 
 use super::Count;
-use crate::config::{Config, LLAMA};
+use crate::config::{Config, LLAMA, LORA, Module};
 
 /// A side of a tensor, in the configuration's terms.
 #[cfg_attr(not(feature = "llama"), expect(dead_code, reason = "only Llama's tensors have some of them"))]
@@ -22,6 +22,9 @@ pub(super) enum Dim {
     /// All heads of keys, or of values, side by side.
     Keys,
     Head,
+    /// The rank of a matrix's adapter.
+    #[cfg_attr(not(feature = "lora"), expect(dead_code, reason = "only adapters have it"))]
+    Rank(Module),
     /// The columns of a vector.
     One,
 }
@@ -37,6 +40,7 @@ impl Dim {
             Dim::Queries => config.attended(),
             Dim::Keys => config.kv_width(),
             Dim::Head => config.head_width(),
+            Dim::Rank(module) => config.lora().rank(module),
             Dim::One => 1,
         }
     }
@@ -62,6 +66,10 @@ pub(crate) enum Site {
     MlpOut,
     FinalNorm,
     Logits,
+    /// The first matrix of an adapter, `[r, in]`.
+    A(Module),
+    /// The second one, `[out, r]`.
+    B(Module),
 }
 
 /// A tensor's role in the model.
@@ -94,6 +102,9 @@ pub(crate) enum Initial {
     ScaledNormal,
     Zeros,
     Ones,
+    /// Uniform between plus and minus one over the root of the columns.
+    #[cfg(feature = "lora")]
+    Uniform,
 }
 
 /// The configurations that have a tensor.
@@ -108,6 +119,8 @@ enum When {
     QkNormed,
     Gated,
     GatedAndBiased,
+    #[cfg_attr(not(feature = "lora"), expect(dead_code, reason = "only adapters have it"))]
+    Adapted(Module),
 }
 
 /// One row of the table.
@@ -132,6 +145,7 @@ impl Slot {
             When::QkNormed => config.has_qk_norm(),
             When::Gated => config.is_gated(),
             When::GatedAndBiased => config.is_gated() && config.bias,
+            When::Adapted(module) => config.lora().rank(module) > 0,
         }
     }
 
@@ -197,12 +211,26 @@ const fn bias(site: Site, rows: Dim) -> Slot {
     Slot { site, role, rows, columns: Dim::One, initial, when }
 }
 
+/// The first matrix of an adapter, from the columns of its input.
+#[cfg(feature = "lora")]
+const fn a(module: Module, inputs: Dim) -> Slot {
+    let (site, role, when) = (Site::A(module), Role::Weight, When::Adapted(module));
+    Slot { site, role, rows: Dim::Rank(module), columns: inputs, initial: Initial::Uniform, when }
+}
+
+/// The second matrix of an adapter, from the columns of its output. While it is zero, the adapter has no effect.
+#[cfg(feature = "lora")]
+const fn b(module: Module, outputs: Dim) -> Slot {
+    let (site, role, when) = (Site::B(module), Role::Weight, When::Adapted(module));
+    Slot { site, role, rows: outputs, columns: Dim::Rank(module), initial: Initial::Zeros, when }
+}
+
 /// Makes the table of a family, and the list of its tensors' names without the prefix of a block. Names are separate, so that
 /// firmware without checkpoints does not link them.
 macro_rules! tensors {
-    ($table:ident $names:ident $($name:literal: $slot:expr;)*) => {
-        static $table: [Slot; [$($name),*].len()] = [$($slot),*];
-        static $names: [&str; $table.len()] = [$($name),*];
+    ($table:ident $names:ident $($(#[$only:meta])? $name:literal: $slot:expr;)*) => {
+        static $table: [Slot; [$($(#[$only])? $name),*].len()] = [$($(#[$only])? $slot),*];
+        static $names: [&str; $table.len()] = [$($(#[$only])? $name),*];
     };
 }
 
@@ -216,12 +244,20 @@ tensors! {
     "attn.c_attn.bias": bias(Site::Qkv, Dim::Qkv);
     "attn.c_proj.weight": weight(Site::AttentionOut, [Dim::Width, Dim::Width]);
     "attn.c_proj.bias": bias(Site::AttentionOut, Dim::Width);
+    #[cfg(feature = "lora")] "attn.c_attn.lora_A.weight": a(Module::Qkv, Dim::Width);
+    #[cfg(feature = "lora")] "attn.c_attn.lora_B.weight": b(Module::Qkv, Dim::Qkv);
+    #[cfg(feature = "lora")] "attn.c_proj.lora_A.weight": a(Module::AttentionOut, Dim::Width);
+    #[cfg(feature = "lora")] "attn.c_proj.lora_B.weight": b(Module::AttentionOut, Dim::Width);
     "ln_2.weight": norm(Site::MlpNorm);
     "ln_2.bias": bias(Site::MlpNorm, Dim::Width);
     "mlp.c_fc.weight": weight(Site::MlpIn, [Dim::Width, Dim::Hidden]);
     "mlp.c_fc.bias": bias(Site::MlpIn, Dim::Hidden);
     "mlp.c_proj.weight": weight(Site::MlpOut, [Dim::Hidden, Dim::Width]);
     "mlp.c_proj.bias": bias(Site::MlpOut, Dim::Width);
+    #[cfg(feature = "lora")] "mlp.c_fc.lora_A.weight": a(Module::MlpIn, Dim::Width);
+    #[cfg(feature = "lora")] "mlp.c_fc.lora_B.weight": b(Module::MlpIn, Dim::Hidden);
+    #[cfg(feature = "lora")] "mlp.c_proj.lora_A.weight": a(Module::MlpOut, Dim::Hidden);
+    #[cfg(feature = "lora")] "mlp.c_proj.lora_B.weight": b(Module::MlpOut, Dim::Width);
     "ln_f.weight": norm(Site::FinalNorm);
     "ln_f.bias": bias(Site::FinalNorm, Dim::Width);
     "lm_head.weight": weight(Site::Logits, [Dim::Vocab, Dim::Width]);
@@ -246,6 +282,14 @@ tensors! {
     "self_attn.k_norm.weight": norm(Site::KeyNorm);
     "self_attn.o_proj.weight": weight(Site::AttentionOut, [Dim::Width, Dim::Queries]);
     "self_attn.o_proj.bias": bias(Site::AttentionOut, Dim::Width);
+    #[cfg(feature = "lora")] "self_attn.q_proj.lora_A.weight": a(Module::Query, Dim::Width);
+    #[cfg(feature = "lora")] "self_attn.q_proj.lora_B.weight": b(Module::Query, Dim::Queries);
+    #[cfg(feature = "lora")] "self_attn.k_proj.lora_A.weight": a(Module::Key, Dim::Width);
+    #[cfg(feature = "lora")] "self_attn.k_proj.lora_B.weight": b(Module::Key, Dim::Keys);
+    #[cfg(feature = "lora")] "self_attn.v_proj.lora_A.weight": a(Module::Value, Dim::Width);
+    #[cfg(feature = "lora")] "self_attn.v_proj.lora_B.weight": b(Module::Value, Dim::Keys);
+    #[cfg(feature = "lora")] "self_attn.o_proj.lora_A.weight": a(Module::AttentionOut, Dim::Queries);
+    #[cfg(feature = "lora")] "self_attn.o_proj.lora_B.weight": b(Module::AttentionOut, Dim::Width);
     "post_attention_layernorm.weight": norm(Site::MlpNorm);
     "post_attention_layernorm.bias": bias(Site::MlpNorm, Dim::Width);
     "mlp.gate_proj.weight": weight(Site::Gate, [Dim::Hidden, Dim::Width]);
@@ -254,6 +298,12 @@ tensors! {
     "mlp.up_proj.bias": bias(Site::MlpIn, Dim::Hidden);
     "mlp.down_proj.weight": weight(Site::MlpOut, [Dim::Width, Dim::Hidden]);
     "mlp.down_proj.bias": bias(Site::MlpOut, Dim::Width);
+    #[cfg(feature = "lora")] "mlp.gate_proj.lora_A.weight": a(Module::Gate, Dim::Width);
+    #[cfg(feature = "lora")] "mlp.gate_proj.lora_B.weight": b(Module::Gate, Dim::Hidden);
+    #[cfg(feature = "lora")] "mlp.up_proj.lora_A.weight": a(Module::MlpIn, Dim::Width);
+    #[cfg(feature = "lora")] "mlp.up_proj.lora_B.weight": b(Module::MlpIn, Dim::Hidden);
+    #[cfg(feature = "lora")] "mlp.down_proj.lora_A.weight": a(Module::MlpOut, Dim::Hidden);
+    #[cfg(feature = "lora")] "mlp.down_proj.lora_B.weight": b(Module::MlpOut, Dim::Width);
     "model.norm.weight": norm(Site::FinalNorm);
     "model.norm.bias": bias(Site::FinalNorm, Dim::Width);
     "lm_head.weight": weight(Site::Logits, [Dim::Vocab, Dim::Width]);
@@ -326,12 +376,12 @@ impl Family {
 
 /// [`Family::rows`], found in the tables.
 const fn rows(first: usize, end: usize) -> [usize; 5] {
-    const BEGINNINGS: [Site; 3] = [Site::AttentionNorm, Site::MlpNorm, Site::FinalNorm];
     let (mut rows, mut row, mut group) = ([first, end, end, end, end], first, 0);
     while let Some(slot) = slot(row)
         && row < end
     {
-        if group < 3 && slot.site as usize == BEGINNINGS[group] as usize {
+        let begins = matches!(slot.site, Site::AttentionNorm | Site::MlpNorm | Site::FinalNorm);
+        if begins && matches!(slot.role, Role::NormWeight) {
             group += 1;
             rows[group] = row;
         }
@@ -344,7 +394,7 @@ impl Site {
     /// The order of the site's matrix.
     pub const fn order(self, config: &Config) -> Order {
         match self {
-            Site::Logits => Order::OutIn,
+            Site::Logits | Site::A(_) | Site::B(_) => Order::OutIn,
             _ if config.is_gpt2() => Order::InOut,
             _ => Order::OutIn,
         }
@@ -353,6 +403,35 @@ impl Site {
     /// The sites whose outputs are queries, keys and values, side by side.
     pub const fn qkv(config: &Config) -> &'static [Site] {
         if config.is_gpt2() { &[Site::Qkv] } else { &[Site::Query, Site::Key, Site::Value] }
+    }
+
+    /// The site of a matrix that can have an adapter.
+    pub const fn of(module: Module) -> Site {
+        match module {
+            Module::Qkv => Site::Qkv,
+            Module::Query => Site::Query,
+            Module::Key => Site::Key,
+            Module::Value => Site::Value,
+            Module::AttentionOut => Site::AttentionOut,
+            Module::Gate => Site::Gate,
+            Module::MlpIn => Site::MlpIn,
+            Module::MlpOut => Site::MlpOut,
+        }
+    }
+
+    /// The matrix that can have an adapter at the site.
+    pub const fn module(self) -> Option<Module> {
+        match self {
+            Site::Qkv => Some(Module::Qkv),
+            Site::Query => Some(Module::Query),
+            Site::Key => Some(Module::Key),
+            Site::Value => Some(Module::Value),
+            Site::AttentionOut => Some(Module::AttentionOut),
+            Site::Gate => Some(Module::Gate),
+            Site::MlpIn => Some(Module::MlpIn),
+            Site::MlpOut => Some(Module::MlpOut),
+            _ => None,
+        }
     }
 
     /// The sites whose outputs enter the activation function, side by side.
@@ -372,7 +451,12 @@ pub(crate) enum Group {
 
 impl Group {
     /// The most tensors of a group.
-    pub const MOST_TENSORS: usize = if LLAMA { 12 } else { 6 };
+    pub const MOST_TENSORS: usize = match (LLAMA, LORA) {
+        (true, true) => 20,
+        (true, false) => 12,
+        (false, true) => 10,
+        (false, false) => 6,
+    };
 
     /// The elements of the group's tensors.
     pub(super) const fn elements(self, config: &Config) -> Count {

@@ -1,10 +1,11 @@
 //! The set of frozen tensors.
 
 use super::{Count, Tensors, family};
-use crate::config::Config;
+use crate::config::{Config, LORA};
 use crate::error::Error;
 
-const WORDS: usize = 10;
+/// With adapters, blocks have up to three times as many tensors, and most of them are frozen.
+const WORDS: usize = if LORA { 24 } else { 10 };
 
 /// A set of tensors that are not trained. Their values are in a buffer of their own, which is only read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,7 +15,7 @@ impl Frozen {
     /// The empty set: all tensors are trained.
     pub const NONE: Frozen = Frozen([0; WORDS]);
 
-    /// Only tensors with a number below this can be frozen: 52 layers and more.
+    /// Only tensors with a number below this can be frozen: 45 layers and more with all adapters, 76 without.
     pub const MOST: usize = 64 * WORDS;
 
     /// The tensors with these names, e.g. `wte.weight` and `h.0.attn.c_attn.weight`.
@@ -26,6 +27,22 @@ impl Frozen {
         let mut frozen = Frozen::NONE;
         for (index, name) in names.into_iter().enumerate() {
             frozen.add(Frozen::number(config, name).ok_or(Error::Name { index })?)?;
+        }
+        Ok(frozen)
+    }
+
+    /// All tensors except the matrices of adapters and the tensors with these names.
+    ///
+    /// # Errors
+    /// As for [`Frozen::named`].
+    #[cfg(feature = "lora")]
+    pub fn base<'n>(config: &Config, trained: impl IntoIterator<Item = &'n str>) -> Result<Frozen, Error> {
+        let trained = Frozen::named(config, trained)?;
+        let mut frozen = Frozen::NONE;
+        for (number, tensor) in Tensors::new(config, &Frozen::NONE).enumerate() {
+            if !tensor.is_adapter() && !trained.has(number) {
+                frozen.add(number)?;
+            }
         }
         Ok(frozen)
     }

@@ -26,7 +26,7 @@ pub(crate) use tensors::SiteTensors;
 pub use tensors::{Tensor, TensorName, Tensors};
 pub(crate) use workspace::{
     BlockActivations, BlockBackward, BlockForward, Head, InUse, Rotation, RowRegions, Workspace,
-    WorkspaceParts, attention_scratch,
+    WorkspaceParts, attention_scratch, dropped_rows,
 };
 
 use crate::config::Config;

@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::{Group, Order, Plan, Site, Tensor, family};
-use crate::config::{Config, LLAMA};
+use crate::config::{Config, LLAMA, Module};
 use crate::fault;
 
 /// A slice that pieces are cut off from.
@@ -144,6 +144,15 @@ impl<'a> GroupParameters<'a> {
     pub fn affine(&self, site: Site) -> Affine<'a> {
         let nothing = Affine { weight: &[], bias: &[], order: Order::OutIn };
         self.part(&mut &[site][..], 0).map_or(nothing, |part| part.affine)
+    }
+
+    /// The matrices A `[r, in]` and B `[out, r]` of an adapter.
+    #[inline(never)]
+    pub fn adapter(&self, module: Module) -> [&'a [f32]; 2] {
+        [Site::A(module), Site::B(module)].map(|site| {
+            let [matrix, _] = self.tensors(site);
+            self.all.values(matrix, Member::len(matrix, &self.all.plan.config))
+        })
     }
 
     /// The next product of sites that write their columns side by side, from a column on. Sites whose parameters lie one

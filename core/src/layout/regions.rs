@@ -3,7 +3,7 @@
 
 use super::parameters::Cut;
 use super::{Count, Options};
-use crate::config::Config;
+use crate::config::{Config, LORA};
 use crate::ops::cross_entropy::SOFTMAX;
 use crate::target::Target;
 
@@ -41,6 +41,8 @@ pub(crate) struct Sizes {
     pub qk_norm: bool,
     /// Whether the head goes by rows.
     pub by_rows: bool,
+    /// The sums of the ranks of a block's attention branch, and of its MLP branch.
+    pub ranks: [usize; 2],
 }
 
 impl Sizes {
@@ -67,6 +69,7 @@ impl Sizes {
             fused: options.fused,
             qk_norm: config.has_qk_norm(),
             by_rows: options.by_rows(),
+            ranks: config.lora().ranks(),
         }
     }
 
@@ -90,6 +93,11 @@ const fn chunk(target: Target) -> usize {
         Target::Vectors => 16,
         Target::Portable => 4,
     }
+}
+
+/// Twice the ranks of all adapters of a branch.
+const fn low_rank(s: &Sizes, branch: usize) -> Count {
+    Count::of(s.ranks[branch]).times(2).only_if(LORA)
 }
 
 const ONE: Count = Count::of(1);
@@ -197,6 +205,8 @@ regions! {
         stats: Count::of(s.heads).times(2);
         /// `[R, H D]`.
         attended: s.attended;
+        /// `[R, r]` twice for each adapter of the branch: the input of B, and its gradient.
+        low_rank: low_rank(s, 0);
         /// [`NormedHeads`].
         heads: NormedHeads::per_row(s).only_if(s.qk_norm);
     }
@@ -220,6 +230,8 @@ regions! {
         /// factor.
         hidden: s.activation_inputs, or d_qkv: s.qkv,
             because "the gradients of the MLP's weights are made before attention's backward writes d_qkv";
+        /// `[R, r]` twice for each adapter of the branch: the input of B, and its gradient.
+        low_rank: low_rank(s, 1);
     }
 
     /// Intermediate results. Every block reuses them.
@@ -272,6 +284,7 @@ regions! {
         qkv: s.qkv;
         attended: s.attended;
         heads: NormedHeads::per_row(s).only_if(s.qk_norm);
+        low_rank: low_rank(s, 0).max(low_rank(s, 1));
         middle: s.width;
         hidden: s.activation_inputs;
         activated: s.hidden;

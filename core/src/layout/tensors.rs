@@ -43,6 +43,12 @@ impl Tensor {
         self.name.slot().map_or(Initial::Zeros, |slot| slot.initial)
     }
 
+    /// Whether it is a matrix of an adapter.
+    #[cfg(feature = "lora")]
+    pub fn is_adapter(&self) -> bool {
+        self.name.slot().is_some_and(|slot| matches!(slot.site, Site::A(_) | Site::B(_)))
+    }
+
     /// The elements of a row. A vector is one row.
     pub(crate) const fn row_len(&self) -> usize {
         if self.rank == 1 { self.shape[0] } else { self.shape[1] }

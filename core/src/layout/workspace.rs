@@ -4,7 +4,7 @@ use super::regions::{
     Activations, Angles, AttentionActivations, Generation, HeadRows, MlpActivations, Scratch, Sizes,
 };
 use super::{Count, Cut, Options, Plan, Shape};
-use crate::config::Config;
+use crate::config::{Config, LORA, Module};
 use crate::error::{Error, exact_length};
 use crate::matmul;
 use crate::ops::attention;
@@ -294,9 +294,10 @@ impl Plan {
 }
 
 /// The columns of the hidden width: all, or in a fused step of a GPT-2 as many as `gradients` has room for rows of the next
-/// weight's gradient. A matrix of Llama's has a row for each output instead.
+/// weight's gradient. A matrix of Llama's, or of an adapter, has a row for each output instead.
 pub(super) const fn hidden_columns(config: &Config, options: &Options, gradients: usize) -> usize {
     match gradients.checked_div(config.width) {
+        _ if LORA && config.lora().rank(Module::MlpOut) > 0 => config.hidden,
         Some(rows) if options.fused && rows < config.hidden && config.is_gpt2() => rows,
         _ => config.hidden,
     }
@@ -325,12 +326,30 @@ pub(super) const fn worker_scratch(
     // The sides of all products; rows are the inner index of weights' gradients.
     let widest = max(max(config.qkv(), config.activation_inputs()), max(c, v));
     let longest = max(widest, max(rows, config.context));
-    let products = matmul::scratch_on(target, longest, longest);
+    let products =
+        matmul::scratch_on(target, longest, longest).saturating_add(dropped_inputs(config, target));
     let attention = attention::worker_scratch(target, config.context, config.head_width());
     // It must also hold a row of the residual stream.
     let all = max(max(products, c), if attention <= activated { 0 } else { attention });
     let logits = head_rows.saturating_mul(min(Plan::VOCABULARY_BLOCK, v));
     max(all, products.saturating_add(logits))
+}
+
+/// The number of rows of an adapter's input that a worker drops elements of at a time, in its scratch.
+pub(crate) const fn dropped_rows(target: Target) -> usize {
+    match target {
+        Target::Vectors => 32,
+        Target::Portable => 4,
+    }
+}
+
+/// The elements of as many rows of the widest input.
+const fn dropped_inputs(config: &Config, target: Target) -> usize {
+    if !LORA || config.lora().is_none() || config.lora().dropout == 0.0 {
+        return 0;
+    }
+    let widest = max(max(config.width, config.attended()), config.hidden);
+    widest.saturating_mul(dropped_rows(target))
 }
 
 /// Memory for attention's tiles: the worker's scratch, or a region that is unused meanwhile. If only one of them is

@@ -5,6 +5,7 @@ use core::ops::Range;
 
 use super::forward::Extent;
 use super::{Pass, Workers, rows_in, rows_of};
+use crate::config::Module;
 use crate::layout::{
     Affine, AttentionActivations, BlockActivations, BlockBackward, Group, GroupParameters, Head, InUse,
     MlpActivations, NormedHeads, Plan, Site, Workspace, attention_scratch,
@@ -139,13 +140,18 @@ impl Pass<'_> {
         let BlockBackward { kept, d_branch, d_normed, activated, .. } =
             workspace.regions.block_backward(layer, InUse::Activated);
         let hidden = rows_in(kept.mlp.hidden, m, inputs);
-        let output = self.parameters().of(Group::Mlp { layer }).affine(Site::MlpOut);
+        let parameters = self.parameters().of(Group::Mlp { layer });
+        let output = parameters.affine(Site::MlpOut);
         let transposed = output.matrix([f, c]).transposed();
         let mut workers = self.workers(workspace.worker_scratch);
         // If forward has kept the output, with the slopes in `hidden`, only the product remains. It processes C
         // columns at a time, in the memory of the gradient of the norm's output, which is still unused.
         let keeps = self.keeps_activated(layer);
-        let (d_activated, most) = if keeps { (d_normed, c) } else { (activated, columns.len()) };
+        let (d_activated, most) = if keeps { (d_normed, c) } else { (&mut *activated, columns.len()) };
+        let (adapter, low_rank) = (self.adapter(Module::MlpOut, layer, &parameters), kept.mlp.low_rank);
+        if let Some(adapter) = &adapter {
+            self.adapter_backward(&mut workers, adapter, Matrix::new(d_branch, c), low_rank);
+        }
         let mut first = columns.start;
         while first < columns.end {
             let columns = first..columns.end.min(first + most);
@@ -154,6 +160,10 @@ impl Pass<'_> {
             let size = Size { m, n: count, k: c };
             let weight = transposed.from(0, first);
             workers.product((&mut *d_activated, count), size, Start::Zero, Matrix::new(d_branch, c), weight);
+            if let Some(adapter) = &adapter {
+                let columns = columns.clone();
+                self.adapter_backward_input(&mut workers, adapter, d_activated, columns, low_rank);
+            }
             let buffers = [(&mut *hidden, inputs), (d_activated, count)];
             workers.by_row(m * count, buffers, |_, [hidden, d_activated]| {
                 self.with_columns(hidden, &columns, d_activated, |gate, hidden, d_activated| match keeps {
@@ -168,6 +178,10 @@ impl Pass<'_> {
             });
             first = columns.end;
         }
+        // A recomputation ends before the input of the last product.
+        if let Some(adapter) = adapter.filter(|_| self.plan.options.recompute) {
+            self.adapter_input(&mut workers, &adapter, activated, low_rank);
+        }
     }
 
     /// The backward pass of the MLP's first product and its norm.
@@ -177,11 +191,13 @@ impl Pass<'_> {
         let (c, inputs) = (config.width, config.activation_inputs());
         let BlockBackward { middle, kept, d_residual, d_normed, normed, .. } =
             workspace.regions.block_backward(layer, InUse::Normed);
-        let MlpActivations { mean, rstd, hidden } = kept.mlp;
+        let MlpActivations { mean, rstd, hidden, low_rank } = kept.mlp;
         let d_hidden = &*rows_in(hidden, self.rows(), inputs);
         let parameters = self.parameters().of(Group::Mlp { layer });
         let mut workers = self.workers(workspace.worker_scratch);
         workers.project_backward(d_normed, (d_hidden, inputs), &parameters, Site::mlp_in(config), c);
+        let (sites, d_y) = (Site::mlp_in(config), (d_hidden, inputs));
+        self.adapt_backward(&mut workers, layer, &parameters, sites, d_normed, d_y, low_rank);
         let (norm, statistics) = (parameters.affine(Site::MlpNorm), [&*mean, &*rstd]);
         self.norm_backward(&mut workers, &norm, [normed, d_residual], d_normed, middle, statistics);
     }
@@ -195,8 +211,8 @@ impl Pass<'_> {
         let BlockBackward { x, kept, d_branch, d_residual, d_normed, normed, .. } =
             workspace.regions.block_backward(layer, InUse::Normed);
         let BlockActivations { attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
-        let AttentionActivations { qkv, stats, attended, .. } = &attention;
-        let (qkv, stats, attended) = (&**qkv, &**stats, &**attended);
+        let AttentionActivations { mean, rstd, qkv, stats, attended, low_rank, heads } = attention;
+        let (qkv, stats, attended) = (&*qkv, &*stats, &*attended);
         let d_qkv = d_qkv.get_mut(..qkv.len()).unwrap_or_default();
         let mut workers = self.workers(workspace.worker_scratch);
 
@@ -211,6 +227,8 @@ impl Pass<'_> {
             parameters.affine(Site::AttentionOut),
             [a, c],
         );
+        let (sites, d_y) = (&[Site::AttentionOut], (&*d_branch, c));
+        self.adapt_backward(&mut workers, layer, &parameters, sites, d_attended, d_y, low_rank);
         let d_attended = &*d_attended;
         let buffers = [(&mut *d_qkv, qkv_width), (&mut *normed, c)];
         workers.by_sequence(x.len(), buffers, |sequences, [d_qkv, normed], scratch| {
@@ -228,11 +246,12 @@ impl Pass<'_> {
         });
         self.rotate(&mut workers, d_qkv, workspace.rotation, -1.0);
         if config.has_qk_norm() {
-            self.norm_heads_backward(&mut workers, d_qkv, attention.heads, &parameters);
+            self.norm_heads_backward(&mut workers, d_qkv, heads, &parameters);
         }
         workers.project_backward(d_normed, (d_qkv, qkv_width), &parameters, Site::qkv(config), c);
-        let (norm, statistics) =
-            (parameters.affine(Site::AttentionNorm), [&*attention.mean, &*attention.rstd]);
+        let (sites, d_y) = (Site::qkv(config), (&*d_qkv, qkv_width));
+        self.adapt_backward(&mut workers, layer, &parameters, sites, d_normed, d_y, low_rank);
+        let (norm, statistics) = (parameters.affine(Site::AttentionNorm), [&*mean, &*rstd]);
         self.norm_backward(&mut workers, &norm, [normed, d_residual], d_normed, x, statistics);
     }
 

@@ -34,13 +34,17 @@ impl Pass<'_> {
         let AttentionActivations { mean, rstd, .. } = kept;
         self.norm(workers, &parameters.affine(Site::AttentionNorm), [normed, mean, rstd], x);
         workers.project((kept.qkv, qkv_width), normed, &parameters, Site::qkv(config), c);
+        let (sites, y) = (Site::qkv(config), (&mut *kept.qkv, qkv_width));
+        self.adapt(workers, layer, &parameters, sites, y, normed, kept.low_rank);
         if config.has_qk_norm() {
             self.norm_heads(workers, kept, &parameters);
         }
         self.rotate(workers, kept.qkv, rotation, 1.0);
-        let AttentionActivations { qkv, stats, attended, .. } = kept;
+        let AttentionActivations { qkv, stats, attended, low_rank, .. } = kept;
         attend(workers, qkv, [attended, stats]);
         workers.linear((&mut *out, c), attended, parameters.affine(Site::AttentionOut), [a, c]);
+        let (sites, y) = (&[Site::AttentionOut], (&mut *out, c));
+        self.adapt(workers, layer, &parameters, sites, y, attended, low_rank);
         self.add_residual(workers, out, x, self.mask(Stream::AttentionProjectionDropout, layer));
     }
 
@@ -119,13 +123,15 @@ impl Pass<'_> {
         [normed, activated]: [&mut [f32]; 2],
         workers: &mut Workers<'_>,
     ) {
-        let MlpActivations { mean, rstd, hidden } = kept;
+        let MlpActivations { mean, rstd, hidden, low_rank } = kept;
         let (config, parameters) = (&self.plan.config, self.parameters().of(Group::Mlp { layer }));
         let (c, f, inputs) = (config.width, config.hidden, config.activation_inputs());
         let rows = workers.shape.rows();
         let hidden = rows_in(hidden, rows, inputs);
         self.norm(workers, &parameters.affine(Site::MlpNorm), [normed, mean, rstd], x);
         workers.project((&mut *hidden, inputs), normed, &parameters, Site::mlp_in(config), c);
+        let (sites, y) = (Site::mlp_in(config), (&mut *hidden, inputs));
+        self.adapt(workers, layer, &parameters, sites, y, normed, low_rank);
         let Some(out) = out else { return };
         let output = parameters.affine(Site::MlpOut);
         let (weight, bias) = (output.matrix([f, c]), output.bias);
@@ -144,6 +150,8 @@ impl Pass<'_> {
             workers.product((&mut *out, c), size, start, activated, weight.from(first, 0));
             (first, start) = (columns.end, Start::Accumulate);
         }
+        let (sites, y) = (&[Site::MlpOut], (&mut *out, c));
+        self.adapt(workers, layer, &parameters, sites, y, activated, low_rank);
         self.add_residual(workers, out, x, self.mask(Stream::MlpProjectionDropout, layer));
     }
 

@@ -130,7 +130,7 @@ impl Pass<'_> {
         let sources = self.sources(stage, InUse::Activated, columns, &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
         for tensors in pairs.iter().rev().flatten() {
-            let source = &sources.of(tensors.site);
+            let source = &self.source(&sources, tensors.site);
             let ([rows, columns], [of_bias, _]) = (shape(&tensors.weight), shape(&tensors.bias));
             let work = self.rows().saturating_mul(rows).saturating_mul(columns);
             let most = match *source {

@@ -12,6 +12,7 @@ use core::ops::Range;
 use super::gradients::{GradientRows, Source, trained};
 use super::{Backward, Gradients, Inputs, Pass, TrainingPass};
 use crate::compact::soft_f64::SoftF64;
+use crate::config::Module;
 use crate::layout::{InUse, Site, Tensor, Workspace};
 use crate::optimizer::{Rules, squares_of_rows};
 use crate::parallel::Units;
@@ -76,14 +77,18 @@ impl TrainingPass<'_> {
         let sources = self.pass().sources(stage, in_use, early.len(), &mut workspace.regions);
         let scratch = &mut *workspace.worker_scratch;
         for tensors in plan.pairs(group) {
-            let source = &sources.of(tensors.site);
-            let is_early = matches!(tensors.site, Site::MlpOut | Site::Logits);
+            let source = &self.pass().source(&sources, tensors.site);
+            let is_early = matches!(
+                tensors.site,
+                Site::MlpOut | Site::Logits | Site::A(Module::MlpOut) | Site::B(Module::MlpOut)
+            );
             let is_last = matches!(in_use, InUse::Normed);
             if is_early != is_last
                 && let Some(weight) = trained(&tensors.weight)
             {
                 // The rows of a GPT-2's MlpOut are those of the columns that are ready.
-                let is_part = is_early && (plan.config.is_gpt2() || tensors.site == Site::Logits);
+                let is_part = matches!(tensors.site, Site::MlpOut if plan.config.is_gpt2())
+                    || tensors.site == Site::Logits;
                 let rows = if is_part { early.clone() } else { 0..weight.shape[0] };
                 self.update_tensor(weight, false, rows, source, rules, scratch)?;
             }

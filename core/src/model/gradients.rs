@@ -3,7 +3,7 @@
 use core::ops::Range;
 
 use super::{Backward, Gradients, Pass, rows_in, rows_of};
-use crate::config::{Config, LLAMA};
+use crate::config::{Config, LLAMA, LORA, Module};
 use crate::fault;
 use crate::layout::{
     AttentionActivations, BlockActivations, BlockBackward, Group, Head, InUse, MlpActivations, NormedHeads,
@@ -52,6 +52,16 @@ pub(super) enum Source<'a> {
         width: usize,
         to: usize,
         order: Order,
+    },
+    /// The first matrix of an adapter with dropout: of dropout(x), with x `[R, from]`, and d_y `[R, to]`. The gradient is
+    /// `[to, from]`.
+    Dropped {
+        x: &'a [f32],
+        from: usize,
+        d_y: &'a [f32],
+        to: usize,
+        module: Module,
+        layer: usize,
     },
     /// A norm of heads. The weight's gradient is the column sums of the terms `[R, heads, D]`.
     Sums {
@@ -102,10 +112,33 @@ pub(super) struct Sources<'a> {
     heads: [&'a [f32]; 2],
     /// Of a head by rows: what makes the gradients of its logits again.
     softmax: &'a [f32],
+    /// The adapters' inputs of B, and their gradients.
+    #[cfg(feature = "lora")]
+    low_rank: &'a [f32],
+    /// The number of the block.
+    #[cfg(feature = "lora")]
+    layer: usize,
 }
 
 impl<'a> Sources<'a> {
-    /// The source of a site's gradients.
+    /// Takes the regions of a block's adapters.
+    #[allow(unused_variables, reason = "without the feature lora")]
+    fn set_adapters(&mut self, low_rank: &'a [f32], layer: usize) {
+        #[cfg(feature = "lora")]
+        {
+            (self.low_rank, self.layer) = (low_rank, layer);
+        }
+    }
+
+    /// The inputs of B of a block's adapters, their gradients, and the block's number.
+    pub fn adapters(&self) -> (&'a [f32], usize) {
+        #[cfg(feature = "lora")]
+        return (self.low_rank, self.layer);
+        #[cfg(not(feature = "lora"))]
+        return (&[], 0);
+    }
+
+    /// The source of a site's gradients, unless it belongs to an adapter.
     #[inline(never)]
     pub fn of(&self, site: Site) -> Source<'a> {
         let Sources { sizes: [c, f, a, k], tied, x, mean, rstd, d_normed, input, .. } = *self;
@@ -132,6 +165,7 @@ impl<'a> Sources<'a> {
             Site::Query => columns(0, a),
             Site::Key => columns(a, k),
             Site::Value => columns(a + k, k),
+            Site::A(_) | Site::B(_) => Source::None,
             Site::QueryNorm => Source::Sums { terms: heads[0] },
             Site::KeyNorm => Source::Sums { terms: heads[1] },
         }
@@ -206,7 +240,7 @@ impl Pass<'_> {
             let mut count = 0;
             for ((shapes, source), pair) in shapes.iter_mut().zip(&mut sources).zip(pairs.by_ref()) {
                 *shapes = [shape(&pair.weight), shape(&pair.bias)];
-                *source = all.of(pair.site);
+                *source = self.source(&all, pair.site);
                 first = first.or([&pair.weight, &pair.bias].into_iter().find_map(trained).map(|x| x.offset));
                 count += 1;
             }
@@ -278,6 +312,10 @@ impl Pass<'_> {
             d_out,
             heads,
             softmax,
+            #[cfg(feature = "lora")]
+            low_rank: empty,
+            #[cfg(feature = "lora")]
+            layer: 0,
         };
         let all = &mut sources;
         match stage {
@@ -290,7 +328,8 @@ impl Pass<'_> {
             Backward::Mlp { layer } => {
                 let BlockBackward { middle, kept, d_branch, d_normed, normed, activated, .. } =
                     regions.block_backward(layer, in_use);
-                let MlpActivations { mean, rstd, hidden } = kept.mlp;
+                let MlpActivations { mean, rstd, hidden, low_rank } = kept.mlp;
+                all.set_adapters(low_rank, layer);
                 let inputs = config.activation_inputs();
                 (all.x, all.mean, all.rstd, all.d_normed) = (middle, &*mean, &*rstd, &*d_normed);
                 (all.input, all.d_columns) = (&*normed, (&*rows_in(hidden, rows, inputs), inputs));
@@ -299,8 +338,11 @@ impl Pass<'_> {
             Backward::Attention { layer } => {
                 let BlockBackward { x, kept, d_branch, d_normed, normed, .. } =
                     regions.block_backward(layer, InUse::Normed);
-                let BlockActivations { attention, mlp: MlpActivations { hidden: d_qkv, .. } } = kept;
-                let AttentionActivations { mean, rstd, attended, heads, .. } = attention;
+                let BlockActivations {
+                    attention: AttentionActivations { mean, rstd, attended, low_rank, heads, .. },
+                    mlp: MlpActivations { hidden: d_qkv, .. },
+                } = kept;
+                all.set_adapters(low_rank, layer);
                 let width = config.qkv();
                 (all.x, all.mean, all.rstd, all.d_normed) = (x, &*mean, &*rstd, &*d_normed);
                 (all.input, all.d_columns) = (&*normed, (&*rows_in(d_qkv, rows, width), width));
@@ -322,12 +364,21 @@ impl Pass<'_> {
         sources
     }
 
+    /// The source of a site's gradients.
+    pub(super) fn source<'s>(&self, sources: &Sources<'s>, site: Site) -> Source<'s> {
+        match site {
+            Site::A(_) | Site::B(_) if LORA => self.adapter_source(sources, site),
+            _ => sources.of(site),
+        }
+    }
+
     /// An upper bound of the multiply-adds for this many rows of gradients.
     pub(super) fn work(&self, source: &Source<'_>, [rows, columns]: [usize; 2]) -> usize {
         let c = self.plan.config.width;
         let per_row = match *source {
             Source::None => 0,
             Source::Product { .. } => columns,
+            Source::Dropped { .. } => columns,
             Source::Norm { .. } => 1,
             Source::Sums { .. } => self.plan.config.heads,
             Source::Tokens { head: Some(_), .. } | Source::Head(_) => c,
@@ -349,7 +400,11 @@ impl Pass<'_> {
         let GradientRows { weight, of_weight, bias, of_bias } = rows;
         let (simd, c) = (self.compute.simd, self.plan.config.width);
         match *source {
-            Source::None => {}
+            Source::Dropped { x, from, d_y, to, module, layer } if LORA => {
+                let (weight, mask) = ((weight, of_weight), self.adapter_mask(module, layer));
+                self.dropped_gradient(weight, mode, (x, from), Matrix::new(d_y, to), mask, scratch);
+            }
+            Source::None | Source::Dropped { .. } => {}
             Source::Product { x, from, d_y, first, width, to, order } => {
                 if !weight.is_empty() {
                     let (x, d_y) = (Matrix::new(x, from), Matrix::new(d_y, width).from(0, first));

@@ -4,12 +4,14 @@
 //!
 //! * `branch.rs`: the forward pass of a block's branches and of the head, for training, recomputation and generation.
 //! * `forward.rs`, `backward.rs`: the stages of a training pass.
+//! * `adapter.rs`: low-rank adapters of products, forward and backward.
 //! * `gradients.rs`: the gradients of parameters, after each stage of backward.
 //! * `fused.rs`: the fused optimizer step.
 //! * `stage.rs`: the order of the stages, and the loss.
 //! * `data_parallel.rs`: each worker runs the pass on its own sequences.
 //! * `work_sharing.rs`: all workers share the work of each operation.
 
+mod adapter;
 mod backward;
 pub(crate) mod branch;
 // Bare metal has no data-parallel passes: it needs the flash and the stack for the model.
@@ -30,6 +32,7 @@ pub(crate) use stage::{Inputs, TrainingPass};
 pub(crate) use work_sharing::Workers;
 
 use crate::compact::soft_f64::{self, SoftF64};
+use crate::config::{LORA, Module};
 use crate::error::{Error, exact_length};
 use crate::fault::{self, Watch};
 use crate::layout::{Angles, Parameters, Plan, Shape, Workspace, WorkspaceParts};
@@ -133,7 +136,13 @@ impl Pass<'_> {
     /// their memory is not reused before its backward. Other blocks recompute both.
     fn keeps_activated(&self, layer: usize) -> bool {
         let crate::Config { layers, tied, .. } = self.plan.config;
-        tied && layer + 1 == layers && !self.plan.options.fused
+        tied && layer + 1 == layers && !self.plan.options.fused && !self.adapter_drops(Module::MlpOut)
+    }
+
+    /// Whether a matrix has an adapter with dropout. Backward then needs all columns of its input at once.
+    fn adapter_drops(&self, module: Module) -> bool {
+        let lora = self.plan.config.lora();
+        LORA && lora.rank(module) > 0 && lora.dropout > 0.0
     }
 
     /// Calls `f` with some columns of the hidden width, row by row. Its arguments are the gate's part of a row of `x`, which

@@ -44,8 +44,9 @@ impl Workers<'_> {
         self.cut((self.shape.sequences, self.shape.length), elements, buffers, task);
     }
 
+    /// The same, divided into `units` of `rows` rows each.
     #[inline]
-    fn cut<const N: usize>(
+    pub(super) fn cut<const N: usize>(
         &mut self,
         (units, rows): (usize, usize),
         elements: usize,

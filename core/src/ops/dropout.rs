@@ -217,6 +217,16 @@ vectorized! {
 }
 
 vectorized! {
+    /// `x += dropout(y)` for one place.
+    pub(crate) fn add<V>(x: &mut [f32], y: &[f32], width: usize, mask: Mask) {
+        for (i, (x, y)) in rows_mut(x, width).zip(rows(y, width)).enumerate() {
+            let row = mask.row(i);
+            simd::update(x, [y], |block, x: V, [y]: [V; 1]| x.add(row.apply(block, y)));
+        }
+    }
+}
+
+vectorized! {
     /// `y = x + dropout(y)` for one place: a residual sum.
     pub(crate) fn add_residual<V>(y: &mut [f32], x: &[f32], width: usize, mask: Option<Mask>) {
         let Some(mask) = mask else {

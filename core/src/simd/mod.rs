@@ -30,7 +30,8 @@ pub(crate) use columns::add_columns;
 pub(crate) use neon::Neon;
 pub(crate) use portable::{AdamW, Loop, NormedRow, Portable, Reduction, processor, tile};
 pub(crate) use slices::{
-    Sum, add, add_rows, clear, dot, map, maximum, multiply, sum, sum_of_two, total, tree, update, update_all,
+    Sum, add, add_rows, clear, dot, map, maximum, multiply, scale, sum, sum_of_two, total, tree, update,
+    update_all,
 };
 pub(crate) use vector::{LANES, Lanes, Vector, WideVector};
 

@@ -257,6 +257,13 @@ vectorized! {
 }
 
 vectorized! {
+    /// `x *= factor`, element by element.
+    pub(crate) fn scale<V>(x: &mut [f32], factor: f32) {
+        update(x, [], |_, x: V, []| x.mul(V::splat(factor)));
+    }
+}
+
+vectorized! {
     /// `x = 0`.
     pub(crate) fn clear<V>(x: &mut [f32]) {
         if !V::run(Loop::Clear { x: &mut *x }) {

@@ -146,7 +146,8 @@ fn a_resumed_run_has_the_bits_of_one_never_stopped() {
             Config { rope: Rope { factor: 2.0, ..config.rope }, ..config },
             Config { kv_heads: config.heads, head_width: config.head_width() + 2, ..config },
         ] {
-            let plan = Plan::new(&other, &Options::new(1)).unwrap();
+            // Another width of heads makes a GPT-2 a Llama, which lacks its adapters.
+            let Ok(plan) = Plan::new(&other, &Options::new(1)) else { continue };
             assert!(saved.check(&plan, false).is_err(), "{name}");
         }
     }

@@ -6,6 +6,7 @@ mod common;
 mod data_parallel;
 mod head_rows;
 mod llama;
+mod lora;
 mod pieces;
 #[path = "../common/session.rs"]
 mod session;

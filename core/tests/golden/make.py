@@ -16,6 +16,9 @@ GPT-2 is as nanoGPT trains it, with learned positions. Query, key and value are 
 heads side by side. Names and shapes follow Hugging Face's GPT-2, whose matrices are `[in, out]` (nanoGPT has the
 transpose).
 
+The files `lora_*` have adapters as PEFT computes them (Hu et al. 2021). The base is frozen: gradients and updates are those
+of the adapters alone. Metadata name the ranks, the alphas and the switch of rsLoRA.
+
 The files `llama_*` have the Llama family, with the names and shapes `[out, in]` of Hugging Face's Llama, Qwen2 and
 Qwen3. Their settings are switches: any that differs from GPT-2's makes a model with these names. Metadata name only the
 settings of the family that differ.
@@ -25,6 +28,7 @@ operations.
 B batch, T length, C width, F hidden, V vocabulary, L layers, H heads, K key/value heads, D width of a head.
 """
 
+import dataclasses
 import functools
 import json
 import math
@@ -62,6 +66,8 @@ class Case:
     weight_decay: float = 0.1
     ignored: float = 0.0  # the share of targets that do not count
     llama: "Llama | None" = None
+    lora: "dict[str, tuple[int, float]] | None" = None  # rank and alpha of each matrix, by its short name
+    rslora: bool = False
 
 
 @dataclass
@@ -169,6 +175,34 @@ CASES |= {
 }  # fmt: skip
 
 
+# The adapters' matrices: their short names, and their names in a block.
+MODULES = {"qkv": "attn.c_attn", "o": "attn.c_proj", "up": "mlp.c_fc", "down": "mlp.c_proj"}
+LLAMA_MODULES = {name: f"self_attn.{name}_proj" for name in "qkvo"} | {
+    name: f"mlp.{name}_proj" for name in ("gate", "up", "down")
+}
+
+
+def adapted(case, base, **ranks):
+    """A case with adapters of these ranks and alphas."""
+    rslora = ranks.pop("rslora", False)
+    return dataclasses.replace(base, lora=ranks, rslora=rslora, **case)
+
+
+CASES |= {
+    # All matrices, each with its own rank and alpha.
+    "lora_gpt2": adapted(
+        {"clip": 1.9}, CASES["gpt2"], qkv=(3, 5.0), o=(2, 16.0), up=(5, 4.0), down=(4, 10.0)
+    ),
+    # Grouped keys and values, divided by the root of the rank.
+    "lora_gqa": adapted(
+        {"clip": 5.0}, CASES["llama_gqa"],
+        q=(4, 3.0), k=(2, 1.0), v=(8, 6.0), o=(3, 2.0), gate=(5, 1.5), up=(1, 2.5), down=(7, 4.0), rslora=True
+    ),
+    # Some matrices of Qwen2.
+    "lora_qwen2": adapted({"clip": 2.0}, CASES["llama_qkv_bias"], v=(3, 9.0), up=(2, 4.0)),
+}  # fmt: skip
+
+
 def activate(case, x):
     return F.gelu(x, approximate="tanh" if case.activation == "gelu_tanh" else "none")
 
@@ -180,6 +214,16 @@ def attend(q, k, v):
     scores = q @ k.transpose(2, 3) / math.sqrt(D)
     weights = scores.masked_fill(later, -math.inf).softmax(dim=3)  # [B, H, T, T]
     return (weights @ v).transpose(1, 2).flatten(2)
+
+
+def adapter(case, p, x, name):
+    """What the adapter of a matrix adds to its product with x; `name` is the matrix's."""
+    if f"{name}.lora_A.weight" not in p:
+        return 0.0
+    short = {module: short for short, module in (LLAMA_MODULES if case.llama else MODULES).items()}
+    rank, alpha = case.lora[short[name.split(".", 3 if case.llama else 2)[-1]]]
+    scale = as_f32(as_f32(alpha) / (math.sqrt(rank) if case.rslora else rank))
+    return scale * F.linear(F.linear(x, p[f"{name}.lora_A.weight"]), p[f"{name}.lora_B.weight"])
 
 
 def forward(case, p, tokens):
@@ -199,7 +243,7 @@ def llama_forward(case, p, tokens):
         return F.layer_norm(x, weight.shape, weight, p.get(f"{name}.bias"), epsilon)
 
     def linear(x, name):
-        return F.linear(x, p[f"{name}.weight"], p.get(f"{name}.bias"))
+        return F.linear(x, p[f"{name}.weight"], p.get(f"{name}.bias")) + adapter(case, p, x, name)
 
     x = F.embedding(tokens, p["model.embed_tokens.weight"])
     if family.positions == "learned":
@@ -244,7 +288,7 @@ def gpt2_forward(case, p, tokens):
         return F.layer_norm(x, (C,), p[f"{name}.weight"], p.get(f"{name}.bias"), as_f32(case.norm_epsilon))
 
     def linear(x, name):
-        y = x @ p[f"{name}.weight"]
+        y = x @ p[f"{name}.weight"] + adapter(case, p, x, name)
         return y + p[f"{name}.bias"] if case.bias else y
 
     x = F.embedding(tokens, p["wte.weight"]) + p["wpe.weight"][:T]
@@ -263,17 +307,18 @@ def mean_loss(logits, targets):
 
 def reference(case, parameters, tokens, targets, train_tokens, train_targets, dtype):
     """One batch's logits, loss and gradients, then twenty steps of training, all computed in `dtype`."""
-    p = {name: value.to(dtype).requires_grad_() for name, value in parameters.items()}
+    p = {name: value.to(dtype) for name, value in parameters.items()}
+    trained = {name: x.requires_grad_() for name, x in p.items() if case.lora is None or ".lora_" in name}
     logits = forward(case, p, tokens)
     loss = mean_loss(logits, targets)
     loss.backward()
     out = {"logits": logits.detach(), "loss": loss.detach().view(1)}
-    out |= {f"grad.{name}": value.grad for name, value in p.items()}
+    out |= {f"grad.{name}": value.grad for name, value in trained.items()}
 
     # Matrices decay, embeddings included; biases and norms do not.
     decay = [
-        {"params": [x for x in p.values() if x.dim() == 2], "weight_decay": as_f32(case.weight_decay)},
-        {"params": [x for x in p.values() if x.dim() != 2], "weight_decay": 0.0},
+        {"params": [x for x in trained.values() if x.dim() == 2], "weight_decay": as_f32(case.weight_decay)},
+        {"params": [x for x in trained.values() if x.dim() != 2], "weight_decay": 0.0},
     ]
     betas = (as_f32(case.beta1), as_f32(case.beta2))
     optimizer = torch.optim.AdamW(decay, as_f32(case.learning_rate), betas, as_f32(case.epsilon), foreach=False)
@@ -282,7 +327,7 @@ def reference(case, parameters, tokens, targets, train_tokens, train_targets, dt
         optimizer.zero_grad()
         loss = mean_loss(forward(case, p, train_tokens[step]), train_targets[step])
         loss.backward()
-        norms.append(torch.nn.utils.clip_grad_norm_(p.values(), as_f32(case.clip)))
+        norms.append(torch.nn.utils.clip_grad_norm_(trained.values(), as_f32(case.clip)))
         losses.append(loss.detach())
         optimizer.step()
     return out | {"losses": torch.stack(losses), "norms": torch.stack(norms)}
@@ -296,6 +341,12 @@ def as_f32(x):
 def random_parameters(case, random):
     """Unlike a fresh model's: nothing is 0 or 1, so that every gradient says something."""
     shapes = llama_shapes(case) if case.llama else gpt2_shapes(case)
+    for name, (rank, _) in (case.lora or {}).items():
+        module = (LLAMA_MODULES if case.llama else MODULES)[name]
+        for i in range(case.layers):
+            block = f"model.layers.{i}.{module}" if case.llama else f"h.{i}.{module}"
+            outputs, inputs = shapes[f"{block}.weight"] if case.llama else reversed(shapes[f"{block}.weight"])
+            shapes |= {f"{block}.lora_A.weight": (rank, inputs), f"{block}.lora_B.weight": (outputs, rank)}
 
     def draw(name, shape):
         is_norm_weight = name.endswith("weight") and len(shape) == 1
@@ -378,10 +429,14 @@ def relative_error(key, x, exact):
 
 def metadata(case):
     """The case as strings; numbers read as the f32 that was used."""
-    fields = {name: value for name, value in vars(case).items() if name not in ("ignored", "llama")}
+    fields = {name: value for name, value in vars(case).items() if name not in ("ignored", "llama", "lora", "rslora")}
     if case.llama:
         gpt2s = vars(Llama())
         fields |= {name: value for name, value in vars(case.llama).items() if value != gpt2s[name]}
+    if case.lora:
+        fields |= {f"lora_{name}_rank": rank for name, (rank, _) in case.lora.items()}
+        fields |= {f"lora_{name}_alpha": alpha for name, (_, alpha) in case.lora.items()}
+        fields["lora_rslora"] = case.rslora
     return {name: str(value).lower() for name, value in fields.items()}
 
 

@@ -8,7 +8,8 @@ use std::{env, fs, io};
 
 use clap::{Parser, ValueEnum};
 use jostle::{
-    Activation, Config, Dropout, Error, Frozen, Norm, OptimizerState, Options, Plan, Positions, Rope, Target,
+    Activation, Config, Dropout, Error, Frozen, Lora, LowRank, Norm, OptimizerState, Options, Plan,
+    Positions, Rope, Target,
 };
 
 /// Writes a C header with the sizes of a model's buffers, for static arrays.
@@ -120,6 +121,60 @@ struct Arguments {
     /// ... on the output of the MLP's projection
     #[arg(long, value_name = "RATE")]
     mlp_projection_dropout: Option<f32>,
+    /// The rank of the adapter of c_attn of a GPT-2; 0 for none
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_qkv_rank: usize,
+    /// ... its part is multiplied by this, divided by the rank
+    #[arg(long, value_name = "ALPHA", default_value_t = LowRank::NONE.alpha)]
+    lora_qkv_alpha: f32,
+    /// The rank of the adapter of q_proj; 0 for none
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_q_rank: usize,
+    /// ... its part is multiplied by this, divided by the rank
+    #[arg(long, value_name = "ALPHA", default_value_t = LowRank::NONE.alpha)]
+    lora_q_alpha: f32,
+    /// The rank of the adapter of k_proj; 0 for none
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_k_rank: usize,
+    /// ... its part is multiplied by this, divided by the rank
+    #[arg(long, value_name = "ALPHA", default_value_t = LowRank::NONE.alpha)]
+    lora_k_alpha: f32,
+    /// The rank of the adapter of v_proj; 0 for none
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_v_rank: usize,
+    /// ... its part is multiplied by this, divided by the rank
+    #[arg(long, value_name = "ALPHA", default_value_t = LowRank::NONE.alpha)]
+    lora_v_alpha: f32,
+    /// The rank of the adapter of o_proj (GPT-2: attn.c_proj); 0 for none
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_o_rank: usize,
+    /// ... its part is multiplied by this, divided by the rank
+    #[arg(long, value_name = "ALPHA", default_value_t = LowRank::NONE.alpha)]
+    lora_o_alpha: f32,
+    /// The rank of the adapter of gate_proj; 0 for none
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_gate_rank: usize,
+    /// ... its part is multiplied by this, divided by the rank
+    #[arg(long, value_name = "ALPHA", default_value_t = LowRank::NONE.alpha)]
+    lora_gate_alpha: f32,
+    /// The rank of the adapter of up_proj (GPT-2: c_fc); 0 for none
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_up_rank: usize,
+    /// ... its part is multiplied by this, divided by the rank
+    #[arg(long, value_name = "ALPHA", default_value_t = LowRank::NONE.alpha)]
+    lora_up_alpha: f32,
+    /// The rank of the adapter of down_proj (GPT-2: mlp.c_proj); 0 for none
+    #[arg(long, value_name = "RANK", default_value_t = 0)]
+    lora_down_rank: usize,
+    /// ... its part is multiplied by this, divided by the rank
+    #[arg(long, value_name = "ALPHA", default_value_t = LowRank::NONE.alpha)]
+    lora_down_alpha: f32,
+    /// The adapters' alpha is divided by the root of the rank
+    #[arg(long)]
+    lora_rslora: bool,
+    /// The rate of dropout on the inputs of adapters
+    #[arg(long, value_name = "RATE", default_value_t = 0.0)]
+    lora_dropout: f32,
     /// Sizes for a microcontroller (32 bits, products without packing) instead of this machine
     #[arg(long)]
     device: bool,
@@ -195,6 +250,18 @@ impl Arguments {
             bias: usual.bias && !self.no_bias,
             tied: !self.untied,
             norm_epsilon: self.norm_epsilon.unwrap_or(usual.norm_epsilon),
+            lora: Lora {
+                qkv: LowRank::new(self.lora_qkv_rank, self.lora_qkv_alpha),
+                q: LowRank::new(self.lora_q_rank, self.lora_q_alpha),
+                k: LowRank::new(self.lora_k_rank, self.lora_k_alpha),
+                v: LowRank::new(self.lora_v_rank, self.lora_v_alpha),
+                o: LowRank::new(self.lora_o_rank, self.lora_o_alpha),
+                gate: LowRank::new(self.lora_gate_rank, self.lora_gate_alpha),
+                up: LowRank::new(self.lora_up_rank, self.lora_up_alpha),
+                down: LowRank::new(self.lora_down_rank, self.lora_down_alpha),
+                rslora: self.lora_rslora,
+                dropout: self.lora_dropout,
+            },
             ..usual
         }
     }

@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 import jostle
-from jostle import _documents, callbacks, data, runs
+from jostle import _documents, adapters, callbacks, data, runs
 from jostle._batches import are_batches
 from jostle.cli import options, plot, progress, samples, sources
 from jostle.runs import Metrics, Run
@@ -28,7 +28,7 @@ from jostle.training import Trainer
 EXAMPLE = "jostle train shakespeare.txt --steps 2000 --dropout 0.2"
 
 
-_BATCH, _RATE, _LENGTH = 4, 2e-5, 1024
+_BATCH, _RATE, _LORA_RATE, _LENGTH = 4, 2e-5, 2e-4, 1024
 """Defaults of fine-tuning."""
 _OF_THE_MODEL = {
     "tokenizer",
@@ -76,6 +76,16 @@ def command(
             show_default=False,
         ),
     ] = None,
+    lora: Annotated[
+        int | None,
+        typer.Option(
+            metavar="RANK",
+            min=1,
+            help="With --from FOLDER: train low-rank adapters of all matrices of the blocks, not the model. The run's folder"
+            " then also gets the adapter in PEFT's format.",
+            show_default=False,
+        ),
+    ] = None,
     tokenizer: options.Tokenizer = None,
     vocab: options.Vocab = None,
     context: Annotated[
@@ -114,7 +124,7 @@ def command(
         typer.Option(
             metavar="RATE",
             help="The learning rate of AdamW, after the warm-up.",
-            show_default=f"0.001; with --from {_RATE}",
+            show_default=f"0.001; with --from {_RATE}, with --lora {_LORA_RATE}",
         ),
     ] = 1e-3,
     final_learning_rate: Annotated[
@@ -209,7 +219,7 @@ def command(
         if not files:
             raise typer.BadParameter("a text to train on is missing", ctx, param_hint="FILE")
         if base is None:
-            _refuse(ctx, given & {"epochs"}, "training without --from")
+            _refuse(ctx, given & {"epochs", "lora"}, "training without --from")
             source = sources.read_tokens(ctx, files, tokenizer, vocab)
             config = options.config(
                 ctx,
@@ -234,11 +244,16 @@ def command(
             _refuse(ctx, given & _OF_THE_MODEL, "--from")
             if "steps" in given:
                 _refuse(ctx, given & {"epochs"}, "--steps")
-            model = runs.load(base, threads)
+            if lora is None:
+                model = runs.load(base, threads)
+            else:
+                adapter = jostle.LoRA(rank=lora, alpha=2 * lora, targets="all-linear")
+                model = jostle.Model.from_pretrained(base, threads=threads, adapter=adapter)
             # Before hours of training, what `save_pretrained` would refuse after them.
-            model.config.to_hugging_face()
+            adapters.base(model.config).to_hugging_face()
             batch = batch if "batch" in given else _BATCH
-            learning_rate = learning_rate if "learning_rate" in given else _RATE
+            usual = _RATE if lora is None else _LORA_RATE
+            learning_rate = learning_rate if "learning_rate" in given else usual
             length = _length(model, context if "context" in given else _LENGTH)
             goal = sources.read_for(model, ctx, files, length, batch, seed)
             if isinstance(goal.train, data.Batches) and model.config.positions != "learned":
@@ -315,7 +330,12 @@ def command(
     if has_text:
         samples.write(run, trainer)
     if "from" in run.config:
-        trainer.model.save_pretrained(run.path / runs.MODEL)
+        model = trainer.model
+        if adapters.ranks(model.config):
+            model.save_adapter(run.path / runs.ADAPTER)
+            print(f"\nadapter: {run.path / runs.ADAPTER}", end="")
+            model = model.merge_adapter()
+        model.save_pretrained(run.path / runs.MODEL)
         print(f"\nmodel: {run.path / runs.MODEL}")
     has_pictures = importlib.util.find_spec("matplotlib") is not None
     if has_pictures:

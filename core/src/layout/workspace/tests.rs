@@ -3,7 +3,7 @@ use std::vec::Vec;
 
 use super::super::regions::{ChunkRows, NormedHeads, Region};
 use super::*;
-use crate::config::{Activation, Norm, Positions};
+use crate::config::{Activation, Lora, LowRank, Norm, Positions};
 use crate::layout::{Frozen, Group, OptimizerState};
 use crate::test_common::Random;
 
@@ -30,6 +30,13 @@ fn plans() -> impl Iterator<Item = Plan> {
             let (qkv_bias, qk_norm) = (flag(), flag());
             let switches = Config { norm, positions, activation, qkv_bias, qk_norm, ..config };
             config = Config { kv_heads, head_width, ..switches };
+        }
+        let mut rank = || LowRank::new(random.size(0, 1), 8.0);
+        let lora = Lora { o: rank(), up: rank(), down: rank(), ..Lora::NONE };
+        let joined = if config.is_gpt2() { Lora { qkv: rank(), ..lora } } else { Lora { k: rank(), ..lora } };
+        let mut flag = || random.size(0, 1) == 1;
+        if flag() {
+            config.lora = Lora { dropout: if flag() { 0.5 } else { 0.0 }, ..joined };
         }
         let mut frozen = Frozen::NONE;
         for number in 0..random.size(0, 20) {
