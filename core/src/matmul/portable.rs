@@ -1,10 +1,10 @@
 //! The product on portable targets: strips of tiles of four rows by four columns. Four rows of A may be copied
-//! together for all tiles of a strip. B is read in place.
+//! together for all tiles of a strip. B is read in place. Fewer rows are computed one by one.
 
 use core::ops::Range;
 
 use super::{Causal, Matrix, Size, Start};
-use crate::simd::processor::{BLOCK, code, compute, mul_add, stay_rolled};
+use crate::simd::processor::{BLOCK, code, compute, mul_add, row, stay_rolled};
 use crate::simd::tile::{Form, Next, PACKED, SIDE, Strips};
 
 /// The scratch of a product: four rows of A.
@@ -72,15 +72,15 @@ pub(super) unsafe fn product(
     // SAFETY: the caller's promise.
     unsafe {
         match (rows, columns) {
-            (Some(rows), Some(columns)) if n >= SIDE && (m >= SIDE || rows.form == Form::Along) => {
+            (Some(rows), Some(columns)) if n >= SIDE && m >= SIDE => {
                 let (start, packed) = (Starts::new(start, c, c_row), space.as_mut_ptr());
-                let tiles = Tiles { k, start, c, c_row, rows, columns, causal, packed };
-                if m >= SIDE {
-                    tiles.compute();
-                } else {
-                    for row in 0..m {
-                        tiles.row(row).compute();
-                    }
+                Tiles { k, start, c, c_row, rows, columns, causal, packed }.compute();
+            }
+            (Some(Side { form: Form::Along, .. }), Some(columns)) if n >= SIDE => {
+                let start = Starts::new(start, c, c_row);
+                for row in 0..m {
+                    let a = a.data.as_ptr().wrapping_add(row * a.row_stride);
+                    single(k, start.row(row), c.wrapping_add(row * c_row), a, columns, causal.from(row));
                 }
             }
             _ => elements(size, (c, c_row), start, a, b),
@@ -107,6 +107,11 @@ impl Starts {
             Start::Accumulate => Starts { first: c, row: c_row, column: 1, fresh: false },
         }
     }
+
+    /// The start of a row's first column.
+    fn row(self, row: usize) -> Self {
+        Starts { first: self.first.wrapping_add(row * self.row), ..self }
+    }
 }
 
 /// A product of tiles.
@@ -124,19 +129,6 @@ struct Tiles {
 }
 
 impl Tiles {
-    /// One row as a separate product: the tile computes the same row four times.
-    fn row(self, row: usize) -> Self {
-        let first = self.start.first.wrapping_add(row * self.start.row);
-        Tiles {
-            start: Starts { first, row: 0, ..self.start },
-            c: self.c.wrapping_add(row * self.c_row),
-            c_row: 0,
-            rows: Side { data: self.rows.at(row, 0), stride: 0, count: 1, ..self.rows },
-            causal: self.causal.from(row),
-            ..self
-        }
-    }
-
     /// # Safety
     /// As for [`product`], with `rows` and `columns` as operands.
     #[inline(never)]
@@ -298,6 +290,29 @@ unsafe fn edge(tile: &mut Strips, rows: Range<usize>, columns: Range<usize>) {
             for (j, sum) in row.iter().enumerate().take(columns.end).skip(columns.start) {
                 stay_rolled();
                 *c.add(i * c_row + j) = *sum;
+            }
+        }
+    }
+}
+
+/// One row of C, as in generation: four columns at a time.
+///
+/// # Safety
+/// As for [`product`], with the row's part of its operands.
+#[inline(never)]
+unsafe fn single(k: usize, start: Starts, c: *mut f32, a: *const f32, columns: Side, causal: Causal) {
+    let steps = causal.steps(0..1, 0, 0..k).unwrap_or_default();
+    let (a, width) = (a.wrapping_add(steps.start), causal.columns(1, columns.count));
+    for column in (0..width).step_by(SIDE) {
+        let first = columns.first(column);
+        let (from, to) = (start.first.wrapping_add(first * start.column), c.wrapping_add(first));
+        // SAFETY: the caller promises all columns.
+        unsafe {
+            let mut sums: [f32; SIDE] = *from.cast();
+            row(&mut sums, a, columns.at(first, steps.start), columns.stride, columns.step, steps.len());
+            for (i, sum) in sums.iter().enumerate().take(width - first).skip(column - first) {
+                stay_rolled();
+                *to.add(i) = *sum;
             }
         }
     }

@@ -2,7 +2,7 @@
 //! emulates the first two.
 
 pub(crate) use super::loops::{reduce, run};
-pub(crate) use super::tile::PACKED as BLOCK;
+pub(crate) use super::tile::{PACKED as BLOCK, row};
 use super::tile::{Form, SIDE, Strips};
 
 #[cfg(fused)]

@@ -1,7 +1,7 @@
 //! The tiles of products on portable targets: four rows by four columns, sixteen chains of multiply-adds in sixteen
 //! registers.
 
-use super::processor::Code;
+use super::processor::{Code, mul_add, stay_rolled};
 
 /// The rows and columns of a tile.
 pub(crate) const SIDE: usize = 4;
@@ -64,4 +64,31 @@ pub(crate) struct Next {
     pub start: usize,
     pub c: usize,
     pub b: usize,
+}
+
+/// Four columns of one row: `sums[j] += a[0] * b[0, j] + ...`, over `k` elements. For processors without a loop of their own.
+///
+/// # Safety
+/// `a` must be readable for `k` elements, and `b` at all steps of four columns, with these distances between columns and
+/// between steps. One of the distances is 1.
+#[allow(dead_code, reason = "one processor has its own")]
+#[inline(never)]
+pub(crate) unsafe fn row(
+    sums: &mut [f32; SIDE],
+    mut a: *const f32,
+    mut b: *const f32,
+    column: usize,
+    step: usize,
+    k: usize,
+) {
+    let mut chains = *sums;
+    for _ in 0..k {
+        stay_rolled();
+        for (i, sum) in chains.iter_mut().enumerate() {
+            // SAFETY: the caller's promise.
+            *sum = unsafe { mul_add(*a, *b.add(i * column), *sum) };
+        }
+        (a, b) = (a.wrapping_add(1), b.wrapping_add(step));
+    }
+    *sums = chains;
 }

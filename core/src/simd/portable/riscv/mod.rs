@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 pub(crate) use super::assembly::reduce;
+pub(crate) use super::tile::row;
 pub(crate) use loops::run;
 pub(crate) use products::{BLOCK, Code, code, compute};
 

@@ -7,7 +7,7 @@ use core::mem::offset_of;
 
 pub(crate) use super::assembly::reduce;
 pub(crate) use super::tile::PACKED as BLOCK;
-use super::tile::{Form, Next, Strips};
+use super::tile::{Form, Next, SIDE, Strips};
 pub(crate) use loops::run;
 
 /// `a * b + c` with one rounding.
@@ -423,4 +423,102 @@ function!(
     next = offset_of!(Strips, next),
     next_b = offset_of!(Strips, next) + offset_of!(Next, b),
     count = offset_of!(Strips, count),
+);
+
+/// As [`super::tile::row`].
+///
+/// # Safety
+/// As there.
+#[inline(always)]
+pub(crate) unsafe fn row(
+    sums: &mut [f32; SIDE],
+    a: *const f32,
+    b: *const f32,
+    column: usize,
+    step: usize,
+    k: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if step == 1 {
+            jostle_row_along(sums, a, b, column, k)
+        } else {
+            jostle_row_across(sums, a, b, step, k)
+        }
+    }
+}
+
+unsafe extern "C" {
+    fn jostle_row_along(sums: &mut [f32; SIDE], a: *const f32, b: *const f32, distance: usize, k: usize);
+    fn jostle_row_across(sums: &mut [f32; SIDE], a: *const f32, b: *const f32, distance: usize, k: usize);
+}
+
+// The sums are in s0 to s3. Four steps at a time: A is in s4 to s7, and a column of B in each four registers from s8 on.
+function!(
+    "jostle_row_along",
+    "push {{r4-r6, lr}}",
+    "vpush {{s16-s23}}",
+    "ldr r12, [sp, #48]",
+    "add r4, r2, r3, lsl #2",
+    "add r5, r4, r3, lsl #2",
+    "add r6, r5, r3, lsl #2",
+    "vldmia r0, {{s0-s3}}",
+    "subs r12, #4",
+    "blt 2f",
+    "1:",
+    "vldmia r1!, {{s4-s7}}",
+    "vldmia r2!, {{s8-s11}}",
+    "vldmia r4!, {{s12-s15}}",
+    "vldmia r5!, {{s16-s19}}",
+    "vldmia r6!, {{s20-s23}}",
+    row!("s4", "s0" "s8", "s1" "s12", "s2" "s16", "s3" "s20"),
+    row!("s5", "s0" "s9", "s1" "s13", "s2" "s17", "s3" "s21"),
+    row!("s6", "s0" "s10", "s1" "s14", "s2" "s18", "s3" "s22"),
+    row!("s7", "s0" "s11", "s1" "s15", "s2" "s19", "s3" "s23"),
+    "subs r12, #4",
+    "bge 1b",
+    "2:",
+    "adds r12, #4",
+    "beq 4f",
+    "3:",
+    "vldmia r1!, {{s4}}",
+    "vldmia r2!, {{s8}}",
+    "vldmia r4!, {{s12}}",
+    "vldmia r5!, {{s16}}",
+    "vldmia r6!, {{s20}}",
+    row!("s4", "s0" "s8", "s1" "s12", "s2" "s16", "s3" "s20"),
+    "subs r12, #1",
+    "bne 3b",
+    "4:",
+    "vstmia r0, {{s0-s3}}",
+    "vpop {{s16-s23}}",
+    "pop {{r4-r6, pc}}",
+);
+
+// Two steps at a time.
+function!(
+    "jostle_row_across",
+    "ldr r12, [sp]",
+    "vldmia r0, {{s0-s3}}",
+    "subs r12, #2",
+    "blt 2f",
+    "1:",
+    "vldmia r1!, {{s4-s5}}",
+    "vldmia r2, {{s8-s11}}",
+    "add r2, r2, r3, lsl #2",
+    "vldmia r2, {{s12-s15}}",
+    "add r2, r2, r3, lsl #2",
+    row!("s4", "s0" "s8", "s1" "s9", "s2" "s10", "s3" "s11"),
+    row!("s5", "s0" "s12", "s1" "s13", "s2" "s14", "s3" "s15"),
+    "subs r12, #2",
+    "bge 1b",
+    "2:",
+    "adds r12, #2",
+    "beq 3f",
+    "vldmia r1, {{s4}}",
+    "vldmia r2, {{s8-s11}}",
+    row!("s4", "s0" "s8", "s1" "s9", "s2" "s10", "s3" "s11"),
+    "3:",
+    "vstmia r0, {{s0-s3}}",
+    "bx lr",
 );
