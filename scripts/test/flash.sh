@@ -12,10 +12,10 @@ cd "$(dirname "$0")/../.."
 target=thumbv7em-none-eabihf
 # Bytes for each profile (core/link-proof/Cargo.toml; "release" has opt-level 3, "small" has "s") and program.
 declare -A bars=(
-    [release training]=55450 [release generation]=60300 [release engine]=85600
-    [small training]=49700 [small generation]=52950 [small engine]=69550
-    [release training llama]=69350 [release generation llama]=73950 [release engine llama]=100550
-    [small training llama]=60300 [small generation llama]=63700 [small engine llama]=82150
+    [release training]=55700 [release generation]=60550 [release engine]=85850
+    [small training]=50300 [small generation]=53500 [small engine]=70150
+    [release training llama]=69800 [release generation llama]=74500 [release engine llama]=101200
+    [small training llama]=61000 [small generation llama]=64400 [small engine llama]=82850
 )
 flags="-C link-arg=--gc-sections -C link-arg=-emain"
 

@@ -2,8 +2,8 @@
 //! emulates the first two.
 
 pub(crate) use super::loops::{reduce, run};
-pub(crate) use super::tile::{PACKED as BLOCK, row};
 use super::tile::{Form, SIDE, Strips};
+pub(crate) use super::tile::{PACKED as BLOCK, row};
 
 #[cfg(fused)]
 pub(crate) use super::fused::{mul_add, sqrt};
