@@ -51,7 +51,14 @@ unsafe fn train(input: &mut Input, instruction_set: u32) -> Results {
             width as u32,
         );
         config.hidden = 1 + input.below(2 * most) as u32;
-        [config.activation, config.bias, config.tied] = [(); 3].map(|()| input.byte() as u32 % 2);
+        [config.bias, config.tied] = [(); 2].map(|()| input.byte() as u32 % 2);
+        config.activation = input.below(3) as u32;
+        if input.seldom(2) {
+            [config.norm, config.positions, config.qkv_bias, config.qk_norm] =
+                [(); 4].map(|()| input.byte() as u32 % 2);
+            config.kv_heads = input.below(2) as u32;
+            config.head_width = 2 * input.below(5) as u32;
+        }
         config.embedding_dropout = input.rate();
         config.attention_dropout = input.rate();
         config.mlp_projection_dropout = input.rate();
@@ -60,6 +67,7 @@ unsafe fn train(input: &mut Input, instruction_set: u32) -> Results {
         options.threads = 1 + input.below(3) as u32;
         options.optimizer = input.below(3) as u32;
         [options.recompute, options.fused] = [(); 2].map(|()| input.byte() as u32 % 2);
+        options.head_rows = input.below(4);
         let frozen = [c"wte.weight".as_ptr(), c"ln_f.weight".as_ptr(), c"h.0.attn.c_attn.weight".as_ptr()];
         let count = input.below(8);
         if count <= frozen.len() {
