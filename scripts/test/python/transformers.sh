@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares with PyTorch, and with Hugging Face's Transformers, versions 4 and 5. Needs the installed package (scripts/test/python.sh --install),
+# Compares with PyTorch, with PEFT, and with Hugging Face's Transformers, versions 4 and 5. Needs the installed package (scripts/test/python.sh --install),
 # and installs PyTorch and both versions beside it: several gigabytes.
 #     scripts/test/python/transformers.sh -k read
 set -euo pipefail
@@ -17,6 +17,10 @@ for version in 4 5; do
     [ -d "$packages/transformers" ] ||
         "$python" -m pip install --quiet --target "$packages" "transformers>=$version,<$((version + 1))" ||
         not_run "comparison with Transformers $version: it cannot be installed"
+    # PEFT with the newer version only. Its requirements are there, apart from these.
+    [ "$version" = 4 ] || [ -d "$packages/peft" ] ||
+        "$python" -m pip install --quiet --target "$packages" --no-deps peft accelerate psutil ||
+        not_run "comparison with PEFT: it cannot be installed"
     PYTHONPATH=$packages "$python" -m pytest -c python/pyproject.toml --rootdir python -p no:cacheprovider \
-        --import-mode=importlib -W default python/tests/test_{torch,transformers,transformers_training}.py "$@"
+        --import-mode=importlib -W default python/tests/test_{torch,transformers,transformers_training,peft}.py "$@"
 done
