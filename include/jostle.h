@@ -583,8 +583,8 @@ typedef struct jostle_options {
     const char *const *frozen;
     // The number of names in `frozen`.
     size_t frozen_count;
-    // The rows of logits that exist at a time; 0 for all rows of a pass. Otherwise the loss and its gradients go through the
-    // head by so many rows. The bits are the same, memory is less, and work is more if the head's matrix is trained.
+    // The rows of logits that exist at a time (a chunk of the head); 0 for all rows of a pass. In chunks the bits are the same,
+    // memory is less, and work is more if the head's matrix is trained.
     // jostle_model_logits then refuses the plan (JOSTLE_PLAN).
     size_t head_rows;
     // 1: all tensors but those of adapters are frozen, whether `frozen` names them or not. Only jostle_plan_init and

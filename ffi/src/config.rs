@@ -205,8 +205,8 @@ pub struct jostle_options {
     pub frozen: *const *const c_char,
     /// The number of names in `frozen`.
     pub frozen_count: usize,
-    /// The rows of logits that exist at a time; 0 for all rows of a pass. Otherwise the loss and its gradients go through the
-    /// head by so many rows. The bits are the same, memory is less, and work is more if the head's matrix is trained.
+    /// The rows of logits that exist at a time (a chunk of the head); 0 for all rows of a pass. In chunks the bits are the same,
+    /// memory is less, and work is more if the head's matrix is trained.
     /// jostle_model_logits then refuses the plan (JOSTLE_PLAN).
     pub head_rows: usize,
     /// 1: all tensors but those of adapters are frozen, whether `frozen` names them or not. Only jostle_plan_init and

@@ -456,15 +456,15 @@ static void test_models(void)
     output("logits", sizeof(void *), sizeof(void *));
     exercise("jostle_model_logits", call_model_logits);
     jostle_options few = options;
-    jostle_plan by_rows;
+    jostle_plan chunked_head;
     jostle_error e;
     few.head_rows = 2;
-    ok(jostle_plan_init(&by_rows, &config, &few, &e), &e, "a plan whose head goes by rows");
-    memcpy(find("plan")->memory, &by_rows, sizeof by_rows);
+    ok(jostle_plan_init(&chunked_head, &config, &few, &e), &e, "a plan whose head is chunked");
+    memcpy(find("plan")->memory, &chunked_head, sizeof chunked_head);
     jostle_buffers sized = *(jostle_buffers *)find("buffers")->memory;
-    sized.workspace_size = by_rows.workspace_size;
+    sized.workspace_size = chunked_head.workspace_size;
     memcpy(find("buffers")->memory, &sized, sizeof sized);
-    refused("the logits of a head by rows", run_once("a head by rows", &told.error), JOSTLE_PLAN, NULL);
+    refused("the logits of a chunked head", run_once("a chunked head", &told.error), JOSTLE_PLAN, NULL);
 
     add_model(1, 0);
     OUTPUT("loss", jostle_loss);

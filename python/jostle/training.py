@@ -96,8 +96,8 @@ class Trainer:
     and accumulate=1. A gradient that is not finite then raises FloatingPointError after some parameters have already
     changed: continue from the last checkpoint.
 
-    head_rows: the rows of logits that exist at a time, instead of all. The loss and its gradients then go through the head by so
-    many rows, which needs less memory and gives the same bits. It is more work if the head's matrix is trained.
+    head_rows: the rows of logits that exist at a time, instead of all. The loss and its gradients are then made for so
+    many rows at a time, which needs less memory and gives the same bits. It is more work if the head's matrix is trained.
 
     spike_limit: refuse the update of a step whose loss is more than this many standard deviations above the mean of the
     last 100 steps; 6 is usual. None for no guard; not with fused.

@@ -185,8 +185,8 @@ def test_plans(model):
     assert again["activations"] < least["activations"] and again.recomputed > least.recomputed == 0
     assert {**again, "activations": 0} == {**least, "activations": 0}
     assert jostle.plan(SMALL, batch=12, budget=least.training - 1).recompute
-    by_rows = jostle.plan(SMALL, head_rows=1)
-    assert by_rows["activations"] < least["activations"] and by_rows.recomputed > 0
+    chunked_head = jostle.plan(SMALL, head_rows=1)
+    assert chunked_head["activations"] < least["activations"] and chunked_head.recomputed > 0
     assert "_RECOMPUTE 1u" in again.defines() and "_RECOMPUTE 0u" in least.defines()
     fused = jostle.plan(SMALL, fused=True)
     assert fused["gradients"] < least["gradients"] and (fused.fused, least.fused) == (True, False)

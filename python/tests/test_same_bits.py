@@ -101,11 +101,11 @@ def test_recomputed_activations(expected):
 @pytest.mark.parametrize("how", [{}, {"clip": None, "fused": True}])
 def test_head_by_rows(how, tmp_path):
     at_once = train(make(**how))
-    by_rows = train(make(threads=2, head_rows=5, **how), 20)
-    by_rows.save(tmp_path / "checkpoint")
-    by_rows = jostle.Trainer.resume(tmp_path / "checkpoint", train=text(CONFIG.vocab), threads=1)
-    assert by_rows.head_rows == 5
-    assert bits(train(by_rows, STEPS - 20).model.parameters) == bits(at_once.model.parameters)
+    chunked_head = train(make(threads=2, head_rows=5, **how), 20)
+    chunked_head.save(tmp_path / "checkpoint")
+    chunked_head = jostle.Trainer.resume(tmp_path / "checkpoint", train=text(CONFIG.vocab), threads=1)
+    assert chunked_head.head_rows == 5
+    assert bits(train(chunked_head, STEPS - 20).model.parameters) == bits(at_once.model.parameters)
 
 
 @pytest.mark.parametrize("recompute", [False, True])

@@ -8,13 +8,13 @@ impl Plan {
     ///
     /// R (4 C^2 + 2 C F + 2 T C) for a block forward, R (8 C^2 + 5 T C) and 4 R C F for its branches backward.
     ///
-    /// R V C for the head; 2 R V C for its backward if it is not tied, or if it goes by rows.
+    /// R V C for the head; 2 R V C for its backward if it is not tied, or if it is chunked.
     pub const fn largest_stage(&self) -> usize {
         let [attention, mlp, logits] = self.products();
         let forward = attention.add(mlp).add(self.scores().times(2));
         let backward = attention.times(2).add(self.scores().times(5)).max(mlp.times(2));
         // The gradient of a tied matrix is computed with the embedding's.
-        let is_one = self.config.tied && !self.options.by_rows();
+        let is_one = self.config.tied && !self.options.chunks_head();
         let head = if is_one { logits } else { logits.times(2) };
         self.pass(forward.max(backward).max(head))
     }
@@ -49,7 +49,7 @@ impl Plan {
     /// [`crate::Options::head_rows`]: R V C, if the head's matrix is trained.
     pub fn recomputed(&self) -> usize {
         let [attention, mlp, logits] = self.products();
-        let head = logits.only_if(self.options.by_rows() && self.trains_head());
+        let head = logits.only_if(self.options.chunks_head() && self.trains_head());
         if !self.options.recompute {
             return self.pass(head);
         }

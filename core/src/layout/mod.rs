@@ -75,8 +75,8 @@ pub struct Options {
     /// memory for some rows of one tensor only. It gives the same bits, but a step is one pass without clipping
     /// ([`crate::Error::Fused`]).
     pub fused: bool,
-    /// The rows of the head at a time. 0: the logits of all rows exist at once, `[R, V]`. Otherwise the loss and its gradients go
-    /// through the head by as many rows as this, and backward computes the logits again if the head's matrix is trained.
+    /// The rows of logits that exist at a time: a chunk of the head. 0: the logits of all rows exist at once, `[R, V]`. Backward
+    /// computes the logits of each chunk again if the head's matrix is trained.
     /// It gives the same bits with less memory and more work ([`Plan::recomputed`]), but [`Plan::logits`] does not exist.
     ///
     /// Needs the feature `head-rows`, which is on by default.
@@ -94,8 +94,8 @@ impl Options {
         Options { batch, threads: 1, optimizer, recompute: false, fused: false, head_rows: 0, frozen }
     }
 
-    /// Whether the head goes by rows.
-    pub(crate) const fn by_rows(&self) -> bool {
+    /// Whether the head is chunked.
+    pub(crate) const fn chunks_head(&self) -> bool {
         cfg!(feature = "head-rows") && self.head_rows > 0
     }
 }
@@ -152,7 +152,7 @@ impl Plan {
         if options.threads == 0 {
             return Err(Error::Zero { what: "threads" });
         }
-        if options.head_rows > 0 && !options.by_rows() {
+        if options.head_rows > 0 && !options.chunks_head() {
             return Err(Error::Unsupported { what: "head_rows, without the feature head-rows" });
         }
         let parameters = family::all_elements(config);

@@ -39,8 +39,8 @@ pub(crate) struct Sizes {
     pub tied: bool,
     pub fused: bool,
     pub qk_norm: bool,
-    /// Whether the head goes by rows.
-    pub by_rows: bool,
+    /// Whether the head is chunked.
+    pub chunked_head: bool,
     /// The sums of the ranks of a block's attention branch, and of its MLP branch.
     pub ranks: [usize; 2],
 }
@@ -68,14 +68,14 @@ impl Sizes {
             tied: config.tied,
             fused: options.fused,
             qk_norm: config.has_qk_norm(),
-            by_rows: options.by_rows(),
+            chunked_head: options.chunks_head(),
             ranks: config.lora().ranks(),
         }
     }
 
     /// The logits of a row, if those of all rows exist at once.
     const fn all_logits(&self) -> Count {
-        self.vocab.only_if(!self.by_rows)
+        self.vocab.only_if(!self.chunked_head)
     }
 }
 
@@ -192,7 +192,7 @@ regions! {
         /// `[R, V]`: the logits of a tied head, then their gradient.
         tied_logits: s.all_logits().only_if(s.tied);
         /// `[R, SOFTMAX]`: what backward needs to make the gradient of logits again.
-        softmax: ONE.times(SOFTMAX).only_if(s.by_rows);
+        softmax: ONE.times(SOFTMAX).only_if(s.chunked_head);
     }
 
     /// The activations that a block's attention branch keeps for its backward, besides the residual stream.
@@ -262,7 +262,7 @@ regions! {
         sin: s.angles;
     }
 
-    /// The head by rows: an entry has one row of logits.
+    /// The chunked head: an entry has one row of logits.
     struct HeadRows<'a>(s) {
         /// `[head_rows, V]`: the logits of some rows, then their gradient.
         logits: s.vocab;

@@ -45,7 +45,7 @@ pub(crate) struct WorkspaceParts<'a> {
     pub rows: &'a mut [f32],
     /// The angles of all positions.
     pub rotation: Rotation<'a>,
-    /// The logits of some rows, if the head goes by rows.
+    /// The logits of some rows, if the head is chunked.
     pub some_logits: &'a mut [f32],
     /// `[threads, worker_scratch]`.
     pub worker_scratch: &'a mut [f32],
@@ -69,7 +69,7 @@ impl<'a> WorkspaceParts<'a> {
         let mut angles = Angles::cut(&mut memory, &sizes, plan.config.context);
         prepare(&mut angles);
         let rotation = Rotation { cos: angles.cos, sin: angles.sin };
-        let some_logits = if plan.options.by_rows() {
+        let some_logits = if plan.options.chunks_head() {
             HeadRows::cut(&mut memory, &sizes, plan.head_rows()).logits
         } else {
             &mut []
@@ -118,9 +118,9 @@ pub(crate) struct Head<'w> {
     pub rstd: &'w mut [f32],
     /// The final norm's output `[R, C]`.
     pub input: &'w mut [f32],
-    /// `[R, V]`: the logits, and after the loss their gradient. If the head goes by rows, it has those of some rows.
+    /// `[R, V]`: the logits, and after the loss their gradient. If the head is chunked, it has those of some rows.
     pub logits: &'w mut [f32],
-    /// `[R, SOFTMAX]`, if the head goes by rows.
+    /// `[R, SOFTMAX]`, if the head is chunked.
     pub softmax: &'w mut [f32],
     pub losses: &'w mut [f32],
     pub d_residual: &'w mut [f32],
@@ -199,7 +199,7 @@ impl<'a> RowRegions<'a> {
 
     #[inline(never)]
     pub fn head(&mut self, in_use: InUse) -> Head<'_> {
-        let Sizes { tied, fused, by_rows, .. } = self.sizes;
+        let Sizes { tied, fused, chunked_head, .. } = self.sizes;
         let logits_len = self.rows * self.sizes.vocab.get();
         let Activations { final_mean: mean, final_rstd: rstd, tied_head_input, tied_logits, softmax, .. } =
             &mut self.activations;
@@ -213,7 +213,8 @@ impl<'a> RowRegions<'a> {
             true => (tied_head_input, tied_logits),
             false => (normed, activated.get_mut(..logits_len).unwrap_or_default()),
         };
-        let logits = if cfg!(feature = "head-rows") && by_rows { &mut *self.some_logits } else { all_logits };
+        let logits =
+            if cfg!(feature = "head-rows") && chunked_head { &mut *self.some_logits } else { all_logits };
         Head { x, mean, rstd, input, logits, softmax, losses: self.losses, d_residual, d_normed }
     }
 
@@ -274,7 +275,7 @@ impl Plan {
         Shape { sequences: self.options.batch, length: self.config.context }.rows()
     }
 
-    /// The rows of logits that exist at a time, if the head goes by rows; otherwise 0.
+    /// The rows of logits that exist at a time, if the head is chunked; otherwise 0.
     pub(crate) const fn head_rows(&self) -> usize {
         head_rows(&self.options, self.rows())
     }
@@ -310,7 +311,7 @@ pub(super) const fn per_row(sizes: &Sizes) -> [Count; 2] {
 
 /// As [`Plan::head_rows`], of a pass with at most so many rows.
 pub(super) const fn head_rows(options: &Options, rows: usize) -> usize {
-    if options.by_rows() { min(options.head_rows, rows) } else { 0 }
+    if options.chunks_head() { min(options.head_rows, rows) } else { 0 }
 }
 
 /// The scratch of one worker: for products, for attention's tiles unless `activated` elements are enough for them, and for

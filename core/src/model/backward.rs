@@ -79,10 +79,10 @@ impl Pass<'_> {
         }
     }
 
-    /// The backward pass of the head's product. By rows, the loss has done it.
+    /// The backward pass of the head's product. The loss has done it for a chunked head.
     #[inline(never)]
     pub(super) fn logits_backward(&self, workspace: &mut Workspace<'_>) {
-        if self.plan.options.by_rows() {
+        if self.plan.options.chunks_head() {
             return;
         }
         let mut workers = self.workers(workspace.worker_scratch);

@@ -42,7 +42,7 @@ impl Pass<'_> {
     pub(super) fn data_parallel_workers(&self) -> Option<usize> {
         let threads = self.compute.parallel.threads();
         if self.plan.options.fused
-            || self.plan.options.by_rows()
+            || self.plan.options.chunks_head()
             || self.plan.shares_work(self.shape, threads)
         {
             return None;

@@ -15,7 +15,7 @@ pub enum Forward {
         /// The block's number, from 0.
         layer: usize,
     },
-    /// The final norm and, unless the head goes by rows, the logits.
+    /// The final norm and, unless the head is chunked, the logits.
     Logits,
 }
 
@@ -54,8 +54,8 @@ impl Pass<'_> {
                 let Head { x, mean, rstd, input, logits, .. } = workspace.regions.head(InUse::Activated);
                 let workers = &mut self.workers(workspace.worker_scratch);
                 self.head_input(x, [&mut *input, mean, rstd], workers);
-                // By rows, the loss makes the logits.
-                if !self.plan.options.by_rows() {
+                // The loss makes the logits of a chunked head.
+                if !self.plan.options.chunks_head() {
                     self.logits(input, logits, workers);
                 }
             }

@@ -80,7 +80,7 @@ pub(super) enum Source<'a> {
         d_x: &'a [f32],
         head: Option<HeadProduct<'a>>,
     },
-    /// A head of its own that goes by rows.
+    /// A chunked head of its own.
     Head(HeadProduct<'a>),
     /// The position embedding: the rows of d_x `[R, C]`.
     Positions {
@@ -110,7 +110,7 @@ pub(super) struct Sources<'a> {
     d_out: &'a [f32],
     /// The terms of the gradients of the norms of queries and keys.
     heads: [&'a [f32]; 2],
-    /// Of a head by rows: what makes the gradients of its logits again.
+    /// Of a chunked head: what makes the gradients of its logits again.
     softmax: &'a [f32],
     /// The adapters' inputs of B, and their gradients.
     #[cfg(feature = "lora")]
@@ -172,7 +172,7 @@ impl<'a> Sources<'a> {
     }
 }
 
-/// The gradient of the logits `[R, V]`, and the head's input `[R, C]`. By rows, the gradient is made again from `softmax`
+/// The gradient of the logits `[R, V]`, and the head's input `[R, C]`. A chunked head makes the gradient again from `softmax`
 /// `[R, SOFTMAX]`; otherwise that is empty.
 #[derive(Clone, Copy)]
 pub(super) struct HeadProduct<'a> {
@@ -440,7 +440,7 @@ impl Pass<'_> {
                 }
                 layer_norm::parameter_gradients(simd, weight, bias, of_weight.start, c, d_y, x, mean, rstd);
             }
-            Source::Head(_) if !self.plan.options.by_rows() => {}
+            Source::Head(_) if !self.plan.options.chunks_head() => {}
             Source::Head(head) => {
                 let blocks = weight.chunks_mut((Plan::VOCABULARY_BLOCK * c).max(1));
                 for (weight, first) in blocks.zip((of_weight.start..).step_by(Plan::VOCABULARY_BLOCK)) {
@@ -508,7 +508,7 @@ impl Pass<'_> {
         }
     }
     /// Some rows of the gradient of the head's matrix, from `first` on: `d_W = start + d_logits^T input`, for these rows of the
-    /// pass. By rows, the logits of the block are made again, as many rows at a time as the plan says.
+    /// pass. A chunked head makes the logits of the block again, as many rows at a time as the plan says.
     #[inline(never)]
     fn head_gradient(
         &self,
@@ -522,7 +522,7 @@ impl Pass<'_> {
         let HeadProduct { d_logits, input, softmax } = head;
         let Config { width: c, vocab, .. } = self.plan.config;
         let (simd, n) = (self.compute.simd, d_weight.len().checked_div(c).unwrap_or(0));
-        if !self.plan.options.by_rows() {
+        if !self.plan.options.chunks_head() {
             let size = Size { m: n, n: c, k: rows.len() };
             let d_logits = Matrix::new(d_logits, vocab).from(rows.start, first).transposed();
             let input = Matrix::new(rows_of(input, &rows, c), c);

@@ -174,7 +174,7 @@ impl Pass<'_> {
     /// `workspace`: exactly [`Plan::workspace`] elements.
     ///
     /// # Errors
-    /// [`Error::Plan`] if the plan's head goes by rows ([`crate::Options::head_rows`]).
+    /// [`Error::Plan`] if the plan's head is chunked ([`crate::Options::head_rows`]).
     pub fn forward(&self, workspace: &mut [f32]) -> Result<(), Error> {
         self.plan.check_logits()?;
         let watch = Watch::begin();
@@ -337,7 +337,7 @@ impl Plan {
 
     /// Refuses a plan whose logits never exist all at once.
     fn check_logits(&self) -> Result<(), Error> {
-        if self.options.by_rows() { Err(Error::Plan { what: "the logits of all rows" }) } else { Ok(()) }
+        if self.options.chunks_head() { Err(Error::Plan { what: "the logits of all rows" }) } else { Ok(()) }
     }
 
     /// The queries, keys and values `[R, H D + 2 K D]` of one block after [`Pass::forward`], in the workspace: for each

@@ -208,7 +208,7 @@ impl Pass<'_> {
 
     /// The sum of the losses, added in the order of the rows whatever the number of workers. The logits become the
     /// gradient of the sum divided by `counted`. Evaluation does not need the gradient, but a single function is
-    /// smaller. By rows, the logits are made here and, for training, the gradient of the head's input.
+    /// smaller. A chunked head makes the logits here and, for training, the gradient of the head's input.
     #[inline(never)]
     pub(super) fn losses(
         &self,
@@ -220,7 +220,7 @@ impl Pass<'_> {
         let Head { input, logits, losses, softmax, d_residual, d_normed, .. } =
             workspace.regions.head(InUse::Activated);
         let workers = &mut self.workers(workspace.worker_scratch);
-        if !self.plan.options.by_rows() {
+        if !self.plan.options.chunks_head() {
             self.losses_of_rows(losses, logits, (softmax, 0), targets, counted, workers);
             return SoftF64::sum_of(losses.iter().copied()).get();
         }

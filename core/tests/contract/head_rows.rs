@@ -1,4 +1,4 @@
-//! The numerical contract of a head that goes by rows.
+//! The numerical contract of a chunked head.
 
 use jostle::{Compute, Gradients, Pass};
 

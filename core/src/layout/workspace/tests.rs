@@ -189,7 +189,7 @@ fn regions_share_memory_only_where_the_list_says_so() {
         assert_eq!((d_normed == normed, again == activated), (plan.options.fused, plan.options.fused));
         let Head { input, logits, .. } = regions.head(InUse::Activated);
         let (input, logits) = (first(input), first(logits));
-        let (untied, at_once) = (!plan.config.tied, !plan.options.by_rows());
+        let (untied, at_once) = (!plan.config.tied, !plan.options.chunks_head());
         assert_eq!((input == normed, logits == activated), (untied, untied && at_once));
     }
 }
