@@ -12,10 +12,10 @@ cd "$(dirname "$0")/../.."
 target=thumbv7em-none-eabihf
 # Bytes for each profile (core/link-proof/Cargo.toml; "release" has opt-level 3, "small" has "s") and program.
 declare -A bars=(
-    [release training]=55700 [release generation]=60550 [release engine]=85850
-    [small training]=50300 [small generation]=53500 [small engine]=70150
-    [release training llama]=69800 [release generation llama]=74500 [release engine llama]=101200
-    [small training llama]=61000 [small generation llama]=64400 [small engine llama]=82850
+    [release training]=54500 [release generation]=59450 [release engine]=84750
+    [small training]=50500 [small generation]=53800 [small engine]=70400
+    [release training llama]=69900 [release generation llama]=74650 [release engine llama]=101350
+    [small training llama]=61250 [small generation llama]=64750 [small engine llama]=83300
 )
 flags="-C link-arg=--gc-sections -C link-arg=-emain"
 
