@@ -3,8 +3,8 @@
 
 use jostle::fields::{Choice, Field, Value};
 use jostle::{
-    Activation, Config, Decay, Frozen, LowRank, Optimizer, OptimizerState, Options, Recipe, Rope, Sampling,
-    Schedule,
+    Activation, Config, Decay, Error, Frozen, LowRank, Optimizer, OptimizerState, Options, Recipe, Rope,
+    Sampling, Schedule,
 };
 
 use core::ffi::c_char;
@@ -329,10 +329,12 @@ pub(crate) fn activation(call: &Call, given: u32) -> Result<Activation, Refused>
     Ok(activation)
 }
 
-/// A [`jostle_config`] as `struct_size` and the values of all fields, each of four bytes, in the order of [`Field::ALL`].
-type Words = [u32; 1 + Field::ALL.len()];
+/// A [`jostle_config`] as `struct_size` and the values of all fields, each of four bytes, in the order of [`Field::ALL`]. Fields
+/// that are not built in are last.
+type Words = [u32; size_of::<jostle_config>() / 4];
 
-const _: () = assert!(size_of::<jostle_config>() == size_of::<Words>());
+const _: () =
+    assert!(1 + Field::ALL.len() + if cfg!(feature = "lora") { 0 } else { 18 } == size_of::<Words>() / 4);
 
 impl jostle_config {
     /// The values of the fields that a struct of an earlier version lacks. The values of its own fields are not read.
@@ -387,6 +389,14 @@ impl jostle_config {
     pub(crate) fn core(&self, call: &Call) -> Result<Config, Refused> {
         // SAFETY: both have the same size, and any bits are a valid number.
         let [_, words @ ..] = unsafe { core::mem::transmute::<jostle_config, Words>(*self) };
+        // SAFETY: the same.
+        let usual = unsafe { core::mem::transmute::<jostle_config, Words>(jostle_config::USUAL) };
+        let built_in = Field::ALL.len();
+        if words.iter().skip(built_in).ne(usual.iter().skip(1 + built_in)) {
+            return Err(
+                call.refuse_as_core(&Error::Unsupported { what: "an adapter, without the feature lora" })
+            );
+        }
         let mut config = Config::new(1, 1, 1, 1, 1);
         for (field, word) in Field::ALL.iter().zip(words) {
             match config.value(*field) {
@@ -400,7 +410,9 @@ impl jostle_config {
     }
 
     pub(crate) fn from_core(config: &Config) -> jostle_config {
-        let (mut config, mut words) = (*config, [size_of::<jostle_config>() as u32; 1 + Field::ALL.len()]);
+        // SAFETY: as in `core`.
+        let mut words = unsafe { core::mem::transmute::<jostle_config, Words>(jostle_config::USUAL) };
+        let mut config = *config;
         for (field, word) in Field::ALL.iter().zip(words.iter_mut().skip(1)) {
             *word = match config.value(*field) {
                 Value::Size(x) | Value::DerivedSize(x) => u32::try_from(*x).unwrap_or(u32::MAX),
@@ -451,7 +463,7 @@ impl jostle_options {
         // Names are looked up in the model's tensors, so the configuration must be valid first.
         config.validate().or_refuse(call)?;
         if base {
-            frozen = Frozen::base(config, []).or_refuse(call)?;
+            frozen = base_of(config).or_refuse(call)?;
         }
         if self.frozen_count == 0 {
             return Ok(frozen);
@@ -466,6 +478,16 @@ impl jostle_options {
         }
         Ok(frozen)
     }
+}
+
+#[cfg(feature = "lora")]
+fn base_of(config: &Config) -> Result<Frozen, Error> {
+    Frozen::base(config, [])
+}
+
+#[cfg(not(feature = "lora"))]
+fn base_of(_: &Config) -> Result<Frozen, Error> {
+    Err(Error::Unsupported { what: "freeze_base, without the feature lora" })
 }
 
 impl jostle_recipe {

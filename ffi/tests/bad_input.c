@@ -363,6 +363,14 @@ static void test_plans(void)
     bad_float("config", offsetof(jostle_config, rope_high_freq_factor), 1, JOSTLE_OUT_OF_RANGE, "rope_high_freq_factor");
     bad_u32("config", offsetof(jostle_config, rope_original_context), 0, JOSTLE_ZERO, "rope_original_context");
     bad_float("config", offsetof(jostle_config, initial_std), 0, JOSTLE_OUT_OF_RANGE, "initial_std");
+#ifdef FREESTANDING
+    /* Archives for devices have neither adapters nor chunked heads. */
+    bad_u32("config", offsetof(jostle_config, lora_q_rank), 1, JOSTLE_UNSUPPORTED, "an adapter, without the feature lora");
+    bad_u32("options", offsetof(jostle_options, freeze_base), 1, JOSTLE_UNSUPPORTED, "freeze_base, without the feature lora");
+    size_t chunk = 1;
+    bad((char *)find("options")->memory + offsetof(jostle_options, head_rows), &chunk, sizeof chunk, JOSTLE_UNSUPPORTED,
+        "head_rows, without the feature head-rows");
+#else
     bad_u32("config", offsetof(jostle_config, lora_q_rank), 4096, JOSTLE_OUT_OF_RANGE, "lora_q_rank");
     bad_u32("config", offsetof(jostle_config, lora_down_rank), UINT32_MAX, JOSTLE_TOO_LARGE, "lora_down_rank");
     bad_float("config", offsetof(jostle_config, lora_v_alpha), NAN, JOSTLE_OUT_OF_RANGE, "lora_v_alpha");
@@ -371,6 +379,7 @@ static void test_plans(void)
     bad_float("config", offsetof(jostle_config, lora_dropout), 1, JOSTLE_OUT_OF_RANGE, "lora_dropout");
     bad_u32("options", offsetof(jostle_options, freeze_base), 2, JOSTLE_UNKNOWN_CHOICE, "freeze_base");
     bad_u32("options", offsetof(jostle_options, freeze_base), 1, JOSTLE_ZERO, "trained parameters");
+#endif
     exercise("jostle_plan_init", call_plan_init);
 
     begin();
@@ -455,6 +464,7 @@ static void test_models(void)
     add_model(0, 0);
     output("logits", sizeof(void *), sizeof(void *));
     exercise("jostle_model_logits", call_model_logits);
+#ifndef FREESTANDING
     jostle_options few = options;
     jostle_plan chunked_head;
     jostle_error e;
@@ -465,6 +475,7 @@ static void test_models(void)
     sized.workspace_size = chunked_head.workspace_size;
     memcpy(find("buffers")->memory, &sized, sizeof sized);
     refused("the logits of a chunked head", run_once("a chunked head", &told.error), JOSTLE_PLAN, NULL);
+#endif
 
     add_model(1, 0);
     OUTPUT("loss", jostle_loss);
