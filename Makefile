@@ -26,7 +26,7 @@ demo: $(filter demo/topics.txt,$(TEXT))
 
 # Generates include/jostle.h from ffi.
 header:
-	JOSTLE_WRITE_HEADER=1 cargo test --locked --quiet -p jostle-ffi --test header
+	JOSTLE_WRITE_HEADER=1 cargo test --locked --quiet -p jostle-ffi --features hosted --test header
 
 # Records the C interface of a release in ffi/released.txt, which later versions are compared with.
 release-interface:

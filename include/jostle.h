@@ -688,7 +688,7 @@ typedef struct jostle_plan {
     // The configuration and the options.
     uint64_t opaque[12];
     // Likewise.
-    size_t more[104];
+    size_t more[70];
 } jostle_plan;
 
 // A tensor of the model.
@@ -750,7 +750,7 @@ typedef struct jostle_trainer {
     // Made by jostle_trainer_init.
     uint64_t opaque[12];
     // Likewise.
-    size_t more[156];
+    size_t more[126];
 } jostle_trainer;
 
 // Does the part `index` of some work.
@@ -829,7 +829,7 @@ typedef struct jostle_generator {
     // Made by jostle_generator_init.
     uint64_t opaque[12];
     // Likewise.
-    size_t more[124];
+    size_t more[80];
 } jostle_generator;
 
 // A tokenizer.bin of llama2.c: byte-pair encoding with scores. It holds pointers to the caller's buffers and owns nothing, so

@@ -18,7 +18,7 @@ pub struct jostle_generator {
     /// Made by jostle_generator_init.
     pub opaque: [u64; 12],
     /// Likewise.
-    pub more: [usize; 124],
+    pub more: [usize; 80],
 }
 
 /// The value in a [`jostle_generator`].

@@ -56,7 +56,7 @@ pub struct jostle_plan {
     /// The configuration and the options.
     pub opaque: [u64; 12],
     /// Likewise.
-    pub more: [usize; 104],
+    pub more: [usize; 70],
 }
 
 /// The alignment in bytes of every buffer of numbers. On x86-64, 64 bytes (a cache line) are better: training steps are 3 %

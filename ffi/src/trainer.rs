@@ -33,7 +33,7 @@ pub struct jostle_trainer {
     /// Made by jostle_trainer_init.
     pub opaque: [u64; 12],
     /// Likewise.
-    pub more: [usize; 156],
+    pub more: [usize; 126],
 }
 
 /// The value in a [`jostle_trainer`].

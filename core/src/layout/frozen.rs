@@ -5,7 +5,7 @@ use crate::config::{Config, LORA};
 use crate::error::Error;
 
 /// With adapters, blocks have up to three times as many tensors, and most of them are frozen.
-const WORDS: usize = if LORA { 24 } else { 10 };
+const WORDS: usize = if LORA { 15 } else { 10 };
 
 /// A set of tensors that are not trained. Their values are in a buffer of their own, which is only read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +15,7 @@ impl Frozen {
     /// The empty set: all tensors are trained.
     pub const NONE: Frozen = Frozen([0; WORDS]);
 
-    /// Only tensors with a number below this can be frozen: 45 layers and more with all adapters, 76 without.
+    /// Only tensors with a number below this can be frozen: 28 layers and more with all adapters, 76 without.
     pub const MOST: usize = 64 * WORDS;
 
     /// The tensors with these names, e.g. `wte.weight` and `h.0.attn.c_attn.weight`.

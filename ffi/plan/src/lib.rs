@@ -72,6 +72,9 @@ pub fn header(command: &str, prefix: &str, device: bool, plan: &Plan) -> Result<
         ("frozen", if frozen.is_empty() { "0".to_owned() } else { format!("{prefix}_FROZEN_NAMES") }),
         ("frozen_count", integer(frozen.len())),
         ("head_rows", integer(options.head_rows)),
+        // The base is among the names.
+        ("freeze_base", integer(0)),
+        ("reserved", integer(0)),
     ];
     let name = |field: &str| format!("{prefix}_{}", field.to_uppercase());
     let defines = |fields: &[(&str, String)]| -> String {
