@@ -7,8 +7,8 @@ use crate::simd::math::log;
 use crate::simd::{self, InstructionSet, processor, vectorized};
 
 /// Fills `parameters` (exactly [`Plan::parameters`] elements): matrices with normal(0, `initial_std`), those that end a
-/// residual branch scaled by 1 / sqrt(2 L) (Radford et al. 2019), biases with 0, norms with 1. An adapter's A is uniform between plus and
-/// minus 1 / sqrt(in), and its B is 0.
+/// residual branch scaled by 1 / sqrt(2 L) (Radford et al. 2019), biases with 0, norms with 1. An adapter's A is uniform
+/// between plus and minus 1 / sqrt(in), and its B is 0.
 ///
 /// Each tensor has its own random stream, so that leaving out frozen tensors does not change the others.
 pub fn initialize(simd: InstructionSet, plan: &Plan, parameters: &mut [f32], seed: u64) -> Result<(), Error> {

@@ -163,7 +163,7 @@ pub(crate) struct Rules {
     flush: bool,
 }
 
-/// Steps of which the first makes zeros of denormal numbers. Moments without gradients decay into them, and would stay
+/// One step in so many makes zeros of denormal numbers. Moments without gradients decay into them, and would stay
 /// there; many processors take a hundred times as long to compute with them.
 const FLUSH_EVERY: u64 = 64;
 

@@ -209,8 +209,8 @@ pub struct jostle_options {
     /// memory is less, and work is more if the head's matrix is trained.
     /// jostle_model_logits then refuses the plan (JOSTLE_PLAN).
     pub head_rows: usize,
-    /// 1: all tensors but those of adapters are frozen, whether `frozen` names them or not. Only jostle_plan_init and
-    /// jostle_plan_fit read it. 0: those in `frozen` are.
+    /// 1: all tensors except adapters are frozen, and `frozen` need not name them. 0: `frozen` names all frozen tensors. Only
+    /// jostle_plan_init and jostle_plan_fit read it.
     pub freeze_base: u32,
     /// 0.
     pub reserved: u32,

@@ -103,7 +103,7 @@ class LoRA:
         known = modules(config)
         chosen = list(known) if self.targets == _ALL else []
         for target in () if self.targets == _ALL else self.targets:
-            found = [name for name, path in known.items() if f".{path}".endswith(f".{target}")]
+            found = [name for name, path in known.items() if _ends(path, target)]
             if not found:
                 ends = sorted(path.rsplit(".", 1)[-1] for path in known.values())
                 raise ValueError(
@@ -114,6 +114,11 @@ class LoRA:
         names = dict.fromkeys(chosen)
         ranks, alphas = dict.fromkeys(names, self.rank), dict.fromkeys(names, self.alpha)
         return dataclasses.replace(config, **_fields(ranks, alphas, self.rslora, self.dropout))
+
+
+def _ends(path: str, end: str) -> bool:
+    """Whether a matrix's name ends with whole words."""
+    return f".{path}".endswith(f".{end}")
 
 
 def base_tensors(config: Config) -> list[str]:
@@ -261,11 +266,15 @@ def _peft(given: Mapping[str, Any], config: Config, ranks: Mapping[str, int]) ->
             f"init_lora_weights is {start!r:.80}, which changes the base; convert the adapter first"
         )
     alpha, patterns = _number(given, "lora_alpha", 8), given.get("alpha_pattern") or {}
+    paths = modules(config)
+    for key in patterns:
+        # PEFT takes regular expressions, too. They may take any time, and name single layers.
+        if not any(_ends(path, key) for path in paths.values()):
+            raise ValueError(f"alpha_pattern has {key!r:.80}, which is the end of no matrix's name")
     alphas = {}
     for name in ranks:
-        path = modules(config)[name]
-        # As in PEFT: the first pattern that ends the name.
-        own = [key for key in patterns if re.match(rf"(.*\.)?({key})$", path)]
+        # As in PEFT: the first that ends the name.
+        own = [key for key in patterns if _ends(paths[name], key)]
         alphas[name] = _number(patterns, own[0], alpha) if own else alpha
     dropout = _arguments.rate("lora_dropout", given.get("lora_dropout", 0.0))
     return _fields(

@@ -153,6 +153,8 @@ A, B = f"{FIRST}.lora_A.weight", f"{FIRST}.lora_B.weight"
         ({"init_lora_weights": "pissa"}, None, "'pissa', which changes the base"),
         ({"lora_alpha": -1}, None, "lora_alpha is -1"),
         ({"lora_dropout": 2}, None, "lora_dropout is 2"),
+        ({"alpha_pattern": {"(": 4}}, None, r"alpha_pattern has '\('"),
+        ({"alpha_pattern": {"layers.0.self_attn.q_proj": 4}}, None, "is the end of no matrix's name"),
         ({"layers_to_transform": [7]}, None, "layers_to_transform is 7"),
         ({}, lambda t: t.pop(A), "q_proj.lora_A.weight is missing"),
         ({}, lambda t: t.pop(B), "q_proj.lora_B.weight is missing"),

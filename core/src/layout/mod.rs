@@ -76,8 +76,7 @@ pub struct Options {
     /// ([`crate::Error::Fused`]).
     pub fused: bool,
     /// The rows of logits that exist at a time: a chunk of the head. 0: the logits of all rows exist at once, `[R, V]`. Backward
-    /// computes the logits of each chunk again if the head's matrix is trained.
-    /// It gives the same bits with less memory and more work ([`Plan::recomputed`]), but [`Plan::logits`] does not exist.
+    /// computes the logits of each chunk again if the head's matrix is trained. It gives the same bits with less memory and more work ([`Plan::recomputed`]), but [`Plan::logits`] does not exist.
     ///
     /// Needs the feature `head-rows`, which is on by default.
     pub head_rows: usize,
@@ -161,10 +160,9 @@ impl Plan {
         let sizes = Sizes::new(config, options, hidden_columns(config, options, fused), target);
         let [activations_per_row, scratch_per_row] = per_row(&sizes);
         let activated = attention_in_activated(&sizes, options, rows.get(), target);
-        let worker_scratch =
-            worker_scratch(config, rows.get(), head_rows(options, rows.get()), activated, target);
-        let angles = Angles::per_row(&sizes).times(config.context);
         let head_rows = head_rows(options, rows.get());
+        let worker_scratch = worker_scratch(config, rows.get(), head_rows, activated, target);
+        let angles = Angles::per_row(&sizes).times(config.context);
         let some_logits = HeadRows::per_row(&sizes).times(head_rows);
         let of_workers = Count::of(worker_scratch).times(options.threads);
         let scratch = scratch_per_row.times(rows.get()).add(angles).add(some_logits).add(of_workers);

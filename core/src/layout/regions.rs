@@ -73,7 +73,7 @@ impl Sizes {
         }
     }
 
-    /// The logits of a row, if those of all rows exist at once.
+    /// The logits of a row, unless the head is chunked.
     const fn all_logits(&self) -> Count {
         self.vocab.only_if(!self.chunked_head)
     }

@@ -118,7 +118,7 @@ pub(crate) struct Head<'w> {
     pub rstd: &'w mut [f32],
     /// The final norm's output `[R, C]`.
     pub input: &'w mut [f32],
-    /// `[R, V]`: the logits, and after the loss their gradient. If the head is chunked, it has those of some rows.
+    /// `[R, V]`: the logits, and after the loss their gradient; in a chunked head `[head_rows, V]`.
     pub logits: &'w mut [f32],
     /// `[R, SOFTMAX]`, if the head is chunked.
     pub softmax: &'w mut [f32],

@@ -377,8 +377,7 @@ impl Pass<'_> {
         let c = self.plan.config.width;
         let per_row = match *source {
             Source::None => 0,
-            Source::Product { .. } => columns,
-            Source::Dropped { .. } => columns,
+            Source::Product { .. } | Source::Dropped { .. } => columns,
             Source::Norm { .. } => 1,
             Source::Sums { .. } => self.plan.config.heads,
             Source::Tokens { head: Some(_), .. } | Source::Head(_) => c,
@@ -507,6 +506,7 @@ impl Pass<'_> {
             }
         }
     }
+
     /// Some rows of the gradient of the head's matrix, from `first` on: `d_W = start + d_logits^T input`, for these rows of the
     /// pass. A chunked head makes the logits of the block again, as many rows at a time as the plan says.
     #[inline(never)]

@@ -84,8 +84,8 @@ vectorized! {
     }
 }
 
-/// The numbers of a row that [`gradients_again`] needs: the maximum of its logits, the factor of their exponentials, the share of
-/// one target in the loss, and the bits of the target.
+/// The numbers of a row that [`gradients_again`] needs. They are the maximum of its logits, the factor of their
+/// exponentials, one target's share in the loss, and the target's bits.
 pub(crate) const SOFTMAX: usize = 4;
 
 vectorized! {
